@@ -1,0 +1,1 @@
+"""Attention modules for image classification, written once, native in PyTorch and MindSpore."""

@@ -1,0 +1,103 @@
+"""Random crops and flips of images, and their scaling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from maam.data.checks import check_count, check_fraction, check_images
+from maam.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """Where to crop each of N padded images, and which ones to flip after that.
+
+    Attributes:
+        offsets: int64 (N, 2), top and left of the crop in the padded image, 0..2 * padding.
+        flips: bool (N,), whether left and right are exchanged.
+    """
+
+    offsets: npt.NDArray[np.int64]
+    flips: npt.NDArray[np.bool_]
+
+    def part(self, start: int, stop: int) -> Crops:
+        """Return the crops of the images `start` to `stop` - 1."""
+        return Crops(self.offsets[start:stop], self.flips[start:stop])
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Pads images with zeros, crops them back to their size at random, and flips some of them.
+
+    Attributes:
+        padding: rows and columns of zeros that are added on each side, 0 or more.
+        flip_probability: the probability of a horizontal flip, in [0, 1].
+
+    Raises:
+        DataError: an attribute is out of its range.
+    """
+
+    padding: int = 4
+    flip_probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_count("padding", self.padding, 0)
+        check_fraction("flip_probability", self.flip_probability)
+
+    def draw(self, rng: np.random.Generator, count: int) -> Crops:
+        """Return crops for `count` images, 0 or more, drawn from `rng`."""
+        check_count("count", count, 0)
+        offsets = rng.integers(0, 2 * self.padding + 1, size=(count, 2), dtype=np.int64)
+        return Crops(offsets, rng.random(count) < self.flip_probability)
+
+    def apply(self, images: npt.NDArray[np.uint8], crops: Crops) -> npt.NDArray[np.uint8]:
+        """Return cropped and flipped copies of `images`.
+
+        Args:
+            images: uint8 (N, C, H, W).
+            crops: of N images, drawn with the same padding.
+
+        Returns:
+            uint8 (N, C, H, W), contiguous.
+
+        Raises:
+            DataError: `images` has another dtype or rank, or `crops` does not fit to it.
+        """
+        check_images(images)
+        self._check_crops(crops, len(images))
+        sides = (self.padding, self.padding)
+        padded = np.pad(images, ((0, 0), (0, 0), sides, sides))
+        height, width = images.shape[2:]
+        windows = sliding_window_view(sliding_window_view(padded, height, axis=2), width, axis=3)
+        top, left = crops.offsets.T
+        cropped = np.ascontiguousarray(windows[np.arange(len(images)), :, top, left])
+        cropped[crops.flips] = cropped[crops.flips, :, :, ::-1]
+        return cropped
+
+    def _check_crops(self, crops: Crops, count: int) -> None:
+        if crops.offsets.shape != (count, 2) or crops.flips.shape != (count,):
+            found = f"offsets {crops.offsets.shape} and flips {crops.flips.shape}"
+            raise DataError(f"crops has {found}; expected {(count, 2)} and {(count,)}")
+        if crops.offsets.dtype.kind not in "iu" or crops.flips.dtype != np.bool_:
+            found = f"{crops.offsets.dtype} offsets and {crops.flips.dtype} flips"
+            raise DataError(f"crops has {found}; expected integers and bool")
+        if count and not (crops.offsets.min() >= 0 and crops.offsets.max() <= 2 * self.padding):
+            found = f"{crops.offsets.min()}..{crops.offsets.max()}"
+            raise DataError(f"crops has offsets in {found}; expected 0..{2 * self.padding}")
+
+
+def to_float(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return `images`, uint8 of any shape, divided by 255: float32 of the same shape, in [0, 1].
+
+    Raises:
+        DataError: `images` is not a uint8 array.
+    """
+    dtype: Any = getattr(images, "dtype", type(images).__name__)
+    if dtype != np.uint8:
+        raise DataError(f"images is {dtype}; expected a uint8 array")
+    return images.astype(np.float32) / np.float32(255)

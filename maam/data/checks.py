@@ -1,0 +1,40 @@
+"""Checks of arguments that more than one data module needs."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from maam.errors import DataError
+
+
+def check_count(name: str, value: Any, minimum: int) -> int:
+    """Return `value` as an int; raise `DataError` unless it is an integer of at least `minimum`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise DataError(f"{name} is {value!r}; expected an integer of at least {minimum}") from None
+    if number < minimum:
+        raise DataError(f"{name} is {number}; expected an integer of at least {minimum}")
+    return number
+
+
+def check_fraction(name: str, value: Any) -> float:
+    """Return `value` as a float; raise `DataError` unless it is a number in [0, 1]."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"{name} is {value!r}; expected a number in [0, 1]") from None
+    if not 0 <= number <= 1:
+        raise DataError(f"{name} is {number}; expected a number in [0, 1]")
+    return number
+
+
+def check_images(images: Any) -> None:
+    """Raise `DataError` unless `images` is a uint8 array (N, C, H, W) with C, H and W of at least 1."""
+    if not isinstance(images, np.ndarray):
+        raise DataError(f"images is a {type(images).__name__}; expected a uint8 numpy array (N, C, H, W)")
+    if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:]:
+        raise DataError(f"images is {images.dtype} {images.shape}; expected uint8 (N, C, H, W)")

@@ -1,0 +1,78 @@
+"""What exists: primitives, the layers and models composed of them, presets, parameters, shapes and counts.
+
+It needs Python, NumPy and pydantic alone; a backend turns a spec into modules of its framework.
+"""
+
+from maam.spec import models as _models  # registers the presets
+from maam.spec.composites import composite
+from maam.spec.document import parse_document, parse_json
+from maam.spec.fields import Shape
+from maam.spec.inputs import InputRule, input_rule
+from maam.spec.layers import agent_block, maam, reduce_layer
+from maam.spec.models import cnn, maam_classifier, mlp, rnn
+from maam.spec.node import Node
+from maam.spec.parameters import Init, Parameter, Role, draw
+from maam.spec.presets import list_presets, preset, preset_options, register_preset
+from maam.spec.primitives import (
+    RNN,
+    Activation,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    Identity,
+    Linear,
+    MaxPool2d,
+    Model,
+    Parallel,
+    Residual,
+    Resize,
+    Scale,
+    Sequential,
+)
+
+del _models
+
+__all__ = [
+    "RNN",
+    "Activation",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "GlobalPool",
+    "Identity",
+    "Init",
+    "InputRule",
+    "Linear",
+    "MaxPool2d",
+    "Model",
+    "Node",
+    "Parallel",
+    "Parameter",
+    "Residual",
+    "Resize",
+    "Role",
+    "Scale",
+    "Sequential",
+    "Shape",
+    "agent_block",
+    "cnn",
+    "composite",
+    "draw",
+    "input_rule",
+    "list_presets",
+    "maam",
+    "maam_classifier",
+    "mlp",
+    "parse_document",
+    "parse_json",
+    "preset",
+    "preset_options",
+    "reduce_layer",
+    "register_preset",
+    "rnn",
+]

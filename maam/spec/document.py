@@ -1,0 +1,52 @@
+"""Specs as JSON texts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from maam.errors import SpecError
+from maam.spec.children import parse_node
+from maam.spec.node import Node
+
+MAX_LENGTH = 16 * 2**20
+
+
+def parse_document(document: Any) -> Node:
+    """A spec from plain JSON data.
+
+    Raises:
+        SpecError: unknown kind or field, wrong type or range, contradicting fields, or nesting without end.
+    """
+    try:
+        return parse_node(document)
+    except SpecError:
+        raise
+    except ValueError as error:
+        raise SpecError(f"spec: {error}") from None
+    except RecursionError:
+        raise SpecError("spec: the document is nested too deeply") from None
+
+
+def parse_json(text: str | bytes) -> Node:
+    """A spec from the text that `Node.to_json` writes.
+
+    Raises:
+        SpecError: the text is not JSON, or not a valid spec.
+    """
+    if len(text) > MAX_LENGTH:
+        raise SpecError(f"spec: expected at most {MAX_LENGTH} characters of JSON, got {len(text)}")
+    try:
+        document = json.loads(text, object_pairs_hook=_unique)
+    except RecursionError:
+        raise SpecError("spec: the document is nested too deeply") from None
+    except ValueError as error:
+        raise SpecError(f"spec: not a JSON document: {error}") from None
+    return parse_document(document)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"a name stands twice in one object: {sorted({n for n in names if names.count(n) > 1})}")
+    return dict(pairs)

@@ -1,0 +1,81 @@
+"""The types that the fields of a spec are made of, and the sentences that a wrong value earns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, NoReturn
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+Shape = tuple[int, ...]
+"""The shape of one sample, without the batch: (C, H, W) for a feature map, (features,) for a vector."""
+
+MAX_SIZE = 2**24
+
+Size = Annotated[int, Field(strict=True, ge=1, le=MAX_SIZE)]
+NonNegative = Annotated[int, Field(strict=True, ge=0, le=MAX_SIZE)]
+Flag = Annotated[bool, Field(strict=True)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"expected an odd kernel size, so that padding keeps the map's size; got {value}")
+    return value
+
+
+OddSize = Annotated[Size, AfterValidator(_odd)]
+
+
+class FrozenDict(dict[str, Any]):
+    """An immutable, hashable dict whose order counts: children run in the order in which they stand."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a spec is frozen; make a new one instead of changing it")
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self.items()))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, dict) and list(self.items()) == list(other.items())
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+def _sentences(error: ValidationError) -> Iterator[str]:
+    for detail in error.errors(include_url=False):
+        yield _sentence(detail)
+
+
+def _sentence(detail: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{where}: no such field"
+    if detail["type"] == "unexpected_keyword_argument":
+        return f"{where}: no such argument"
+    if detail["type"].startswith("missing"):
+        return f"{where}: required, but not given"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] != "value_error":
+        message = f"{message[0].lower()}{message[1:]}, got {_shorten(detail['input'])}"
+    return f"{where}: {message}" if where else message
+
+
+def _shorten(value: object) -> str:
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a deeply nested {type(value).__name__}"
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def describe(error: ValidationError) -> str:
+    """All that `error` complains of, in one line, each with the field's path."""
+    return "; ".join(_sentences(error))

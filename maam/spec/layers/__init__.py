@@ -1,0 +1,5 @@
+"""The composites that serve as drop-in layers."""
+
+from maam.spec.layers.maam import agent_block, maam, reduce_layer
+
+__all__ = ["agent_block", "maam", "reduce_layer"]

@@ -1,0 +1,165 @@
+"""MAAM, the Multi-Agent Aggregation Module (arXiv 2504.13574, section 3.1)."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from maam.errors import SpecError
+from maam.spec.composites import OddSizes, Sizes, composite, one_each
+from maam.spec.fields import Flag, OddSize, Size
+from maam.spec.layers.blocks import NormName, conv_norm_act, convolution
+from maam.spec.node import Node
+from maam.spec.primitives import (
+    Activation,
+    ActivationName,
+    AvgPool2d,
+    Flatten,
+    GlobalPool,
+    Linear,
+    MaxPool2d,
+    Parallel,
+    Resize,
+    Sequential,
+)
+
+Fusion = Literal["softmax", "mean", "dynamic"]
+NumAgents = Annotated[Size, Field(le=256)]
+NUM_CONVS = 2
+
+
+@composite
+def maam(
+    in_channels: Size,
+    out_channels: Size | None = None,
+    *,
+    hidden_channels: Size | None = None,
+    num_agents: NumAgents = 3,
+    kernel_sizes: OddSizes = 3,  # type: ignore[assignment]  # one value serves all branches
+    scales: Sizes = 1,  # type: ignore[assignment]
+    pool: Sizes = 1,  # type: ignore[assignment]
+    fusion: Fusion = "softmax",
+    reduce: Flag = True,
+    depthwise: Flag = False,
+    act_layer: ActivationName = "relu",
+    norm_layer: NormName = "batch_norm",
+) -> Sequential:
+    """The Multi-Agent Aggregation Module: F = ReLU(BN(Conv1x1(sum_i softmax(alpha)_i AgentBlock_i(X)))).
+
+    Equations 1 to 3 of the paper: (in_channels, H, W) to (out_channels, H', W'), H' = H // product of `pool`.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output; as many as the input has by default.
+        hidden_channels: channels between the two convolutions of a branch; max(out_channels // 2, 1) by default.
+        num_agents: number of parallel branches.
+        kernel_sizes: odd kernel size of all branches, or one for each.
+        scales: average pooling before the first convolution of all branches, or one for each; a branch with a
+            scale above 1 is resized (nearest) to the size that a branch of scale 1 has.
+        pool: max pooling after the last convolution, or one value for each of the two.
+        fusion: "softmax" of one learnable scalar a branch (equation 2), "mean" of the branches, or "dynamic":
+            softmax of a linear map of the globally average-pooled input.
+        reduce: whether the 1x1 convolution, batch norm and activation of equation 3 follow.
+        depthwise: each convolution becomes a depthwise one and a 1x1; norm and activation follow the 1x1.
+        act_layer: activation by name.
+        norm_layer: "batch_norm", or "identity": no normalisation, and convolutions with bias.
+
+    Raises:
+        SpecError: an argument is invalid or contradicts another.
+    """
+    out_channels = in_channels if out_channels is None else out_channels
+    if act_layer == "softmax":
+        raise SpecError("act_layer: softmax is not elementwise; choose another activation")
+    agents = {
+        str(index): agent_block(
+            in_channels,
+            out_channels,
+            hidden_channels=hidden_channels,
+            kernel_size=kernel_size,
+            scale=scale,
+            pool=pool,
+            depthwise=depthwise,
+            act_layer=act_layer,
+            norm_layer=norm_layer,
+        )
+        for index, (kernel_size, scale) in enumerate(
+            zip(
+                one_each("kernel_sizes", kernel_sizes, num_agents, "agents"),
+                one_each("scales", scales, num_agents, "agents"),
+                strict=True,
+            )
+        )
+    }
+    children: dict[str, Node] = {"agents": _fuse(agents, fusion, in_channels)}
+    if reduce:
+        children["reduce"] = reduce_layer(out_channels, act_layer=act_layer, norm_layer=norm_layer)
+    return Sequential(children=children)
+
+
+@composite
+def agent_block(
+    in_channels: Size,
+    out_channels: Size,
+    *,
+    hidden_channels: Size | None = None,
+    kernel_size: OddSize = 3,
+    scale: Size = 1,
+    pool: Sizes = 1,  # type: ignore[assignment]
+    depthwise: Flag = False,
+    act_layer: ActivationName = "relu",
+    norm_layer: NormName = "batch_norm",
+) -> Sequential:
+    """One branch (equation 1): two convolutions, each with batch norm, activation and max pooling.
+
+    (in_channels, H, W) to (out_channels, H // product of pool, W // product of pool); arguments as in `maam`.
+    """
+    hidden_channels = max(out_channels // 2, 1) if hidden_channels is None else hidden_channels
+    pools = (1,) * (NUM_CONVS - 1) + pool if len(pool) == 1 else one_each("pool", pool, NUM_CONVS, "convolutions")
+    widths = (in_channels, hidden_channels, out_channels)
+    children: dict[str, Node] = {"scale": AvgPool2d(kernel_size=scale)} if scale > 1 else {}
+    for index in range(NUM_CONVS):
+        conv = convolution(
+            widths[index],
+            widths[index + 1],
+            kernel_size,
+            depthwise=depthwise,
+            bias=norm_layer == "identity",
+        )
+        children |= conv_norm_act(conv, widths[index + 1], act_layer, norm_layer, suffix=str(index + 1))
+        if pools[index] > 1:
+            children[f"pool{index + 1}"] = MaxPool2d(kernel_size=pools[index])
+    if scale > 1:
+        return Resize(children=children, stride=math.prod(pools))
+    return Sequential(children=children)
+
+
+@composite
+def reduce_layer(
+    channels: Size,
+    out_channels: Size | None = None,
+    *,
+    act_layer: ActivationName = "relu",
+    norm_layer: NormName = "batch_norm",
+) -> Sequential:
+    """Feature compression (equation 3): ReLU(BN(Conv1x1(A))), (channels, H, W) to (out_channels, H, W)."""
+    out_channels = channels if out_channels is None else out_channels
+    conv = convolution(channels, out_channels, 1, bias=norm_layer == "identity")
+    return Sequential(children=conv_norm_act(conv, out_channels, act_layer, norm_layer))
+
+
+def _fuse(agents: dict[str, Node], fusion: Fusion, in_channels: int) -> Parallel:
+    if fusion == "softmax":
+        return Parallel(children=agents, merge="softmax")
+    if fusion == "mean":
+        return Parallel(children=agents, merge="weighted", weights=(1 / len(agents),) * len(agents))
+    weighting = Sequential(
+        children={
+            "pool": GlobalPool(),
+            "flatten": Flatten(),
+            "fc": Linear(in_features=in_channels, out_features=len(agents)),
+            "softmax": Activation(function="softmax"),
+        }
+    )
+    return Parallel(children=agents, merge="dynamic", weighting=weighting)

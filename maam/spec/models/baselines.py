@@ -1,0 +1,64 @@
+"""The baselines of Table 1 of the MAAM paper, which names them CNN, MLP and RNN and does not describe them."""
+
+from __future__ import annotations
+
+from maam.spec.composites import composite
+from maam.spec.fields import Size
+from maam.spec.node import Node
+from maam.spec.presets import register_preset
+from maam.spec.primitives import RNN, Activation, Conv2d, Flatten, Linear, MaxPool2d, Model
+
+
+@register_preset
+@composite
+def cnn(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32) -> Model:
+    """Two 3x3 convolutions (32 and 64 channels), each with ReLU and 2x2 max pooling, then 128 hidden units.
+
+    (in_channels, image_size, image_size) to the logits (num_classes,).
+    """
+    side = image_size // 2 // 2
+    children: dict[str, Node] = {
+        "conv1": Conv2d(in_channels=in_channels, out_channels=32, kernel_size=3, padding=1),
+        "act1": Activation(function="relu"),
+        "pool1": MaxPool2d(kernel_size=2),
+        "conv2": Conv2d(in_channels=32, out_channels=64, kernel_size=3, padding=1),
+        "act2": Activation(function="relu"),
+        "pool2": MaxPool2d(kernel_size=2),
+        "flatten": Flatten(),
+        "fc1": Linear(in_features=64 * max(side, 1) ** 2, out_features=128),
+        "act3": Activation(function="relu"),
+        "fc2": Linear(in_features=128, out_features=num_classes),
+    }
+    return Model(name="cnn", input_shape=(in_channels, image_size, image_size), children=children)
+
+
+@register_preset
+@composite
+def mlp(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32) -> Model:
+    """The flattened image, hidden layers of 512 and 256 units with ReLU.
+
+    (in_channels, image_size, image_size) to the logits (num_classes,).
+    """
+    children: dict[str, Node] = {
+        "flatten": Flatten(),
+        "fc1": Linear(in_features=in_channels * image_size**2, out_features=512),
+        "act1": Activation(function="relu"),
+        "fc2": Linear(in_features=512, out_features=256),
+        "act2": Activation(function="relu"),
+        "fc3": Linear(in_features=256, out_features=num_classes),
+    }
+    return Model(name="mlp", input_shape=(in_channels, image_size, image_size), children=children)
+
+
+@register_preset
+@composite
+def rnn(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32) -> Model:
+    """A tanh recurrent layer of 128 units over the rows of the image, then a linear layer on its last state.
+
+    (in_channels, image_size, image_size) to the logits (num_classes,); a row is in_channels * image_size values.
+    """
+    children: dict[str, Node] = {
+        "rnn": RNN(input_size=in_channels * image_size, hidden_size=128),
+        "fc": Linear(in_features=128, out_features=num_classes),
+    }
+    return Model(name="rnn", input_shape=(in_channels, image_size, image_size), children=children)

@@ -1,0 +1,167 @@
+"""The base of every spec: a frozen, validated description of a layer that any backend can build."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from maam.errors import ShapeError, SpecError
+from maam.spec.fields import FrozenDict, Shape, describe
+from maam.spec.parameters import Parameter
+
+NodeT = TypeVar("NodeT", bound="Node")
+
+
+class Node(BaseModel):
+    """A layer: what it computes, on which shapes, with which parameters. It holds no arrays.
+
+    A subclass is a primitive: it sets `kind`, its fields, `output_shape`, and where they are not empty
+    `own_parameters` and `own_macs`. Everything else follows.
+
+    Raises:
+        SpecError: a field is unknown, missing, of the wrong type or range, or contradicts another.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=()
+    )
+    kind: ClassVar[str]
+    kinds: ClassVar[dict[str, type[Node]]] = {}
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise SpecError(f"{self.kind}: {describe(error)}") from None
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        if "kind" in cls.__dict__:
+            Node.kinds[cls.kind] = cls
+
+    # --- structure
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """The nodes directly inside this one, by name, in the order in which they run."""
+        return {}
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, Node]]:
+        """Every (canonical path, node) of the tree, children before the node that holds them."""
+        for name, child in self.nodes.items():
+            yield from child.walk(f"{path}.{name}" if path else name)
+        yield path, self
+
+    def at(self, path: str) -> Node:
+        """The node at a canonical path such as `agents.0.conv1` ('' is the node itself)."""
+        node = self
+        for name in filter(None, path.split(".")):
+            if name not in node.nodes:
+                raise SpecError(f"no layer {path!r} in this spec: {name!r} is not one of {list(node.nodes)}")
+            node = node.nodes[name]
+        return node
+
+    # --- shapes
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The output's shape for one sample of `input_shape`, both (C, H, W) or (features,), no batch.
+
+        Raises:
+            ShapeError: the layer cannot take this shape.
+        """
+        raise NotImplementedError(self.kind)
+
+    def child_shapes(self, input_shape: Shape) -> Iterator[tuple[str, Node, Shape]]:
+        """(name, child, its input shape) for each child, given this node's input shape (C, H, W)."""
+        shape = input_shape
+        for name, child in self.nodes.items():
+            yield name, child, shape
+            shape = shape_below(name, child, shape)
+
+    def summary(self, input_shape: Shape, path: str = "") -> Iterator[tuple[str, Node, Shape, Shape]]:
+        """(path, node, input shape, output shape) of every node, children before their container."""
+        for name, child, shape in self.child_shapes(input_shape):
+            yield from child.summary(shape, f"{path}.{name}" if path else name)
+        yield path, self, input_shape, self.output_shape(input_shape)
+
+    @property
+    def in_channels_expected(self) -> int | None:
+        """The channels (or features) that the first layer asks for; None where any number will do."""
+        for child in self.nodes.values():
+            if (channels := child.in_channels_expected) is not None:
+                return channels
+        return None
+
+    # --- counts
+
+    def own_parameters(self) -> tuple[Parameter, ...]:
+        """The parameters and buffers of this node without its children, with local names."""
+        return ()
+
+    def own_macs(self, input_shape: Shape) -> int:
+        """Multiply-accumulates of this node's own convolution or linear map, for one sample."""
+        return 0
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The table of parameters and buffers with canonical names, children first, in running order."""
+        found: list[Parameter] = []
+        for path, node in self.walk():
+            found.extend(p.under(path) for p in node.own_parameters())
+        return tuple(found)
+
+    @property
+    def num_parameters(self) -> int:
+        """The number of trainable scalars (running statistics are buffers and do not count)."""
+        return sum(p.size for p in self.parameters() if p.trainable)
+
+    def macs(self, input_shape: Shape) -> int:
+        """Multiply-accumulates of all convolutions and linear maps, for one sample of (C, H, W)."""
+        return sum(node.own_macs(shape) for _, node, shape, _ in self.summary(input_shape))
+
+    # --- documents
+
+    def to_document(self) -> dict[str, Any]:
+        """The spec as plain JSON data. Every field is written, so a later default changes no old file."""
+        fields = {name: _plain(getattr(self, name)) for name in type(self).model_fields}
+        return {"kind": self.kind, **fields}
+
+    def to_json(self, indent: int | None = None) -> str:
+        """The spec as a JSON text that `maam.spec.parse_json` reads back to an equal spec."""
+        return json.dumps(self.to_document(), indent=indent)
+
+    def replace(self: NodeT, **fields: Any) -> NodeT:
+        """A copy with other values in some fields, validated anew."""
+        return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **fields})
+
+    def __deepcopy__(self: NodeT, memo: dict[int, Any] | None = None) -> NodeT:
+        return self
+
+    def __copy__(self: NodeT) -> NodeT:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from maam.spec.document import parse_json
+
+        return parse_json, (self.to_json(),)
+
+
+def shape_below(name: str, child: Node, shape: Shape) -> Shape:
+    """`child.output_shape(shape)`, with `name` put before the path in any error."""
+    try:
+        return child.output_shape(shape)
+    except ShapeError as error:
+        raise error.below(name) from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Node):
+        return value.to_document()
+    if isinstance(value, FrozenDict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

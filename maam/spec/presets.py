@@ -1,0 +1,61 @@
+"""The registry of presets: networks by name, with overrides."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from maam.errors import PresetError
+from maam.spec.primitives import Model
+
+Factory = Callable[..., Model]
+_FACTORIES: dict[str, Factory] = {}
+
+
+def register_preset(factory: Factory, name: str | None = None) -> Factory:
+    """Register a function of keyword arguments that returns a `Model`, under its own name or `name`.
+
+    Raises:
+        PresetError: the name is taken.
+    """
+    name = factory.__name__ if name is None else name
+    if name in _FACTORIES:
+        raise PresetError(f"there is a preset {name!r} already; choose another name")
+    _FACTORIES[name] = factory
+    return factory
+
+
+def preset(name: str, **overrides: Any) -> Model:
+    """The spec of the preset `name`, with `overrides` in place of its defaults.
+
+    Raises:
+        PresetError: there is no such preset, or it has no such option.
+        SpecError: an option has an invalid value.
+    """
+    factory = _find(name)
+    accepted = preset_options(name)
+    if unknown := sorted(set(overrides) - set(accepted)):
+        raise PresetError(f"preset {name!r} has no option {unknown[0]!r}; its options: {', '.join(accepted)}")
+    return factory(**overrides)
+
+
+def preset_options(name: str) -> dict[str, Any]:
+    """The options of a preset and their defaults."""
+    parameters = inspect.signature(_find(name)).parameters.values()
+    return {p.name: p.default for p in parameters}
+
+
+def list_presets(pattern: str = "*") -> list[str]:
+    """The names of all presets that match a shell wildcard, sorted."""
+    return sorted(fnmatch.filter(_FACTORIES, pattern))
+
+
+def _find(name: str) -> Factory:
+    if not isinstance(name, str) or name not in _FACTORIES:
+        close = difflib.get_close_matches(str(name), _FACTORIES, 3)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"presets: {', '.join(sorted(_FACTORIES))}"
+        raise PresetError(f"no preset {str(name)[:60]!r}; {hint}")
+    return _FACTORIES[name]

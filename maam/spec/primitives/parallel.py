@@ -1,0 +1,83 @@
+"""Parallel branches over one input, and the ways to merge them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+
+from maam.errors import ShapeError
+from maam.spec.children import Children, OptionalNode
+from maam.spec.fields import Real, Shape
+from maam.spec.node import Node, shape_below
+from maam.spec.parameters import ZEROS, Parameter, Role
+
+Merge = Literal["sum", "concat", "weighted", "softmax", "dynamic"]
+"""How branch outputs A_i become one:
+
+sum: sum_i A_i; concat: along the channels; weighted: sum_i weights[i] A_i with constants;
+softmax: sum_i softmax(alpha)_i A_i with the learnable vector alpha (MAAM, equation 2);
+dynamic: sum_i g(x)_i A_i with g the `weighting` node, which maps the input to one weight for each branch."""
+
+
+class Parallel(Node):
+    """Children that all take the same input; `merge` makes one map of their outputs.
+
+    Parameters: alpha (number of branches,) where merge is softmax; those of `weighting`, under that name.
+    """
+
+    kind: ClassVar[str] = "parallel"
+    children: Children
+    merge: Merge = "sum"
+    weights: tuple[Real, ...] | None = None
+    weighting: OptionalNode = None
+
+    @model_validator(mode="after")
+    def _merge_is_consistent(self) -> Parallel:
+        if not self.children:
+            raise ValueError("children: expected at least one branch")
+        if (self.weights is not None) != (self.merge == "weighted"):
+            raise ValueError("weights: they belong to merge 'weighted', which needs them")
+        if self.weights is not None and len(self.weights) != len(self.children):
+            raise ValueError(f"weights: expected one for each of {len(self.children)} branches, got {len(self.weights)}")
+        if (self.weighting is not None) != (self.merge == "dynamic"):
+            raise ValueError("weighting: it belongs to merge 'dynamic', which needs it")
+        if "weighting" in self.children:
+            raise ValueError("children: the name 'weighting' is taken")
+        return self
+
+    @property
+    def nodes(self) -> dict[str, Node]:
+        """The branches by name, then `weighting` where there is one."""
+        extra = {} if self.weighting is None else {"weighting": self.weighting}
+        return {**self.children, **extra}
+
+    def child_shapes(self, input_shape: Shape) -> Iterator[tuple[str, Node, Shape]]:
+        """Every child takes the input itself."""
+        for name, child in self.nodes.items():
+            yield name, child, input_shape
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """The shape that all branches share; for concat the channels add up."""
+        shapes = {name: shape_below(name, child, input_shape) for name, child in self.children.items()}
+        if self.weighting is not None:
+            self._check_weighting(shape_below("weighting", self.weighting, input_shape))
+        first = next(iter(shapes.values()))
+        if self.merge == "concat":
+            if len({shape[1:] for shape in shapes.values()}) > 1:
+                raise ShapeError(f"concat needs branches of one size, got {shapes}")
+            return sum(shape[0] for shape in shapes.values()), *first[1:]
+        if len(set(shapes.values())) > 1:
+            raise ShapeError(f"merge {self.merge!r} needs branches of one shape, got {shapes}")
+        return first
+
+    def _check_weighting(self, shape: Shape) -> None:
+        if shape != (len(self.children),):
+            raise ShapeError(f"weighting must give {len(self.children)} values, got shape {shape}")
+
+    def own_parameters(self) -> tuple[Parameter, ...]:
+        """Alpha, one learnable scalar a branch, where merge is softmax."""
+        if self.merge != "softmax":
+            return ()
+        return (Parameter("alpha", (len(self.children),), Role.FUSION, ZEROS),)

@@ -1,0 +1,10 @@
+"""The PyTorch room."""
+
+from maam.errors import require
+
+require("torch", "torch")
+
+from maam.torch.layers import MAAM  # noqa: E402
+from maam.torch.models import build  # noqa: E402
+
+__all__ = ["MAAM", "build"]

@@ -1,0 +1,60 @@
+"""The arrays of a PyTorch module, by canonical name, as NumPy arrays (bfloat16 by ml_dtypes)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from maam.names import strip_prefixes
+
+Array = np.ndarray[Any, Any]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside DistributedDataParallel, DataParallel or a compiled module."""
+    while not hasattr(type(model), "spec") and "spec" not in model.__dict__:
+        inner = model._modules.get("_orig_mod", model._modules.get("module"))
+        if inner is None:
+            break
+        model = inner
+    return model
+
+
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The model's own parameters and buffers by canonical name, without batch counters."""
+    found = strip_prefixes(model.state_dict(keep_vars=True))
+    return {name: tensor for name, tensor in found.items() if not name.endswith("num_batches_tracked")}
+
+
+def read_arrays(model: nn.Module) -> dict[str, Array]:
+    """Copies of all parameters and running statistics."""
+    return {name: to_numpy(tensor) for name, tensor in tensors(model).items()}
+
+
+def write_arrays(model: nn.Module, arrays: Mapping[str, Array]) -> None:
+    """Copy `arrays` into the parameters and buffers of the same names, cast to their dtypes."""
+    own = tensors(model)
+    with torch.no_grad():
+        for name, array in arrays.items():
+            own[name].copy_(from_numpy(array))
+
+
+def to_numpy(tensor: Tensor) -> Array:
+    """A copy of a tensor on any device, bit for bit."""
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
+    return tensor.numpy().copy()
+
+
+def from_numpy(array: Array) -> Tensor:
+    """A tensor with a copy of an array, bit for bit."""
+    array = np.array(array, order="C")
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

@@ -1,0 +1,159 @@
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maam.data import Augmentation, BatchLoader, ImageDataset, to_float
+from maam.errors import DataError
+
+
+def make(count):
+    rng = np.random.default_rng(count)
+    images = rng.integers(0, 256, (count, 3, 6, 5), dtype=np.uint8)
+    # The label tells the row, so that an order can be read off the labels.
+    return ImageDataset(images, np.arange(count, dtype=np.int32), tuple(map(str, range(count))))
+
+
+def flat(batches):
+    images, labels = zip(*batches, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def same(one, other):
+    def to_bytes(batches):
+        return [(images.tobytes(), labels.tobytes()) for images, labels in batches]
+
+    return to_bytes(one) == to_bytes(other)
+
+
+def test_without_shuffling_the_batches_are_the_scaled_images_in_order():
+    dataset = make(23)
+    batches = list(BatchLoader(dataset, 10, shuffle=False).epoch(5))
+    assert [len(labels) for _, labels in batches] == [10, 10, 3]
+    images, labels = flat(batches)
+    np.testing.assert_array_equal(images, to_float(dataset.images))
+    np.testing.assert_array_equal(labels, dataset.labels)
+    assert (images.dtype, labels.dtype) == (np.float32, np.int32)
+
+
+def test_shuffling_shows_every_image_once_with_its_label():
+    dataset = make(50)
+    images, labels = flat(BatchLoader(dataset, 8, seed=1).epoch(0))
+    assert sorted(labels) == list(range(50))
+    assert labels.tolist() != list(range(50))
+    np.testing.assert_array_equal(images, to_float(dataset.images[labels]))
+
+
+def test_augmentation_applies_the_crops_of_the_position():
+    dataset, augmentation = make(30), Augmentation(padding=2)
+    images, labels = flat(BatchLoader(dataset, 7, seed=4, augmentation=augmentation).epoch(3))
+    rng = np.random.default_rng([4, 3])
+    order = rng.permutation(30)
+    expected = augmentation.apply(dataset.images[order], augmentation.draw(rng, 30))
+    np.testing.assert_array_equal(labels, order)
+    np.testing.assert_array_equal(images, to_float(expected))
+
+
+def test_seed_and_epoch_decide_the_bytes():
+    dataset, augmentation = make(40), Augmentation()
+
+    def loader(seed):
+        return BatchLoader(dataset, 16, seed=seed, augmentation=augmentation)
+
+    one = loader(1)
+    first = list(one.epoch(2))
+    list(one.epoch(0))
+    assert same(one.epoch(2), first)
+    assert same(loader(1).epoch(2), first)
+    assert not same(loader(2).epoch(2), first)
+    assert not same(loader(2).epoch(1), first)
+    assert not same(one.epoch(1), first)
+
+
+def test_the_batch_size_changes_no_sample():
+    dataset = make(40)
+    epochs = [flat(BatchLoader(dataset, size, augmentation=Augmentation()).epoch(1)) for size in (1, 7, 40)]
+    for images, labels in epochs[1:]:
+        np.testing.assert_array_equal(images, epochs[0][0])
+        np.testing.assert_array_equal(labels, epochs[0][1])
+
+
+def test_the_bytes_stay_the_same_over_versions():
+    digest = hashlib.sha256()
+    for images, labels in BatchLoader(make(33), 8, seed=7, augmentation=Augmentation()).epoch(11):
+        digest.update(np.rint(images * 255).astype(np.uint8).tobytes() + labels.astype("<i4").tobytes())
+    assert digest.hexdigest() == "fad7f106ecea6fc5f7e9a78d0665722d1018e4dddb575c5803a18ce01d437810"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_a_later_start_gives_the_rest_of_the_epoch(data):
+    count = data.draw(st.integers(1, 30))
+    size = data.draw(st.integers(1, count))
+    options = {
+        "seed": data.draw(st.integers(0, 9)),
+        "shuffle": data.draw(st.booleans()),
+        "drop_last": data.draw(st.booleans()),
+        "augmentation": data.draw(st.sampled_from([None, Augmentation(padding=1)])),
+    }
+    loader = BatchLoader(make(count), size, **options)
+    whole = list(loader.epoch(1))
+    assert len(whole) == len(loader)
+    start = data.draw(st.integers(0, len(loader)))
+    assert same(loader.epoch(1, start=start), whole[start:])
+
+
+def test_a_later_start_touches_no_earlier_image(monkeypatch):
+    loader = BatchLoader(make(40), 10, augmentation=Augmentation())
+    counts = []
+    apply = Augmentation.apply
+
+    def count(self, images, crops):
+        counts.append(len(images))
+        return apply(self, images, crops)
+
+    monkeypatch.setattr(Augmentation, "apply", count)
+    assert len(list(loader.epoch(0, start=3))) == 1
+    assert counts == [10]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "drop_last", "sizes"),
+    [
+        (10, 5, False, [5, 5]),
+        (10, 5, True, [5, 5]),
+        (11, 5, False, [5, 5, 1]),
+        (11, 5, True, [5, 5]),
+        (3, 5, False, [3]),
+    ],
+)
+def test_the_length_is_the_number_of_batches(count, size, drop_last, sizes):
+    loader = BatchLoader(make(count), size, drop_last=drop_last)
+    assert [len(labels) for _, labels in loader.epoch(0)] == sizes
+    assert len(loader) == len(sizes)
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "named"),
+    [
+        (4, {"batch_size": 0}, "batch_size"),
+        (4, {"batch_size": -2}, "batch_size"),
+        (4, {"batch_size": 2.0}, "batch_size"),
+        (4, {"batch_size": 2, "seed": -1}, "seed"),
+        (4, {"batch_size": 5, "drop_last": True}, "dataset has 4 images; expected at least 5"),
+        (0, {"batch_size": 5}, "dataset has 0 images; expected at least 1"),
+    ],
+)
+def test_a_wrong_argument_is_named(count, options, named):
+    with pytest.raises(DataError, match=f"^{named}"):
+        BatchLoader(make(count), **options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [((-1,), "index"), ((0.5,), "index"), ((0, -1), "start"), ((0, 3), "start")]
+)
+def test_a_wrong_epoch_is_named_before_the_first_batch(arguments, named):
+    with pytest.raises(DataError, match=f"^{named} is "):
+        BatchLoader(make(4), 2).epoch(*arguments)
