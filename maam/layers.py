@@ -33,7 +33,10 @@ def arguments_of(
     except TypeError as error:
         raise SpecError(f"{composite.__name__}: {error}") from None
     tables = {"act_layer": activations, "gate_layer": activations, "norm_layer": norms}
-    return {name: _name_of(name, value, tables[name]) if name in tables else value for name, value in bound.items()}
+    return {
+        name: _name_of(name, value, tables[name]) if name in tables else value
+        for name, value in bound.items()
+    }
 
 
 def _name_of(argument: str, value: Any, table: Mapping[str, type]) -> Any:
@@ -42,4 +45,6 @@ def _name_of(argument: str, value: Any, table: Mapping[str, type]) -> Any:
     for name, cls in table.items():
         if value is cls:
             return name
-    raise SpecError(f"{argument}: no name for {value.__module__}.{value.__qualname__}; expected one of {', '.join(table)}")
+    raise SpecError(
+        f"{argument}: no name for {value.__module__}.{value.__qualname__}; expected one of {', '.join(table)}"
+    )

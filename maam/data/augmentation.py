@@ -75,7 +75,7 @@ class Augmentation:
         height, width = images.shape[2:]
         windows = sliding_window_view(sliding_window_view(padded, height, axis=2), width, axis=3)
         top, left = crops.offsets.T
-        cropped = np.ascontiguousarray(windows[np.arange(len(images)), :, top, left])
+        cropped = windows[np.arange(len(images)), :, top, left]
         cropped[crops.flips] = cropped[crops.flips, :, :, ::-1]
         return cropped
 
@@ -100,4 +100,6 @@ def to_float(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     dtype: Any = getattr(images, "dtype", type(images).__name__)
     if dtype != np.uint8:
         raise DataError(f"images is {dtype}; expected a uint8 array")
-    return images.astype(np.float32) / np.float32(255)
+    floats = images.astype(np.float32)
+    floats /= np.float32(255)
+    return floats

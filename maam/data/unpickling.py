@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _codecs
+import io
 import pickle
 import warnings
 from collections.abc import Callable
@@ -47,13 +48,12 @@ def load_pickle(path: Path, error: Callable[[str], DataError]) -> Any:
     Raises:
         DataError: made by `error`; the file is cut short, is no pickle, or names anything but numpy arrays.
     """
-    with path.open("rb") as file, warnings.catch_warnings():
+    content = io.BytesIO(path.read_bytes())
+    with warnings.catch_warnings():
         # numpy 2.4 and later warn about the way in which numpy of Python 2 wrote a dtype.
         warnings.simplefilter("ignore")
         try:
-            return _ArrayUnpickler(file, encoding="bytes").load()
-        except OSError:
-            raise
+            return _ArrayUnpickler(content, encoding="bytes").load()
         except Exception as problem:  # a malformed pickle can make the unpickler raise almost anything
             found = f"no harmless whole pickle ({type(problem).__name__}: {short_repr(str(problem))})"
             raise error(found) from None

@@ -13,7 +13,9 @@ from maam.spec.fields import FrozenDict
 from maam.spec.node import Node
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
-_RESERVED = frozenset({"alpha", "weight", "bias", "running_mean", "running_var", "spec", "training", "cls_name"})
+_RESERVED = frozenset(
+    {"alpha", "weight", "bias", "running_mean", "running_var", "spec", "training", "cls_name", "module"}
+)
 
 
 def parse_node(document: Any) -> Node:
@@ -27,7 +29,9 @@ def parse_node(document: Any) -> Node:
     if not isinstance(document, Mapping):
         raise ValueError(f"expected a layer (an object with a 'kind'), got {type(document).__name__}")
     fields = dict(document)
-    kind = fields.pop("kind", None)
+    if "kind" not in fields:
+        raise ValueError("kind: required, but not given")
+    kind = fields.pop("kind")
     if not isinstance(kind, str) or kind not in Node.kinds:
         raise ValueError(f"unknown kind {str(kind)[:60]!r}; known kinds: {', '.join(sorted(Node.kinds))}")
     if not all(isinstance(name, str) for name in fields):
@@ -49,12 +53,15 @@ def _parse_children(value: Any) -> FrozenDict:
         raise ValueError(f"expected an object of named layers, got {type(value).__name__}")
     children: dict[str, Any] = {}
     for name, child in value.items():
+        check_name(name)
         try:
-            children[check_name(name)] = parse_node(child)
+            children[name] = parse_node(child)
         except ValueError as error:
             raise ValueError(f"{name} > {error}") from None
     return FrozenDict(children)
 
 
 Children = Annotated[FrozenDict, BeforeValidator(_parse_children)]
-OptionalNode = Annotated[Node | None, BeforeValidator(lambda value: None if value is None else parse_node(value))]
+OptionalNode = Annotated[
+    Node | None, BeforeValidator(lambda value: None if value is None else parse_node(value))
+]

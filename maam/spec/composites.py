@@ -18,7 +18,11 @@ NodeT = TypeVar("NodeT", bound=Node)
 
 
 def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    if not isinstance(value, (list, tuple)):
+        return (value,)
+    if not value:
+        raise ValueError("expected at least one value")
+    return tuple(value)
 
 
 Sizes = Annotated[tuple[Size, ...], BeforeValidator(_as_tuple)]
@@ -31,13 +35,16 @@ def composite(function: Callable[P, NodeT]) -> Callable[P, NodeT]:
     The result raises `SpecError` for an unknown, missing or invalid argument. A backend turns it into a layer
     class with one line: `class SE(Layer, composite=spec.se)`.
     """
-    names = list(inspect.signature(function).parameters)
+    arguments = inspect.signature(function).parameters.values()
+    names = [argument.name for argument in arguments if argument.kind is not argument.KEYWORD_ONLY]
     checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True, validate_default=True))(function)
 
     @functools.wraps(function)
     def expand(*args: P.args, **kwargs: P.kwargs) -> NodeT:
         if len(args) > len(names):
-            raise SpecError(f"{function.__name__}: expected at most {len(names)} arguments, got {len(args)}")
+            raise SpecError(
+                f"{function.__name__}: expected at most {len(names)} positional arguments, got {len(args)}"
+            )
         if repeated := set(names[: len(args)]) & set(kwargs):
             raise SpecError(f"{function.__name__}: {min(repeated)}: given twice")
         try:
@@ -57,5 +64,7 @@ def one_each(name: str, values: tuple[int, ...], count: int, what: str) -> tuple
     if len(values) == 1:
         return values * count
     if len(values) != count:
-        raise SpecError(f"{name}: expected one value, or one for each of {count} {what}, got {len(values)}: {values}")
+        raise SpecError(
+            f"{name}: expected one value, or one for each of {count} {what}, got {len(values)}: {values}"
+        )
     return values

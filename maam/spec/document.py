@@ -48,5 +48,6 @@ def parse_json(text: str | bytes) -> Node:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     if len(set(names)) < len(names):
-        raise ValueError(f"a name stands twice in one object: {sorted({n for n in names if names.count(n) > 1})}")
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice[:60]!r} stands twice in one object")
     return dict(pairs)

@@ -16,10 +16,10 @@ MAX_SIZE = 2**24
 Size = Annotated[int, Field(strict=True, ge=1, le=MAX_SIZE)]
 NonNegative = Annotated[int, Field(strict=True, ge=0, le=MAX_SIZE)]
 Flag = Annotated[bool, Field(strict=True)]
-Real = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Probability = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Probability = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
 
 
 def _odd(value: int) -> int:
@@ -48,6 +48,9 @@ class FrozenDict(dict[str, Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrozenDict, (dict(self),)
+
 
 def _sentences(error: ValidationError) -> Iterator[str]:
     for detail in error.errors(include_url=False):
@@ -55,7 +58,7 @@ def _sentences(error: ValidationError) -> Iterator[str]:
 
 
 def _sentence(detail: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
+    where = ".".join(_part(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         return f"{where}: no such field"
     if detail["type"] == "unexpected_keyword_argument":
@@ -68,14 +71,22 @@ def _sentence(detail: ErrorDetails) -> str:
     return f"{where}: {message}" if where else message
 
 
+def _part(part: int | str) -> str:
+    """A part of a path; a name that is none of ours (it may hold line breaks, or have no end) in quotes."""
+    return str(part) if isinstance(part, int) or (part.isidentifier() and len(part) <= 60) else _shorten(part)
+
+
 def _shorten(value: object) -> str:
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     except RecursionError:
         text = f"a deeply nested {type(value).__name__}"
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        text = f"a huge {type(value).__name__}"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def describe(error: ValidationError) -> str:
-    """All that `error` complains of, in one line, each with the field's path."""
-    return "; ".join(_sentences(error))
+    """What `error` complains of, in one line, each with the field's path; a long text loses its middle."""
+    text = "; ".join(_sentences(error))
+    return text if len(text) <= 500 else f"{text[:200]} ... {text[-290:]}"

@@ -13,18 +13,22 @@ _LARGEST_MINIMUM = 512
 
 
 class InputRule(NamedTuple):
-    """The inputs that a spec takes: rank with batch, channels (None: any), least size, and a size if it is fixed."""
+    """The inputs that a spec takes: rank with batch, channels, least size, and a size if it is fixed.
 
-    rank: int
+    Rank None stands for 2 or 4; channels None for any number. A rule never refuses what the spec accepts; where
+    channels and size depend on each other (flatten, then linear) it leaves the refusal to the layers.
+    """
+
+    rank: int | None
     channels: int | None
     minimum: int
     size: tuple[int, int] | None
 
     def accepts(self, shape: Shape) -> bool:
         """Whether a batch of `shape`, (N, C, H, W) or (N, features), can be given to the spec."""
-        if len(shape) != self.rank or (self.channels is not None and shape[1] != self.channels):
+        if not self._has_rank(shape) or (self.channels is not None and shape[1] != self.channels):
             return False
-        if self.rank != 4:
+        if len(shape) != 4:
             return True
         if self.size is not None:
             return bool(shape[2] == self.size[0] and shape[3] == self.size[1])
@@ -39,24 +43,33 @@ class InputRule(NamedTuple):
             ShapeError: what was given, and what was expected.
         """
         expected = self.describe()
-        if len(shape) != self.rank:
+        if not self._has_rank(shape):
             raise ShapeError(f"expected an input {expected}, got {len(shape)} dimensions: {tuple(shape)}")
         if not self.accepts(shape):
             raise ShapeError(f"expected an input {expected}, got {tuple(shape)}")
         if "float" not in dtype:
-            raise ShapeError(f"expected a floating-point input {expected}, got {dtype}; convert it, and scale images to [0, 1]")
+            raise ShapeError(
+                f"expected a floating-point input {expected}, got {dtype}; convert it, and scale images to [0, 1]"
+            )
         if parameter_dtype not in (None, dtype):
-            raise ShapeError(f"expected an input of dtype {parameter_dtype}, as the parameters have, got {dtype}; convert one")
+            raise ShapeError(
+                f"expected an input of dtype {parameter_dtype}, as the parameters have, got {dtype}; convert one"
+            )
 
     def describe(self) -> str:
         """The rule as people write it: (N, 3, 32, 32), or (N, 3, H, W) with H, W >= 4."""
         channels = "C" if self.channels is None else self.channels
         if self.rank == 2:
             return f"(N, {channels})"
+        if self.rank is None:
+            return f"(N, {channels}) or (N, {channels}, H, W)"
         if self.size is not None:
             return f"(N, {channels}, {self.size[0]}, {self.size[1]})"
         least = f" with H, W >= {self.minimum}" if self.minimum > 1 else ""
         return f"(N, {channels}, H, W){least}"
+
+    def _has_rank(self, shape: Shape) -> bool:
+        return len(shape) in (2, 4) if self.rank is None else len(shape) == self.rank
 
 
 def input_rule(spec: Node) -> InputRule:
@@ -66,10 +79,15 @@ def input_rule(spec: Node) -> InputRule:
         channels, height, width = spec.input_shape
         if not _fits(spec, (channels, 2 * height, 2 * width)):
             return InputRule(4, channels, 1, (height, width))
-    if _fits(spec, (channels or 1,)) and not _fits(spec, (channels or 1, 64, 64)):
-        return InputRule(2, channels, 1, None)
-    sizes = (side for side in range(1, _LARGEST_MINIMUM + 1) if _fits(spec, (channels or 1, side, side)))
-    return InputRule(4, channels, next(sizes, 1), None)
+    probe = channels or 1
+    takes_vectors = not isinstance(spec, Model) and _fits(spec, (probe,))
+    sides = (side for side in range(1, _LARGEST_MINIMUM + 1) if _fits(spec, (probe, side, side)))
+    if (least := next(sides, None)) is None:
+        return InputRule(2, channels, 1, None) if takes_vectors else InputRule(None, None, 1, None)
+    rank = None if takes_vectors else 4
+    if not _fits(spec, (probe, 2 * least, 2 * least)):
+        return InputRule(rank, None, 1, None)
+    return InputRule(rank, channels, least, None)
 
 
 def _fits(spec: Node, shape: Shape) -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from maam.errors import ShapeError, SpecError
 from maam.spec.fields import FrozenDict, Shape, describe
 from maam.spec.parameters import Parameter
 
 NodeT = TypeVar("NodeT", bound="Node")
+MAX_DEPTH = 64
 
 
 class Node(BaseModel):
@@ -31,7 +32,7 @@ class Node(BaseModel):
     kind: ClassVar[str]
     kinds: ClassVar[dict[str, type[Node]]] = {}
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -43,12 +44,25 @@ class Node(BaseModel):
         if "kind" in cls.__dict__:
             Node.kinds[cls.kind] = cls
 
+    @model_validator(mode="after")
+    def _depth_is_bounded(self: NodeT) -> NodeT:
+        if (
+            self.depth > MAX_DEPTH
+        ):  # else a spec could be too deep for Python's stack when it is written or run
+            raise ValueError(f"the layers are nested too deeply: expected at most {MAX_DEPTH} levels")
+        return self
+
     # --- structure
 
     @property
     def nodes(self) -> dict[str, Node]:
         """The nodes directly inside this one, by name, in the order in which they run."""
         return {}
+
+    @property
+    def depth(self) -> int:
+        """The number of levels of the tree; 1 for a layer that holds no other."""
+        return 1 + max((node.depth for node in self.nodes.values()), default=0)
 
     def walk(self, path: str = "") -> Iterator[tuple[str, Node]]:
         """Every (canonical path, node) of the tree, children before the node that holds them."""
@@ -83,10 +97,15 @@ class Node(BaseModel):
             shape = shape_below(name, child, shape)
 
     def summary(self, input_shape: Shape, path: str = "") -> Iterator[tuple[str, Node, Shape, Shape]]:
-        """(path, node, input shape, output shape) of every node, children before their container."""
+        """(path, node, input shape, output shape) of every node, children before their container.
+
+        Raises:
+            ShapeError: a layer cannot take its shape.
+        """
+        output_shape = self.output_shape(input_shape)  # first, so that an error carries its whole path
         for name, child, shape in self.child_shapes(input_shape):
             yield from child.summary(shape, f"{path}.{name}" if path else name)
-        yield path, self, input_shape, self.output_shape(input_shape)
+        yield path, self, input_shape, output_shape
 
     @property
     def in_channels_expected(self) -> int | None:
@@ -136,6 +155,10 @@ class Node(BaseModel):
     def replace(self: NodeT, **fields: Any) -> NodeT:
         """A copy with other values in some fields, validated anew."""
         return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **fields})
+
+    def model_copy(self: NodeT, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> NodeT:
+        """`replace`, where pydantic would write into this node, which is its own copy."""
+        return self.replace(**(update or {}))
 
     def __deepcopy__(self: NodeT, memo: dict[int, Any] | None = None) -> NodeT:
         return self

@@ -6,5 +6,6 @@ require("torch", "torch")
 
 from maam.torch.layers import MAAM  # noqa: E402
 from maam.torch.models import build  # noqa: E402
+from maam.torch.weights import load, load_weights, save_weights  # noqa: E402
 
-__all__ = ["MAAM", "build"]
+__all__ = ["MAAM", "build", "load", "load_weights", "save_weights"]

@@ -12,6 +12,8 @@ from maam.errors import SpecError
 from maam.torch.initialization import initialize
 from maam.torch.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize
 
+torch.fx.wrap("resize")  # its control flow depends on sizes, which symbolic tracing does not know
+
 
 def instantiate(node: spec.Node, **options: Any) -> nn.Module:
     """The module of a node; `options` are `device` and `dtype`."""
@@ -38,7 +40,7 @@ class Container(nn.Module):
         super().__init__()
         self.spec = node
         self.kind = node.kind
-        self.branches = tuple(node.children)
+        self.names = tuple(node.children)  # what forward runs; a subclass may add modules of its own
         for name, child in node.nodes.items():
             if hasattr(self, name):
                 raise SpecError(f"layer name {name!r} is an attribute of a PyTorch module; choose another")
@@ -59,10 +61,10 @@ class Container(nn.Module):
         if self.rule is not None:
             self._check(x)
         if self.kind == "parallel":
-            return self._merge(x, [self._modules[name](x) for name in self.branches])  # type: ignore[misc]
+            return self._merge(x, [self._modules[name](x) for name in self.names])  # type: ignore[misc]
         y = x
-        for child in self.children():
-            y = child(y)
+        for name in self.names:
+            y = self._modules[name](y)  # type: ignore[misc]
         if self.kind == "residual":
             return x + y
         if self.kind == "scale":
@@ -83,7 +85,8 @@ class Container(nn.Module):
             return torch.cat(outputs, 1)  # (N, C1 + C2 + ..., H, W)
         if self.spec.merge == "sum":
             return sum(outputs[1:], outputs[0])
-        terms = [weight * output for weight, output in zip(self._weights(x, outputs), outputs, strict=True)]
+        weights = self._weights(x, outputs)  # indexed, because symbolic tracing cannot iterate over it
+        terms = [weights[index] * output for index, output in enumerate(outputs)]
         return sum(terms[1:], terms[0])
 
     def _weights(self, x: Tensor, outputs: list[Tensor]) -> Any:
@@ -91,7 +94,7 @@ class Container(nn.Module):
         if self.spec.merge == "weighted":
             return self.spec.weights
         if self.spec.merge == "softmax":
-            return torch.softmax(self.alpha, 0).to(outputs[0].dtype).unbind(0)
+            return torch.softmax(self.alpha, 0).unbind(0)  # scalars: they promote no branch's dtype
         weights = self.weighting(x).to(outputs[0].dtype)  # (N, branches)
         return weights[(...,) + (None,) * (outputs[0].dim() - 1)].unbind(1)
 
@@ -99,10 +102,18 @@ class Container(nn.Module):
         """Refuse a wrong input in the spec's words; by static metadata alone, so that compilers see through it."""
         if isinstance(x, torch.fx.Proxy):
             return
-        expected = None if torch.is_autocast_enabled(x.device.type) else _parameter_dtype(self)
+        own = _parameter_dtype(self)
+        expected = None if own != x.dtype and _casts(x) else own
         accepted = self.rule.accepts(x.shape) and x.is_floating_point() and expected in (None, x.dtype)
         if not accepted:
             self.rule.check(tuple(x.shape), _name(x.dtype), None if expected is None else _name(expected))
+
+
+def _casts(x: Tensor) -> bool:
+    """Whether automatic mixed precision is on and converts `x` (it leaves float64 alone)."""
+    kind = x.device.type
+    available = torch.amp.is_autocast_available(kind)  # not on the meta device
+    return x.dtype != torch.float64 and available and torch.is_autocast_enabled(kind)
 
 
 def _parameter_dtype(module: nn.Module) -> torch.dtype | None:

@@ -24,7 +24,7 @@ class Layer(Container):
     """
 
     composite: ClassVar[Callable[..., spec.Node]]
-    __signature__: ClassVar[inspect.Signature]
+    __signature__: ClassVar[inspect.Signature | None]
 
     def __init_subclass__(cls, composite: Callable[..., spec.Node] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -32,9 +32,15 @@ class Layer(Container):
             cls.composite = staticmethod(composite)
             cls.__signature__ = layer_signature(composite, _OWN)
             cls.__doc__ = composite.__doc__
+        elif "__init__" in cls.__dict__:
+            cls.__signature__ = None  # inspect then reads the subclass's own __init__
 
     def __init__(
-        self, *args: Any, device: torch.device | str | None = None, dtype: torch.dtype | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **kwargs: Any,
     ) -> None:
         arguments = arguments_of(type(self).composite, args, kwargs, ACTIVATIONS, NORMS)
         node = type(self).composite(**arguments)

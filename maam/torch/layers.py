@@ -3,6 +3,6 @@
 from maam import spec
 from maam.torch.layer import Layer
 
+
 class MAAM(Layer, composite=spec.maam):
     """Multi-Agent Aggregation Module."""
-

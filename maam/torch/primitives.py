@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from maam import spec
 from maam.torch.initialization import initialize
@@ -54,18 +55,37 @@ class Linear(_Initialized, nn.Linear):
         self.reset_parameters()
 
 
-class RowRNN(nn.RNN):
-    """`spec.RNN`: (N, C, H, W) to the last state (N, hidden_size)."""
+class RowRNN(_Initialized):
+    """`spec.RNN`: (N, C, H, W) to the last state (N, hidden_size). Dynamo refuses an nn.RNN, so this is none."""
 
     def __init__(self, node: spec.RNN, **options: Any) -> None:
-        super().__init__(node.input_size, node.hidden_size, batch_first=True, **options)
+        super().__init__()
+        for parameter in node.own_parameters():
+            self.register_parameter(parameter.name, nn.Parameter(torch.empty(parameter.shape, **options)))
         self.spec = node
+        self.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         """Read the rows from top to bottom."""
         rows = x.transpose(1, 2).flatten(2)  # (N, C, H, W) -> (N, H, C * W)
-        _, state = super().forward(rows)  # (1, N, hidden_size)
-        return state[0]  # type: ignore[no-any-return]  # (N, hidden_size)
+        inputs = functional.linear(rows, self.weight_ih_l0, self.bias_ih_l0)  # (N, H, hidden_size)
+        return _last_state(inputs, self.weight_hh_l0, self.bias_hh_l0)
+
+    def extra_repr(self) -> str:
+        """Sizes of a row and of the state."""
+        hidden_size, input_size = self.weight_ih_l0.shape
+        return f"{input_size}, {hidden_size}"
+
+
+def _last_state(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """h_t = tanh(inputs_t + weight h_{t-1} + bias) from h_0 = 0 on: (N, steps, hidden) to (N, hidden)."""
+    state = torch.zeros_like(inputs[:, 0])
+    for step in inputs.unbind(1):
+        state = torch.tanh(step + functional.linear(state, weight, bias))
+    return state
+
+
+torch.fx.wrap("_last_state")  # symbolic tracing cannot iterate over a map's rows
 
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -116,9 +136,12 @@ WITHOUT_ARRAYS: dict[type[spec.Node], Callable[[Any], nn.Module]] = {
 
 
 def resize(x: Tensor, height: int, width: int) -> Tensor:
-    """Nearest resize by source index floor(i * in / out): (N, C, H, W) to (N, C, height, width)."""
-    for axis, size in ((2, height), (3, width)):
-        if x.shape[axis] != size:
-            index = torch.arange(size, device=x.device) * x.shape[axis] // size
-            x = x.index_select(axis, index)
-    return x
+    """Nearest resize, source index floor(i * in / out): (N, C, H, W) to (N, C, height, width), layout kept."""
+    channels_last = x.stride(1) < x.stride(3)
+    y = x.permute(0, 2, 3, 1) if channels_last else x  # index_select gives a contiguous result
+    first = 1 if channels_last else 2
+    for axis, size in ((first, height), (first + 1, width)):
+        if y.shape[axis] != size:
+            index = torch.arange(size, device=y.device) * y.shape[axis] // size
+            y = y.index_select(axis, index)
+    return y.permute(0, 3, 1, 2) if channels_last else y

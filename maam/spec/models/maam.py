@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
+import math
 from typing import Any, Literal
 
 from maam.errors import PresetError
-from maam.spec.composites import OddSizes, Sizes, composite
+from maam.spec.composites import OddSizes, Sizes, composite, one_each
 from maam.spec.fields import Flag, Probability, Size
 from maam.spec.layers.blocks import NormName, features
-from maam.spec.layers.maam import Fusion, NumAgents, agent_block, maam, reduce_layer
+from maam.spec.layers.maam import NUM_CONVS, Fusion, NumAgents, agent_block, maam, reduce_layer
 from maam.spec.node import Node
 from maam.spec.presets import register_preset
-from maam.spec.primitives import Activation, ActivationName, Dropout, Flatten, Linear, MaxPool2d, Model, Sequential
+from maam.spec.primitives import (
+    Activation,
+    ActivationName,
+    Dropout,
+    Flatten,
+    Linear,
+    MaxPool2d,
+    Model,
+    Sequential,
+)
 
 Ablation = Literal["none", "t_cnn", "without_agent_attention", "without_fusion", "without_reduce"]
 
@@ -74,11 +83,17 @@ def maam_classifier(
         "norm_layer": norm_layer,
     }
     if ablation == "t_cnn":
-        block = agent_block(in_channels, channels, kernel_size=kernel_sizes[0], scale=scales[0], **branch)
+        kernel_size = one_each("kernel_sizes", kernel_sizes, num_agents, "agents")[0]
+        scale = one_each("scales", scales, num_agents, "agents")[0]
+        block = agent_block(in_channels, channels, kernel_size=kernel_size, scale=scale, **branch)
         body: dict[str, Node] = {"agent": block}
     elif ablation == "without_agent_attention":
-        shrink = MaxPool2d(kernel_size=functools.reduce(lambda a, b: a * b, pool))
-        body = {"pool": shrink, "reduce": reduce_layer(in_channels, channels, act_layer=act_layer, norm_layer=norm_layer)}
+        whole = pool if len(pool) == 1 else one_each("pool", pool, NUM_CONVS, "convolutions")
+        shrink = MaxPool2d(kernel_size=math.prod(whole))
+        body = {
+            "pool": shrink,
+            "reduce": reduce_layer(in_channels, channels, act_layer=act_layer, norm_layer=norm_layer),
+        }
     else:
         layer = maam(
             in_channels,
@@ -147,7 +162,7 @@ def _register(name: str) -> None:
 
 def _register_ablation(name: str) -> None:
     def build(base: str = "maam_cifar10_2m3", **overrides: Any) -> Model:
-        if base not in _SETTINGS:
+        if not isinstance(base, str) or base not in _SETTINGS:
             raise PresetError(f"base: expected one of {', '.join(_SETTINGS)}, got {base!r}")
         return maam_classifier(**{**_SETTINGS[base], "name": name, "ablation": name, **overrides})
 

@@ -40,7 +40,9 @@ class Parallel(Node):
         if (self.weights is not None) != (self.merge == "weighted"):
             raise ValueError("weights: they belong to merge 'weighted', which needs them")
         if self.weights is not None and len(self.weights) != len(self.children):
-            raise ValueError(f"weights: expected one for each of {len(self.children)} branches, got {len(self.weights)}")
+            raise ValueError(
+                f"weights: expected one for each of {len(self.children)} branches, got {len(self.weights)}"
+            )
         if (self.weighting is not None) != (self.merge == "dynamic"):
             raise ValueError("weighting: it belongs to merge 'dynamic', which needs it")
         if "weighting" in self.children:

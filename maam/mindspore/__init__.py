@@ -1,0 +1,14 @@
+"""The MindSpore room."""
+
+import os
+
+from maam.errors import require
+
+require("mindspore", "mindspore")
+os.environ.setdefault("GLOG_v", "3")  # read once, at import: without it every run prints pages of warnings
+
+from maam.mindspore.layers import MAAM  # noqa: E402
+from maam.mindspore.models import build  # noqa: E402
+from maam.mindspore.weights import load, load_weights, save_weights  # noqa: E402
+
+__all__ = ["MAAM", "build", "load", "load_weights", "save_weights"]

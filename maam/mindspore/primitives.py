@@ -1,0 +1,142 @@
+"""The primitives of `maam.spec` as MindSpore cells: all that this room knows of architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor, nn, ops
+from mindspore import dtype as mstype
+from mindspore.ops import constexpr
+
+from maam import spec
+from maam.mindspore.initialization import weight_and_bias
+
+Options = dict[str, Any]
+"""Keyword argument `dtype` of a cell that owns arrays."""
+
+
+class RowRNN(nn.RNN):  # type: ignore[misc]
+    """`spec.RNN`: (N, C, H, W) to the last state (N, hidden_size)."""
+
+    def __init__(self, node: spec.RNN, **options: Any) -> None:
+        super().__init__(node.input_size, node.hidden_size, batch_first=True, **options)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Read the rows from top to bottom."""
+        rows = x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)  # (N, C, H, W) -> (N, H, C * W)
+        _, state = super().construct(rows)  # (1, N, hidden_size)
+        return state[0]  # (N, hidden_size)
+
+
+class GlobalAvgPool(nn.Cell):  # type: ignore[misc]
+    """`spec.GlobalPool` of averages: (N, C, H, W) to (N, C, 1, 1)."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        """The mean over the map."""
+        return ops.mean(x, (2, 3), True)  # (N, C, H, W) -> (N, C, 1, 1)
+
+
+class GlobalMaxPool(nn.Cell):  # type: ignore[misc]
+    """`spec.GlobalPool` of maxima: (N, C, H, W) to (N, C, 1, 1)."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        """The largest value of the map."""
+        return ops.amax(x, (2, 3), True)  # (N, C, H, W) -> (N, C, 1, 1)
+
+
+class Flatten(nn.Cell):  # type: ignore[misc]
+    """`spec.Flatten`: (N, C, H, W) to (N, C * H * W)."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Channels slowest."""
+        return ops.flatten(x)  # (N, C, H, W) -> (N, C * H * W)
+
+
+ACTIVATIONS: dict[str, Any] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "hard_swish": nn.HSwish,
+    "sigmoid": nn.Sigmoid,
+    "hard_sigmoid": nn.HSigmoid,
+    "tanh": nn.Tanh,
+    "softmax": nn.Softmax,
+    "identity": nn.Identity,
+}
+NORMS: dict[str, Any] = {"batch_norm": nn.BatchNorm2d, "identity": nn.Identity}
+
+
+def _activation(node: spec.Activation) -> nn.Cell:
+    arguments: dict[str, Options] = {
+        "leaky_relu": {"alpha": node.negative_slope},
+        "gelu": {"approximate": False},
+        "softmax": {"axis": 1},
+    }
+    return ACTIVATIONS[node.function](**arguments.get(node.function, {}))
+
+
+def _conv2d(node: spec.Conv2d, **options: Any) -> nn.Cell:
+    return nn.Conv2d(
+        node.in_channels,
+        node.out_channels,
+        node.kernel_size,
+        stride=node.stride,
+        pad_mode="pad",
+        padding=node.padding,
+        dilation=node.dilation,
+        group=node.groups,
+        has_bias=node.bias,
+        **weight_and_bias(node),
+        **options,
+    )
+
+
+def _linear(node: spec.Linear, **options: Any) -> nn.Cell:
+    initial = weight_and_bias(node)
+    return nn.Dense(node.in_features, node.out_features, has_bias=node.bias, **initial, **options)
+
+
+def _batch_norm(node: spec.BatchNorm2d, **options: Any) -> nn.Cell:
+    # MindSpore's momentum is the share that stays, PyTorch's and the spec's the share that is new.
+    return nn.BatchNorm2d(node.num_features, eps=node.eps, momentum=1 - node.momentum, **options)
+
+
+def _max_pool(node: spec.MaxPool2d) -> nn.Cell:
+    padding = {"pad_mode": "pad", "padding": node.padding} if node.padding else {"pad_mode": "valid"}
+    return nn.MaxPool2d(node.kernel_size, node.step, **padding)
+
+
+WITH_ARRAYS: dict[type[spec.Node], Callable[..., nn.Cell]] = {
+    spec.Conv2d: _conv2d,
+    spec.Linear: _linear,
+    spec.RNN: RowRNN,
+    spec.BatchNorm2d: _batch_norm,
+}
+WITHOUT_ARRAYS: dict[type[spec.Node], Callable[[Any], nn.Cell]] = {
+    spec.Activation: _activation,
+    spec.MaxPool2d: _max_pool,
+    spec.AvgPool2d: lambda node: nn.AvgPool2d(node.kernel_size, node.step, pad_mode="valid"),
+    spec.GlobalPool: lambda node: GlobalAvgPool() if node.function == "avg" else GlobalMaxPool(),
+    spec.Flatten: lambda node: Flatten(),
+    spec.Dropout: lambda node: nn.Dropout(p=node.p),
+    spec.Identity: lambda node: nn.Identity(),
+}
+
+
+@constexpr  # type: ignore[untyped-decorator]
+def _source_index(size: int, target: int) -> Tensor:
+    return Tensor(np.arange(target) * size // target, mstype.int32)
+
+
+def resize(x: Tensor, height: int, width: int) -> Tensor:
+    """Nearest resize by source index floor(i * in / out): (N, C, H, W) to (N, C, height, width)."""
+    if x.shape[2] != height:
+        x = ops.gather(x, _source_index(x.shape[2], height), 2)  # (N, C, H, W) -> (N, C, height, W)
+    if x.shape[3] != width:
+        x = ops.gather(x, _source_index(x.shape[3], width), 3)  # -> (N, C, height, width)
+    return x

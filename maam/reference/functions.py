@@ -1,0 +1,134 @@
+"""The primitives in NumPy float64, written to be read: each is its definition in `maam.spec` and no more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maam import spec
+
+Array = npt.NDArray[np.float64]
+
+
+def conv2d(x: Array, weight: Array, bias: Array | None, node: spec.Conv2d) -> Array:
+    """(N, in_channels, H, W) to (N, out_channels, H', W')."""
+    extent = node.dilation * (node.kernel_size - 1) + 1
+    padded = _pad(x, node.padding, 0.0)
+    views = _windows(padded, extent, node.stride)[..., :: node.dilation, :: node.dilation]
+    n, _, height, width, *_ = views.shape  # (N, C, H', W', k, k)
+    columns = views.transpose(0, 2, 3, 1, 4, 5).reshape(n, height * width, node.groups, -1)
+    columns = columns.transpose(0, 2, 1, 3)  # (N, groups, H' * W', C / groups * k * k)
+    matrix = weight.reshape(node.groups, node.out_channels // node.groups, -1).transpose(0, 2, 1)
+    y = (columns @ matrix).transpose(0, 1, 3, 2).reshape(n, node.out_channels, height, width)
+    return y if bias is None else y + bias[:, None, None]
+
+
+def linear(x: Array, weight: Array, bias: Array | None) -> Array:
+    """(N, in_features) to (N, out_features)."""
+    y = x @ weight.T
+    return y if bias is None else y + bias
+
+
+def rnn(x: Array, weight_ih: Array, weight_hh: Array, bias_ih: Array, bias_hh: Array) -> Array:
+    """(N, C, H, W) to the last state (N, hidden_size)."""
+    rows = x.transpose(2, 0, 1, 3).reshape(x.shape[2], x.shape[0], -1)  # (H, N, C * W)
+    state = np.zeros((x.shape[0], len(weight_hh)))
+    for row in rows:
+        state = np.tanh(row @ weight_ih.T + bias_ih + state @ weight_hh.T + bias_hh)
+    return state
+
+
+def batch_norm(x: Array, weight: Array, bias: Array, mean: Array, var: Array, eps: float) -> Array:
+    """(N, C, H, W) to the same shape, with the given mean and variance."""
+    scale = weight / np.sqrt(var + eps)
+    return (x - mean[:, None, None]) * scale[:, None, None] + bias[:, None, None]
+
+
+def batch_statistics(x: Array) -> tuple[Array, Array, Array]:
+    """Mean, biased variance and unbiased variance of each channel of (N, C, H, W), each (C,)."""
+    mean = x.mean((0, 2, 3))
+    squares = ((x - mean[:, None, None]) ** 2).sum((0, 2, 3))
+    count = x.size // x.shape[1]
+    return mean, squares / count, squares / max(count - 1, 1)
+
+
+def max_pool2d(x: Array, kernel_size: int, stride: int, padding: int) -> Array:
+    """(N, C, H, W) to (N, C, H', W')."""
+    return _windows(_pad(x, padding, -np.inf), kernel_size, stride).max((-2, -1))
+
+
+def avg_pool2d(x: Array, kernel_size: int, stride: int) -> Array:
+    """(N, C, H, W) to (N, C, H', W')."""
+    return _windows(x, kernel_size, stride).mean((-2, -1))
+
+
+def global_pool(x: Array, function: str) -> Array:
+    """(N, C, H, W) to (N, C, 1, 1)."""
+    return x.mean((2, 3), keepdims=True) if function == "avg" else x.max((2, 3), keepdims=True)
+
+
+def resize(x: Array, height: int, width: int) -> Array:
+    """(N, C, H, W) to (N, C, height, width), source index floor(i * in / out)."""
+    rows = np.arange(height) * x.shape[2] // height
+    columns = np.arange(width) * x.shape[3] // width
+    return x[:, :, rows[:, None], columns]
+
+
+def dropout(x: Array, p: float, generator: np.random.Generator) -> Array:
+    """Zero with probability p, the rest divided by 1 - p; any shape."""
+    return np.where(generator.random(x.shape) < p, 0.0, x / (1 - p))
+
+
+def softmax(x: Array, axis: int = 1) -> Array:
+    """exp(x) / sum exp(x) along `axis`."""
+    powers = np.exp(x - x.max(axis, keepdims=True))
+    return powers / powers.sum(axis, keepdims=True)
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), without overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def hard_sigmoid(x: Array) -> Array:
+    """relu6(x + 3) / 6."""
+    return np.clip(x + 3, 0, 6) / 6
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
+    "gelu": lambda x: x * 0.5 * (1 + _erf(x / math.sqrt(2))),
+    "silu": lambda x: x * sigmoid(x),
+    "hard_swish": lambda x: x * hard_sigmoid(x),
+    "sigmoid": sigmoid,
+    "hard_sigmoid": hard_sigmoid,
+    "tanh": np.tanh,
+    "softmax": softmax,
+    "identity": lambda x: x,
+}
+
+
+def activation(x: Array, node: spec.Activation) -> Array:
+    """Any shape to the same shape."""
+    if node.function == "leaky_relu":
+        return np.where(x > 0, x, node.negative_slope * x)
+    return ACTIVATIONS[node.function](x)
+
+
+def _pad(x: Array, padding: int, value: float) -> Array:
+    sides = ((0, 0), (0, 0), (padding, padding), (padding, padding))
+    return np.pad(x, sides, constant_values=value) if padding else x
+
+
+def _windows(x: Array, extent: int, stride: int) -> Any:
+    """All windows: (N, C, H, W) to (N, C, H', W', extent, extent), without a copy."""
+    views = np.lib.stride_tricks.sliding_window_view(x, (extent, extent), axis=(2, 3))
+    return views[:, :, ::stride, ::stride]

@@ -1,0 +1,157 @@
+"""The referee: any spec, run in float64 by NumPy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from maam import spec as specs
+from maam.errors import SpecError
+from maam.reference import functions as F  # noqa: N812
+
+Array = npt.NDArray[np.float64]
+Observer = Callable[[str, Array, Array], None]
+"""Called with (path, input, output) after each layer has run."""
+
+
+class Referee:
+    """A spec with its arrays, callable as (x, training=False).
+
+    Attributes:
+        spec: the spec.
+        arrays: parameters and running statistics by canonical name, float64. In training mode a call moves the
+            running statistics, as it does in the frameworks.
+        dtypes: the dtype that each array came in, and is saved in.
+        observer: where set, called after each layer.
+    """
+
+    def __init__(self, node: specs.Node, arrays: Mapping[str, npt.ArrayLike]) -> None:
+        self.spec = node
+        self.arrays = {p.name: np.array(arrays[p.name], np.float64) for p in node.parameters()}
+        self.dtypes = {name: np.asarray(arrays[name]).dtype for name in self.arrays}
+        self.rule = specs.input_rule(node)
+        self.observer: Observer | None = None
+        self._generator = np.random.default_rng(0)
+
+    def __call__(self, x: npt.ArrayLike, training: bool = False) -> Array:
+        """The output, float64, for a batch (N, C, H, W) or (N, features) of any floating-point dtype.
+
+        Raises:
+            ShapeError: the input does not fit the spec.
+        """
+        array = np.asarray(x)
+        self.rule.check(array.shape, str(array.dtype))
+        return self._run(self.spec, "", array.astype(np.float64), training)
+
+    def __repr__(self) -> str:
+        return f"Referee({type(self.spec).__name__}, {self.spec.num_parameters:,} parameters)"
+
+    def run(self, path: str, x: Array, training: bool = False) -> Array:
+        """The output of the one layer at a canonical path, for its input `x`."""
+        return self._run(self.spec.at(path), path, x, training)
+
+    def _run(self, node: specs.Node, path: str, x: Array, training: bool) -> Array:
+        if isinstance(node, (specs.Sequential, specs.Parallel)):
+            y = self._run_container(node, path, x, training)
+        else:
+            y = LEAVES[type(node)](self, node, path, x, training)
+        if self.observer is not None:
+            self.observer(path, x, y)
+        return y
+
+    def _run_container(self, node: specs.Node, path: str, x: Array, training: bool) -> Array:
+        if isinstance(node, specs.Parallel):
+            outputs = [
+                self._run(child, _join(path, name), x, training) for name, child in node.children.items()
+            ]
+            return self._merge(node, path, x, outputs, training)
+        y = x
+        for name, child in node.nodes.items():
+            y = self._run(child, _join(path, name), y, training)
+        return COMBINATIONS[type(node)](node, x, y)
+
+    def _merge(
+        self, node: specs.Parallel, path: str, x: Array, outputs: list[Array], training: bool
+    ) -> Array:
+        if node.merge == "concat":
+            return np.concatenate(outputs, 1)
+        weights: Any = (1.0,) * len(outputs)
+        if node.merge == "weighted":
+            weights = node.weights
+        elif node.merge == "softmax":
+            weights = F.softmax(self.arrays[_join(path, "alpha")], 0)
+        elif node.weighting is not None:
+            values = self._run(node.weighting, _join(path, "weighting"), x, training)  # (N, branches)
+            weights = values.T.reshape(values.T.shape + (1,) * (outputs[0].ndim - 1))
+        return reduce(np.add, (weight * output for weight, output in zip(weights, outputs, strict=True)))
+
+    def _own(self, path: str, *names: str) -> list[Any]:
+        return [self.arrays.get(_join(path, name)) for name in names]
+
+    def _batch_norm(self, node: specs.BatchNorm2d, path: str, x: Array, training: bool) -> Array:
+        weight, bias, running_mean, running_var = self._own(
+            path, "weight", "bias", "running_mean", "running_var"
+        )
+        if not training:
+            return F.batch_norm(x, weight, bias, running_mean, running_var, node.eps)
+        mean, biased, unbiased = F.batch_statistics(x)
+        running_mean += node.momentum * (mean - running_mean)
+        running_var += node.momentum * (unbiased - running_var)
+        return F.batch_norm(x, weight, bias, mean, biased, node.eps)
+
+    def _dropout(self, node: specs.Dropout, path: str, x: Array, training: bool) -> Array:
+        return F.dropout(x, node.p, self._generator) if training else x
+
+
+Leaf = Callable[[Referee, Any, str, Array, bool], Array]
+LEAVES: dict[type[specs.Node], Leaf] = {
+    specs.Conv2d: lambda self, node, path, x, _: F.conv2d(x, *self._own(path, "weight", "bias"), node),
+    specs.Linear: lambda self, node, path, x, _: F.linear(x, *self._own(path, "weight", "bias")),
+    specs.RNN: lambda self, node, path, x, _: F.rnn(
+        x, *self._own(path, *(p.name for p in node.own_parameters()))
+    ),
+    specs.BatchNorm2d: Referee._batch_norm,
+    specs.Activation: lambda self, node, path, x, _: F.activation(x, node),
+    specs.MaxPool2d: lambda self, node, path, x, _: F.max_pool2d(
+        x, node.kernel_size, node.step, node.padding
+    ),
+    specs.AvgPool2d: lambda self, node, path, x, _: F.avg_pool2d(x, node.kernel_size, node.step),
+    specs.GlobalPool: lambda self, node, path, x, _: F.global_pool(x, node.function),
+    specs.Flatten: lambda self, node, path, x, _: x.reshape(len(x), -1),
+    specs.Dropout: Referee._dropout,
+    specs.Identity: lambda self, node, path, x, _: x,
+}
+COMBINATIONS: dict[type[specs.Node], Callable[[Any, Array, Array], Array]] = {
+    specs.Sequential: lambda node, x, y: y,
+    specs.Model: lambda node, x, y: y,
+    specs.Residual: lambda node, x, y: x + y,
+    specs.Scale: lambda node, x, y: x * y,
+    specs.Resize: lambda node, x, y: F.resize(y, x.shape[2] // node.stride, x.shape[3] // node.stride),
+}
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def build(spec: specs.Node | str, *, seed: int | None = None) -> Referee:
+    """The referee of a spec or of a preset's name, with weights drawn from `seed` (None: a fresh one).
+
+    Raises:
+        SpecError: a node is of a kind that the referee does not have, or the seed is invalid.
+        PresetError: there is no preset of that name.
+    """
+    node = specs.preset(spec) if isinstance(spec, str) else spec
+    for _, inner in node.walk():
+        if (
+            type(inner) not in LEAVES
+            and type(inner) not in COMBINATIONS
+            and not isinstance(inner, specs.Parallel)
+        ):
+            raise SpecError(f"maam.reference has no primitive of kind {inner.kind!r}")
+    seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
+    return Referee(node, specs.draw(node.parameters(), seed))
