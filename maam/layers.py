@@ -33,10 +33,7 @@ def arguments_of(
     except TypeError as error:
         raise SpecError(f"{composite.__name__}: {error}") from None
     tables = {"act_layer": activations, "gate_layer": activations, "norm_layer": norms}
-    return {
-        name: _name_of(name, value, tables[name]) if name in tables else value
-        for name, value in bound.items()
-    }
+    return {name: _name_of(name, value, tables[name]) if name in tables else value for name, value in bound.items()}
 
 
 def _name_of(argument: str, value: Any, table: Mapping[str, type]) -> Any:

@@ -122,9 +122,7 @@ def check_file(layout: Layout, path: Path) -> None:
         raise damage(layout, path, "the file is missing", f"all files of {path.parent.name}")
 
 
-def check_labels(
-    layout: Layout, path: Path, kind: LabelKind, labels: Sequence[object]
-) -> npt.NDArray[np.int32]:
+def check_labels(layout: Layout, path: Path, kind: LabelKind, labels: Sequence[object]) -> npt.NDArray[np.int32]:
     """Return `labels` as int32 (N,); raise `DataError` unless all are integers in 0..classes - 1."""
     for index, label in enumerate(labels):
         if not (type(label) is int and 0 <= label < kind.classes):

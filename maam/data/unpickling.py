@@ -50,7 +50,7 @@ def load_pickle(path: Path, error: Callable[[str], DataError]) -> Any:
     """
     content = io.BytesIO(path.read_bytes())
     with warnings.catch_warnings():
-        # numpy 2.4 and later warn about the way in which numpy of Python 2 wrote a dtype.
+        # numpy 2.4.0 to 2.4.4 warn about the way in which numpy of Python 2 wrote a dtype.
         warnings.simplefilter("ignore")
         try:
             return _ArrayUnpickler(content, encoding="bytes").load()

@@ -27,6 +27,7 @@ DTYPES = {
     mstype.bfloat16: np.dtype(ml_dtypes.bfloat16),
     mstype.float32: np.dtype(np.float32),
     mstype.float64: np.dtype(np.float64),
+    mstype.int32: np.dtype(np.int32),
 }
 
 
@@ -65,7 +66,15 @@ def write_arrays(model: nn.Cell, arrays: Mapping[str, Array]) -> None:
     """Copy `arrays` into the parameters and running statistics of the same names, cast to their dtypes."""
     own = parameters_by_name(model)
     for name, array in arrays.items():
-        own[name].set_data(from_numpy(np.asarray(array).astype(DTYPES[own[name].dtype])))
+        assign(own[name], array)
+
+
+def assign(parameter: Parameter, array: Array) -> None:
+    """Copy an array into a parameter, cast to its dtype.
+
+    Not by `set_data`: a graph that has run once goes on with the memory that it knew before.
+    """
+    parameter.copy_(from_numpy(np.asarray(array).astype(DTYPES[parameter.dtype])))
 
 
 def to_numpy(tensor: Tensor) -> Array:

@@ -44,9 +44,7 @@ class Container(nn.SequentialCell):  # type: ignore[misc]
     """
 
     def __init__(self, node: spec.Sequential | spec.Parallel, dtype: Any = mstype.float32) -> None:
-        super().__init__(
-            OrderedDict((name, instantiate(child, dtype=dtype)) for name, child in node.nodes.items())
-        )
+        super().__init__(OrderedDict((name, instantiate(child, dtype=dtype)) for name, child in node.nodes.items()))
         self.spec = node
         self.rule: spec.InputRule | None = None
         self.kind = node.kind
@@ -119,9 +117,7 @@ class Container(nn.SequentialCell):  # type: ignore[misc]
 
     def _is_mixed(self) -> bool:
         """Whether automatic mixed precision chooses the dtypes that this cell computes in."""
-        return bool(
-            getattr(self, "_amp_level", "") or getattr(self, "fp16", False) or getattr(self, "bf16", False)
-        )
+        return bool(getattr(self, "_amp_level", "") or getattr(self, "fp16", False) or getattr(self, "bf16", False))
 
 
 def _parameter_dtype(cell: nn.Cell) -> str | None:

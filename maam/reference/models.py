@@ -65,18 +65,14 @@ class Referee:
 
     def _run_container(self, node: specs.Node, path: str, x: Array, training: bool) -> Array:
         if isinstance(node, specs.Parallel):
-            outputs = [
-                self._run(child, _join(path, name), x, training) for name, child in node.children.items()
-            ]
+            outputs = [self._run(child, _join(path, name), x, training) for name, child in node.children.items()]
             return self._merge(node, path, x, outputs, training)
         y = x
         for name, child in node.nodes.items():
             y = self._run(child, _join(path, name), y, training)
         return COMBINATIONS[type(node)](node, x, y)
 
-    def _merge(
-        self, node: specs.Parallel, path: str, x: Array, outputs: list[Array], training: bool
-    ) -> Array:
+    def _merge(self, node: specs.Parallel, path: str, x: Array, outputs: list[Array], training: bool) -> Array:
         if node.merge == "concat":
             return np.concatenate(outputs, 1)
         weights: Any = (1.0,) * len(outputs)
@@ -93,9 +89,7 @@ class Referee:
         return [self.arrays.get(_join(path, name)) for name in names]
 
     def _batch_norm(self, node: specs.BatchNorm2d, path: str, x: Array, training: bool) -> Array:
-        weight, bias, running_mean, running_var = self._own(
-            path, "weight", "bias", "running_mean", "running_var"
-        )
+        weight, bias, running_mean, running_var = self._own(path, "weight", "bias", "running_mean", "running_var")
         if not training:
             return F.batch_norm(x, weight, bias, running_mean, running_var, node.eps)
         mean, biased, unbiased = F.batch_statistics(x)
@@ -111,14 +105,10 @@ Leaf = Callable[[Referee, Any, str, Array, bool], Array]
 LEAVES: dict[type[specs.Node], Leaf] = {
     specs.Conv2d: lambda self, node, path, x, _: F.conv2d(x, *self._own(path, "weight", "bias"), node),
     specs.Linear: lambda self, node, path, x, _: F.linear(x, *self._own(path, "weight", "bias")),
-    specs.RNN: lambda self, node, path, x, _: F.rnn(
-        x, *self._own(path, *(p.name for p in node.own_parameters()))
-    ),
+    specs.RNN: lambda self, node, path, x, _: F.rnn(x, *self._own(path, *(p.name for p in node.own_parameters()))),
     specs.BatchNorm2d: Referee._batch_norm,
     specs.Activation: lambda self, node, path, x, _: F.activation(x, node),
-    specs.MaxPool2d: lambda self, node, path, x, _: F.max_pool2d(
-        x, node.kernel_size, node.step, node.padding
-    ),
+    specs.MaxPool2d: lambda self, node, path, x, _: F.max_pool2d(x, node.kernel_size, node.step, node.padding),
     specs.AvgPool2d: lambda self, node, path, x, _: F.avg_pool2d(x, node.kernel_size, node.step),
     specs.GlobalPool: lambda self, node, path, x, _: F.global_pool(x, node.function),
     specs.Flatten: lambda self, node, path, x, _: x.reshape(len(x), -1),
@@ -147,11 +137,7 @@ def build(spec: specs.Node | str, *, seed: int | None = None) -> Referee:
     """
     node = specs.preset(spec) if isinstance(spec, str) else spec
     for _, inner in node.walk():
-        if (
-            type(inner) not in LEAVES
-            and type(inner) not in COMBINATIONS
-            and not isinstance(inner, specs.Parallel)
-        ):
+        if type(inner) not in LEAVES and type(inner) not in COMBINATIONS and not isinstance(inner, specs.Parallel):
             raise SpecError(f"maam.reference has no primitive of kind {inner.kind!r}")
     seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
     return Referee(node, specs.draw(node.parameters(), seed))

@@ -62,6 +62,4 @@ def _parse_children(value: Any) -> FrozenDict:
 
 
 Children = Annotated[FrozenDict, BeforeValidator(_parse_children)]
-OptionalNode = Annotated[
-    Node | None, BeforeValidator(lambda value: None if value is None else parse_node(value))
-]
+OptionalNode = Annotated[Node | None, BeforeValidator(lambda value: None if value is None else parse_node(value))]

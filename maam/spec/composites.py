@@ -42,9 +42,7 @@ def composite(function: Callable[P, NodeT]) -> Callable[P, NodeT]:
     @functools.wraps(function)
     def expand(*args: P.args, **kwargs: P.kwargs) -> NodeT:
         if len(args) > len(names):
-            raise SpecError(
-                f"{function.__name__}: expected at most {len(names)} positional arguments, got {len(args)}"
-            )
+            raise SpecError(f"{function.__name__}: expected at most {len(names)} positional arguments, got {len(args)}")
         if repeated := set(names[: len(args)]) & set(kwargs):
             raise SpecError(f"{function.__name__}: {min(repeated)}: given twice")
         try:
@@ -64,7 +62,5 @@ def one_each(name: str, values: tuple[int, ...], count: int, what: str) -> tuple
     if len(values) == 1:
         return values * count
     if len(values) != count:
-        raise SpecError(
-            f"{name}: expected one value, or one for each of {count} {what}, got {len(values)}: {values}"
-        )
+        raise SpecError(f"{name}: expected one value, or one for each of {count} {what}, got {len(values)}: {values}")
     return values

@@ -10,6 +10,7 @@ from maam.spec.node import Node
 from maam.spec.primitives import Model
 
 _LARGEST_MINIMUM = 512
+_FAR = 1024  # a spec that takes a size and this many times it takes any in between; strides hide smaller steps
 
 
 class InputRule(NamedTuple):
@@ -77,7 +78,7 @@ def input_rule(spec: Node) -> InputRule:
     channels = spec.in_channels_expected
     if isinstance(spec, Model):
         channels, height, width = spec.input_shape
-        if not _fits(spec, (channels, 2 * height, 2 * width)):
+        if not _fits(spec, (channels, _FAR * height, _FAR * width)):
             return InputRule(4, channels, 1, (height, width))
     probe = channels or 1
     takes_vectors = not isinstance(spec, Model) and _fits(spec, (probe,))
@@ -85,7 +86,7 @@ def input_rule(spec: Node) -> InputRule:
     if (least := next(sides, None)) is None:
         return InputRule(2, channels, 1, None) if takes_vectors else InputRule(None, None, 1, None)
     rank = None if takes_vectors else 4
-    if not _fits(spec, (probe, 2 * least, 2 * least)):
+    if not _fits(spec, (probe, _FAR * least, _FAR * least)):
         return InputRule(rank, None, 1, None)
     return InputRule(rank, channels, least, None)
 

@@ -26,9 +26,7 @@ class Node(BaseModel):
         SpecError: a field is unknown, missing, of the wrong type or range, or contradicts another.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=()
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
     kind: ClassVar[str]
     kinds: ClassVar[dict[str, type[Node]]] = {}
 
@@ -46,9 +44,7 @@ class Node(BaseModel):
 
     @model_validator(mode="after")
     def _depth_is_bounded(self: NodeT) -> NodeT:
-        if (
-            self.depth > MAX_DEPTH
-        ):  # else a spec could be too deep for Python's stack when it is written or run
+        if self.depth > MAX_DEPTH:  # else a spec could be too deep for Python's stack when it is written or run
             raise ValueError(f"the layers are nested too deeply: expected at most {MAX_DEPTH} levels")
         return self
 

@@ -58,6 +58,11 @@ class Linear(_Initialized, nn.Linear):
 class RowRNN(_Initialized):
     """`spec.RNN`: (N, C, H, W) to the last state (N, hidden_size). Dynamo refuses an nn.RNN, so this is none."""
 
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
+    bias_ih_l0: Tensor
+    bias_hh_l0: Tensor
+
     def __init__(self, node: spec.RNN, **options: Any) -> None:
         super().__init__()
         for parameter in node.own_parameters():

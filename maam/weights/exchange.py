@@ -25,9 +25,7 @@ def spec_of(model: object) -> Node:
     """
     spec = getattr(model, "spec", None)
     if not isinstance(spec, Node):
-        raise WeightsError(
-            f"{type(model).__name__} has no .spec; give a model or layer that maam built or loaded"
-        )
+        raise WeightsError(f"{type(model).__name__} has no .spec; give a model or layer that maam built or loaded")
     return spec
 
 

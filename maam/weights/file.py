@@ -89,9 +89,7 @@ def _arrays(path: str | os.PathLike[str], data: bytes) -> dict[str, Array]:
     arrays = {}
     for name, view in sorted(safetensors.deserialize(data), key=lambda item: item[0]):
         if view["dtype"] not in DTYPES:
-            raise WeightsError(
-                f"{path}: {name} has dtype {view['dtype']}; expected one of {', '.join(DTYPES)}"
-            )
+            raise WeightsError(f"{path}: {name} has dtype {view['dtype']}; expected one of {', '.join(DTYPES)}")
         arrays[name] = np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
     return arrays
 

@@ -1,15 +1,21 @@
-"""Small data sets in the official layouts, written by hand, so that the readers can be compared with them."""
+"""Small data sets in the official layouts, written by hand, and a server that offers them."""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import pickle
+import tarfile
+import threading
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from maam.data import layouts
+from maam.data import archives, layouts
 
 OFFICIAL_RECORDS = {name: layout.records for name, layout in layouts.LAYOUTS.items()}
 RECORDS = {"train": 12, "test": 10}
@@ -37,8 +43,7 @@ def _make(layout, folder):
             count = RECORDS[split]
             content.pixels[file] = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
             content.labels[file] = {
-                kind.name: (np.arange(count) + rng.integers(kind.classes)) % kind.classes
-                for kind in layout.label_kinds
+                kind.name: (np.arange(count) + rng.integers(kind.classes)) % kind.classes for kind in layout.label_kinds
             }
     folder.mkdir(parents=True)
     return content
@@ -97,3 +102,65 @@ def write_python():
 def write(request, write_binary, write_python):
     """Write a small data set in the layout that the test's parameter names."""
     return {"binary": write_binary, "python": write_python}[request.param]
+
+
+def _pack(source, name, extra=None):
+    """The bytes of a tar.gz archive that holds the folder `source` as `name`, and one extra member."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        tar.add(source, arcname=name)
+        if extra is not None:
+            tar.addfile(extra)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A server whose `body`, `status` and headers a test sets; it counts the requests."""
+    state = SimpleNamespace(body=b"", status=200, length=None, requests=0, stall=threading.Event())
+    state.stall.set()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            state.requests += 1
+            state.stall.wait(20)
+            self.send_response(state.status)
+            if state.length != "none":
+                self.send_header("Content-Length", str(state.length or len(state.body)))
+            self.end_headers()
+            self.wfile.write(state.body)
+
+        def log_message(self, *arguments):
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        state.url = f"http://127.0.0.1:{running.server_port}/archive.tar.gz"
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield state
+        state.stall.set()
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def published(server, write_binary, tmp_path, monkeypatch):
+    """A whole small CIFAR-10 and CIFAR-100 on the server, in place of the official archives."""
+
+    def publish(name, body=None):
+        if body is None:
+            content = write_binary(name, tmp_path / f"source-{name}")
+            body = _pack(content.folder, content.folder.name)
+        server.body = body
+        monkeypatch.setitem(archives.ARCHIVES, name, archives.Archive(server.url, hashlib.md5(body).hexdigest()))
+        return body
+
+    publish("cifar10")
+    server.publish, server.pack = publish, _pack
+    return server
+
+
+@pytest.fixture
+def root(tmp_path):
+    return tmp_path / "data"

@@ -74,6 +74,12 @@ def test_a_missing_folder_is_named_with_the_command_that_helps(tmp_path, suffix)
     )
 
 
+@pytest.mark.parametrize("name", ["cifar-10-batches-bin", "cifar-10-batches-py"])
+def test_an_empty_official_folder_lacks_its_files(tmp_path, name):
+    (tmp_path / name).mkdir()
+    assert "the file is missing" in message(cifar10, tmp_path / name)
+
+
 @both_layouts
 @pytest.mark.parametrize("names", [True, False])
 def test_a_missing_file_is_named(write, tmp_path, names):
@@ -124,7 +130,7 @@ def test_a_file_that_cannot_be_opened_is_a_data_error(write, tmp_path, monkeypat
     def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.open", refuse)
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     monkeypatch.setattr("pathlib.Path.read_text", refuse)
     assert "cannot be read ([Errno 13] Permission denied)" in message(cifar10, tmp_path)
 

@@ -89,9 +89,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(refused, tmp_path, protocol):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize(
-    "function", [eval, getattr, pickle.loads, np.load, np.fromfile, np.memmap, __import__, Call]
-)
+@pytest.mark.parametrize("function", [eval, getattr, pickle.loads, np.load, np.fromfile, np.memmap, __import__, Call])
 def test_only_the_names_of_arrays_are_admitted(refused, function):
     assert "it names" in refused(good(data=Call(function, b"1")))
 

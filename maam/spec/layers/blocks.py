@@ -34,9 +34,7 @@ def convolution(
         bias=False,
         init="kaiming_normal",
     )
-    return Sequential(
-        children={"depthwise": each, "pointwise": convolution(in_channels, out_channels, 1, bias=bias)}
-    )
+    return Sequential(children={"depthwise": each, "pointwise": convolution(in_channels, out_channels, 1, bias=bias)})
 
 
 def conv_norm_act(

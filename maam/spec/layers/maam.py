@@ -116,9 +116,7 @@ def agent_block(
     (in_channels, H, W) to (out_channels, H // product of pool, W // product of pool); arguments as in `maam`.
     """
     hidden_channels = max(out_channels // 2, 1) if hidden_channels is None else hidden_channels
-    pools = (
-        (1,) * (NUM_CONVS - 1) + pool if len(pool) == 1 else one_each("pool", pool, NUM_CONVS, "convolutions")
-    )
+    pools = (1,) * (NUM_CONVS - 1) + pool if len(pool) == 1 else one_each("pool", pool, NUM_CONVS, "convolutions")
     widths = (in_channels, hidden_channels, out_channels)
     children: dict[str, Node] = {"scale": AvgPool2d(kernel_size=scale)} if scale > 1 else {}
     for index in range(NUM_CONVS):

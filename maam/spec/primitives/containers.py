@@ -56,9 +56,7 @@ class Scale(Sequential):
     def output_shape(self, input_shape: Shape) -> Shape:
         """The input's shape."""
         gate = self.chain_shape(input_shape)
-        fits = len(gate) == len(input_shape) and all(
-            g in (1, s) for g, s in zip(gate, input_shape, strict=True)
-        )
+        fits = len(gate) == len(input_shape) and all(g in (1, s) for g, s in zip(gate, input_shape, strict=True))
         if not fits:
             raise ShapeError(f"a gate of shape {gate} does not broadcast over a map of shape {input_shape}")
         return input_shape

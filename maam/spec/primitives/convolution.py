@@ -34,8 +34,7 @@ class Conv2d(Node):
     def _groups_divide(self) -> Conv2d:
         if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(
-                f"groups: {self.groups} must divide in_channels {self.in_channels} "
-                f"and out_channels {self.out_channels}"
+                f"groups: {self.groups} must divide in_channels {self.in_channels} and out_channels {self.out_channels}"
             )
         return self
 

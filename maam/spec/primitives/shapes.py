@@ -27,8 +27,6 @@ def windows(size: tuple[int, int], extent: int, stride: int, padding: int) -> tu
     """
     if min(size) + 2 * padding < extent:
         padded = f" padded by {padding}" if padding else ""
-        raise ShapeError(
-            f"a map of {size[0]}x{size[1]}{padded} is too small for a window of {extent}x{extent}"
-        )
+        raise ShapeError(f"a map of {size[0]}x{size[1]}{padded} is too small for a window of {extent}x{extent}")
     height, width = ((side + 2 * padding - extent) // stride + 1 for side in size)
     return height, width

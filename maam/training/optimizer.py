@@ -1,0 +1,68 @@
+"""What an optimizer means, in PyTorch's sense; each room translates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from maam.errors import SpecError
+from maam.spec import Node, Parameter, Role
+from maam.spec.fields import Flag, Positive, describe
+
+NonNegativeReal = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+MOMENTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq"), "adamw": ("exp_avg", "exp_avg_sq")}
+"""The arrays that each optimizer keeps for each parameter; all start as zeros."""
+
+
+class Optimizer(BaseModel):
+    """An optimizer and its settings.
+
+    sgd: d = g + weight_decay w; b = momentum b + d; w -= lr (d + momentum b if nesterov else b).
+    adam, adamw: Kingma and Ba's, bias-corrected; weight decay is added to the gradient in adam (L2) and shrinks the
+    weights in adamw (decoupled: w -= lr weight_decay w).
+
+    Raises:
+        SpecError: a setting is unknown, of the wrong type or range, or contradicts another.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    learning_rate: Positive = 0.1
+    momentum: Share = 0.9
+    nesterov: Flag = False
+    weight_decay: NonNegativeReal = 0.0
+    decay: Literal["weights", "all"] = "weights"
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    eps: Positive = 1e-8
+
+    def __init__(self, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            raise SpecError(f"optimizer: {describe(error)}") from None
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Optimizer:
+        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
+            raise ValueError("nesterov: it belongs to sgd with a momentum above 0")
+        return self
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """The names of the arrays kept for each parameter."""
+        return MOMENTS[self.name]
+
+    def decays(self, parameter: Parameter) -> bool:
+        """Whether weight decay acts on a parameter: on convolution and matrix weights, or with decay "all" on all."""
+        return self.decay == "all" or parameter.role in (Role.WEIGHT, Role.RECURRENT)
+
+    def groups(self, spec: Node) -> list[tuple[float, list[str]]]:
+        """(weight decay, names of the parameters that it acts on); groups without parameters are left out."""
+        trainable: Iterable[Parameter] = [p for p in spec.parameters() if p.trainable]
+        decayed = [p.name for p in trainable if self.decays(p)]
+        others = [p.name for p in trainable if not self.decays(p)]
+        return [(decay, names) for decay, names in ((self.weight_decay, decayed), (0.0, others)) if names]
