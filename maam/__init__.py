@@ -1,1 +1,68 @@
-"""Attention modules for image classification, written once, native in PyTorch and MindSpore."""
+"""Attention modules for image classification, written once, native in PyTorch and MindSpore.
+
+Nothing is imported before it is used: `maam.torch`, `maam.mindspore`, `maam.reference` and the rest load on access.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maam import data, mindspore, parity, reference, spec, torch, training, weights
+    from maam.conversion import convert
+    from maam.errors import (
+        DataError,
+        MaamError,
+        MissingFrameworkError,
+        PresetError,
+        ShapeError,
+        SpecError,
+        WeightsError,
+    )
+    from maam.spec import list_presets, preset, register_preset
+
+_MODULES = ("data", "mindspore", "parity", "reference", "spec", "torch", "training", "weights")
+_ERRORS = ("DataError", "MaamError", "MissingFrameworkError", "PresetError", "ShapeError", "SpecError", "WeightsError")
+_FUNCTIONS = {
+    "convert": "maam.conversion",
+    "list_presets": "maam.spec",
+    "preset": "maam.spec",
+    "register_preset": "maam.spec",
+    **dict.fromkeys(_ERRORS, "maam.errors"),
+}
+
+__version__ = "0.1.0"
+__all__ = [
+    "DataError",
+    "MaamError",
+    "MissingFrameworkError",
+    "PresetError",
+    "ShapeError",
+    "SpecError",
+    "WeightsError",
+    "convert",
+    "data",
+    "list_presets",
+    "mindspore",
+    "parity",
+    "preset",
+    "reference",
+    "register_preset",
+    "spec",
+    "torch",
+    "training",
+    "weights",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"maam.{name}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    raise AttributeError(f"module 'maam' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
+from mindspore.common import api
 from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
 
@@ -28,11 +30,51 @@ def instantiate(node: spec.Node, **options: Any) -> nn.Cell:
 
 
 @constexpr  # type: ignore[untyped-decorator]
-def _check(shape: Any, dtype: Any, rule: Any) -> None:
-    spec.InputRule(*rule).check(tuple(shape), _name(dtype))
+def _check(shape: Any, dtype: Any, rule: Any, expected: Any) -> None:
+    if None in shape[1:]:  # a dynamic graph: only a run knows the sizes
+        return
+    # A graph does not tell whether mixed precision is on, so a narrower dtype passes; float64 never comes of it.
+    name = _name(dtype)
+    spec.InputRule(*rule).check(tuple(shape), name, expected if name == "float64" else None)
 
 
-class Container(nn.SequentialCell):  # type: ignore[misc]
+class _Constant:
+    """An attribute whose value Python computes; a property would be compiled into the graph."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def __get__(self, cell: Any, owner: type) -> Any:
+        return self if cell is None else self.function(cell)
+
+
+class _Base(nn.SequentialCell):  # type: ignore[misc]
+    """What is not compiled into a graph.
+
+    Apart from `Container`, because mixed precision of level O1 copies the source of that class into a module
+    that has not the functions of this one.
+    """
+
+    rule: spec.InputRule | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Check the input in Python, for the plain exception, before a graph is compiled or run."""
+        if self.rule is not None and len(args) == 1 and isinstance(args[0], Tensor):
+            self.rule.check(tuple(args[0].shape), _name(args[0].dtype), self.expected_dtype)
+        return super().__call__(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep `cell_list`, which mixed precision fills anew, to the node's cells: a subclass may have others."""
+        super().__setattr__(name, value[: getattr(self, "_count", None)] if name == "cell_list" else value)
+
+    @_Constant
+    def expected_dtype(self) -> str | None:
+        """The dtype that the input must have; None where mixed precision chooses it, or there is no parameter."""
+        mixed = getattr(self, "_amp_level", "") or getattr(self, "fp16", False) or getattr(self, "bf16", False)
+        return None if mixed or _strategy() is not None else _parameter_dtype(self)
+
+
+class Container(_Base):
     """A node that holds others; its construct runs the children and combines what they give.
 
     It is a SequentialCell because automatic mixed precision replaces the children of such a cell, and of no
@@ -43,30 +85,25 @@ class Container(nn.SequentialCell):  # type: ignore[misc]
         rule: what the input must be; None inside another container, which has checked already.
     """
 
+    kind = ""
+
     def __init__(self, node: spec.Sequential | spec.Parallel, dtype: Any = mstype.float32) -> None:
+        _check_names(node.nodes)
         super().__init__(OrderedDict((name, instantiate(child, dtype=dtype)) for name, child in node.nodes.items()))
         self.spec = node
-        self.rule: spec.InputRule | None = None
         self.kind = node.kind
-        self.stride = getattr(node, "stride", 1)
-        self.merge = getattr(node, "merge", "")
-        self.weights = getattr(node, "weights", None)
-        self.count = len(node.children)
+        self._stride = getattr(node, "stride", 1)
+        self._mode = getattr(node, "merge", "")
+        self._weights = getattr(node, "weights", None)
+        self._count = len(node.children)
         for parameter in node.own_parameters():
             initial = initializer(initializer_of(parameter), parameter.shape, dtype)
             setattr(self, parameter.name, Parameter(initial, name=parameter.name))
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Check the input in Python, for the plain exception, before a graph is compiled or run."""
-        if self.rule is not None and len(args) == 1 and isinstance(args[0], Tensor):
-            expected = None if self._is_mixed() else _parameter_dtype(self)
-            self.rule.check(tuple(args[0].shape), _name(args[0].dtype), expected)
-        return super().__call__(*args, **kwargs)
-
     def construct(self, x: Tensor) -> Tensor:
         """The node's function, as `maam.spec` defines it: (N, C, H, W) or (N, features) to the output's shape."""
         if self.rule is not None:
-            _check(ops.shape(x), ops.dtype(x), self.rule)
+            _check(ops.shape(x), ops.dtype(x), self.rule, self.expected_dtype)
         if self.kind == "parallel":
             return self._merge(x)
         y = x
@@ -77,33 +114,33 @@ class Container(nn.SequentialCell):  # type: ignore[misc]
         if self.kind == "scale":
             return x * y
         if self.kind == "resize":
-            return resize(y, x.shape[2] // self.stride, x.shape[3] // self.stride)
+            return resize(y, x.shape[2] // self._stride, x.shape[3] // self._stride)
         return y
 
     def _merge(self, x: Tensor) -> Tensor:
         outputs = ()
-        for index in range(self.count):
+        for index in range(self._count):
             outputs = outputs + (self.cell_list[index](x),)
-        if self.merge == "concat":
+        if self._mode == "concat":
             return ops.cat(outputs, 1)  # (N, C1 + C2 + ..., H, W)
-        if self.merge != "sum":
+        if self._mode != "sum":
             outputs = self._weighted(x, outputs)
         total = outputs[0]
-        for index in range(1, self.count):
+        for index in range(1, self._count):
             total = total + outputs[index]
         return total
 
     def _weighted(self, x: Tensor, outputs: Any) -> Any:
         """Each branch times its weight: a number, a scalar tensor, or a tensor (N, 1, ..., 1)."""
-        weights = self.weights
-        if self.merge == "softmax":
+        weights = self._weights
+        if self._mode == "softmax":
             weights = ops.cast(ops.softmax(self.alpha, 0), outputs[0].dtype)
-        if self.merge == "dynamic":
-            values = ops.cast(self.cell_list[self.count](x), outputs[0].dtype)  # (N, branches)
+        if self._mode == "dynamic":
+            values = ops.cast(self.cell_list[self._count](x), outputs[0].dtype)  # (N, branches)
             ones = (1,) * (len(outputs[0].shape) - 1)
-            weights = values.transpose(1, 0).reshape((self.count, -1) + ones)  # (branches, N, 1, ..., 1)
+            weights = values.transpose(1, 0).reshape((self._count, -1) + ones)  # (branches, N, 1, ..., 1)
         terms = ()
-        for index in range(self.count):
+        for index in range(self._count):
             terms = terms + (weights[index] * outputs[index],)
         return terms
 
@@ -113,11 +150,19 @@ class Container(nn.SequentialCell):  # type: ignore[misc]
 
     def extend_repr(self) -> str:
         """How the branches are merged, where there are branches."""
-        return f"merge={self.merge!r}" if self.kind == "parallel" else ""
+        return f"merge={self._mode!r}" if self.kind == "parallel" else ""
 
-    def _is_mixed(self) -> bool:
-        """Whether automatic mixed precision chooses the dtypes that this cell computes in."""
-        return bool(getattr(self, "_amp_level", "") or getattr(self, "fp16", False) or getattr(self, "bf16", False))
+
+def _check_names(names: Iterable[str]) -> None:
+    plain = nn.SequentialCell()
+    for name in names:
+        if hasattr(plain, name) or hasattr(Container, name):
+            raise SpecError(f"layer name {name!r} is an attribute of a MindSpore cell; choose another")
+
+
+def _strategy() -> Any:
+    """What mixed precision of level auto does here in PyNative mode; None where it is off."""
+    return getattr(api, "get_curr_amp_strategy", lambda: None)()
 
 
 def _parameter_dtype(cell: nn.Cell) -> str | None:

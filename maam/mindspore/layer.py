@@ -20,7 +20,7 @@ class Layer(Container):
     """
 
     composite: ClassVar[Callable[..., spec.Node]]
-    __signature__: ClassVar[inspect.Signature]
+    __signature__: ClassVar[inspect.Signature | None]
 
     def __init_subclass__(cls, composite: Callable[..., spec.Node] | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -28,6 +28,8 @@ class Layer(Container):
             cls.composite = staticmethod(composite)
             cls.__signature__ = layer_signature(composite, ())
             cls.__doc__ = composite.__doc__
+        elif "__init__" in cls.__dict__:
+            cls.__signature__ = None  # inspect then reads the subclass's own __init__
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         arguments = arguments_of(type(self).composite, args, kwargs, ACTIVATIONS, NORMS)
@@ -35,6 +37,7 @@ class Layer(Container):
         super().__init__(node)  # type: ignore[arg-type]
         self.arguments = arguments
         self.rule = spec.input_rule(node)
+        self.set_train(False)  # else graph mode keeps a graph compiled in inference state after set_train()
 
     def extend_repr(self) -> str:
         """The arguments that the layer was made with."""

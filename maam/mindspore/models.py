@@ -28,6 +28,7 @@ def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstyp
     node = specs.preset(spec) if isinstance(spec, str) else spec
     cell = instantiate(node, dtype=dtype)
     cell.spec = node
+    cell.set_train(False)  # else graph mode keeps a graph compiled in inference state after set_train()
     if isinstance(cell, Container):
         cell.rule = specs.input_rule(node)
     if seed is not None:

@@ -20,6 +20,7 @@ from maam.mindspore.arrays import (
     unwrap,
     write_arrays,
 )
+from maam.mindspore.models import build
 from maam.spec import Node
 from maam.training.optimizer import Optimizer
 from maam.training.protocol import Gradients, OptimizerState
@@ -78,6 +79,12 @@ class Runner:
     def trainer(self, optimizer: Optimizer) -> Trainer:
         """A trainer of this model with a fresh optimizer."""
         return Trainer(self, optimizer)
+
+    def sibling(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
+        """A runner of the same mode with a new model, its arrays cast to `dtype`."""
+        model = build(spec, dtype=getattr(ms, dtype))
+        write_arrays(model, arrays)
+        return Runner(model, graph=self.graph)
 
     def enter(self) -> None:
         """Make this runner's mode MindSpore's, which knows one for the process."""

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from maam.reference.models import Referee
 from maam.weights import Mismatch, write_weights
-from maam.weights.exchange import PathLike, load_into, read_whole
+from maam.weights.exchange import PathLike, load_into, numpy_dtype, read_whole
+from maam.weights.file import DTYPES
 
 
 def save_weights(model: Referee, path: PathLike) -> None:
@@ -27,24 +28,22 @@ def load_weights(model: Referee, path: PathLike, strict: bool = True) -> Mismatc
     """Copy a file's arrays into a referee, rounded to its dtypes; returns the names that stand on one side only.
 
     Raises:
-        WeightsError: the file is broken, or an array has the wrong shape or is not finite; with `strict`, also
-            where a name is missing or unexpected, or the file's spec computes something else.
+        WeightsError: the file is broken, or an array has the wrong shape, or is not finite in the model's dtype; with
+            `strict`, also where a name is missing or unexpected, or the file's spec computes something else.
     """
-    return load_into(model, path, strict, _write)
+    return load_into(model, path, strict, lambda referee: referee.dtypes, _write)
 
 
 def load(path: PathLike, dtype: npt.DTypeLike = None) -> Referee:
     """The referee that a file describes; `dtype` None keeps the file's dtypes for saving (it computes in float64).
 
     Raises:
-        WeightsError: the file is broken, or its arrays do not fit its spec.
+        WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
     """
-    spec, arrays = read_whole(path)
-    if dtype is not None:
-        arrays = {name: array.astype(dtype) for name, array in arrays.items()}
-    return Referee(spec, arrays)
+    wanted = None if dtype is None else np.dtype(dtype)
+    return Referee(*read_whole(path, numpy_dtype(wanted, {known: known for known in DTYPES.values()})))
 
 
 def _write(model: Referee, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     for name, array in arrays.items():
-        model.arrays[name][...] = array.astype(model.dtypes[name]).astype(np.float64)
+        model.arrays[name][...] = array.astype(np.float64)

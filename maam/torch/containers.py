@@ -111,9 +111,8 @@ class Container(nn.Module):
 
 def _casts(x: Tensor) -> bool:
     """Whether automatic mixed precision is on and converts `x` (it leaves float64 alone)."""
-    kind = x.device.type
-    available = torch.amp.is_autocast_available(kind)  # not on the meta device
-    return x.dtype != torch.float64 and available and torch.is_autocast_enabled(kind)
+    kind = x.device.type  # the meta device has no such state to ask for
+    return x.dtype != torch.float64 and kind != "meta" and torch.is_autocast_enabled(kind)
 
 
 def _parameter_dtype(module: nn.Module) -> torch.dtype | None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from maam.spec import Node
 from maam.torch.arrays import from_numpy, read_arrays, tensors, to_numpy, unwrap, write_arrays
+from maam.torch.models import build
 from maam.training.optimizer import Optimizer
 from maam.training.protocol import Gradients, OptimizerState
 from maam.weights.exchange import spec_of
@@ -69,6 +70,12 @@ class Runner:
     def trainer(self, optimizer: Optimizer) -> Trainer:
         """A trainer of this model with a fresh optimizer."""
         return Trainer(self, optimizer)
+
+    def sibling(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
+        """A runner of the same mode with a new model, its arrays cast to `dtype`."""
+        model = build(spec, dtype=getattr(torch, dtype))
+        write_arrays(model, arrays)
+        return Runner(model, compiled=self.function is not self.model)
 
     def _tensor(self, x: Array) -> Tensor:
         like = next(self.model.parameters(), torch.empty(0))

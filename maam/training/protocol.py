@@ -69,3 +69,6 @@ class Runner(Protocol):
 
     def trainer(self, optimizer: Optimizer) -> Trainer:
         """A trainer of this model with a fresh optimizer."""
+
+    def sibling(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
+        """A runner of the same framework and mode with a new model, its arrays cast to `dtype`."""

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from maam.errors import WeightsError
+from maam.names import listed
 from maam.spec import Node
 from maam.weights.file import read_weights
 from maam.weights.matching import Mismatch, check_same_function, match
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
+Dtypes = Mapping[str, np.dtype[Any]]
 
 
 def spec_of(model: object) -> Node:
@@ -30,27 +32,61 @@ def spec_of(model: object) -> Node:
 
 
 def load_into(
-    model: object, path: PathLike, strict: bool, write: Callable[[Any, Mapping[str, Array]], None]
+    model: object,
+    path: PathLike,
+    strict: bool,
+    dtypes: Callable[[Any], Dtypes],
+    write: Callable[[Any, Mapping[str, Array]], None],
 ) -> Mismatch:
-    """Read `path`, hold it against `model.spec`, and `write(model, arrays)` what fits.
+    """Read `path`, hold it against `model.spec`, and `write(model, arrays)` what fits, cast to `dtypes(model)`.
 
     Raises:
-        WeightsError: as `read_weights`, `match` and, with `strict`, `check_same_function` do.
+        WeightsError: as `read_weights`, `match`, `cast` and, with `strict`, `check_same_function` do; the model
+            is then as it was.
     """
     spec = spec_of(model)
     saved, arrays = read_weights(path)
     matched, mismatch = match(spec, arrays, source=str(path), strict=strict)
     if strict:
         check_same_function(spec, saved, source=str(path))
-    write(model, matched)
+    write(model, cast(matched, dtypes(model), source=str(path)))
     return mismatch
 
 
-def read_whole(path: PathLike) -> tuple[Node, dict[str, Array]]:
-    """The spec of a file and all arrays that it needs.
+def read_whole(path: PathLike, dtype: np.dtype[Any] | None = None) -> tuple[Node, dict[str, Array]]:
+    """The spec of a file and all arrays that it needs, cast to `dtype` where one is given.
 
     Raises:
-        WeightsError: the file is broken, or its arrays do not fit its spec.
+        WeightsError: the file is broken, its arrays do not fit its spec, or `cast` refuses.
     """
     spec, arrays = read_weights(path)
-    return spec, match(spec, arrays, source=str(path))[0]
+    matched = match(spec, arrays, source=str(path))[0]
+    return spec, matched if dtype is None else cast(matched, dict.fromkeys(matched, dtype), source=str(path))
+
+
+def numpy_dtype(dtype: Any, known: Mapping[Any, np.dtype[Any]]) -> np.dtype[Any] | None:
+    """The NumPy dtype of a framework's `dtype`, None for None.
+
+    Raises:
+        WeightsError: `dtype` is not one of those that weights files hold.
+    """
+    if dtype is None:
+        return None
+    if dtype not in known:
+        raise WeightsError(f"dtype: expected one of {', '.join(str(one) for one in known)}, got {dtype}")
+    return known[dtype]
+
+
+def cast(arrays: Mapping[str, Array], dtypes: Dtypes, *, source: str) -> dict[str, Array]:
+    """`arrays` rounded to `dtypes`, those that it does not name as they are.
+
+    It is done here, by NumPy, because PyTorch rounds float64 to float16 twice, by way of float32.
+
+    Raises:
+        WeightsError: a value is too large for its dtype.
+    """
+    with np.errstate(over="ignore"):
+        found = {name: array.astype(dtypes.get(name, array.dtype), copy=False) for name, array in arrays.items()}
+    if bad := [name for name, array in found.items() if not np.isfinite(array).all()]:
+        raise WeightsError(f"{source}: too large for {found[bad[0]].dtype}: {listed(bad)}; load them in a wider dtype")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import safetensors.numpy
 
 from maam.errors import SpecError, WeightsError
 from maam.files import write_bytes
+from maam.names import is_batch_counter, listed
 from maam.spec import Node, parse_json
 
 Array = np.ndarray[Any, Any]
@@ -34,8 +36,7 @@ def write_weights(path: str | os.PathLike[str], spec: Node, arrays: Mapping[str,
         WeightsError: an array has another dtype, or the file cannot be written; a file that was there stays.
     """
     for name, array in arrays.items():
-        if array.dtype not in DTYPES.values():
-            raise WeightsError(f"{path}: {name} has dtype {array.dtype}; expected one of {_dtype_names()}")
+        check_dtype(array.dtype, f"{path}: {listed([name])}")
     header = {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json()}
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     try:
@@ -51,52 +52,82 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
         WeightsError: there is no such file, it is truncated or no weights file of maam, it is of a later format
             version, its spec is invalid, or an array has a dtype that is not floating point.
     """
-    data = _read(path)
-    header = _header(path)
-    if header.get("format") != FORMAT:
+    header, tensors = _read(path)
+    if (spec := _spec(path, header)) is None:
         raise WeightsError(
             f"{path}: a safetensors file, but without maam's header; "
             "convert it with: maam convert SRC DST --spec PRESET"
         )
-    if header.get("format_version") != VERSION:
-        found = header.get("format_version", "none")[:20]
-        raise WeightsError(f"{path}: format version {found!r}, expected {VERSION!r}; update maam to read it")
-    try:
-        spec = parse_json(header.get("spec", ""))
-    except SpecError as error:
-        raise WeightsError(f"{path}: the header's spec is invalid: {error}") from None
-    return spec, _arrays(path, data)
+    return spec, _arrays(path, tensors)
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[Node | None, dict[str, Array]]:
+    """As `read_weights`, for a safetensors file of any origin: the spec is None where there is no header of maam.
+
+    Raises:
+        WeightsError: as `read_weights` does.
+    """
+    header, tensors = _read(path)
+    return _spec(path, header), _arrays(path, tensors)
+
+
+def check_dtype(dtype: np.dtype[Any], what: str) -> None:
+    """Refuse a dtype that no weights file holds; `what` names its owner in the message.
+
+    Raises:
+        WeightsError: it is none of float16, bfloat16, float32, float64.
+    """
+    if dtype not in DTYPES.values():
+        known = ", ".join(known.name for known in DTYPES.values())
+        raise WeightsError(f"{what} has dtype {dtype}; expected one of {known}")
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str, dict[str, Any]]]]:
+    """The metadata of a safetensors file, and its tensors as safetensors gives them."""
     try:
-        return Path(path).read_bytes()
+        data = Path(path).read_bytes()
+        tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
-def _header(path: str | os.PathLike[str]) -> dict[str, str]:
-    try:
-        with safetensors.safe_open(os.fspath(path), "numpy") as file:
-            return dict(file.metadata() or {})
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except (safetensors.SafetensorError, ValueError) as error:
         raise WeightsError(f"{path}: not a safetensors file, or cut short: {_one_line(error)}") from None
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]).get("__metadata__") or {}, tensors
 
 
-def _arrays(path: str | os.PathLike[str], data: bytes) -> dict[str, Array]:
+def _spec(path: str | os.PathLike[str], header: Mapping[str, str]) -> Node | None:
+    if header.get("format") != FORMAT:
+        return None
+    if header.get("format_version") != VERSION:
+        found = header.get("format_version", "none")[:20]
+        raise WeightsError(f"{path}: format version {found!r}, expected {VERSION!r}; update maam to read it")
+    try:
+        return parse_json(header.get("spec", ""))
+    except SpecError as error:
+        raise WeightsError(f"{path}: the header's spec is invalid: {error}") from None
+
+
+def _arrays(path: str | os.PathLike[str], tensors: list[tuple[str, dict[str, Any]]]) -> dict[str, Array]:
     arrays = {}
-    for name, view in sorted(safetensors.deserialize(data), key=lambda item: item[0]):
+    for name, view in sorted(tensors, key=lambda item: item[0]):
+        if is_batch_counter(name):  # an integer
+            continue
         if view["dtype"] not in DTYPES:
-            raise WeightsError(f"{path}: {name} has dtype {view['dtype']}; expected one of {', '.join(DTYPES)}")
-        arrays[name] = np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
+            raise WeightsError(
+                f"{path}: {listed([name])} has dtype {view['dtype']}; expected one of {', '.join(DTYPES)}"
+            )
+        try:
+            arrays[name] = np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
+        except (ValueError, OverflowError):  # NumPy has fewer dimensions, and smaller ones, than the format
+            raise WeightsError(f"{path}: {listed([name])} has a shape of no array: {_shorten(view['shape'])}") from None
     return arrays
 
 
-def _dtype_names() -> str:
-    return ", ".join(dtype.name for dtype in DTYPES.values())
-
-
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return _shorten(" ".join(str(error).split()))
+
+
+def _shorten(value: object) -> str:
+    return str(value)[:200]

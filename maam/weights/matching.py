@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maam.errors import WeightsError
-from maam.names import strip_prefix
-from maam.spec import Node
+from maam.names import is_batch_counter, listed, strip_prefix
+from maam.spec import Dropout, Node
 
 Array = np.ndarray[Any, Any]
-_TRAINING_ONLY = frozenset({"init", "name", "momentum", "p"})
+_TRAINING_ONLY = frozenset({"init", "name", "momentum"})
+_ADVICE = "build the model from the file's own spec with load(), or pass strict=False"
 
 
 class Mismatch(NamedTuple):
@@ -44,9 +45,9 @@ def match(
     ]
     problems = [f"wrong shape: {', '.join(misshapen)}"] if misshapen else []
     if strict and missing:
-        problems.insert(0, f"missing: {', '.join(missing)}")
+        problems.insert(0, f"missing: {listed(missing)}")
     if strict and unexpected:
-        problems.insert(0, f"unexpected: {', '.join(unexpected)}")
+        problems.insert(0, f"unexpected: {listed(unexpected)}")
     if problems:
         raise WeightsError(f"{source}: does not fit the model; {'; '.join(problems)}")
     kept = {name: given[name] for name in wanted if name in given}
@@ -54,55 +55,70 @@ def match(
     return kept, Mismatch(missing, unexpected)
 
 
-def check_same_function(own: Node, saved: Node, *, source: str) -> None:
+def check_same_function(own: Node, saved: Node, *, source: str, advice: str = _ADVICE) -> None:
     """Refuse weights that were saved with a spec that computes something else from arrays of the same shapes.
 
-    Fields that act in training alone (initialisation, momentum, dropout) and names for people may differ.
+    What acts in training alone (initialisation, momentum, dropout layers) and names for people may differ.
 
     Raises:
-        WeightsError: naming the first layer and field that differ.
+        WeightsError: naming the first layer and field that differ, and then `advice`.
     """
-    difference = _difference(own.to_document(), saved.to_document(), "")
+    difference = _difference(own, saved, "")
     if difference is not None:
-        raise WeightsError(
-            f"{source}: saved with another spec: {difference}; build the model from the file's own spec with load(), "
-            "or pass strict=False"
-        )
+        raise WeightsError(f"{source}: saved with another spec: {difference}; {advice}")
 
 
 def _canonical(arrays: Mapping[str, Array], source: str) -> dict[str, Array]:
     given: dict[str, Array] = {}
     for name, array in arrays.items():
         short = strip_prefix(name)
-        if short.rpartition(".")[2] == "num_batches_tracked":
+        if is_batch_counter(short):
             continue
         if short in given:
-            raise WeightsError(f"{source}: {short} stands there twice, once with a wrapper's prefix")
+            raise WeightsError(f"{source}: {listed([short])} stands there twice, once with a wrapper's prefix")
         given[short] = array
     return given
 
 
 def _check_finite(arrays: Mapping[str, Array], source: str) -> None:
-    bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    with np.errstate(invalid="ignore"):  # ml_dtypes warns of the NaN that is looked for
+        bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
-        raise WeightsError(f"{source}: NaN or infinity in {', '.join(bad)}; the run that saved it diverged")
+        raise WeightsError(f"{source}: NaN or infinity in {listed(bad)}; the run that saved it diverged")
 
 
-def _difference(own: Any, saved: Any, path: str) -> str | None:
-    if isinstance(own, dict) and isinstance(saved, dict):
-        if own.get("kind") == "dropout" == saved.get("kind"):
-            return None
-        for name in [*own, *(name for name in saved if name not in own)]:
-            if name in _TRAINING_ONLY and not isinstance(own.get(name), dict):
-                continue
-            below = path if name in ("children", "weighting") else f"{path}.{name}".removeprefix(".")
-            found = _difference(own.get(name), saved.get(name), below)
-            if found is not None:
-                return found
+def _difference(own: Node, saved: Node, path: str) -> str | None:
+    """The first difference, the layers in running order, or None."""
+    if own.kind != saved.kind:
+        return _sentence(path or "the whole", f"a {own.kind}", f"a {saved.kind}")
+    if isinstance(own, Dropout):
         return None
-    return None if own == saved else f"{path} is {_short(saved)} in the file and {_short(own)} in the model"
+    for field in type(own).model_fields:
+        values = getattr(own, field), getattr(saved, field)
+        if field not in _TRAINING_ONLY and not isinstance(values[0], (Node, dict)) and values[0] != values[1]:
+            return _sentence(_join(path, field), *(repr(value) for value in values))
+    return _layer_difference(_layers(own), _layers(saved), path)
 
 
-def _short(value: Any) -> str:
-    text = f"a {value['kind']}" if isinstance(value, dict) and "kind" in value else repr(value)
-    return "absent" if value is None else text[:60]
+def _layer_difference(own: dict[str, Node], saved: dict[str, Node], path: str) -> str | None:
+    for name in [*own, *saved]:
+        if name not in own or name not in saved:
+            here, there = (f"a {nodes[name].kind}" if name in nodes else "absent" for nodes in (own, saved))
+            return _sentence(_join(path, name), here, there)
+    for index, (here, there) in enumerate(zip(own, saved, strict=True)):
+        if here != there:
+            return _sentence(f"layer {index} of {path or 'the whole'}", here, there)
+    found = (_difference(node, saved[name], _join(path, name)) for name, node in own.items())
+    return next((difference for difference in found if difference is not None), None)
+
+
+def _layers(node: Node) -> dict[str, Node]:
+    return {name: child for name, child in node.nodes.items() if not isinstance(child, Dropout)}
+
+
+def _sentence(what: str, own: str, saved: str) -> str:
+    return f"{what} is {saved[:60]} in the file and {own[:60]} in the model"
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

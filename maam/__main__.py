@@ -1,0 +1,5 @@
+"""`python -m maam`."""
+
+from maam.cli import main
+
+main()

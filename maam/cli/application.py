@@ -1,0 +1,21 @@
+"""All commands."""
+
+from __future__ import annotations
+
+import typer
+
+from maam.cli import data, demo, models, parity, weights
+
+application = typer.Typer(
+    name="maam",
+    help="Attention modules for image classification, native in PyTorch and MindSpore.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+application.command("list")(models.list_command)
+application.command("info")(models.info)
+application.command("parity")(parity.parity)
+application.command("convert")(weights.convert)
+application.command("data")(data.data)
+application.command("demo")(demo.demo)

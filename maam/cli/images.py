@@ -1,0 +1,28 @@
+"""Images for commands: a named data set, or none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maam import data
+from maam.errors import DataError
+
+Array = np.ndarray[Any, Any]
+NAMES = ("digits", "cifar10", "cifar100")
+
+
+def test_images(name: str, root: Path | None) -> tuple[Array, Array]:
+    """The test images of a data set, float32 (N, C, H, W) in [0, 1], and their labels, int32 (N,).
+
+    Raises:
+        DataError: there is no such data set, or it is not whole; a root is missing.
+    """
+    if name not in NAMES:
+        raise DataError(f"--data: expected one of {', '.join(NAMES)}, got {name!r}")
+    if name != "digits" and root is None:
+        raise DataError(f"--data {name} needs --root DIR, the folder that `maam data {name} DIR` wrote")
+    dataset = data.digits("test") if name == "digits" else getattr(data, name)(root, "test")
+    return data.to_float(dataset.images), dataset.labels

@@ -1,0 +1,52 @@
+"""`maam list` and `maam info`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from maam.cli.specs import find_spec, input_shape
+from maam.spec import Model, list_presets, preset
+
+
+def list_command(pattern: Annotated[str, typer.Argument(help="shell wildcard")] = "*") -> None:
+    """List the presets, with parameters and multiply-accumulates."""
+    table = Table("preset", "input", "output", "parameters", "MACs")
+    for name in list_presets(pattern):
+        spec = preset(name)
+        macs = f"{spec.macs(spec.input_shape):,}"
+        table.add_row(name, _shape(spec.input_shape), str(spec.num_classes), f"{spec.num_parameters:,}", macs)
+    if not table.row_count:
+        typer.echo(f"no preset matches {pattern!r}")
+        raise typer.Exit(1)
+    Console().print(table)
+
+
+def info(
+    model: Annotated[str, typer.Argument(help="a preset's name, a weights file or a spec document (.json)")],
+    size: Annotated[int, typer.Option(help="height and width, for a single layer")] = 32,
+    depth: Annotated[int, typer.Option(help="levels of nesting to show")] = 9,
+    as_json: Annotated[bool, typer.Option("--json", help="print the spec as JSON instead")] = False,
+) -> None:
+    """Show the layers of a model with shapes, parameters and multiply-accumulates."""
+    spec, _ = find_spec(model)
+    if as_json:
+        typer.echo(spec.to_json(indent=1))
+        return
+    shape = input_shape(spec, size)
+    table = Table("layer", "kind", "output", "parameters", "MACs")
+    for path, node, given, output in spec.summary(shape):
+        if path and path.count(".") < depth:
+            table.add_row(path, node.kind, _shape(output), f"{node.num_parameters:,}", f"{node.macs(given):,}")
+    console = Console()
+    console.print(table)
+    name = spec.name if isinstance(spec, Model) else spec.kind
+    total = f"{spec.num_parameters:,} parameters, {spec.macs(shape):,} MACs"
+    console.print(f"{name}: {_shape(shape)} to {_shape(spec.output_shape(shape))}, {total}", highlight=False)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

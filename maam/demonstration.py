@@ -1,0 +1,129 @@
+"""`make demo`: train in PyTorch, then prove the result in MindSpore and NumPy."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from maam import data, files, plots
+from maam.data import ImageDataset
+from maam.errors import MissingFrameworkError, require
+from maam.parity import check
+from maam.parity.picture import draw_depth
+from maam.training import Optimizer, Trainer, one_cycle
+from maam.weights import read_weights
+
+Array = np.ndarray[Any, Any]
+PRESET = "maam_digits"
+BATCH_SIZE = 32
+LEAST_ACCURACY = 0.97
+OPTIMIZER = Optimizer(learning_rate=0.1, nesterov=True, weight_decay=5e-4)
+ROOMS = {"PyTorch": "torch", "MindSpore": "mindspore", "NumPy": "reference"}
+
+
+def run(out: Path, *, epochs: int = 15, seed: int = 0) -> bool:
+    """Do all of it, write the results to `out`, and tell whether everything agreed.
+
+    Raises:
+        MissingFrameworkError: PyTorch, scikit-learn or matplotlib is not installed.
+    """
+    require("torch", "torch")
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    train, test = data.digits("train", seed=seed), data.digits("test", seed=seed)
+    weights = out / f"{PRESET}.safetensors"
+    console.print(f"1. Training {PRESET} on {len(train):,} images of digits, in PyTorch", highlight=False)
+    _train(train, test, weights, epochs=epochs, seed=seed, console=console)
+    console.print(f"2. Evaluating {weights} on {len(test)} test images, in each framework", highlight=False)
+    same = _evaluate(test, weights, console)
+    console.print("3. Parity of the frameworks on these weights and images", highlight=False)
+    proven = _prove(test, weights, console)
+    _say_what_next(out, console)
+    return same and proven
+
+
+def _train(train: ImageDataset, test: ImageDataset, weights: Path, *, epochs: int, seed: int, console: Console) -> None:
+    room, module = importlib.import_module("maam.torch"), importlib.import_module("maam.torch.runner")
+    runner = module.Runner(room.build(PRESET, seed=seed))
+    trainer = runner.trainer(OPTIMIZER)
+    loader = data.BatchLoader(train, BATCH_SIZE, seed=seed, drop_last=True)
+    losses: list[float] = []
+    accuracies: list[float] = []
+    for epoch in _progress(epochs, console):
+        losses.extend(_one_epoch(trainer, loader, epoch, epochs))
+        accuracies.append(float((runner.forward(data.to_float(test.images)).argmax(1) == test.labels).mean()))
+        if not console.is_terminal:
+            loss = np.mean(losses[-len(loader) :])
+            print(f"   epoch {epoch + 1:2d}/{epochs}: loss {loss:.4f}, test accuracy {accuracies[-1]:.2%}", flush=True)
+    room.save_weights(runner.model, weights)
+    plots.draw_curves(losses, accuracies, weights.parent / "loss.png", f"{PRESET} on scikit-learn's digits")
+
+
+def _progress(epochs: int, console: Console) -> Iterator[int]:
+    if console.is_terminal:
+        yield from track(range(epochs), description="   training", console=console)
+    else:
+        yield from range(epochs)
+
+
+def _one_epoch(trainer: Trainer, loader: data.BatchLoader, epoch: int, epochs: int) -> Iterator[float]:
+    total = epochs * len(loader)
+    for index, (images, labels) in enumerate(loader.epoch(epoch)):
+        rate = one_cycle(epoch * len(loader) + index, total, OPTIMIZER.learning_rate)
+        yield trainer.step(images, labels, rate)
+
+
+def _evaluate(test: ImageDataset, weights: Path, console: Console) -> bool:
+    predictions = {name: _predict(room, weights, data.to_float(test.images)) for name, room in ROOMS.items()}
+    found = {name: array for name, array in predictions.items() if array is not None}
+    for name in ROOMS:
+        accuracy = f"accuracy {(found[name] == test.labels).mean():.2%}" if name in found else "not installed"
+        console.print(f"   {name:9} {accuracy}", highlight=False)
+    reference = found["NumPy"]
+    same = all(np.array_equal(array, reference) for array in found.values())
+    count = len(found)
+    console.print(f"   {'the same' if same else 'NOT the same'} prediction on every image in {count} rooms")
+    names, title = test.class_names, f"{PRESET}: confusion matrix on the test images"
+    plots.draw_confusion_matrix(test.labels, reference, names, weights.parent / "confusion_matrix.png", title)
+    return same and bool((reference == test.labels).mean() >= LEAST_ACCURACY)
+
+
+def _predict(room: str, weights: Path, images: Array) -> Array | None:
+    try:
+        model = importlib.import_module(f"maam.{room}").load(weights)
+    except MissingFrameworkError:
+        return None
+    if room == "reference":
+        return np.asarray(model(images).argmax(1))
+    runner = importlib.import_module(f"maam.{room}.runner").Runner(model)
+    return np.asarray(runner.forward(images).argmax(1))
+
+
+def _prove(test: ImageDataset, weights: Path, console: Console) -> bool:
+    from maam.cli.parity import print_report
+
+    spec, arrays = read_weights(weights)
+    images = data.to_float(test.images)
+    report = check(spec, arrays, images=images, labels=test.labels, progress=lambda stage: print(f"   {stage} ..."))
+    print_report(report, "digits")
+    files.write_text(weights.parent / "parity.json", report.to_json())
+    draw_depth(report, weights.parent / "parity.png")
+    return report.passed()
+
+
+def _say_what_next(out: Path, console: Console) -> None:
+    console.print(
+        f"\nResults in {out}: loss.png, confusion_matrix.png, parity.png, parity.json, {PRESET}.safetensors\n"
+        "Next:  maam list                          all presets\n"
+        "       maam info maam_cifar10_2m3         layers, shapes, parameters, MACs\n"
+        "       maam data cifar10 datasets         the real CIFAR-10\n"
+        "       maam parity maam_cifar10_2m3 --data cifar10 --root datasets",
+        highlight=False,
+        markup=False,
+    )

@@ -1,0 +1,107 @@
+"""The parity run: all stages over all runners."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from maam.errors import SpecError
+from maam.parity.report import Report, not_run
+from maam.parity.rooms import MODES, make_double, make_runners
+from maam.parity.stages import STAGES
+from maam.parity.subject import Subject, random_images
+from maam.spec import Model, Node, draw, preset
+from maam.training import Runner
+
+Array = np.ndarray[Any, Any]
+
+
+def check(
+    spec: Node | str,
+    arrays: Mapping[str, Array] | None = None,
+    *,
+    images: Array | None = None,
+    labels: Array | None = None,
+    frameworks: Iterable[str] = tuple(MODES),
+    runners: Sequence[Runner] | None = None,
+    stages: Iterable[str] = tuple(STAGES),
+    compiled: bool = True,
+    seed: int = 0,
+    batch_size: int = 4,
+    steps: int = 50,
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Hold the frameworks to the float64 referee and to each other, stage by stage.
+
+    Args:
+        spec: a spec, or the name of a preset.
+        arrays: weights by canonical name; freshly drawn from `seed` where None.
+        images: float32 (count, C, H, W); random ones where None.
+        labels: integers (count,), for the training stages.
+        frameworks: which to compare; one that is not installed gets NOT RUN rows.
+        runners: models to compare instead of freshly built ones (of this spec).
+        stages: which stages to run, of `maam.parity.STAGES`.
+        compiled: whether torch.compile is among the modes.
+        seed: of all that is drawn.
+        batch_size: images in one comparison.
+        steps: length of the free run.
+        progress: called with the name of each stage before it runs.
+
+    Raises:
+        SpecError: a stage or framework is unknown, or images and labels do not fit.
+    """
+    node = preset(spec) if isinstance(spec, str) else spec
+    if unknown := sorted(set(stages) - set(STAGES)):
+        raise SpecError(f"stages: no stage {unknown[0]!r}; there are {', '.join(STAGES)}")
+    weights = draw(node.parameters(), seed) if arrays is None else _single(arrays)
+    if images is None:
+        images, labels = random_images(node, 256, seed)
+    missing: dict[str, str] = {}
+    if runners is None:
+        runners, missing = make_runners(node, weights, frameworks, compiled=compiled)
+    subject = Subject(
+        spec=node,
+        arrays=weights,
+        images=np.asarray(images, np.float32),
+        labels=_labels(labels, len(images)),
+        runners=runners,
+        double=make_double(node, weights),
+        seed=seed,
+        batch_size=batch_size,
+        steps=steps,
+    )
+    report = Report(title=node.name if isinstance(node, Model) else node.kind, environment=environment())
+    for name in [name for name in STAGES if name in set(stages)]:
+        if progress is not None:
+            progress(name)
+        for found in STAGES[name](subject, report):
+            report.rows.append(found)
+        for runner, reason in missing.items():
+            report.rows.extend(not_run([name], runner, reason))
+    return report
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, as they stand in the report."""
+    found = {"python": platform.python_version(), "machine": platform.processor() or platform.machine()}
+    for package in ("maam", "numpy", "torch", "mindspore"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _single(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {name: np.asarray(array).astype(np.float32) for name, array in arrays.items()}
+
+
+def _labels(labels: Array | None, count: int) -> Array:
+    if labels is None or len(labels) != count:
+        given = "none" if labels is None else len(labels)
+        raise SpecError(f"labels: expected one for each of {count} images, got {given}")
+    return np.asarray(labels, np.int32)

@@ -1,0 +1,89 @@
+"""Elements of a gradient that stand near a kink, where one unit in the last place of float32 decides.
+
+A ReLU whose input is all but 0, or two values that all but tie in a pooling window, give one gradient or another by
+rounding alone. They are found by what they do: the float64 gradient is taken again with weights and input moved by
+about one float32 unit in the last place, and an element that this moves by more than half its bound is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maam.parity.bounds import GRADIENT, MAX_LEFT_OUT, Bound
+from maam.parity.subject import Subject
+from maam.training import Runner
+
+Array = np.ndarray[Any, Any]
+TRIES = 8
+PERTURBATIONS = 2
+ULP = 2.0**-23
+FLOOR = 1e-6
+
+
+class Reference(NamedTuple):
+    """The float64 gradients ("" for the input's), the mask of elements left out, and their share of all."""
+
+    gradients: dict[str, Array]
+    left_out: dict[str, Array]
+    share: float
+    floor: float
+
+    @property
+    def note(self) -> str:
+        """How many elements were left out, in words; empty where none was."""
+        count = sum(int(mask.sum()) for mask in self.left_out.values())
+        return f"{count} elements near a kink left out" if count else ""
+
+
+def stable_batch(
+    subject: Subject, double: Runner, arrays: Mapping[str, Array], start: int = 0
+) -> tuple[int, Reference]:
+    """The first batch from `start` on whose gradients are hardly touched by kinks, and its reference.
+
+    Of `TRIES` batches the best is taken where none keeps below the share that may be left out.
+    """
+    best: tuple[int, Reference] | None = None
+    for index in range(start, start + TRIES):
+        x, _ = subject.batch(index)
+        found = reference(subject, double, arrays, x, subject.cotangent(index))
+        if best is None or found.share < best[1].share:
+            best = index, found
+        if found.share <= MAX_LEFT_OUT:
+            break
+    assert best is not None
+    return best
+
+
+def reference(
+    subject: Subject, double: Runner, arrays: Mapping[str, Array], x: Array, cotangent: Array, bound: Bound = GRADIENT
+) -> Reference:
+    """Float64 gradients of sum(output * cotangent) in training mode, and where they are near a kink."""
+    base = named_gradients(double, arrays, x, cotangent)
+    floor = FLOOR * max(float(np.abs(gradient).max(initial=0)) for gradient in base.values())
+    left_out = {name: np.zeros(gradient.shape, bool) for name, gradient in base.items()}
+    for index in range(PERTURBATIONS):
+        generator = np.random.default_rng([subject.seed, 17, index])
+        moved = {name: nudge(array, generator) for name, array in arrays.items()}
+        other = named_gradients(double, moved, nudge(x, generator), cotangent)
+        for name, gradient in base.items():
+            scale = max(float(np.abs(gradient).max(initial=0)), floor)
+            allowed = bound.absolute * scale + bound.relative * np.abs(gradient)
+            left_out[name] |= np.abs(other[name] - gradient) > allowed / 2
+    total = sum(mask.size for mask in left_out.values())
+    return Reference(base, left_out, sum(int(mask.sum()) for mask in left_out.values()) / max(total, 1), floor)
+
+
+def named_gradients(runner: Runner, arrays: Mapping[str, Array], x: Array, cotangent: Array) -> dict[str, Array]:
+    """Gradients by name, the input's under '', with `arrays` in the runner's model."""
+    runner.write_arrays(arrays)
+    found = runner.gradients(x, cotangent)
+    return {"": found.input, **found.parameters}
+
+
+def nudge(array: Array, generator: np.random.Generator) -> Array:
+    """The array in float64 with each element moved by one float32 unit in the last place, up or down."""
+    signs = generator.choice([-1.0, 1.0], array.shape)
+    return np.asarray(array.astype(np.float64) * (1 + ULP * signs))

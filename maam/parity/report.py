@@ -1,0 +1,140 @@
+"""What parity found: rows of a table, as text, as JSON, and as a verdict."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+from maam.parity.bounds import Difference
+
+
+class Verdict(str, Enum):
+    """PASS and FAIL, and three ways of not having been judged."""
+
+    PASS = "pass"
+    FAIL = "FAIL"
+    NOT_RUN = "NOT RUN"
+    NOT_AVAILABLE = "NOT AVAILABLE"
+    NOT_APPLICABLE = "NOT APPLICABLE"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stage for one runner.
+
+    Attributes:
+        stage: what was compared.
+        runner: framework and mode.
+        verdict: how it came out.
+        bound: what was allowed.
+        absolute: worst absolute difference.
+        relative: worst difference as a share of the tensor's largest value.
+        layer: canonical name of the first layer (or parameter) that differs; empty where none does.
+        note: what else there is to say: why a stage did not run, how many elements were left out.
+    """
+
+    stage: str
+    runner: str
+    verdict: Verdict
+    bound: str = ""
+    absolute: float = math.nan
+    relative: float = math.nan
+    layer: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The difference at one layer, for the picture: `absolute` and the value's largest magnitude `largest`."""
+
+    runner: str
+    mode: str
+    layer: str
+    absolute: float
+    largest: float
+
+
+@dataclass
+class Report:
+    """All rows, and the differences along the depth of the network."""
+
+    title: str
+    rows: list[Row] = field(default_factory=list)
+    depth: list[Depth] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[Row]:
+        """The rows that failed."""
+        return [row for row in self.rows if row.verdict is Verdict.FAIL]
+
+    def passed(self, require_all: bool = False) -> bool:
+        """Whether nothing failed and something was compared; `require_all` makes NOT RUN a failure."""
+        skipped = any(row.verdict is Verdict.NOT_RUN for row in self.rows)
+        judged = any(row.verdict is Verdict.PASS for row in self.rows)
+        return judged and not self.failures and not (require_all and skipped)
+
+    @property
+    def first_difference(self) -> str:
+        """The first layer that differs, by the stage that tells it most exactly; empty where none does."""
+        return next((row.layer for row in self.failures if row.layer), "")
+
+    def lines(self) -> Iterator[tuple[str, str, str, str, str, str, str]]:
+        """The table's cells: stage, runner, absolute, relative, bound, verdict, remarks."""
+        for row in self.rows:
+            remarks = "; ".join(filter(None, (f"first at {row.layer}" if row.layer else "", row.note)))
+            yield (
+                row.stage,
+                row.runner,
+                _number(row.absolute),
+                _number(row.relative),
+                row.bound,
+                row.verdict.value,
+                remarks,
+            )
+
+    def to_markdown(self) -> str:
+        """The table in Markdown."""
+        head = ("stage", "runner", "worst abs", "worst rel", "bound", "verdict", "remarks")
+        body = [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *self.lines())]
+        return "\n".join(body) + "\n"
+
+    def to_json(self) -> str:
+        """Everything, as JSON; numbers that do not exist are null."""
+        document = {
+            "title": self.title,
+            "passed": self.passed(),
+            "first_difference": self.first_difference,
+            "environment": self.environment,
+            "rows": [_plain(asdict(row)) for row in self.rows],
+            "depth": [_plain(asdict(point)) for point in self.depth],
+        }
+        return json.dumps(document, indent=1) + "\n"
+
+
+def row(stage: str, runner: str, found: Difference, bound: object, layer: str = "", note: str = "") -> Row:
+    """A row judged by how much of the bound was used up."""
+    verdict = Verdict.PASS if found.used <= 1 else Verdict.FAIL
+    name = layer if verdict is Verdict.FAIL else ""
+    return Row(stage, runner, verdict, str(bound), found.absolute, found.relative, name, note)
+
+
+def not_run(stages: Iterable[str], runner: str, why: str) -> list[Row]:
+    """A NOT RUN row for each stage."""
+    return [Row(stage, runner, Verdict.NOT_RUN, note=why) for stage in stages]
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
+    }

@@ -1,0 +1,43 @@
+"""The whole model's output, in eval and train mode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from maam.parity.bounds import LAYER, LOGITS, STATISTICS, Difference, difference, worse
+from maam.parity.report import Report, Row, row
+from maam.parity.subject import Subject
+from maam.spec import Dropout, Model
+from maam.training import Runner
+
+
+def model_forward(subject: Subject, report: Report) -> Iterator[Row]:
+    """Logits of a model (or the output of a layer), and all running statistics after one pass in train mode."""
+    bound, what = (LOGITS, "logits") if isinstance(subject.spec, Model) else (LAYER, "output")
+    x, _ = subject.batch(0)
+    has_dropout = any(isinstance(node, Dropout) for _, node in subject.spec.walk())
+    for training in (False, True):
+        if training and has_dropout:
+            continue
+        referee = subject.referee()
+        expected = referee(x, training=training)
+        for runner in subject.runners:
+            runner.write_arrays(subject.arrays)
+            found = difference(runner.forward(x, training), expected, bound)
+            layer = report.first_difference or "the whole"
+            yield row(f"{what}, {'train' if training else 'eval'}", runner.name, found, bound, layer)
+            if training:
+                gap, name = _statistics(subject, runner, referee.arrays)
+                yield row("running statistics, whole model", runner.name, gap, STATISTICS, name)
+            runner.write_arrays(subject.arrays)
+
+
+def _statistics(subject: Subject, runner: Runner, expected: dict[str, object]) -> tuple[Difference, str]:
+    arrays = runner.read_arrays()
+    worst, first = Difference(0.0, 0.0, 0.0), ""
+    for parameter in subject.spec.parameters():
+        if not parameter.trainable:
+            gap = difference(arrays[parameter.name], expected[parameter.name], STATISTICS)  # type: ignore[arg-type]
+            first = first or parameter.name if gap.used > 1 else first
+            worst = worse(worst, gap)
+    return worst, first

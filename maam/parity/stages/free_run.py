@@ -1,0 +1,62 @@
+"""A free run: no further apart than PyTorch is from itself with initial weights one unit in the last place away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from maam.parity.bounds import FREE_RUN_FACTOR, Difference
+from maam.parity.report import Report, Row, Verdict, not_run, row
+from maam.parity.subject import Subject
+from maam.spec import Dropout
+from maam.training import Optimizer, Runner
+
+Array = np.ndarray[Any, Any]
+BATCH_SIZE = 32
+PAIRS = 3
+OPTIMIZER = Optimizer(learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+
+def free_run(subject: Subject, report: Report) -> Iterator[Row]:
+    """Mean absolute difference of the loss to PyTorch's, against the noise floor measured in the same run."""
+    stage = f"free run, {subject.steps} steps"
+    if subject.double is None:
+        for runner in subject.runners:
+            yield from not_run([stage], runner.name, "it needs PyTorch; run: pip install 'maam[torch]'")
+        return
+    if len(subject.spec.output_shape(subject.images.shape[1:])) != 1 or _has_dropout(subject):
+        for runner in subject.runners:
+            yield Row(stage, runner.name, Verdict.NOT_APPLICABLE, note="it needs logits, and no dropout")
+        return
+    lead = subject.double.sibling(subject.spec, subject.fresh)
+    losses = _run(subject, lead, subject.fresh)
+    floor = max(float(np.abs(_run(subject, lead, _neighbour(subject, pair)) - losses).mean()) for pair in range(PAIRS))
+    for runner in subject.runners:
+        before = runner.read_arrays()
+        apart = float(np.abs(_run(subject, runner, subject.fresh) - losses).mean())
+        runner.write_arrays(before)
+        found = Difference(apart, apart / float(np.abs(losses).mean()), apart / (FREE_RUN_FACTOR * max(floor, 1e-7)))
+        note = f"loss {losses[0]:.2f} to {losses[-1]:.2f}"
+        yield row(stage, runner.name, found, f"{FREE_RUN_FACTOR:.0f} x {floor:.1e}", report.first_difference, note)
+
+
+def _has_dropout(subject: Subject) -> bool:
+    return any(isinstance(node, Dropout) for _, node in subject.spec.walk())
+
+
+def _run(subject: Subject, runner: Runner, arrays: Mapping[str, Array]) -> Array:
+    runner.write_arrays(arrays)
+    trainer = runner.trainer(OPTIMIZER)
+    batches = (subject.batch(index, BATCH_SIZE) for index in range(subject.steps))
+    return np.array([trainer.step(x, labels, OPTIMIZER.learning_rate) for x, labels in batches])
+
+
+def _neighbour(subject: Subject, pair: int) -> dict[str, Array]:
+    """The fresh weights with each element moved to the next float32 up or down."""
+    generator = np.random.default_rng([subject.seed, 23, pair])
+    return {
+        name: np.nextafter(array, generator.choice([-np.inf, np.inf], array.shape).astype(np.float32))
+        for name, array in subject.fresh.items()
+    }

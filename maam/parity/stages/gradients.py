@@ -1,0 +1,138 @@
+"""Gradients of the input and of every parameter, by name, at fresh and at trained weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from maam.parity.bounds import GRADIENT, MAX_LEFT_OUT, NONE, TRAINED_GRADIENT_FACTOR, Difference, difference, worse
+from maam.parity.kinks import Reference, named_gradients, stable_batch
+from maam.parity.report import Report, Row, not_run, row
+from maam.parity.subject import Subject
+from maam.reference import Referee
+from maam.spec import Dropout
+from maam.training import Optimizer, Runner
+
+Array = np.ndarray[Any, Any]
+FRESH = "gradients, fresh weights"
+TRAINED = "gradients, trained weights"
+CENTRAL = "gradient referee, central differences"
+_STEP = 1e-6
+_TRAINING_STEPS = 20
+
+
+def gradients(subject: Subject, report: Report) -> Iterator[Row]:
+    """At freshly initialised weights, against PyTorch in float64, itself held to the NumPy forward."""
+    if (reason := _obstacle(subject)) is not None:
+        for runner in subject.runners:
+            yield from not_run([FRESH], runner.name, reason)
+        return
+    assert subject.double is not None
+    index, expected = stable_batch(subject, subject.double, subject.fresh)
+    yield _central_differences(subject, index, expected)
+    for runner in subject.runners:
+        before = runner.read_arrays()
+        actual = named_gradients(runner, subject.fresh, subject.batch(index)[0], subject.cotangent(index))
+        runner.write_arrays(before)
+        worst, layer = _compare(actual, expected)
+        yield row(FRESH, runner.name, worst, GRADIENT, report.first_difference or layer, expected.note)
+
+
+def trained_gradients(subject: Subject, report: Report) -> Iterator[Row]:
+    """At trained weights: no further from float64 than three times as far as PyTorch in float32 is."""
+    if (reason := _obstacle(subject)) is not None:
+        for runner in subject.runners:
+            yield from not_run([TRAINED], runner.name, reason)
+        return
+    assert subject.double is not None
+    arrays = _trained(subject)
+    index, expected = stable_batch(subject, subject.double, arrays)
+    x, cotangent = subject.batch(index)[0], subject.cotangent(index)
+    single = subject.double.sibling(subject.spec, arrays)
+    allowed = _errors(named_gradients(single, arrays, x, cotangent), expected)
+    bound = f"{TRAINED_GRADIENT_FACTOR:.0f} x {_root_mean_square(allowed):.1e}"
+    for runner in subject.runners:
+        before = runner.read_arrays()
+        errors = _errors(named_gradients(runner, arrays, x, cotangent), expected)
+        runner.write_arrays(before)
+        size = _root_mean_square(errors)
+        used = size / (TRAINED_GRADIENT_FACTOR * max(_root_mean_square(allowed), np.finfo(np.float32).eps))
+        layer = max(errors, key=lambda name: errors[name]) or "the input"
+        found = Difference(np.nan, size, used)
+        yield row(TRAINED, runner.name, found, bound, report.first_difference or layer, expected.note)
+
+
+def _obstacle(subject: Subject) -> str | None:
+    if subject.double is None:
+        return "the referee of gradients is PyTorch in float64; run: pip install 'maam[torch]'"
+    if any(isinstance(node, Dropout) for _, node in subject.spec.walk()):
+        return "dropout is random; compare with dropout=0"
+    return None
+
+
+def _compare(actual: dict[str, Array], expected: Reference) -> tuple[Difference, str]:
+    """The worst difference, and the differing parameter nearest to the output: a fault spreads backwards."""
+    worst, layer = NONE, ""
+    for name, gradient in expected.gradients.items():
+        kept = ~expected.left_out[name]
+        found = difference(actual[name][kept], gradient[kept], GRADIENT, expected.floor)
+        layer = (name or "the input") if found.used > 1 else layer
+        worst = worse(worst, found)
+    if expected.share > MAX_LEFT_OUT:
+        worst = worst._replace(used=np.inf)
+    return worst, layer
+
+
+def _central_differences(subject: Subject, index: int, expected: Reference) -> Row:
+    """One entry of every parameter: (f(w + h) - f(w - h)) / 2h of the NumPy forward against the gradient."""
+    x, cotangent = subject.batch(index)[0], subject.cotangent(index)
+    generator = np.random.default_rng([subject.seed, 19])
+    worst, layer = NONE, ""
+    for name, gradient in expected.gradients.items():
+        entry = tuple(generator.integers(0, size) for size in gradient.shape)
+        if name and not expected.left_out[name][entry]:
+            measured = _slope(subject, x, cotangent, name, entry)
+            scale = max(float(np.abs(gradient).max()), expected.floor)
+            found = Difference(abs(measured - gradient[entry]), abs(measured - gradient[entry]) / scale, 0.0)
+            found = found._replace(used=found.relative / GRADIENT.relative)
+            layer = layer or name if found.used > 1 else layer
+            worst = worse(worst, found)
+    return row(CENTRAL, "torch float64", worst, f"{GRADIENT.relative:.0e} of largest", layer)
+
+
+def _slope(subject: Subject, x: Array, cotangent: Array, name: str, entry: tuple[int, ...]) -> float:
+    values = []
+    for sign in (1, -1):
+        referee = Referee(subject.spec, subject.fresh)
+        referee.arrays[name][entry] += sign * _STEP
+        values.append(float((referee(x, training=True) * cotangent).sum()))
+    return (values[0] - values[1]) / (2 * _STEP)
+
+
+def _trained(subject: Subject) -> Mapping[str, Array]:
+    """The subject's own weights; where they are the fresh ones, these after a few steps in PyTorch."""
+    own = all(np.array_equal(array, subject.fresh[name]) for name, array in subject.arrays.items())
+    if not own or len(subject.spec.output_shape(subject.images.shape[1:])) != 1:
+        return subject.arrays
+    assert subject.double is not None
+    runner: Runner = subject.double.sibling(subject.spec, subject.arrays)
+    trainer = runner.trainer(Optimizer(learning_rate=0.02))
+    for index in range(_TRAINING_STEPS):
+        trainer.step(*subject.batch(index, 16), 0.02)
+    return runner.read_arrays()
+
+
+def _errors(actual: dict[str, Array], expected: Reference) -> dict[str, float]:
+    """For each tensor, the norm of the error as a share of the norm of the gradient."""
+    errors = {}
+    for name, gradient in expected.gradients.items():
+        kept = ~expected.left_out[name]
+        size = max(float(np.linalg.norm(gradient)), expected.floor * np.sqrt(gradient.size))
+        errors[name] = float(np.linalg.norm((actual[name].astype(np.float64) - gradient)[kept])) / size
+    return errors
+
+
+def _root_mean_square(errors: dict[str, float]) -> float:
+    return float(np.sqrt(np.mean(np.square(list(errors.values())))))

@@ -1,0 +1,78 @@
+"""What is compared: a spec, weights, images, and the runners that are held to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from maam.reference import Referee
+from maam.spec import Model, Node, draw, input_rule
+from maam.training import Runner
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass
+class Subject:
+    """The matter of a parity run.
+
+    Attributes:
+        spec: the architecture.
+        arrays: the weights, float32, by canonical name.
+        images: at least one batch, float32 (N, C, H, W); stages draw batches from them.
+        labels: int32 (N,), in the range of the output's first axis.
+        runners: the models under test, one for each framework and mode.
+        double: a float64 PyTorch runner, the referee of gradients and steps; None where PyTorch is missing.
+        seed: of all that is drawn on the way.
+        batch_size: images in one comparison.
+        steps: length of the free run.
+    """
+
+    spec: Node
+    arrays: Mapping[str, Array]
+    images: Array
+    labels: Array
+    runners: Sequence[Runner]
+    double: Runner | None = None
+    seed: int = 0
+    batch_size: int = 4
+    steps: int = 50
+    fresh: Mapping[str, Array] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fresh = draw(self.spec.parameters(), self.seed)
+
+    def batch(self, index: int, size: int | None = None) -> tuple[Array, Array]:
+        """The images and labels of batch `index`, taken round the data in a seeded order."""
+        size = self.batch_size if size is None else size
+        order = np.random.default_rng([self.seed, 7]).permutation(len(self.images))
+        chosen = order[(np.arange(size) + index * size) % len(order)]
+        return self.images[chosen], self.labels[chosen]
+
+    def cotangent(self, index: int = 0) -> Array:
+        """Random weights of order 1 for the outputs, for gradients of a scalar; the output's shape."""
+        shape = self.spec.output_shape(self.images.shape[1:])
+        generator = np.random.default_rng([self.seed, 11, index])
+        return generator.standard_normal((self.batch_size, *shape)).astype(np.float32)
+
+    def referee(self, arrays: Mapping[str, Array] | None = None) -> Referee:
+        """A fresh referee with the subject's arrays, or others."""
+        return Referee(self.spec, self.arrays if arrays is None else arrays)
+
+
+def random_images(spec: Node, count: int, seed: int = 0) -> tuple[Array, Array]:
+    """Uniform images in [0, 1], float32 (count, C, H, W), and labels; 16x16 where the spec leaves the size open."""
+    generator = np.random.default_rng([seed, 3])
+    shape = spec.input_shape if isinstance(spec, Model) else _open_shape(spec)
+    classes = spec.output_shape(shape)[0]
+    images = generator.random((count, *shape)).astype(np.float32)
+    return images, generator.integers(0, classes, count).astype(np.int32)
+
+
+def _open_shape(spec: Node) -> tuple[int, ...]:
+    rule = input_rule(spec)
+    channels = rule.channels or 3
+    return (channels,) if rule.rank == 2 else (channels, max(rule.minimum, 16), max(rule.minimum, 16))
