@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 from maam import data, files, plots
+from maam.cli.consoles import console as standard_output
 from maam.data import ImageDataset
 from maam.errors import MissingFrameworkError, require
 from maam.parity import check
@@ -23,7 +24,8 @@ Array = np.ndarray[Any, Any]
 PRESET = "maam_digits"
 BATCH_SIZE = 32
 LEAST_ACCURACY = 0.97
-OPTIMIZER = Optimizer(learning_rate=0.1, nesterov=True, weight_decay=5e-4)
+OPTIMIZER = Optimizer(learning_rate=0.05, nesterov=True, weight_decay=5e-4)
+AUGMENTATION = data.Augmentation(padding=1, flip_probability=0.0)  # a mirrored digit is another digit, or none
 ROOMS = {"PyTorch": "torch", "MindSpore": "mindspore", "NumPy": "reference"}
 
 
@@ -35,7 +37,7 @@ def run(out: Path, *, epochs: int = 15, seed: int = 0) -> bool:
     """
     require("torch", "torch")
     out.mkdir(parents=True, exist_ok=True)
-    console = Console()
+    console = standard_output()
     train, test = data.digits("train", seed=seed), data.digits("test", seed=seed)
     weights = out / f"{PRESET}.safetensors"
     console.print(f"1. Training {PRESET} on {len(train):,} images of digits, in PyTorch", highlight=False)
@@ -52,7 +54,7 @@ def _train(train: ImageDataset, test: ImageDataset, weights: Path, *, epochs: in
     room, module = importlib.import_module("maam.torch"), importlib.import_module("maam.torch.runner")
     runner = module.Runner(room.build(PRESET, seed=seed))
     trainer = runner.trainer(OPTIMIZER)
-    loader = data.BatchLoader(train, BATCH_SIZE, seed=seed, drop_last=True)
+    loader = data.BatchLoader(train, BATCH_SIZE, seed=seed, augmentation=AUGMENTATION, drop_last=True)
     losses: list[float] = []
     accuracies: list[float] = []
     for epoch in _progress(epochs, console):

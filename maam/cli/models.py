@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from maam.cli.consoles import console
 from maam.cli.specs import find_spec, input_shape
 from maam.spec import Model, list_presets, preset
 
@@ -22,7 +22,7 @@ def list_command(pattern: Annotated[str, typer.Argument(help="shell wildcard")] 
     if not table.row_count:
         typer.echo(f"no preset matches {pattern!r}")
         raise typer.Exit(1)
-    Console().print(table)
+    console().print(table)
 
 
 def info(
@@ -41,11 +41,11 @@ def info(
     for path, node, given, output in spec.summary(shape):
         if path and path.count(".") < depth:
             table.add_row(path, node.kind, _shape(output), f"{node.num_parameters:,}", f"{node.macs(given):,}")
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(table)
     name = spec.name if isinstance(spec, Model) else spec.kind
     total = f"{spec.num_parameters:,} parameters, {spec.macs(shape):,} MACs"
-    console.print(f"{name}: {_shape(shape)} to {_shape(spec.output_shape(shape))}, {total}", highlight=False)
+    out.print(f"{name}: {_shape(shape)} to {_shape(spec.output_shape(shape))}, {total}", highlight=False)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

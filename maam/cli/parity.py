@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from maam import files
+from maam.cli.consoles import console
 from maam.cli.images import test_images
 from maam.cli.specs import find_spec
 from maam.errors import SpecError
@@ -40,7 +41,7 @@ def parity(
         classes = spec.output_shape(images.shape[1:])[0]
         if labels is not None and labels.max() >= classes:
             raise SpecError(f"{model} has {classes} classes; {data} has {labels.max() + 1}")
-    console = Console(stderr=True)
+    log = Console(stderr=True)
     report = check(
         spec,
         arrays,
@@ -52,7 +53,7 @@ def parity(
         seed=seed,
         batch_size=batch_size,
         steps=steps,
-        progress=lambda stage: console.print(f"{stage} ...", highlight=False),
+        progress=lambda stage: log.print(f"{stage} ...", highlight=False),
     )
     print_report(report, f"{data} images" if data else "random images")
     if json is not None:
@@ -69,16 +70,14 @@ def print_report(report: Report, images: str) -> None:
     for row, cells in zip(report.rows, report.lines(), strict=True):
         colour = _COLOURS.get(row.verdict, "yellow")
         table.add_row(*cells[:5], f"[{colour}]{cells[5]}[/]", cells[6])
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(table)
     versions = ", ".join(f"{name} {version}" for name, version in report.environment.items())
-    console.print(f"{report.title}, {images}; {versions}", highlight=False)
+    out.print(f"{report.title}, {images}; {versions}", highlight=False)
     if report.failures:
-        console.print(
-            f"FAIL: the first layer that differs is {report.first_difference or 'not known'}", style="bold red"
-        )
+        out.print(f"FAIL: the first layer that differs is {report.first_difference or 'not known'}", style="bold red")
     else:
-        console.print("All that was compared agrees.", style="green")
+        out.print("All that was compared agrees.", style="green")
 
 
 def _split(text: str) -> list[str]:

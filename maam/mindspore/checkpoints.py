@@ -44,7 +44,7 @@ def read_checkpoint(path: Path, spec: Node | None) -> tuple[dict[str, Array], No
         return {}, None
     try:
         with _silence():
-            found = load_checkpoint(str(path), choice_func=wanted.__contains__)
+            found = load_checkpoint(str(path), choice_func=wanted.__contains__, crc_check=True)
     except Exception:  # of many kinds
         raise _damaged(path) from None
     return {names.get(name, name): to_numpy(parameter) for name, parameter in found.items()}, None

@@ -30,7 +30,7 @@ def draw_depth(report: Report, path: str | os.PathLike[str]) -> None:
     for axis, mode in zip(axes, _MODES, strict=True):
         _draw_mode(axis, [point for point in report.depth if point.mode == mode], layers, mode)
     axes[-1].set_xticks(range(len(layers)), [layer or "the whole" for layer in layers], rotation=90, fontsize=7)
-    axes[-1].set_xlabel("layer, in running order; a container follows its parts")
+    axes[-1].set_xlabel("layer, in running order; a container follows its parts; 0 is drawn at the bottom")
     figure.suptitle(f"{report.title}: difference of each layer from the float64 referee")
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)
@@ -44,6 +44,7 @@ def _draw_mode(axis: Any, points: list[Depth], layers: list[str], mode: str) -> 
         axis.semilogy(x, y, marker, markersize=4, label=runner, alpha=0.8)
     axis.axhline(LAYER.absolute, color="tab:red", linewidth=1, linestyle="--", label="bound")
     axis.set_ylabel(f"{mode} mode: worst difference\n(share of the largest value, if above 1)")
-    axis.set_ylim(_LEAST / 2, None)
+    top = max([LAYER.absolute, *(point.absolute for point in points)])
+    axis.set_ylim(_LEAST / 2, 30 * top)
     axis.grid(alpha=0.3)
-    axis.legend(fontsize=8, loc="upper left", ncols=4)
+    axis.legend(fontsize=8, loc="upper left", ncols=5)

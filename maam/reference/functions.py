@@ -7,14 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from maam import spec
 
-Array = npt.NDArray[np.float64]
+Array = np.ndarray[Any, Any]
 
 
-def conv2d(x: Array, weight: Array, bias: Array | None, node: spec.Conv2d) -> Array:
+def conv2d(x: Array, node: spec.Conv2d, weight: Array, bias: Array | None) -> Array:
     """(N, in_channels, H, W) to (N, out_channels, H', W')."""
     extent = node.dilation * (node.kernel_size - 1) + 1
     padded = _pad(x, node.padding, 0.0)
@@ -24,13 +23,13 @@ def conv2d(x: Array, weight: Array, bias: Array | None, node: spec.Conv2d) -> Ar
     columns = columns.transpose(0, 2, 1, 3)  # (N, groups, H' * W', C / groups * k * k)
     matrix = weight.reshape(node.groups, node.out_channels // node.groups, -1).transpose(0, 2, 1)
     y = (columns @ matrix).transpose(0, 1, 3, 2).reshape(n, node.out_channels, height, width)
-    return y if bias is None else y + bias[:, None, None]
+    return np.asarray(y if bias is None else y + bias[:, None, None])
 
 
 def linear(x: Array, weight: Array, bias: Array | None) -> Array:
     """(N, in_features) to (N, out_features)."""
     y = x @ weight.T
-    return y if bias is None else y + bias
+    return np.asarray(y if bias is None else y + bias)
 
 
 def rnn(x: Array, weight_ih: Array, weight_hh: Array, bias_ih: Array, bias_hh: Array) -> Array:
@@ -130,5 +129,5 @@ def _pad(x: Array, padding: int, value: float) -> Array:
 
 def _windows(x: Array, extent: int, stride: int) -> Any:
     """All windows: (N, C, H, W) to (N, C, H', W', extent, extent), without a copy."""
-    views = np.lib.stride_tricks.sliding_window_view(x, (extent, extent), axis=(2, 3))
+    views = np.lib.stride_tricks.sliding_window_view(x, (extent, extent), axis=(2, 3))  # type: ignore[call-overload]
     return views[:, :, ::stride, ::stride]

@@ -13,7 +13,7 @@ from maam import spec as specs
 from maam.errors import SpecError
 from maam.reference import functions as F  # noqa: N812
 
-Array = npt.NDArray[np.float64]
+Array = np.ndarray[Any, Any]
 Observer = Callable[[str, Array, Array], None]
 """Called with (path, input, output) after each layer has run."""
 
@@ -103,7 +103,7 @@ class Referee:
 
 Leaf = Callable[[Referee, Any, str, Array, bool], Array]
 LEAVES: dict[type[specs.Node], Leaf] = {
-    specs.Conv2d: lambda self, node, path, x, _: F.conv2d(x, *self._own(path, "weight", "bias"), node),
+    specs.Conv2d: lambda self, node, path, x, _: F.conv2d(x, node, *self._own(path, "weight", "bias")),
     specs.Linear: lambda self, node, path, x, _: F.linear(x, *self._own(path, "weight", "bias")),
     specs.RNN: lambda self, node, path, x, _: F.rnn(x, *self._own(path, *(p.name for p in node.own_parameters()))),
     specs.BatchNorm2d: Referee._batch_norm,

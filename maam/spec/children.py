@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator
 
@@ -61,5 +61,8 @@ def _parse_children(value: Any) -> FrozenDict:
     return FrozenDict(children)
 
 
-Children = Annotated[FrozenDict, BeforeValidator(_parse_children)]
+if TYPE_CHECKING:
+    Children = Mapping[str, Node]
+else:
+    Children = Annotated[FrozenDict, BeforeValidator(_parse_children)]
 OptionalNode = Annotated[Node | None, BeforeValidator(lambda value: None if value is None else parse_node(value))]

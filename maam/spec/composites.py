@@ -46,7 +46,7 @@ def composite(function: Callable[P, NodeT]) -> Callable[P, NodeT]:
         if repeated := set(names[: len(args)]) & set(kwargs):
             raise SpecError(f"{function.__name__}: {min(repeated)}: given twice")
         try:
-            return checked(**dict(zip(names, args, strict=False)), **kwargs)
+            return checked(**dict(zip(names, args, strict=False)), **kwargs)  # type: ignore[arg-type,call-arg]
         except SpecError:
             raise
         except ValidationError as error:

@@ -68,7 +68,7 @@ class Parameter(NamedTuple):
 
 
 WeightInit = Literal["fan_in_uniform", "kaiming_uniform", "kaiming_normal", "xavier_normal", "xavier_uniform"]
-"""fan_in_uniform: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of PyTorch; the others as He and Glorot define them."""
+"""fan_in_uniform: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default; the others as He and Glorot define them."""
 
 
 def weight_init(scheme: WeightInit, fan_in: int, fan_out: int) -> Init:

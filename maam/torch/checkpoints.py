@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -57,11 +57,17 @@ def write_checkpoint(path: Path, spec: Node, arrays: Mapping[str, Array]) -> Non
 
 def _load(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old formats, which do load
-            return torch.load(path, weights_only=True, map_location="cpu")
+        with path.open("rb") as file:
+            return _unpickle(path, file)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _unpickle(path: Path, file: BinaryIO) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats, which do load
+            return torch.load(file, weights_only=True, map_location="cpu")
     except Exception as error:  # of many kinds, and PyTorch's own advice is to run the code in the file
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise WeightsError(

@@ -35,6 +35,9 @@ class Container(nn.Module):
     """
 
     rule: spec.InputRule | None = None
+    spec: Any
+    alpha: nn.Parameter
+    weighting: nn.Module
 
     def __init__(self, node: spec.Sequential | spec.Parallel, **options: Any) -> None:
         super().__init__()
@@ -59,7 +62,7 @@ class Container(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The node's function, as `maam.spec` defines it: (N, C, H, W) or (N, features) to the output's shape."""
         if self.rule is not None:
-            self._check(x)
+            self._check(self.rule, x)
         if self.kind == "parallel":
             return self._merge(x, [self._modules[name](x) for name in self.names])  # type: ignore[misc]
         y = x
@@ -98,15 +101,15 @@ class Container(nn.Module):
         weights = self.weighting(x).to(outputs[0].dtype)  # (N, branches)
         return weights[(...,) + (None,) * (outputs[0].dim() - 1)].unbind(1)
 
-    def _check(self, x: Tensor) -> None:
+    def _check(self, rule: spec.InputRule, x: Any) -> None:
         """Refuse a wrong input in the spec's words; by static metadata alone, so that compilers see through it."""
         if isinstance(x, torch.fx.Proxy):
             return
         own = _parameter_dtype(self)
         expected = None if own != x.dtype and _casts(x) else own
-        accepted = self.rule.accepts(x.shape) and x.is_floating_point() and expected in (None, x.dtype)
+        accepted = rule.accepts(x.shape) and x.is_floating_point() and expected in (None, x.dtype)
         if not accepted:
-            self.rule.check(tuple(x.shape), _name(x.dtype), None if expected is None else _name(expected))
+            rule.check(tuple(x.shape), _name(x.dtype), None if expected is None else _name(expected))
 
 
 def _casts(x: Tensor) -> bool:

@@ -40,7 +40,7 @@ def write_weights(path: str | os.PathLike[str], spec: Node, arrays: Mapping[str,
     header = {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json()}
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     try:
-        write_bytes(path, safetensors.numpy.save(contiguous, header))
+        write_bytes(path, _serialize(contiguous, header))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be written: {error.strerror or error}") from None
 
@@ -93,8 +93,22 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str,
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (safetensors.SafetensorError, ValueError) as error:
         raise WeightsError(f"{path}: not a safetensors file, or cut short: {_one_line(error)}") from None
-    length = int.from_bytes(data[:8], "little")
-    return json.loads(data[8 : 8 + length]).get("__metadata__") or {}, tensors
+    return _table(data)[0].get("__metadata__") or {}, tensors
+
+
+def _serialize(arrays: dict[str, Array], header: dict[str, str]) -> bytes:
+    """The bytes of the file, the same for the same content: the library gives the metadata a random order."""
+    data = safetensors.numpy.save(arrays, header)
+    table, end = _table(data)
+    text = json.dumps({**table, "__metadata__": header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the arrays are to start at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[end:]
+
+
+def _table(data: bytes) -> tuple[dict[str, Any], int]:
+    """The JSON table at the start of a valid safetensors file, and where it ends."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(data[8:end]), end
 
 
 def _spec(path: str | os.PathLike[str], header: Mapping[str, str]) -> Node | None:

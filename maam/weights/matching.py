@@ -12,7 +12,7 @@ from maam.names import is_batch_counter, listed, strip_prefix
 from maam.spec import Dropout, Node
 
 Array = np.ndarray[Any, Any]
-_TRAINING_ONLY = frozenset({"init", "name", "momentum"})
+_NOT_COMPUTED = frozenset({"init", "input_shape", "momentum", "name"})
 _ADVICE = "build the model from the file's own spec with load(), or pass strict=False"
 
 
@@ -95,7 +95,7 @@ def _difference(own: Node, saved: Node, path: str) -> str | None:
         return None
     for field in type(own).model_fields:
         values = getattr(own, field), getattr(saved, field)
-        if field not in _TRAINING_ONLY and not isinstance(values[0], (Node, dict)) and values[0] != values[1]:
+        if field not in _NOT_COMPUTED and not isinstance(values[0], (Node, dict)) and values[0] != values[1]:
             return _sentence(_join(path, field), *(repr(value) for value in values))
     return _layer_difference(_layers(own), _layers(saved), path)
 

@@ -1,24 +1,24 @@
 """The stages of parity, in the order in which they run: the most exact about where a fault lies come first."""
 
-from maam.parity.stages.exchange import exchange
-from maam.parity.stages.forward import model_forward
-from maam.parity.stages.free_run import free_run
-from maam.parity.stages.gradients import gradients, trained_gradients
-from maam.parity.stages.lattice import lattice
-from maam.parity.stages.layers import layers
-from maam.parity.stages.precision import precision
-from maam.parity.stages.steps import steps
+from maam.parity.stages.exchange import exchange_weights
+from maam.parity.stages.forward import compare_outputs
+from maam.parity.stages.free_run import run_freely
+from maam.parity.stages.gradients import compare_gradients, compare_trained_gradients
+from maam.parity.stages.lattice import run_lattice
+from maam.parity.stages.layers import compare_layers
+from maam.parity.stages.precision import measure_precision
+from maam.parity.stages.steps import compare_steps
 
 STAGES = {
-    "exchange": exchange,
-    "lattice": lattice,
-    "layers": layers,
-    "forward": model_forward,
-    "gradients": gradients,
-    "trained": trained_gradients,
-    "steps": steps,
-    "free run": free_run,
-    "precision": precision,
+    "exchange": exchange_weights,
+    "lattice": run_lattice,
+    "layers": compare_layers,
+    "forward": compare_outputs,
+    "gradients": compare_gradients,
+    "trained": compare_trained_gradients,
+    "steps": compare_steps,
+    "free run": run_freely,
+    "precision": measure_precision,
 }
 
 __all__ = ["STAGES"]

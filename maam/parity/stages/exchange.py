@@ -18,7 +18,7 @@ from maam.weights import read_weights, write_weights
 STAGE = "weight exchange"
 
 
-def exchange(subject: Subject, report: Report) -> Iterator[Row]:
+def exchange_weights(subject: Subject, report: Report) -> Iterator[Row]:
     """Write the weights to a file, read them into each runner, read them out, compare bit by bit."""
     for runner in subject.runners:
         before = runner.read_arrays()

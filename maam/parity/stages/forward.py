@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 
 from maam.parity.bounds import LAYER, LOGITS, STATISTICS, Difference, difference, worse
 from maam.parity.report import Report, Row, row
@@ -10,8 +13,10 @@ from maam.parity.subject import Subject
 from maam.spec import Dropout, Model
 from maam.training import Runner
 
+Array = np.ndarray[Any, Any]
 
-def model_forward(subject: Subject, report: Report) -> Iterator[Row]:
+
+def compare_outputs(subject: Subject, report: Report) -> Iterator[Row]:
     """Logits of a model (or the output of a layer), and all running statistics after one pass in train mode."""
     bound, what = (LOGITS, "logits") if isinstance(subject.spec, Model) else (LAYER, "output")
     x, _ = subject.batch(0)
@@ -32,12 +37,12 @@ def model_forward(subject: Subject, report: Report) -> Iterator[Row]:
             runner.write_arrays(subject.arrays)
 
 
-def _statistics(subject: Subject, runner: Runner, expected: dict[str, object]) -> tuple[Difference, str]:
+def _statistics(subject: Subject, runner: Runner, expected: dict[str, Array]) -> tuple[Difference, str]:
     arrays = runner.read_arrays()
     worst, first = Difference(0.0, 0.0, 0.0), ""
     for parameter in subject.spec.parameters():
         if not parameter.trainable:
-            gap = difference(arrays[parameter.name], expected[parameter.name], STATISTICS)  # type: ignore[arg-type]
+            gap = difference(arrays[parameter.name], expected[parameter.name], STATISTICS)
             first = first or parameter.name if gap.used > 1 else first
             worst = worse(worst, gap)
     return worst, first

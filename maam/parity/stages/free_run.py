@@ -19,7 +19,7 @@ PAIRS = 3
 OPTIMIZER = Optimizer(learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
-def free_run(subject: Subject, report: Report) -> Iterator[Row]:
+def run_freely(subject: Subject, report: Report) -> Iterator[Row]:
     """Mean absolute difference of the loss to PyTorch's, against the noise floor measured in the same run."""
     stage = f"free run, {subject.steps} steps"
     if subject.double is None:

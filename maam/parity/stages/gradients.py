@@ -19,11 +19,12 @@ Array = np.ndarray[Any, Any]
 FRESH = "gradients, fresh weights"
 TRAINED = "gradients, trained weights"
 CENTRAL = "gradient referee, central differences"
+EPSILON = float(np.finfo(np.float32).eps)
 _STEP = 1e-6
 _TRAINING_STEPS = 20
 
 
-def gradients(subject: Subject, report: Report) -> Iterator[Row]:
+def compare_gradients(subject: Subject, report: Report) -> Iterator[Row]:
     """At freshly initialised weights, against PyTorch in float64, itself held to the NumPy forward."""
     if (reason := _obstacle(subject)) is not None:
         for runner in subject.runners:
@@ -40,7 +41,7 @@ def gradients(subject: Subject, report: Report) -> Iterator[Row]:
         yield row(FRESH, runner.name, worst, GRADIENT, report.first_difference or layer, expected.note)
 
 
-def trained_gradients(subject: Subject, report: Report) -> Iterator[Row]:
+def compare_trained_gradients(subject: Subject, report: Report) -> Iterator[Row]:
     """At trained weights: no further from float64 than three times as far as PyTorch in float32 is."""
     if (reason := _obstacle(subject)) is not None:
         for runner in subject.runners:
@@ -58,7 +59,7 @@ def trained_gradients(subject: Subject, report: Report) -> Iterator[Row]:
         errors = _errors(named_gradients(runner, arrays, x, cotangent), expected)
         runner.write_arrays(before)
         size = _root_mean_square(errors)
-        used = size / (TRAINED_GRADIENT_FACTOR * max(_root_mean_square(allowed), np.finfo(np.float32).eps))
+        used = size / (TRAINED_GRADIENT_FACTOR * max(_root_mean_square(allowed), EPSILON))
         layer = max(errors, key=lambda name: errors[name]) or "the input"
         found = Difference(np.nan, size, used)
         yield row(TRAINED, runner.name, found, bound, report.first_difference or layer, expected.note)

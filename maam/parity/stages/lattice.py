@@ -37,7 +37,7 @@ LIMIT = 2.0**24
 _EXACT_NODES = (BatchNorm2d, Conv2d, Flatten, Identity, Linear, MaxPool2d, Resize, Sequential)
 
 
-def lattice(subject: Subject, report: Report) -> Iterator[Row]:
+def run_lattice(subject: Subject, report: Report) -> Iterator[Row]:
     """Small integers everywhere, batch norm that divides by exactly 1, fusion weights of 1, 1/2 and 0."""
     obstacle = next((path or node.kind for path, node in subject.spec.walk() if not _is_exact(node)), None)
     if obstacle is not None:

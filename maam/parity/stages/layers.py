@@ -1,4 +1,4 @@
-"""Every layer for itself: given the referee's input, does the built model's own layer give the referee's output?
+"""Every layer for itself: the built model's own layer, given the referee's input, against the referee's output.
 
 Layers come before the container that holds them, so the first failure is where the fault lies.
 """
@@ -20,7 +20,7 @@ from maam.training import Runner
 Array = np.ndarray[Any, Any]
 
 
-def layers(subject: Subject, report: Report) -> Iterator[Row]:
+def compare_layers(subject: Subject, report: Report) -> Iterator[Row]:
     """Outputs of all layers in eval and train mode, and batch norm's running statistics after the latter."""
     for training in (False, True):
         inputs = layer_inputs(subject, training)

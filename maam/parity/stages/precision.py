@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from maam.training import Runner
 Array = np.ndarray[Any, Any]
 
 
-def precision(subject: Subject, report: Report) -> Iterator[Row]:
+def measure_precision(subject: Subject, report: Report) -> Iterator[Row]:
     """The model with parameters and input in float16 and in bfloat16."""
     x, _ = subject.batch(0)
     expected = subject.referee()(x)
@@ -30,8 +31,14 @@ def _one(subject: Subject, runner: Runner, dtype: str, least: float, x: Array, e
     try:
         actual = runner.sibling(subject.spec, subject.arrays, dtype).forward(x)
     except (TypeError, RuntimeError, NotImplementedError) as error:
-        text = " ".join(str(error).split())
-        return Row(stage, runner.name, Verdict.NOT_AVAILABLE, bound, note=text[:80])
+        return Row(stage, runner.name, Verdict.NOT_AVAILABLE, bound, note=_operator(error))
     ratio = signal_to_noise(actual, expected)
     verdict = Verdict.PASS if ratio >= least else Verdict.FAIL
     return Row(stage, runner.name, verdict, bound, note=f"{ratio:.0f} dB")
+
+
+def _operator(error: Exception) -> str:
+    """The operator that a framework's message names, or the start of the message."""
+    text = " ".join(str(error).split())
+    named = re.search(r"(?:primitive|operator) ?\[(\w+)\]", text) or re.search(r"kernel.*?\b([A-Z]\w+[a-z]\w+)", text)
+    return f"no kernel for {named.group(1)}" if named else text[:80]

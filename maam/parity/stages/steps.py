@@ -48,7 +48,7 @@ class Worst:
         self.statistics = worse(self.statistics, found)
 
 
-def steps(subject: Subject, report: Report) -> Iterator[Row]:
+def compare_steps(subject: Subject, report: Report) -> Iterator[Row]:
     """Moments, updates and running statistics after each of ten steps with a one-cycle schedule."""
     reason = _obstacle(subject)
     for name, optimizer in OPTIMIZERS.items():

@@ -72,7 +72,7 @@ def maam(
     out_channels = in_channels if out_channels is None else out_channels
     if act_layer == "softmax":
         raise SpecError("act_layer: softmax is not elementwise; choose another activation")
-    agents = {
+    agents: dict[str, Node] = {
         str(index): agent_block(
             in_channels,
             out_channels,

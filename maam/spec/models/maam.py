@@ -75,7 +75,7 @@ def maam_classifier(
             "without_fusion" (the mean of the branches), "without_reduce".
         name: a name for people to read.
     """
-    branch = {
+    branch: dict[str, Any] = {
         "hidden_channels": hidden_channels,
         "pool": pool,
         "depthwise": depthwise,

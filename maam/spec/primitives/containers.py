@@ -22,7 +22,7 @@ class Sequential(Node):
     @property
     def nodes(self) -> dict[str, Node]:
         """The children by name."""
-        return self.children
+        return dict(self.children)
 
     def chain_shape(self, input_shape: Shape) -> Shape:
         """The shape after the last child."""

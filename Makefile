@@ -1,0 +1,53 @@
+# Two commands: `make demo` and `make test`. Each needs Python 3.10 to 3.12, make and a package index, and nothing else.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+FIND_PYTHON := for python in $(PYTHON) python3.12 python3.11 python3.10 python3 python; do \
+	  if "$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' >/dev/null 2>&1; then \
+	    command -v "$$python"; exit 0; fi; done; \
+	echo "maam needs Python 3.10, 3.11 or 3.12 (MindSpore has no wheels for others): install one, or name it: make PYTHON=/path/to/python" >&2; \
+	exit 1
+
+.PHONY: demo test test-all fuzz lint types format clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.installed ## train on digits and prove the result in three frameworks
+	$(BIN)/maam demo
+
+test: lint types ## all that CI runs
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: lint types ## the slow tests too
+	$(BIN)/python -m pytest -n 2
+	$(MAKE) fuzz
+
+fuzz: $(VENV)/.installed-dev ## 500 random specs through all frameworks
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 tests/parity/test_random_specs.py tests/spec/test_random_specs.py
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(BIN)/python:
+	@python=$$($(FIND_PYTHON)) && echo "Creating $(VENV) with $$python" && "$$python" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing maam with PyTorch and MindSpore: a few minutes, about 6 GB"
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "Installing maam with all extras and the development tools: a few minutes, about 6 GB"
+	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

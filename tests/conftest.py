@@ -1,0 +1,13 @@
+"""Settings that hold for all tests; environment variables are set before any framework is imported."""
+
+import os
+
+os.environ.setdefault("GLOG_v", "4")  # failed compilations are tested on purpose: MindSpore would print pages
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+from hypothesis import settings  # noqa: E402
+
+settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile("fuzz", max_examples=500, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

@@ -1,0 +1,50 @@
+"""Every cell and operator that the room uses is one that MindSpore supports on Ascend, by its own documentation."""
+
+import ast
+import inspect
+import re
+
+import pytest
+from mindspore import nn, ops
+
+from maam.mindspore import containers, primitives
+
+NAMESPACES = {"nn": nn, "ops": ops}
+
+
+def used(module):
+    """What a module of the room takes from `nn` and `ops`, as its source says."""
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in NAMESPACES:
+            yield f"{node.value.id}.{node.attr}"
+
+
+def platforms(name):
+    """The line under `Supported Platforms` of a cell or operator."""
+    namespace, _, attribute = name.partition(".")
+    text = inspect.getdoc(getattr(NAMESPACES[namespace], attribute)) or ""
+    found = re.search(r"Supported Platforms:\s*\n(.*)", text)
+    return set(re.findall(r"``(\w+)``", found[1])) if found else None
+
+
+NAMES = sorted({*used(primitives), *used(containers)})
+
+
+def test_the_source_is_read():
+    assert {"nn.Conv2d", "nn.BatchNorm2d", "nn.GELU", "nn.RNN", "ops.gather", "ops.softmax"} <= set(NAMES)
+    assert len(NAMES) >= 25
+
+
+def test_all_primitives_are_among_them():
+    cells = {*primitives.ACTIVATIONS.values(), *primitives.NORMS.values()}
+    assert {f"nn.{cell.__name__}" for cell in cells} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_on_ascend(name):
+    assert {"Ascend", "CPU"} <= platforms(name)
+
+
+def test_an_operator_without_ascend_is_noticed():
+    assert platforms("ops.lgamma") == {"GPU", "CPU"}
+    assert platforms("ops.lrn") == {"GPU", "CPU"}

@@ -1,0 +1,129 @@
+"""Training: gradients in both modes, the framework's own training cells and `Model`, recomputation."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+from mindspore import dataset as ds
+from mindspore import nn, train
+
+from maam import spec
+from maam.mindspore import MAAM, build
+from maam.mindspore.arrays import parameters_by_name, read_arrays
+
+pytestmark = pytest.mark.usefixtures("mode")
+
+
+def compiled(function):
+    return ms.jit(function) if ms.get_context("mode") == ms.GRAPH_MODE else function
+
+
+def gradients(cell, x, weights):
+    """Of a loss that weighs every output differently, by canonical name."""
+
+    def loss(x):
+        return (cell(x) * weights).sum()
+
+    own = {name: p for name, p in parameters_by_name(cell).items() if p.requires_grad}
+    value, found = compiled(ms.value_and_grad(loss, None, ms.ParameterTuple(own.values())))(x)
+    return float(value.asnumpy()), {name: g.asnumpy() for name, g in zip(own, found, strict=True)}
+
+
+def slopes(judge, x, weights, name, step=1e-5):
+    """Central difference of the referee's loss in the first entry of an array."""
+    values = []
+    for sign in (1, -1):
+        array = judge.arrays[name].copy()
+        judge.arrays[name] = array + sign * step * (np.arange(array.size) == 0).reshape(array.shape)
+        values.append((judge(x, training=True) * weights).sum())
+        judge.arrays[name] = array
+    return (values[0] - values[1]) / (2 * step)
+
+
+def images(count=48):
+    """Three classes of 8x8 images: a bright stripe at one of three heights, and noise."""
+    generator = np.random.default_rng(7)
+    labels = np.arange(count, dtype=np.int32) % 3
+    x = generator.normal(0, 0.3, (count, 1, 8, 8)).astype(np.float32)
+    for row in range(count):
+        x[row, :, 3 * labels[row] : 3 * labels[row] + 2] += 1
+    return x, labels
+
+
+class Losses(train.Callback):
+    def __init__(self):
+        self.values = []
+
+    def on_train_step_end(self, run_context):
+        self.values.append(float(run_context.original_args().net_outputs.asnumpy()))
+
+
+@pytest.mark.parametrize("options", [{}, {"fusion": "dynamic", "scales": (1, 2, 3)}, {"depthwise": True}], ids=str)
+def test_gradients(options, referee, scramble, x):
+    cell = scramble(build(spec.maam(4, act_layer="silu", **options)))  # smooth, so that a difference is a slope
+    judge, weights = referee(cell), np.linspace(-1, 2, x.size).reshape(x.shape).astype(np.float32)
+    value, found = gradients(cell.set_train(), ms.Tensor(x), ms.Tensor(weights))
+    assert value == pytest.approx((judge(x, training=True) * weights).sum(), rel=1e-4)
+    for name, gradient in found.items():
+        tolerance = 1e-3 * max(np.abs(gradient).max(), 1)
+        assert gradient.flat[0] == pytest.approx(slopes(judge, x, weights, name), abs=tolerance), name
+        assert gradient.any() or name.endswith("bn1.bias"), name
+
+
+def test_step_inside_a_network(Net, scramble, x):
+    net = Net(scramble(MAAM(4, scales=(1, 2, 1))))
+    before = {p.name: p.asnumpy().copy() for p in net.get_parameters()}
+    target = ms.Tensor(np.ones_like(x))
+    optimizer = nn.SGD(net.trainable_params(), 0.2)
+    step = nn.TrainOneStepCell(nn.WithLossCell(net, nn.MSELoss()), optimizer).set_train()
+    losses = [float(step(ms.Tensor(x), target).asnumpy()) for _ in range(8)]
+    assert losses[-1] < 0.8 * losses[0]
+    after = {p.name: p.asnumpy() for p in net.get_parameters()}
+    assert [name for name in before if np.array_equal(before[name], after[name])] == []
+
+
+def test_optimizer_updates_what_the_gradients_say(scramble, x):
+    cell = scramble(build(spec.maam(4))).set_train()
+    optimizer = nn.SGD(cell.trainable_params(), 0.1)
+    weights = ms.Tensor(np.linspace(-1, 2, x.size).reshape(x.shape).astype(np.float32))
+    before = read_arrays(cell)
+    _, found = gradients(cell, ms.Tensor(x), weights)
+    own = parameters_by_name(cell)
+    by_parameter = {own[name].name: ms.Tensor(g) for name, g in found.items()}
+    optimizer(tuple(by_parameter[p.name] for p in cell.trainable_params()))
+    after = read_arrays(cell)
+    for name, gradient in found.items():
+        np.testing.assert_allclose(after[name], before[name] - np.float32(0.1) * gradient, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("source", ["slices", "generator"])
+def test_model(small, source, referee):
+    x, labels = images()
+    if source == "slices":
+        batches = ds.NumpySlicesDataset({"x": x, "y": labels}, shuffle=False)
+    else:
+        batches = ds.GeneratorDataset(list(zip(x, labels, strict=True)), ["x", "y"], shuffle=False)
+    batches = batches.batch(16)
+    net, losses = build(small, seed=1), Losses()
+    metrics = {"accuracy": train.Accuracy(), "loss": train.Loss()}
+    model = train.Model(net, nn.CrossEntropyLoss(), nn.SGD(net.trainable_params(), 0.2), metrics)
+    untrained = model.eval(batches, dataset_sink_mode=False)["loss"]
+    model.train(5, batches, callbacks=[losses], dataset_sink_mode=False)
+    assert len(losses.values) == 15
+    assert np.mean(losses.values[-3:]) < 0.5 * np.mean(losses.values[:3])
+    found = model.eval(batches, dataset_sink_mode=False)
+    logits = referee(net)(x)  # in inference state, with the running statistics of the training
+    entropy = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
+    assert found["loss"] == pytest.approx(entropy.mean(), rel=1e-4)
+    assert found["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
+    assert found["loss"] < untrained
+
+
+def test_recompute(scramble, x):
+    weights = ms.Tensor(np.linspace(-1, 2, x.size).reshape(x.shape).astype(np.float32))
+    plain, other = (scramble(build(spec.maam(4, scales=(1, 2, 1)))).set_train() for _ in range(2))
+    other.recompute()
+    value, expected = gradients(plain, ms.Tensor(x), weights)
+    again, found = gradients(other, ms.Tensor(x), weights)
+    assert value == again
+    for name, gradient in expected.items():
+        np.testing.assert_array_equal(found[name], gradient, err_msg=name)

@@ -1,0 +1,98 @@
+"""Bad arguments of the MAAM layer: each earns one helpful `SpecError`."""
+
+import pytest
+
+from maam.errors import SpecError
+from maam.spec import agent_block, maam, reduce_layer
+
+VALUES = [
+    ("in_channels", 0, "in_channels: input should be greater than or equal to 1, got 0"),
+    ("in_channels", "8", "in_channels: input should be a valid integer, got '8'"),
+    ("in_channels", None, "in_channels: input should be a valid integer, got None"),
+    ("in_channels", 2**24 + 1, "in_channels: input should be less than or equal to 16777216"),
+    ("out_channels", -1, "out_channels: input should be greater than or equal to 1, got -1"),
+    ("out_channels", 8.0, "out_channels: input should be a valid integer, got 8.0"),
+    ("hidden_channels", 0, "hidden_channels: input should be greater than or equal to 1, got 0"),
+    ("hidden_channels", True, "hidden_channels: input should be a valid integer, got True"),
+    ("num_agents", 0, "num_agents: input should be greater than or equal to 1, got 0"),
+    ("num_agents", 257, "num_agents: input should be less than or equal to 256, got 257"),
+    ("num_agents", [3], "num_agents: input should be a valid integer, got [3]"),
+    ("kernel_sizes", 4, "kernel_sizes.0: expected an odd kernel size, so that padding keeps the map's size; got 4"),
+    ("kernel_sizes", (3, 2, 3), "kernel_sizes.1: expected an odd kernel size"),
+    ("kernel_sizes", 0, "kernel_sizes.0: input should be greater than or equal to 1, got 0"),
+    ("kernel_sizes", -3, "kernel_sizes.0: input should be greater than or equal to 1, got -3"),
+    ("kernel_sizes", "3", "kernel_sizes.0: input should be a valid integer, got '3'"),
+    ("kernel_sizes", 3.0, "kernel_sizes.0: input should be a valid integer, got 3.0"),
+    ("kernel_sizes", True, "kernel_sizes.0: input should be a valid integer, got True"),
+    ("kernel_sizes", None, "kernel_sizes.0: input should be a valid integer, got None"),
+    ("kernel_sizes", (3, 5), "kernel_sizes: expected one value, or one for each of 3 agents, got 2: (3, 5)"),
+    ("kernel_sizes", (3, 3, 3, 3), "kernel_sizes: expected one value, or one for each of 3 agents, got 4"),
+    ("kernel_sizes", (), "kernel_sizes: expected at least one value"),
+    ("kernel_sizes", ((3, 3),) * 3, "kernel_sizes.0: input should be a valid integer, got (3, 3)"),
+    ("scales", 0, "scales.0: input should be greater than or equal to 1, got 0"),
+    ("scales", (1, 2), "scales: expected one value, or one for each of 3 agents, got 2: (1, 2)"),
+    ("scales", 0.5, "scales.0: input should be a valid integer, got 0.5"),
+    ("pool", (1, 2, 2), "pool: expected one value, or one for each of 2 convolutions, got 3: (1, 2, 2)"),
+    ("pool", (2, 0), "pool.1: input should be greater than or equal to 1, got 0"),
+    ("pool", "2", "pool.0: input should be a valid integer, got '2'"),
+    ("pool", False, "pool.0: input should be a valid integer, got False"),
+    ("fusion", "max", "fusion: input should be 'softmax', 'mean' or 'dynamic', got 'max'"),
+    ("fusion", None, "fusion: input should be 'softmax', 'mean' or 'dynamic', got None"),
+    ("reduce", 1, "reduce: input should be a valid boolean, got 1"),
+    ("depthwise", "yes", "depthwise: input should be a valid boolean, got 'yes'"),
+    ("act_layer", "swish", "act_layer: input should be 'relu', 'relu6'"),
+    ("act_layer", "softmax", "act_layer: softmax is not elementwise; choose another activation"),
+    ("act_layer", len, "act_layer: input should be 'relu', 'relu6'"),
+    ("norm_layer", "layer_norm", "norm_layer: input should be 'batch_norm' or 'identity', got 'layer_norm'"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "message"), VALUES)
+def test_bad_values(name, value, message):
+    with pytest.raises(SpecError) as error:
+        maam(**{"in_channels": 8, name: value})
+    assert str(error.value).removeprefix("maam: ").startswith(message)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "message"),
+    [
+        ((), {}, "maam: in_channels: required, but not given"),
+        ((8, 8, 4), {}, "maam: expected at most 2 positional arguments, got 3"),
+        (tuple(range(30)), {}, "maam: expected at most 2 positional arguments, got 30"),
+        ((8,), {"in_channels": 8}, "maam: in_channels: given twice"),
+        ((8, 8), {"out_channels": 8}, "maam: out_channels: given twice"),
+        ((8,), {"agents": 3}, "maam: agents: no such argument"),
+        ((8,), {"kernel_size": 3}, "maam: kernel_size: no such argument"),
+    ],
+)
+def test_bad_calls(args, kwargs, message):
+    with pytest.raises(SpecError) as error:
+        maam(*args, **kwargs)
+    assert str(error.value) == message
+
+
+def test_all_complaints_come_at_once():
+    with pytest.raises(SpecError) as error:
+        maam(0, fusion="max", scales="1")
+    assert str(error.value).count(";") == 2
+    assert all(name in str(error.value) for name in ("in_channels", "fusion", "scales.0"))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: agent_block(8), "agent_block: out_channels: required, but not given"),
+        (lambda: agent_block(8, 8, kernel_size=2), "agent_block: kernel_size: expected an odd kernel size"),
+        (lambda: agent_block(8, 8, scale=0), "agent_block: scale: input should be greater"),
+        (lambda: agent_block(8, 8, 3), "agent_block: expected at most 2 positional arguments, got 3"),
+        (lambda: reduce_layer(), "reduce_layer: channels: required, but not given"),
+        (lambda: reduce_layer(8, norm_layer="bn"), "reduce_layer: norm_layer: input should be 'batch_norm'"),
+    ],
+)
+def test_bad_arguments_of_the_parts(call, message):
+    with pytest.raises(SpecError) as error:
+        call()
+    assert str(error.value).startswith(message)

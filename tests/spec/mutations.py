@@ -1,0 +1,147 @@
+"""Broken copies of valid spec documents, by seed: for tests that no text makes the parser fail in an unplanned way."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from maam.spec import Activation, Conv2d, Model, Residual, Scale, maam, preset
+
+_HUGE = 10**40
+_REPLACEMENTS = (
+    None,
+    True,
+    False,
+    0,
+    -1,
+    3,
+    2.5,
+    1e999,
+    float("nan"),
+    _HUGE,
+    "",
+    "3",
+    "relu",
+    [],
+    [1],
+    {},
+    {"kind": "x"},
+)
+_NAMES = ("kind", "name", "children", "self", "weights", "a.b", "\n", "", "ключ", "x" * 300, "\ud800", "__class__")
+
+
+def bases() -> list[str]:
+    """Valid documents with every sort of field."""
+    conv = Conv2d(in_channels=4, out_channels=4, kernel_size=3, padding=1, groups=2)
+    gate = {"act": Activation(function="leaky_relu", negative_slope=0.2), "scale": Scale(children={"conv": conv})}
+    small = Model(name="small", input_shape=(4, 8, 8), children={"residual": Residual(children=gate)})
+    layer = maam(4, fusion="dynamic", scales=(1, 2), num_agents=2)
+    mean = maam(4, fusion="mean", num_agents=2, pool=2)
+    return [spec.to_json() for spec in (small, layer, mean, preset("rnn"), preset("maam_digits", dropout=0.5))]
+
+
+def mutants(count: int, seed: int) -> Iterator[tuple[str, str | bytes]]:
+    """`count` pairs of a mutation's name and a mutated text, each mutation in turn."""
+    rng, texts = random.Random(seed), bases()
+    for index in range(count):
+        mutate = MUTATIONS[index % len(MUTATIONS)]
+        yield mutate.__name__, mutate(rng, rng.choice(texts))
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _objects(item)
+
+
+def _in_one_object(edit: Callable[[random.Random, dict[str, Any], str], None]) -> Callable[[random.Random, str], str]:
+    """A mutation that edits one field of one object, both chosen at random."""
+
+    def mutate(rng: random.Random, text: str) -> str:
+        document = json.loads(text)
+        target = rng.choice([item for item in _objects(document) if item])
+        edit(rng, target, rng.choice(list(target)))
+        return json.dumps(document)
+
+    mutate.__name__ = edit.__name__
+    return mutate
+
+
+@_in_one_object
+def delete(rng: random.Random, target: dict[str, Any], field: str) -> None:
+    del target[field]
+
+
+@_in_one_object
+def rename(rng: random.Random, target: dict[str, Any], field: str) -> None:
+    target[rng.choice([*_NAMES, field.upper(), field + "_", field[1:]])] = target.pop(field)
+
+
+@_in_one_object
+def retype(rng: random.Random, target: dict[str, Any], field: str) -> None:
+    target[field] = rng.choice(_REPLACEMENTS)
+
+
+@_in_one_object
+def negate(rng: random.Random, target: dict[str, Any], field: str) -> None:
+    numbers = [name for name, value in target.items() if type(value) in (int, float)]
+    target[rng.choice(numbers or [field])] = -1 if not numbers else -abs(target[numbers[0]]) - rng.choice([0, 1])
+
+
+@_in_one_object
+def add(rng: random.Random, target: dict[str, Any], field: str) -> None:
+    target[rng.choice(_NAMES)] = rng.choice([*_REPLACEMENTS, target[field]])
+
+
+@_in_one_object
+def swap(rng: random.Random, target: dict[str, Any], field: str) -> None:
+    other = rng.choice(list(target))
+    target[field], target[other] = target[other], target[field]
+
+
+def duplicate(rng: random.Random, text: str) -> str:
+    document = json.loads(text)
+    target = rng.choice([item for item in _objects(document) if item])
+    field = rng.choice(list(target))
+    target[f"@twice@{field}"] = target[field]
+    return json.dumps(document).replace("@twice@", "")
+
+
+def truncate(rng: random.Random, text: str) -> str:
+    return text[: rng.randrange(len(text))]
+
+
+def flip_bits(rng: random.Random, text: str) -> bytes:
+    data = bytearray(text.encode())
+    for _ in range(rng.randint(1, 3)):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+    return bytes(data)
+
+
+def replace_character(rng: random.Random, text: str) -> str:
+    at = rng.randrange(len(text))
+    return text[:at] + rng.choice('{}[]",:0-9eE.\\\n\0 ntf') + text[at + 1 :]
+
+
+def insert_number(rng: random.Random, text: str) -> str:
+    digits = [index for index, character in enumerate(text) if character.isdigit()]
+    at = rng.choice(digits)
+    return text[:at] + rng.choice(["-", "0", "9" * 30, "1e", ".", "1." * 2, "NaN", "1" * 5000]) + text[at:]
+
+
+MUTATIONS = (
+    delete,
+    rename,
+    retype,
+    negate,
+    add,
+    swap,
+    duplicate,
+    truncate,
+    flip_bits,
+    replace_character,
+    insert_number,
+)

@@ -1,0 +1,59 @@
+"""Whole models: stages, cutting after one, the input shape that they were made for."""
+
+import pytest
+
+from maam.errors import SpecError
+from maam.spec import Conv2d, Flatten, Linear, Model, input_rule, preset
+
+
+def test_stages_are_the_direct_children_in_order():
+    model = preset("cnn", image_size=8)
+    assert model.stages() == {
+        "conv1": (32, 8, 8),
+        "act1": (32, 8, 8),
+        "pool1": (32, 4, 4),
+        "conv2": (64, 4, 4),
+        "act2": (64, 4, 4),
+        "pool2": (64, 2, 2),
+        "flatten": (256,),
+        "fc1": (128,),
+        "act3": (128,),
+        "fc2": (10,),
+    }
+
+
+def test_until_cuts_and_keeps_names():
+    model = preset("maam_cifar10")
+    trunk = model.until("reduce")
+    assert list(trunk.nodes) == ["agents", "reduce"]
+    assert trunk.output_shape((3, 32, 32)) == (128, 16, 16)
+    assert trunk.num_classes == 128
+    assert [p for p in model.parameters() if p.name.startswith(("agents", "reduce"))] == list(trunk.parameters())
+    assert (trunk.name, trunk.input_shape) == (model.name, model.input_shape)
+    assert model.until("classifier") == model
+    assert input_rule(trunk).accepts((1, 3, 48, 40))  # without its classifier it takes any size
+
+
+@pytest.mark.parametrize("stage", ["", "conv", "agents.0", None])
+def test_until_an_unknown_stage(stage):
+    with pytest.raises(SpecError, match="in 'maam_cifar10'; its stages: agents, reduce, classifier"):
+        preset("maam_cifar10").until(stage)
+
+
+def test_the_layers_must_accept_the_input_shape():
+    children = {"conv": Conv2d(in_channels=3, out_channels=2, kernel_size=3), "flatten": Flatten()}
+    children["fc"] = Linear(in_features=18, out_features=4)
+    model = Model(name="m", input_shape=(3, 5, 5), children=children)
+    assert model.num_classes == 4
+    with pytest.raises(SpecError) as error:
+        model.replace(input_shape=(3, 6, 6))
+    assert str(error.value) == (
+        "model: input_shape (3, 6, 6) does not fit the layers: fc: expected a vector of 18 features, got shape (32,)"
+    )
+
+
+def test_a_model_may_be_empty_and_without_name():
+    model = Model(name="", input_shape=(2, 3, 4), children={})
+    assert model.stages() == {}
+    assert model.num_classes == 2
+    assert model.macs(model.input_shape) == 0

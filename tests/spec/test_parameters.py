@@ -1,0 +1,151 @@
+"""The parameter table and the initial weights drawn from it."""
+
+import math
+import zlib
+
+import numpy as np
+import pytest
+
+from maam.errors import SpecError
+from maam.spec import (
+    RNN,
+    BatchNorm2d,
+    Conv2d,
+    Init,
+    Linear,
+    Parallel,
+    Parameter,
+    Role,
+    Sequential,
+    draw,
+    maam,
+    preset,
+)
+
+
+def table(node):
+    return {parameter.name: parameter for parameter in node.parameters()}
+
+
+def test_roles():
+    roles = {role for _, _, role, _ in maam(4).parameters()} | {p.role for p in preset("rnn").parameters()}
+    assert roles == set(Role)
+    assert {role for role in Role if not role.trainable} == {Role.RUNNING_MEAN, Role.RUNNING_VAR}
+    assert Role("norm_weight") is Role.NORM_WEIGHT
+
+
+def test_rows():
+    rows = table(
+        Sequential(
+            children={"bn": BatchNorm2d(num_features=5), "a": Parallel(children={"c": maam(1)}, merge="softmax")}
+        )
+    )
+    assert rows["bn.running_var"] == Parameter("bn.running_var", (5,), Role.RUNNING_VAR, Init("constant", 1.0))
+    assert rows["a.alpha"] == Parameter("a.alpha", (1,), Role.FUSION, Init("constant", 0.0))
+    assert rows["a.c.agents.alpha"].shape == (3,)
+    assert not rows["bn.running_mean"].trainable
+    assert rows["a.c.agents.0.conv1.weight"].size == 9
+
+
+CONV = Conv2d(in_channels=6, out_channels=8, kernel_size=3, groups=2)
+LINEAR = Linear(in_features=50, out_features=150)
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "init"),
+    [
+        (CONV, "weight", ("uniform", 1 / math.sqrt(27))),
+        (CONV, "bias", ("uniform", 1 / math.sqrt(27))),
+        (CONV.replace(init="kaiming_uniform"), "weight", ("uniform", math.sqrt(6 / 27))),
+        (CONV.replace(init="kaiming_normal"), "weight", ("normal", math.sqrt(2 / 27))),
+        (CONV.replace(init="kaiming_normal"), "bias", ("uniform", 1 / math.sqrt(27))),
+        (CONV.replace(init="xavier_uniform"), "weight", ("uniform", math.sqrt(6 / (27 + 36)))),
+        (CONV.replace(init="xavier_normal"), "weight", ("normal", math.sqrt(2 / (27 + 36)))),
+        (LINEAR, "weight", ("uniform", 1 / math.sqrt(50))),
+        (LINEAR, "bias", ("uniform", 1 / math.sqrt(50))),
+        (LINEAR.replace(init="xavier_uniform"), "weight", ("uniform", math.sqrt(6 / 200))),
+        (RNN(input_size=9, hidden_size=16), "weight_ih_l0", ("uniform", 0.25)),
+        (RNN(input_size=9, hidden_size=16), "bias_hh_l0", ("uniform", 0.25)),
+        (BatchNorm2d(num_features=2), "weight", ("constant", 1.0)),
+        (BatchNorm2d(num_features=2), "running_mean", ("constant", 0.0)),
+    ],
+)
+def test_initial_distributions(node, name, init):
+    assert table(node)[name].init == pytest.approx(init)
+
+
+def test_draws_have_the_table_names_shapes_and_dtype():
+    parameters = preset("maam_digits").parameters()
+    arrays = draw(parameters, 0)
+    assert list(arrays) == [parameter.name for parameter in parameters]
+    for parameter in parameters:
+        assert arrays[parameter.name].shape == parameter.shape
+        assert arrays[parameter.name].dtype == np.float32
+
+
+def test_a_draw_is_in_float64_from_the_seed_and_the_name_then_rounded():
+    arrays = draw(preset("maam_digits").parameters(), 7)
+    generator = np.random.default_rng([7, zlib.crc32(b"agents.0.conv1.weight")])
+    exact = generator.normal(0.0, math.sqrt(2 / 9), (16, 1, 3, 3))
+    np.testing.assert_array_equal(arrays["agents.0.conv1.weight"], exact.astype(np.float32))
+    generator = np.random.default_rng([7, zlib.crc32(b"classifier.fc2.bias")])
+    np.testing.assert_array_equal(
+        arrays["classifier.fc2.bias"], generator.uniform(-1 / 8, 1 / 8, 10).astype(np.float32)
+    )
+
+
+def test_alpha_and_batch_norm_start_as_constants():
+    arrays = draw(preset("maam_digits").parameters(), 7)
+    assert np.all(arrays["agents.alpha"] == 0)
+    assert np.all(arrays["reduce.bn.running_mean"] == 0)
+    assert np.all(arrays["reduce.bn.running_var"] == 1)
+    assert np.all(arrays["reduce.bn.weight"] == 1)
+
+
+def test_draws_depend_on_seed_and_name_alone():
+    parameters = preset("maam_digits").parameters()
+    first, again, other = draw(parameters, 3), draw(reversed(parameters), 3), draw(parameters, 4)
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, again[name])
+        assert np.ptp(array) == 0 or not np.array_equal(array, other[name])
+
+
+def test_specs_share_the_weights_of_layers_of_one_name_and_shape():
+    full, mean = (draw(preset(name).parameters(), 1) for name in ("maam_cifar10_2m3", "without_fusion"))
+    assert set(full) - set(mean) == {"agents.alpha"}
+    for name, array in mean.items():
+        np.testing.assert_array_equal(array, full[name])
+    assert not np.array_equal(full["agents.0.conv1.weight"], full["agents.1.conv1.weight"])
+
+
+@pytest.mark.parametrize("scheme", ["fan_in_uniform", "kaiming_uniform", "xavier_uniform"])
+def test_uniform_draws_fill_their_range(scheme):
+    layer = Linear(in_features=300, out_features=300, init=scheme)
+    bound = table(layer)["weight"].init.value
+    weight = draw(layer.parameters(), 5)["weight"].astype(np.float64)
+    assert np.abs(weight).max() <= np.float32(bound)
+    assert np.abs(weight).max() > 0.999 * bound
+    assert abs(weight.mean()) < 0.01 * bound
+    assert weight.var() == pytest.approx(bound**2 / 3, rel=0.02)
+
+
+@pytest.mark.parametrize("scheme", ["kaiming_normal", "xavier_normal"])
+def test_normal_draws_have_their_moments(scheme):
+    layer = Linear(in_features=300, out_features=300, init=scheme)
+    deviation = table(layer)["weight"].init.value
+    weight = draw(layer.parameters(), 5)["weight"].astype(np.float64) / deviation
+    assert abs(weight.mean()) < 0.02
+    assert weight.std() == pytest.approx(1, rel=0.01)
+    assert (weight**4).mean() == pytest.approx(3, rel=0.05)  # the kurtosis of a normal distribution
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**32, 2**63 - 1, np.int64(5), np.uint8(5)])
+def test_seeds(seed):
+    first, again = (draw(LINEAR.parameters(), value)["weight"] for value in (seed, int(seed)))
+    np.testing.assert_array_equal(first, again)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 1.0, "1", None, True, np.float32(1), [1]])
+def test_bad_seeds(seed):
+    with pytest.raises(SpecError, match=r"seed: expected an integer in \[0, 2\*\*63\), got"):
+        draw(LINEAR.parameters(), seed)

@@ -1,0 +1,152 @@
+"""Presets by name: the registry, the published counts, overrides and what a wrong name or option earns."""
+
+import pytest
+
+from maam import spec
+from maam.errors import PresetError, SpecError
+from maam.spec import list_presets, preset, preset_options, register_preset
+
+NAMES = [
+    "cnn",
+    "maam_cifar10",
+    "maam_cifar10_2m3",
+    "maam_digits",
+    "mlp",
+    "rnn",
+    "t_cnn",
+    "without_agent_attention",
+    "without_fusion",
+    "without_reduce",
+]
+
+# Worked out by hand: a branch has 9 (i h + h o) weights and 2 (h + o) of batch norm, the head f d + d + 10 d + 10.
+COUNTS = [
+    ("maam_cifar10", {}, 8_635_597, 244_386_304),
+    ("maam_cifar10_2m3", {}, 2_344_141, 65_079_808),
+    ("maam_digits", {}, 49_117, 962_176),
+    ("t_cnn", {}, 2_175_818, 22_743_552),
+    ("t_cnn", {"base": "maam_cifar10"}, 8_467_274, 85_658_112),
+    ("t_cnn", {"base": "maam_digits"}, 38_330, 337_536),
+    ("without_agent_attention", {}, 2_100_618, 2_124_288),
+    ("without_agent_attention", {"base": "maam_cifar10"}, 8_392_074, 8_489_472),
+    ("without_fusion", {}, 2_344_138, 65_079_808),
+    ("without_fusion", {"base": "maam_cifar10"}, 8_635_594, 244_386_304),
+    ("without_reduce", {}, 2_327_501, 64_031_232),
+    ("without_reduce", {"base": "maam_cifar10"}, 8_618_957, 240_192_000),
+    ("cnn", {}, 545_098, 6_128_896),
+    ("mlp", {}, 1_707_274, 1_706_496),
+    ("rnn", {}, 30_218, 918_784),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "parameters", "macs"), COUNTS)
+def test_counts(name, options, parameters, macs):
+    model = preset(name, **options)
+    assert model.num_parameters == parameters
+    assert model.macs(model.input_shape) == macs
+    assert model.output_shape(model.input_shape) == (10,)
+    assert model.name == name
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*", NAMES),
+        ("maam_*", ["maam_cifar10", "maam_cifar10_2m3", "maam_digits"]),
+        ("without_?*", ["without_agent_attention", "without_fusion", "without_reduce"]),
+        ("[cm]*n", ["cnn"]),
+        ("nothing*", []),
+    ],
+)
+def test_listing_by_wildcard(pattern, names):
+    assert list_presets(pattern) == names
+
+
+def test_every_preset_has_a_default_for_each_option():
+    for name in list_presets():
+        options = preset_options(name)
+        assert {"num_classes", "in_channels", "image_size"} <= set(options)
+        assert preset(name, **options) == preset(name)
+
+
+def test_the_base_of_an_ablation_is_an_option():
+    assert preset_options("t_cnn")["base"] == "maam_cifar10_2m3"
+    assert "base" not in preset_options("maam_cifar10")
+    assert preset("t_cnn") == preset("t_cnn", base="maam_cifar10_2m3")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_overrides_of_the_sizes(name):
+    model = preset(name, num_classes=7, in_channels=2, image_size=12)
+    assert model.input_shape == (2, 12, 12)
+    assert model.num_classes == 7
+    assert model.output_shape((2, 12, 12)) == (7,)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("maam_cifar", "no preset 'maam_cifar'; did you mean maam_cifar10 or maam_cifar10_2m3?"),
+        ("resnet50", f"no preset 'resnet50'; presets: {', '.join(NAMES)}"),
+        (None, "no preset 'None'"),
+        (["cnn"], "did you mean cnn"),
+        ("x" * 1000, f"no preset '{'x' * 60}'; presets"),
+    ],
+)
+def test_unknown_presets(name, message):
+    with pytest.raises(PresetError) as error:
+        preset(name)
+    assert message in str(error.value)
+
+
+def test_unknown_options_are_told_with_the_known_ones():
+    with pytest.raises(
+        PresetError, match=r"preset 'cnn' has no option 'classes'; its options: num_classes, in_channels"
+    ):
+        preset("cnn", classes=3)
+    with pytest.raises(PresetError, match="preset 'maam_cifar10' has no option 'base'"):
+        preset("maam_cifar10", base="maam_digits")
+    with pytest.raises(PresetError, match="no option 'ablation'"):
+        preset("maam_cifar10", ablation="t_cnn")
+
+
+@pytest.mark.parametrize("base", ["cnn", "", None, ["maam_digits"]])
+def test_unknown_bases(base):
+    with pytest.raises(PresetError, match="base: expected one of maam_cifar10, maam_cifar10_2m3, maam_digits, got"):
+        preset("t_cnn", base=base)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("cnn", {"num_classes": 0}, "cnn: num_classes: input should be greater than or equal to 1, got 0"),
+        ("mlp", {"in_channels": "3"}, "mlp: in_channels: input should be a valid integer, got '3'"),
+        ("rnn", {"image_size": 8.0}, "rnn: image_size: input should be a valid integer, got 8.0"),
+        ("cnn", {"image_size": 3}, "pool2: a map of 1x1 is too small for a window of 2x2"),
+        ("mlp", {"image_size": 2**20}, "linear: in_features: input should be less than or equal to 16777216"),
+        ("maam_cifar10", {"image_size": 1}, "agents.0.pool2: a map of 1x1 is too small"),
+        ("maam_digits", {"dropout": 1.0}, "dropout: input should be less than 1, got 1.0"),
+        ("t_cnn", {"kernel_sizes": (3, 5)}, "kernel_sizes: expected one value, or one for each of 3 agents, got 2"),
+        ("t_cnn", {"scales": ()}, "scales: expected at least one value"),
+        ("without_agent_attention", {"pool": (1, 2, 2)}, "pool: expected one value, or one for each of 2 convolutions"),
+    ],
+)
+def test_invalid_values(name, options, message):
+    with pytest.raises(SpecError) as error:
+        preset(name, **options)
+    assert message in str(error.value)
+
+
+def test_registering(monkeypatch):
+    monkeypatch.setattr("maam.spec.presets._FACTORIES", {})
+
+    @register_preset
+    @spec.composite
+    def tiny(num_classes: int = 2) -> spec.Model:
+        fc = spec.Linear(in_features=1, out_features=num_classes)
+        return spec.Model(name="tiny", input_shape=(1, 1, 1), children={"flatten": spec.Flatten(), "fc": fc})
+
+    assert list_presets() == ["tiny"]
+    assert preset("tiny", num_classes=5).num_classes == 5
+    with pytest.raises(PresetError, match="there is a preset 'tiny' already"):
+        register_preset(tiny)

@@ -1,0 +1,94 @@
+"""Fixtures of the PyTorch room's tests: layers in all variants, and one training step to compare."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from maam.names import strip_prefix
+from maam.torch import MAAM
+
+VARIANTS = {
+    "softmax": {},
+    "mean": {"fusion": "mean"},
+    "dynamic": {"fusion": "dynamic"},
+    "scales": {"scales": (2, 1, 4), "reduce": False},
+    "kernels": {"kernel_sizes": (1, 3, 5), "num_agents": 3},
+    "depthwise": {"depthwise": True},
+    "pool": {"pool": (2, 2), "scales": (1, 1, 2)},
+    "no_norm": {"norm_layer": "identity", "act_layer": "gelu"},
+}
+
+
+def scramble(module):
+    """Arbitrary values everywhere: fresh ones (alpha 0, mean 0, variance 1) would hide a lost array."""
+    generator = torch.Generator().manual_seed(5)
+    for name, tensor in module.state_dict().items():
+        if tensor.is_floating_point():
+            values = torch.rand(tensor.shape, generator=generator, dtype=torch.float64)
+            tensor.copy_(values + 0.5 if name.endswith("running_var") else values - 0.5)
+    return module
+
+
+def step(module, x):
+    """Output and all gradients, by canonical name, of a loss that weighs every output differently."""
+    module.zero_grad()
+    x = x.detach().clone().requires_grad_()
+    y = module(x)
+    weights = torch.linspace(-1, 2, y.numel(), dtype=torch.float64).reshape(y.shape)
+    (y.double() * weights).sum().backward()
+    gradients = {strip_prefix(name): p.grad.clone() for name, p in module.named_parameters()}
+    assert y.abs().sum() > 0  # or there is nothing to compare
+    return {"output": y.detach(), "input": x.grad, **gradients}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Maps this small run several times faster on one thread when others share the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session", name="scramble")
+def _scramble():
+    return scramble
+
+
+@pytest.fixture(name="step")
+def _step():
+    return step
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request):
+    """The arguments of one variant of the layer."""
+    return VARIANTS[request.param]
+
+
+@pytest.fixture
+def layer(variant):
+    """A layer from 4 to 8 channels, in train mode, in every variant."""
+    return scramble(MAAM(4, 8, **variant))
+
+
+@pytest.fixture
+def x():
+    """A batch for `layer`."""
+    return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def load():
+    """A helper module of this folder, by name (importlib mode puts none on sys.path)."""
+
+    def from_file(name):
+        path = Path(__file__).with_name(f"{name}.py")
+        module_spec = importlib.util.spec_from_file_location(f"torch_tests_{name}", path)
+        module = importlib.util.module_from_spec(module_spec)
+        module_spec.loader.exec_module(module)
+        return module
+
+    return from_file

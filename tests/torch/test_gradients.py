@@ -1,0 +1,112 @@
+"""Gradients against finite differences, activation checkpointing, and torch.func."""
+
+import pytest
+import torch
+from torch import nn
+from torch.func import functional_call, grad, vmap
+from torch.utils.checkpoint import checkpoint
+
+from maam import spec
+from maam.torch import MAAM, build
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+def differentiable(module):
+    """The module as a function of its input and parameters, and the parameters."""
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    return lambda x, *p: functional_call(module, dict(zip(names, p, strict=True)), (x,)), parameters
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_against_finite_differences(variant, scramble, training):
+    layer = scramble(MAAM(2, **{"act_layer": "silu", **variant}, dtype=torch.float64)).train(training)
+    function, parameters = differentiable(layer)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 2, 8, 8, dtype=torch.float64, generator=generator, requires_grad=True)
+    assert torch.autograd.gradcheck(function, (x, *parameters), fast_mode=True)
+
+
+def test_every_entry_against_finite_differences(scramble):
+    layer = scramble(MAAM(2, 2, num_agents=2, scales=(1, 2), act_layer="tanh", dtype=torch.float64))
+    function, parameters = differentiable(layer)
+    x = torch.linspace(-1, 1, 64, dtype=torch.float64).sin().reshape(2, 2, 4, 4).requires_grad_()
+    assert torch.autograd.gradcheck(function, (x, *parameters))
+
+
+def test_recurrent_layer(scramble):
+    model = scramble(build(spec.RNN(input_size=6, hidden_size=3), dtype=torch.float64))
+    function, parameters = differentiable(model)
+    x = torch.linspace(-1, 1, 48, dtype=torch.float64).sin().reshape(2, 2, 4, 3).requires_grad_()
+    assert torch.autograd.gradcheck(function, (x, *parameters))
+    reference = nn.RNN(6, 3, batch_first=True, dtype=torch.float64)
+    reference.load_state_dict(model.state_dict(), strict=True)
+    _, state = reference(x.transpose(1, 2).flatten(2))
+    torch.testing.assert_close(model(x), state[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_checkpointing(layer, x, step, training):
+    layer.train(training)
+    expected = step(layer, x)
+    calls = []
+    layer.get_submodule("agents.1.conv2").register_forward_hook(lambda *_: calls.append(1))
+
+    class Checkpointed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = layer
+
+        def forward(self, x):
+            return checkpoint(self.module, x, use_reentrant=False)
+
+    torch.testing.assert_close(step(Checkpointed(), x), expected, rtol=0, atol=0)
+    assert len(calls) == 2  # once forward, once again for backward
+
+
+def test_functional_call(layer, variant, x):
+    other = MAAM(4, 8, **variant).eval()
+    state = {**dict(layer.named_parameters()), **dict(layer.named_buffers())}
+    expected = layer.eval()(x)
+    assert not torch.allclose(other(x), expected, **CLOSE)
+    torch.testing.assert_close(functional_call(other, state, (x,)), expected, rtol=0, atol=0)
+
+
+# A warning of functorch about speed: its adaptive pooling has no rule for as_strided_ on channels_last maps.
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_vmap_over_inputs(layer, x, channels_last):
+    layer.eval()
+    x = x.to(memory_format=torch.channels_last) if channels_last else x
+    torch.testing.assert_close(vmap(lambda one: layer(one[None])[0])(x), layer(x), **CLOSE)
+    batches = torch.stack([x, x + 1, 2 * x])
+    expected = torch.stack([layer(batch) for batch in batches])
+    torch.testing.assert_close(vmap(layer)(batches), expected, **CLOSE)
+
+
+def test_vmap_over_an_ensemble(layer, variant, x, scramble):
+    layer.eval()
+    members = [layer, scramble(MAAM(4, 8, **variant)).eval()]
+    with torch.no_grad():
+        for parameter in members[1].parameters():
+            parameter.mul_(-0.5)
+    stacked, buffers = torch.func.stack_module_state(members)
+    outputs = vmap(lambda p, b: functional_call(layer, (p, b), (x,)))(stacked, buffers)
+    for member, output in zip(members, outputs, strict=True):
+        torch.testing.assert_close(output, member(x), **CLOSE)
+    assert not torch.allclose(outputs[0], outputs[1])
+
+
+def test_gradients_per_sample(layer, x):
+    layer.eval()
+    parameters = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def loss(p, one):
+        return functional_call(layer, p, (one[None],)).square().sum()
+
+    each = vmap(grad(loss), in_dims=(None, 0))(parameters, x)
+    for index, one in enumerate(x):
+        layer.zero_grad()
+        layer(one[None]).square().sum().backward()
+        for name, parameter in layer.named_parameters():
+            torch.testing.assert_close(each[name][index], parameter.grad, rtol=1e-4, atol=1e-4)

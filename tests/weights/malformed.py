@@ -1,0 +1,171 @@
+"""Malformed weights files, made by seeded mutation of a whole one."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+VALUES = (0, -1, 1, 2, 3, 7, 2**24, 2**40, 10**30, 0.0, 1e-300, 1e308, "", "relu", "conv2d", "\ud800", None, True)
+VALUES += ([], {}, [1, 2], {"kind": "identity"}, {"kind": "linear", "in_features": 2**24, "out_features": 2**24})
+NAMES = ("", "x" * 3000, "a\nb", "agents.alpha", "module.agents.alpha", "é", "weight", "\x00", "__metadata__")
+DTYPES = ("F16", "BF16", "F32", "F64", "I64", "BOOL", "U8", "F8_E4M3", "F128", "", 3)
+SHAPES = ([], [0], [-1], [10**12], [2**62, 2], [2**64], [1] * 70, [0, 2**63], [0, 2**64 - 1], [1.5], "x", [[2]])
+OFFSETS = ([0, 0], [0, 10**15], [8, 4], [-1, 4], [0], [], [0, 2**64], "x")
+TEXTS = (
+    "", "{", "null", "[]", "3", '"x"', "{}", "NaN", "\x00", "[" * 100_000, '{"kind":' * 5000, "9" * 5000,
+    '{"kind": "identity", "kind": "flatten"}', '{"kind": "linear", "in_features": ' + "9" * 5000 + "}",
+    '{"kind": "nope"}', '{"kind": "model", "name": "\\ud800", "input_shape": [1, 1, 1], "children": {}}',
+    '{"kind": "sequential", "children": {"a\\nb": {"kind": "flatten"}}}', '{"kind": ["conv2d"]}',
+    '{"kind": "conv2d", "in_channels": 1, "out_channels": 1, "kernel_size": 1, "line\\nbreak": 1}',
+)  # fmt: skip
+
+Case = tuple[str, bytes]
+
+
+def split(file: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header of a weights file, and the data behind it."""
+    length = int.from_bytes(file[:8], "little")
+    return json.loads(file[8 : 8 + length]), file[8 + length :]
+
+
+def join(header: Any, data: bytes) -> bytes:
+    """A file of a header (its JSON data, or the text itself) and data."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def with_spec(file: bytes, spec: Any) -> bytes:
+    """The file with another spec (JSON data, or the text itself) in its header."""
+    header, data = split(file)
+    header["__metadata__"]["spec"] = spec if isinstance(spec, str) else json.dumps(spec)
+    return join(header, data)
+
+
+def malformed(file: bytes, seed: int) -> Iterator[Case]:
+    """(what was done, the mutated file): some 500 files."""
+    generator = random.Random(seed)
+    for make in (_lengths, _flips, _truncations, _texts, _metadata, _tensors, _pairs, _spec_fields, _large_specs):
+        yield from make(file, generator)
+
+
+def _lengths(file: bytes, generator: random.Random) -> Iterator[Case]:
+    for position in range(8):
+        for bit in (0, 3, 7):
+            flipped = bytearray(file)
+            flipped[position] ^= 1 << bit
+            yield f"bit {bit} of byte {position} of the header's length", bytes(flipped)
+
+
+def _flips(file: bytes, generator: random.Random) -> Iterator[Case]:
+    end = 8 + int.from_bytes(file[:8], "little")
+    for _ in range(120):
+        position = generator.randrange(8, end)
+        flipped = bytearray(file)
+        flipped[position] = generator.randrange(256)
+        yield f"byte {position} of the header", bytes(flipped)
+
+
+def _truncations(file: bytes, generator: random.Random) -> Iterator[Case]:
+    for length in sorted({*range(0, 12), *generator.sample(range(len(file)), 40), len(file) - 1}):
+        yield f"cut after {length} bytes", file[:length]
+    yield "a byte more", file + b"\0"
+
+
+def _texts(file: bytes, generator: random.Random) -> Iterator[Case]:
+    for text in TEXTS:
+        yield f"spec {text[:30]!r}", with_spec(file, text)
+        yield f"header {text[:30]!r}", join(text.encode(), split(file)[1])
+
+
+def _metadata(file: bytes, generator: random.Random) -> Iterator[Case]:
+    for key in ("format", "format_version", "spec"):
+        for value in (None, "", "2", "x" * 10_000, "a\nb", 1, {}):
+            header, data = split(file)
+            header["__metadata__"][key] = value
+            yield f"{key} {str(value)[:20]!r}", join(header, data)
+        header, data = split(file)
+        del header["__metadata__"][key]
+        yield f"without {key}", join(header, data)
+    for value in (None, [], "x", 3):
+        header, data = split(file)
+        header["__metadata__"] = value
+        yield f"metadata {value!r}", join(header, data)
+
+
+def _tensors(file: bytes, generator: random.Random) -> Iterator[Case]:
+    names = sorted(set(split(file)[0]) - {"__metadata__"})
+    for field, values in (("dtype", DTYPES), ("shape", SHAPES), ("data_offsets", OFFSETS)):
+        for value in (*values, None):
+            header, data = split(file)
+            name = generator.choice(names)
+            header[name][field] = value
+            yield f"{name} with {field} {str(value)[:30]}", join(header, data)
+    for new in NAMES:
+        header, data = split(file)
+        name = generator.choice(names)
+        header[new] = header.pop(name)
+        yield f"{name} renamed {new[:20]!r}", join(header, data)
+    for shape in ([0], [0, 2**31], [0, 2**62], [0, 2**63], [2**64 - 1, 0], [1] * 30 + [0] * 10, [0] * 70):
+        header, data = split(file)
+        header["empty"] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data)]}
+        yield f"an empty array {shape[:3]}", join(header, data)
+    header, data = split(file)
+    text = json.dumps(header)[:-1] + f', "{names[0]}": {json.dumps(header[names[1]])}}}'
+    yield f"{names[0]} twice", join(text.encode(), data)
+
+
+def _pairs(file: bytes, generator: random.Random) -> Iterator[Case]:
+    names = sorted(set(split(file)[0]) - {"__metadata__"})
+    for _ in range(25):
+        header, data = split(file)
+        one, other = generator.sample(names, 2)
+        how = generator.choice(("swapped", "shared", "gone", "shapes swapped"))
+        if how == "swapped":
+            header[one], header[other] = header[other], header[one]
+        elif how == "shared":
+            header[one] = header[other]
+        elif how == "gone":
+            del header[one]
+        else:
+            header[one]["shape"], header[other]["shape"] = header[other]["shape"], header[one]["shape"]
+        yield f"{one} and {other}: {how}", join(header, data)
+
+
+def _spec_fields(file: bytes, generator: random.Random) -> Iterator[Case]:
+    original = json.loads(split(file)[0]["__metadata__"]["spec"])
+    for _ in range(150):
+        document = copy.deepcopy(original)
+        owner = generator.choice(list(_objects(document)))
+        key = generator.choice([*owner, "new"])
+        how = generator.choice(("set", "set", "set", "delete", "rename"))
+        if how == "set" or key not in owner:
+            owner[key] = generator.choice(VALUES)
+        elif how == "delete":
+            del owner[key]
+        else:
+            owner[generator.choice(NAMES)] = owner.pop(key)
+        yield f"spec: {key} {how}", with_spec(file, document)
+
+
+def _large_specs(file: bytes, generator: random.Random) -> Iterator[Case]:
+    million = {"kind": "linear", "in_features": 10**6, "out_features": 10**6}
+    yield "10**12 parameters", with_spec(file, million)
+    yield (
+        "10**14 parameters",
+        with_spec(file, {"kind": "sequential", "children": {f"a{i}": million for i in range(100)}}),
+    )
+    nested: dict[str, Any] = {"kind": "flatten"}
+    for _ in range(200):
+        nested = {"kind": "sequential", "children": {"a": nested}}
+    yield "200 levels", with_spec(file, nested)
+
+
+def _objects(document: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a document that has fields, the whole one among them."""
+    if isinstance(document, dict) and document:
+        yield document
+    for value in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():
+        yield from _objects(value)
