@@ -22,13 +22,17 @@ class Bound(NamedTuple):
     scaled: bool = False
 
     def __str__(self) -> str:
-        return f"{self.absolute:.0e} / {self.relative:.0e}{' of largest' if self.scaled else ''}"
+        if not self.absolute and not self.relative:
+            return "0"
+        if self.scaled and not self.relative:
+            return f"{self.absolute:.0e} of largest"
+        return f"{self.absolute:.0e}{' of largest' if self.scaled else ''} / {self.relative:.0e}"
 
 
 EXACT = Bound(0.0, 0.0)
 LAYER = Bound(1e-5, 1e-5)
 LOGITS = Bound(1e-4, 1e-4)
-GRADIENT = Bound(1e-4, 1e-3, scaled=True)
+GRADIENT = Bound(1e-3, 0.0, scaled=True)
 STATISTICS = Bound(1e-6, 1e-5)
 STEP = Bound(1e-5, 1e-3, scaled=True)
 TRAINED_GRADIENT_FACTOR = 3.0

@@ -24,10 +24,15 @@ FLOOR = 1e-6
 
 
 class Reference(NamedTuple):
-    """The float64 gradients ("" for the input's), the mask of elements left out, and their share of all."""
+    """The float64 gradients ("" for the input's), and how they answer to rounding.
+
+    `left_out` masks the elements near a kink, `share` is their share of all; `noise` is how far the others move, or
+    PyTorch in float32 is off, as a share of the tensor's largest element; `floor` is the least that counts as that.
+    """
 
     gradients: dict[str, Array]
     left_out: dict[str, Array]
+    noise: dict[str, float]
     share: float
     floor: float
 
@@ -64,16 +69,25 @@ def reference(
     base = named_gradients(double, arrays, x, cotangent)
     floor = FLOOR * max(float(np.abs(gradient).max(initial=0)) for gradient in base.values())
     left_out = {name: np.zeros(gradient.shape, bool) for name, gradient in base.items()}
+    moved = {name: np.zeros(gradient.shape) for name, gradient in base.items()}
     for index in range(PERTURBATIONS):
         generator = np.random.default_rng([subject.seed, 17, index])
-        moved = {name: nudge(array, generator) for name, array in arrays.items()}
-        other = named_gradients(double, moved, nudge(x, generator), cotangent)
+        others = named_gradients(
+            double, {name: nudge(array, generator) for name, array in arrays.items()}, nudge(x, generator), cotangent
+        )
         for name, gradient in base.items():
-            scale = max(float(np.abs(gradient).max(initial=0)), floor)
-            allowed = bound.absolute * scale + bound.relative * np.abs(gradient)
-            left_out[name] |= np.abs(other[name] - gradient) > allowed / 2
+            moved[name] = np.maximum(moved[name], np.abs(others[name] - gradient))
+    assert subject.single is not None
+    single = named_gradients(subject.single, arrays, x, cotangent)
+    noise = {}
+    for name, gradient in base.items():
+        largest = max(float(np.abs(gradient).max(initial=0)), floor, 1e-300)
+        left_out[name] = moved[name] > (bound.absolute * largest + bound.relative * np.abs(gradient)) / 2
+        rounding = np.maximum(moved[name], np.abs(single[name] - gradient))[~left_out[name]]
+        noise[name] = float(rounding.max(initial=0)) / largest
     total = sum(mask.size for mask in left_out.values())
-    return Reference(base, left_out, sum(int(mask.sum()) for mask in left_out.values()) / max(total, 1), floor)
+    share = sum(int(mask.sum()) for mask in left_out.values()) / max(total, 1)
+    return Reference(base, left_out, noise, share, floor)
 
 
 def named_gradients(runner: Runner, arrays: Mapping[str, Array], x: Array, cotangent: Array) -> dict[str, Array]:

@@ -26,6 +26,7 @@ class Subject:
         labels: int32 (N,), in the range of the output's first axis.
         runners: the models under test, one for each framework and mode.
         double: a float64 PyTorch runner, the referee of gradients and steps; None where PyTorch is missing.
+        single: a float32 one, none of those under test: the measure of what rounding does.
         seed: of all that is drawn on the way.
         batch_size: images in one comparison.
         steps: length of the free run.
@@ -41,9 +42,12 @@ class Subject:
     batch_size: int = 4
     steps: int = 50
     fresh: Mapping[str, Array] = field(init=False)
+    single: Runner | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.fresh = draw(self.spec.parameters(), self.seed)
+        if self.double is not None:
+            self.single = self.double.sibling(self.spec, self.arrays)
 
     def batch(self, index: int, size: int | None = None) -> tuple[Array, Array]:
         """The images and labels of batch `index`, taken round the data in a seeded order."""

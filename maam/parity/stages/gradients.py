@@ -51,8 +51,8 @@ def compare_trained_gradients(subject: Subject, report: Report) -> Iterator[Row]
     arrays = _trained(subject)
     index, expected = stable_batch(subject, subject.double, arrays)
     x, cotangent = subject.batch(index)[0], subject.cotangent(index)
-    single = subject.double.sibling(subject.spec, arrays)
-    allowed = _errors(named_gradients(single, arrays, x, cotangent), expected)
+    assert subject.single is not None
+    allowed = _errors(named_gradients(subject.single, arrays, x, cotangent), expected)
     bound = f"{TRAINED_GRADIENT_FACTOR:.0f} x {_root_mean_square(allowed):.1e}"
     for runner in subject.runners:
         before = runner.read_arrays()
@@ -97,10 +97,10 @@ def _central_differences(subject: Subject, index: int, expected: Reference) -> R
             measured = _slope(subject, x, cotangent, name, entry)
             scale = max(float(np.abs(gradient).max()), expected.floor)
             found = Difference(abs(measured - gradient[entry]), abs(measured - gradient[entry]) / scale, 0.0)
-            found = found._replace(used=found.relative / GRADIENT.relative)
+            found = found._replace(used=found.relative / GRADIENT.absolute)
             layer = layer or name if found.used > 1 else layer
             worst = worse(worst, found)
-    return row(CENTRAL, "torch float64", worst, f"{GRADIENT.relative:.0e} of largest", layer)
+    return row(CENTRAL, "torch float64", worst, GRADIENT, layer)
 
 
 def _slope(subject: Subject, x: Array, cotangent: Array, name: str, entry: tuple[int, ...]) -> float:

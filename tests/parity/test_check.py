@@ -1,0 +1,133 @@
+"""The whole parity run, on small models of every kind."""
+
+import numpy as np
+import pytest
+
+from maam import spec
+from maam.errors import SpecError
+from maam.parity import STAGES, Verdict, check, make_runners
+from maam.parity.picture import draw_depth
+from maam.parity.stages.lattice import STAGE as LATTICE
+
+pytest.importorskip("torch")
+pytest.importorskip("mindspore")
+
+RUNNERS = ["torch", "torch compiled", "mindspore graph", "mindspore pynative"]
+
+
+@pytest.fixture(scope="module")
+def full():
+    """Every stage and every runner, on a small MAAM."""
+    return check(spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16), steps=20)
+
+
+def test_everything_agrees(full):
+    assert full.passed(require_all=True), full.to_markdown()
+    assert full.first_difference == ""
+
+
+def test_every_runner_goes_through_every_stage(full):
+    stages = {runner: {row.stage for row in full.rows if row.runner == runner} for runner in RUNNERS}
+    alone = {"layers, eval", "layers, train", "running statistics", "float16 output", "bfloat16 output"}
+    assert stages["mindspore graph"] == stages["mindspore pynative"] == stages["torch"]
+    assert stages["torch"] - stages["torch compiled"] == alone
+    assert len(stages["torch compiled"]) == 11
+
+
+def test_nothing_is_left_out_silently(full):
+    verdicts = {row.verdict for row in full.rows if row.stage != "bfloat16 output"}
+    assert verdicts == {Verdict.PASS}
+    kernels = [row for row in full.rows if row.verdict is Verdict.NOT_AVAILABLE]
+    assert {row.stage for row in kernels} == {"bfloat16 output"}
+    assert all(row.runner.startswith("mindspore") and "no kernel for" in row.note for row in kernels)
+
+
+def test_lattice_is_exact(full):
+    rows = [row for row in full.rows if row.stage == LATTICE]
+    assert len(rows) == 4
+    assert all(row.absolute == 0 and "6 cases" in row.note for row in rows)
+
+
+def test_picture(full, tmp_path):
+    draw_depth(full, tmp_path / "depth.png")
+    assert (tmp_path / "depth.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        spec.maam(4, fusion="dynamic", scales=(1, 2, 3), act_layer="gelu"),
+        spec.maam(4, 6, depthwise=True, pool=(1, 2), act_layer="hard_swish"),
+        spec.preset("t_cnn", base="maam_digits", channels=8),
+        spec.preset("without_agent_attention", base="maam_digits", channels=8),
+        spec.preset("rnn", image_size=6),
+    ],
+    ids=["dynamic", "depthwise", "t_cnn", "without_agent_attention", "rnn"],
+)
+def test_other_architectures(node):
+    stages = ["exchange", "lattice", "layers", "forward", "gradients", "steps"]
+    report = check(node, compiled=False, stages=stages[: -1 if node.at("").nodes.get("rnn") else None])
+    assert report.passed(require_all=True), report.to_markdown()
+
+
+def test_lattice_says_what_is_not_exact():
+    report = check(spec.maam(4, act_layer="gelu"), compiled=False, stages=["lattice"])
+    assert {row.verdict for row in report.rows} == {Verdict.NOT_APPLICABLE}
+    assert "act1 is not exact" in report.rows[0].note
+
+
+def test_dropout_is_compared_where_it_can_be():
+    node = spec.preset("maam_digits", channels=8, dropout=0.5)
+    report = check(node, compiled=False, stages=["layers", "forward", "gradients", "steps"])
+    assert not report.failures, report.to_markdown()
+    assert {row.verdict for row in report.rows if row.stage.startswith("gradients")} == {Verdict.NOT_RUN}
+
+
+def test_real_images_and_trained_looking_weights(arrays, small):
+    from maam import data
+
+    digits = data.digits("test")
+    report = check(
+        small, arrays, images=data.to_float(digits.images), labels=digits.labels, compiled=False, stages=["forward"]
+    )
+    assert report.passed(require_all=True), report.to_markdown()
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 1), (4, 7, 5)])
+@pytest.mark.parametrize("constant", [True, False])
+def test_degenerate_inputs(shape, constant):
+    generator = np.random.default_rng(0)
+    images = np.full((4, *shape), 0.5, np.float32) if constant else generator.random((4, *shape)).astype(np.float32)
+    report = check(
+        spec.maam(4),
+        images=images,
+        labels=np.zeros(4, np.int32),
+        compiled=False,
+        stages=["layers", "forward"],
+    )
+    assert report.passed(require_all=True), report.to_markdown()
+    for runner in make_runners(spec.maam(4), spec.draw(spec.maam(4).parameters(), 0), compiled=False)[0]:
+        found = runner.gradients(images, np.ones((4, *shape), np.float32))
+        assert all(np.isfinite(array).all() for array in (found.input, *found.parameters.values()))
+
+
+def test_batch_of_one(small, arrays):
+    report = check(small, arrays, batch_size=1, compiled=False, stages=["forward"])
+    assert report.passed(), report.to_markdown()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stages": ["nothing"]}, "no stage 'nothing'"),
+        ({"frameworks": ["jax"]}, "expected one of torch, mindspore, got 'jax'"),
+        ({"images": np.zeros((4, 1, 8, 8), np.float32)}, "expected one for each of 4 images, got none"),
+    ],
+)
+def test_bad_arguments(small, options, message):
+    with pytest.raises(SpecError, match=message):
+        check(small, **options)
+
+
+def test_stages_are_those_of_the_table():
+    assert list(STAGES)[:3] == ["exchange", "lattice", "layers"]

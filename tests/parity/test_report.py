@@ -1,0 +1,97 @@
+"""Rows, verdicts, and what the report says as text and JSON."""
+
+import json
+
+import numpy as np
+import pytest
+
+from maam.parity.bounds import GRADIENT, LAYER, Bound, Difference, difference, signal_to_noise, worse
+from maam.parity.report import Report, Row, Verdict, not_run, row
+
+
+def test_difference_within_and_beyond_the_bound():
+    expected = np.array([1.0, 2.0, -4.0])
+    inside = difference(expected + 1e-6, expected, LAYER)
+    outside = difference(expected + np.array([0, 0, 1e-3]), expected, LAYER)
+    assert inside.used < 1 < outside.used
+    assert outside.absolute == pytest.approx(1e-3)
+    assert outside.relative == pytest.approx(1e-3 / 4)
+
+
+def test_absolute_part_grows_with_large_values_only():
+    bound = Bound(1e-5, 0.0)
+    assert difference(np.array([1e3, 0.0]) + 5e-3, np.array([1e3, 0.0]), bound).used == pytest.approx(0.5)
+    assert difference(np.array([1e-3]) + 5e-6, np.array([1e-3]), bound).used == pytest.approx(0.5)
+
+
+def test_scaled_bound_is_a_share_of_the_largest():
+    expected = np.array([1e-6, 0.0])
+    assert difference(expected + np.array([0, 2e-9]), expected, GRADIENT).used > 1
+    assert difference(expected + np.array([0, 2e-9]), expected, GRADIENT, floor=1e-3).used < 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_not_finite_breaks_every_bound(bad):
+    found = difference(np.array([1.0, bad]), np.array([1.0, 1.0]), LAYER)
+    assert found.used == np.inf
+    assert row("stage", "torch", found, LAYER).verdict is Verdict.FAIL
+
+
+def test_other_shape_breaks_every_bound():
+    assert difference(np.zeros((1, 3)), np.zeros(3), LAYER).used == np.inf
+
+
+def test_exact_bound():
+    exact = Bound(0.0, 0.0)
+    assert difference(np.ones(3), np.ones(3), exact).used == 0
+    assert difference(np.ones(3) + 1e-7, np.ones(3), exact).used == np.inf
+
+
+def test_worse_takes_each_field():
+    assert worse(Difference(1, 5, 0.1), Difference(2, 3, 0.05)) == Difference(2, 5, 0.1)
+
+
+def test_signal_to_noise():
+    signal = np.ones(100)
+    assert signal_to_noise(signal * 1.01, signal) == pytest.approx(40)
+    assert signal_to_noise(signal, signal) == np.inf
+    assert signal_to_noise(signal * np.nan, signal) == -np.inf
+
+
+def passing():
+    return Row("layers, eval", "torch", Verdict.PASS, "1e-5", 1e-7, 1e-8)
+
+
+def test_empty_report_has_proven_nothing():
+    assert not Report("x").passed()
+    assert not Report("x", not_run(["a"], "torch", "why")).passed()
+    assert Report("x", [passing()]).passed()
+
+
+def test_require_all_minds_what_did_not_run_and_nothing_else():
+    report = Report("x", [passing(), *not_run(["free run"], "mindspore graph", "not installed")])
+    assert report.passed()
+    assert not report.passed(require_all=True)
+    applicable = Report("x", [passing(), Row("lattice", "torch", Verdict.NOT_APPLICABLE)])
+    assert applicable.passed(require_all=True)
+
+
+def test_failure_names_the_first_layer():
+    rows = [passing(), row("logits", "torch", Difference(1, 1, 9), LAYER, "agents.1"), passing()]
+    report = Report("x", rows)
+    assert not report.passed()
+    assert report.first_difference == "agents.1"
+    assert "FAIL" in report.to_markdown()
+    assert "first at agents.1" in report.to_markdown()
+
+
+def test_layer_is_named_on_failure_only():
+    assert row("logits", "torch", Difference(0, 0, 0.5), LAYER, "agents.1").layer == ""
+
+
+def test_json_has_no_numbers_that_json_lacks():
+    report = Report("x", [Row("a", "torch", Verdict.NOT_RUN), row("b", "torch", Difference(np.inf, 1, 9), LAYER)])
+    document = json.loads(report.to_json(), parse_constant=lambda name: pytest.fail(name))
+    assert document["passed"] is False
+    assert document["rows"][0]["absolute"] is None
+    assert document["rows"][0]["verdict"] == "NOT RUN"

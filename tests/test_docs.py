@@ -1,0 +1,33 @@
+"""Every Python block of the README and the documentation runs as it stands; every file that they link to exists."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{page.name}-{index}")
+    for page in PAGES
+    for index, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block_runs(block, tmp_path, monkeypatch):
+    for framework in ("torch", "mindspore"):
+        if framework in block:
+            pytest.importorskip(framework)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "<documentation>", "exec"), {"__name__": "documentation"})
+
+
+def test_there_are_blocks():
+    assert len(BLOCKS) >= 4
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)", page.read_text())
+    assert all((page.parent / target).exists() for target in targets if "://" not in target)
