@@ -15,14 +15,14 @@ demo: $(VENV)/.installed ## train on digits and prove the result in three framew
 	$(BIN)/maam demo
 
 test: lint types ## all that CI runs
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: lint types ## the slow tests too
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) fuzz
 
 fuzz: $(VENV)/.installed-dev ## 500 random specs through all frameworks
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 tests/parity/test_random_specs.py tests/spec/test_random_specs.py
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 --dist loadfile tests/parity/test_random_specs.py tests/spec/test_random_specs.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

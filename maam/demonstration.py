@@ -35,14 +35,16 @@ def run(out: Path, *, epochs: int = 15, seed: int = 0) -> bool:
     Raises:
         MissingFrameworkError: PyTorch, scikit-learn or matplotlib is not installed.
     """
-    require("torch", "torch")
+    for package, extra in (("torch", "torch"), ("sklearn", "train"), ("matplotlib", "train")):
+        require(package, extra)
     out.mkdir(parents=True, exist_ok=True)
     console = standard_output()
     train, test = data.digits("train", seed=seed), data.digits("test", seed=seed)
     weights = out / f"{PRESET}.safetensors"
     console.print(f"1. Training {PRESET} on {len(train):,} images of digits, in PyTorch", highlight=False)
     _train(train, test, weights, epochs=epochs, seed=seed, console=console)
-    console.print(f"2. Evaluating {weights} on {len(test)} test images, in each framework", highlight=False)
+    evaluating = f"2. Evaluating {weights} on {len(test)} test images, in each framework"
+    console.print(evaluating, highlight=False, markup=False)
     same = _evaluate(test, weights, console)
     console.print("3. Parity of the frameworks on these weights and images", highlight=False)
     proven = _prove(test, weights, console)
@@ -93,7 +95,10 @@ def _evaluate(test: ImageDataset, weights: Path, console: Console) -> bool:
     console.print(f"   {'the same' if same else 'NOT the same'} prediction on every image in {count} rooms")
     names, title = test.class_names, f"{PRESET}: confusion matrix on the test images"
     plots.draw_confusion_matrix(test.labels, reference, names, weights.parent / "confusion_matrix.png", title)
-    return same and bool((reference == test.labels).mean() >= LEAST_ACCURACY)
+    accurate = bool((reference == test.labels).mean() >= LEAST_ACCURACY)
+    if not accurate:
+        console.print(f"   the accuracy is below {LEAST_ACCURACY:.0%}; train for more epochs")
+    return same and accurate
 
 
 def _predict(room: str, weights: Path, images: Array) -> Array | None:

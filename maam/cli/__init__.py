@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from maam.errors import MaamError
 
+_INTERRUPTED = 130
+
 
 def main() -> None:
-    """Run a command; an error of maam's is one line on stderr and exit status 1."""
-    from maam.cli.application import application
-
+    """Run a command; an error of maam's, of the system or of the disk is one line on stderr and exit status 1."""
     try:
+        from maam.cli.application import application
+
         application()
     except MaamError as error:
-        print(f"maam: {error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(str(error))
+    except MemoryError as error:
+        _fail(f"not enough memory: {error}")
     except OSError as error:
-        print(f"maam: {error.filename or ''}: {error.strerror or error}".replace(" : ", " "), file=sys.stderr)
-        sys.exit(1)
+        _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"maam: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)

@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 
-_WIDTH_OF_FILES = 160
+_WIDTH_OF_FILES = 200
 
 
 def console() -> Console:

@@ -8,10 +8,27 @@ from typing import Any
 import numpy as np
 
 from maam import data
-from maam.errors import DataError
+from maam.errors import DataError, ShapeError, SpecError
+from maam.spec import Node, input_rule
 
 Array = np.ndarray[Any, Any]
 NAMES = ("digits", "cifar10", "cifar100")
+
+
+def check_images(spec: Node, name: str, images: Array, labels: Array) -> None:
+    """Refuse a data set whose images (N, C, H, W) or labels (N,) the model cannot take.
+
+    Raises:
+        ShapeError: the images have the wrong size or number of channels.
+        SpecError: there are more classes than logits.
+    """
+    try:
+        input_rule(spec).check(images.shape)
+        output = spec.output_shape(images.shape[1:])
+    except ShapeError as error:
+        raise ShapeError(f"--data {name}: {error}") from None
+    if len(output) == 1 and labels.max() >= output[0]:  # a map has no classes, and is not trained
+        raise SpecError(f"--data {name}: {labels.max() + 1} classes, but the model has {output[0]}")
 
 
 def test_images(name: str, root: Path | None) -> tuple[Array, Array]:

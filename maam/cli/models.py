@@ -9,6 +9,7 @@ from rich.table import Table
 
 from maam.cli.consoles import console
 from maam.cli.specs import find_spec, input_shape
+from maam.errors import PresetError
 from maam.spec import Model, list_presets, preset
 
 
@@ -20,15 +21,14 @@ def list_command(pattern: Annotated[str, typer.Argument(help="shell wildcard")] 
         macs = f"{spec.macs(spec.input_shape):,}"
         table.add_row(name, _shape(spec.input_shape), str(spec.num_classes), f"{spec.num_parameters:,}", macs)
     if not table.row_count:
-        typer.echo(f"no preset matches {pattern!r}")
-        raise typer.Exit(1)
+        raise PresetError(f"no preset matches {pattern!r}; `maam list` shows all")
     console().print(table)
 
 
 def info(
     model: Annotated[str, typer.Argument(help="a preset's name, a weights file or a spec document (.json)")],
-    size: Annotated[int, typer.Option(help="height and width, for a single layer")] = 32,
-    depth: Annotated[int, typer.Option(help="levels of nesting to show")] = 9,
+    size: Annotated[int, typer.Option(min=1, help="height and width, for a single layer")] = 32,
+    depth: Annotated[int, typer.Option(min=1, help="levels of nesting to show")] = 9,
     as_json: Annotated[bool, typer.Option("--json", help="print the spec as JSON instead")] = False,
 ) -> None:
     """Show the layers of a model with shapes, parameters and multiply-accumulates."""
@@ -45,7 +45,7 @@ def info(
     out.print(table)
     name = spec.name if isinstance(spec, Model) else spec.kind
     total = f"{spec.num_parameters:,} parameters, {spec.macs(shape):,} MACs"
-    out.print(f"{name}: {_shape(shape)} to {_shape(spec.output_shape(shape))}, {total}", highlight=False)
+    out.print(f"{name}: {_shape(shape)} to {_shape(spec.output_shape(shape))}, {total}", highlight=False, markup=False)
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from maam import files
 from maam.cli.consoles import console
-from maam.cli.images import test_images
+from maam.cli.images import Array, check_images, test_images
 from maam.cli.specs import find_spec
-from maam.errors import SpecError
+from maam.errors import DataError, MaamError, SpecError, require
 from maam.parity import STAGES, Report, Verdict, check
 from maam.parity.picture import draw_depth
+from maam.spec import Node
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
+_PICTURES = (".png", ".svg", ".pdf")
 
 
 def parity(
@@ -27,7 +31,7 @@ def parity(
     frameworks: Annotated[str, typer.Option(help="comma-separated")] = "torch,mindspore",
     stages: Annotated[str, typer.Option(help=f"comma-separated, of: {', '.join(STAGES)}")] = ",".join(STAGES),
     compiled: Annotated[bool, typer.Option(help="compare torch.compile too")] = True,
-    batch_size: Annotated[int, typer.Option(min=2)] = 4,
+    batch_size: Annotated[int, typer.Option(min=2, max=4096)] = 4,
     steps: Annotated[int, typer.Option(min=2, help="length of the free run")] = 50,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     json: Annotated[Path | None, typer.Option(help="write everything to this file")] = None,
@@ -36,19 +40,16 @@ def parity(
 ) -> None:
     """Prove that the frameworks agree, or name the first layer where they do not; exit status 1 on failure."""
     spec, arrays = find_spec(model)
-    images, labels = (None, None) if data is None else test_images(data, root)
-    if images is not None:
-        classes = spec.output_shape(images.shape[1:])[0]
-        if labels is not None and labels.max() >= classes:
-            raise SpecError(f"{model} has {classes} classes; {data} has {labels.max() + 1}")
+    _check_targets(json, plot)
+    images, labels = _images(spec, data, root)
     log = Console(stderr=True)
     report = check(
         spec,
         arrays,
         images=images,
         labels=labels,
-        frameworks=_split(frameworks),
-        stages=_split(stages),
+        frameworks=_split("--frameworks", frameworks),
+        stages=_split("--stages", stages),
         compiled=compiled,
         seed=seed,
         batch_size=batch_size,
@@ -60,8 +61,10 @@ def parity(
         files.write_text(json, report.to_json())
     if plot is not None:
         draw_depth(report, plot)
-    if not report.passed(require_all):
+    if not report.passed():
         raise typer.Exit(1)
+    if not report.passed(require_all):
+        raise MaamError("--require-all: not every stage ran; the table says NOT RUN, and why")
 
 
 def print_report(report: Report, images: str) -> None:
@@ -69,16 +72,42 @@ def print_report(report: Report, images: str) -> None:
     table = Table("stage", "runner", "worst abs", "worst rel", "bound", "verdict", "remarks")
     for row, cells in zip(report.rows, report.lines(), strict=True):
         colour = _COLOURS.get(row.verdict, "yellow")
-        table.add_row(*cells[:5], f"[{colour}]{cells[5]}[/]", cells[6])
+        table.add_row(*cells[:5], Text(cells[5], colour), Text(cells[6]))
     out = console()
     out.print(table)
     versions = ", ".join(f"{name} {version}" for name, version in report.environment.items())
-    out.print(f"{report.title}, {images}; {versions}", highlight=False)
+    out.print(f"{report.title}, {images}; {versions}", highlight=False, markup=False)
     if report.failures:
         out.print(f"FAIL: the first layer that differs is {report.first_difference or 'not known'}", style="bold red")
+    elif not report.passed():
+        out.print("Nothing was compared.", style="yellow")
     else:
         out.print("All that was compared agrees.", style="green")
 
 
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _check_targets(json: Path | None, plot: Path | None) -> None:
+    """Refuse before the run what could not be written after it."""
+    for option, path in (("--json", json), ("--plot", plot)):
+        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+            raise MaamError(f"{option} {path}: expected a file in a folder that exists and can be written")
+    if plot is not None and plot.suffix not in _PICTURES:
+        raise MaamError(f"--plot {plot}: expected a name that ends in {', '.join(_PICTURES)}")
+    if plot is not None:
+        require("matplotlib", "train")
+
+
+def _images(spec: Node, data: str | None, root: Path | None) -> tuple[Array | None, Array | None]:
+    if data is None:
+        if root is not None:
+            raise DataError(f"--root {root}: name the data set with --data too")
+        return None, None
+    images, labels = test_images(data, root)
+    check_images(spec, data, images, labels)
+    return images, labels
+
+
+def _split(option: str, text: str) -> list[str]:
+    parts = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not parts:
+        raise SpecError(f"{option}: expected at least one name")
+    return parts

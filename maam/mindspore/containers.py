@@ -48,7 +48,7 @@ class _Constant:
         return self if cell is None else self.function(cell)
 
 
-class _Base(nn.SequentialCell):  # type: ignore[misc]
+class _Base(nn.SequentialCell):
     """What is not compiled into a graph.
 
     Apart from `Container`, because mixed precision of level O1 copies the source of that class into a module
@@ -65,7 +65,7 @@ class _Base(nn.SequentialCell):  # type: ignore[misc]
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Keep `cell_list`, which mixed precision fills anew, to the node's cells: a subclass may have others."""
-        super().__setattr__(name, value[: getattr(self, "_count", None)] if name == "cell_list" else value)
+        super().__setattr__(name, value[: getattr(self, "_size", None)] if name == "cell_list" else value)
 
     @_Constant
     def expected_dtype(self) -> str | None:
@@ -96,6 +96,7 @@ class Container(_Base):
         self._mode = getattr(node, "merge", "")
         self._weights = getattr(node, "weights", None)
         self._count = len(node.children)
+        self._size = len(node.nodes)
         for parameter in node.own_parameters():
             initial = initializer(initializer_of(parameter), parameter.shape, dtype)
             setattr(self, parameter.name, Parameter(initial, name=parameter.name))

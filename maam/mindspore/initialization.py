@@ -20,15 +20,15 @@ class _Readable:
         return f"{type(self).__name__}({self.value:.4g})"
 
 
-class Constant(_Readable, native.Constant):  # type: ignore[misc]
+class Constant(_Readable, native.Constant):
     """The given value everywhere."""
 
 
-class Uniform(_Readable, native.Uniform):  # type: ignore[misc]
+class Uniform(_Readable, native.Uniform):
     """U(-value, value)."""
 
 
-class Normal(_Readable, native.Normal):  # type: ignore[misc]
+class Normal(_Readable, native.Normal):
     """N(0, value squared)."""
 
 

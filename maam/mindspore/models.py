@@ -10,6 +10,7 @@ from mindspore import nn
 from maam import spec as specs
 from maam.mindspore.arrays import write_arrays
 from maam.mindspore.containers import Container, instantiate
+from maam.spec.presets import resolve
 
 
 def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstype.float32) -> nn.Cell:
@@ -22,10 +23,10 @@ def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstyp
         dtype: the dtype of the parameters.
 
     Raises:
-        SpecError: a node is of a kind that this framework does not have, or the seed is invalid.
+        SpecError: `spec` is neither, a node is of a kind that this framework does not have, or the seed is invalid.
         PresetError: there is no preset of that name.
     """
-    node = specs.preset(spec) if isinstance(spec, str) else spec
+    node = resolve(spec)
     cell = instantiate(node, dtype=dtype)
     cell.spec = node
     cell.set_train(False)  # else graph mode keeps a graph compiled in inference state after set_train()

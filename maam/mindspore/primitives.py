@@ -6,31 +6,52 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
+from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
 
 from maam import spec
-from maam.mindspore.initialization import weight_and_bias
+from maam.mindspore.initialization import initializer_of, weight_and_bias
 
 Options = dict[str, Any]
 """Keyword argument `dtype` of a cell that owns arrays."""
 
 
-class RowRNN(nn.RNN):  # type: ignore[misc]
+class Tanh(nn.Cell):
+    """`spec.Activation` tanh: any shape to the same shape."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        """2 sigmoid(2 x) - 1, because MindSpore's own tanh is off by 1e-4 near 5 on CPUs."""
+        return 2 * ops.sigmoid(2 * x) - 1
+
+
+class RowRNN(nn.Cell):
     """`spec.RNN`: (N, C, H, W) to the last state (N, hidden_size)."""
 
-    def __init__(self, node: spec.RNN, **options: Any) -> None:
-        super().__init__(node.input_size, node.hidden_size, batch_first=True, **options)
+    def __init__(self, node: spec.RNN, dtype: Any = mstype.float32) -> None:
+        super().__init__()
+        for parameter in node.own_parameters():
+            initial = initializer(initializer_of(parameter), parameter.shape, dtype)
+            setattr(self, parameter.name, Parameter(initial, name=parameter.name))
+        self.tanh = Tanh()
 
     def construct(self, x: Tensor) -> Tensor:
         """Read the rows from top to bottom."""
         rows = x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)  # (N, C, H, W) -> (N, H, C * W)
-        _, state = super().construct(rows)  # (1, N, hidden_size)
-        return state[0]  # (N, hidden_size)
+        inputs = ops.matmul(rows, self.weight_ih_l0.T) + self.bias_ih_l0  # (N, H, hidden_size)
+        state = ops.zeros_like(inputs[:, 0])  # (N, hidden_size)
+        for index in range(x.shape[2]):
+            state = self.tanh(inputs[:, index] + ops.matmul(state, self.weight_hh_l0.T) + self.bias_hh_l0)
+        return state  # (N, hidden_size)
+
+    def extend_repr(self) -> str:
+        """Sizes of a row and of the state."""
+        hidden_size, input_size = self.weight_ih_l0.shape
+        return f"{input_size}, {hidden_size}"
 
 
-class GlobalAvgPool(nn.Cell):  # type: ignore[misc]
+class GlobalAvgPool(nn.Cell):
     """`spec.GlobalPool` of averages: (N, C, H, W) to (N, C, 1, 1)."""
 
     def construct(self, x: Tensor) -> Tensor:
@@ -38,7 +59,7 @@ class GlobalAvgPool(nn.Cell):  # type: ignore[misc]
         return ops.mean(x, (2, 3), True)  # (N, C, H, W) -> (N, C, 1, 1)
 
 
-class GlobalMaxPool(nn.Cell):  # type: ignore[misc]
+class GlobalMaxPool(nn.Cell):
     """`spec.GlobalPool` of maxima: (N, C, H, W) to (N, C, 1, 1)."""
 
     def construct(self, x: Tensor) -> Tensor:
@@ -46,7 +67,7 @@ class GlobalMaxPool(nn.Cell):  # type: ignore[misc]
         return ops.amax(x, (2, 3), True)  # (N, C, H, W) -> (N, C, 1, 1)
 
 
-class Flatten(nn.Cell):  # type: ignore[misc]
+class Flatten(nn.Cell):
     """`spec.Flatten`: (N, C, H, W) to (N, C * H * W)."""
 
     def construct(self, x: Tensor) -> Tensor:
@@ -77,7 +98,7 @@ def _activation(node: spec.Activation) -> nn.Cell:
         "gelu": {"approximate": False},
         "softmax": {"axis": 1},
     }
-    return ACTIVATIONS[node.function](**arguments.get(node.function, {}))
+    return {**ACTIVATIONS, "tanh": Tanh}[node.function](**arguments.get(node.function, {}))
 
 
 def _conv2d(node: spec.Conv2d, **options: Any) -> nn.Cell:

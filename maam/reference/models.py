@@ -12,6 +12,7 @@ import numpy.typing as npt
 from maam import spec as specs
 from maam.errors import SpecError
 from maam.reference import functions as F  # noqa: N812
+from maam.spec.presets import resolve
 
 Array = np.ndarray[Any, Any]
 Observer = Callable[[str, Array, Array], None]
@@ -132,10 +133,10 @@ def build(spec: specs.Node | str, *, seed: int | None = None) -> Referee:
     """The referee of a spec or of a preset's name, with weights drawn from `seed` (None: a fresh one).
 
     Raises:
-        SpecError: a node is of a kind that the referee does not have, or the seed is invalid.
+        SpecError: `spec` is neither, a node is of a kind that the referee does not have, or the seed is invalid.
         PresetError: there is no preset of that name.
     """
-    node = specs.preset(spec) if isinstance(spec, str) else spec
+    node = resolve(spec)
     for _, inner in node.walk():
         if type(inner) not in LEAVES and type(inner) not in COMBINATIONS and not isinstance(inner, specs.Parallel):
             raise SpecError(f"maam.reference has no primitive of kind {inner.kind!r}")

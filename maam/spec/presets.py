@@ -8,7 +8,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from maam.errors import PresetError
+from maam.errors import PresetError, SpecError
+from maam.spec.node import Node
 from maam.spec.primitives import Model
 
 Factory = Callable[..., Model]
@@ -40,6 +41,20 @@ def preset(name: str, **overrides: Any) -> Model:
     if unknown := sorted(set(overrides) - set(accepted)):
         raise PresetError(f"preset {name!r} has no option {unknown[0]!r}; its options: {', '.join(accepted)}")
     return factory(**overrides)
+
+
+def resolve(spec: Node | str) -> Node:
+    """`spec` itself, or the preset of that name.
+
+    Raises:
+        PresetError: there is no preset of that name.
+        SpecError: it is neither a spec nor a name.
+    """
+    if isinstance(spec, str):
+        return preset(spec)
+    if not isinstance(spec, Node):
+        raise SpecError(f"expected a spec or the name of a preset, got an object of type {type(spec).__name__}")
+    return spec
 
 
 def preset_options(name: str) -> dict[str, Any]:

@@ -56,8 +56,8 @@ class Container(nn.Module):
         """Draw all parameters anew and reset running statistics, here and below."""
         initialize(self, self.spec.own_parameters())
         for child in self.children():
-            if hasattr(child, "reset_parameters"):
-                child.reset_parameters()
+            if callable(reset := getattr(child, "reset_parameters", None)):
+                reset()
 
     def forward(self, x: Tensor) -> Tensor:
         """The node's function, as `maam.spec` defines it: (N, C, H, W) or (N, features) to the output's shape."""

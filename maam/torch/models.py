@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from maam import spec as specs
+from maam.spec.presets import resolve
 from maam.torch.arrays import write_arrays
 from maam.torch.containers import Container, instantiate
 
@@ -27,10 +28,10 @@ def build(
         dtype: their dtype; PyTorch's default dtype where None.
 
     Raises:
-        SpecError: a node is of a kind that this framework does not have, or the seed is invalid.
+        SpecError: `spec` is neither, a node is of a kind that this framework does not have, or the seed is invalid.
         PresetError: there is no preset of that name.
     """
-    node = specs.preset(spec) if isinstance(spec, str) else spec
+    node = resolve(spec)
     module = instantiate(node, device=device, dtype=dtype)
     module.spec = node  # type: ignore[assignment]
     if isinstance(module, Container):

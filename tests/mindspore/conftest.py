@@ -17,13 +17,13 @@ from maam.reference import Referee
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
 VARIANTS = {
     "softmax": {},
-    "mean": {"fusion": "mean"},
-    "dynamic": {"fusion": "dynamic"},
+    "mean": {"fusion": "mean", "num_agents": 2},
+    "dynamic": {"fusion": "dynamic", "num_agents": 2},
     "scales": {"scales": (2, 1, 3), "reduce": False},
-    "kernels": {"kernel_sizes": (1, 3, 5)},
-    "depthwise": {"depthwise": True},
-    "pool": {"pool": (2, 2), "scales": (1, 1, 2)},
-    "no_norm": {"norm_layer": "identity", "act_layer": "gelu"},
+    "kernels": {"kernel_sizes": (1, 5), "num_agents": 2},
+    "depthwise": {"depthwise": True, "num_agents": 2},
+    "pool": {"pool": (2, 2), "scales": (1, 2), "num_agents": 2},
+    "no_norm": {"norm_layer": "identity", "act_layer": "gelu", "num_agents": 2},
 }
 SMALL = {"channels": 8, "hidden_features": 16, "in_channels": 1, "image_size": 8, "num_classes": 3}
 
@@ -97,8 +97,8 @@ def referee():
     return lambda cell: Referee(cell.spec, read_arrays(cell))
 
 
-@pytest.fixture(name="Net")
-def _net():
+@pytest.fixture(name="network")
+def _network():
     return Net
 
 

@@ -20,7 +20,7 @@ def graphs(cell):
     return len(cell.compile_cache)
 
 
-@pytest.mark.usefixtures("mode")
+@pytest.mark.parametrize("variant", ["softmax", "dynamic", "scales"], indirect=True)
 def test_batch(cell, referee, mode):
     judge = referee(cell)
     cell.set_inputs(ms.Tensor(shape=(None, 4, 8, 8), dtype=ms.float32))
@@ -39,20 +39,19 @@ def test_without_it_every_size_has_its_graph(mode):
 
 
 @pytest.mark.usefixtures("mode")
-def test_inside_a_network_in_training_state(Net, scramble):
-    layer = scramble(build(spec.maam(4, scales=(1, 2, 3))))
-    net = Net(layer).set_train()
+def test_inside_a_network_in_training_state(network, scramble):
+    layer = scramble(build(spec.maam(4, num_agents=2, scales=(1, 3))))
+    net = network(layer).set_train()
     net.set_inputs(ms.Tensor(shape=(None, 4, 8, 8), dtype=ms.float32))
-    other = Net(scramble(build(layer.spec))).set_train()
+    other = network(scramble(build(layer.spec))).set_train()
     x = ms.Tensor(batch(3, 4, 8, 8))
     assert net(ms.Tensor(batch(2, 4, 8, 8))).shape == (2, 4, 8, 8)
     np.testing.assert_allclose(net(x).asnumpy(), other(x).asnumpy(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("mode")
 @pytest.mark.parametrize("fusion", ["softmax", "dynamic"])
 def test_image_size(fusion, scramble, referee, mode):
-    cell = scramble(build(spec.maam(4, fusion=fusion)))
+    cell = scramble(build(spec.maam(4, num_agents=2, fusion=fusion)))
     judge = referee(cell)
     cell.set_inputs(ms.Tensor(shape=(None, 4, None, None), dtype=ms.float32))
     for size in (5, 9):
@@ -63,7 +62,7 @@ def test_image_size(fusion, scramble, referee, mode):
 
 @pytest.mark.usefixtures("mode")
 def test_wrong_channels():
-    cell = build(spec.maam(4))
+    cell = build(spec.maam(4, num_agents=1))
     cell.set_inputs(ms.Tensor(shape=(None, 4, 8, 8), dtype=ms.float32))
     with pytest.raises(ShapeError, match=r"got \(2, 3, 8, 8\)"):
         cell(ms.Tensor(batch(2, 3, 8, 8)))

@@ -1,5 +1,7 @@
 """Outputs and running statistics of layers and models against the referee, in both modes and both states."""
 
+from functools import partial
+
 import mindspore as ms
 import numpy as np
 import pytest
@@ -59,11 +61,15 @@ def test_odd_sizes(size, referee, scramble):
     check(cell, referee(cell), x, False)
 
 
-@pytest.mark.parametrize("options", [{"fusion": "dynamic"}, {"ablation": "t_cnn", "pool": (2, 2)}], ids=str)
-def test_seeded_classifier(options):
-    node = spec.preset("maam_digits", **{k: v for k, v in options.items() if k != "ablation"})
-    if "ablation" in options:
-        node = spec.preset("t_cnn", base="maam_digits", pool=options["pool"])
+CLASSIFIERS = {
+    "dynamic": spec.preset("maam_digits", fusion="dynamic"),
+    "t_cnn": spec.preset("t_cnn", base="maam_digits", pool=(2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_seeded_classifier(name):
+    node = CLASSIFIERS[name]
     x = np.random.default_rng(3).uniform(size=(4, 1, 8, 8)).astype(np.float32)
     check(build(node, seed=4), build_referee(node, seed=4), x, True)
 
@@ -75,26 +81,62 @@ def test_baselines(name):
     check(build(node, seed=4), build_referee(node, seed=4), x, False)
 
 
-def test_train_state_after_a_call_in_the_initial_state(referee, scramble, x):
-    layer = scramble(MAAM(4))
+PRIMITIVES = spec.Sequential(
+    children={
+        "conv": spec.Conv2d(in_channels=4, out_channels=6, kernel_size=3, stride=2, padding=2, dilation=2, groups=2),
+        "pool": spec.MaxPool2d(kernel_size=3, stride=1, padding=1),
+        "join": spec.Parallel(
+            children={"a": spec.Identity(), "b": spec.AvgPool2d(kernel_size=1), "c": spec.Dropout(p=0.5)},
+            merge="concat",
+        ),
+        "average": spec.AvgPool2d(kernel_size=2, stride=1),
+        "gate": spec.Scale(
+            children={
+                "squeeze": spec.GlobalPool(function="max"),
+                "conv": spec.Conv2d(in_channels=18, out_channels=18, kernel_size=1, groups=18),
+                "act": spec.Activation(function="leaky_relu", negative_slope=0.3),
+            }
+        ),
+        "skip": spec.Residual(children={"act": spec.Activation(function="softmax")}),
+        "sum": spec.Parallel(children={"a": spec.GlobalPool(), "b": spec.GlobalPool(function="max")}),
+        "flatten": spec.Flatten(),
+        "fc": spec.Linear(in_features=18, out_features=3, bias=False),
+        "weighted": spec.Parallel(
+            children={"a": spec.Identity(), "b": spec.Activation(function="elu")}, merge="weighted", weights=(0.7, 2)
+        ),
+    }
+)
+
+
+def test_primitives(referee, scramble, x):
+    cell = scramble(build(PRIMITIVES))
+    check(cell, referee(cell), x, False)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [partial(MAAM, num_agents=1), lambda channels: build(spec.maam(channels, num_agents=1))],
+    ids=["layer", "build"],
+)
+def test_train_state_after_a_call_in_the_initial_state(make, referee, scramble, x):
+    layer = scramble(make(4))
     judge = referee(layer)
     close(layer(ms.Tensor(x)).asnumpy(), judge(x))
     layer.set_train()
     close(layer(ms.Tensor(x)).asnumpy(), judge(x, training=True))
 
 
-def test_inside_other_cells(Net, referee, scramble, x):
-    layer = scramble(MAAM(4, 8, scales=(1, 2, 1)))
-    net = Net(layer)
+def test_inside_other_cells(network, referee, scramble, x):
+    layer = scramble(MAAM(4, 8, num_agents=2, scales=(1, 2)))
+    net = network(layer)
     chain = nn.SequentialCell(net.stem, layer, net.act)
     inner = net.stem(ms.Tensor(x)).asnumpy()
-    for training in (False, True):
+    for outer, training in ((net, True), (chain, False)):
         expected = np.maximum(referee(layer)(inner, training=training), 0)
-        close(net.set_train(training)(ms.Tensor(x)).asnumpy(), expected)
-        close(chain.set_train(training)(ms.Tensor(x)).asnumpy(), expected)
+        close(outer.set_train(training)(ms.Tensor(x)).asnumpy(), expected)
 
 
 def test_two_layers_in_one_network(referee, scramble, x):
-    first, second = scramble(MAAM(4, 8)), scramble(MAAM(8, 4, fusion="mean"))
+    first, second = scramble(MAAM(4, 8, num_agents=1)), scramble(MAAM(8, 4, num_agents=2, fusion="mean"))
     net = nn.SequentialCell(first, second)
     close(net.set_train(False)(ms.Tensor(x)).asnumpy(), referee(second)(referee(first)(x)))

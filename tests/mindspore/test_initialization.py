@@ -2,8 +2,8 @@
 
 import math
 
-import ml_dtypes
 import mindspore as ms
+import ml_dtypes
 import numpy as np
 import pytest
 from mindspore import nn
@@ -117,7 +117,7 @@ def test_dtype(name, small):
 
 @pytest.mark.usefixtures("mode")
 def test_half_precision_runs(x):
-    cell, wide = (build(spec.maam(4), seed=5, dtype=dtype) for dtype in (ms.float16, ms.float32))
+    cell, wide = (build(spec.maam(4, num_agents=1), seed=5, dtype=dtype) for dtype in (ms.float16, ms.float32))
     y, expected = cell(ms.Tensor(x, ms.float16)), wide(ms.Tensor(x)).asnumpy()
     assert y.dtype == ms.float16
     noise = y.asnumpy().astype(np.float64) - expected

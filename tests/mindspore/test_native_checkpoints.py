@@ -41,9 +41,9 @@ def test_names():
     assert names(build(spec.maam(4, num_agents=1), seed=1)) == GOLDEN
 
 
-def test_names_inside_a_network(Net):
+def test_names_inside_a_network(network):
     layer = MAAM(4, num_agents=1)
-    assert names(Net(layer)) == ["stem.weight", *(f"layer.{name}" for name in GOLDEN)]
+    assert names(network(layer)) == ["stem.weight", *(f"layer.{name}" for name in GOLDEN)]
     chain = nn.SequentialCell(MAAM(4, num_agents=1), MAAM(4, num_agents=1))
     assert names(chain) == [f"{index}.{name}" for index in "01" for name in GOLDEN]
 
@@ -91,8 +91,8 @@ def test_a_foreign_checkpoint_is_reported():
 
 
 @pytest.mark.usefixtures("mode")
-def test_network_that_contains_the_layer(Net, scramble, x):
-    first, second = Net(scramble(MAAM(4, 8))), Net(MAAM(4, 8))
+def test_network_that_contains_the_layer(network, scramble, x):
+    first, second = network(scramble(MAAM(4, 8, num_agents=1))), network(MAAM(4, 8, num_agents=1))
     first.set_train()(ms.Tensor(x))  # the running statistics travel too
     ms.save_checkpoint(first, "net.ckpt")
     saved = ms.load_checkpoint("net.ckpt")

@@ -13,7 +13,8 @@ from maam.mindspore import MAAM, build
 from maam.mindspore.arrays import read_arrays, unwrap
 
 LEVELS = ["O0", "O1", "O2", "O3", "auto"]
-VARIED = {"fusion": "dynamic", "scales": (1, 3), "depthwise": True}
+PLAIN = {"num_agents": 1}
+VARIED = {"num_agents": 2, "fusion": "dynamic", "scales": (1, 3), "depthwise": True}
 pytestmark = pytest.mark.usefixtures("mode")
 
 
@@ -47,7 +48,7 @@ def check(level, actual, expected):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_model(level, training, scramble, referee, x):
-    cell = scramble(build(spec.maam(4, num_agents=2, **(VARIED if training else {}))))
+    cell = scramble(build(spec.maam(4, **(VARIED if training else PLAIN))))
     expected, arrays = referee(cell)(x, training=training), read_arrays(cell)
     mixed = amp.auto_mixed_precision(cell, level).set_train(training)
     found = read_arrays(unwrap(mixed))
@@ -61,16 +62,24 @@ def test_model(level, training, scramble, referee, x):
     check(level, y.asnumpy(), expected)
 
 
-def test_layer_in_a_network_trains(level, Net, scramble, referee, x):
+def test_layer_in_a_network_trains(level, network, scramble, referee, x):
     layer = scramble(MAAM(4, num_agents=2))
-    net, before = Net(layer), read_arrays(layer)
+    net, before = network(layer), read_arrays(layer)
     expected = np.maximum(referee(layer)(net.stem(ms.Tensor(x)).asnumpy(), training=True), 0)
     mixed = amp.auto_mixed_precision(net, level).set_train()
-    check(level, mixed(ms.Tensor(x)).asnumpy(), expected)
-    optimizer = nn.SGD(mixed.trainable_params(), 0.01)
-    step = nn.TrainOneStepCell(nn.WithLossCell(mixed, nn.MSELoss()), optimizer).set_train()
-    losses = [float(step(ms.Tensor(x), ms.Tensor(np.ones_like(x))).asnumpy()) for _ in range(4)]
-    assert losses[-1] < losses[0]
+    weights = mixed.trainable_params()
+
+    def forward(x):
+        y = mixed(x)
+        return ((y - 1) ** 2).mean(), y
+
+    step = ms.value_and_grad(forward, None, ms.ParameterTuple(weights), has_aux=True)
+    step = ms.jit(step) if ms.get_context("mode") == ms.GRAPH_MODE else step
+    (first, y), gradients = step(ms.Tensor(x))
+    check(level, y.asnumpy(), expected)
+    nn.SGD(weights, 0.01)(gradients)
+    (second, _), _ = step(ms.Tensor(x))
+    assert second < first
     after = read_arrays(layer)
     assert [name for name in before if np.array_equal(before[name], after[name])] == []
     assert {array.dtype for array in after.values()} == {np.dtype(np.float32)}
@@ -87,7 +96,7 @@ def test_root_layer(level, scramble, referee, x):
 
 class WithNorm(MAAM):
     def __init__(self, channels):
-        super().__init__(channels)
+        super().__init__(channels, num_agents=1)
         self.norm = nn.BatchNorm2d(channels)
         self.norm.beta.set_data(ms.Tensor(np.ones(channels, np.float32)))
 
@@ -105,6 +114,6 @@ def test_cells_of_a_subclass_run_once(level, scramble, referee, x):
 
 @pytest.mark.parametrize("level", ["O2", "auto"])
 def test_wrong_input(level):
-    mixed = amp.auto_mixed_precision(build(spec.maam(4)), level).set_train(False)
+    mixed = amp.auto_mixed_precision(build(spec.maam(4, num_agents=1)), level).set_train(False)
     with pytest.raises(ShapeError, match=r"got \(2, 3, 8, 8\)"):
         mixed(ms.Tensor(np.zeros((2, 3, 8, 8), np.float32)))

@@ -39,7 +39,7 @@ def slopes(judge, x, weights, name, step=1e-5):
     return (values[0] - values[1]) / (2 * step)
 
 
-def images(count=48):
+def images(count=24):
     """Three classes of 8x8 images: a bright stripe at one of three heights, and noise."""
     generator = np.random.default_rng(7)
     labels = np.arange(count, dtype=np.int32) % 3
@@ -57,7 +57,11 @@ class Losses(train.Callback):
         self.values.append(float(run_context.original_args().net_outputs.asnumpy()))
 
 
-@pytest.mark.parametrize("options", [{}, {"fusion": "dynamic", "scales": (1, 2, 3)}, {"depthwise": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"num_agents": 2}, {"fusion": "dynamic", "scales": (1, 2, 3)}, {"num_agents": 2, "depthwise": True}],
+    ids=str,
+)
 def test_gradients(options, referee, scramble, x):
     cell = scramble(build(spec.maam(4, act_layer="silu", **options)))  # smooth, so that a difference is a slope
     judge, weights = referee(cell), np.linspace(-1, 2, x.size).reshape(x.shape).astype(np.float32)
@@ -66,11 +70,11 @@ def test_gradients(options, referee, scramble, x):
     for name, gradient in found.items():
         tolerance = 1e-3 * max(np.abs(gradient).max(), 1)
         assert gradient.flat[0] == pytest.approx(slopes(judge, x, weights, name), abs=tolerance), name
-        assert gradient.any() or name.endswith("bn1.bias"), name
+        assert gradient.any(), name
 
 
-def test_step_inside_a_network(Net, scramble, x):
-    net = Net(scramble(MAAM(4, scales=(1, 2, 1))))
+def test_step_inside_a_network(network, scramble, x):
+    net = network(scramble(MAAM(4, num_agents=2, scales=(1, 2))))
     before = {p.name: p.asnumpy().copy() for p in net.get_parameters()}
     target = ms.Tensor(np.ones_like(x))
     optimizer = nn.SGD(net.trainable_params(), 0.2)
@@ -82,7 +86,7 @@ def test_step_inside_a_network(Net, scramble, x):
 
 
 def test_optimizer_updates_what_the_gradients_say(scramble, x):
-    cell = scramble(build(spec.maam(4))).set_train()
+    cell = scramble(build(spec.maam(4, num_agents=2))).set_train()
     optimizer = nn.SGD(cell.trainable_params(), 0.1)
     weights = ms.Tensor(np.linspace(-1, 2, x.size).reshape(x.shape).astype(np.float32))
     before = read_arrays(cell)
@@ -95,20 +99,19 @@ def test_optimizer_updates_what_the_gradients_say(scramble, x):
         np.testing.assert_allclose(after[name], before[name] - np.float32(0.1) * gradient, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("source", ["slices", "generator"])
-def test_model(small, source, referee):
+def test_model(small, mode, referee):
     x, labels = images()
-    if source == "slices":
+    if mode == "graph":
         batches = ds.NumpySlicesDataset({"x": x, "y": labels}, shuffle=False)
     else:
         batches = ds.GeneratorDataset(list(zip(x, labels, strict=True)), ["x", "y"], shuffle=False)
-    batches = batches.batch(16)
+    batches = batches.batch(12)
     net, losses = build(small, seed=1), Losses()
     metrics = {"accuracy": train.Accuracy(), "loss": train.Loss()}
     model = train.Model(net, nn.CrossEntropyLoss(), nn.SGD(net.trainable_params(), 0.2), metrics)
     untrained = model.eval(batches, dataset_sink_mode=False)["loss"]
-    model.train(5, batches, callbacks=[losses], dataset_sink_mode=False)
-    assert len(losses.values) == 15
+    model.train(6, batches, callbacks=[losses], dataset_sink_mode=False)
+    assert len(losses.values) == 12
     assert np.mean(losses.values[-3:]) < 0.5 * np.mean(losses.values[:3])
     found = model.eval(batches, dataset_sink_mode=False)
     logits = referee(net)(x)  # in inference state, with the running statistics of the training
@@ -120,7 +123,7 @@ def test_model(small, source, referee):
 
 def test_recompute(scramble, x):
     weights = ms.Tensor(np.linspace(-1, 2, x.size).reshape(x.shape).astype(np.float32))
-    plain, other = (scramble(build(spec.maam(4, scales=(1, 2, 1)))).set_train() for _ in range(2))
+    plain, other = (scramble(build(spec.maam(4, num_agents=2, scales=(1, 2)))).set_train() for _ in range(2))
     other.recompute()
     value, expected = gradients(plain, ms.Tensor(x), weights)
     again, found = gradients(other, ms.Tensor(x), weights)
