@@ -6,7 +6,7 @@ os.environ.setdefault("GLOG_v", "4")  # failed compilations are tested on purpos
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
-from hypothesis import settings  # noqa: E402
+from hypothesis import settings
 
 settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True)
 settings.register_profile("fuzz", max_examples=500, deadline=None)

@@ -1,7 +1,6 @@
 """Random valid specs: all frameworks inside the bounds of every layer, and of the whole in eval mode."""
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -60,6 +59,3 @@ def sibling_scrambled(node, seed):
     module = importlib.util.module_from_spec(found)
     found.loader.exec_module(module)
     return module.scrambled(node, seed)
-
-
-

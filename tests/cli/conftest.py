@@ -1,0 +1,79 @@
+"""Commands run in this process, with what they print and the status that they end with."""
+
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from maam import spec
+from maam.cli import main
+from maam.reference import build, save_weights
+
+
+class Result(NamedTuple):
+    """What a command left."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(autouse=True)
+def _working_folder(tmp_path, monkeypatch):
+    """Relative paths in tests mean `tmp_path`; MindSpore leaves folders where it works."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run `maam` with arguments."""
+
+    def run_command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["maam", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return Result(caught.value.code or 0, *capsys.readouterr())
+
+    return run_command
+
+
+@pytest.fixture
+def fails(run):
+    """Run a command that fails: status 1, one line on standard error, which is returned without its start."""
+
+    def run_failing(*arguments):
+        result = run(*arguments)
+        assert result.status == 1
+        assert result.err.startswith("maam: ")
+        assert result.err.count("\n") == 1
+        assert result.err.endswith("\n")
+        assert result.out == ""
+        return result.err.removeprefix("maam: ").rstrip()
+
+    return run_failing
+
+
+@pytest.fixture
+def digits(tmp_path):
+    """A weights file of maam_digits."""
+    save_weights(build("maam_digits", seed=0), tmp_path / "digits.safetensors")
+    return tmp_path / "digits.safetensors"
+
+
+@pytest.fixture
+def layer(tmp_path):
+    """A weights file of a single MAAM layer for maps of three channels."""
+    save_weights(build(spec.maam(3), seed=0), tmp_path / "layer.safetensors")
+    return tmp_path / "layer.safetensors"
+
+
+@pytest.fixture
+def document(tmp_path):
+    """Write a spec document."""
+
+    def write(node, name="spec.json"):
+        (tmp_path / name).write_text(node if isinstance(node, str) else node.to_json())
+        return tmp_path / name
+
+    return write

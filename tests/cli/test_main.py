@@ -1,0 +1,121 @@
+"""What holds for every command: one line for an error, the exit status, no traceback; and real processes."""
+
+import subprocess
+import sys
+
+import pytest
+
+from maam.cli import models
+from maam.errors import MissingFrameworkError
+
+COMMANDS = ("list", "info", "parity", "convert", "data", "demo")
+
+
+@pytest.mark.parametrize("arguments", [("--help",), *((command, "--help") for command in COMMANDS)], ids=" ".join)
+def test_help(run, arguments):
+    result = run(*arguments)
+    assert result.status == 0
+    assert result.err == ""
+    assert result.out.startswith("Usage: ")
+    if arguments == ("--help",):
+        assert all(f" {command} " in result.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("info",),
+        ("info", "maam_digits", "--nonsense"),
+        ("info", "maam_digits", "--size", "0"),
+        ("info", "maam_digits", "--size", "big"),
+        ("info", "maam_digits", "--depth", "-1"),
+        ("parity", "maam_digits", "--batch-size", "1"),
+        ("parity", "maam_digits", "--batch-size", "1000000000"),
+        ("parity", "maam_digits", "--steps", "1"),
+        ("parity", "maam_digits", "--seed", "-1"),
+        ("convert", "a.safetensors"),
+        ("data", "cifar10"),
+        ("demo", "--epochs", "0"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_status_2(run, arguments):
+    result = run(*arguments)
+    assert result.status == 2
+    assert result.out == ""
+    assert "Error: " in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MissingFrameworkError("x is not installed; run: pip install 'maam[x]'"), None),
+        (OSError(28, "No space left on device", "a file"), "a file: No space left on device"),
+        (PermissionError(13, "Permission denied", "a file"), "a file: Permission denied"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError("of no known kind"), "of no known kind"),
+        (MemoryError("Unable to allocate 1 PiB"), "not enough memory: Unable to allocate 1 PiB"),
+    ],
+    ids=repr,
+)
+def test_errors_are_one_line(fails, monkeypatch, error, message):
+    def refuse(pattern):
+        raise error
+
+    monkeypatch.setattr(models, "list_presets", refuse)
+    assert fails("list") == (message or str(error))
+
+
+def test_an_interrupt_is_status_130_without_a_traceback(run, monkeypatch):
+    def interrupt(pattern):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(models, "list_presets", interrupt)
+    result = run("list")
+    assert result.status == 130
+    assert "Traceback" not in result.err
+
+
+def test_an_interrupt_while_commands_are_imported(run, monkeypatch):
+    class Interrupting:
+        def find_spec(self, name, path=None, target=None):
+            if name == "maam.cli.application":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "maam.cli.application", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    assert run("list") == (130, "", "")
+
+
+def test_a_fault_of_our_own_keeps_its_traceback(run, monkeypatch):
+    monkeypatch.setattr(models, "list_presets", lambda pattern: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("list")
+
+
+def process(*arguments):
+    command = [sys.executable, "-m", "maam", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_process():
+    done = process("list", "maam_*")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "maam_digits" in done.stdout
+
+
+def test_a_process_that_fails():
+    done = process("info", "maam_digit")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "maam: no preset 'maam_digit'; did you mean maam_digits?\n"
+
+
+def test_a_reader_that_goes_away():
+    """As in `maam info ... --json | head -1`."""
+    command = [sys.executable, "-m", "maam", "info", "maam_digits", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        running.stdout.close()
+        error = running.stderr.read()
+    assert "Traceback" not in error

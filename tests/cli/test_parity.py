@@ -1,0 +1,187 @@
+"""`maam parity`: its options, its verdicts, and what it refuses. What it compares is tested under tests/parity."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maam import data, spec
+from maam.cli import parity
+from maam.data import ImageDataset
+from maam.parity import rooms
+
+torch = pytest.importorskip("torch")
+
+TINY = ("--frameworks", "torch", "--no-compiled", "--stages", "exchange,forward")
+SAMPLE = Path(__file__).parents[1] / "data" / "cifar10_sample.npz"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_run(monkeypatch):
+    """Nothing may be compared: what is wrong is to be said before."""
+    monkeypatch.setattr(parity, "check", lambda *arguments, **options: pytest.fail("compared"))
+
+
+def test_a_run_that_passes(run):
+    result = run("parity", "maam_digits", *TINY)
+    assert result.status == 0
+    assert result.err == "exchange ...\nforward ...\n"
+    lines = result.out.splitlines()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert [row[:2] for row in rows] == [
+        [stage, "torch"]
+        for stage in ("weight exchange", "logits, eval", "logits, train", "running statistics, whole model")
+    ]
+    assert {row[5] for row in rows} == {"pass"}
+    assert any(line.startswith("maam_digits, random images; python ") for line in lines)
+    assert lines[-1] == "All that was compared agrees."
+
+
+@pytest.mark.parametrize("kind", ["weights", "layer", "document", "vectors", "markup"])
+def test_models_of_every_kind(run, digits, layer, document, kind):
+    model = {
+        "weights": digits,
+        "layer": layer,
+        "document": document(spec.maam(2, num_agents=2), "maam.json"),
+        "vectors": document(spec.Linear(in_features=4, out_features=2), "linear.json"),
+        "markup": document(spec.preset("maam_digits", channels=4).replace(name="[/x] $a_"), "markup.json"),
+    }[kind]
+    result = run("parity", model, *TINY, "--batch-size", 2, "--seed", 3)
+    assert result.status == 0
+    assert result.out.endswith("All that was compared agrees.\n")
+
+
+def test_json_and_plot(run, tmp_path):
+    layers = ("--frameworks", "torch", "--no-compiled", "--stages", "layers")
+    result = run("parity", "maam_digits", *layers, "--json", "report.json", "--plot", "depth.png")
+    assert result.status == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["passed"] is True
+    assert {row["verdict"] for row in report["rows"]} == {"pass"}
+    assert {point["layer"] for point in report["depth"]} == {path for path, _ in spec.preset("maam_digits").walk()}
+    picture = (tmp_path / "depth.png").read_bytes()
+    assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(picture) > 10_000
+
+
+def test_digits(run):
+    pytest.importorskip("sklearn")
+    result = run("parity", "maam_digits", *TINY, "--data", "digits")
+    assert result.status == 0
+    assert "maam_digits, digits images; " in result.out
+
+
+def test_cifar(run, monkeypatch):
+    with np.load(SAMPLE) as content:
+        dataset = ImageDataset(content["images"], content["labels"], tuple("0123456789"))
+    asked = []
+    monkeypatch.setattr(data, "cifar10", lambda root, split: asked.append((root, split)) or dataset)
+    result = run("parity", "cnn", *TINY, "--data", "cifar10", "--root", "sets", "--stages", "forward")
+    assert result.status == 0
+    assert asked == [(Path("sets"), "test")]
+    assert "cnn, cifar10 images; " in result.out
+
+
+def test_a_wrong_runner_is_status_1_and_named(run, monkeypatch, tmp_path):
+    def wrong(node, arrays):
+        (runner, *_) = rooms._torch(node, arrays)
+        write = runner.write_arrays
+        runner.write_arrays = lambda given: write({**given, "reduce.bn.bias": given["reduce.bn.bias"] + 1})
+        return [runner]
+
+    monkeypatch.setitem(rooms._MAKERS, "torch", wrong)
+    result = run("parity", "maam_digits", *TINY, "--json", "report.json")
+    assert result.status == 1
+    assert result.out.splitlines()[-1] == "FAIL: the first layer that differs is reduce.bn.bias"
+    assert "first at reduce.bn.bias" in result.out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert (report["passed"], report["first_difference"]) == (False, "reduce.bn.bias")
+
+
+@pytest.fixture
+def mindspore_missing(monkeypatch):
+    """As if MindSpore were not installed."""
+    monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: None if name == "mindspore" else name)
+
+
+def test_a_missing_framework_is_not_run(run, mindspore_missing):
+    options = ("--no-compiled", "--stages", "forward")
+    result = run("parity", "maam_digits", *options)
+    assert result.status == 0
+    assert result.out.count("NOT RUN") == 2
+    assert "mindspore is not installed; run: pip install 'maam[mindspore]'" in result.out
+    result = run("parity", "maam_digits", *options, "--require-all")
+    assert result.status == 1
+    assert result.err.splitlines()[-1] == ("maam: --require-all: not every stage ran; the table says NOT RUN, and why")
+
+
+def test_nothing_compared_is_no_success(run, mindspore_missing):
+    result = run("parity", "maam_digits", "--frameworks", "mindspore", "--stages", "forward")
+    assert result.status == 1
+    assert result.out.endswith("Nothing was compared.\n")
+
+
+@pytest.mark.usefixtures("no_run")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nope",), "no preset 'nope'; presets: "),
+        (("none.safetensors",), "none.safetensors: no such file"),
+        (("none.json",), "none.json: cannot be read: No such file or directory"),
+        ((".",), ".: cannot be read: Is a directory"),
+        (("maam_digits", "--stages", " , "), "--stages: expected at least one name"),
+        (("maam_digits", "--frameworks", ""), "--frameworks: expected at least one name"),
+        (("maam_digits", "--data", "mnist"), "--data: expected one of digits, cifar10, cifar100, got 'mnist'"),
+        (("maam_digits", "--data", "cifar10"), "--data cifar10 needs --root DIR, the folder that `maam data cifar10"),
+        (("cnn", "--data", "cifar10", "--root", "none"), "none: found neither cifar-10-batches-bin nor "),
+        (("cnn", "--root", "none"), "--root none: name the data set with --data too"),
+        (("cnn", "--data", "digits"), "--data digits: expected an input (N, 3, 32, 32), got (359, 1, 8, 8)"),
+        (
+            ("layer.safetensors", "--data", "digits"),
+            "--data digits: expected an input (N, 3, H, W), got (359, 1, 8, 8)",
+        ),
+        (("three.json", "--data", "digits"), "--data digits: 10 classes, but the model has 3"),
+        (("cnn", "--json", "none/x.json"), "--json none/x.json: expected a file in a folder that exists"),
+        (("cnn", "--json", "."), "--json .: expected a file in a folder that exists"),
+        (("cnn", "--plot", "none/x.png"), "--plot none/x.png: expected a file in a folder that exists"),
+        (("cnn", "--plot", "x.foo"), "--plot x.foo: expected a name that ends in .png, .svg, .pdf"),
+    ],
+    ids=str,
+)
+def test_refused_before_anything_runs(fails, layer, document, arguments, message):
+    if "digits" in arguments:
+        pytest.importorskip("sklearn")
+    document(spec.preset("maam_digits", num_classes=3), "three.json")
+    assert fails("parity", *arguments).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--stages", "forwards"), "stages: no stage 'forwards'; there are exchange, "),
+        (("--frameworks", "tensorflow"), "framework: expected one of torch, mindspore, got 'tensorflow'"),
+        (("--seed", str(10**30)), "seed: expected an integer in [0, 2**63), got 1000"),
+    ],
+    ids=str,
+)
+def test_refused_by_the_run_itself(fails, arguments, message):
+    assert fails("parity", "maam_digits", *TINY, *arguments).startswith(message)
+
+
+def test_an_interrupt(run, monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(parity, "check", interrupt)
+    result = run("parity", "maam_digits")
+    assert result.status == 130
+    assert "Traceback" not in result.err

@@ -1,0 +1,126 @@
+"""The package as a whole: what importing it loads, lazy names, what the rooms have in common, sizes of files."""
+
+import ast
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import maam
+from maam import spec
+from maam.errors import SpecError
+
+PACKAGE = Path(maam.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = ("torch", "mindspore", "reference")
+HEAVY = {"torch", "mindspore", "sklearn", "matplotlib", "typer", "rich", "pydantic", "numpy", "scipy", "safetensors"}
+MAX_FILE_LINES = 250
+MAX_FUNCTION_LINES = 60
+OWN_FILES: dict[str, str] = {}
+"""Files that only one of the two frameworks' rooms has, and why."""
+OWN_NAMES = {
+    "iterable_dataset": "torch: what its DataLoader takes",
+    "generator_dataset": "mindspore: what its Model.train takes",
+}
+
+
+def run(program):
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_importing_maam_loads_nothing_else():
+    program = "import json, sys, maam; dir(maam); print(json.dumps(sorted(sys.modules)))"
+    loaded = run(program)
+    assert not {name.partition(".")[0] for name in loaded} & HEAVY
+    assert [name for name in loaded if name.startswith("maam")] == ["maam"]
+
+
+def test_a_lazy_name_loads_what_it_needs():
+    program = "import json, sys, maam; maam.SpecError; print(json.dumps([n for n in sys.modules if 'maam' in n]))"
+    assert run(program) == ["maam", "maam.errors"]
+
+
+@pytest.mark.parametrize("name", sorted(set(maam.__all__) - {"torch", "mindspore"}))
+def test_every_public_name_resolves(name):
+    assert getattr(maam, name) is not None
+    assert name in dir(maam)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_resolve(room):
+    pytest.importorskip("maam" if room == "reference" else room)
+    module = getattr(maam, room)
+    assert module.__name__ == f"maam.{room}"
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_a_name_that_does_not_exist():
+    with pytest.raises(AttributeError, match="module 'maam' has no attribute 'nonsense'"):
+        maam.nonsense  # noqa: B018
+
+
+def test_the_version_is_the_installed_one():
+    assert maam.__version__ == importlib.metadata.version("maam")
+
+
+def imported(file):
+    """The packages that a file imports, anywhere in it; those of maam with two parts."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        yield from (".".join(name.split(".")[:2]) if name.startswith("maam") else name.split(".")[0] for name in names)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_a_framework_is_imported_in_its_room_alone(file):
+    room = file.relative_to(PACKAGE).parts[0]
+    for framework in ("torch", "mindspore"):
+        if room != framework:
+            assert not {framework, f"maam.{framework}"} & set(imported(file))
+
+
+def docstring_lines(function):
+    """Of a function with many arguments most lines explain them."""
+    first = function.body[0]
+    return first.end_lineno - first.lineno + 1 if ast.get_docstring(function) else 0
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_files_and_functions_are_small(file):
+    text = file.read_text()
+    assert len(text.splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = node.end_lineno - node.lineno + 1 - docstring_lines(node)
+            assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
+
+
+def test_the_rooms_have_the_same_files():
+    torch, mindspore = ({path.name for path in (PACKAGE / room).glob("*.py")} for room in ("torch", "mindspore"))
+    assert torch ^ mindspore == set(OWN_FILES)
+
+
+def test_the_rooms_offer_the_same_names():
+    pytest.importorskip("torch")
+    pytest.importorskip("mindspore")
+    assert set(maam.torch.__all__) ^ set(maam.mindspore.__all__) == set(OWN_NAMES)
+    assert set(maam.reference.__all__) - {"Referee"} <= set(maam.torch.__all__) & set(maam.mindspore.__all__)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("given", [3, None, b"maam_digits", {"kind": "identity"}, spec.maam, spec.Conv2d, object()])
+def test_build_refuses_what_is_no_spec(room, given):
+    pytest.importorskip("maam" if room == "reference" else room)
+    with pytest.raises(SpecError) as caught:
+        getattr(maam, room).build(given)
+    kind = type(given).__name__
+    assert str(caught.value) == f"expected a spec or the name of a preset, got an object of type {kind}"
