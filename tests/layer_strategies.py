@@ -30,7 +30,9 @@ FUNCTIONS = get_args(ActivationName)
 
 widths = st.integers(1, MAX_CHANNELS)
 inits = st.sampled_from(get_args(WeightInit))
-global_pools = st.sampled_from([GlobalPool(), GlobalPool(function="max")])
+_statistics = st.sampled_from(["avg", "max", "std", "sum"])
+global_pools = st.builds(GlobalPool, function=_statistics)
+channel_pools = st.builds(GlobalPool, function=_statistics, axis=st.just("channels"))
 activations = st.builds(
     Activation, function=st.sampled_from(FUNCTIONS), negative_slope=st.sampled_from([0.01, 0.3, 0.0])
 )

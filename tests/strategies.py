@@ -21,6 +21,7 @@ from maam.spec import (
     Scale,
     Sequential,
     Shape,
+    Unflatten,
     parse_document,
 )
 from maam.spec.primitives import Merge
@@ -91,10 +92,10 @@ def _layers(shape: Shape, depth: int, *, maps: bool = False) -> st.SearchStrateg
     """Any layer that fits `shape`; `maps`: one that gives a map again."""
     options = [_keeping(shape, depth)]
     if len(shape) == 1:
-        options.append(layers.linears(shape))
+        options += [layers.linears(shape), st.just(Unflatten())]
     else:
         options += [layers.convs(shape), layers.max_pools(shape), layers.avg_pools(shape)]
-        options += [layers.global_pools, layers.maams(shape)]
+        options += [layers.global_pools, layers.channel_pools, layers.maams(shape)]
     if not maps:
         options += [st.just(Flatten())] + ([layers.rnns(shape)] if len(shape) == 3 else [])
     if depth > 0:
@@ -143,7 +144,8 @@ def _resizes(draw: st.DrawFn, shape: Shape, depth: int) -> Resize:
 
 @st.composite
 def _parallels(draw: st.DrawFn, shape: Shape, depth: int) -> Parallel:
-    merge, count = draw(st.sampled_from(get_args(Merge))), draw(st.integers(1, 3))
+    merges = [merge for merge in get_args(Merge) if merge != "stack" or len(shape) == 3]
+    merge, count = draw(st.sampled_from(merges)), draw(st.integers(1, 3))
     stride = draw(st.integers(1, 2)) if len(shape) == 3 else 1
     widths = [draw(layers.widths)] * count
     if merge == "concat":

@@ -133,8 +133,8 @@ def test_progress_on_a_terminal():
 
 @pytest.mark.slow
 def test_all_of_it(tmp_path):
-    assert demonstration.run(tmp_path)
-    report = check_results(tmp_path)
+    assert demonstration.run(tmp_path / "out")
+    report = check_results(tmp_path / "out")
     assert "NOT RUN" not in {row["verdict"] for row in report["rows"]}
     runners = {row["runner"] for row in report["rows"]}
     assert {"torch", "torch compiled", "mindspore graph", "mindspore pynative"} <= runners

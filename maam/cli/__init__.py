@@ -14,8 +14,10 @@ def main() -> None:
     """Run a command; an error of maam's, of the system or of the disk is one line on stderr and exit status 1."""
     try:
         from maam.cli.application import application
+        from maam.cli.consoles import quiet_mindspore
 
-        application()
+        with quiet_mindspore():
+            application()
     except MaamError as error:
         _fail(str(error))
     except MemoryError as error:

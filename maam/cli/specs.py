@@ -36,7 +36,7 @@ def input_shape(spec: Node, size: int) -> tuple[int, ...]:
     """
     if isinstance(spec, Model):
         return spec.input_shape
-    channels = spec.in_channels_expected or 3
+    channels = input_rule(spec).channels or 3
     return (channels,) if input_rule(spec).rank == 2 else (channels, size, size)
 
 

@@ -8,8 +8,20 @@ require("mindspore", "mindspore")
 os.environ.setdefault("GLOG_v", "3")  # read once, at import: without it every run prints pages of warnings
 
 from maam.mindspore.data import generator_dataset  # noqa: E402
-from maam.mindspore.layers import MAAM  # noqa: E402
+from maam.mindspore.layers import CBAM, MAAM, MAF, MAFB, MAFC, SE  # noqa: E402
 from maam.mindspore.models import build  # noqa: E402
 from maam.mindspore.weights import load, load_weights, save_weights  # noqa: E402
 
-__all__ = ["MAAM", "build", "generator_dataset", "load", "load_weights", "save_weights"]
+__all__ = [
+    "CBAM",
+    "MAAM",
+    "MAF",
+    "MAFB",
+    "MAFC",
+    "SE",
+    "build",
+    "generator_dataset",
+    "load",
+    "load_weights",
+    "save_weights",
+]

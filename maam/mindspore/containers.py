@@ -124,6 +124,8 @@ class Container(_Base):
             outputs = outputs + (self.cell_list[index](x),)
         if self._mode == "concat":
             return ops.cat(outputs, 1)  # (N, C1 + C2 + ..., H, W)
+        if self._mode == "stack":
+            return ops.cat(outputs, 2)  # (N, C, H1 + H2 + ..., W)
         if self._mode != "sum":
             outputs = self._weighted(x, outputs)
         total = outputs[0]

@@ -51,20 +51,51 @@ class RowRNN(nn.Cell):
         return f"{input_size}, {hidden_size}"
 
 
-class GlobalAvgPool(nn.Cell):
-    """`spec.GlobalPool` of averages: (N, C, H, W) to (N, C, 1, 1)."""
+class GlobalPool(nn.Cell):
+    """`spec.GlobalPool`: (N, C, H, W) to (N, C, 1, 1), or to (N, 1, H, W) over the channels."""
+
+    def __init__(self, node: spec.GlobalPool) -> None:
+        super().__init__()
+        self.function = node.function
+        self.axes = (2, 3) if node.axis == "spatial" else (1,)
 
     def construct(self, x: Tensor) -> Tensor:
-        """The mean over the map."""
-        return ops.mean(x, (2, 3), True)  # (N, C, H, W) -> (N, C, 1, 1)
+        """The statistic."""
+        if self.function == "std":
+            return standard_deviation(x, self.axes)
+        if self.function == "max":
+            return ops.amax(x, self.axes, True)
+        mean = ops.mean(x, self.axes, True)  # (N, C, 1, 1) or (N, 1, H, W)
+        return mean * _size(x, self.axes) if self.function == "sum" else mean
+
+    def extend_repr(self) -> str:
+        """The statistic and its axes."""
+        return f"{self.function}, axes={self.axes}"
 
 
-class GlobalMaxPool(nn.Cell):
-    """`spec.GlobalPool` of maxima: (N, C, H, W) to (N, C, 1, 1)."""
+def _size(x: Tensor, axes: tuple[int, ...]) -> int:
+    count = 1
+    for axis in axes:
+        count = count * x.shape[axis]
+    return count
+
+
+def standard_deviation(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Unbiased, in float32 or wider, over `axes`, which stay with size 1; 0 with gradient 0 where all are equal."""
+    wide = ops.cast(x, mstype.float32) if x.dtype in (mstype.float16, mstype.bfloat16) else x
+    size = _size(x, axes)
+    squares = ops.mean(ops.square(wide - ops.mean(wide, axes, True)), axes, True) * size
+    positive = squares > 0  # the root's slope at 0 is infinite: there the constant branch is taken
+    root = ops.sqrt(ops.select(positive, squares, ops.ones_like(squares)) / max(size - 1, 1))
+    return ops.cast(ops.select(positive, root, ops.zeros_like(root)), x.dtype)
+
+
+class Unflatten(nn.Cell):
+    """`spec.Unflatten`: (N, C) to (N, C, 1, 1)."""
 
     def construct(self, x: Tensor) -> Tensor:
-        """The largest value of the map."""
-        return ops.amax(x, (2, 3), True)  # (N, C, H, W) -> (N, C, 1, 1)
+        """Two axes of size 1."""
+        return x.reshape(x.shape + (1, 1))  # (N, C) -> (N, C, 1, 1)
 
 
 class Flatten(nn.Cell):
@@ -142,7 +173,8 @@ WITHOUT_ARRAYS: dict[type[spec.Node], Callable[[Any], nn.Cell]] = {
     spec.Activation: _activation,
     spec.MaxPool2d: _max_pool,
     spec.AvgPool2d: lambda node: nn.AvgPool2d(node.kernel_size, node.step, pad_mode="valid"),
-    spec.GlobalPool: lambda node: GlobalAvgPool() if node.function == "avg" else GlobalMaxPool(),
+    spec.GlobalPool: GlobalPool,
+    spec.Unflatten: lambda node: Unflatten(),
     spec.Flatten: lambda node: Flatten(),
     spec.Dropout: lambda node: nn.Dropout(p=node.p),
     spec.Identity: lambda node: nn.Identity(),

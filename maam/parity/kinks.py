@@ -2,7 +2,7 @@
 
 A ReLU whose input is all but 0, or two values that all but tie in a pooling window, give one gradient or another by
 rounding alone. They are found by what they do: the float64 gradient is taken again with weights and input moved by
-about one float32 unit in the last place, and an element that this moves by more than half its bound is left out.
+eight float32 units in the last place, and an element that this moves by more than half its bound is left out.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from maam.training import Runner
 
 Array = np.ndarray[Any, Any]
 TRIES = 8
-PERTURBATIONS = 2
+PERTURBATIONS = 3
 ULP = 2.0**-23
-FLOOR = 1e-6
+NUDGE = 8 * ULP
+"""About as far as float32's rounding moves a value after a few layers."""
+FLOOR = 1e-2
+"""A tensor's largest gradient counts as at least this share of the network's: what is all but 0 is all rounding."""
 
 
 class Reference(NamedTuple):
@@ -83,7 +86,7 @@ def reference(
     for name, gradient in base.items():
         largest = max(float(np.abs(gradient).max(initial=0)), floor, 1e-300)
         left_out[name] = moved[name] > (bound.absolute * largest + bound.relative * np.abs(gradient)) / 2
-        rounding = np.maximum(moved[name], np.abs(single[name] - gradient))[~left_out[name]]
+        rounding = np.maximum(moved[name] * (ULP / NUDGE), np.abs(single[name] - gradient))[~left_out[name]]
         noise[name] = float(rounding.max(initial=0)) / largest
     total = sum(mask.size for mask in left_out.values())
     share = sum(int(mask.sum()) for mask in left_out.values()) / max(total, 1)
@@ -98,6 +101,6 @@ def named_gradients(runner: Runner, arrays: Mapping[str, Array], x: Array, cotan
 
 
 def nudge(array: Array, generator: np.random.Generator) -> Array:
-    """The array in float64 with each element moved by one float32 unit in the last place, up or down."""
+    """The array in float64 with each element moved by eight float32 units in the last place, up or down."""
     signs = generator.choice([-1.0, 1.0], array.shape)
-    return np.asarray(array.astype(np.float64) * (1 + ULP * signs))
+    return np.asarray(array.astype(np.float64) * (1 + NUDGE * signs))

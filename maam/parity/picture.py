@@ -31,7 +31,7 @@ def draw_depth(report: Report, path: str | os.PathLike[str]) -> None:
         _draw_mode(axis, [point for point in report.depth if point.mode == mode], layers, mode)
     axes[-1].set_xticks(range(len(layers)), [layer or "the whole" for layer in layers], rotation=90, fontsize=7)
     axes[-1].set_xlabel("layer, in running order; a container follows its parts; 0 is drawn at the bottom")
-    figure.suptitle(f"{report.title}: difference of each layer from the float64 referee")
+    figure.suptitle(f"{report.title}: difference of each layer from the float64 referee", parse_math=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)
 

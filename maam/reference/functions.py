@@ -65,9 +65,15 @@ def avg_pool2d(x: Array, kernel_size: int, stride: int) -> Array:
     return _windows(x, kernel_size, stride).mean((-2, -1))
 
 
-def global_pool(x: Array, function: str) -> Array:
-    """(N, C, H, W) to (N, C, 1, 1)."""
-    return x.mean((2, 3), keepdims=True) if function == "avg" else x.max((2, 3), keepdims=True)
+def global_pool(x: Array, node: spec.GlobalPool) -> Array:
+    """(N, C, H, W) to (N, C, 1, 1), or to (N, 1, H, W) over the channels."""
+    axes = (2, 3) if node.axis == "spatial" else (1,)
+    if node.function == "std":
+        squares = ((x - x.mean(axes, keepdims=True)) ** 2).sum(axes, keepdims=True)
+        return np.sqrt(squares / max(math.prod(x.shape[axis] for axis in axes) - 1, 1))
+    if node.function == "max":
+        return x.max(axes, keepdims=True)
+    return x.sum(axes, keepdims=True) if node.function == "sum" else x.mean(axes, keepdims=True)
 
 
 def resize(x: Array, height: int, width: int) -> Array:

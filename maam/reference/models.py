@@ -74,8 +74,8 @@ class Referee:
         return COMBINATIONS[type(node)](node, x, y)
 
     def _merge(self, node: specs.Parallel, path: str, x: Array, outputs: list[Array], training: bool) -> Array:
-        if node.merge == "concat":
-            return np.concatenate(outputs, 1)
+        if node.merge in ("concat", "stack"):
+            return np.concatenate(outputs, 1 if node.merge == "concat" else 2)
         weights: Any = (1.0,) * len(outputs)
         if node.merge == "weighted":
             weights = node.weights
@@ -111,8 +111,9 @@ LEAVES: dict[type[specs.Node], Leaf] = {
     specs.Activation: lambda self, node, path, x, _: F.activation(x, node),
     specs.MaxPool2d: lambda self, node, path, x, _: F.max_pool2d(x, node.kernel_size, node.step, node.padding),
     specs.AvgPool2d: lambda self, node, path, x, _: F.avg_pool2d(x, node.kernel_size, node.step),
-    specs.GlobalPool: lambda self, node, path, x, _: F.global_pool(x, node.function),
+    specs.GlobalPool: lambda self, node, path, x, _: F.global_pool(x, node),
     specs.Flatten: lambda self, node, path, x, _: x.reshape(len(x), -1),
+    specs.Unflatten: lambda self, node, path, x, _: x[:, :, None, None],
     specs.Dropout: Referee._dropout,
     specs.Identity: lambda self, node, path, x, _: x,
 }

@@ -8,8 +8,8 @@ from maam.spec.composites import composite
 from maam.spec.document import parse_document, parse_json
 from maam.spec.fields import Shape
 from maam.spec.inputs import InputRule, input_rule
-from maam.spec.layers import agent_block, maam, reduce_layer
-from maam.spec.models import cnn, maam_classifier, mlp, rnn
+from maam.spec.layers import agent_block, cbam, maam, maf, mafb, mafc, reduce_layer, se
+from maam.spec.models import cnn, maam_classifier, mlp, mobilenet, rnn
 from maam.spec.node import Node
 from maam.spec.parameters import Init, Parameter, Role, draw
 from maam.spec.presets import list_presets, preset, preset_options, register_preset
@@ -31,6 +31,7 @@ from maam.spec.primitives import (
     Resize,
     Scale,
     Sequential,
+    Unflatten,
 )
 
 del _models
@@ -59,7 +60,9 @@ __all__ = [
     "Scale",
     "Sequential",
     "Shape",
+    "Unflatten",
     "agent_block",
+    "cbam",
     "cnn",
     "composite",
     "draw",
@@ -67,7 +70,11 @@ __all__ = [
     "list_presets",
     "maam",
     "maam_classifier",
+    "maf",
+    "mafb",
+    "mafc",
     "mlp",
+    "mobilenet",
     "parse_document",
     "parse_json",
     "preset",
@@ -75,4 +82,5 @@ __all__ = [
     "reduce_layer",
     "register_preset",
     "rnn",
+    "se",
 ]

@@ -10,6 +10,7 @@ from maam.spec.node import Node
 from maam.spec.primitives import Model
 
 _LARGEST_MINIMUM = 512
+_MOST_STATISTICS = 4
 _FAR = 1024  # a spec that takes a size and this many times it takes any in between; strides hide smaller steps
 
 
@@ -75,7 +76,7 @@ class InputRule(NamedTuple):
 
 def input_rule(spec: Node) -> InputRule:
     """The rule of a spec; for a `Model` that only works at one size (flatten, then linear) the size is fixed."""
-    channels = spec.in_channels_expected
+    channels = _channels(spec)
     if isinstance(spec, Model):
         channels, height, width = spec.input_shape
         if not _fits(spec, (channels, _FAR * height, _FAR * width)):
@@ -89,6 +90,18 @@ def input_rule(spec: Node) -> InputRule:
     if not _fits(spec, (probe, _FAR * least, _FAR * least)):
         return InputRule(rank, None, 1, None)
     return InputRule(rank, channels, least, None)
+
+
+def _channels(spec: Node) -> int | None:
+    """What the first layer asks for; behind pooling that joins k statistics (a gate), a k-th of it."""
+    asked = spec.in_channels_expected
+    if asked is None or isinstance(spec, Model):
+        return asked
+    for parts in range(1, _MOST_STATISTICS + 1):
+        share = asked // parts
+        if asked % parts == 0 and (_fits(spec, (share,)) or _fits(spec, (share, _LARGEST_MINIMUM, _LARGEST_MINIMUM))):
+            return share
+    return asked
 
 
 def _fits(spec: Node, shape: Shape) -> bool:

@@ -14,6 +14,7 @@ from maam.spec.primitives import Model
 
 Factory = Callable[..., Model]
 _FACTORIES: dict[str, Factory] = {}
+_ALIASES: dict[str, str] = {}
 
 
 def register_preset(factory: Factory, name: str | None = None) -> Factory:
@@ -27,6 +28,18 @@ def register_preset(factory: Factory, name: str | None = None) -> Factory:
         raise PresetError(f"there is a preset {name!r} already; choose another name")
     _FACTORIES[name] = factory
     return factory
+
+
+def register_alias(alias: str, name: str) -> None:
+    """Make `alias` another name of the preset `name`; `list_presets` does not show it.
+
+    Raises:
+        PresetError: the alias is taken, or there is no such preset.
+    """
+    _find(name)
+    if alias in _FACTORIES or alias in _ALIASES:
+        raise PresetError(f"there is a preset {alias!r} already; choose another name")
+    _ALIASES[alias] = name
 
 
 def preset(name: str, **overrides: Any) -> Model:
@@ -69,6 +82,8 @@ def list_presets(pattern: str = "*") -> list[str]:
 
 
 def _find(name: str) -> Factory:
+    if isinstance(name, str):
+        name = _ALIASES.get(name, name)
     if not isinstance(name, str) or name not in _FACTORIES:
         close = difflib.get_close_matches(str(name), _FACTORIES, 3)
         hint = f"did you mean {' or '.join(close)}?" if close else f"presets: {', '.join(sorted(_FACTORIES))}"

@@ -5,8 +5,20 @@ from maam.errors import require
 require("torch", "torch")
 
 from maam.torch.data import iterable_dataset  # noqa: E402
-from maam.torch.layers import MAAM  # noqa: E402
+from maam.torch.layers import CBAM, MAAM, MAF, MAFB, MAFC, SE  # noqa: E402
 from maam.torch.models import build  # noqa: E402
 from maam.torch.weights import load, load_weights, save_weights  # noqa: E402
 
-__all__ = ["MAAM", "build", "iterable_dataset", "load", "load_weights", "save_weights"]
+__all__ = [
+    "CBAM",
+    "MAAM",
+    "MAF",
+    "MAFB",
+    "MAFC",
+    "SE",
+    "build",
+    "iterable_dataset",
+    "load",
+    "load_weights",
+    "save_weights",
+]

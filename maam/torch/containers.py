@@ -86,6 +86,8 @@ class Container(nn.Module):
     def _merge(self, x: Tensor, outputs: list[Tensor]) -> Tensor:
         if self.spec.merge == "concat":
             return torch.cat(outputs, 1)  # (N, C1 + C2 + ..., H, W)
+        if self.spec.merge == "stack":
+            return torch.cat(outputs, 2)  # (N, C, H1 + H2 + ..., W)
         if self.spec.merge == "sum":
             return sum(outputs[1:], outputs[0])
         weights = self._weights(x, outputs)  # indexed, because symbolic tracing cannot iterate over it

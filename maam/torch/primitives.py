@@ -110,6 +110,39 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 NORMS: dict[str, type[nn.Module]] = {"batch_norm": nn.BatchNorm2d, "identity": nn.Identity}
 
 
+class GlobalPool(nn.Module):
+    """`spec.GlobalPool`: (N, C, H, W) to (N, C, 1, 1), or to (N, 1, H, W) over the channels."""
+
+    def __init__(self, node: spec.GlobalPool) -> None:
+        super().__init__()
+        self.function = node.function
+        self.axes = (2, 3) if node.axis == "spatial" else (1,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The statistic."""
+        if self.function == "std":
+            return standard_deviation(x, self.axes)
+        if self.function == "max":
+            return x.amax(self.axes, keepdim=True)
+        return x.sum(self.axes, keepdim=True) if self.function == "sum" else x.mean(self.axes, keepdim=True)
+
+    def extra_repr(self) -> str:
+        """The statistic and its axes."""
+        return f"{self.function}, axes={self.axes}"
+
+
+def standard_deviation(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Unbiased, in float32 or wider, over `axes`, which stay with size 1; 0 with gradient 0 where all are equal."""
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    count = 1
+    for axis in axes:
+        count = count * x.shape[axis]
+    squares = (wide - wide.mean(axes, keepdim=True)).square().sum(axes, keepdim=True)
+    positive = squares > 0  # the root's slope at 0 is infinite: there the constant branch is taken
+    root = torch.where(positive, squares, 1.0).div(max(count - 1, 1)).sqrt()
+    return torch.where(positive, root, 0.0).to(x.dtype)
+
+
 def _activation(node: spec.Activation) -> nn.Module:
     arguments: Options = {"leaky_relu": {"negative_slope": node.negative_slope}, "softmax": {"dim": 1}}
     return ACTIVATIONS[node.function](**arguments.get(node.function, {}))
@@ -120,7 +153,10 @@ def _batch_norm(node: spec.BatchNorm2d, **options: Any) -> nn.Module:
 
 
 def _global_pool(node: spec.GlobalPool) -> nn.Module:
-    return nn.AdaptiveAvgPool2d(1) if node.function == "avg" else nn.AdaptiveMaxPool2d(1)
+    native = {"avg": nn.AdaptiveAvgPool2d, "max": nn.AdaptiveMaxPool2d}
+    if node.axis == "spatial" and node.function in native:
+        return native[node.function](1)
+    return GlobalPool(node)
 
 
 WITH_ARRAYS: dict[type[spec.Node], Callable[..., nn.Module]] = {
@@ -135,6 +171,7 @@ WITHOUT_ARRAYS: dict[type[spec.Node], Callable[[Any], nn.Module]] = {
     spec.AvgPool2d: lambda node: nn.AvgPool2d(node.kernel_size, node.step),
     spec.GlobalPool: _global_pool,
     spec.Flatten: lambda node: nn.Flatten(1),
+    spec.Unflatten: lambda node: nn.Unflatten(1, (-1, 1, 1)),
     spec.Dropout: lambda node: nn.Dropout(node.p),
     spec.Identity: lambda node: nn.Identity(),
 }

@@ -1,6 +1,7 @@
 """`maam parity`: its options, its verdicts, and what it refuses. What it compares is tested under tests/parity."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,22 @@ def test_refused_before_anything_runs(fails, layer, document, arguments, message
 )
 def test_refused_by_the_run_itself(fails, arguments, message):
     assert fails("parity", "maam_digits", *TINY, *arguments).startswith(message)
+
+
+@pytest.mark.parametrize("own", [None, "here"])
+def test_mindspore_leaves_no_folder_where_a_dtype_has_no_kernel(run, tmp_path, monkeypatch, own):
+    pytest.importorskip("mindspore")
+    if own is not None:
+        (tmp_path / own).mkdir()
+        monkeypatch.setenv("MS_OM_PATH", str(tmp_path / own))
+    else:
+        monkeypatch.delenv("MS_OM_PATH", raising=False)
+    node = spec.Sequential(children={"norm": spec.BatchNorm2d(num_features=3)})
+    (tmp_path / "norm.json").write_text(node.to_json())
+    result = run("parity", "norm.json", "--frameworks", "mindspore", "--stages", "precision")
+    assert "NOT AVAILABLE" in result.out
+    assert os.environ.get("MS_OM_PATH") == (None if own is None else str(tmp_path / own))
+    assert {path.name for path in tmp_path.iterdir()} == {"norm.json", *filter(None, [own])}
 
 
 def test_an_interrupt(run, monkeypatch):

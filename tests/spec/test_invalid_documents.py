@@ -84,7 +84,10 @@ DOCUMENTS = [
     ({"kind": "batch_norm2d", "num_features": 3, "momentum": 1.5}, "momentum: input should be less than or equal to 1"),
     ({"kind": "dropout", "p": 1.0}, "dropout: p: input should be less than 1, got 1.0"),
     ({"kind": "dropout", "p": -1e-300}, "dropout: p: input should be greater than or equal to 0"),
-    ({"kind": "global_pool", "function": "sum"}, "global_pool: function: input should be 'avg' or 'max', got 'sum'"),
+    (
+        {"kind": "global_pool", "function": "median"},
+        "global_pool: function: input should be 'avg', 'max', 'std' or 'sum', got 'median'",
+    ),
     (parallel(merge="max"), "parallel: merge: input should be 'sum', 'concat'"),
     (parallel(merge="weighted", weights=[1, "a"]), "weights.1: input should be a valid number, got 'a'"),
     (parallel(merge="weighted", weights=3), "weights: input should be a valid tuple, got 3"),

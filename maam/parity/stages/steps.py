@@ -124,7 +124,7 @@ def _stable_step(subject: Subject, double: Runner, arrays: dict[str, Array], sta
         found = reference(subject, double, arrays, x, cotangent, KINK)
         if best is None or found.share < best[1].share:
             best = index, found
-        if found.share <= MAX_LEFT_OUT / 10:
+        if found.share <= MAX_LEFT_OUT / 2:
             break
     assert best is not None
     return best

@@ -2,5 +2,6 @@
 
 from maam.spec.models.baselines import cnn, mlp, rnn
 from maam.spec.models.maam import maam_classifier
+from maam.spec.models.mobilenet import mobilenet
 
-__all__ = ["cnn", "maam_classifier", "mlp", "rnn"]
+__all__ = ["cnn", "maam_classifier", "mlp", "mobilenet", "rnn"]

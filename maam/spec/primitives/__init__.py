@@ -7,7 +7,7 @@ from maam.spec.primitives.linear import RNN, Linear
 from maam.spec.primitives.normalization import BatchNorm2d
 from maam.spec.primitives.parallel import Merge, Parallel
 from maam.spec.primitives.pooling import AvgPool2d, GlobalPool, MaxPool2d
-from maam.spec.primitives.reshaping import Dropout, Flatten, Identity
+from maam.spec.primitives.reshaping import Dropout, Flatten, Identity, Unflatten
 
 __all__ = [
     "RNN",
@@ -29,4 +29,5 @@ __all__ = [
     "Resize",
     "Scale",
     "Sequential",
+    "Unflatten",
 ]

@@ -13,10 +13,11 @@ from maam.spec.fields import Real, Shape
 from maam.spec.node import Node, shape_below
 from maam.spec.parameters import ZEROS, Parameter, Role
 
-Merge = Literal["sum", "concat", "weighted", "softmax", "dynamic"]
+Merge = Literal["sum", "concat", "stack", "weighted", "softmax", "dynamic"]
 """How branch outputs A_i become one:
 
-sum: sum_i A_i; concat: along the channels; weighted: sum_i weights[i] A_i with constants;
+sum: sum_i A_i, broadcast where a size is 1; concat: along the channels; stack: along the height;
+weighted: sum_i weights[i] A_i with constants;
 softmax: sum_i softmax(alpha)_i A_i with the learnable vector alpha (MAAM, equation 2);
 dynamic: sum_i g(x)_i A_i with g the `weighting` node, which maps the input to one weight for each branch."""
 
@@ -61,15 +62,15 @@ class Parallel(Node):
             yield name, child, input_shape
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The shape that all branches share; for concat the channels add up."""
+        """The shape that all branches share; for concat the channels add up, for stack the heights."""
         shapes = {name: shape_below(name, child, input_shape) for name, child in self.children.items()}
         if self.weighting is not None:
             self._check_weighting(shape_below("weighting", self.weighting, input_shape))
         first = next(iter(shapes.values()))
-        if self.merge == "concat":
-            if len({shape[1:] for shape in shapes.values()}) > 1:
-                raise ShapeError(f"concat needs branches of one size, got {shapes}")
-            return sum(shape[0] for shape in shapes.values()), *first[1:]
+        if self.merge in ("concat", "stack"):
+            return _joined(list(shapes.values()), 0 if self.merge == "concat" else 1)
+        if self.merge == "sum" and len({len(shape) for shape in shapes.values()}) == 1:
+            return _broadcast(list(shapes.values()))
         if len(set(shapes.values())) > 1:
             raise ShapeError(f"merge {self.merge!r} needs branches of one shape, got {shapes}")
         return first
@@ -83,3 +84,17 @@ class Parallel(Node):
         if self.merge != "softmax":
             return ()
         return (Parameter("alpha", (len(self.children),), Role.FUSION, ZEROS),)
+
+
+def _joined(shapes: list[Shape], axis: int) -> Shape:
+    others = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}
+    if len(others) > 1 or axis >= len(shapes[0]):
+        raise ShapeError(f"branches cannot be joined along axis {axis} of (C, H, W): {shapes}")
+    return (*shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :])
+
+
+def _broadcast(shapes: list[Shape]) -> Shape:
+    sizes = [set(axis) - {1} for axis in zip(*shapes, strict=True)]
+    if any(len(size) > 1 for size in sizes):
+        raise ShapeError(f"merge 'sum' needs branches of one shape, or of size 1 along an axis, got {shapes}")
+    return tuple(size.pop() if size else 1 for size in sizes)

@@ -54,11 +54,17 @@ class AvgPool2d(_WindowPool):
 
 
 class GlobalPool(Node):
-    """One value for each channel, over the whole map: (C, H, W) to (C, 1, 1)."""
+    """One statistic over the whole map, (C, H, W) to (C, 1, 1), or over the channels, to (1, H, W).
+
+    std is the unbiased standard deviation: centred first, the sum of squares divided by max(n - 1, 1), in float32 or
+    wider; 0 with gradient 0 where all values are equal.
+    """
 
     kind: ClassVar[str] = "global_pool"
-    function: Literal["avg", "max"] = "avg"
+    function: Literal["avg", "max", "std", "sum"] = "avg"
+    axis: Literal["spatial", "channels"] = "spatial"
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """(C, 1, 1)."""
-        return feature_map(input_shape)[0], 1, 1
+        """(C, 1, 1), or (1, H, W) over the channels."""
+        channels, height, width = feature_map(input_shape)
+        return (channels, 1, 1) if self.axis == "spatial" else (1, height, width)

@@ -1,10 +1,11 @@
-"""Layers without arithmetic: flatten, dropout, identity."""
+"""Layers without arithmetic: flatten, unflatten, dropout, identity."""
 
 from __future__ import annotations
 
 import math
 from typing import ClassVar
 
+from maam.errors import ShapeError
 from maam.spec.fields import Probability, Shape
 from maam.spec.node import Node
 
@@ -27,6 +28,18 @@ class Flatten(Node):
     def output_shape(self, input_shape: Shape) -> Shape:
         """(C * H * W,)."""
         return (math.prod(input_shape),)
+
+
+class Unflatten(Node):
+    """(C,) to (C, 1, 1)."""
+
+    kind: ClassVar[str] = "unflatten"
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """(C, 1, 1)."""
+        if len(input_shape) != 1:
+            raise ShapeError(f"expected a vector (C,), got shape {input_shape}")
+        return input_shape[0], 1, 1
 
 
 class Dropout(Node):

@@ -66,10 +66,14 @@ ERRORS = [
     (
         Parallel(children=TWO),
         (1, 4, 4),
-        "merge 'sum' needs branches of one shape, got {'a': (1, 4, 4), 'b': (1, 2, 2)}",
+        "merge 'sum' needs branches of one shape, or of size 1 along an axis, got [(1, 4, 4), (1, 2, 2)]",
     ),
     (Parallel(children=TWO, merge="softmax"), (1, 4, 4), "merge 'softmax' needs branches of one shape"),
-    (Parallel(children=TWO, merge="concat"), (1, 4, 4), "concat needs branches of one size"),
+    (
+        Parallel(children=TWO, merge="concat"),
+        (1, 4, 4),
+        "branches cannot be joined along axis 0 of (C, H, W): [(1, 4, 4), (1, 2, 2)]",
+    ),
     (Parallel(children={"a": POOL}, merge="dynamic", weighting=WEIGHTING), (3, 1, 2), "a: a map of 1x2 is too small"),
     (
         Parallel(children={"a": Identity()}, merge="dynamic", weighting=WEIGHTING),

@@ -1,0 +1,224 @@
+"""MobileNetV1, V2 and V3 with attention in their units, as the authors of MAF build them.
+
+Canonical names are the keys of their published checkpoints. All networks normalise the image first and end in a 1x1
+convolution; widths are `int(width * width_multiplier)`, without rounding to 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from maam.errors import SpecError
+from maam.spec.composites import composite
+from maam.spec.fields import Flag, Size
+from maam.spec.layers.gates import cbam, maf, mafb, mafc, se
+from maam.spec.models.mobilenet_tables import NETWORKS, Network, Stage, Unit
+from maam.spec.node import Node
+from maam.spec.presets import register_alias, register_preset
+from maam.spec.primitives import (
+    Activation,
+    ActivationName,
+    BatchNorm2d,
+    Conv2d,
+    Flatten,
+    GlobalPool,
+    Model,
+    Residual,
+    Sequential,
+)
+
+Attention = Literal["se", "cbam", "maf", "mafc", "mafb"]
+Multiplier = Annotated[float, Field(gt=0, le=16)]
+GATES: dict[str, Callable[[int], Node]] = {"se": se, "cbam": cbam, "maf": maf, "mafc": mafc}
+
+
+@composite
+def mobilenet(
+    version: Literal["v1", "v2", "v3", "v3_small"],
+    num_classes: Size = 1000,
+    in_channels: Size = 3,
+    *,
+    width_multiplier: Multiplier = 1.0,
+    cifar: Flag = False,
+    attention: Attention | None = None,
+    image_size: Size | None = None,
+    name: str = "mobilenet",
+) -> Model:
+    """A MobileNet, (in_channels, H, W) to the logits (num_classes,); it takes images of other sizes too.
+
+    Args:
+        version: which one; "v3" is V3-large.
+        num_classes: length of the logits.
+        in_channels: channels of the image.
+        width_multiplier: factor of all widths but the head's, which grow only above 1.
+        cifar: strides for images of 32x32.
+        attention: a gate in the units listed for each network ("se", "cbam", "maf", "mafc"), or after each stage but
+            the last ("mafb"); None: plain.
+        image_size: height and width that the spec notes; 224, or 32 with `cifar`.
+        name: a name for people to read.
+
+    Raises:
+        SpecError: an argument is invalid, or the width multiplier leaves no channel.
+    """
+    builder = _Builder(NETWORKS[version], width_multiplier, attention)
+    size = (32 if cifar else 224) if image_size is None else image_size
+    children = {
+        "backbone": Sequential(children=builder.backbone(in_channels, cifar)),
+        "classifier": Sequential(children={"conv": _classifier(builder.channels, num_classes), "flatten": Flatten()}),
+    }
+    return Model(name=name, input_shape=(in_channels, size, size), children=children)
+
+
+class _Builder:
+    """Puts a network together; `channels` is the width that it has reached."""
+
+    def __init__(self, network: Network, width_multiplier: float, attention: Attention | None) -> None:
+        self.network = network
+        self.factor = width_multiplier
+        self.attention = attention
+        self.channels = 0
+
+    def backbone(self, in_channels: int, cifar: bool) -> dict[str, Node]:
+        """Everything in front of the classifier."""
+        network = self.network
+        stem = self._width(network.stem)
+        children: dict[str, Node] = {
+            "data_bn": BatchNorm2d(num_features=in_channels),
+            "init_conv": _block(in_channels, stem, 3, network.act, stride=1 if cifar else 2),
+        }
+        self.channels = stem
+        for index, stage in enumerate(network.stages):
+            stride = network.cifar_strides[index] if cifar else stage.stride
+            last = index == len(network.stages) - 1
+            children[f"stage{index + 1}"] = self._stage(stage, stride, last)
+        return {**children, **self._head()}
+
+    def _stage(self, stage: Stage, stride: int, last: bool) -> Sequential:
+        units: dict[str, Node] = {}
+        for index, unit in enumerate(stage.units):
+            units[f"unit{index + 1}"] = self._unit(stage, unit, stride if index == 0 else 1)
+        if self.attention == "mafb" and not last:
+            units["attention"] = mafb(self.channels)
+        return Sequential(children=units)
+
+    def _unit(self, stage: Stage, unit: Unit, stride: int) -> Node:
+        given, width = self.channels, self._width(unit.width)
+        make = self._inverted if unit.middle else self._separable
+        children = make(stage, given, width, self._width(unit.middle) if unit.middle else given, stride)
+        if unit.attended:
+            children |= self._gate("cbamm", width)
+        self.channels = width
+        return (Residual if given == width and stride == 1 else Sequential)(children=children)
+
+    def _separable(self, stage: Stage, given: int, width: int, middle: int, stride: int) -> dict[str, Node]:
+        """V1: a depthwise block, then a 1x1 block."""
+        return {
+            "conv_dw": _block(given, given, stage.kernel_size, stage.act, stride=stride, groups=given),
+            "conv_pw": _block(given, width, 1, stage.act),
+        }
+
+    def _inverted(self, stage: Stage, given: int, width: int, middle: int, stride: int) -> dict[str, Node]:
+        """V2 and V3: widen, depthwise, narrow without activation."""
+        return {
+            "conv1": _block(given, middle, 1, stage.act),
+            "conv2": _block(middle, middle, stage.kernel_size, stage.act, stride=stride, groups=middle),
+            "conv3": _block(middle, width, 1, None),
+        }
+
+    def _head(self) -> dict[str, Node]:
+        children: dict[str, Node] = {}
+        head = self.network.head
+        names: tuple[str, ...] = ("final_conv",) if len(head) == 1 else ("final_conv1", "final_conv2")
+        if head:
+            width = int(head[0] * max(self.factor, 1.0))
+            children[names[0]] = _block(self.channels, width, 1, self.network.act)
+            if self.network.head_attended:
+                children |= self._gate("final_se", width)
+            self.channels = width
+        children["final_pool"] = GlobalPool()
+        if len(head) > 1:
+            children[names[1]] = _unnormalised(self.channels, head[1], self.network.act)
+            self.channels = head[1]
+        return children
+
+    def _gate(self, name: str, channels: int) -> dict[str, Node]:
+        return {name: GATES[self.attention](channels)} if self.attention in GATES else {}
+
+    def _width(self, width: int) -> int:
+        scaled = int(width * self.factor)
+        if scaled < 1:
+            raise SpecError(
+                f"width_multiplier: {self.factor} leaves no channel of {width}; use at least {1 / width:.3g}"
+            )
+        return scaled
+
+
+def _block(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    act: ActivationName | None,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+) -> Sequential:
+    """Convolution without bias, batch norm, activation (None: none)."""
+    conv = _conv(in_channels, out_channels, kernel_size, stride=stride, groups=groups)
+    children: dict[str, Node] = {"conv": conv, "bn": BatchNorm2d(num_features=out_channels)}
+    if act is not None:
+        children["act"] = Activation(function=act)
+    return Sequential(children=children)
+
+
+def _unnormalised(in_channels: int, out_channels: int, act: ActivationName) -> Sequential:
+    return Sequential(children={"conv": _conv(in_channels, out_channels, 1), "act": Activation(function=act)})
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> Conv2d:
+    return Conv2d(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        kernel_size=kernel_size,
+        padding=kernel_size // 2,
+        bias=False,
+        init="kaiming_uniform",
+        **options,
+    )
+
+
+def _classifier(in_channels: int, num_classes: int) -> Conv2d:
+    return Conv2d(in_channels=in_channels, out_channels=num_classes, kernel_size=1, init="xavier_normal")
+
+
+def _register(name: str, version: str, attention: Attention | None) -> None:
+    def build(
+        *,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        width_multiplier: float = 1.0,
+        cifar: bool = False,
+        attention: Attention | None = attention,
+        image_size: int | None = None,
+    ) -> Model:
+        return mobilenet(
+            version,  # type: ignore[arg-type]
+            num_classes,
+            in_channels,
+            width_multiplier=width_multiplier,
+            cifar=cifar,
+            attention=attention,
+            image_size=image_size,
+            name=name,
+        )
+
+    register_preset(build, name)
+
+
+for _version in NETWORKS:
+    _register(f"mobilenet_{_version}", _version, None)
+    _register(f"mafc_{_version}", _version, "mafc")
+for _version in ("v1", "v2", "v3"):  # what the authors' command line calls them
+    register_alias(f"MAFC{_version.upper()}", f"mafc_{_version}")

@@ -1,0 +1,104 @@
+"""The MAF networks against the published code: its tables, key names and exact float64 outputs.
+
+tests/published holds what the authors' code gave, in float64, for weights and an input drawn from a seed.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maam import spec
+from maam.parity.bounds import LOGITS, difference
+from maam.reference import Referee
+
+FILES = sorted((Path(__file__).parent / "published").glob("*.json"))
+PRESETS = {"v1": "mafc_v1", "v2": "mafc_v2", "v3_large": "mafc_v3", "v3_small": "mafc_v3_small"}
+SMALL = ("v1_cifar_w025", "v2_cifar_w050", "v3_small")
+OUTPUTS = {False: "eval_logits", True: "train_logits"}
+CLOSE = 1e-9
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+def published(request):
+    return json.loads(request.param.read_text())
+
+
+def preset_of(document):
+    return spec.preset(
+        PRESETS[document["arch"]],
+        num_classes=document["num_classes"],
+        width_multiplier=float(document["width_multiplier"]),
+        cifar=document["cifar"],
+        image_size=document["input_size"],
+    )
+
+
+def drawn(document):
+    """The weights by published key, and the input: drawn in the order of the keys."""
+    rng = np.random.default_rng(document["seed"])
+    arrays = {}
+    for key, shape in document["keys"]:
+        if key.endswith("num_batches_tracked"):
+            continue
+        if key.endswith("running_var"):
+            arrays[key] = rng.uniform(0.5, 1.5, shape)
+        elif key.endswith(("running_mean", "bias")):
+            arrays[key] = 0.1 * rng.standard_normal(shape)
+        elif len(shape) == 1:
+            arrays[key] = rng.uniform(0.5, 1.5, shape)
+        else:
+            arrays[key] = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+    size = document["input_size"]
+    return arrays, rng.standard_normal((2, 3, size, size))
+
+
+def share(actual, document, training):
+    expected = np.array(document[OUTPUTS[training]])
+    return np.abs(actual - expected).max() / np.abs(expected).max()
+
+
+def test_all_files_are_here():
+    assert len(FILES) == 7
+
+
+def test_keys_shapes_and_count(published):
+    node = preset_of(published)
+    keys = {key: tuple(shape) for key, shape in published["keys"] if not key.endswith("num_batches_tracked")}
+    assert {p.name: p.shape for p in node.parameters()} == keys
+    assert node.num_parameters == published["parameters"]
+
+
+@pytest.mark.parametrize("training", OUTPUTS, ids=OUTPUTS.values())
+def test_referee(published, training):
+    arrays, x = drawn(published)
+    assert share(Referee(preset_of(published), arrays)(x, training=training), published, training) < CLOSE
+
+
+@pytest.mark.parametrize("training", OUTPUTS, ids=OUTPUTS.values())
+def test_torch_in_float64_by_strict_state_dict(published, training):
+    torch = pytest.importorskip("torch")
+    from maam.torch import build
+
+    arrays, x = drawn(published)
+    model = build(preset_of(published), dtype=torch.float64).train(training)
+    state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    counters = {key: torch.tensor(0) for key, _ in published["keys"] if key.endswith("num_batches_tracked")}
+    model.load_state_dict({**state, **counters}, strict=True)
+    with torch.no_grad():
+        assert share(model(torch.from_numpy(x)).numpy(), published, training) < CLOSE
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("framework", ["torch", "mindspore"])
+def test_float32_inside_the_bound(framework, name):
+    pytest.importorskip(framework)
+    from maam.parity import make_runners
+
+    document = json.loads((Path(__file__).parent / "published" / f"{name}.json").read_text())
+    arrays, x = drawn(document)
+    single = {key: array.astype(np.float32) for key, array in arrays.items()}
+    runner = make_runners(preset_of(document), single, [framework])[0][0 if framework == "torch" else 1]
+    found = difference(runner.forward(x.astype(np.float32)), np.array(document["eval_logits"]), LOGITS)
+    assert found.used < 1, found
