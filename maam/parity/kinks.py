@@ -66,18 +66,26 @@ def stable_batch(
 
 
 def reference(
-    subject: Subject, double: Runner, arrays: Mapping[str, Array], x: Array, cotangent: Array, bound: Bound = GRADIENT
+    subject: Subject,
+    double: Runner,
+    arrays: Mapping[str, Array],
+    x: Array,
+    cotangent: Array,
+    bound: Bound = GRADIENT,
+    effort: int = 1,
 ) -> Reference:
-    """Float64 gradients of sum(output * cotangent) in training mode, and where they are near a kink."""
+    """Float64 gradients of sum(output * cotangent) in training mode, and where they are near a kink.
+
+    With a larger `effort` weights and input are moved that many times as often, and as far.
+    """
     base = named_gradients(double, arrays, x, cotangent)
     floor = FLOOR * max(float(np.abs(gradient).max(initial=0)) for gradient in base.values())
     left_out = {name: np.zeros(gradient.shape, bool) for name, gradient in base.items()}
     moved = {name: np.zeros(gradient.shape) for name, gradient in base.items()}
-    for index in range(PERTURBATIONS):
+    for index in range(effort * PERTURBATIONS):
         generator = np.random.default_rng([subject.seed, 17, index])
-        others = named_gradients(
-            double, {name: nudge(array, generator) for name, array in arrays.items()}, nudge(x, generator), cotangent
-        )
+        other = {name: nudge(array, generator, effort) for name, array in arrays.items()}
+        others = named_gradients(double, other, nudge(x, generator, effort), cotangent)
         for name, gradient in base.items():
             moved[name] = np.maximum(moved[name], np.abs(others[name] - gradient))
     assert subject.single is not None
@@ -86,7 +94,7 @@ def reference(
     for name, gradient in base.items():
         largest = max(float(np.abs(gradient).max(initial=0)), floor, 1e-300)
         left_out[name] = moved[name] > (bound.absolute * largest + bound.relative * np.abs(gradient)) / 2
-        rounding = np.maximum(moved[name] * (ULP / NUDGE), np.abs(single[name] - gradient))[~left_out[name]]
+        rounding = np.maximum(moved[name] * (ULP / NUDGE / effort), np.abs(single[name] - gradient))[~left_out[name]]
         noise[name] = float(rounding.max(initial=0)) / largest
     total = sum(mask.size for mask in left_out.values())
     share = sum(int(mask.sum()) for mask in left_out.values()) / max(total, 1)
@@ -100,7 +108,7 @@ def named_gradients(runner: Runner, arrays: Mapping[str, Array], x: Array, cotan
     return {"": found.input, **found.parameters}
 
 
-def nudge(array: Array, generator: np.random.Generator) -> Array:
-    """The array in float64 with each element moved by eight float32 units in the last place, up or down."""
+def nudge(array: Array, generator: np.random.Generator, times: int = 1) -> Array:
+    """The array in float64, each element moved by `times` eight float32 units in the last place, up or down."""
     signs = generator.choice([-1.0, 1.0], array.shape)
-    return np.asarray(array.astype(np.float64) * (1 + NUDGE * signs))
+    return np.asarray(array.astype(np.float64) * (1 + times * NUDGE * signs))

@@ -9,6 +9,7 @@ import numpy as np
 
 from maam.parity.bounds import GRADIENT, MAX_LEFT_OUT, NONE, TRAINED_GRADIENT_FACTOR, Difference, difference, worse
 from maam.parity.kinks import Reference, named_gradients, stable_batch
+from maam.parity.overrides import TRAINED_GRADIENT_FACTORS
 from maam.parity.report import Report, Row, not_run, row
 from maam.parity.subject import Subject
 from maam.reference import Referee
@@ -53,13 +54,14 @@ def compare_trained_gradients(subject: Subject, report: Report) -> Iterator[Row]
     x, cotangent = subject.batch(index)[0], subject.cotangent(index)
     assert subject.single is not None
     allowed = _errors(named_gradients(subject.single, arrays, x, cotangent), expected)
-    bound = f"{TRAINED_GRADIENT_FACTOR:.0f} x {_root_mean_square(allowed):.1e}"
     for runner in subject.runners:
+        factor = TRAINED_GRADIENT_FACTORS.get(runner.name, TRAINED_GRADIENT_FACTOR)
+        bound = f"{factor:.0f} x {_root_mean_square(allowed):.1e}"
         before = runner.read_arrays()
         errors = _errors(named_gradients(runner, arrays, x, cotangent), expected)
         runner.write_arrays(before)
         size = _root_mean_square(errors)
-        used = size / (TRAINED_GRADIENT_FACTOR * max(_root_mean_square(allowed), EPSILON))
+        used = size / (factor * max(_root_mean_square(allowed), EPSILON))
         layer = max(errors, key=lambda name: errors[name]) or "the input"
         found = Difference(np.nan, size, used)
         yield row(TRAINED, runner.name, found, bound, report.first_difference or layer, expected.note)
