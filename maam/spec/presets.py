@@ -86,6 +86,6 @@ def _find(name: str) -> Factory:
         name = _ALIASES.get(name, name)
     if not isinstance(name, str) or name not in _FACTORIES:
         close = difflib.get_close_matches(str(name), _FACTORIES, 3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"presets: {', '.join(sorted(_FACTORIES))}"
+        hint = f"did you mean {' or '.join(close)}?" if close else "`maam list` shows all of them"
         raise PresetError(f"no preset {str(name)[:60]!r}; {hint}")
     return _FACTORIES[name]

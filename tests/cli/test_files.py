@@ -46,7 +46,7 @@ def test_convert_refuses(fails, digits, layer, tmp_path):
         ("folder.safetensors", "x.safetensors"): "folder.safetensors: a folder; give a file",
         ("digits.safetensors", "folder.safetensors"): "folder.safetensors: a folder; give a file",
         ("empty.safetensors", "x.safetensors"): "empty.safetensors: not a safetensors file, or cut short",
-        ("digits.safetensors", "x.safetensors", "--spec", "nope"): "no preset 'nope'; presets: ",
+        ("digits.safetensors", "x.safetensors", "--spec", "nope"): "no preset 'nope'; `maam list` shows",
         ("digits.safetensors", "x.safetensors", "--spec", "none.json"): "none.json: cannot be read",
         ("layer.safetensors", "x.safetensors", "--spec", "maam_digits"): "layer.safetensors: saved with another spec",
     }

@@ -135,7 +135,7 @@ def test_nothing_compared_is_no_success(run, mindspore_missing):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nope",), "no preset 'nope'; presets: "),
+        (("nope",), "no preset 'nope'; `maam list` shows"),
         (("none.safetensors",), "none.safetensors: no such file"),
         (("none.json",), "none.json: cannot be read: No such file or directory"),
         ((".",), ".: cannot be read: Is a directory"),

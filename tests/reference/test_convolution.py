@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maam.reference import functions
-from maam.spec import Conv2d
+from maam.spec import Conv2d, GlobalPool
 
 RANDOM = np.random.default_rng(0)
 
@@ -100,8 +100,11 @@ def test_pooling_by_hand():
     x = np.arange(16.0).reshape(1, 1, 4, 4)
     assert functions.max_pool2d(x, 2, 2, 0)[0, 0].tolist() == [[5, 7], [13, 15]]
     assert functions.avg_pool2d(x, 2, 2)[0, 0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
-    assert functions.global_pool(x, "avg").tolist() == [[[[7.5]]]]
-    assert functions.global_pool(x, "max").tolist() == [[[[15.0]]]]
+    statistics = {"avg": 7.5, "max": 15.0, "sum": 120.0, "std": np.std(np.arange(16), ddof=1)}
+    for function, value in statistics.items():
+        assert functions.global_pool(x, GlobalPool(function=function)).tolist() == [[[[value]]]]
+    pair = np.array([1.0, 4.0]).reshape(1, 2, 1, 1)
+    assert functions.global_pool(pair, GlobalPool(function="avg", axis="channels")).tolist() == [[[[2.5]]]]
 
 
 @pytest.mark.parametrize("size", [(3, 5), (2, 2), (7, 6), (1, 1), (14, 12), (4, 9)])
