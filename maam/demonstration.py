@@ -24,12 +24,12 @@ Array = np.ndarray[Any, Any]
 PRESET = "maam_digits"
 BATCH_SIZE = 32
 LEAST_ACCURACY = 0.97
-OPTIMIZER = Optimizer(learning_rate=0.05, nesterov=True, weight_decay=5e-4)
+OPTIMIZER = Optimizer(learning_rate=0.1, nesterov=True, weight_decay=1e-3)
 AUGMENTATION = data.Augmentation(padding=1, flip_probability=0.0)  # a mirrored digit is another digit, or none
 ROOMS = {"PyTorch": "torch", "MindSpore": "mindspore", "NumPy": "reference"}
 
 
-def run(out: Path, *, epochs: int = 15, seed: int = 0) -> bool:
+def run(out: Path, *, epochs: int = 30, seed: int = 0) -> bool:
     """Do all of it, write the results to `out`, and tell whether everything agreed.
 
     Raises:
