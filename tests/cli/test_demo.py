@@ -17,7 +17,7 @@ def calls(monkeypatch):
 
 def test_defaults(run, calls):
     assert run("demo").status == 0
-    assert calls == [(Path("runs/demo"), {"epochs": 15, "seed": 0})]
+    assert calls == [(Path("runs/demo"), {"epochs": 30, "seed": 0})]
 
 
 def test_options(run, calls):
