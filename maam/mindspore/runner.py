@@ -127,7 +127,7 @@ class Trainer:
             {"params": [own[name] for name in names], "weight_decay": 0.0 if optimizer.name == "adam" else decay}
             for decay, names in optimizer.groups(runner.spec)
         ]
-        self.native = OPTIMIZERS[optimizer.name](groups, lr=optimizer.learning_rate, **_settings(optimizer))
+        self.native = OPTIMIZERS[optimizer.name](groups, lr=optimizer.learning_rate, **optimizer.settings)
         self.steps = 0
         self._weights = ms.ParameterTuple(own[name] for name in self.names)
         self._penalties = tuple(decay for decay, names in optimizer.groups(runner.spec) for _ in names)
@@ -174,9 +174,3 @@ class Trainer:
 
     def _loss(self, x: Tensor, labels: Tensor) -> Tensor:
         return ops.cross_entropy(self.runner.model(x), labels)
-
-
-def _settings(optimizer: Optimizer) -> dict[str, Any]:
-    if optimizer.name == "sgd":
-        return {"momentum": optimizer.momentum, "nesterov": optimizer.nesterov}
-    return {"betas": optimizer.betas, "eps": optimizer.eps}

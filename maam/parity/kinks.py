@@ -76,8 +76,7 @@ def reference(
 ) -> Reference:
     """Float64 gradients of sum(output * cotangent) in training mode, and where they are near a kink.
 
-    With a larger `effort` weights and input are moved that many times as often, and as far, and the noise is all of
-    the movement.
+    With a larger `effort` weights and input are moved that many times as often, and as far.
     """
     base = named_gradients(double, arrays, x, cotangent)
     floor = FLOOR * max(float(np.abs(gradient).max(initial=0)) for gradient in base.values())
@@ -95,8 +94,8 @@ def reference(
     for name, gradient in base.items():
         largest = max(float(np.abs(gradient).max(initial=0)), floor, 1e-300)
         left_out[name] = moved[name] > (bound.absolute * largest + bound.relative * np.abs(gradient)) / 2
-        share_moved = ULP / NUDGE if effort == 1 else 1.0  # what a harder search moves counts as a kink's doing, whole
-        rounding = np.maximum(moved[name] * share_moved, np.abs(single[name] - gradient))[~left_out[name]]
+        per_ulp = moved[name] * (ULP / NUDGE / effort)
+        rounding = np.maximum(per_ulp, np.abs(single[name] - gradient))[~left_out[name]]
         noise[name] = float(rounding.max(initial=0)) / largest
     total = sum(mask.size for mask in left_out.values())
     share = sum(int(mask.sum()) for mask in left_out.values()) / max(total, 1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 TRAINED_GRADIENT_FACTORS = {
     # torch.compile on a CPU sums whole maps in longer runs than eager PyTorch's pairwise summation, so gradients that
-    # are sums over a batch of maps (fusion weights, batch norm) come out less exact: 4 times on maam_cifar10_2m3, 80
-    # times on maam_cifar10, whose maps are four times as large. https://github.com/pytorch/pytorch/issues/151400,
-    # https://github.com/pytorch/pytorch/pull/156296
-    "torch compiled": 100.0,
+    # are sums over a batch of maps (fusion weights, batch norm) come out less exact: 4 times on maam_cifar10_2m3.
+    # On maam_cifar10 it was 80 times: that row fails, and is left to fail until it is understood.
+    # https://github.com/pytorch/pytorch/issues/151400, https://github.com/pytorch/pytorch/pull/156296
+    "torch compiled": 10.0,
 }
 """By runner: how many times PyTorch's own float32 error a gradient at trained weights may be off (others: 3)."""

@@ -94,7 +94,7 @@ class Trainer:
             {"params": [own[name] for name in names], "weight_decay": decay}
             for decay, names in optimizer.groups(runner.spec)
         ]
-        self.native = OPTIMIZERS[optimizer.name](groups, lr=optimizer.learning_rate, **_settings(optimizer))
+        self.native = OPTIMIZERS[optimizer.name](groups, lr=optimizer.learning_rate, **optimizer.settings)
 
     def step(self, x: Array, labels: Array, learning_rate: float) -> float:
         """One update in training mode by mean cross entropy; x (N, C, H, W), labels int32 (N,); the loss before it."""
@@ -128,9 +128,3 @@ class Trainer:
                 own[moment] = from_numpy(arrays[name]).to(tensor)
             if self.optimizer.name != "sgd":
                 own["step"] = torch.tensor(float(state.step))
-
-
-def _settings(optimizer: Optimizer) -> dict[str, Any]:
-    if optimizer.name == "sgd":
-        return {"momentum": optimizer.momentum, "nesterov": optimizer.nesterov}
-    return {"betas": optimizer.betas, "eps": optimizer.eps}

@@ -56,6 +56,13 @@ class Optimizer(BaseModel):
         """The names of the arrays kept for each parameter."""
         return MOMENTS[self.name]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments besides learning rate and weight decay, as PyTorch and MindSpore both call them."""
+        if self.name == "sgd":
+            return {"momentum": self.momentum, "nesterov": self.nesterov}
+        return {"betas": self.betas, "eps": self.eps}
+
     def decays(self, parameter: Parameter) -> bool:
         """Whether weight decay acts on a parameter: on convolution and matrix weights, or with decay "all" on all."""
         return self.decay == "all" or parameter.role in (Role.WEIGHT, Role.RECURRENT)
