@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 PRESET = "maam_digits"
 BATCH_SIZE = 32
 LEAST_ACCURACY = 0.97
-OPTIMIZER = Optimizer(learning_rate=0.1, nesterov=True, weight_decay=1e-3)
+OPTIMIZER = Optimizer(lr=0.1, nesterov=True, weight_decay=1e-3)
 AUGMENTATION = data.Augmentation(padding=1, flip_probability=0.0)  # a mirrored digit is another digit, or none
 ROOMS = {"PyTorch": "torch", "MindSpore": "mindspore", "NumPy": "reference"}
 
@@ -79,7 +79,7 @@ def _progress(epochs: int, console: Console) -> Iterator[int]:
 def _one_epoch(trainer: Trainer, loader: data.BatchLoader, epoch: int, epochs: int) -> Iterator[float]:
     total = epochs * len(loader)
     for index, (images, labels) in enumerate(loader.epoch(epoch)):
-        rate = one_cycle(epoch * len(loader) + index, total, OPTIMIZER.learning_rate)
+        rate = one_cycle(epoch * len(loader) + index, total, OPTIMIZER.lr)
         yield trainer.step(images, labels, rate)
 
 

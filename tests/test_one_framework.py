@@ -29,7 +29,7 @@ x = generator.random((16, 1, 8, 8)).astype(np.float32)
 labels = (x.mean((1, 2, 3)) > 0.5).astype(np.int32)
 
 runner = runner_type(room.build(node, seed=0))
-trainer = runner.trainer(Optimizer(learning_rate=0.05))
+trainer = runner.trainer(Optimizer(lr=0.05))
 losses = [trainer.step(x, labels, 0.05) for _ in range(8)]
 assert losses[-1] < losses[0], losses
 

@@ -127,19 +127,19 @@ class Trainer:
             {"params": [own[name] for name in names], "weight_decay": 0.0 if optimizer.name == "adam" else decay}
             for decay, names in optimizer.groups(runner.spec)
         ]
-        self.native = OPTIMIZERS[optimizer.name](groups, lr=optimizer.learning_rate, **optimizer.settings)
+        self.native = OPTIMIZERS[optimizer.name](groups, lr=optimizer.lr, **optimizer.settings)
         self.steps = 0
         self._weights = ms.ParameterTuple(own[name] for name in self.names)
         self._penalties = tuple(decay for decay, names in optimizer.groups(runner.spec) for _ in names)
         self._differentiate = ms.value_and_grad(self._loss, None, self._weights)
         self._gradient = runner.compiled(self._penalised if optimizer.name == "adam" else self._differentiate)
 
-    def step(self, x: Array, labels: Array, learning_rate: float) -> float:
+    def step(self, x: Array, labels: Array, lr: float) -> float:
         """One update in training mode by mean cross entropy; x (N, C, H, W), labels int32 (N,); the loss before it."""
         self.runner.enter()
         self.runner.model.set_train()
         for rate in self.native.lrs:
-            assign(rate, np.array(learning_rate))
+            assign(rate, np.array(lr))
         loss, gradients = self._gradient(self.runner.tensor(x), from_numpy(np.asarray(labels, np.int32)))
         self.native(gradients)
         self.steps += 1

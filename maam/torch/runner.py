@@ -94,13 +94,13 @@ class Trainer:
             {"params": [own[name] for name in names], "weight_decay": decay}
             for decay, names in optimizer.groups(runner.spec)
         ]
-        self.native = OPTIMIZERS[optimizer.name](groups, lr=optimizer.learning_rate, **optimizer.settings)
+        self.native = OPTIMIZERS[optimizer.name](groups, lr=optimizer.lr, **optimizer.settings)
 
-    def step(self, x: Array, labels: Array, learning_rate: float) -> float:
+    def step(self, x: Array, labels: Array, lr: float) -> float:
         """One update in training mode by mean cross entropy; x (N, C, H, W), labels int32 (N,); the loss before it."""
         self.runner.model.train()
         for group in self.native.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = lr
         self.native.zero_grad()
         logits = self.runner.function(self.runner._tensor(x))
         loss = F.cross_entropy(logits, from_numpy(labels).long().to(logits.device))

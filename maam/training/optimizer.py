@@ -31,7 +31,7 @@ class Optimizer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    learning_rate: Positive = 0.1
+    lr: Positive = 0.1
     momentum: Share = 0.9
     nesterov: Flag = False
     weight_decay: NonNegativeReal = 0.0

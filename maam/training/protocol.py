@@ -32,7 +32,7 @@ class Trainer(Protocol):
 
     optimizer: Optimizer
 
-    def step(self, x: Array, labels: Array, learning_rate: float) -> float:
+    def step(self, x: Array, labels: Array, lr: float) -> float:
         """One update in training mode by mean cross entropy; x (N, C, H, W), labels int32 (N,); the loss before it."""
 
     def read_state(self) -> OptimizerState:

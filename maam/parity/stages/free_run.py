@@ -18,7 +18,7 @@ BATCH_SIZE = 32
 PAIRS = 3
 LOSS_ROUNDING = 2.0**-22
 """Two units in the last place: what summing the same loss in another order costs, however equal the weights."""
-OPTIMIZER = Optimizer(learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
+OPTIMIZER = Optimizer(lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
 def run_freely(subject: Subject, report: Report) -> Iterator[Row]:
@@ -54,7 +54,7 @@ def _run(subject: Subject, runner: Runner, arrays: Mapping[str, Array]) -> Array
     runner.write_arrays(arrays)
     trainer = runner.trainer(OPTIMIZER)
     batches = (subject.batch(index, BATCH_SIZE) for index in range(subject.steps))
-    return np.array([trainer.step(x, labels, OPTIMIZER.learning_rate) for x, labels in batches])
+    return np.array([trainer.step(x, labels, OPTIMIZER.lr) for x, labels in batches])
 
 
 def _neighbour(subject: Subject, pair: int) -> dict[str, Array]:

@@ -121,7 +121,7 @@ def _trained(subject: Subject) -> Mapping[str, Array]:
         return subject.arrays
     assert subject.double is not None
     runner: Runner = subject.double.sibling(subject.spec, subject.arrays)
-    trainer = runner.trainer(Optimizer(learning_rate=0.02))
+    trainer = runner.trainer(Optimizer(lr=0.02))
     for index in range(_TRAINING_STEPS):
         trainer.step(*subject.batch(index, 16), 0.02)
     return runner.read_arrays()

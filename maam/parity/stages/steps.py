@@ -24,9 +24,9 @@ EFFORT = 4
 """How much harder a step that breaks its bound is searched for kinks before it counts."""
 
 OPTIMIZERS = {
-    "sgd": Optimizer(learning_rate=0.05, momentum=0.9, nesterov=True, weight_decay=5e-3),
-    "adam": Optimizer(name="adam", learning_rate=1e-3, weight_decay=5e-3),
-    "adamw": Optimizer(name="adamw", learning_rate=1e-3, weight_decay=5e-2),
+    "sgd": Optimizer(lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-3),
+    "adam": Optimizer(name="adam", lr=1e-3, weight_decay=5e-3),
+    "adamw": Optimizer(name="adamw", lr=1e-3, weight_decay=5e-2),
 }
 
 
@@ -73,7 +73,7 @@ def _compare_steps(subject: Subject, optimizer: Optimizer) -> list[Worst]:
     state = _rounded(lead.read_state(), 0)
     batch = 0
     for index in range(STEPS):
-        rate = one_cycle(index + 1, STEPS + 1, optimizer.learning_rate)
+        rate = one_cycle(index + 1, STEPS + 1, optimizer.lr)
         for _ in range(ATTEMPTS):
             batch, gradient = _stable_step(subject, double, arrays, batch)
             x, labels = subject.batch(batch)
