@@ -8,6 +8,7 @@ require("mindspore", "mindspore")
 os.environ.setdefault("GLOG_v", "3")  # read once, at import: without it every run prints pages of warnings
 
 from maam.mindspore.data import generator_dataset  # noqa: E402
+from maam.mindspore.image_folder import ImageFolderBatches  # noqa: E402
 from maam.mindspore.layers import CBAM, MAAM, MAF, MAFB, MAFC, SE  # noqa: E402
 from maam.mindspore.models import build  # noqa: E402
 from maam.mindspore.weights import load, load_weights, save_weights  # noqa: E402
@@ -19,6 +20,7 @@ __all__ = [
     "MAFB",
     "MAFC",
     "SE",
+    "ImageFolderBatches",
     "build",
     "generator_dataset",
     "load",

@@ -5,6 +5,7 @@ from maam.errors import require
 require("torch", "torch")
 
 from maam.torch.data import iterable_dataset  # noqa: E402
+from maam.torch.image_folder import ImageFolderBatches  # noqa: E402
 from maam.torch.layers import CBAM, MAAM, MAF, MAFB, MAFC, SE  # noqa: E402
 from maam.torch.models import build  # noqa: E402
 from maam.torch.weights import load, load_weights, save_weights  # noqa: E402
@@ -16,6 +17,7 @@ __all__ = [
     "MAFB",
     "MAFC",
     "SE",
+    "ImageFolderBatches",
     "build",
     "iterable_dataset",
     "load",

@@ -1,0 +1,188 @@
+"""Batches of image files, in an order that a seed and an epoch decide; a framework's pipeline decodes them."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from maam.data.batches import Batch
+from maam.data.checks import check_count
+from maam.data.framing import IMAGENET_MEAN, IMAGENET_STD, Frame, Framing, RandomResizedCrop
+from maam.data.image_folder import ImageFolder
+from maam.errors import DataError
+
+OnBroken = Literal["error", "skip"]
+Rows = npt.NDArray[np.int64]
+Decoded = tuple[npt.NDArray[np.float32], Sequence[str]]
+
+
+class BrokenImageWarning(UserWarning):
+    """An image file cannot be read and is left out."""
+
+
+class Sample(NamedTuple):
+    """One image of an epoch, as a worker is asked for it."""
+
+    epoch: int
+    row: int
+
+
+class Work(NamedTuple):
+    """All that a worker needs to turn a `Sample` into an array."""
+
+    dataset: ImageFolder
+    framing: Framing
+    seed: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def frame(self, sample: Sample, height: int, width: int) -> Frame:
+        """Return the frame of an image: seed, epoch and row decide it, whoever computes it."""
+        return self.framing.frame(height, width, np.random.default_rng([self.seed, *sample]))
+
+    def blank(self) -> npt.NDArray[np.float32]:
+        """Return what stands for an image that cannot be read, float32 (3, size, size)."""
+        return np.zeros((3, self.framing.size, self.framing.size), np.float32)
+
+
+class ImageBatches(ABC):
+    """Yields the batches of an epoch; the same seed and epoch give the same bytes in every framework.
+
+    Args:
+        dataset: at least one image.
+        batch_size: images in a batch, 1 or more; the last batch may be smaller.
+        seed: decides order, crops and flips, 0 or more.
+        shuffle: whether each epoch has its own random order, or all have the order of the data set.
+        framing: `RandomResizedCrop` (of 224, the default) or `CenterCrop`.
+        mean: for each channel, subtracted from the pixels in [0, 1].
+        std: for each channel, what the rest is divided by.
+        drop_last: whether a last batch that is smaller than `batch_size` is left out.
+        num_workers: what decodes: 0 the calling process alone, else as many worker processes (PyTorch) or threads
+            (MindSpore, at most one for each processor).
+        on_broken: what happens where a file is no image, empty or cut short: "error", or "skip": a warning, and
+            the batch has an image less; one without any is not yielded.
+
+    Attributes:
+        broken: the reason by path, for each file that was left out so far.
+
+    Raises:
+        DataError: an argument is out of its range, or there would be no batch.
+        MissingFrameworkError: torchvision is not installed, in PyTorch.
+    """
+
+    def __init__(
+        self,
+        dataset: ImageFolder,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = True,
+        framing: Framing | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        drop_last: bool = False,
+        num_workers: int = 0,
+        on_broken: OnBroken = "error",
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = check_count("batch_size", batch_size, 1)
+        self.seed = check_count("seed", seed, 0)
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.num_workers = check_count("num_workers", num_workers, 0)
+        if on_broken not in ("error", "skip"):
+            raise DataError(f"on_broken is {on_broken!r}; expected 'error' or 'skip'")
+        self.on_broken = on_broken
+        self.work = Work(
+            dataset, framing or RandomResizedCrop(), self.seed, _channels("mean", mean), _channels("std", std)
+        )
+        self.broken: dict[str, str] = {}
+        if len(self) == 0:
+            needed = self.batch_size if drop_last else 1
+            raise DataError(f"{dataset.folder} has {len(dataset)} images; expected at least {needed} to make a batch")
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        left_out = 0 if self.drop_last else self.batch_size - 1
+        return (len(self.dataset) + left_out) // self.batch_size
+
+    def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch, from batch `start` on.
+
+        Args:
+            index: the number of the epoch, 0 or more.
+            start: the first batch to yield, 0..len(self); those before it are not read.
+
+        Returns:
+            An iterator over images float32 (B, 3, size, size), scaled to [0, 1] and normalised, and labels int32 (B,).
+
+        Raises:
+            DataError: `index` or `start` is out of its range; and from the iterator, an image cannot be read and
+                `on_broken` is "error".
+        """
+        check_count("index", index, 0)
+        if check_count("start", start, 0) > len(self):
+            raise DataError(f"start is {start}; expected 0..{len(self)}, the number of batches")
+        count = len(self.dataset)
+        order = np.random.default_rng([self.seed, index]).permutation(count) if self.shuffle else np.arange(count)
+        rows = order[start * self.batch_size : len(self) * self.batch_size]
+        return self._batches(self.rows_of_batches(rows), self._decode(index, rows) if len(rows) else iter(()))
+
+    def rows_of_batches(self, rows: Rows) -> Iterator[Rows]:
+        """Yield `rows` cut into batches."""
+        return (rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size))
+
+    @abstractmethod
+    def _decode(self, epoch: int, rows: Rows) -> Iterator[Decoded]:
+        """Yield each batch's images float32 (B, 3, size, size), and for each why it cannot be read, or ""."""
+
+    def _batches(self, batches: Iterator[Rows], decoded: Iterator[Decoded]) -> Iterator[Batch]:
+        for rows, (images, reasons) in zip(batches, decoded, strict=True):
+            labels = self.dataset.labels[rows]
+            whole = np.array([not reason for reason in reasons])
+            if not whole.all():
+                self._report({str(self.dataset.path(row)): why for row, why in zip(rows, reasons, strict=True) if why})
+                images, labels = images[whole], labels[whole]
+            if len(images):
+                yield images, labels
+
+    def _report(self, found: dict[str, str]) -> None:
+        """Refuse the broken files of a batch, or warn of each once."""
+        path, reason = next(iter(found.items()))
+        if self.on_broken == "error":
+            raise DataError(f"{path}: {reason}; mend or remove the file, or leave broken images out: on_broken='skip'")
+        for path, reason in found.items():
+            if path not in self.broken:
+                self.broken[path] = reason
+                warnings.warn(f"{path}: {reason}; left out", BrokenImageWarning, stacklevel=4)
+
+
+def reason_of(error: Exception, path: Path) -> str:
+    """Why a file cannot be read, for people; each framework wraps its decoder's error in its own."""
+    cause: BaseException = error
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
+    if not path.exists():
+        return "no such file"
+    if path.stat().st_size == 0:
+        return "an empty file"
+    if type(cause).__name__ == "UnidentifiedImageError":
+        return "not an image"
+    return f"a broken image ({' '.join(str(cause).split())})"
+
+
+def _channels(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or not all(np.isfinite(numbers)) or (name == "std" and min(numbers) <= 0):
+        above = " above 0" if name == "std" else ""
+        raise DataError(f"{name} is {values!r}; expected three numbers{above}, one for each channel")
+    return numbers

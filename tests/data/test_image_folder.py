@@ -1,0 +1,106 @@
+"""Listing image folders."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from maam.data import imagefolder
+from maam.errors import DataError
+from tests.image_folders import NAMES, write_folder
+
+pytest.importorskip("PIL")
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_folder(tmp_path / "images", classes=3, train=3, val=2)
+
+
+def refusal(root, split="train"):
+    with pytest.raises(DataError) as caught:
+        imagefolder(root, split)
+    return str(caught.value)
+
+
+def test_files_labels_and_names(root):
+    train, val = imagefolder(root), imagefolder(str(root), "val")
+    assert train.class_names == val.class_names == NAMES[:3]
+    assert (len(train), len(val)) == (9, 6)
+    assert train.labels.dtype == np.int32
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert train.files[3] == os.path.join("automobile", "00.jpg")
+    assert train.path(3) == root / "train" / "automobile" / "00.jpg"
+
+
+def test_order_is_torchvisions(root):
+    """Capitals before small letters, subfolders, suffixes in capitals, and files that are no images."""
+    datasets = pytest.importorskip("torchvision.datasets")
+    train = root / "train"
+    for name in ("Zebra", "_10", "9"):
+        shutil.copytree(train / "bird", train / name)
+    for name in ("a/b/1.jpg", "a/2.PNG", "a!/3.jpeg", "a.jpg/4.webp", "10.jpg", "9.bmp", "x.txt", ".jpg"):
+        (train / "Zebra" / name).parent.mkdir(parents=True, exist_ok=True)
+        (train / "Zebra" / name).touch()
+    (train / "list.txt").touch()
+    shutil.rmtree(root / "val")
+    expected = datasets.ImageFolder(str(train))
+    ours = imagefolder(root)
+    assert list(ours.class_names) == expected.classes
+    assert [(str(ours.path(i)), int(ours.labels[i])) for i in range(len(ours))] == expected.samples
+
+
+def test_linked_class_folders(root, tmp_path):
+    (root / "train" / "bird").rename(tmp_path / "elsewhere")
+    (root / "train" / "bird").symlink_to(tmp_path / "elsewhere")
+    assert len(imagefolder(root)) == 9
+
+
+def test_one_split_is_enough(root):
+    shutil.rmtree(root / "train")
+    assert len(imagefolder(root, "val")) == 6
+    expected = root / "train" / "CLASS" / "*.jpg"
+    assert refusal(root) == f"{root / 'train'}: no such folder; expected {expected}, a folder for each class"
+
+
+@pytest.mark.parametrize("split", ["test", "", None, 0])
+def test_unknown_splits(root, split):
+    assert refusal(root, split) == f"split is {split!r}; expected 'train' or 'val'"
+
+
+def test_a_split_without_class_folders(root):
+    shutil.rmtree(root / "val")
+    (root / "val").mkdir()
+    assert refusal(root, "val").startswith(f"{root / 'val'}: no class folders; expected ")
+    for name in ("1.jpg", "2.JPEG", "readme.txt"):
+        (root / "val" / name).touch()
+    assert refusal(root, "val").startswith(f"{root / 'val'}: 2 images and no class folders; expected ")
+
+
+def test_empty_class_folders_are_named(root):
+    for name in ("bird", "airplane"):
+        shutil.rmtree(root / "train" / name)
+        (root / "train" / name).mkdir()
+    (root / "train" / "bird" / "notes.txt").touch()
+    message = refusal(root)
+    assert message.startswith(f"{root / 'train'}: no images in airplane, bird; expected files that end in .jpg, ")
+    assert message.endswith("fill or remove them")
+
+
+def test_splits_with_other_classes(root):
+    (root / "val" / "bird").rename(root / "val" / "boat")
+    message = "has classes that"
+    assert refusal(root).startswith(f"{root / 'train'} {message} {root / 'val'} has not: bird; labels are numbers")
+    assert refusal(root, "val").startswith(f"{root / 'val'} {message} {root / 'train'} has not: boat; ")
+    (root / "val" / "boat").rename(root / "val" / "bird")
+    for index in range(8):
+        (root / "val" / f"more{index}").mkdir()
+    assert "has not: more0, more1, more2, more3, more4 and 3 more; " in refusal(root)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_may_not_be_read(root):
+    (root / "train" / "bird").chmod(0)
+    assert refusal(root) == f"{root / 'train' / 'bird'}: cannot be read: Permission denied"
+    (root / "train" / "bird").chmod(0o700)

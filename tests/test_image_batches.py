@@ -1,0 +1,178 @@
+"""Batches of image files: the same pixels in both frameworks, and what happens where a file is broken."""
+
+import warnings
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from maam.data import IMAGENET_MEAN, IMAGENET_STD, BrokenImageWarning, CenterCrop, RandomResizedCrop, imagefolder
+from maam.errors import DataError
+from tests.image_folders import write_folder
+
+image = pytest.importorskip("PIL.Image")
+FRAMINGS = {"train": RandomResizedCrop(24), "val": CenterCrop(24, 28)}
+MODES = ("L", "LA", "P", "RGBA", "CMYK", "1", "I;16")
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
+
+
+@pytest.fixture(scope="session")
+def root(tmp_path_factory):
+    """Real images in JPEG, and one in PNG for each way to store pixels."""
+    folder = write_folder(tmp_path_factory.mktemp("images"), classes=3)
+    for index, mode in enumerate(MODES):
+        picture = image.open(folder / "train" / "bird" / f"{index:02}.jpg")
+        path = folder / "train" / "bird" / f"{index:02}.{'tif' if mode == 'CMYK' else 'png'}"
+        (picture.convert("I") if mode == "I;16" else picture).convert(mode).save(path)
+    return folder
+
+
+@pytest.fixture(params=["torch", "mindspore"])
+def batches_of(request):
+    pytest.importorskip("torchvision" if request.param == "torch" else "mindspore")
+    return import_module(f"maam.{request.param}").ImageFolderBatches
+
+
+def make(cls, root, split="train", size=7, **options):
+    return cls(imagefolder(root, split), size, seed=5, framing=FRAMINGS[split], **options)
+
+
+def as_bytes(batches):
+    return [(x.shape, x.dtype, x.tobytes(), y.dtype, y.tobytes()) for x, y in batches]
+
+
+@pytest.mark.parametrize("split", FRAMINGS)
+def test_the_same_bytes_in_both_frameworks(root, split):
+    pytest.importorskip("torchvision")
+    pytest.importorskip("mindspore")
+    ours, theirs = (import_module(f"maam.{room}").ImageFolderBatches for room in ("torch", "mindspore"))
+    for epoch in (0, 3):
+        expected = as_bytes(make(ours, root, split).epoch(epoch))
+        assert as_bytes(make(theirs, root, split).epoch(epoch)) == expected
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(batches_of, root, workers):
+    whole = as_bytes(make(batches_of, root).epoch(1))
+    loader = make(batches_of, root, num_workers=workers)
+    assert as_bytes(loader.epoch(1)) == whole
+    assert as_bytes(loader.epoch(1, 2)) == whole[2:]
+
+
+def test_epochs_and_starts(batches_of, root):
+    loader = make(batches_of, root)
+    count = 24 + len(MODES)
+    assert len(loader) == (count + 6) // 7
+    first, second = (as_bytes(loader.epoch(epoch)) for epoch in (0, 1))
+    assert first != second
+    assert as_bytes(loader.epoch(0)) == first
+    for start in range(len(loader) + 1):
+        assert as_bytes(loader.epoch(0, start)) == first[start:]
+    labels = np.concatenate([y for _, y in loader.epoch(0)])
+    assert sorted(labels) == sorted(loader.dataset.labels)
+    assert sum(len(x) for x, _ in make(batches_of, root, drop_last=True).epoch(0)) == count // 7 * 7
+
+
+def test_validation_is_torchvisions(batches_of, root):
+    """torchvision's own pipeline over its own data set gives the same bytes."""
+    transforms = pytest.importorskip("torchvision.transforms")
+    from torchvision.datasets import ImageFolder
+
+    steps = [transforms.Resize(28), transforms.CenterCrop(24), transforms.ToTensor()]
+    pipeline = transforms.Compose([*steps, transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+    expected = list(ImageFolder(str(root / "val"), pipeline))
+    found = list(make(batches_of, root, "val", shuffle=False).epoch(0))
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in found]), np.stack([x.numpy() for x, _ in expected]))
+    assert np.concatenate([y for _, y in found]).tolist() == [y for _, y in expected]
+
+
+def test_pixels_in_zero_to_one(batches_of, root):
+    images, labels = next(make(batches_of, root, mean=(0, 0, 0), std=(1, 1, 1)).epoch(0))
+    assert (images.dtype, labels.dtype, images.shape) == (np.float32, np.int32, (7, 3, 24, 24))
+    assert 0 <= images.min() < images.max() <= 1
+    np.testing.assert_array_equal(images, np.round(images * 255).astype(np.float32) / np.float32(255))
+
+
+def break_files(root):
+    """One file of each kind that cannot be read, with what is said of it; all in train/airplane."""
+    folder = root / "train" / "airplane"
+    content = (folder / "03.jpg").read_bytes()
+    (folder / "00.jpg").write_bytes(b"")
+    (folder / "01.jpg").write_text("this is no image")
+    (folder / "02.jpg").write_bytes(content[:-40])
+    reasons = ("an empty file", "not an image", "a broken image (image file is truncated")
+    return {str(folder / f"0{index}.jpg"): reason for index, reason in enumerate(reasons)}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_images_stop_by_default(batches_of, tmp_path, workers):
+    write_folder(tmp_path, classes=2)
+    loader = make(batches_of, tmp_path, size=1, shuffle=False, num_workers=workers)
+    whole = as_bytes(loader.epoch(0))
+    for index, (path, reason) in enumerate(break_files(tmp_path).items()):
+        with pytest.raises(DataError) as caught:
+            list(loader.epoch(0, index))
+        assert str(caught.value).startswith(f"{path}: {reason}")
+        assert str(caught.value).endswith("mend or remove the file, or leave broken images out: on_broken='skip'")
+    assert as_bytes(loader.epoch(0, 3)) == whole[3:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_images_are_left_out(batches_of, tmp_path, workers):
+    write_folder(tmp_path, classes=2)
+    whole = list(make(batches_of, tmp_path, size=1, shuffle=False).epoch(0))
+    broken = break_files(tmp_path)
+    loader = make(batches_of, tmp_path, size=5, shuffle=False, num_workers=workers, on_broken="skip")
+    with pytest.warns(BrokenImageWarning) as caught:
+        found = list(loader.epoch(0))
+    assert [len(x) for x, _ in found] == [2, 5, 5, 1]
+    np.testing.assert_array_equal(np.concatenate([x for x, _ in found]), np.concatenate([x for x, _ in whole[3:]]))
+    assert np.concatenate([y for _, y in found]).tolist() == [0] * 5 + [1] * 8
+    assert loader.broken.keys() == broken.keys()
+    assert all(loader.broken[path].startswith(reason) for path, reason in broken.items())
+    assert [str(one.message) for one in caught] == [f"{path}: {why}; left out" for path, why in loader.broken.items()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # each is said once
+        assert as_bytes(loader.epoch(0)) == as_bytes(found)
+
+
+def test_a_batch_of_broken_images_is_not_yielded(batches_of, tmp_path):
+    write_folder(tmp_path, classes=2)
+    break_files(tmp_path)
+    loader = make(batches_of, tmp_path, size=3, shuffle=False, on_broken="skip")
+    with pytest.warns(BrokenImageWarning):
+        assert [len(x) for x, _ in loader.epoch(0)] == [3, 3, 3, 3, 1]
+
+
+def test_a_file_that_is_gone(batches_of, tmp_path):
+    write_folder(tmp_path, classes=2)
+    loader = make(batches_of, tmp_path)
+    loader.dataset.path(0).unlink()
+    with pytest.raises(DataError) as caught:
+        list(loader.epoch(0))
+    assert str(caught.value).startswith(f"{loader.dataset.path(0)}: no such file; ")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_workers": -1}, "num_workers is -1; expected an integer of at least 0"),
+        ({"on_broken": "ignore"}, "on_broken is 'ignore'; expected 'error' or 'skip'"),
+        ({"mean": (0.5,)}, "mean is (0.5,); expected three numbers, one for each channel"),
+        ({"std": (1, 1, 0)}, "std is (1, 1, 0); expected three numbers above 0, one for each channel"),
+        ({"size": 0}, "batch_size is 0; expected an integer of at least 1"),
+    ],
+)
+def test_wrong_arguments(batches_of, root, options, message):
+    with pytest.raises(DataError) as caught:
+        make(batches_of, root, **options)
+    assert str(caught.value) == message
+
+
+def test_wrong_epochs_and_too_few_images(batches_of, root):
+    loader = make(batches_of, root)
+    for epoch, start in ((-1, 0), (0, -1), (0, len(loader) + 1), (0.5, 0)):
+        with pytest.raises(DataError, match=r"^(index|start) is "):
+            loader.epoch(epoch, start)
+    with pytest.raises(DataError, match=r"train has 31 images; expected at least 32 to make a batch$"):
+        make(batches_of, root, size=32, drop_last=True)
