@@ -73,7 +73,7 @@ def convert(src: PathLike, dst: PathLike, spec: Node | str | None = None) -> Nod
     given = preset(spec) if isinstance(spec, str) else spec
     arrays, saved = reader.read_checkpoint(source, given)
     node = _agreed(source, saved, given)
-    matched, _ = match(node, arrays, source=str(source))
+    matched, _ = match(node, arrays, source=str(source), advice=_advice)
     try:
         writer.write_checkpoint(target, node, matched)
     except OSError as error:
@@ -100,6 +100,15 @@ def _check_paths(source: Path, target: Path) -> None:
         raise WeightsError(f"{target}: there is no folder {target.parent}; make it first")
     if target.exists() and source.samefile(target):
         raise WeightsError(f"{target}: source and destination are one file; give another destination")
+
+
+def _advice(classes: tuple[int, int] | None) -> str:
+    if classes is None:
+        return ""
+    return (
+        f"the file has {classes[0]} classes and the spec {classes[1]}: give a spec of {classes[0]} classes, as "
+        f"maam.preset(NAME, num_classes={classes[0]}).to_json() writes one; load() can then replace the head"
+    )
 
 
 def _agreed(source: Path, saved: Node | None, given: Node | None) -> Node:

@@ -7,9 +7,10 @@ from maam.spec import models as _models  # registers the presets
 from maam.spec.composites import composite
 from maam.spec.document import parse_document, parse_json
 from maam.spec.fields import Shape
+from maam.spec.heads import head, with_num_classes
 from maam.spec.inputs import InputRule, input_rule
 from maam.spec.layers import agent_block, cbam, maam, maf, mafb, mafc, reduce_layer, se
-from maam.spec.models import cnn, maam_classifier, mlp, mobilenet, rnn
+from maam.spec.models import cnn, maam_classifier, maam_imagenet, mlp, mobilenet, rnn
 from maam.spec.node import Node
 from maam.spec.parameters import Init, Parameter, Role, draw
 from maam.spec.presets import list_presets, preset, preset_options, register_preset
@@ -66,10 +67,12 @@ __all__ = [
     "cnn",
     "composite",
     "draw",
+    "head",
     "input_rule",
     "list_presets",
     "maam",
     "maam_classifier",
+    "maam_imagenet",
     "maf",
     "mafb",
     "mafc",
@@ -83,4 +86,5 @@ __all__ = [
     "register_preset",
     "rnn",
     "se",
+    "with_num_classes",
 ]

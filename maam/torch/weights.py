@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ml_dtypes
@@ -33,23 +34,40 @@ def save_weights(model: nn.Module, path: PathLike) -> None:
     write_weights(path, spec_of(own), read_arrays(own))
 
 
-def load_weights(model: nn.Module, path: PathLike, strict: bool = True) -> Mismatch:
+def load_weights(model: nn.Module, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:
     """Copy a file's arrays into a model, cast to its dtypes; returns the names that stand on one side only.
+
+    Args:
+        model: a model or layer of maam.
+        path: a weights file.
+        strict: whether every name must stand on both sides, and the file's spec compute the same as the model's.
+        skip: names of layers, such as "classifier", that stay as they are: what the file has for them is left out.
 
     Raises:
         WeightsError: the file is broken, or an array has the wrong shape, or is not finite in the model's dtype; with
-            `strict`, also where a name is missing or unexpected, or the file's spec computes something else.
+            `strict`, also where a name is missing or unexpected, or the file's spec computes something else; or
+            `skip` names no layer.
     """
-    return load_into(unwrap(model), path, strict, _dtypes, write_arrays)
+    return load_into(unwrap(model), path, strict, skip, _dtypes, write_arrays)
 
 
-def load(path: PathLike, dtype: torch.dtype | None = None) -> nn.Module:
-    """The model or layer that a file describes, in train mode, on the CPU; `dtype` None keeps the file's dtypes.
+def load(
+    path: PathLike, dtype: torch.dtype | None = None, *, num_classes: int | None = None, seed: int = 0
+) -> nn.Module:
+    """The model or layer that a file describes, in train mode, on the CPU.
+
+    Args:
+        path: a weights file.
+        dtype: the dtype of all arrays; None keeps the file's.
+        num_classes: where it is not the file's, the last layer is replaced by one of so many logits, for training
+            on other classes; all others keep their weights.
+        seed: draws that new layer, bit-identical in every framework.
 
     Raises:
         WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
+        SpecError: the file's model has no last layer that gives logits, or `num_classes` or `seed` is invalid.
     """
-    spec, arrays = read_whole(path, numpy_dtype(dtype, FLOATING))
+    spec, arrays = read_whole(path, numpy_dtype(dtype, FLOATING), num_classes, seed)
     model = build(spec, device="meta")
     state: dict[str, Any] = {name: from_numpy(array) for name, array in arrays.items()}
     model.load_state_dict(state, strict=False, assign=True)

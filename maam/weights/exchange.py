@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from maam.errors import WeightsError
 from maam.names import listed
-from maam.spec import Node
+from maam.spec import Model, Node, draw, head, with_num_classes
 from maam.weights.file import read_weights
 from maam.weights.matching import Mismatch, check_same_function, match
 
@@ -35,10 +36,11 @@ def load_into(
     model: object,
     path: PathLike,
     strict: bool,
+    skip: Sequence[str],
     dtypes: Callable[[Any], Dtypes],
     write: Callable[[Any, Mapping[str, Array]], None],
 ) -> Mismatch:
-    """Read `path`, hold it against `model.spec`, and `write(model, arrays)` what fits, cast to `dtypes(model)`.
+    """Read `path`, hold it against `model.spec` less `skip`, and `write(model, arrays)`, cast to `dtypes(model)`.
 
     Raises:
         WeightsError: as `read_weights`, `match`, `cast` and, with `strict`, `check_same_function` do; the model
@@ -46,22 +48,51 @@ def load_into(
     """
     spec = spec_of(model)
     saved, arrays = read_weights(path)
-    matched, mismatch = match(spec, arrays, source=str(path), strict=strict)
+    advice = functools.partial(_advice, spec, saved)
+    matched, mismatch = match(spec, arrays, source=str(path), strict=strict, skip=skip, advice=advice)
     if strict:
-        check_same_function(spec, saved, source=str(path))
+        check_same_function(spec, saved, source=str(path), skip=skip)
     write(model, cast(matched, dtypes(model), source=str(path)))
     return mismatch
 
 
-def read_whole(path: PathLike, dtype: np.dtype[Any] | None = None) -> tuple[Node, dict[str, Array]]:
+def read_whole(
+    path: PathLike, dtype: np.dtype[Any] | None = None, num_classes: int | None = None, seed: int = 0
+) -> tuple[Node, dict[str, Array]]:
     """The spec of a file and all arrays that it needs, cast to `dtype` where one is given.
+
+    Where `num_classes` is given and is not the file's, spec and arrays have a new head, drawn from `seed`.
 
     Raises:
         WeightsError: the file is broken, its arrays do not fit its spec, or `cast` refuses.
+        SpecError: the file's model has no head to replace, or `num_classes` or `seed` is invalid.
     """
     spec, arrays = read_weights(path)
-    matched = match(spec, arrays, source=str(path))[0]
-    return spec, matched if dtype is None else cast(matched, dict.fromkeys(matched, dtype), source=str(path))
+    arrays = match(spec, arrays, source=str(path))[0]
+    if num_classes is not None:
+        spec, arrays = _with_new_head(spec, arrays, num_classes, seed)
+    return spec, arrays if dtype is None else cast(arrays, dict.fromkeys(arrays, dtype), source=str(path))
+
+
+def _with_new_head(spec: Node, arrays: dict[str, Array], num_classes: int, seed: int) -> tuple[Node, dict[str, Array]]:
+    changed = with_num_classes(spec, num_classes)
+    if changed == spec:
+        return spec, arrays
+    layer = f"{head(spec)}."
+    drawn = draw(tuple(p for p in changed.parameters() if p.name.startswith(layer)), seed)
+    return changed, {**arrays, **{name: array.astype(arrays[name].dtype) for name, array in drawn.items()}}
+
+
+def _advice(own: Node, saved: Node, classes: tuple[int, int] | None) -> str:
+    if classes is not None:
+        theirs, ours = classes
+        return (
+            f"the file has {theirs} classes and the model {ours}: keep the file's backbone under a new head by "
+            f"load(path, num_classes={ours}), or the model's head by load_weights(model, path, skip=({head(own)!r},))"
+        )
+    if isinstance(own, Model) and isinstance(saved, Model) and own.name != saved.name:
+        return f"the file holds {saved.name!r} and the model is {own.name!r}: load(path) builds the file's own"
+    return ""
 
 
 def numpy_dtype(dtype: Any, known: Mapping[Any, np.dtype[Any]]) -> np.dtype[Any] | None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from maam.errors import WeightsError
+from maam.errors import SpecError, WeightsError
 from maam.names import is_batch_counter, listed, strip_prefix
-from maam.spec import Dropout, Node
+from maam.spec import Dropout, Node, head
 
 Array = np.ndarray[Any, Any]
+Advice = Callable[[tuple[int, int] | None], str]
 _NOT_COMPUTED = frozenset({"init", "input_shape", "momentum", "name"})
 _ADVICE = "build the model from the file's own spec with load(), or pass strict=False"
 
@@ -24,48 +26,88 @@ class Mismatch(NamedTuple):
 
 
 def match(
-    spec: Node, arrays: Mapping[str, Array], *, source: str, strict: bool = True
+    spec: Node,
+    arrays: Mapping[str, Array],
+    *,
+    source: str,
+    strict: bool = True,
+    skip: Sequence[str] = (),
+    advice: Advice = lambda classes: "",
 ) -> tuple[dict[str, Array], Mismatch]:
     """The arrays that `spec` needs, by canonical name, in the table's order, and what did not match.
 
-    Wrappers' prefixes are taken off, and batch counters ignored. `source` names the file in messages.
+    Wrappers' prefixes are taken off, and batch counters ignored. `source` names the file in messages. Arrays of the
+    layers named in `skip`, and below them, are neither needed nor taken. The message ends in `advice(classes)`: where
+    it is but the number of classes that differs, the file's and the model's, else None.
 
     Raises:
         WeightsError: an array has the wrong shape or holds NaN or infinity; with `strict`, a name is missing or
-            unexpected. The message lists every one.
+            unexpected. The message lists every one. Or `skip` names no layer.
     """
-    given = _canonical(arrays, source)
-    wanted = {p.name: p.shape for p in spec.parameters()}
+    _check_layers(spec, skip)
+    given = {name: array for name, array in _canonical(arrays, source).items() if not _below(name, skip)}
+    wanted = {p.name: p.shape for p in spec.parameters() if not _below(p.name, skip)}
     missing = tuple(name for name in wanted if name not in given)
     unexpected = tuple(name for name in given if name not in wanted)
-    misshapen = [
-        f"{name} {tuple(given[name].shape)} instead of {shape}"
-        for name, shape in wanted.items()
-        if name in given and tuple(given[name].shape) != shape
-    ]
-    problems = [f"wrong shape: {', '.join(misshapen)}"] if misshapen else []
-    if strict and missing:
-        problems.insert(0, f"missing: {listed(missing)}")
-    if strict and unexpected:
-        problems.insert(0, f"unexpected: {listed(unexpected)}")
+    misshapen = [name for name in wanted if name in given and tuple(given[name].shape) != wanted[name]]
+    problems = [f"unexpected: {listed(unexpected)}"] if strict and unexpected else []
+    problems += [f"missing: {listed(missing)}"] if strict and missing else []
+    if misshapen:
+        shapes = (f"{name} {tuple(given[name].shape)} instead of {wanted[name]}" for name in misshapen)
+        problems.append(f"wrong shape: {', '.join(shapes)}")
     if problems:
-        raise WeightsError(f"{source}: does not fit the model; {'; '.join(problems)}")
+        problems.append(advice(_classes(spec, given, misshapen) if problems[0].startswith("wrong") else None))
+        raise WeightsError(f"{source}: does not fit the model; {'; '.join(filter(None, problems))}")
     kept = {name: given[name] for name in wanted if name in given}
     _check_finite(kept, source)
     return kept, Mismatch(missing, unexpected)
 
 
-def check_same_function(own: Node, saved: Node, *, source: str, advice: str = _ADVICE) -> None:
+def check_same_function(
+    own: Node, saved: Node, *, source: str, advice: str = _ADVICE, skip: Sequence[str] = ()
+) -> None:
     """Refuse weights that were saved with a spec that computes something else from arrays of the same shapes.
 
-    What acts in training alone (initialisation, momentum, dropout layers) and names for people may differ.
+    What acts in training alone (initialisation, momentum, dropout layers), names for people and the layers named in
+    `skip` may differ.
 
     Raises:
         WeightsError: naming the first layer and field that differ, and then `advice`.
     """
-    difference = _difference(own, saved, "")
+    difference = _difference(own, saved, "", skip)
     if difference is not None:
         raise WeightsError(f"{source}: saved with another spec: {difference}; {advice}")
+
+
+def _check_layers(spec: Node, skip: Sequence[str]) -> None:
+    if isinstance(skip, str):
+        raise WeightsError(f"skip: expected a sequence of layer names, got {skip!r}; write ({skip!r},)")
+    paths = [path for path, _ in spec.walk() if path]
+    for name in skip:
+        if name not in paths:
+            close = difflib.get_close_matches(str(name), paths, 1)
+            hint = f"did you mean {listed(close)}?" if close else f"its layers: {listed(spec.nodes)}"
+            raise WeightsError(f"skip: the model has no layer {listed([str(name)])}; {hint}")
+
+
+def _below(name: str, layers: Sequence[str]) -> bool:
+    return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
+
+
+def _classes(spec: Node, given: Mapping[str, Array], misshapen: Sequence[str]) -> tuple[int, int] | None:
+    """The numbers of classes of the file and of the model, where nothing else differs."""
+    try:
+        layer = head(spec)
+    except SpecError:
+        return None
+    shapes = {f"{layer}.{p.name}": p.shape for p in spec.at(layer).own_parameters()}
+    if not misshapen or set(misshapen) != set(shapes):
+        return None
+    pairs = [(given[name].shape, shape) for name, shape in shapes.items()]
+    if any(found[1:] != own[1:] or not found for found, own in pairs):
+        return None
+    sizes = {(found[0], own[0]) for found, own in pairs}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _canonical(arrays: Mapping[str, Array], source: str) -> dict[str, Array]:
@@ -87,7 +129,7 @@ def _check_finite(arrays: Mapping[str, Array], source: str) -> None:
         raise WeightsError(f"{source}: NaN or infinity in {listed(bad)}; the run that saved it diverged")
 
 
-def _difference(own: Node, saved: Node, path: str) -> str | None:
+def _difference(own: Node, saved: Node, path: str, skip: Sequence[str]) -> str | None:
     """The first difference, the layers in running order, or None."""
     if own.kind != saved.kind:
         return _sentence(path or "the whole", f"a {own.kind}", f"a {saved.kind}")
@@ -97,10 +139,10 @@ def _difference(own: Node, saved: Node, path: str) -> str | None:
         values = getattr(own, field), getattr(saved, field)
         if field not in _NOT_COMPUTED and not isinstance(values[0], (Node, dict)) and values[0] != values[1]:
             return _sentence(_join(path, field), *(repr(value) for value in values))
-    return _layer_difference(_layers(own), _layers(saved), path)
+    return _layer_difference(_layers(own, path, skip), _layers(saved, path, skip), path, skip)
 
 
-def _layer_difference(own: dict[str, Node], saved: dict[str, Node], path: str) -> str | None:
+def _layer_difference(own: dict[str, Node], saved: dict[str, Node], path: str, skip: Sequence[str]) -> str | None:
     for name in [*own, *saved]:
         if name not in own or name not in saved:
             here, there = (f"a {nodes[name].kind}" if name in nodes else "absent" for nodes in (own, saved))
@@ -108,12 +150,14 @@ def _layer_difference(own: dict[str, Node], saved: dict[str, Node], path: str) -
     for index, (here, there) in enumerate(zip(own, saved, strict=True)):
         if here != there:
             return _sentence(f"layer {index} of {path or 'the whole'}", here, there)
-    found = (_difference(node, saved[name], _join(path, name)) for name, node in own.items())
+    found = (_difference(node, saved[name], _join(path, name), skip) for name, node in own.items())
     return next((difference for difference in found if difference is not None), None)
 
 
-def _layers(node: Node) -> dict[str, Node]:
-    return {name: child for name, child in node.nodes.items() if not isinstance(child, Dropout)}
+def _layers(node: Node, path: str, skip: Sequence[str]) -> dict[str, Node]:
+    """The layers to compare."""
+    nodes = node.nodes.items()
+    return {name: child for name, child in nodes if not isinstance(child, Dropout) and _join(path, name) not in skip}
 
 
 def _sentence(what: str, own: str, saved: str) -> str:

@@ -19,7 +19,7 @@ def test_list_shows_every_preset(run):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "count"), [("maam_*", 3), ("*cifar10*", 2), ("without_[fr]*", 2), ("?nn", 2), ("rnn", 1)]
+    ("pattern", "count"), [("maam_*", 4), ("*cifar10*", 2), ("without_[fr]*", 2), ("?nn", 2), ("rnn", 1)]
 )
 def test_list_takes_wildcards(run, pattern, count):
     lines = run("list", pattern).out.splitlines()

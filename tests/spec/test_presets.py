@@ -11,6 +11,7 @@ NAMES = [
     "maam_cifar10",
     "maam_cifar10_2m3",
     "maam_digits",
+    "maam_imagenet",
     "mafc_v1",
     "mafc_v2",
     "mafc_v3",
@@ -60,7 +61,7 @@ def test_counts(name, options, parameters, macs):
     ("pattern", "names"),
     [
         ("*", NAMES),
-        ("maam_*", ["maam_cifar10", "maam_cifar10_2m3", "maam_digits"]),
+        ("maam_*", ["maam_cifar10", "maam_cifar10_2m3", "maam_digits", "maam_imagenet"]),
         ("without_?*", ["without_agent_attention", "without_fusion", "without_reduce"]),
         ("[cm]*n", ["cnn"]),
         ("nothing*", []),
@@ -85,16 +86,16 @@ def test_the_base_of_an_ablation_is_an_option():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_overrides_of_the_sizes(name):
-    model = preset(name, num_classes=7, in_channels=2, image_size=12)
-    assert model.input_shape == (2, 12, 12)
+    model = preset(name, num_classes=7, in_channels=2, image_size=36)
+    assert model.input_shape == (2, 36, 36)
     assert model.num_classes == 7
-    assert model.output_shape((2, 12, 12)) == (7,)
+    assert model.output_shape((2, 36, 36)) == (7,)
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("maam_cifar", "no preset 'maam_cifar'; did you mean maam_cifar10 or maam_cifar10_2m3?"),
+        ("maam_cifar", "no preset 'maam_cifar'; did you mean maam_cifar10 or maam_cifar10_2m3 or "),
         ("resnet50", "no preset 'resnet50'; `maam list` shows all of them"),
         (None, "no preset 'None'"),
         (["cnn"], "did you mean cnn"),

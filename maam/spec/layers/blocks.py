@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from maam.spec.node import Node
@@ -43,8 +42,3 @@ def conv_norm_act(
     """conv, bn and act as named children; where `norm_layer` is identity there is no bn."""
     norm = {f"bn{suffix}": BatchNorm2d(num_features=out_channels)} if norm_layer == "batch_norm" else {}
     return {f"conv{suffix}": conv, **norm, f"act{suffix}": Activation(function=act_layer)}
-
-
-def features(shape: tuple[int, ...]) -> int:
-    """The number of values in a sample of `shape`."""
-    return math.prod(shape)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from maam.errors import PresetError
 from maam.spec.composites import OddSizes, Sizes, composite, one_each
 from maam.spec.fields import Flag, Probability, Size
-from maam.spec.layers.blocks import NormName, features
+from maam.spec.layers.blocks import NormName
 from maam.spec.layers.maam import NUM_CONVS, Fusion, NumAgents, agent_block, maam, reduce_layer
 from maam.spec.node import Node
 from maam.spec.presets import register_preset
@@ -107,7 +107,7 @@ def maam_classifier(
         )
         body = dict(layer.children)
     image_shape = (in_channels, image_size, image_size)
-    flat = features(Sequential(children=body).output_shape(image_shape))
+    flat = math.prod(Sequential(children=body).output_shape(image_shape))
     body["classifier"] = _classifier(flat, hidden_features, num_classes, act_layer, dropout)
     return Model(name=name, input_shape=image_shape, children=body)
 

@@ -71,7 +71,7 @@ def test_the_layer(c, out, hidden, kernels, pools):
 
 @pytest.mark.parametrize("name", list_presets())
 def test_presets(name):
-    model = preset(name, image_size=12)
+    model = preset(name, image_size=32)
     compare(model, build(model), model.input_shape)
 
 
