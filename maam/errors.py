@@ -44,6 +44,18 @@ class DataError(MaamError, ValueError):
     """A data set is missing, incomplete or malformed."""
 
 
+class RecipeError(MaamError, ValueError):
+    """A training recipe is missing, malformed, or has an unknown or contradictory field."""
+
+
+class TrainingError(MaamError, RuntimeError):
+    """A training run cannot start, go on, or has diverged."""
+
+
+class DeviceError(MaamError, RuntimeError):
+    """A device or a precision is not available here."""
+
+
 class MissingFrameworkError(MaamError, ImportError):
     """An optional package that the call needs is not installed."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,45 @@ def draw_curves(losses: Sequence[float], accuracies: Sequence[float], path: Path
     right.plot(range(1, len(accuracies) + 1), [100 * a for a in accuracies], "o-", color="tab:orange", markersize=3)
     right.set_ylabel("test accuracy, %", color="tab:orange")
     axis.legend(loc="center right")
+    _save(figure, path)
+
+
+def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path: PathLike, title: str) -> None:
+    """Draw loss and accuracy (0 to 1): of each training step (faint, and its mean an epoch), of each epoch's test.
+
+    Raises:
+        MissingFrameworkError: matplotlib is not installed.
+    """
+    figure = _figure(9, 4)
+    for axis, name, scale in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
+        count, total = len(epochs[name]), len(steps[name])
+        values = scale * steps[name]
+        axis.plot(np.arange(1, total + 1) * count / total, values, color="tab:blue", linewidth=0.4, alpha=0.35)
+        means = [part.mean() for part in np.array_split(values, count)]
+        axis.plot(range(1, count + 1), means, color="tab:blue", label="training")
+        axis.plot(range(1, count + 1), scale * epochs[name], "o-", color="tab:orange", markersize=3, label="test")
+        axis.set(xlabel="epoch", ylabel="cross entropy" if name == "loss" else "accuracy, %")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def draw_fusion(weights: Sequence[Mapping[str, Sequence[float]]], path: PathLike, title: str) -> None:
+    """Draw the fusion weights (softmax of the scalars of equation 2) after each epoch, by the scalars' name.
+
+    Raises:
+        MissingFrameworkError: matplotlib is not installed.
+    """
+    figure = _figure(6, 4)
+    axis = figure.subplots()
+    for name in weights[0]:
+        values = np.array([epoch[name] for epoch in weights])
+        for branch, line in enumerate(values.T):
+            axis.plot(range(1, len(line) + 1), line, "o-", markersize=3, label=f"{name}, branch {branch}")
+    axis.set(xlabel="epoch", ylabel="fusion weight", title=title)
+    axis.grid(alpha=0.3)
+    axis.legend()
     _save(figure, path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from maam.cli import data, demo, models, parity, weights
+from maam.cli import data, demo, models, parity, train, weights
 
 application = typer.Typer(
     name="maam",
@@ -15,6 +15,7 @@ application = typer.Typer(
 )
 application.command("list")(models.list_command)
 application.command("info")(models.info)
+application.command("train")(train.train)
 application.command("parity")(parity.parity)
 application.command("convert")(weights.convert)
 application.command("data")(data.data)

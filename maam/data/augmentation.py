@@ -12,6 +12,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from maam.data.checks import check_count, check_fraction, check_images
 from maam.errors import DataError
 
+GREY = 127
+
 
 @dataclass(frozen=True, eq=False)
 class Crops:
@@ -20,23 +22,29 @@ class Crops:
     Attributes:
         offsets: int64 (N, 2), top and left of the crop in the padded image, 0..2 * padding.
         flips: bool (N,), whether left and right are exchanged.
+        holes: float64 (N, 2), the centre of the square that is painted grey, as shares of height and width; None
+            where there is none.
     """
 
     offsets: npt.NDArray[np.int64]
     flips: npt.NDArray[np.bool_]
+    holes: npt.NDArray[np.float64] | None = None
 
     def part(self, start: int, stop: int) -> Crops:
         """Return the crops of the images `start` to `stop` - 1."""
-        return Crops(self.offsets[start:stop], self.flips[start:stop])
+        holes = None if self.holes is None else self.holes[start:stop]
+        return Crops(self.offsets[start:stop], self.flips[start:stop], holes)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Pads images with zeros, crops them back to their size at random, and flips some of them.
+    """Pads images with zeros, crops them back to their size at random, flips some of them, and paints a square grey.
 
     Attributes:
         padding: rows and columns of zeros that are added on each side, 0 or more.
         flip_probability: the probability of a horizontal flip, in [0, 1].
+        cutout: side of the square (DeVries and Taylor, arXiv 1708.04552); its centre may be anywhere in the image, so
+            that part of it may lie outside. 0 for none.
 
     Raises:
         DataError: an attribute is out of its range.
@@ -44,16 +52,19 @@ class Augmentation:
 
     padding: int = 4
     flip_probability: float = 0.5
+    cutout: int = 0
 
     def __post_init__(self) -> None:
         check_count("padding", self.padding, 0)
         check_fraction("flip_probability", self.flip_probability)
+        check_count("cutout", self.cutout, 0)
 
     def draw(self, rng: np.random.Generator, count: int) -> Crops:
         """Return crops for `count` images, 0 or more, drawn from `rng`."""
         check_count("count", count, 0)
         offsets = rng.integers(0, 2 * self.padding + 1, size=(count, 2), dtype=np.int64)
-        return Crops(offsets, rng.random(count) < self.flip_probability)
+        flips = rng.random(count) < self.flip_probability
+        return Crops(offsets, flips, rng.random((count, 2)) if self.cutout else None)
 
     def apply(self, images: npt.NDArray[np.uint8], crops: Crops) -> npt.NDArray[np.uint8]:
         """Return cropped and flipped copies of `images`.
@@ -77,9 +88,22 @@ class Augmentation:
         top, left = crops.offsets.T
         cropped = windows[np.arange(len(images)), :, top, left]
         cropped[crops.flips] = cropped[crops.flips, :, :, ::-1]
+        if crops.holes is not None:
+            self._paint(cropped, crops.holes)
         return cropped
 
+    def _paint(self, images: npt.NDArray[np.uint8], holes: npt.NDArray[np.float64]) -> None:
+        size = np.array(images.shape[2:])
+        first = (holes * size).astype(np.int64) - self.cutout // 2  # (N, 2): top and left, perhaps outside
+        for image, start in zip(images, first, strict=True):
+            top, left = np.maximum(start, 0)
+            bottom, right = np.maximum(start + self.cutout, 0)
+            image[:, top:bottom, left:right] = GREY
+
     def _check_crops(self, crops: Crops, count: int) -> None:
+        if (crops.holes is None) != (self.cutout == 0) or (crops.holes is not None and crops.holes.shape != (count, 2)):
+            found = "no holes" if crops.holes is None else f"holes {crops.holes.shape}"
+            raise DataError(f"crops has {found}; expected {(count, 2) if self.cutout else 'none'}")
         if crops.offsets.shape != (count, 2) or crops.flips.shape != (count,):
             found = f"offsets {crops.offsets.shape} and flips {crops.flips.shape}"
             raise DataError(f"crops has {found}; expected {(count, 2)} and {(count,)}")

@@ -7,12 +7,10 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
-from mindspore.experimental import optim
+from mindspore import Tensor, nn
 
 from maam.mindspore.arrays import (
     DTYPES,
-    assign,
     from_numpy,
     parameters_by_name,
     read_arrays,
@@ -21,19 +19,13 @@ from maam.mindspore.arrays import (
     write_arrays,
 )
 from maam.mindspore.models import build
+from maam.mindspore.trainer import Trainer
 from maam.spec import Node
 from maam.training.optimizer import Optimizer
-from maam.training.protocol import Gradients, OptimizerState
+from maam.training.protocol import Gradients, Objective
 from maam.weights.exchange import spec_of
 
 Array = np.ndarray[Any, Any]
-
-OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.AdamW, "adamw": optim.AdamW}
-"""Adam as AdamW without decoupled decay: MindSpore's own Adam does not correct the bias of eps, which at eps 1e-8
-halves the first updates of small gradients. The L2 term is added to the gradients here."""
-
-MOMENTS = {"momentum_buffer": "accum", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
-"""What MindSpore's optimizers call the moments."""
 
 
 class Runner:
@@ -76,9 +68,9 @@ class Runner:
         found, parameters = self._gradient(self.tensor(x), self.tensor(cotangent))
         return Gradients(to_numpy(found), {n: to_numpy(g) for n, g in zip(own, parameters, strict=True)})
 
-    def trainer(self, optimizer: Optimizer) -> Trainer:
+    def trainer(self, optimizer: Optimizer, objective: Objective = Objective()) -> Trainer:  # noqa: B008
         """A trainer of this model with a fresh optimizer."""
-        return Trainer(self, optimizer)
+        return Trainer(self, optimizer, objective)
 
     def sibling(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
         """A runner of the same mode with a new model, its arrays cast to `dtype`."""
@@ -112,65 +104,3 @@ class Runner:
         self.enter()
         cell.set_train(training)
         return to_numpy(cell(self.tensor(x)))
-
-
-class Trainer:
-    """A MindSpore model with an optimizer; see `maam.training.Trainer`."""
-
-    def __init__(self, runner: Runner, optimizer: Optimizer) -> None:
-        self.runner = runner
-        self.optimizer = optimizer
-        runner.enter()
-        own = parameters_by_name(runner.model)
-        self.names = [name for _, names in optimizer.groups(runner.spec) for name in names]
-        groups = [
-            {"params": [own[name] for name in names], "weight_decay": 0.0 if optimizer.name == "adam" else decay}
-            for decay, names in optimizer.groups(runner.spec)
-        ]
-        self.native = OPTIMIZERS[optimizer.name](groups, lr=optimizer.lr, **optimizer.settings)
-        self.steps = 0
-        self._weights = ms.ParameterTuple(own[name] for name in self.names)
-        self._penalties = tuple(decay for decay, names in optimizer.groups(runner.spec) for _ in names)
-        self._differentiate = ms.value_and_grad(self._loss, None, self._weights)
-        self._gradient = runner.compiled(self._penalised if optimizer.name == "adam" else self._differentiate)
-
-    def step(self, x: Array, labels: Array, lr: float) -> float:
-        """One update in training mode by mean cross entropy; x (N, C, H, W), labels int32 (N,); the loss before it."""
-        self.runner.enter()
-        self.runner.model.set_train()
-        for rate in self.native.lrs:
-            assign(rate, np.array(lr))
-        loss, gradients = self._gradient(self.runner.tensor(x), from_numpy(np.asarray(labels, np.int32)))
-        self.native(gradients)
-        self.steps += 1
-        return float(loss.asnumpy())
-
-    def read_state(self) -> OptimizerState:
-        """Copies of the optimizer's moments; zeros where no step has been taken."""
-        moments = {
-            moment: {
-                name: to_numpy(array)
-                for name, array in zip(self.names, getattr(self.native, MOMENTS[moment]), strict=True)
-            }
-            for moment in self.optimizer.moments
-        }
-        return OptimizerState(self.steps, moments)
-
-    def write_state(self, state: OptimizerState) -> None:
-        """Put moments back."""
-        self.steps = state.step
-        for moment, arrays in state.moments.items():
-            for name, array in zip(self.names, getattr(self.native, MOMENTS[moment]), strict=True):
-                assign(array, arrays[name])
-        if self.optimizer.name != "sgd":
-            assign(self.native.state_step, np.array(state.step))
-
-    def _penalised(self, x: Tensor, labels: Tensor) -> Any:
-        loss, gradients = self._differentiate(x, labels)
-        found = ()
-        for index in range(len(gradients)):
-            found = found + (gradients[index] + self._penalties[index] * self._weights[index],)
-        return loss, found
-
-    def _loss(self, x: Tensor, labels: Tensor) -> Tensor:
-        return ops.cross_entropy(self.runner.model(x), labels)

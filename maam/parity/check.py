@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from maam.environment import environment
 from maam.errors import SpecError
 from maam.parity.report import Report, not_run
 from maam.parity.rooms import MODES, make_double, make_runners
@@ -83,17 +82,6 @@ def check(
         for runner, reason in missing.items():
             report.rows.extend(not_run([name], runner, reason))
     return report
-
-
-def environment() -> dict[str, str]:
-    """Versions and machine, as they stand in the report."""
-    found = {"python": platform.python_version(), "machine": platform.processor() or platform.machine()}
-    for package in ("maam", "numpy", "torch", "mindspore"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def _single(arrays: Mapping[str, Array]) -> dict[str, Array]:

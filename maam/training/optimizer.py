@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from maam.errors import SpecError
 from maam.spec import Node, Parameter, Role
-from maam.spec.fields import Flag, Positive, describe
+from maam.spec.fields import Flag, Positive
+from maam.training.section import Section, explain
 
 NonNegativeReal = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
@@ -18,7 +19,7 @@ MOMENTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq"), "adam
 """The arrays that each optimizer keeps for each parameter; all start as zeros."""
 
 
-class Optimizer(BaseModel):
+class Optimizer(Section):
     """An optimizer and its settings.
 
     sgd: d = g + weight_decay w; b = momentum b + d; w -= lr (d + momentum b if nesterov else b).
@@ -29,7 +30,6 @@ class Optimizer(BaseModel):
         SpecError: a setting is unknown, of the wrong type or range, or contradicts another.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Positive = 0.1
     momentum: Share = 0.9
@@ -43,7 +43,7 @@ class Optimizer(BaseModel):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            raise SpecError(f"optimizer: {describe(error)}") from None
+            raise SpecError(f"optimizer: {explain(error, Optimizer)}") from None
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Optimizer:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -20,11 +21,45 @@ class Gradients(NamedTuple):
     parameters: dict[str, Array]
 
 
-class OptimizerState(NamedTuple):
-    """Steps taken, and for each kind of moment (`Optimizer.moments`) an array for each parameter by name."""
+class LossScale(NamedTuple):
+    """A dynamic loss scale, and the steps since it last changed or overflowed."""
+
+    scale: float
+    growth_tracker: int
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """All that an optimizer remembers.
+
+    Attributes:
+        step: updates made.
+        moments: for each kind of moment (`Optimizer.moments`) an array for each parameter by name.
+        average: the moving averages of parameters and running statistics by name; empty without an average.
+        loss_scale: None without loss scaling.
+    """
 
     step: int
     moments: dict[str, dict[str, Array]]
+    average: dict[str, Array] = field(default_factory=dict)
+    loss_scale: LossScale | None = None
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a step minimises and how its gradients are treated.
+
+    Attributes:
+        label_smoothing: share of the target that is spread evenly over all classes.
+        clip_norm: greatest norm of all gradients together; None for no limit.
+        average: whether a moving average of the weights is kept.
+        precision: "fp32", "bf16" or "fp16" (whose loss is scaled).
+    """
+
+    label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    average: bool = False
+    precision: str = "fp32"
 
 
 class Trainer(Protocol):
@@ -32,14 +67,29 @@ class Trainer(Protocol):
 
     optimizer: Optimizer
 
+    def prepare(self, images: Array, labels: Array) -> Any:
+        """A batch on the device, without waiting for the copy; images (N, C, H, W), labels int32 (N,)."""
+
+    def update(self, batch: Any, lr: float, decay: float = 0.0) -> Any:
+        """One update in training mode by mean cross entropy, from a prepared batch.
+
+        `decay` is that of the moving average in this step. Returns (loss, accuracy) before the update, on the device.
+        """
+
+    def fetch(self, found: Sequence[Any]) -> Array:
+        """What updates returned, float64 (len(found), 2); waits for the device."""
+
     def step(self, x: Array, labels: Array, lr: float) -> float:
-        """One update in training mode by mean cross entropy; x (N, C, H, W), labels int32 (N,); the loss before it."""
+        """`prepare`, `update` and `fetch` in one."""
+
+    def predict(self, x: Array) -> Array:
+        """Logits in inference mode, float32, in the precision of training, by the averaged weights if there are."""
 
     def read_state(self) -> OptimizerState:
-        """Copies of the optimizer's moments."""
+        """Copies of all that the optimizer remembers."""
 
     def write_state(self, state: OptimizerState) -> None:
-        """Put moments back."""
+        """Put it back."""
 
 
 class Runner(Protocol):
@@ -67,7 +117,7 @@ class Runner(Protocol):
     def gradients(self, x: Array, cotangent: Array) -> Gradients:
         """Gradients of sum(output * cotangent) in training mode."""
 
-    def trainer(self, optimizer: Optimizer) -> Trainer:
+    def trainer(self, optimizer: Optimizer, objective: Objective = ...) -> Trainer:
         """A trainer of this model with a fresh optimizer."""
 
     def sibling(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:

@@ -20,6 +20,7 @@ from maam.spec import Node, parse_json
 
 Array = np.ndarray[Any, Any]
 FORMAT = "maam"
+CHECKPOINT_FORMAT = "maam-checkpoint"
 VERSION = "1"
 DTYPES = {
     "F16": np.dtype(np.float16),
@@ -37,12 +38,7 @@ def write_weights(path: str | os.PathLike[str], spec: Node, arrays: Mapping[str,
     """
     for name, array in arrays.items():
         check_dtype(array.dtype, f"{path}: {listed([name])}")
-    header = {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json()}
-    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
-    try:
-        write_bytes(path, _serialize(contiguous, header))
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be written: {error.strerror or error}") from None
+    write_safetensors(path, arrays, {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json()})
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
@@ -53,12 +49,40 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
             version, its spec is invalid, or an array has a dtype that is not floating point.
     """
     header, tensors = _read(path)
+    if header.get("format") == CHECKPOINT_FORMAT:
+        raise WeightsError(
+            f"{path}: a training checkpoint; the weights of its model lie beside it, in best.safetensors and, when "
+            "training is over, final.safetensors"
+        )
     if (spec := _spec(path, header)) is None:
         raise WeightsError(
             f"{path}: a safetensors file, but without maam's header; "
             "convert it with: maam convert SRC DST --spec PRESET"
         )
     return spec, _arrays(path, tensors)
+
+
+def write_safetensors(path: str | os.PathLike[str], arrays: Mapping[str, Array], header: Mapping[str, str]) -> None:
+    """Write `arrays` to a safetensors file with `header` as its metadata, in one step.
+
+    Raises:
+        WeightsError: the file cannot be written; one that was there stays.
+    """
+    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
+    try:
+        write_bytes(path, _serialize(contiguous, dict(header)))
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def read_header_and_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Array]]:
+    """The metadata and the arrays of any safetensors file with floating-point arrays.
+
+    Raises:
+        WeightsError: there is no such file, it is truncated or no safetensors file, or an array is not floating point.
+    """
+    header, tensors = _read(path)
+    return header, _arrays(path, tensors)
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[Node | None, dict[str, Array]]:

@@ -1,0 +1,52 @@
+"""`maam train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maam.cli.training_progress import Progress
+
+
+def train(
+    model: Annotated[str | None, typer.Argument(metavar="PRESET", help="`maam list` shows all")] = None,
+    recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file; the preset's default")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as optimizer.lr=0.05")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="cifar10, cifar100, digits or imagefolder")] = None,
+    root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the run; runs/PRESET otherwise")] = None,
+    framework: Annotated[str, typer.Option(help="torch or mindspore")] = "torch",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="of initial weights, order, crops and flips")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
+    checkpoint_steps: Annotated[int, typer.Option(min=1, help="steps between two checkpoints")] = 200,
+) -> None:
+    """Train a preset by a recipe; log, checkpoints, weights and a report go to a folder."""
+    from maam.training.library import default_recipe, parse_override, read_recipe
+    from maam.training.session import name_model, train
+
+    found = read_recipe(recipe) if recipe is not None else default_recipe(name_model(model))
+    changes = {"data": data, "precision": precision, "epochs": epochs, "seed": seed}
+    given = {name: value for name, value in changes.items() if value is not None}
+    found = found.replaced(given | dict(parse_override(text) for text in override or []))
+    name = name_model(model, found)
+    folder = out or Path("runs") / name
+    with Progress() as progress:
+        train(
+            name,
+            found,
+            out=folder,
+            root=root,
+            framework=framework,
+            device=device,
+            resume=resume,
+            observer=progress,
+            checkpoint_steps=checkpoint_steps,
+        )
+    typer.echo(f"{folder}: report.md, final.safetensors, best.safetensors")

@@ -1,0 +1,59 @@
+"""How a training run shows on the terminal: a bar there, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from maam.cli.consoles import console
+from maam.training.log import Record
+
+SECONDS = 60.0
+"""Between two plain lines."""
+
+
+class Progress:
+    """An observer of a run with a progress bar: loss, accuracy, images a second, time left."""
+
+    def __init__(self) -> None:
+        self.console = console()
+        self.accuracy = ""
+        self._task: Any = None
+        self._last = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
+
+    def __enter__(self) -> Progress:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.bar.stop()
+
+    def start(self, step: int, steps: int) -> None:
+        """The run stands at `step` of `steps`."""
+        self._task = self.bar.add_task("training", total=steps, completed=step)
+
+    def steps(self, record: Record) -> None:
+        """Show how the last steps went."""
+        loss, right = np.mean(record["losses"]), np.mean(record["accuracies"])
+        text = f"loss {loss:.4f}, accuracy {right:.2%}{self.accuracy}, {record['images_per_second']:.0f} images/s"
+        self.bar.update(self._task, completed=record["step"], description=text)
+        if not self.console.is_terminal and time.monotonic() - self._last > SECONDS:
+            self._last = time.monotonic()
+            print(f"step {record['step']}: {text}", flush=True)
+
+    def epoch(self, record: Record) -> None:
+        """Show how an epoch ended."""
+        self.accuracy = f" (test {record['test_accuracy']:.2%})"
+        text = f"epoch {record['epoch'] + 1}: test accuracy {record['test_accuracy']:.2%}"
+        text += f", test loss {record['test_loss']:.4f}, {record['seconds']:.0f} s"
+        if self.console.is_terminal:
+            self.bar.console.print(text, highlight=False)
+        else:
+            print(text, flush=True)

@@ -1,0 +1,39 @@
+"""The devices that MindSpore has here, what they compute in, and models on them."""
+
+from __future__ import annotations
+
+import mindspore as ms
+
+from maam.mindspore.models import build
+from maam.mindspore.runner import Runner
+from maam.spec import Node
+from maam.training.devices import choose_device, choose_precision
+
+TARGETS = {"cpu": "CPU", "cuda": "GPU", "ascend": "Ascend"}
+
+
+def select_device(name: str | None = None) -> str:
+    """The device of that name, Ascend or else the CPU where `name` is None; MindSpore is set to it.
+
+    Raises:
+        DeviceError: there is no such device here.
+    """
+    available = ("ascend", "cpu") if ms.device_context.ascend.is_available() else ("cpu",)
+    device = choose_device("MindSpore", name, available)
+    ms.set_device(TARGETS[device])
+    return device
+
+
+def select_precision(device: str, name: str = "auto") -> str:
+    """The precision of that name; "auto" is fp16 on Ascend, and fp32 on a CPU, which gains nothing by fp16.
+
+    Raises:
+        DeviceError: the device does not support it: no CPU kernel of MindSpore takes bfloat16.
+    """
+    precisions = ("fp16", "bf16", "fp32") if device == "ascend" else ("fp32", "fp16")
+    return choose_precision("MindSpore", device, name, precisions)
+
+
+def make_runner(spec: Node, *, seed: int | None, device: str) -> Runner:
+    """A runner of a new model on `device` (which `select_device` has set), in graph mode."""
+    return Runner(build(spec, seed=seed), graph=True)

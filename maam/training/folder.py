@@ -1,0 +1,78 @@
+"""The folder of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maam.errors import TrainingError, WeightsError
+from maam.spec import Node
+from maam.training.checkpoint import Checkpoint, read_checkpoint
+from maam.training.log import Log
+from maam.weights import write_weights
+
+Array = np.ndarray[Any, Any]
+
+
+class RunFolder:
+    """The files of one run.
+
+    last.safetensors (the state, for `--resume`), best.safetensors and final.safetensors (weights files), log.jsonl,
+    run.json (command, recipe and environment), report.md and its pictures.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.last = self.path / "last.safetensors"
+        self.best = self.path / "best.safetensors"
+        self.final = self.path / "final.safetensors"
+        self.run = self.path / "run.json"
+        self.log = Log(self.path / "log.jsonl")
+
+    def open(self, resume: bool) -> Checkpoint | None:
+        """Make the folder, or find the checkpoint in it that a resumed run starts from (None where there is none yet).
+
+        Raises:
+            TrainingError: it holds a run and `resume` is not set, or other files, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            names = {entry.name for entry in self.path.iterdir()}
+        except OSError as error:
+            raise TrainingError(f"{self.path}: no folder for a run: {error.strerror or error}") from None
+        if not os.access(self.path, os.W_OK):
+            raise TrainingError(f"{self.path}: this folder cannot be written")
+        if names and not resume:
+            what = "a run" if self.run.name in names or self.last.name in names else "other files"
+            remedy = "go on with it by --resume, or choose another --out" if what == "a run" else "choose another --out"
+            raise TrainingError(f"{self.path}: this folder holds {what}; {remedy}")
+        if names and self.run.name not in names:
+            raise TrainingError(f"{self.path}: nothing to resume: this folder holds no run; choose another --out")
+        if self.last.name not in names:
+            return None
+        return read_checkpoint(self.last)
+
+    def last_good(self) -> str:
+        """A clause that names the checkpoint that a run can go on from."""
+        if not self.last.exists():
+            return "there is no checkpoint before it"
+        return f"the last good checkpoint is {self.last}, of step {read_checkpoint(self.last).state.step}"
+
+    def write_best(self, spec: Node, arrays: Mapping[str, Array]) -> None:
+        """Write the weights with the highest test accuracy so far."""
+        _write(self.best, spec, arrays)
+
+    def write_final(self, spec: Node, arrays: Mapping[str, Array]) -> None:
+        """Write the weights after the last step."""
+        _write(self.final, spec, arrays)
+
+
+def _write(path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:
+    try:
+        write_weights(path, spec, arrays)
+    except WeightsError as error:
+        raise TrainingError(f"{error}; the checkpoints before it are intact") from None

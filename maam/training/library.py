@@ -1,0 +1,84 @@
+"""Where recipes come from: the package, or a TOML file."""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from maam.errors import RecipeError
+from maam.training.recipe import Recipe
+from maam.training.section import nearest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_FOLDER = files("maam.training") / "recipes"
+
+
+def list_recipes() -> list[str]:
+    """The names of the package's recipes, sorted."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
+
+
+def read_recipe(name: str) -> Recipe:
+    """The package's recipe of that name, or the one in the file `name` if that ends in .toml.
+
+    Raises:
+        RecipeError: there is no such recipe or file, it is no TOML, or a field is wrong.
+    """
+    if name.endswith(".toml"):
+        return _parse(name, _read(Path(name)))
+    if name not in list_recipes():
+        raise RecipeError(f"no recipe {name!r}{nearest(name, list_recipes())}; or give a file that ends in .toml")
+    return _parse(name, (_FOLDER / f"{name}.toml").read_text("utf-8"))
+
+
+def default_recipe(preset: str) -> Recipe:
+    """The package's recipe for a preset: the first whose `presets` match its name.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    for name in list_recipes():
+        recipe = read_recipe(name)
+        if any(fnmatch.fnmatchcase(preset, pattern) for pattern in recipe.presets):
+            return recipe
+    raise RecipeError(f"no default recipe for {preset!r}; name one with --recipe: {', '.join(list_recipes())}")
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """The path and the value of an override such as "optimizer.lr=0.05"; the value is TOML's, else a string.
+
+    Raises:
+        RecipeError: it has no "=".
+    """
+    path, sign, value = text.partition("=")
+    if not sign or not path.strip():
+        raise RecipeError(f"override {text!r}: expected FIELD=VALUE, such as optimizer.lr=0.05")
+    try:
+        return path.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return path.strip(), value.strip()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: cannot be read: it is no UTF-8 text") from None
+
+
+def _parse(source: str, text: str) -> Recipe:
+    try:
+        return Recipe(**tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{source}: no valid TOML: {error}") from None
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from None

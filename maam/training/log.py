@@ -1,0 +1,66 @@
+"""The log of a run: one JSON document a line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from maam.errors import TrainingError
+from maam.files import write_text
+
+Record = dict[str, Any]
+PathLike = str | os.PathLike[str]
+_DIGITS = 7
+
+
+class Log:
+    """Appends records to a file; each is on the disk when `append` returns."""
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = Path(path)
+
+    def append(self, record: Record) -> None:
+        """Add one line.
+
+        Raises:
+            TrainingError: it cannot be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_rounded(record)) + "\n")
+        except OSError as error:
+            raise TrainingError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+
+    def records(self) -> list[Record]:
+        """All whole records in the file, none where there is no file; a line cut short by a crash does not count."""
+        try:
+            text = self.path.read_text("utf-8")
+        except FileNotFoundError:
+            return []
+        return list(_parse(text.splitlines()))
+
+    def rewind(self, step: int) -> None:
+        """Drop the records of later steps than `step`: a resumed run writes them anew."""
+        kept = [record for record in self.records() if record.get("step", 0) <= step]
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _parse(lines: Sequence[str]) -> Iterator[Record]:
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value

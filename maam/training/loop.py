@@ -1,0 +1,194 @@
+"""The training loop, written once: it owns order, schedule, log and checkpoints; a room's trainer makes the steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from maam.errors import TrainingError
+from maam.spec import Node, Parallel
+from maam.training.checkpoint import Checkpoint, write_checkpoint
+from maam.training.evaluation import evaluate
+from maam.training.folder import RunFolder
+from maam.training.log import Record
+from maam.training.prefetch import prefetch
+from maam.training.protocol import Array, Runner, Trainer
+from maam.training.recipe import Recipe
+from maam.training.schedule import learning_rate
+from maam.training.sources import Source
+
+CHECKPOINT_STEPS = 200
+LOG_STEPS = 50
+
+
+class Observer(Protocol):
+    """Who is told how a run goes."""
+
+    def start(self, step: int, steps: int) -> None:
+        """The run goes on from `step` of `steps`."""
+
+    def steps(self, record: Record) -> None:
+        """Some steps were made; `record` is what the log has of them."""
+
+    def epoch(self, record: Record) -> None:
+        """An epoch is over and was evaluated."""
+
+
+class Loop:
+    """A run from where its trainer stands to the end of the last epoch.
+
+    Args:
+        runner, trainer: the model, and what steps it.
+        recipe: with the precision resolved.
+        source: the data.
+        folder: where log, checkpoints and weights go.
+        observer: is told of every record of the log.
+        checkpoint_steps: steps between two checkpoints; one is made after each epoch too.
+        log_steps: steps between two records, and between two waits for the device.
+        writes: whether this process writes files; of several processes only the first does.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        trainer: Trainer,
+        recipe: Recipe,
+        source: Source,
+        folder: RunFolder,
+        observer: Observer,
+        *,
+        checkpoint_steps: int = CHECKPOINT_STEPS,
+        log_steps: int = LOG_STEPS,
+        writes: bool = True,
+    ) -> None:
+        self.runner, self.trainer, self.recipe, self.source = runner, trainer, recipe, source
+        self.folder, self.observer, self.writes = folder, observer, writes
+        self.checkpoint_steps, self.log_steps = checkpoint_steps, log_steps
+        self.steps_per_epoch = len(source.train)
+        self.total = recipe.epochs * self.steps_per_epoch
+        self.step = trainer.read_state().step
+        self.best = -1.0
+        self._pending: list[Any] = []
+        self._started = self._waited = 0.0
+        self._fusions = fusion_weights(runner.spec)
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            TrainingError: the loss is not finite, or a file cannot be written.
+        """
+        self.observer.start(self.step, self.total)
+        while self.step < self.total:
+            epoch = self.step // self.steps_per_epoch
+            start = time.perf_counter()
+            self._train_epoch(epoch)
+            self._evaluate(epoch, time.perf_counter() - start)
+            self.save()
+
+    def _train_epoch(self, epoch: int) -> None:
+        self._started, self._waited = time.perf_counter(), 0.0
+        for images, labels in self._batches(epoch):
+            batch = self.trainer.prepare(images, labels)
+            self._pending.append(self.trainer.update(batch, self._rate(), self._decay()))
+            self.step += 1
+            over = self.step % self.steps_per_epoch == 0
+            if over or self.step % self.log_steps == 0 or self.step % self.checkpoint_steps == 0:
+                self._log(epoch, len(labels))
+            if self.step % self.checkpoint_steps == 0 and not over:
+                self.save()
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Array, Array]]:
+        """The rest of an epoch; the time that its consumer waits is added up."""
+        batches = prefetch(self.source.train.epoch(epoch, self.step % self.steps_per_epoch))
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            self._waited += time.perf_counter() - start
+            if batch is None:
+                return
+            yield batch
+
+    def _rate(self) -> float:
+        recipe = self.recipe
+        return learning_rate(recipe.schedule, recipe.optimizer.lr, self.step, self.total, self.steps_per_epoch)
+
+    def _decay(self) -> float:
+        """The moving average's decay: short at first, so that it forgets the initial weights."""
+        return min(self.recipe.ema_decay or 0.0, (1 + self.step) / (10 + self.step))
+
+    def _log(self, epoch: int, batch_size: int) -> None:
+        found = self.trainer.fetch(self._pending)  # (steps, 2): loss and accuracy
+        count, self._pending = len(found), []
+        if not np.isfinite(found[:, 0]).all():
+            first = self.step - count + int(np.argmin(np.isfinite(found[:, 0]))) + 1
+            raise TrainingError(
+                f"the loss of step {first} is {found[first - self.step + count - 1, 0]}; {self.folder.last_good()}; "
+                "try a smaller optimizer.lr, or clip_norm"
+            )
+        now = time.perf_counter()
+        seconds = max(now - self._started, 1e-9)
+        record = {
+            "kind": "steps",
+            "step": self.step,
+            "epoch": epoch,
+            "lr": self._rate(),
+            "losses": found[:, 0].tolist(),
+            "accuracies": found[:, 1].tolist(),
+            "images_per_second": count * batch_size / seconds,
+            "waiting": self._waited / seconds,
+        }
+        self._started, self._waited = now, 0.0
+        self._write(record)
+        self.observer.steps(record)
+
+    def _evaluate(self, epoch: int, seconds: float) -> None:
+        found = evaluate(self.trainer.predict, self.source.test_batches())
+        arrays = self.runner.read_arrays() if self._fusions else {}
+        record = {
+            "kind": "epoch",
+            "step": self.step,
+            "epoch": epoch,
+            "seconds": seconds,
+            "test_loss": found.loss,
+            "test_accuracy": found.accuracy,
+            "top5": found.top(5),
+            "fusion": {name: _softmax(arrays[name]).tolist() for name in self._fusions},
+        }
+        if found.accuracy > self.best:
+            self.best = found.accuracy
+            if self.writes:
+                self.folder.write_best(self.runner.spec, self._final_arrays())
+        self._write(record)
+        self.observer.epoch(record)
+
+    def save(self) -> None:
+        """Write a checkpoint; the weights file of the final model too, when training is over."""
+        if not self.writes:
+            return
+        spec, arrays, state = self.runner.spec, self.runner.read_arrays(), self.trainer.read_state()
+        write_checkpoint(self.folder.last, Checkpoint(spec, self.recipe, arrays, state, self.best))
+        if self.step == self.total:
+            self.folder.write_final(spec, self._final_arrays())
+
+    def _final_arrays(self) -> dict[str, Array]:
+        """What a user of the model wants: the averaged weights where there are any."""
+        return self.trainer.read_state().average or self.runner.read_arrays()
+
+    def _write(self, record: Record) -> None:
+        if self.writes:
+            self.folder.log.append(record)
+
+
+def fusion_weights(spec: Node) -> list[str]:
+    """The canonical names of all scalars whose softmax weighs branches (equation 2 of the MAAM paper)."""
+    merges = [path for path, node in spec.walk() if isinstance(node, Parallel) and node.merge == "softmax"]
+    return [f"{path}.alpha" if path else "alpha" for path in merges]
+
+
+def _softmax(values: Array) -> Array:
+    powers = np.exp(values.astype(np.float64) - values.max())
+    return powers / powers.sum()

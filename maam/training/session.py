@@ -1,0 +1,171 @@
+"""A training run from its recipe to its report."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from maam import files
+from maam.environment import environment
+from maam.errors import RecipeError, SpecError, TrainingError, require
+from maam.spec import Node, preset
+from maam.training.checkpoint import Checkpoint
+from maam.training.evaluation import evaluate
+from maam.training.folder import RunFolder
+from maam.training.library import default_recipe
+from maam.training.log import Record
+from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop, Observer
+from maam.training.protocol import Objective
+from maam.training.recipe import Recipe
+from maam.training.report import write_report
+from maam.training.sources import open_source
+
+FRAMEWORKS = ("torch", "mindspore")
+
+
+class Silent:
+    """An observer that says nothing."""
+
+    def start(self, step: int, steps: int) -> None:
+        """Say nothing."""
+
+    def steps(self, record: Record) -> None:
+        """Say nothing."""
+
+    def epoch(self, record: Record) -> None:
+        """Say nothing."""
+
+
+def train(
+    model: str | None = None,
+    recipe: Recipe | None = None,
+    *,
+    out: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    framework: str = "torch",
+    device: str | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+    checkpoint_steps: int = CHECKPOINT_STEPS,
+    log_steps: int = LOG_STEPS,
+) -> RunFolder:
+    """Train a preset, write the run to the folder `out`, and return that folder.
+
+    Args:
+        model: a preset's name; the recipe's where None.
+        recipe: the preset's default recipe where None.
+        out: a new or empty folder; with `resume`, that of the run to go on with.
+        root: the folder of the data set.
+        framework: "torch" or "mindspore". A run may be resumed in the other one.
+        device: "cpu", "cuda" or "ascend"; the framework's best where None.
+        resume: go on from the last checkpoint in `out`, from the beginning where there is none yet.
+        observer: is told of every record of the log.
+        checkpoint_steps: steps between two checkpoints.
+        log_steps: steps between two records of the log.
+
+    Raises:
+        MaamError: the recipe, the data, the folder, the device or the framework does not fit, or training diverged.
+    """
+    recipe = recipe or default_recipe(name_model(model))
+    name = name_model(model, recipe)
+    spec = preset(name, **recipe.overrides)
+    for package in ("sklearn", "matplotlib"):  # for the report: better now than after hours
+        require(package, "train")
+    room = find_room(framework)
+    chosen = room.select_device(device)
+    recipe = recipe.replaced({"model": name, "precision": room.select_precision(chosen, recipe.precision)})
+    source = open_source(recipe, None if root is None else Path(root), spec)
+    folder = RunFolder(out)
+    checkpoint = folder.open(resume)
+    if checkpoint is not None:
+        _check_same(folder, checkpoint, spec, recipe)
+    runner = room.make_runner(spec, seed=recipe.seed, device=chosen)
+    trainer = runner.trainer(recipe.optimizer, objective(recipe))
+    loop = Loop(
+        runner,
+        trainer,
+        recipe,
+        source,
+        folder,
+        observer or Silent(),
+        checkpoint_steps=checkpoint_steps,
+        log_steps=log_steps,
+    )
+    if checkpoint is not None:
+        runner.write_arrays(checkpoint.arrays)
+        trainer.write_state(checkpoint.state)
+        loop.step, loop.best = checkpoint.state.step, checkpoint.best_accuracy
+    folder.log.rewind(loop.step)
+    _describe(folder, recipe, framework, str(chosen))
+    loop.run()
+    write_report(folder, evaluate(trainer.predict, source.test_batches()), source.class_names)
+    return folder
+
+
+def objective(recipe: Recipe) -> Objective:
+    """The part of a recipe that a step needs."""
+    return Objective(recipe.label_smoothing, recipe.clip_norm, recipe.ema_decay is not None, recipe.precision)
+
+
+def find_room(framework: str) -> Any:
+    """The devices module of a framework's room, which makes runners too.
+
+    Raises:
+        SpecError: the framework's name is unknown.
+        MissingFrameworkError: it is not installed.
+    """
+    if framework not in FRAMEWORKS:
+        raise SpecError(f"framework: expected one of {', '.join(FRAMEWORKS)}, got {framework!r}")
+    require(framework, framework)
+    return importlib.import_module(f"maam.{framework}.devices")
+
+
+def name_model(model: str | None, recipe: Recipe | None = None) -> str:
+    """`model`, or the preset that the recipe names.
+
+    Raises:
+        RecipeError: neither names one.
+    """
+    name = model or (recipe.model if recipe is not None else None)
+    if name is None:
+        raise RecipeError("no model to train: name a preset, or a recipe that has a `model`")
+    return name
+
+
+MAY_DIFFER = {"presets", "precision"}
+
+
+def _check_same(folder: RunFolder, checkpoint: Checkpoint, spec: Node, recipe: Recipe) -> None:
+    """Refuse to go on with another model or recipe; precision may change, as another framework may need."""
+    if checkpoint.spec != spec:
+        raise TrainingError(f"{folder.last}: a checkpoint of another model than {recipe.model}; choose another --out")
+    then, now = checkpoint.recipe.model_dump(), recipe.model_dump()
+    changed = sorted(name for name in now if name not in MAY_DIFFER and then[name] != now[name])
+    if changed:
+        raise TrainingError(
+            f"{folder.path}: the run has another {changed[0]}: {then[changed[0]]}, not {now[changed[0]]}; "
+            "resume with the recipe that it was started with, or choose another --out"
+        )
+
+
+def _describe(folder: RunFolder, recipe: Recipe, framework: str, device: str) -> None:
+    document = {
+        "command": shlex.join(sys.argv),
+        "framework": framework,
+        "device": device,
+        "recipe": json.loads(recipe.model_dump_json()),
+        "environment": environment(),
+    }
+    try:
+        before = json.loads(folder.run.read_text("utf-8"))["sessions"] if folder.run.exists() else []
+    except (ValueError, KeyError, TypeError):
+        before = []
+    try:
+        files.write_text(folder.run, json.dumps({"sessions": [*before, document]}, indent=1))
+    except OSError as error:
+        raise TrainingError(f"{folder.run}: cannot be written: {error.strerror or error}") from None

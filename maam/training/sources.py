@@ -1,0 +1,87 @@
+"""The data of a recipe: batches to train on, and batches to evaluate on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from maam import data
+from maam.errors import DataError, RecipeError, ShapeError
+from maam.spec import Node, input_rule
+from maam.training.recipe import Augmentation, Recipe
+
+Array = np.ndarray[Any, Any]
+TEST_BATCH = 250
+
+
+class Batches(Protocol):
+    """Batches in an order that seed and epoch decide."""
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+
+    def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
+        """Yield images float32 (B, C, H, W) and labels int32 (B,) of an epoch, from batch `start` on."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Training batches, test batches in a fixed order, and the classes' names."""
+
+    train: Batches
+    test: Batches
+    class_names: tuple[str, ...]
+
+    def test_batches(self) -> Iterator[tuple[Array, Array]]:
+        """All test images, float32 (B, C, H, W), and labels, int32 (B,)."""
+        return self.test.epoch(0)
+
+
+def open_source(recipe: Recipe, root: Path | None, spec: Node) -> Source:
+    """The data of a recipe for a model.
+
+    Raises:
+        DataError: the data set is missing or broken, or has fewer images than a batch.
+        RecipeError: its classes or its images do not fit the model.
+    """
+    train, test = (_dataset(recipe.data, root, split) for split in ("train", "test"))
+    check_fit(spec, recipe.data, train.images.shape[1:], len(train.class_names))
+    drawn = data.Augmentation(**recipe.augmentation.model_dump())
+    augmentation = None if recipe.augmentation == NO_AUGMENTATION else drawn
+    loader = data.BatchLoader(train, recipe.batch_size, seed=recipe.seed, augmentation=augmentation, drop_last=True)
+    return Source(loader, data.BatchLoader(test, TEST_BATCH, shuffle=False), train.class_names)
+
+
+NO_AUGMENTATION = Augmentation(padding=0, flip_probability=0.0, cutout=0)
+
+
+def check_fit(spec: Node, name: str, image_shape: tuple[int, ...], classes: int) -> None:
+    """Refuse a data set whose images (C, H, W) or number of classes are not those of the model.
+
+    Raises:
+        RecipeError: with what to change.
+    """
+    try:
+        input_rule(spec).check((1, *image_shape))
+        output = spec.output_shape(image_shape)
+    except ShapeError as error:
+        raise RecipeError(f"data {name}: {error}; choose a preset for such images, or override in_channels") from None
+    if output != (classes,):
+        raise RecipeError(
+            f"data {name} has {classes} classes, but the model has outputs {output}; "
+            f"override it: -o overrides.num_classes={classes}"
+        )
+
+
+def _dataset(name: str, root: Path | None, split: str) -> data.ImageDataset:
+    if name == "digits":
+        return data.digits(split)
+    if name not in ("cifar10", "cifar100"):
+        raise RecipeError(f"data {name!r} is not read by this version")
+    if root is None:
+        raise DataError(f"data {name} needs --root DIR, the folder that `maam data {name} DIR` wrote")
+    return getattr(data, name)(root, split)
