@@ -136,12 +136,13 @@ def test_broken_images_are_left_out(batches_of, tmp_path, workers):
         assert as_bytes(loader.epoch(0)) == as_bytes(found)
 
 
-def test_a_batch_of_broken_images_is_not_yielded(batches_of, tmp_path):
+def test_a_batch_of_broken_images_alone(batches_of, tmp_path):
     write_folder(tmp_path, classes=2)
-    break_files(tmp_path)
+    path, reason = next(iter(break_files(tmp_path).items()))
     loader = make(batches_of, tmp_path, size=3, shuffle=False, on_broken="skip")
-    with pytest.warns(BrokenImageWarning):
-        assert [len(x) for x, _ in loader.epoch(0)] == [3, 3, 3, 3, 1]
+    with pytest.raises(DataError) as caught:
+        list(loader.epoch(0))
+    assert str(caught.value) == f"{path}: {reason}; none of the 3 images of a batch can be read"
 
 
 def test_a_file_that_is_gone(batches_of, tmp_path):

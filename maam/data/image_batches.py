@@ -66,7 +66,7 @@ class ImageBatches(ABC):
         num_workers: what decodes: 0 the calling process alone, else as many worker processes (PyTorch) or threads
             (MindSpore, at most one for each processor).
         on_broken: what happens where a file is no image, empty or cut short: "error", or "skip": a warning, and
-            the batch has an image less; one without any is not yielded.
+            the batch has an image less.
 
     Attributes:
         broken: the reason by path, for each file that was left out so far.
@@ -124,7 +124,7 @@ class ImageBatches(ABC):
 
         Raises:
             DataError: `index` or `start` is out of its range; and from the iterator, an image cannot be read and
-                `on_broken` is "error".
+                `on_broken` is "error", or none of a batch can be read.
         """
         check_count("index", index, 0)
         if check_count("start", start, 0) > len(self):
@@ -147,16 +147,18 @@ class ImageBatches(ABC):
             labels = self.dataset.labels[rows]
             whole = np.array([not reason for reason in reasons])
             if not whole.all():
-                self._report({str(self.dataset.path(row)): why for row, why in zip(rows, reasons, strict=True) if why})
+                found = {str(self.dataset.path(row)): why for row, why in zip(rows, reasons, strict=True) if why}
+                self._report(found, len(rows))
                 images, labels = images[whole], labels[whole]
-            if len(images):
-                yield images, labels
+            yield images, labels
 
-    def _report(self, found: dict[str, str]) -> None:
-        """Refuse the broken files of a batch, or warn of each once."""
+    def _report(self, found: dict[str, str], size: int) -> None:
+        """Refuse the broken files of a batch of `size`, or warn of each once."""
         path, reason = next(iter(found.items()))
         if self.on_broken == "error":
             raise DataError(f"{path}: {reason}; mend or remove the file, or leave broken images out: on_broken='skip'")
+        if len(found) == size:
+            raise DataError(f"{path}: {reason}; none of the {size} images of a batch can be read")
         for path, reason in found.items():
             if path not in self.broken:
                 self.broken[path] = reason

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from maam.data import IMAGENET_MEAN, IMAGENET_STD, CenterCrop, RandomResizedCrop
 from maam.errors import RecipeError, SpecError
 from maam.spec.fields import Fraction, NonNegative, Positive, Probability, Size
 from maam.training.optimizer import Optimizer
@@ -27,6 +28,38 @@ class Augmentation(Section):
     padding: NonNegative = 4
     flip_probability: Fraction = 0.5
     cutout: NonNegative = 0
+
+
+class Images(Section):
+    """How image files become arrays, with data "imagefolder"; see `maam.data.RandomResizedCrop` and `CenterCrop`.
+
+    size: height and width; the model's own where None. resize: length of the shorter side in front of the central crop
+    of validation; 8/7 of `size` where None, as 256 is of 224. scale, ratio: ranges of area and aspect ratio of
+    random crops. mean, std: what pixels in [0, 1] are normalised by; ImageNet's by default.
+    """
+
+    size: Size | None = None
+    resize: Size | None = None
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip_probability: Fraction = 0.5
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[Positive, Positive, Positive] = IMAGENET_STD
+
+    @model_validator(mode="after")
+    def _can_be_framed(self) -> Images:
+        self.framings(self.size or 224)
+        return self
+
+    def framings(self, size: int) -> tuple[RandomResizedCrop, CenterCrop]:
+        """How training and validation images are cut for a model that takes images of `size`.
+
+        Raises:
+            DataError: a field is out of its range.
+        """
+        size = self.size or size
+        resize = self.resize or round(size * 8 / 7)
+        return RandomResizedCrop(size, self.scale, self.ratio, self.flip_probability), CenterCrop(size, resize)
 
 
 class Schedule(Section):
@@ -51,7 +84,8 @@ class Recipe(Section):
         presets: shell wildcards of the presets whose default recipe this is.
         overrides: of the preset (`num_classes`, ...).
         data: the data set.
-        augmentation: of the training images.
+        augmentation: of the training images, in data sets that are held in memory.
+        images: how image files are cut and normalised.
         epochs: passes over the data.
         batch_size: images in a step, over all processes; a last smaller batch is left out.
         optimizer, schedule: see `Optimizer` and `Schedule`.
@@ -71,6 +105,7 @@ class Recipe(Section):
     overrides: dict[str, Any] = Field(default_factory=dict)
     data: DataName = "cifar10"
     augmentation: Augmentation = Augmentation()
+    images: Images = Images()
     epochs: Size = 30
     batch_size: Size = 64
     optimizer: Optimizer = Field(default_factory=Optimizer)
@@ -94,6 +129,13 @@ class Recipe(Section):
             return Optimizer(**value) if isinstance(value, dict) else value
         except SpecError as error:  # the path to the field stands before the message already
             raise ValueError(str(error).removeprefix("optimizer: ")) from None
+
+    @model_validator(mode="after")
+    def _sections_fit_the_data(self) -> Recipe:
+        unused, used = ("augmentation", "images") if self.data == "imagefolder" else ("images", "augmentation")
+        if getattr(self, unused) != type(self).model_fields[unused].default:
+            raise ValueError(f"{unused}: it does not act on data {self.data}; see {used}")
+        return self
 
     def replaced(self, changes: dict[str, Any]) -> Recipe:
         """The recipe with `changes`, whose keys are paths such as "optimizer.lr".
