@@ -9,10 +9,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maam import data, mindspore, parity, reference, spec, torch, training, weights
+    from maam import data, fusion, mindspore, parity, reference, spec, torch, training, weights
     from maam.conversion import convert
     from maam.errors import (
         DataError,
+        DeploymentError,
         MaamError,
         MissingFrameworkError,
         PresetError,
@@ -20,12 +21,23 @@ if TYPE_CHECKING:
         SpecError,
         WeightsError,
     )
+    from maam.fusion import fuse
     from maam.spec import list_presets, preset, register_preset
 
-_MODULES = ("data", "mindspore", "parity", "reference", "spec", "torch", "training", "weights")
-_ERRORS = ("DataError", "MaamError", "MissingFrameworkError", "PresetError", "ShapeError", "SpecError", "WeightsError")
+_MODULES = ("data", "fusion", "mindspore", "parity", "reference", "spec", "torch", "training", "weights")
+_ERRORS = (
+    "DataError",
+    "DeploymentError",
+    "MaamError",
+    "MissingFrameworkError",
+    "PresetError",
+    "ShapeError",
+    "SpecError",
+    "WeightsError",
+)
 _FUNCTIONS = {
     "convert": "maam.conversion",
+    "fuse": "maam.fusion",
     "list_presets": "maam.spec",
     "preset": "maam.spec",
     "register_preset": "maam.spec",
@@ -35,6 +47,7 @@ _FUNCTIONS = {
 __version__ = "0.1.0"
 __all__ = [
     "DataError",
+    "DeploymentError",
     "MaamError",
     "MissingFrameworkError",
     "PresetError",
@@ -43,6 +56,8 @@ __all__ = [
     "WeightsError",
     "convert",
     "data",
+    "fuse",
+    "fusion",
     "list_presets",
     "mindspore",
     "parity",

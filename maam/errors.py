@@ -56,6 +56,10 @@ class DeviceError(MaamError, RuntimeError):
     """A device or a precision is not available here."""
 
 
+class DeploymentError(MaamError, ValueError):
+    """A model cannot be fused, optimized, exported, quantized or pruned as asked, or a setting does not exist here."""
+
+
 class MissingFrameworkError(MaamError, ImportError):
     """An optional package that the call needs is not installed."""
 

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from maam.errors import DeploymentError
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -30,6 +32,24 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse, before anything is computed, a file that could not be written, or that is there and may be wanted.
+
+    Raises:
+        DeploymentError: the folder does not exist or may not be written, `path` is a folder, or it exists and
+            `overwrite` is False.
+    """
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise DeploymentError(f"{target}: there is no folder {target.parent}; make it first")
+    if target.is_dir():
+        raise DeploymentError(f"{target}: a folder; give a file")
+    if target.exists() and not overwrite:
+        raise DeploymentError(f"{target}: exists; give another name, or pass overwrite (--overwrite) to replace it")
+    if not os.access(target.parent, os.W_OK):
+        raise DeploymentError(f"{target}: the folder {target.parent} may not be written")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from maam.cli import data, demo, models, parity, train, weights
+from maam.cli import data, demo, fusion, models, parity, train, weights
 
 application = typer.Typer(
     name="maam",
@@ -18,5 +18,6 @@ application.command("info")(models.info)
 application.command("train")(train.train)
 application.command("parity")(parity.parity)
 application.command("convert")(weights.convert)
+application.command("fuse")(fusion.fuse)
 application.command("data")(data.data)
 application.command("demo")(demo.demo)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,7 +13,9 @@ from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
 
 from maam import spec
-from maam.errors import SpecError
+from maam.errors import DeploymentError, SpecError
+from maam.fusion import fused_form
+from maam.mindspore.arrays import read_arrays, write_arrays
 from maam.mindspore.initialization import initializer_of
 from maam.mindspore.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize
 
@@ -56,6 +58,49 @@ class _Base(nn.SequentialCell):
     """
 
     rule: spec.InputRule | None = None
+    reparameterized = False
+    _spec: Any
+
+    @property
+    def spec(self) -> Any:
+        """The node, as the containers below now are."""
+        below = {name: self._cells.get(name) for name in self._spec.nodes}
+        changed = {n: c.spec for n, c in below.items() if isinstance(c, _Base) and c.spec is not self._spec.nodes[n]}
+        if changed:
+            self._spec = self._spec.with_nodes({**self._spec.nodes, **changed})
+        return self._spec
+
+    @spec.setter
+    def spec(self, node: Any) -> None:
+        self._spec = node
+
+    def reparameterize(self) -> None:
+        """Fuse for deployment, in place, as `maam.fuse` does; parameters are new ones, of the old dtype.
+
+        Where there is nothing to fuse, nothing happens. A network in graph mode that contains this cell and has run
+        keeps the graph that it compiled: call this before its first run.
+
+        Raises:
+            DeploymentError: the cell is in train mode, was fused before, or is wrapped for mixed precision.
+            WeightsError: a parameter holds NaN or infinity.
+        """
+        if _is_mixed(self):
+            raise DeploymentError("reparameterize: mixed precision has wrapped the cell; fuse first, then apply it")
+        inner = self.rule is None and self.reparameterized
+        found = None if inner else fused_form(self, read_arrays(self))
+        if found is None:
+            return
+        name, parameter = next(iter(self.parameters_and_names()))
+        prefix = parameter.name.removesuffix(name)  # what the network around puts before its names
+        own = (*self._spec.nodes, *(p.name for p in self._spec.own_parameters()))
+        for name in own:
+            delattr(self, name)
+        self._fill(found[0], dtype=parameter.dtype)
+        self.update_parameters_name(prefix)
+        write_arrays(self, found[1])
+        self.set_train(False)
+        object.__setattr__(self, "_create_time", time.time_ns())  # by which graph mode finds what it compiled
+        self.reparameterized = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Check the input in Python, for the plain exception, before a graph is compiled or run."""
@@ -70,8 +115,7 @@ class _Base(nn.SequentialCell):
     @_Constant
     def expected_dtype(self) -> str | None:
         """The dtype that the input must have; None where mixed precision chooses it, or there is no parameter."""
-        mixed = getattr(self, "_amp_level", "") or getattr(self, "fp16", False) or getattr(self, "bf16", False)
-        return None if mixed or _strategy() is not None else _parameter_dtype(self)
+        return None if _is_mixed(self) or _strategy() is not None else _parameter_dtype(self)
 
 
 class Container(_Base):
@@ -88,15 +132,25 @@ class Container(_Base):
     kind = ""
 
     def __init__(self, node: spec.Sequential | spec.Parallel, dtype: Any = mstype.float32) -> None:
+        super().__init__()
+        self._fill(node, dtype)
+
+    def _fill(self, node: Any, dtype: Any) -> None:
         _check_names(node.nodes)
-        super().__init__(OrderedDict((name, instantiate(child, dtype=dtype)) for name, child in node.nodes.items()))
+        self._size = len(node.nodes)
+        for name, child in node.nodes.items():
+            cell = instantiate(child, dtype=dtype)
+            self.insert_child_to_cell(name, cell)
+            cell.update_parameters_name(f"{name}.")
+        for name in reversed(node.nodes):
+            self._cells.move_to_end(name, last=False)  # before what a subclass has added
+        self.cell_list = list(self._cells.values())
         self.spec = node
         self.kind = node.kind
         self._stride = getattr(node, "stride", 1)
         self._mode = getattr(node, "merge", "")
         self._weights = getattr(node, "weights", None)
         self._count = len(node.children)
-        self._size = len(node.nodes)
         for parameter in node.own_parameters():
             initial = initializer(initializer_of(parameter), parameter.shape, dtype)
             setattr(self, parameter.name, Parameter(initial, name=parameter.name))
@@ -161,6 +215,11 @@ def _check_names(names: Iterable[str]) -> None:
     for name in names:
         if hasattr(plain, name) or hasattr(Container, name):
             raise SpecError(f"layer name {name!r} is an attribute of a MindSpore cell; choose another")
+
+
+def _is_mixed(cell: nn.Cell) -> bool:
+    """Whether mixed precision has been applied to the cell itself."""
+    return any(getattr(cell, name, False) for name in ("_amp_level", "fp16", "bf16"))
 
 
 def _strategy() -> Any:

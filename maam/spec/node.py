@@ -55,6 +55,10 @@ class Node(BaseModel):
         """The nodes directly inside this one, by name, in the order in which they run."""
         return {}
 
+    def with_nodes(self: NodeT, nodes: Mapping[str, Node]) -> NodeT:
+        """The same container around other nodes, given by name in running order; a layer that holds none is itself."""
+        return self
+
     @property
     def depth(self) -> int:
         """The number of levels of the tree; 1 for a layer that holds no other."""

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from maam import spec
 from maam.errors import SpecError
+from maam.fusion import fused_form
+from maam.spec import InputRule, Parallel, Sequential
+from maam.torch.arrays import read_arrays, write_arrays
 from maam.torch.initialization import initialize
 from maam.torch.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize
 
@@ -21,7 +24,7 @@ def instantiate(node: spec.Node, **options: Any) -> nn.Module:
         return WITH_ARRAYS[type(node)](node, **options)
     if type(node) in WITHOUT_ARRAYS:
         return WITHOUT_ARRAYS[type(node)](node)
-    if not isinstance(node, (spec.Sequential, spec.Parallel)):
+    if not isinstance(node, (Sequential, Parallel)):
         raise SpecError(f"maam.torch has no primitive of kind {node.kind!r}")
     return Container(node, **options)
 
@@ -30,19 +33,26 @@ class Container(nn.Module):
     """A node that holds others; its forward runs the children and combines what they give.
 
     Attributes:
-        spec: the node.
+        spec: the node; it follows where `reparameterize` changes a container below.
         rule: what the input must be; None inside another container, which has checked already.
+        reparameterized: whether it was fused for deployment.
     """
 
-    rule: spec.InputRule | None = None
-    spec: Any
+    rule: InputRule | None = None
+    reparameterized = False
+    _spec: Any
     alpha: nn.Parameter
     weighting: nn.Module
 
-    def __init__(self, node: spec.Sequential | spec.Parallel, **options: Any) -> None:
+    def __init__(self, node: Sequential | Parallel, **options: Any) -> None:
         super().__init__()
+        self._fill(node, **options)
+
+    def _fill(self, node: Any, **options: Any) -> None:
         self.spec = node
         self.kind = node.kind
+        self._stride = getattr(node, "stride", 1)
+        self._mode, self._constants = getattr(node, "merge", ""), getattr(node, "weights", None)
         self.names = tuple(node.children)  # what forward runs; a subclass may add modules of its own
         for name, child in node.nodes.items():
             if hasattr(self, name):
@@ -51,6 +61,43 @@ class Container(nn.Module):
         for parameter in node.own_parameters():
             self.register_parameter(parameter.name, nn.Parameter(torch.empty(parameter.shape, **options)))
         initialize(self, node.own_parameters())
+
+    @property
+    def spec(self) -> Any:
+        """The node, as the containers below now are."""
+        below = {name: self._modules.get(name) for name in self._spec.nodes}
+        changed = {
+            n: m.spec for n, m in below.items() if isinstance(m, Container) and m.spec is not self._spec.nodes[n]
+        }
+        if changed:
+            self._spec = self._spec.with_nodes({**self._spec.nodes, **changed})
+        return self._spec
+
+    @spec.setter
+    def spec(self, node: Any) -> None:
+        self._spec = node
+
+    def reparameterize(self) -> None:
+        """Fuse for deployment, in place, as `maam.fuse` does; parameters are new ones, in the old device and dtype.
+
+        Where there is nothing to fuse, nothing happens. timm's `reparameterize_model` calls it on what it finds.
+
+        Raises:
+            DeploymentError: the module is in train mode, or was fused before.
+            WeightsError: a parameter holds NaN or infinity.
+        """
+        inner = self.rule is None and self.reparameterized  # timm goes on into what it has fused
+        found = None if inner else fused_form(self, read_arrays(self))
+        if found is None:
+            return
+        like = next(self.parameters())
+        for name in (*self._spec.nodes, *(p.name for p in self._spec.own_parameters())):
+            delattr(self, name)
+        self._fill(found[0], device=like.device, dtype=like.dtype)
+        write_arrays(self, found[1])
+        for container in [m for name in self._spec.nodes for m in self._modules[name].modules()]:  # type: ignore[union-attr]
+            container.training = False
+        self.reparameterized = True
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew and reset running statistics, here and below."""
@@ -73,7 +120,7 @@ class Container(nn.Module):
         if self.kind == "scale":
             return x * y
         if self.kind == "resize":
-            return resize(y, x.shape[2] // self.spec.stride, x.shape[3] // self.spec.stride)
+            return resize(y, x.shape[2] // self._stride, x.shape[3] // self._stride)
         return y
 
     def _get_name(self) -> str:
@@ -81,14 +128,14 @@ class Container(nn.Module):
 
     def extra_repr(self) -> str:
         """How the branches are merged, where there are branches."""
-        return f"merge={self.spec.merge!r}" if self.kind == "parallel" else ""
+        return f"merge={self._mode!r}" if self.kind == "parallel" else ""
 
     def _merge(self, x: Tensor, outputs: list[Tensor]) -> Tensor:
-        if self.spec.merge == "concat":
+        if self._mode == "concat":
             return torch.cat(outputs, 1)  # (N, C1 + C2 + ..., H, W)
-        if self.spec.merge == "stack":
+        if self._mode == "stack":
             return torch.cat(outputs, 2)  # (N, C, H1 + H2 + ..., W)
-        if self.spec.merge == "sum":
+        if self._mode == "sum":
             return sum(outputs[1:], outputs[0])
         weights = self._weights(x, outputs)  # indexed, because symbolic tracing cannot iterate over it
         terms = [weights[index] * output for index, output in enumerate(outputs)]
@@ -96,14 +143,14 @@ class Container(nn.Module):
 
     def _weights(self, x: Tensor, outputs: list[Tensor]) -> Any:
         """One weight for each branch: a number, a scalar tensor, or a tensor (N, 1, ..., 1)."""
-        if self.spec.merge == "weighted":
-            return self.spec.weights
-        if self.spec.merge == "softmax":
+        if self._mode == "weighted":
+            return self._constants
+        if self._mode == "softmax":
             return torch.softmax(self.alpha, 0).unbind(0)  # scalars: they promote no branch's dtype
         weights = self.weighting(x).to(outputs[0].dtype)  # (N, branches)
         return weights[(...,) + (None,) * (outputs[0].dim() - 1)].unbind(1)
 
-    def _check(self, rule: spec.InputRule, x: Any) -> None:
+    def _check(self, rule: InputRule, x: Any) -> None:
         """Refuse a wrong input in the spec's words; by static metadata alone, so that compilers see through it."""
         if isinstance(x, torch.fx.Proxy):
             return

@@ -44,7 +44,7 @@ class Layer(Container):
     ) -> None:
         arguments = arguments_of(type(self).composite, args, kwargs, ACTIVATIONS, NORMS)
         node = type(self).composite(**arguments)
-        super().__init__(node, device=device, dtype=dtype)
+        super().__init__(node, device=device, dtype=dtype)  # type: ignore[arg-type]
         self.arguments = arguments
         self.rule = spec.input_rule(node)
 

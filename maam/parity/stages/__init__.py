@@ -3,6 +3,7 @@
 from maam.parity.stages.exchange import exchange_weights
 from maam.parity.stages.forward import compare_outputs
 from maam.parity.stages.free_run import run_freely
+from maam.parity.stages.fused import compare_fused
 from maam.parity.stages.gradients import compare_gradients, compare_trained_gradients
 from maam.parity.stages.lattice import run_lattice
 from maam.parity.stages.layers import compare_layers
@@ -14,6 +15,7 @@ STAGES = {
     "lattice": run_lattice,
     "layers": compare_layers,
     "forward": compare_outputs,
+    "fused": compare_fused,
     "gradients": compare_gradients,
     "trained": compare_trained_gradients,
     "steps": compare_steps,

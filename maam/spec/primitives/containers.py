@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -11,6 +12,8 @@ from maam.spec.children import Children
 from maam.spec.fields import Shape, Size
 from maam.spec.node import Node, shape_below
 from maam.spec.primitives.shapes import feature_map
+
+SequentialT = TypeVar("SequentialT", bound="Sequential")
 
 
 class Sequential(Node):
@@ -23,6 +26,10 @@ class Sequential(Node):
     def nodes(self) -> dict[str, Node]:
         """The children by name."""
         return dict(self.children)
+
+    def with_nodes(self: SequentialT, nodes: Mapping[str, Node]) -> SequentialT:
+        """The same container around another chain."""
+        return self.replace(children=nodes)
 
     def chain_shape(self, input_shape: Shape) -> Shape:
         """The shape after the last child."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal
 
 from pydantic import model_validator
@@ -55,6 +55,11 @@ class Parallel(Node):
         """The branches by name, then `weighting` where there is one."""
         extra = {} if self.weighting is None else {"weighting": self.weighting}
         return {**self.children, **extra}
+
+    def with_nodes(self, nodes: Mapping[str, Node]) -> Parallel:
+        """The same merge of other branches; a node named `weighting` takes the place of that one."""
+        children = {name: node for name, node in nodes.items() if name != "weighting"}
+        return self.replace(children=children, weighting=nodes.get("weighting"))
 
     def child_shapes(self, input_shape: Shape) -> Iterator[tuple[str, Node, Shape]]:
         """Every child takes the input itself."""

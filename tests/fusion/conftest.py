@@ -1,0 +1,58 @@
+"""Specs to fuse, with arrays that hide nothing."""
+
+import numpy as np
+import pytest
+
+from maam import spec
+from maam.spec.primitives import ActivationName
+
+ACTIVATIONS = [name for name in ActivationName.__args__ if name != "softmax"]
+PRESETS = [name for name in spec.list_presets() if name not in ("cnn", "mlp", "rnn")]
+
+
+def small(name):
+    """A preset in a size that runs in a second."""
+    if name.startswith(("mafc", "mobilenet")):
+        return spec.preset(name, cifar=True, width_multiplier=0.1)
+    return spec.preset(name, channels=8, hidden_channels=4, hidden_features=16)
+
+
+def scrambled(node, seed=5, dtype=np.float32):
+    """Arbitrary arrays: fresh ones (alpha 0, mean 0, variance 1) would hide what is lost."""
+    generator = np.random.default_rng(seed)
+    arrays = spec.draw(node.parameters(), seed)
+    for p in node.parameters():
+        if p.role is not spec.Role.WEIGHT:
+            low = 0.5 if p.role in (spec.Role.RUNNING_VAR, spec.Role.NORM_WEIGHT) else -0.5
+            arrays[p.name] = generator.uniform(low, low + 1, p.shape)
+    return {name: np.asarray(array, dtype) for name, array in arrays.items()}
+
+
+def images(shape, count=3, dtype=np.float32):
+    """A batch."""
+    return np.random.default_rng(1).normal(size=(count, *shape)).astype(dtype)
+
+
+@pytest.fixture(name="scrambled")
+def _scrambled():
+    return scrambled
+
+
+@pytest.fixture(name="images")
+def _images():
+    return images
+
+
+@pytest.fixture(params=PRESETS)
+def network(request):
+    """Each preset that has something to fuse, small."""
+    return small(request.param)
+
+
+@pytest.fixture(
+    params=[*((name, "softmax") for name in ACTIVATIONS), ("relu", "dynamic"), ("gelu", "dynamic")], ids="-".join
+)
+def layer(request):
+    """The layer with each activation, with branches that differ, and weights that do and do not depend on the input."""
+    act, fusion = request.param
+    return spec.maam(4, 6, act_layer=act, fusion=fusion, kernel_sizes=(3, 1, 3), scales=(1, 1, 2), pool=(1, 2))

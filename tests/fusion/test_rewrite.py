@@ -1,0 +1,186 @@
+"""The rewrite in the referee: the same function to 1e-12, and nothing left that could be fused."""
+
+import numpy as np
+import pytest
+
+from maam import DeploymentError, WeightsError, fuse, spec
+from maam.fusion import is_fusible
+from maam.reference import Referee
+from maam.spec import (
+    Activation,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    Identity,
+    Linear,
+    MaxPool2d,
+    Parallel,
+    Residual,
+    Resize,
+    Sequential,
+    Unflatten,
+)
+
+BN = BatchNorm2d(num_features=4)
+RELU = Activation(function="relu")
+
+
+def kinds(node):
+    return [inner.kind for _, inner in node.walk()]
+
+
+def conv(inputs=4, outputs=4, size=3, **options):
+    return Conv2d(in_channels=inputs, out_channels=outputs, kernel_size=size, **{"padding": size // 2, **options})
+
+
+def chain(*nodes):
+    return Sequential(children={str(index): node for index, node in enumerate(nodes)})
+
+
+@pytest.fixture
+def check(scrambled, images):
+    """Fuse and compare; returns the fused spec."""
+
+    def compare(node, shape=(4, 8, 8)):
+        arrays = scrambled(node)
+        fused, found = fuse(node, arrays)
+        x = images(shape, dtype=np.float64)
+        expected = Referee(node, arrays)(x)
+        np.testing.assert_allclose(Referee(fused, found)(x), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+        assert expected.any()
+        assert not is_fusible(fused)
+        assert {array.dtype for array in found.values()} <= {np.dtype(np.float64)}
+        assert fused.output_shape(shape) == node.output_shape(shape)
+        assert spec.input_rule(fused).accepts((1, *shape))
+        return fused
+
+    return compare
+
+
+def test_every_preset(network, check):
+    fused = check(network, network.input_shape)
+    assert "batch_norm2d" not in kinds(fused)
+    assert fused.name == network.name
+
+
+def test_every_activation(layer, check):
+    fused = check(layer)
+    homogeneous = layer.at("agents.0.act1").function in ("relu", "leaky_relu", "identity")
+    expected = "dynamic" if layer.at("agents").merge == "dynamic" else ("sum" if homogeneous else "weighted")
+    assert fused.at("agents").merge == expected
+    assert "batch_norm2d" not in kinds(fused)
+    if expected == "weighted":
+        assert sum(fused.at("agents").weights) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("options", [{"depthwise": True}, {"norm_layer": "identity"}, {"fusion": "mean"}], ids=str)
+def test_variants_of_the_layer(options, check):
+    assert "batch_norm2d" not in kinds(check(spec.maam(4, **options)))
+
+
+@pytest.mark.parametrize(
+    ("node", "left"),
+    [
+        (chain(conv(bias=True), BN, RELU), ["conv2d", "activation"]),
+        (chain(conv(groups=4, bias=False), BN), ["conv2d"]),
+        (chain(conv(groups=2, stride=2, dilation=2, padding=2), BN, BN), ["conv2d"]),
+        (chain(chain(conv()), BN), ["conv2d", "sequential"]),
+        (chain(conv(), Dropout(p=0.5), Identity(), BN), ["conv2d"]),
+        (chain(conv(), AvgPool2d(kernel_size=2), BN), ["conv2d", "avg_pool2d"]),
+        (chain(conv(), GlobalPool(), BN, RELU), ["conv2d", "global_pool", "activation"]),
+        (chain(conv(), MaxPool2d(kernel_size=2), BN), ["conv2d", "max_pool2d"]),
+        (chain(Resize(children={"c": conv()}), BN), ["conv2d", "resize"]),
+        (chain(BN, conv(padding=0)), ["conv2d"]),
+        (chain(BN, conv(padding=0, groups=2, outputs=6)), ["conv2d"]),
+        (chain(BN, conv(size=1, bias=False)), ["conv2d"]),
+        (chain(BN, AvgPool2d(kernel_size=2), chain(conv(padding=0))), ["avg_pool2d", "conv2d", "sequential"]),
+        (chain(BN, Flatten(), Linear(in_features=256, out_features=3)), ["flatten", "linear"]),
+        (chain(BN, conv()), ["conv2d", "conv2d"]),  # padded: a per-channel affine
+        (chain(RELU, BN, RELU), ["activation", "conv2d", "activation"]),
+        (chain(Residual(children={"c": conv()}), BN), ["conv2d", "residual", "conv2d"]),
+        (BN, []),
+    ],
+)
+def test_batch_norm_goes_into_what_is_beside_it(node, left, check):
+    assert kinds(check(node))[:-1] == left
+
+
+def test_batch_norm_after_a_linear_map(check):
+    node = chain(Flatten(), Linear(in_features=64, out_features=4, bias=False), Unflatten(), BN)
+    assert kinds(check(node, (4, 4, 4)))[:-1] == ["flatten", "linear", "unflatten"]
+
+
+def test_a_negative_scale_does_not_pass_max_pooling(scrambled, images):
+    node = chain(conv(), MaxPool2d(kernel_size=2), BN)
+    arrays = {**scrambled(node), "2.weight": np.array([-1.0, 1, 1, 1])}
+    fused, found = fuse(node, arrays)
+    x = images((4, 8, 8), dtype=np.float64)
+    np.testing.assert_allclose(Referee(fused, found)(x), Referee(node, arrays)(x), rtol=0, atol=1e-12)
+    assert kinds(fused)[:-1] == ["conv2d", "max_pool2d", "conv2d"]
+
+
+def branches(merge, *nodes, **options):
+    return Parallel(children={f"b{index}": node for index, node in enumerate(nodes)}, merge=merge, **options)
+
+
+@pytest.mark.parametrize(
+    ("inner", "merge"),
+    [
+        (chain(conv(), RELU, MaxPool2d(kernel_size=2), AvgPool2d(kernel_size=2)), "sum"),
+        (chain(conv(), Activation(function="leaky_relu"), GlobalPool(function="std")), "sum"),
+        (chain(conv(), GlobalPool(), Flatten(), Unflatten()), "sum"),
+        (branches("concat", conv(), chain(conv(), RELU)), "sum"),
+        (branches("weighted", conv(), RELU, weights=(2.0, -1.0)), "sum"),
+        (chain(branches("softmax", conv(), RELU)), "sum"),  # itself weighted, so that it takes a factor
+        (chain(conv(), Activation(function="silu")), "weighted"),
+        (chain(conv(), Activation(function="relu6")), "weighted"),
+        (RELU, "weighted"),
+        (Residual(children={"c": conv()}), "weighted"),
+    ],
+)
+def test_branch_weights(inner, merge, check):
+    assert check(branches("softmax", inner, inner)).merge == merge
+
+
+def test_each_branch_for_itself(check):
+    fused = check(branches("softmax", conv(), chain(conv(), Activation(function="elu")), RELU))
+    assert fused.weights[0] == 1
+    assert all(0 < weight < 1 for weight in fused.weights[1:])
+
+
+def test_a_negative_constant_stays(check):
+    fused = check(chain(branches("weighted", conv(), conv(), weights=(-2.0, 3.0)), BN))
+    assert fused.at("0").weights == (-2.0, 1.0)
+
+
+@pytest.mark.parametrize("node", [spec.preset("cnn"), spec.maam(4, norm_layer="identity", fusion="mean"), RELU])
+def test_nothing_to_fuse(node, scrambled):
+    with pytest.raises(
+        DeploymentError, match="nothing to fuse: no batch norm and no learned branch weights; the model"
+    ):
+        fuse(node, scrambled(node))
+
+
+def test_fusing_twice(scrambled):
+    node = spec.preset("maam_digits")
+    with pytest.raises(DeploymentError, match=r"maam_digits: nothing to fuse.*was fused before"):
+        fuse(*fuse(node, scrambled(node)))
+
+
+def test_weights_that_do_not_fit(scrambled):
+    node = spec.maam(4)
+    arrays = scrambled(node)
+    del arrays["agents.alpha"]
+    with pytest.raises(WeightsError, match=r"^weights: does not fit the model; missing: agents\.alpha$"):
+        fuse(node, arrays)
+
+
+def test_the_given_arrays_stay(scrambled):
+    node = spec.maam(4)
+    arrays = scrambled(node)
+    before = {name: array.copy() for name, array in arrays.items()}
+    fuse(node, arrays)
+    assert all((arrays[name] == before[name]).all() for name in before)
