@@ -1,6 +1,7 @@
 """The gates as drop-in layers: the same in both frameworks, on ordinary and on degenerate maps."""
 
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,3 +105,11 @@ def test_bad_arguments(gate, arguments, message):
     with pytest.raises(SpecError) as caught:
         gate(16, **arguments)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["maam", "maf", "mafc", "mafb", "se", "cbam"])
+def test_the_table_of_the_documentation(name):
+    page = (Path(__file__).parents[1] / "docs" / "gates.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{name.upper()}`"))
+    layer = getattr(spec, name)(256)
+    assert f"| {layer.num_parameters:,}; {layer.macs((256, 14, 14)):,} " in row

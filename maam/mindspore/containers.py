@@ -18,6 +18,7 @@ from maam.fusion import fused_form
 from maam.mindspore.arrays import read_arrays, write_arrays
 from maam.mindspore.initialization import initializer_of
 from maam.mindspore.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize
+from maam.spec.inputs import check_training_batch
 
 
 def instantiate(node: spec.Node, **options: Any) -> nn.Cell:
@@ -106,6 +107,8 @@ class _Base(nn.SequentialCell):
         """Check the input in Python, for the plain exception, before a graph is compiled or run."""
         if self.rule is not None and len(args) == 1 and isinstance(args[0], Tensor):
             self.rule.check(tuple(args[0].shape), _name(args[0].dtype), self.expected_dtype)
+            if self.training:
+                check_training_batch(self.spec, tuple(args[0].shape))
         return super().__call__(*args, **kwargs)
 
     def __setattr__(self, name: str, value: Any) -> None:

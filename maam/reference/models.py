@@ -12,6 +12,7 @@ import numpy.typing as npt
 from maam import spec as specs
 from maam.errors import SpecError
 from maam.reference import functions as F  # noqa: N812
+from maam.spec.inputs import check_training_batch
 from maam.spec.presets import resolve
 
 Array = np.ndarray[Any, Any]
@@ -46,6 +47,8 @@ class Referee:
         """
         array = np.asarray(x)
         self.rule.check(array.shape, str(array.dtype))
+        if training:
+            check_training_batch(self.spec, array.shape)
         return self._run(self.spec, "", array.astype(np.float64), training)
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from maam.errors import ShapeError
 from maam.spec.fields import Shape
 from maam.spec.node import Node
-from maam.spec.primitives import Model
+from maam.spec.primitives import BatchNorm2d, Model
 
 _LARGEST_MINIMUM = 512
 _MOST_STATISTICS = 4
@@ -90,6 +90,22 @@ def input_rule(spec: Node) -> InputRule:
     if not _fits(spec, (probe, _FAR * least, _FAR * least)):
         return InputRule(rank, None, 1, None)
     return InputRule(rank, channels, least, None)
+
+
+def check_training_batch(spec: Node, shape: Shape) -> None:
+    """Refuse a batch (N, C, H, W) that gives some batch norm one value for each channel, whose variance says nothing.
+
+    PyTorch's batch norm refuses it in nearly the same words; MindSpore's would make its running variance NaN.
+
+    Raises:
+        ShapeError: naming the layer; N is 1, and the map that it sees 1x1.
+    """
+    if shape[0] != 1 or len(shape) != 4:
+        return
+    for path, node, given, _ in spec.summary(shape[1:]):
+        if isinstance(node, BatchNorm2d) and given[1:] == (1, 1):
+            sentence = "expected more than 1 value per channel when training, got input size"
+            raise ShapeError(f"{sentence} {(1, *given)}; use a larger batch or larger maps", path)
 
 
 def _channels(spec: Node) -> int | None:

@@ -11,6 +11,7 @@ from maam import spec
 from maam.errors import SpecError
 from maam.fusion import fused_form
 from maam.spec import InputRule, Parallel, Sequential
+from maam.spec.inputs import check_training_batch
 from maam.torch.arrays import read_arrays, write_arrays
 from maam.torch.initialization import initialize
 from maam.torch.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize
@@ -159,6 +160,8 @@ class Container(nn.Module):
         accepted = rule.accepts(x.shape) and x.is_floating_point() and expected in (None, x.dtype)
         if not accepted:
             rule.check(tuple(x.shape), _name(x.dtype), None if expected is None else _name(expected))
+        if self.training and not torch.compiler.is_compiling() and x.shape[0] == 1:
+            check_training_batch(self.spec, tuple(x.shape))
 
 
 def _casts(x: Tensor) -> bool:
