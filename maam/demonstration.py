@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
-from maam import data, files, plots
+from maam import data, files, plots, training
 from maam.cli.consoles import console as standard_output
+from maam.cli.training_progress import Progress
 from maam.data import ImageDataset
 from maam.errors import MissingFrameworkError, require
 from maam.parity import check
 from maam.parity.picture import draw_depth
-from maam.training import Optimizer, Trainer, one_cycle
+from maam.training import default_recipe
 from maam.weights import read_weights
 
 Array = np.ndarray[Any, Any]
 PRESET = "maam_digits"
-BATCH_SIZE = 32
 LEAST_ACCURACY = 0.97
-OPTIMIZER = Optimizer(lr=0.1, nesterov=True, weight_decay=1e-3)
-AUGMENTATION = data.Augmentation(padding=1, flip_probability=0.0)  # a mirrored digit is another digit, or none
 ROOMS = {"PyTorch": "torch", "MindSpore": "mindspore", "NumPy": "reference"}
 
 
@@ -39,10 +36,10 @@ def run(out: Path, *, epochs: int = 30, seed: int = 0) -> bool:
         require(package, extra)
     out.mkdir(parents=True, exist_ok=True)
     console = standard_output()
-    train, test = data.digits("train", seed=seed), data.digits("test", seed=seed)
+    train, test = data.digits("train"), data.digits("test")
     weights = out / f"{PRESET}.safetensors"
     console.print(f"1. Training {PRESET} on {len(train):,} images of digits, in PyTorch", highlight=False)
-    _train(train, test, weights, epochs=epochs, seed=seed, console=console)
+    _train(weights, epochs=epochs, seed=seed)
     evaluating = f"2. Evaluating {weights} on {len(test)} test images, in each framework"
     console.print(evaluating, highlight=False, markup=False)
     same = _evaluate(test, weights, console)
@@ -52,35 +49,12 @@ def run(out: Path, *, epochs: int = 30, seed: int = 0) -> bool:
     return same and proven
 
 
-def _train(train: ImageDataset, test: ImageDataset, weights: Path, *, epochs: int, seed: int, console: Console) -> None:
-    room, module = importlib.import_module("maam.torch"), importlib.import_module("maam.torch.runner")
-    runner = module.Runner(room.build(PRESET, seed=seed))
-    trainer = runner.trainer(OPTIMIZER)
-    loader = data.BatchLoader(train, BATCH_SIZE, seed=seed, augmentation=AUGMENTATION, drop_last=True)
-    losses: list[float] = []
-    accuracies: list[float] = []
-    for epoch in _progress(epochs, console):
-        losses.extend(_one_epoch(trainer, loader, epoch, epochs))
-        accuracies.append(float((runner.forward(data.to_float(test.images)).argmax(1) == test.labels).mean()))
-        if not console.is_terminal:
-            loss = np.mean(losses[-len(loader) :])
-            print(f"   epoch {epoch + 1:2d}/{epochs}: loss {loss:.4f}, test accuracy {accuracies[-1]:.2%}", flush=True)
-    room.save_weights(runner.model, weights)
-    plots.draw_curves(losses, accuracies, weights.parent / "loss.png", f"{PRESET} on scikit-learn's digits")
-
-
-def _progress(epochs: int, console: Console) -> Iterator[int]:
-    if console.is_terminal:
-        yield from track(range(epochs), description="   training", console=console)
-    else:
-        yield from range(epochs)
-
-
-def _one_epoch(trainer: Trainer, loader: data.BatchLoader, epoch: int, epochs: int) -> Iterator[float]:
-    total = epochs * len(loader)
-    for index, (images, labels) in enumerate(loader.epoch(epoch)):
-        rate = one_cycle(epoch * len(loader) + index, total, OPTIMIZER.lr)
-        yield trainer.step(images, labels, rate)
+def _train(weights: Path, *, epochs: int, seed: int) -> None:
+    recipe = default_recipe(PRESET).replaced({"epochs": epochs, "seed": seed})
+    with tempfile.TemporaryDirectory(dir=weights.parent) as folder, Progress() as progress:
+        run = training.train(PRESET, recipe, out=folder, observer=progress)
+        run.final.replace(weights)
+        (run.path / "curves.png").replace(weights.parent / "loss.png")
 
 
 def _evaluate(test: ImageDataset, weights: Path, console: Console) -> bool:

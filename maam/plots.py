@@ -15,24 +15,6 @@ Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 
 
-def draw_curves(losses: Sequence[float], accuracies: Sequence[float], path: PathLike, title: str) -> None:
-    """Draw the training loss of every step, and the test accuracy (0 to 1) after every epoch.
-
-    Raises:
-        MissingFrameworkError: matplotlib is not installed.
-    """
-    figure = _figure(7.5, 4.5)
-    axis = figure.subplots()
-    steps = np.arange(1, len(losses) + 1) * len(accuracies) / len(losses)
-    axis.semilogy(steps, losses, color="tab:blue", linewidth=0.8, label="training loss, a step")
-    axis.set(xlabel="epoch", ylabel="cross entropy", title=title)
-    right = axis.twinx()
-    right.plot(range(1, len(accuracies) + 1), [100 * a for a in accuracies], "o-", color="tab:orange", markersize=3)
-    right.set_ylabel("test accuracy, %", color="tab:orange")
-    axis.legend(loc="center right")
-    _save(figure, path)
-
-
 def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path: PathLike, title: str) -> None:
     """Draw loss and accuracy (0 to 1): of each training step (faint, and its mean an epoch), of each epoch's test.
 

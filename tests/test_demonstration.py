@@ -53,7 +53,7 @@ def test_a_short_one(tmp_path, monkeypatch, capsys):
     report = check_results(tmp_path / "new" / "demo")
     assert {row["stage"] for row in report["rows"]} >= {"weight exchange", "layers, eval", "layers, train"}
     printed = capsys.readouterr().out
-    assert "   epoch  2/2: loss " in printed
+    assert "epoch 2: test accuracy " in printed
     assert "the same prediction on every image in" in printed
     assert f"Results in {tmp_path / 'new' / 'demo'}: loss.png" in printed.replace("\n", "")
 
@@ -62,7 +62,7 @@ def test_a_short_one(tmp_path, monkeypatch, capsys):
 def untrained(monkeypatch):
     """The second part alone: weights from a seed, no training, no parity."""
 
-    def write(train, test, weights, *, seed, **others):
+    def write(weights, *, seed, **others):
         node = spec.preset("maam_digits")
         write_weights(weights, node, spec.draw(node.parameters(), seed))
 

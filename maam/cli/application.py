@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from maam.cli import data, demo, fusion, models, parity, train, weights
+from maam.cli import data, demo, evaluate, fusion, models, parity, train, weights
 
 application = typer.Typer(
     name="maam",
@@ -16,6 +16,7 @@ application = typer.Typer(
 application.command("list")(models.list_command)
 application.command("info")(models.info)
 application.command("train")(train.train)
+application.command("evaluate")(evaluate.evaluate)
 application.command("parity")(parity.parity)
 application.command("convert")(weights.convert)
 application.command("fuse")(fusion.fuse)

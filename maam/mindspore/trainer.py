@@ -118,6 +118,9 @@ class Trainer:
                 assign(array, arrays[name])
         if self.optimizer.name != "sgd":
             assign(self.native.state_step, np.array(state.step))
+        else:  # where it is 1, the next step sets the momentum to the gradient, as the first one must
+            for fresh in self.native.stat:
+                assign(fresh, np.full(fresh.shape, float(state.step == 0)))
         if self.average is not None:
             self.average.write(state.average)
         if self.scaler is not None and state.loss_scale is not None:

@@ -5,6 +5,7 @@ from maam.training.optimizer import Optimizer
 from maam.training.protocol import Objective, OptimizerState, Runner, Trainer
 from maam.training.recipe import Recipe
 from maam.training.schedule import learning_rate, one_cycle
+from maam.training.session import train
 
 __all__ = [
     "Objective",
@@ -18,4 +19,5 @@ __all__ = [
     "list_recipes",
     "one_cycle",
     "read_recipe",
+    "train",
 ]

@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from maam import files
 from maam.environment import environment
 from maam.errors import RecipeError, SpecError, TrainingError, require
+from maam.reference import Referee
 from maam.spec import Node, preset
 from maam.training.checkpoint import Checkpoint
-from maam.training.evaluation import evaluate
+from maam.training.evaluation import Evaluation, evaluate
 from maam.training.folder import RunFolder
 from maam.training.library import default_recipe
 from maam.training.log import Record
@@ -23,9 +26,12 @@ from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop, Observer
 from maam.training.protocol import Objective
 from maam.training.recipe import Recipe
 from maam.training.report import write_report
-from maam.training.sources import open_source
+from maam.training.sources import open_source, open_test
+from maam.weights.exchange import read_whole
 
 FRAMEWORKS = ("torch", "mindspore")
+REFERENCE = "reference"
+"""Evaluates, and does not train."""
 
 
 class Silent:
@@ -120,7 +126,8 @@ def find_room(framework: str) -> Any:
         MissingFrameworkError: it is not installed.
     """
     if framework not in FRAMEWORKS:
-        raise SpecError(f"framework: expected one of {', '.join(FRAMEWORKS)}, got {framework!r}")
+        hint = "; the reference evaluates alone" if framework == REFERENCE else ""
+        raise SpecError(f"framework: expected one of {', '.join(FRAMEWORKS)}, got {framework!r}{hint}")
     require(framework, framework)
     return importlib.import_module(f"maam.{framework}.devices")
 
@@ -169,3 +176,36 @@ def _describe(folder: RunFolder, recipe: Recipe, framework: str, device: str) ->
         files.write_text(folder.run, json.dumps({"sessions": [*before, document]}, indent=1))
     except OSError as error:
         raise TrainingError(f"{folder.run}: cannot be written: {error.strerror or error}") from None
+
+
+def evaluate_file(
+    model: str | os.PathLike[str],
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    framework: str = "torch",
+    device: str | None = None,
+    limit: int | None = None,
+) -> Evaluation:
+    """What a weights file, or the final weights of a run's folder, make of the test images of the data set `name`.
+
+    Args:
+        model: the file or folder.
+        name: of the data set.
+        root: its folder.
+        framework: "torch" or "mindspore", in float32; or "reference", in float64.
+        device: as in `train`.
+        limit: evaluate on the first images only.
+
+    Raises:
+        MaamError: the file, the data, the framework or the device does not fit.
+    """
+    path = Path(model)
+    spec, arrays = read_whole(path / "final.safetensors" if path.is_dir() else path, np.dtype(np.float32))
+    batches = open_test(name, None if root is None else Path(root), spec, limit)
+    if framework == REFERENCE:
+        return evaluate(Referee(spec, arrays), batches)
+    room = find_room(framework)
+    runner = room.make_runner(spec, seed=None, device=room.select_device(device))
+    runner.write_arrays(arrays)
+    return evaluate(runner.forward, batches)

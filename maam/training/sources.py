@@ -56,6 +56,20 @@ def open_source(recipe: Recipe, root: Path | None, spec: Node) -> Source:
     return Source(loader, data.BatchLoader(test, TEST_BATCH, shuffle=False), train.class_names)
 
 
+def open_test(name: str, root: Path | None, spec: Node, limit: int | None = None) -> Iterator[tuple[Array, Array]]:
+    """Batches of the test images, or of the first `limit` of them, of a data set for a model.
+
+    Raises:
+        DataError: the data set is missing or broken.
+        RecipeError: its classes or its images do not fit the model.
+    """
+    test = _dataset(name, root, "test")
+    check_fit(spec, name, test.images.shape[1:], len(test.class_names))
+    if limit is not None:
+        test = test.subset(range(min(limit, len(test))))
+    return data.BatchLoader(test, TEST_BATCH, shuffle=False).epoch(0)
+
+
 NO_AUGMENTATION = Augmentation(padding=0, flip_probability=0.0, cutout=0)
 
 
@@ -81,7 +95,7 @@ def _dataset(name: str, root: Path | None, split: str) -> data.ImageDataset:
     if name == "digits":
         return data.digits(split)
     if name not in ("cifar10", "cifar100"):
-        raise RecipeError(f"data {name!r} is not read by this version")
+        raise DataError(f"data: expected one of cifar10, cifar100, digits, got {name!r}")
     if root is None:
         raise DataError(f"data {name} needs --root DIR, the folder that `maam data {name} DIR` wrote")
     return getattr(data, name)(root, split)

@@ -1,0 +1,48 @@
+"""`maam evaluate`."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from maam import files
+from maam.cli.consoles import console
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="a weights file, or the folder of a run (its final weights)")],
+    data: Annotated[str, typer.Option(help="cifar10, cifar100, digits or imagefolder")],
+    root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
+    framework: Annotated[str, typer.Option(help="comma-separated, of: torch, mindspore, reference")] = "torch",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="evaluate on the first images only")] = None,
+    json: Annotated[Path | None, typer.Option(help="write figures and predictions to this file")] = None,
+) -> None:
+    """Measure a model on the test images of a data set, in float32 (float64 in the reference)."""
+    from maam.training.session import evaluate_file
+
+    frameworks = list(dict.fromkeys(framework.split(",")))
+    found = {name: evaluate_file(model, data, root, framework=name, device=device, limit=limit) for name in frameworks}
+    table = Table("framework", "images", "accuracy", "top 5", "loss", "macro F1", "precision", "recall")
+    for name, one in found.items():
+        macro = one.macro()
+        shares = (f"{one.accuracy:.2%}", f"{one.top(5):.2%}", f"{one.loss:.4f}")
+        table.add_row(
+            name, f"{len(one.labels):,}", *shares, *(f"{macro[k]:.4f}" for k in ("f1", "precision", "recall"))
+        )
+    out = console()
+    out.print(table)
+    first = found[frameworks[0]].predictions
+    for name in frameworks[1:]:
+        same = int((found[name].predictions == first).sum())
+        out.print(f"{name}: the same prediction as {frameworks[0]} on {same:,} of {len(first):,} images")
+    if json is not None:
+        document = {
+            name: {"accuracy": one.accuracy, "loss": one.loss, **one.macro(), "predictions": one.predictions.tolist()}
+            for name, one in found.items()
+        }
+        files.write_text(json, json_format.dumps(document) + "\n")

@@ -1,0 +1,142 @@
+"""Recipes: what they hold, where they come from, and what a mistake in one earns."""
+
+import json
+
+import pytest
+
+from maam import spec
+from maam.errors import RecipeError
+from maam.training import Optimizer, Recipe, default_recipe, list_recipes, read_recipe
+from maam.training.library import parse_override
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_recipes_of_the_package(name):
+    recipe = read_recipe(name)
+    assert recipe.model in spec.list_presets()
+    spec.preset(recipe.model, **recipe.overrides)
+    assert all(spec.list_presets(pattern) for pattern in recipe.presets)
+
+
+@pytest.mark.parametrize("name", spec.list_presets())
+def test_every_preset_has_one_default_recipe(name):
+    assert default_recipe(name).epochs > 1
+    owners = [r for r in list_recipes() if any(name in spec.list_presets(p) for p in read_recipe(r).presets)]
+    assert len(owners) == 1
+
+
+def test_the_paper():
+    """Section 4.2: batches of 64, padding by 4, random crop, horizontal flip, and nothing else."""
+    recipe = read_recipe("paper")
+    assert (recipe.batch_size, recipe.data) == (64, "cifar10")
+    assert recipe.augmentation.model_dump() == {"padding": 4, "flip_probability": 0.5, "cutout": 0}
+
+
+def test_a_recipe_survives_json():
+    recipe = read_recipe("cifar10").replaced({"optimizer.name": "adamw", "optimizer.nesterov": False})
+    assert Recipe(**json.loads(recipe.model_dump_json())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"epoch": 3}, "recipe: epoch: no such field; did you mean 'epochs'?"),
+        ({"epochs": 0}, "recipe: epochs: input should be greater than or equal to 1, got 0"),
+        ({"epochs": "many"}, "recipe: epochs: input should be a valid integer, got 'many'"),
+        ({"batch_size": 0}, "recipe: batch_size: input should be greater than or equal to 1, got 0"),
+        ({"optimizer": {"learning_rat": 1}}, "recipe: optimizer: learning_rat: no such field; expected one of: name"),
+        ({"optimizer": {"lr": -1.0}}, "recipe: optimizer: lr: input should be greater than 0, got -1.0"),
+        ({"optimizer": {"momentu": 0.5}}, "recipe: optimizer: momentu: no such field; did you mean 'momentum'?"),
+        ({"optimizer": {"name": "adam", "nesterov": True}}, "recipe: optimizer: nesterov: it belongs to sgd"),
+        ({"optimizer": 3}, "recipe: optimizer: input should be a valid dictionary or instance of Optimizer, got 3"),
+        ({"augmentation": {"pading": 4}}, "recipe: augmentation.pading: no such field; did you mean 'padding'?"),
+        ({"schedule": {"name": "linear"}}, "recipe: schedule.name: input should be 'one_cycle', 'cosine', 'step'"),
+        ({"precision": "fp8"}, "recipe: precision: input should be 'auto', 'fp32', 'bf16' or 'fp16', got 'fp8'"),
+        ({"ema_decay": 1.0}, "recipe: ema_decay: input should be less than 1, got 1.0"),
+        ({"data": "mnist"}, "recipe: data: input should be 'cifar10'"),
+        ({"label_smoothing": 1.0}, "recipe: label_smoothing: input should be less than 1"),
+        ({"clip_norm": 0.0}, "recipe: clip_norm: input should be greater than 0, got 0.0"),
+    ],
+)
+def test_wrong_fields(fields, message):
+    with pytest.raises(RecipeError) as caught:
+        Recipe(**fields)
+    assert str(caught.value).startswith(message)
+
+
+def test_overrides():
+    recipe = read_recipe("cifar10").replaced(
+        dict([parse_override("optimizer.lr=0.05"), parse_override("data=cifar100")])
+    )
+    assert (recipe.optimizer.lr, recipe.data) == (0.05, "cifar100")
+    assert recipe.optimizer == Optimizer(**{**read_recipe("cifar10").optimizer.model_dump(), "lr": 0.05})
+    assert recipe.replaced({"overrides.num_classes": 100}).overrides == {"num_classes": 100}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("epochs=3", ("epochs", 3)),
+        ("optimizer.lr = 1e-3", ("optimizer.lr", 1e-3)),
+        ("optimizer.nesterov=true", ("optimizer.nesterov", True)),
+        ("optimizer.betas=[0.9, 0.99]", ("optimizer.betas", [0.9, 0.99])),
+        ("data=digits", ("data", "digits")),
+        ('data="digits"', ("data", "digits")),
+    ],
+)
+def test_reading_an_override(text, expected):
+    assert parse_override(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "epochs", "=3", " =3"])
+def test_no_override(text):
+    with pytest.raises(RecipeError, match="expected FIELD=VALUE, such as optimizer"):
+        parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimiser.lr": 0.1}, "recipe: optimiser.lr: no such field; did you mean 'optimizer'?"),
+        ({"epochs.count": 1}, "recipe: epochs.count: no such field"),
+        ({"optimizer.lrr": 1}, "recipe: optimizer: lrr: no such field"),
+    ],
+)
+def test_wrong_overrides(changes, message):
+    with pytest.raises(RecipeError) as caught:
+        read_recipe("cifar10").replaced(changes)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('model = "maam_digits"\ndata = "digits"\nepochs = 3\n[optimizer]\nname = "adamw"\nlr = 0.001\n')
+    recipe = read_recipe(str(path))
+    assert (recipe.epochs, recipe.optimizer.name) == (3, "adamw")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"epochs = ", "no valid TOML"),
+        (b"\xff\xfe", "it is no UTF-8 text"),
+        (b"epochs = 1.5", "recipe: epochs: input should be a valid integer"),
+        (b"[[optimizer]]", "recipe: optimizer: input should be a valid dictionary"),
+    ],
+)
+def test_broken_files(tmp_path, content, message):
+    path = tmp_path / "broken.toml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(str(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+
+
+def test_no_such_recipe(tmp_path):
+    with pytest.raises(RecipeError, match="no recipe 'cifar'; did you mean 'cifar10'"):
+        read_recipe("cifar")
+    with pytest.raises(RecipeError, match="cannot be read: No such file"):
+        read_recipe(str(tmp_path / "none.toml"))
+    with pytest.raises(RecipeError, match="no default recipe for 'nothing'; name one with --recipe: "):
+        default_recipe("nothing")
