@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maam import data, fusion, mindspore, parity, reference, spec, torch, training, weights
+    from maam import data, exporting, fusion, mindspore, parity, reference, spec, torch, training, weights
     from maam.conversion import convert
     from maam.errors import (
         DataError,
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
         SpecError,
         WeightsError,
     )
+    from maam.exporting import export
     from maam.fusion import fuse
     from maam.spec import list_presets, preset, register_preset
 
-_MODULES = ("data", "fusion", "mindspore", "parity", "reference", "spec", "torch", "training", "weights")
+_MODULES = ("data", "exporting", "fusion", "mindspore", "parity", "reference", "spec", "torch", "training", "weights")
 _ERRORS = (
     "DataError",
     "DeploymentError",
@@ -37,6 +38,7 @@ _ERRORS = (
 )
 _FUNCTIONS = {
     "convert": "maam.conversion",
+    "export": "maam.exporting",
     "fuse": "maam.fusion",
     "list_presets": "maam.spec",
     "preset": "maam.spec",
@@ -56,6 +58,8 @@ __all__ = [
     "WeightsError",
     "convert",
     "data",
+    "export",
+    "exporting",
     "fuse",
     "fusion",
     "list_presets",

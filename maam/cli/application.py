@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from maam.cli import data, demo, evaluate, fusion, models, parity, train, weights
+from maam.cli import data, demo, evaluate, exporting, fusion, models, parity, train, weights
 
 application = typer.Typer(
     name="maam",
@@ -20,5 +20,6 @@ application.command("evaluate")(evaluate.evaluate)
 application.command("parity")(parity.parity)
 application.command("convert")(weights.convert)
 application.command("fuse")(fusion.fuse)
+application.command("export")(exporting.export)
 application.command("data")(data.data)
 application.command("demo")(demo.demo)

@@ -2,10 +2,19 @@
 
 import os
 
-from maam.errors import require
+from maam.errors import MissingFrameworkError, require
 
 require("mindspore", "mindspore")
 os.environ.setdefault("GLOG_v", "3")  # read once, at import: without it every run prints pages of warnings
+try:
+    import mindspore as _mindspore  # noqa: F401
+except TypeError as error:
+    if "Descriptors" not in str(error):
+        raise
+    raise MissingFrameworkError(
+        "mindspore must be imported before onnx, because both bring protobuf: "
+        "import maam.mindspore first, or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python"
+    ) from None
 
 from maam.mindspore.data import generator_dataset  # noqa: E402
 from maam.mindspore.image_folder import ImageFolderBatches  # noqa: E402

@@ -14,6 +14,8 @@ def small(name):
     """A preset in a size that runs in a second."""
     if name.startswith(("mafc", "mobilenet")):
         return spec.preset(name, cifar=True, width_multiplier=0.1)
+    if name == "maam_imagenet":
+        return spec.preset(name, channels=(8, 8, 16, 16), image_size=32)
     return spec.preset(name, channels=8, hidden_channels=4, hidden_features=16)
 
 

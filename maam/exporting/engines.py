@@ -1,0 +1,56 @@
+"""Engines that need no framework: ONNX Runtime and OpenVINO, with NumPy arrays in and out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maam.errors import require
+
+Array = np.ndarray[Any, Any]
+Predict = Callable[[Array], Array]
+
+
+def open_onnx(path: Path) -> tuple[Predict, dict[str, str]]:
+    """An ONNX file in ONNX Runtime on the CPU."""
+    require("onnxruntime", "deploy")
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, _options(onnxruntime), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    return lambda x: np.asarray(session.run(None, {name: np.ascontiguousarray(x, np.float32)})[0]), metadata
+
+
+def open_openvino(path: Path, precision: str = "f32") -> tuple[Predict, dict[str, str]]:
+    """An OpenVINO model (.xml with .bin beside it, or .onnx) on the CPU, computing in `precision`, f32 or bf16."""
+    require("openvino", "deploy")
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(path)
+    settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
+    if (threads := thread_limit()) is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = core.compile_model(model, "CPU", settings)
+    info = model.get_rt_info()
+    metadata = {key: str(model.get_rt_info([key]).astype(str)) for key in info if str(key).startswith("maam.")}
+    return lambda x: np.asarray(compiled(np.ascontiguousarray(x, np.float32))[0]), metadata
+
+
+def thread_limit() -> int | None:
+    """The number of threads that OMP_NUM_THREADS allows, which neither engine reads; None where it does not say."""
+    import os
+
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    return int(value) if value.isdigit() and int(value) > 0 else None
+
+
+def _options(onnxruntime: Any) -> Any:
+    options = onnxruntime.SessionOptions()
+    if (threads := thread_limit()) is not None:
+        options.intra_op_num_threads = threads
+    return options

@@ -1,0 +1,120 @@
+"""Exporting a weights file: fused, written, run against the model, and only then put in place."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maam import files
+from maam.errors import DeploymentError
+from maam.exporting.formats import FORMATS, companions, find_format, open_exported, write
+from maam.exporting.metadata import make_metadata
+from maam.fusion import fuse, is_fusible
+from maam.parity.bounds import LOGITS, difference
+from maam.reference import Referee
+from maam.spec import Model, Node, input_rule
+from maam.weights.exchange import PathLike, read_whole
+
+Array = np.ndarray[Any, Any]
+BATCHES = (1, 3)
+"""The sizes of the batches that an exported file is run on."""
+
+
+class Exported(NamedTuple):
+    """What was written: the format, the files, and the worst difference of an output to the model's."""
+
+    format: str
+    files: tuple[Path, ...]
+    difference: float
+
+
+def export(
+    src: PathLike,
+    dst: PathLike,
+    format: str | None = None,
+    *,
+    size: int = 32,
+    fused: bool = True,
+    class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write the model of a weights file for an inference engine, with a free batch, and check the result.
+
+    The file is written beside `dst`, run on two sizes of batch, held to the float64 referee of the unfused model by the
+    bound of logits, and then moved to its name; where something fails, nothing is left.
+
+    Args:
+        src: a weights file, of either framework.
+        dst: the file to write: .onnx, .xml (OpenVINO, with .bin), .pt2, .pte (ExecuTorch) or .mindir.
+        format: "onnx", "openvino", "pt2", "executorch" or "mindir"; told by the suffix of `dst` where None.
+        size: height and width of the input, for a layer that names none.
+        fused: whether batch norm and branch weights are fused first.
+        class_names: one for each output, as metadata.
+        mean: of each channel, subtracted from pixels in [0, 1] in front of the model, as metadata.
+        std: of each channel, by which they are divided then, as metadata.
+        overwrite: whether a file that exists is replaced.
+
+    Raises:
+        WeightsError: `src` is missing or broken.
+        DeploymentError: the format is unknown, `dst` cannot be written or exists, metadata do not fit the model, the
+            format cannot express it, or the written file computes something else.
+        MissingFrameworkError: a package is not installed.
+    """
+    target = Path(dst)
+    name = find_format(target, format)
+    for path in (target, *companions(target, name)):
+        files.check_target(path, overwrite=overwrite)
+    spec, arrays = read_whole(src)
+    shape = _input_shape(spec, size)
+    single = {key: np.asarray(array).astype(np.float32) for key, array in arrays.items()}
+    node, found = fuse(spec, single) if fused and is_fusible(spec) else (spec, single)
+    metadata = make_metadata(node, shape, class_names=class_names, mean=mean, std=std)
+    referee = Referee(spec, single)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+        temporary = Path(folder) / target.name
+        write(name, temporary, node, found, shape, metadata)
+        worst = _check(temporary, referee, shape)
+        _move(temporary, target, name)
+    return Exported(name, (target, *companions(target, name)), worst)
+
+
+def _input_shape(spec: Node, size: int) -> tuple[int, ...]:
+    if isinstance(spec, Model):
+        return spec.input_shape
+    rule = input_rule(spec)
+    channels = rule.channels or 3
+    return (channels,) if rule.rank == 2 else (channels, size, size)
+
+
+def _check(path: Path, referee: Referee, shape: tuple[int, ...]) -> float:
+    predict, _ = open_exported(path)
+    worst = 0.0
+    for size in BATCHES:
+        x = np.random.default_rng(size).random((size, *shape)).astype(np.float32)
+        found = difference(predict(x), referee(x), LOGITS)
+        if found.used > 1:
+            raise DeploymentError(
+                f"{path.name}: the written file computes something else: off by {found.absolute:.1e} "
+                f"with a batch of {size}, allowed is {LOGITS}; nothing was kept"
+            )
+        worst = max(worst, found.absolute)
+    return worst
+
+
+def _move(temporary: Path, target: Path, name: str) -> None:
+    """The companions first: a reader that finds the model finds them too."""
+    for source, path in zip(
+        [*companions(temporary, name), temporary], [*companions(target, name), target], strict=True
+    ):
+        source.chmod(0o644)
+        os.replace(source, path)
+
+
+__all__ = ["FORMATS", "Exported", "export"]

@@ -1,0 +1,65 @@
+"""What an exported model says of itself: how images become its input, and what its outputs stand for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from maam.errors import DeploymentError
+from maam.spec import Model, Node
+
+Shape = tuple[int, ...]
+
+
+def make_metadata(
+    spec: Node,
+    shape: Shape,
+    *,
+    class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> dict[str, str]:
+    """Metadata as strings under names that start with `maam.`: name, version, spec, preprocessing, class names.
+
+    Args:
+        spec: what was exported, after fusion.
+        shape: of one input, (C, H, W) or (features,).
+        class_names: one for each output.
+        mean: for each channel, subtracted from the pixels in [0, 1]; None: nothing is.
+        std: for each channel, by which they are divided then; None: by nothing.
+
+    Raises:
+        DeploymentError: there are not as many names as outputs, or means or deviations as channels, or a deviation
+            is not positive.
+    """
+    output = spec.output_shape(shape)
+    if class_names is not None and (len(output) != 1 or len(class_names) != output[0]):
+        raise DeploymentError(f"class_names: expected {output[0]} names, one for each output, got {len(class_names)}")
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) != shape[0]:
+            raise DeploymentError(f"{name}: expected {shape[0]} values, one for each channel, got {len(values)}")
+    if std is not None and min(std) <= 0:
+        raise DeploymentError(f"std: expected positive values, got {min(std)}")
+    found = {
+        "maam.name": spec.name if isinstance(spec, Model) else spec.kind,
+        "maam.spec": spec.to_json(),
+        "maam.preprocessing": json.dumps(_preprocessing(shape, mean, std)),
+    }
+    return found if class_names is None else {**found, "maam.class_names": json.dumps(list(class_names))}
+
+
+def _preprocessing(shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, Any]:
+    """In this order: resize, scale the pixels to [0, 1], subtract the mean, divide by std."""
+    if len(shape) != 3:
+        return {"layout": "NF", "dtype": "float32"}
+    colours = {1: "grey", 3: "RGB"}.get(shape[0], f"{shape[0]} channels")
+    return {
+        "layout": "NCHW",
+        "dtype": "float32",
+        "channels": colours,
+        "size": list(shape[1:]),
+        "range": [0, 1],
+        "mean": list(mean or [0.0] * shape[0]),
+        "std": list(std or [1.0] * shape[0]),
+    }

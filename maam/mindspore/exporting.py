@@ -1,0 +1,41 @@
+"""Models as MindIR."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from maam.exporting.formats import Predict, read_companion
+from maam.mindspore.arrays import from_numpy, to_numpy, write_arrays
+from maam.mindspore.models import build
+from maam.spec import Node
+
+Array = np.ndarray[Any, Any]
+
+
+def write_mindir(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
+    """MindIR, which MindSpore Lite and Ascend hosts convert on, with the metadata beside it."""
+    model = build(spec)
+    write_arrays(model, arrays)
+    example = ms.Tensor(shape=(None, *shape), dtype=ms.float32)
+    mode = ms.get_context("mode")
+    try:
+        ms.export(model, example, file_name=str(path), file_format="MINDIR")
+    finally:
+        ms.set_context(mode=mode)
+    path.parent.chmod(0o755)  # MindSpore takes the folder for itself
+    path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
+
+
+def open_mindir(path: Path) -> tuple[Predict, dict[str, str]]:
+    """The graph in MindSpore."""
+    metadata = read_companion(path)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    cell = nn.GraphCell(ms.load(str(path)))
+    return lambda x: to_numpy(cell(from_numpy(np.asarray(x, np.float32)))), metadata

@@ -1,0 +1,223 @@
+"""Exporting: each format with a free batch, metadata, and refusals that leave nothing behind."""
+
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pytest
+
+if importlib.util.find_spec("mindspore"):
+    import mindspore  # noqa: F401  # before onnx: both bring protobuf
+
+from maam import DeploymentError, MissingFrameworkError, WeightsError, export, spec
+from maam.exporting import FORMATS, open_exported
+from maam.exporting import export as exporting_function
+from maam.exporting import formats as formats_module
+from maam.reference import Referee
+from maam.weights import write_weights
+
+SMALL = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
+GATED = spec.Model(
+    name="gated",
+    input_shape=(3, 8, 8),
+    children={
+        "bn": spec.BatchNorm2d(num_features=3),
+        "conv": spec.Conv2d(in_channels=3, out_channels=16, kernel_size=3, padding=1),
+        "mafc": spec.mafc(16, pool_types=("avg", "std", "max")),
+        "mafb": spec.mafb(16),
+        "cbam": spec.cbam(16),
+        "pool": spec.GlobalPool(),
+        "flatten": spec.Flatten(),
+        "fc": spec.Linear(in_features=16, out_features=10),
+    },
+)
+NAMES = [f"class {index}" for index in range(10)]
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+
+def scrambled(node):
+    generator = np.random.default_rng(5)
+    arrays = spec.draw(node.parameters(), 5)
+    for p in node.parameters():
+        if p.role is not spec.Role.WEIGHT:
+            low = 0.5 if p.role in (spec.Role.RUNNING_VAR, spec.Role.NORM_WEIGHT) else -0.5
+            arrays[p.name] = generator.uniform(low, low + 1, p.shape).astype(np.float32)
+    return arrays
+
+
+@pytest.fixture(autouse=True)
+def _working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Write a weights file; returns its path and the referee."""
+
+    def save(node):
+        arrays = scrambled(node)
+        write_weights(tmp_path / "in.safetensors", node, arrays)
+        return tmp_path / "in.safetensors", Referee(node, arrays)
+
+    return save
+
+
+@pytest.fixture(params=["onnx", "openvino", "pt2", "mindir"])
+def name(request):
+    """Each format that can be written here."""
+    for package, _ in FORMATS[request.param].packages:
+        pytest.importorskip(package)
+    return request.param
+
+
+def images(shape, count):
+    return np.random.default_rng(9).normal(size=(count, *shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        spec.preset("maam_digits", **SMALL, scales=(1, 2, 1), fusion="dynamic"),
+        spec.preset("maam_digits", **SMALL, act_layer="hard_swish"),
+        GATED,
+    ],
+    ids=["dynamic", "hard_swish", "gated"],
+)
+def test_every_format(name, node, saved, tmp_path):
+    source, referee = saved(node)
+    target = tmp_path / f"model{FORMATS[name].suffix}"
+    found = export(source, target, class_names=NAMES, mean=[0.5] * node.input_shape[0])
+    assert found.format == name
+    assert all(path.is_file() for path in found.files)
+    assert 0 <= found.difference < 1e-4
+    assert sorted(tmp_path.glob("model*")) == sorted(found.files)
+    predict, metadata = open_exported(target)
+    for count in (1, 2, 5):
+        x = images(node.input_shape, count)
+        np.testing.assert_allclose(predict(x), referee(x), **CLOSE)
+    assert json.loads(metadata["maam.class_names"]) == NAMES
+    preprocessing = json.loads(metadata["maam.preprocessing"])
+    assert preprocessing["size"] == list(node.input_shape[1:])
+    assert preprocessing["mean"] == [0.5] * node.input_shape[0]
+    assert "batch_norm2d" not in metadata["maam.spec"]
+
+
+def test_a_layer_and_what_is_not_fused(saved, tmp_path):
+    pytest.importorskip("torch")
+    source, referee = saved(spec.maam(4))
+    export(source, tmp_path / "layer.pt2", size=8, fused=False)
+    predict, metadata = open_exported(tmp_path / "layer.pt2")
+    x = images((4, 8, 8), 2)
+    np.testing.assert_allclose(predict(x), referee(x), rtol=1e-5, atol=1e-5)
+    assert "batch_norm2d" in metadata["maam.spec"]
+    assert "maam.class_names" not in metadata
+
+
+def test_onnx_has_standard_operators_alone(saved, tmp_path):
+    for package, _ in FORMATS["onnx"].packages:
+        pytest.importorskip(package)
+    import onnx
+
+    source, _ = saved(GATED)
+    export(source, tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
+    assert not model.functions
+
+
+class TestRefusals:
+    """Nothing is computed, and nothing is left."""
+
+    @pytest.fixture
+    def refused(self, saved, tmp_path):
+        pytest.importorskip("torch")
+        source, _ = saved(spec.preset("maam_digits", **SMALL))
+        (tmp_path / "there.pt2").write_bytes(b"old")
+
+        def check(dst, match, **options):
+            with pytest.raises(DeploymentError, match=match):
+                export(options.pop("src", source), tmp_path / dst, **options)
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["in.safetensors", "there.pt2"]
+            assert (tmp_path / "there.pt2").read_bytes() == b"old"
+
+        return check
+
+    def test_places(self, refused):
+        refused("none/model.pt2", r"there is no folder .*none; make it first")
+        refused("there.pt2", r"there\.pt2: exists; give another name, or pass overwrite")
+
+    def test_formats(self, refused):
+        refused("model.tflite", r"unknown suffix '\.tflite'; known are \.onnx \(onnx\), ")
+        refused(
+            "model.pt2",
+            "format: expected one of onnx, openvino, pt2, executorch, mindir, got 'coreml'",
+            format="coreml",
+        )
+        refused("model.pt2", r"expected a name that ends in \.onnx for format onnx", format="onnx")
+
+    def test_metadata(self, refused):
+        refused("m.pt2", "class_names: expected 10 names, one for each output, got 2", class_names=["a", "b"])
+        refused("m.pt2", "mean: expected 1 values, one for each channel, got 3", mean=[0, 0, 0])
+        refused("m.pt2", "std: expected positive values, got 0", std=[0])
+
+    def test_what_the_format_cannot_express(self, refused, monkeypatch):
+        from maam.torch import exporting
+
+        def fail(*_, **__):
+            raise RuntimeError("no\nsuch operator")
+
+        monkeypatch.setattr(exporting.torch.export, "export", fail)
+        refused("m.pt2", r"^torch\.export: no such operator$")
+
+    def test_a_wrong_file(self, refused, monkeypatch):
+        right = formats_module.open_exported
+        wrong = lambda path: ((lambda x: right(path)[0](x) + 0.01), {})  # noqa: E731
+        monkeypatch.setattr(sys.modules[exporting_function.__module__], "open_exported", wrong)
+        refused("m.pt2", r"m\.pt2: the written file computes something else: off by 1\.0e-02 with a batch of 1")
+
+    def test_overwrite(self, refused, saved, tmp_path):
+        source, referee = saved(spec.preset("maam_digits", **SMALL))
+        export(source, tmp_path / "there.pt2", overwrite=True)
+        x = images((1, 8, 8), 2)
+        np.testing.assert_allclose(open_exported(tmp_path / "there.pt2")[0](x), referee(x), **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("format", "package", "extra"),
+    [
+        ("onnx", "onnxruntime", "deploy"),
+        ("openvino", "openvino", "deploy"),
+        ("pt2", "torch", "torch"),
+        ("executorch", "executorch", "executorch"),
+        ("mindir", "mindspore", "mindspore"),
+    ],
+)
+def test_what_is_not_installed(format, package, extra, saved, tmp_path, monkeypatch):
+    source, _ = saved(spec.preset("maam_digits", **SMALL))
+    from maam import errors
+
+    real = errors.importlib.util.find_spec
+    monkeypatch.setattr(
+        errors.importlib.util,
+        "find_spec",
+        lambda name: None if name == package else object() if name in ("onnx", "onnxscript", "torch") else real(name),
+    )
+    with pytest.raises(
+        MissingFrameworkError, match=rf"^{package} is not installed; run: pip install 'maam\[{extra}\]'$"
+    ):
+        export(source, tmp_path / f"m{FORMATS[format].suffix}")
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(WeightsError, match="no such file"):
+        export(tmp_path / "none.safetensors", tmp_path / "m.pt2")
+    with pytest.raises(DeploymentError, match=r"none\.pt2: no such file"):
+        open_exported(tmp_path / "none.pt2")
+    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    with pytest.raises(DeploymentError, match=r"bad\.onnx: cannot be read as onnx: "):
+        open_exported(tmp_path / "bad.onnx")
