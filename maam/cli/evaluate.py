@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -21,12 +21,32 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="evaluate on the first images only")] = None,
     json: Annotated[Path | None, typer.Option(help="write figures and predictions to this file")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="how image files are cut, a recipe's name or a .toml file; the run's otherwise")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as images.size=160")
+    ] = None,
+    num_workers: Annotated[int, typer.Option("--num-workers", "-j", min=0, help="what decodes image files")] = 4,
+    on_broken: Annotated[str, typer.Option(help="broken image files: error or skip")] = "error",
 ) -> None:
     """Measure a model on the test images of a data set, in float32 (float64 in the reference)."""
+    from maam.training.library import parse_override, read_recipe
+    from maam.training.recipe import Recipe
     from maam.training.session import evaluate_file
 
+    chosen = None if recipe is None else read_recipe(recipe)
+    if override:
+        chosen = (chosen or Recipe(data="imagefolder")).replaced(dict(parse_override(text) for text in override))
+    options: dict[str, Any] = {
+        "device": device,
+        "limit": limit,
+        "recipe": chosen,
+        "num_workers": num_workers,
+        "on_broken": on_broken,
+    }
     frameworks = list(dict.fromkeys(framework.split(",")))
-    found = {name: evaluate_file(model, data, root, framework=name, device=device, limit=limit) for name in frameworks}
+    found = {name: evaluate_file(model, data, root, framework=name, **options) for name in frameworks}
     table = Table("framework", "images", "accuracy", "top 5", "loss", "macro F1", "precision", "recall")
     for name, one in found.items():
         macro = one.macro()

@@ -6,7 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,6 @@ from maam.data.framing import IMAGENET_MEAN, IMAGENET_STD, Frame, Framing, Rando
 from maam.data.image_folder import ImageFolder
 from maam.errors import DataError
 
-OnBroken = Literal["error", "skip"]
 Rows = npt.NDArray[np.int64]
 Decoded = tuple[npt.NDArray[np.float32], Sequence[str]]
 
@@ -88,7 +87,7 @@ class ImageBatches(ABC):
         std: Sequence[float] = IMAGENET_STD,
         drop_last: bool = False,
         num_workers: int = 0,
-        on_broken: OnBroken = "error",
+        on_broken: str = "error",
     ) -> None:
         self.dataset = dataset
         self.batch_size = check_count("batch_size", batch_size, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,6 +42,10 @@ class ImageFolder:
     def path(self, index: int) -> Path:
         """Return the path of image `index`, 0..N - 1."""
         return self.folder / self.files[index]
+
+    def first(self, count: int) -> ImageFolder:
+        """Return the first `count` images, or all where there are fewer."""
+        return replace(self, files=self.files[:count], labels=self.labels[:count])
 
 
 def imagefolder(root: str | os.PathLike[str], split: str = "train") -> ImageFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from maam.errors import TrainingError, WeightsError
+from maam.errors import RecipeError, TrainingError, WeightsError
 from maam.spec import Node
 from maam.training.checkpoint import Checkpoint, read_checkpoint
 from maam.training.log import Log
+from maam.training.recipe import Recipe
 from maam.weights import write_weights
 
 Array = np.ndarray[Any, Any]
@@ -55,6 +57,13 @@ class RunFolder:
         if self.last.name not in names:
             return None
         return read_checkpoint(self.last)
+
+    def recipe(self) -> Recipe | None:
+        """The recipe of the run; None where there is no readable run.json."""
+        try:
+            return Recipe(**json.loads(self.run.read_text("utf-8"))["sessions"][-1]["recipe"])
+        except (OSError, ValueError, LookupError, TypeError, RecipeError):
+            return None
 
     def last_good(self) -> str:
         """A clause that names the checkpoint that a run can go on from."""

@@ -20,11 +20,12 @@ from maam.spec import Node, preset
 from maam.training.checkpoint import Checkpoint
 from maam.training.evaluation import Evaluation, evaluate
 from maam.training.folder import RunFolder
+from maam.training.image_sources import Reading
 from maam.training.library import default_recipe
 from maam.training.log import Record
 from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop, Observer
 from maam.training.protocol import Objective
-from maam.training.recipe import Recipe
+from maam.training.recipe import Images, Recipe
 from maam.training.report import write_report
 from maam.training.sources import open_source, open_test
 from maam.weights.exchange import read_whole
@@ -56,6 +57,8 @@ def train(
     framework: str = "torch",
     device: str | None = None,
     resume: bool = False,
+    num_workers: int = 0,
+    on_broken: str = "error",
     observer: Observer | None = None,
     checkpoint_steps: int = CHECKPOINT_STEPS,
     log_steps: int = LOG_STEPS,
@@ -70,6 +73,8 @@ def train(
         framework: "torch" or "mindspore". A run may be resumed in the other one.
         device: "cpu", "cuda" or "ascend"; the framework's best where None.
         resume: go on from the last checkpoint in `out`, from the beginning where there is none yet.
+        num_workers: processes or threads that decode image files; see `maam.data.ImageBatches`.
+        on_broken: what happens where an image file is broken: "error" or "skip".
         observer: is told of every record of the log.
         checkpoint_steps: steps between two checkpoints.
         log_steps: steps between two records of the log.
@@ -85,7 +90,8 @@ def train(
     room = find_room(framework)
     chosen = room.select_device(device)
     recipe = recipe.replaced({"model": name, "precision": room.select_precision(chosen, recipe.precision)})
-    source = open_source(recipe, None if root is None else Path(root), spec)
+    reading = Reading(framework, num_workers, on_broken)
+    source = open_source(recipe, None if root is None else Path(root), spec, reading)
     folder = RunFolder(out)
     checkpoint = folder.open(resume)
     if checkpoint is not None:
@@ -186,6 +192,9 @@ def evaluate_file(
     framework: str = "torch",
     device: str | None = None,
     limit: int | None = None,
+    recipe: Recipe | None = None,
+    num_workers: int = 0,
+    on_broken: str = "error",
 ) -> Evaluation:
     """What a weights file, or the final weights of a run's folder, make of the test images of the data set `name`.
 
@@ -196,13 +205,20 @@ def evaluate_file(
         framework: "torch" or "mindspore", in float32; or "reference", in float64.
         device: as in `train`.
         limit: evaluate on the first images only.
+        recipe: says how image files are cut and normalised; where None, the recipe of the run in a folder, else by
+            ImageNet's mean and deviation, at the model's size.
+        num_workers: as in `train`.
+        on_broken: as in `train`.
 
     Raises:
         MaamError: the file, the data, the framework or the device does not fit.
     """
     path = Path(model)
     spec, arrays = read_whole(path / "final.safetensors" if path.is_dir() else path, np.dtype(np.float32))
-    batches = open_test(name, None if root is None else Path(root), spec, limit)
+    recipe = recipe or (RunFolder(path).recipe() if path.is_dir() else None)
+    images = Images() if recipe is None else recipe.images
+    reading = Reading(framework, num_workers, on_broken)
+    batches = open_test(name, None if root is None else Path(root), spec, limit, images=images, reading=reading)
     if framework == REFERENCE:
         return evaluate(Referee(spec, arrays), batches)
     room = find_room(framework)

@@ -12,10 +12,11 @@ import numpy as np
 from maam import data
 from maam.errors import DataError, RecipeError, ShapeError
 from maam.spec import Node, input_rule
-from maam.training.recipe import Augmentation, Recipe
+from maam.training.image_sources import TEST_BATCH, Reading, training_images, validation_images
+from maam.training.recipe import Augmentation, Images, Recipe
 
 Array = np.ndarray[Any, Any]
-TEST_BATCH = 250
+IMAGE_FOLDER = "imagefolder"
 
 
 class Batches(Protocol):
@@ -41,13 +42,18 @@ class Source:
         return self.test.epoch(0)
 
 
-def open_source(recipe: Recipe, root: Path | None, spec: Node) -> Source:
-    """The data of a recipe for a model.
+def open_source(recipe: Recipe, root: Path | None, spec: Node, reading: Reading = Reading()) -> Source:  # noqa: B008
+    """The data of a recipe for a model; `reading` is for image files.
 
     Raises:
         DataError: the data set is missing or broken, or has fewer images than a batch.
         RecipeError: its classes or its images do not fit the model.
     """
+    if recipe.data == IMAGE_FOLDER:
+        files = training_images(recipe, root, spec, reading)
+        checked = validation_images(recipe.images, root, spec, reading)
+        _check_folder(spec, files)
+        return Source(files, checked, files.dataset.class_names)
     train, test = (_dataset(recipe.data, root, split) for split in ("train", "test"))
     check_fit(spec, recipe.data, train.images.shape[1:], len(train.class_names))
     drawn = data.Augmentation(**recipe.augmentation.model_dump())
@@ -56,18 +62,37 @@ def open_source(recipe: Recipe, root: Path | None, spec: Node) -> Source:
     return Source(loader, data.BatchLoader(test, TEST_BATCH, shuffle=False), train.class_names)
 
 
-def open_test(name: str, root: Path | None, spec: Node, limit: int | None = None) -> Iterator[tuple[Array, Array]]:
+def open_test(
+    name: str,
+    root: Path | None,
+    spec: Node,
+    limit: int | None = None,
+    *,
+    images: Images = Images(),  # noqa: B008
+    reading: Reading = Reading(),  # noqa: B008
+) -> Iterator[tuple[Array, Array]]:
     """Batches of the test images, or of the first `limit` of them, of a data set for a model.
+
+    `images` and `reading` are for image files.
 
     Raises:
         DataError: the data set is missing or broken.
         RecipeError: its classes or its images do not fit the model.
     """
+    if name == IMAGE_FOLDER:
+        checked = validation_images(images, root, spec, reading, limit)
+        _check_folder(spec, checked)
+        return checked.epoch(0)
     test = _dataset(name, root, "test")
     check_fit(spec, name, test.images.shape[1:], len(test.class_names))
     if limit is not None:
         test = test.subset(range(min(limit, len(test))))
     return data.BatchLoader(test, TEST_BATCH, shuffle=False).epoch(0)
+
+
+def _check_folder(spec: Node, batches: data.ImageBatches) -> None:
+    size = batches.work.framing.size
+    check_fit(spec, IMAGE_FOLDER, (3, size, size), len(batches.dataset.class_names))
 
 
 NO_AUGMENTATION = Augmentation(padding=0, flip_probability=0.0, cutout=0)
@@ -95,7 +120,7 @@ def _dataset(name: str, root: Path | None, split: str) -> data.ImageDataset:
     if name == "digits":
         return data.digits(split)
     if name not in ("cifar10", "cifar100"):
-        raise DataError(f"data: expected one of cifar10, cifar100, digits, got {name!r}")
+        raise DataError(f"data: expected one of cifar10, cifar100, digits, imagefolder, got {name!r}")
     if root is None:
         raise DataError(f"data {name} needs --root DIR, the folder that `maam data {name} DIR` wrote")
     return getattr(data, name)(root, split)

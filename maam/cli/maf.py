@@ -1,0 +1,85 @@
+"""`maam maf`: the command of the authors of MAF, as a form of `maam train` and `maam evaluate`."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maam.cli.evaluate import evaluate as evaluate_command
+from maam.cli.train import train as train_command
+from maam.errors import WeightsError
+
+RECIPE = "imagenet_maf"
+PUBLISHED = ("*.pth.tar", "*.pth")
+OWN = "final.safetensors"
+
+
+def maf(
+    arch: Annotated[str, typer.Option("--arch", "-a", help="MAFCV1, MAFCV2, MAFCV3 or another preset")] = "MAFCV1",
+    evaluate: Annotated[bool, typer.Option("--evaluate", "-e", help="measure on root/val; do not train")] = False,
+    root: Annotated[Path, typer.Option(help="the folder that holds train and val")] = Path(
+        "../../../datasets/ImageNet"
+    ),
+    out: Annotated[Path | None, typer.Option(help="folder of the run or checkpoint; runs/ARCH_ otherwise")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as batch_size=64")
+    ] = None,
+    framework: Annotated[str, typer.Option(help="torch or mindspore")] = "torch",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
+    num_workers: Annotated[int, typer.Option("--num-workers", "-j", min=0, help="what decodes images")] = 4,
+    on_broken: Annotated[str, typer.Option(help="broken images: error or skip")] = "error",
+) -> None:
+    """Train a MobileNet with MAFC on ImageNet as its authors do (recipe imagenet_maf), or evaluate it."""
+    folder = out or Path("runs") / f"{arch}_"
+    if not evaluate:
+        train_command(
+            arch,
+            RECIPE,
+            override=override,
+            root=root,
+            out=folder,
+            framework=framework,
+            device=device,
+            epochs=epochs,
+            resume=resume,
+            num_workers=num_workers,
+            on_broken=on_broken,
+        )
+        return
+    trained = (folder / OWN).exists()
+    with tempfile.TemporaryDirectory() as temporary:
+        evaluate_command(
+            str(folder if trained else _published(folder, arch, override, Path(temporary))),
+            "imagefolder",
+            root,
+            framework=framework,
+            device=device,
+            recipe=None if trained else RECIPE,
+            override=None if trained else override,
+            num_workers=num_workers,
+            on_broken=on_broken,
+        )
+
+
+def _published(folder: Path, arch: str, override: list[str] | None, temporary: Path) -> Path:
+    """The published checkpoint in `folder`, converted into `temporary`."""
+    found = sorted(path for pattern in PUBLISHED for path in folder.glob(pattern))
+    if len(found) != 1:
+        what = f"{len(found)} checkpoints" if found else "no checkpoint"
+        raise WeightsError(
+            f"{folder}: {what}; expected one of {', '.join((OWN, *PUBLISHED))}: "
+            f"train by `maam maf -a {arch}`, or put the published checkpoint there"
+        )
+    from maam.conversion import convert
+    from maam.spec import preset
+    from maam.training.library import parse_override, read_recipe
+
+    recipe = read_recipe(RECIPE).replaced(dict(parse_override(text) for text in override or []))
+    target = temporary / "published.safetensors"
+    convert(found[0], target, preset(arch, **recipe.overrides))
+    return target

@@ -1,0 +1,152 @@
+"""Image folders as the data of a recipe, in both frameworks, on real CIFAR-10 images."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from maam import spec
+from maam.data import BrokenImageWarning
+from maam.errors import DataError, RecipeError
+from maam.training import Recipe, default_recipe, read_recipe, train
+from maam.training.checkpoint import read_checkpoint
+from maam.training.image_sources import Reading
+from maam.training.sources import open_source
+from tests.image_folders import NAMES, write_folder
+
+pytest.importorskip("PIL")
+CHANGES = {
+    "overrides": {"num_classes": 4, "channels": [8, 16], "image_size": 32},
+    "images.size": 32,
+    "images.resize": 36,
+    "batch_size": 8,
+    "epochs": 2,
+}
+
+
+@pytest.fixture
+def root(tmp_path):
+    return write_folder(tmp_path / "images", classes=4)
+
+
+@pytest.fixture
+def recipe():
+    """Two epochs of four steps."""
+    return read_recipe("imagenet_maf").replaced(CHANGES)
+
+
+@pytest.fixture
+def model(recipe):
+    return spec.preset("maam_imagenet", **recipe.overrides)
+
+
+def test_the_authors_recipe():
+    recipe = read_recipe("imagenet_maf")
+    assert (recipe.model, recipe.data, recipe.epochs, recipe.batch_size) == ("mafc_v1", "imagefolder", 100, 256)
+    settings = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4, "decay": "all"}
+    assert settings.items() <= recipe.optimizer.model_dump().items()
+    assert (recipe.schedule.name, recipe.schedule.step_epochs, recipe.schedule.gamma) == ("step", 30, 0.1)
+    random, central = recipe.images.framings(99)
+    assert (random.size, random.scale, random.flip_probability) == (224, (0.08, 1.0), 0.5)
+    assert (central.size, central.resize) == (224, 256)
+    assert recipe.images.mean == (0.485, 0.456, 0.406)
+    assert (recipe.label_smoothing, recipe.clip_norm, recipe.ema_decay) == (0.0, None, None)
+    presets = ("mafc_v1", "mafc_v3_small", "MAFCV2", "mobilenet_v2", "maam_imagenet")
+    assert all(default_recipe(preset) == recipe for preset in presets)
+
+
+def test_sizes_follow_the_model():
+    random, central = Recipe(data="imagefolder").images.framings(224)
+    assert (random.size, central.size, central.resize) == (224, 224, 256)
+    assert Recipe(data="imagefolder").images.framings(32)[1].resize == 37
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"images": {"size": 64}}, "images: it does not act on data cifar10; see augmentation"),
+        ({"data": "imagefolder", "augmentation": {"padding": 2}}, "augmentation: it does not act on data imagefolder"),
+        ({"data": "imagefolder", "images": {"size": 224, "resize": 200}}, "images: resize is 200; expected at least"),
+        ({"data": "imagefolder", "images": {"scale": (0, 1)}}, "images: scale is (0.0, 1.0); expected 0 < least"),
+        ({"data": "imagefolder", "images": {"std": (1, 0, 1)}}, "images.std.1: input should be greater than 0"),
+        ({"data": "imagefolder", "images": {"sizes": 3}}, "images.sizes: no such field; did you mean 'size'?"),
+    ],
+)
+def test_what_a_recipe_may_not_say(fields, message):
+    with pytest.raises(RecipeError) as caught:
+        Recipe(**fields)
+    assert str(caught.value).startswith(f"recipe: {message}")
+
+
+def test_the_same_batches_in_both_frameworks(root, recipe, model):
+    pytest.importorskip("torchvision")
+    pytest.importorskip("mindspore")
+    sources = [open_source(recipe, root, model, Reading(name)) for name in ("torch", "mindspore")]
+    for pair in (tuple(s.train.epoch(1) for s in sources), tuple(s.test_batches() for s in sources)):
+        for (x, y), (other_x, other_y) in zip(*pair, strict=True):
+            np.testing.assert_array_equal(x, other_x)
+            np.testing.assert_array_equal(y, other_y)
+
+
+def test_the_source(framework, root, recipe, model):
+    source = open_source(recipe, root, model, Reading(framework))
+    assert source.class_names == NAMES[:4]
+    assert [x.shape for x, _ in source.train.epoch(0)] == [(8, 3, 32, 32)] * 4
+    assert [x.shape for x, _ in source.test_batches()] == [(16, 3, 32, 32)]
+
+
+def test_training(framework, root, recipe, tmp_path):
+    run = train("maam_imagenet", recipe, out=tmp_path / "run", root=root, framework=framework, num_workers=1)
+    records = [record for record in run.log.records() if record["kind"] == "epoch"]
+    assert [record["step"] for record in records] == [4, 8]
+    assert all(0 <= record["test_accuracy"] <= record["top5"] == 1 for record in records)  # of four classes
+    assert "top-5 accuracy" in (run.path / "report.md").read_text()
+
+
+def test_a_run_goes_on_in_the_middle_of_an_epoch(root, recipe, tmp_path, stop):
+    keywords = {"root": root, "log_steps": 1, "checkpoint_steps": 1}
+    whole = train("maam_imagenet", recipe, out=tmp_path / "whole", **keywords)
+    stop("maam_imagenet", recipe, out=tmp_path / "parts", resume=False, at=6, **keywords)
+    parts = train("maam_imagenet", recipe, out=tmp_path / "parts", resume=True, num_workers=1, **keywords)
+    first, second = (read_checkpoint(run.last).arrays for run in (whole, parts))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_broken_images(framework, root, recipe, model):
+    broken = root / "train" / NAMES[1] / "03.jpg"
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(DataError) as caught:
+        list(open_source(recipe, root, model, Reading(framework)).train.epoch(0))
+    assert str(caught.value).startswith(f"{broken}: ")
+    with pytest.warns(BrokenImageWarning, match=rf"^{broken}: .*; left out$"):
+        found = list(open_source(recipe, root, model, Reading(framework, on_broken="skip")).train.epoch(0))
+    assert sorted(len(x) for x, _ in found) == [7, 8, 8, 8]
+
+
+def test_training_without_a_broken_image(root, recipe, tmp_path):
+    broken = root / "train" / NAMES[1] / "03.jpg"
+    broken.write_bytes(b"")
+    keywords = {"root": root, "num_workers": 1}
+    with pytest.raises(DataError) as caught:
+        train("maam_imagenet", recipe, out=tmp_path / "stopped", **keywords)
+    assert str(caught.value).startswith(f"{broken}: an empty file; ")
+    with pytest.warns(BrokenImageWarning, match=rf"^{broken}: an empty file; left out$"):
+        train("maam_imagenet", recipe, out=tmp_path / "run", on_broken="skip", **keywords)
+
+
+def test_data_that_does_not_fit(framework, root, recipe, model):
+    reading = Reading(framework)
+    shutil.rmtree(root / "train" / NAMES[3])
+    shutil.rmtree(root / "val" / NAMES[3])
+    with pytest.raises(RecipeError, match=r"^data imagefolder has 3 classes, but the model has outputs \(4,\); "):
+        open_source(recipe, root, model, reading)
+    three = spec.with_num_classes(model, 3)
+    with pytest.raises(DataError, match=r"train has 24 images; expected at least 32 to make a batch$"):
+        open_source(recipe.replaced({"batch_size": 32}), root, three, reading)
+    with pytest.raises(DataError, match=r"^data imagefolder needs --root DIR, the folder that holds train and val$"):
+        open_source(recipe, None, model, reading)
+    with pytest.raises(RecipeError, match=r"^data imagefolder: expected an input .*32, 32\), got .*; "):
+        open_source(recipe.replaced({"images.size": 36}), root, spec.preset("cnn", num_classes=3), reading)
+    shutil.rmtree(root / "val")
+    with pytest.raises(DataError, match=r"val: no such folder; expected "):
+        open_source(recipe, root, model, reading)
