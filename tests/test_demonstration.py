@@ -1,12 +1,10 @@
 """The demonstration: what it writes, and that it says so where a room disagrees."""
 
 import functools
-import io
 import json
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from maam import data, demonstration, parity, spec
 from maam.errors import MissingFrameworkError
@@ -123,12 +121,6 @@ def test_predictions_of_a_room_that_is_not_installed(monkeypatch, tmp_path):
 def test_a_folder_whose_name_looks_like_markup(tmp_path, untrained):
     untrained.setattr(demonstration, "_predict", answers("none"))
     assert demonstration.run(tmp_path / "[" / "bold]") is True
-
-
-def test_progress_on_a_terminal():
-    terminal = Console(force_terminal=True, file=io.StringIO())
-    assert list(demonstration._progress(3, terminal)) == [0, 1, 2]
-    assert "training" in terminal.file.getvalue()
 
 
 @pytest.mark.slow

@@ -35,11 +35,17 @@ class Log:
             raise TrainingError(f"{self.path}: cannot be written: {error.strerror or error}") from None
 
     def records(self) -> list[Record]:
-        """All whole records in the file, none where there is no file; a line cut short by a crash does not count."""
+        """All whole records in the file, none where there is no file; a line cut short by a crash does not count.
+
+        Raises:
+            TrainingError: it cannot be read.
+        """
         try:
-            text = self.path.read_text("utf-8")
+            text = self.path.read_text("utf-8", errors="replace")
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise TrainingError(f"{self.path}: cannot be read: {error.strerror or error}") from None
         return list(_parse(text.splitlines()))
 
     def rewind(self, step: int) -> None:

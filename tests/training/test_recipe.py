@@ -15,7 +15,8 @@ def test_recipes_of_the_package(name):
     recipe = read_recipe(name)
     assert recipe.model in spec.list_presets()
     spec.preset(recipe.model, **recipe.overrides)
-    assert all(spec.list_presets(pattern) for pattern in recipe.presets)
+    for pattern in recipe.presets:
+        assert spec.list_presets(pattern) or spec.preset(pattern.replace("*", "1"))
 
 
 @pytest.mark.parametrize("name", spec.list_presets())

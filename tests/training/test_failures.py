@@ -1,0 +1,224 @@
+"""What stops a run, what it says, and that nothing is lost."""
+
+import errno
+import json
+
+import numpy as np
+import pytest
+
+from maam import files, spec
+from maam.errors import DataError, DeviceError, MaamError, RecipeError, SpecError, TrainingError, WeightsError
+from maam.training import default_recipe, train
+from maam.training.checkpoint import read_checkpoint, write_checkpoint
+from maam.training.folder import RunFolder
+from maam.weights import read_weights
+from maam.weights.file import read_header_and_arrays, write_safetensors
+
+
+@pytest.fixture
+def done(recipe, tmp_path):
+    """A finished run of one epoch."""
+    return train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "done")
+
+
+def test_a_loss_that_is_not_finite(framework, recipe, tmp_path):
+    wild = {"optimizer.lr": 1e30, "schedule.name": "constant", "clip_norm": None, "ema_decay": None}
+    with pytest.raises(TrainingError) as caught:
+        train("maam_digits", recipe.replaced(wild), out=tmp_path / "run", framework=framework, checkpoint_steps=1)
+    text = str(caught.value)
+    step = int(text.removeprefix("the loss of step ").split()[0])
+    assert 2 <= step <= 4
+    last = tmp_path / "run" / "last.safetensors"
+    assert f"the last good checkpoint is {last}, of step {step - 1}" in text
+    assert "try a smaller optimizer.lr, or clip_norm" in text
+
+
+def test_no_checkpoint_before_the_loss_went_wrong(recipe, tmp_path):
+    wild = {"optimizer.lr": 1e30, "schedule.name": "constant", "clip_norm": None, "ema_decay": None}
+    with pytest.raises(TrainingError, match="there is no checkpoint before it"):
+        train("maam_digits", recipe.replaced(wild), out=tmp_path / "run")
+    assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_a_folder_that_holds_a_run(recipe, done):
+    before = {path.name: path.read_bytes() for path in done.path.iterdir()}
+    with pytest.raises(TrainingError, match="holds a run; go on with it by --resume, or choose another --out"):
+        train("maam_digits", recipe, out=done.path)
+    assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
+
+
+def test_folders_that_are_none(recipe, tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("Dear")
+    for resume, message in ((False, "holds other files; choose another --out"), (True, "nothing to resume")):
+        with pytest.raises(TrainingError, match=message):
+            train("maam_digits", recipe, out=tmp_path / "other", resume=resume)
+    with pytest.raises(TrainingError, match=r"letter.txt: no folder for a run: "):
+        train("maam_digits", recipe, out=tmp_path / "other" / "letter.txt")
+    monkeypatch.setattr("os.access", lambda *arguments: False)
+    with pytest.raises(TrainingError, match="this folder cannot be written"):
+        train("maam_digits", recipe, out=tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 1, "optimizer.lr": 0.2}, "the run has another optimizer: "),
+        ({"epochs": 1, "seed": 3}, "the run has another seed: 0, not 3; resume with the recipe"),
+        ({"epochs": 3}, "the run has another epochs: 1, not 3"),
+    ],
+)
+def test_resuming_with_another_recipe(recipe, done, changes, message):
+    with pytest.raises(TrainingError, match=message):
+        train("maam_digits", recipe.replaced(changes), out=done.path, resume=True)
+
+
+def test_resuming_another_model(recipe, done):
+    other = recipe.replaced({"epochs": 1, "overrides.hidden_features": 16})
+    with pytest.raises(TrainingError, match="a checkpoint of another model than maam_digits"):
+        train("maam_digits", other, out=done.path, resume=True)
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, 5000])
+def test_a_checkpoint_cut_short(recipe, done, size):
+    done.last.write_bytes(done.last.read_bytes()[:size])
+    with pytest.raises(TrainingError, match=r"last.safetensors: not a safetensors file, or cut short"):
+        train("maam_digits", recipe.replaced({"epochs": 1}), out=done.path, resume=True)
+
+
+def change_header(path, **fields):
+    header, arrays = read_header_and_arrays(path)
+    write_safetensors(path, arrays, {**header, **fields})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"progress": "{}"},
+        {"progress": "nonsense"},
+        {"progress": '{"step": "x", "loss_scale": null, "best_accuracy": 0}'},
+        {"progress": '{"step": 1, "loss_scale": [1], "best_accuracy": 0}'},
+        {"recipe": "[]"},
+        {"recipe": '{"epochs": 0}'},
+        {"spec": "{"},
+    ],
+)
+def test_a_broken_header(done, fields):
+    change_header(done.last, **fields)
+    with pytest.raises(TrainingError, match="the checkpoint's header is broken"):
+        read_checkpoint(done.last)
+
+
+def test_checkpoints_that_are_none(done):
+    with pytest.raises(TrainingError, match=r"final.safetensors: no training checkpoint of this version"):
+        read_checkpoint(done.final)
+    change_header(done.last, format_version="99")
+    with pytest.raises(TrainingError, match="no training checkpoint of this version"):
+        read_checkpoint(done.last)
+
+
+def test_arrays_that_do_not_fit(done):
+    header, arrays = read_header_and_arrays(done.last)
+    name = next(name for name in arrays if name.startswith("optimizer.momentum_buffer/"))
+    for wrong, message in (
+        ({k: v for k, v in arrays.items() if k != name}, "momentum_buffer: these arrays do not fit"),
+        ({**arrays, name: arrays[name][:1]}, "momentum_buffer: these arrays do not fit"),
+        ({**arrays, "model/stranger": np.zeros(1, np.float32)}, "model: these arrays do not fit"),
+        ({**arrays, name: np.full_like(arrays[name], np.nan)}, "momentum_buffer: not finite"),
+    ):
+        write_safetensors(done.last, wrong, header)
+        with pytest.raises(TrainingError, match=message):
+            read_checkpoint(done.last)
+
+
+def test_a_checkpoint_is_no_weights_file(done):
+    with pytest.raises(WeightsError, match=r"a training checkpoint; .* best.safetensors and, .* final.safetensors"):
+        read_weights(done.last)
+
+
+@pytest.mark.parametrize("at", ["write", "flush"])
+def test_a_full_disk_leaves_the_checkpoint_before(done, monkeypatch, at):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = done.last.read_bytes()
+    checkpoint = read_checkpoint(done.last)
+    if at == "write":
+        monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    else:
+        monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(TrainingError, match="No space left on device; the checkpoint before it is intact"):
+        write_checkpoint(done.last, checkpoint)
+    monkeypatch.undo()
+    assert done.last.read_bytes() == before
+    assert [path for path in done.path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_log_that_cannot_be_written(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(RunFolder, "open", lambda self, resume: (self.path / "log.jsonl").mkdir(parents=True))
+    with pytest.raises(MaamError, match=r"log.jsonl"):
+        train("maam_digits", recipe, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "message"),
+    [
+        ({"device": "cuda"}, DeviceError, "device 'cuda' is not available to PyTorch here; available: cpu"),
+        ({"device": "tpu"}, DeviceError, "device: expected one of cpu, cuda, ascend, got 'tpu'"),
+        ({"framework": "jax"}, SpecError, "framework: expected one of torch, mindspore, got 'jax'"),
+        ({"framework": "reference"}, SpecError, "got 'reference'; the reference evaluates alone"),
+    ],
+)
+def test_devices_and_frameworks(recipe, tmp_path, keywords, error, message):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(error, match=message):
+        train("maam_digits", recipe, out=tmp_path / "run", **keywords)
+    assert not (tmp_path / "run").exists()
+
+
+def test_devices_of_mindspore(recipe, tmp_path):
+    pytest.importorskip("mindspore")
+    keywords = {"out": tmp_path / "run", "framework": "mindspore"}
+    with pytest.raises(DeviceError, match="device 'ascend' is not available to MindSpore here; available: cpu"):
+        train("maam_digits", recipe, device="ascend", **keywords)
+    with pytest.raises(DeviceError, match="precision 'bf16': MindSpore has it not on cpu; it has fp32, fp16"):
+        train("maam_digits", recipe.replaced({"precision": "bf16"}), **keywords)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"batch_size": 5000}, DataError, "dataset has 1438 images; expected at least 5000 to make a batch"),
+        ({"data": "cifar10"}, DataError, "data cifar10 needs --root DIR"),
+        (
+            {"overrides.num_classes": 7},
+            RecipeError,
+            r"has 10 classes, .* outputs \(7,\); .* -o overrides.num_classes=10",
+        ),
+        ({"overrides.in_channels": 3}, RecipeError, "data digits: .*; choose a preset for such images"),
+    ],
+)
+def test_data_that_does_not_fit(recipe, tmp_path, changes, error, message):
+    with pytest.raises(error, match=message):
+        train("maam_digits", recipe.replaced(changes), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_model(recipe, tmp_path):
+    with pytest.raises(RecipeError, match="no model to train: name a preset, or a recipe"):
+        train(out=tmp_path / "run")
+    with pytest.raises(RecipeError, match="no model to train"):
+        train(None, recipe.replaced({"model": None}), out=tmp_path / "run")
+
+
+def test_a_run_says_how_it_was_made(done):
+    session = json.loads(done.run.read_text())["sessions"][-1]
+    assert session["recipe"]["precision"] == "fp32"
+    assert session["environment"]["torch"]
+    report = (done.path / "report.md").read_text()
+    for part in ("accuracy, last epoch", "macro F1", "waiting for data", "Command: ", "](fusion.png)"):
+        assert part in report
+    assert spec.preset("maam_digits") == read_weights(done.best)[0]
+    assert default_recipe("maam_digits").model == "maam_digits"
