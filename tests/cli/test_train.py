@@ -1,0 +1,103 @@
+"""`maam train` and `maam evaluate`; what they call has its own tests."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from maam.training.folder import RunFolder
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+SHORT = ("--epochs", "1", "-o", "batch_size=128", "-o", "optimizer.lr=0.05")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of one epoch."""
+    from maam.training import default_recipe, train
+
+    recipe = default_recipe("maam_digits").replaced({"epochs": 1, "batch_size": 128})
+    return train("maam_digits", recipe, out=tmp_path_factory.mktemp("runs") / "run").path
+
+
+def test_train(run, tmp_path):
+    result = run("train", "maam_digits", *SHORT, "--out", "run")
+    assert result.status == 0
+    assert result.out.startswith("epoch 1: test accuracy ")
+    assert result.out.endswith("run: report.md, final.safetensors, best.safetensors\n")
+    session = json.loads((tmp_path / "run" / "run.json").read_text())["sessions"][0]
+    assert session["recipe"]["optimizer"]["lr"] == 0.05
+    assert session["command"].startswith("maam train maam_digits --epochs 1")
+    assert len(RunFolder("run").log.records()) == 2
+    again = run("train", "maam_digits", *SHORT, "--out", "run", "--resume")
+    assert again.status == 0
+
+
+def test_train_by_a_file(run, tmp_path):
+    (tmp_path / "mine.toml").write_text('model = "maam_digits"\ndata = "digits"\nepochs = 1\nbatch_size = 256\n')
+    assert run("train", "--recipe", "mine.toml").status == 0
+    assert (tmp_path / "runs" / "maam_digits" / "report.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no model to train: name a preset"),
+        (("nothing",), "no default recipe for 'nothing'"),
+        (("nothing", "--recipe", "digits"), "no preset 'nothing'"),
+        (("maam_digits", "--recipe", "digit"), "no recipe 'digit'; did you mean 'digits'?"),
+        (("maam_digits", "-o", "optimizer.l=3"), "recipe: optimizer: l: no such field; did you mean 'lr'?"),
+        (("maam_digits", "-o", "epochs"), "override 'epochs': expected FIELD=VALUE"),
+        (("maam_digits", "--framework", "jax"), "framework: expected one of torch, mindspore"),
+        (("maam_digits", "--precision", "int8"), "recipe: precision: input should be"),
+        (("maam_cifar10_2m3",), "data cifar10 needs --root DIR"),
+        (("maam_cifar10_2m3", "--root", "none"), "none"),
+    ],
+)
+def test_train_refuses(fails, tmp_path, arguments, message):
+    assert fails("train", *arguments).startswith(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_refuses_zero_epochs(run):
+    assert run("train", "maam_digits", "--epochs", "0").status == 2
+
+
+def test_train_refuses_a_folder_with_a_run(fails, finished):
+    message = f"{finished}: this folder holds a run; go on with it by --resume, or choose another --out"
+    assert fails("train", "maam_digits", "--out", finished) == message
+
+
+@pytest.mark.parametrize("framework", ["torch", "mindspore", "reference", "torch,mindspore,reference"])
+def test_evaluate(run, finished, framework):
+    for name in framework.split(","):
+        pytest.importorskip(name) if name != "reference" else None
+    result = run("evaluate", finished, "--data", "digits", "--framework", framework, "--json", "found.json")
+    assert result.status == 0
+    found = json.loads(Path("found.json").read_text())
+    assert list(found) == framework.split(",")
+    assert len({json.dumps(one["predictions"]) for one in found.values()}) == 1
+    assert f"{next(iter(found.values()))['accuracy']:.2%}" in result.out
+    if "," in framework:
+        assert "reference: the same prediction as torch on 359 of 359 images" in result.out
+
+
+def test_evaluate_a_few(run, finished):
+    result = run("evaluate", finished / "best.safetensors", "--data", "digits", "--limit", "20")
+    assert " 20 " in result.out
+
+
+def test_evaluate_refuses(fails, finished, layer):
+    last = finished / "last.safetensors"
+    for arguments, message in (
+        ((finished, "--data", "mnist"), "data: expected one of "),
+        ((finished, "--data", "cifar10"), "data cifar10 needs --root DIR"),
+        ((finished, "--data", "digits", "--framework", "jax"), "framework: expected one of torch, mindspore"),
+        (("none.safetensors", "--data", "digits"), "none.safetensors: no such file"),
+        ((last, "--data", "digits"), f"{last}: a training checkpoint"),
+        ((layer, "--data", "digits"), "data digits: "),
+    ):
+        assert fails("evaluate", *arguments).startswith(message)

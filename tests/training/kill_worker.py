@@ -1,0 +1,27 @@
+"""A run in a process of its own: `kill_worker.py FRAMEWORK OUT WRITE`, killed in the WRITE-th write of a checkpoint."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from maam.training import default_recipe, train
+
+framework, out, doomed = sys.argv[1], sys.argv[2], int(sys.argv[3])
+write_bytes, count = Path.write_bytes, 0
+
+
+def write_half_and_die(path, data):
+    """Count the writes of checkpoints; in the doomed one, stop half-way as a power cut does."""
+    global count
+    if ".last." in path.name:
+        count += 1
+        if count == doomed:
+            write_bytes(path, data[: len(data) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+    return write_bytes(path, data)
+
+
+Path.write_bytes = write_half_and_die
+recipe = default_recipe("maam_digits").replaced({"epochs": 6, "batch_size": 128, "ema_decay": 0.9})
+train("maam_digits", recipe, out=out, framework=framework, resume=True, checkpoint_steps=3, log_steps=1)
