@@ -20,9 +20,13 @@ OUTPUTS = {False: "eval_logits", True: "train_logits"}
 CLOSE = 1e-9
 
 
+def read(path):
+    return json.loads(path.read_text())
+
+
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
 def published(request):
-    return json.loads(request.param.read_text())
+    return read(request.param)
 
 
 def preset_of(document):
@@ -96,7 +100,7 @@ def test_float32_inside_the_bound(framework, name):
     pytest.importorskip(framework)
     from maam.parity import make_runners
 
-    document = json.loads((Path(__file__).parent / "published" / f"{name}.json").read_text())
+    document = read(Path(__file__).parent / "published" / f"{name}.json")
     arrays, x = drawn(document)
     single = {key: array.astype(np.float32) for key, array in arrays.items()}
     runner = make_runners(preset_of(document), single, [framework])[0][0 if framework == "torch" else 1]
