@@ -31,9 +31,9 @@ def evaluate(
     on_broken: Annotated[str, typer.Option(help="broken image files: error or skip")] = "error",
 ) -> None:
     """Measure a model on the test images of a data set, in float32 (float64 in the reference)."""
+    from maam.training.file_evaluation import evaluate_file
     from maam.training.library import parse_override, read_recipe
     from maam.training.recipe import Recipe
-    from maam.training.session import evaluate_file
 
     chosen = None if recipe is None else read_recipe(recipe)
     if override:

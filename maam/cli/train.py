@@ -31,6 +31,7 @@ def train(
 ) -> None:
     """Train a preset by a recipe; log, checkpoints, weights and a report go to a folder."""
     from maam.training.library import default_recipe, parse_override, read_recipe
+    from maam.training.rooms import find_room
     from maam.training.session import name_model, train
 
     found = read_recipe(recipe) if recipe is not None else default_recipe(name_model(model))
@@ -53,4 +54,6 @@ def train(
             num_workers=num_workers,
             on_broken=on_broken,
         )
-    typer.echo(f"{folder}: report.md, final.safetensors, best.safetensors")
+    find_room(framework).leave_world()
+    if progress.started:  # of several processes the first alone is told
+        typer.echo(f"{folder}: report.md, final.safetensors, best.safetensors")

@@ -23,6 +23,7 @@ class Progress:
     def __init__(self) -> None:
         self.console = console()
         self.accuracy = ""
+        self.started = False
         self._task: Any = None
         self._last = time.monotonic()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -37,6 +38,7 @@ class Progress:
 
     def start(self, step: int, steps: int) -> None:
         """The run stands at `step` of `steps`."""
+        self.started = True
         self._task = self.bar.add_task("training", total=steps, completed=step)
 
     def steps(self, record: Record) -> None:

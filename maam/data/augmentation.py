@@ -30,10 +30,10 @@ class Crops:
     flips: npt.NDArray[np.bool_]
     holes: npt.NDArray[np.float64] | None = None
 
-    def part(self, start: int, stop: int) -> Crops:
-        """Return the crops of the images `start` to `stop` - 1."""
-        holes = None if self.holes is None else self.holes[start:stop]
-        return Crops(self.offsets[start:stop], self.flips[start:stop], holes)
+    def part(self, start: int, stop: int, step: int = 1) -> Crops:
+        """Return the crops of every `step`-th of the images `start` to `stop` - 1."""
+        part = slice(start, stop, step)
+        return Crops(self.offsets[part], self.flips[part], None if self.holes is None else self.holes[part])
 
 
 @dataclass(frozen=True)

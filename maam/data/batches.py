@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maam.data.augmentation import Augmentation, Crops, to_float
-from maam.data.checks import check_count
+from maam.data.checks import Share, check_count, check_share
 from maam.data.dataset import ImageDataset
 from maam.errors import DataError
 
@@ -25,6 +25,8 @@ class BatchLoader:
         shuffle: whether each epoch has its own random order, or all have the order of the data set.
         augmentation: draws and applies crops and flips; without it images stay as they are.
         drop_last: whether a last batch that is smaller than `batch_size` is left out.
+        share: (rank, size) of a process among several that share each batch: it gets every size-th image, from the
+            rank-th on. `batch_size` is that of all, and a multiple of size.
 
     Raises:
         DataError: an argument is out of its range, or there would be no batch.
@@ -39,6 +41,7 @@ class BatchLoader:
         shuffle: bool = True,
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
+        share: Share = (0, 1),
     ) -> None:
         self.dataset = dataset
         self.batch_size = check_count("batch_size", batch_size, 1)
@@ -46,6 +49,7 @@ class BatchLoader:
         self.shuffle = shuffle
         self.augmentation = augmentation
         self.drop_last = drop_last
+        self.rank, self.size = check_share(share, self.batch_size)
         if len(self) == 0:
             needed = self.batch_size if drop_last else 1
             raise DataError(f"dataset has {len(dataset)} images; expected at least {needed} to make a batch")
@@ -80,8 +84,11 @@ class BatchLoader:
 
     def _batches(self, order: npt.NDArray[np.int64], crops: Crops | None, start: int) -> Iterator[Batch]:
         for first in range(start * self.batch_size, len(self) * self.batch_size, self.batch_size):
-            rows = order[first : first + self.batch_size]
+            part = slice(first + self.rank, min(first + self.batch_size, len(order)), self.size)
+            rows = order[part]
+            if len(rows) == 0:  # the last batch is smaller than there are processes
+                return
             images = self.dataset.images[rows]
             if self.augmentation is not None and crops is not None:
-                images = self.augmentation.apply(images, crops.part(first, first + len(rows)))
+                images = self.augmentation.apply(images, crops.part(part.start, part.stop, part.step))
             yield to_float(images), self.dataset.labels[rows]

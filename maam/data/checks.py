@@ -9,6 +9,8 @@ import numpy as np
 
 from maam.errors import DataError
 
+Share = tuple[int, int]
+
 
 def check_count(name: str, value: Any, minimum: int) -> int:
     """Return `value` as an int; raise `DataError` unless it is an integer of at least `minimum`."""
@@ -19,6 +21,16 @@ def check_count(name: str, value: Any, minimum: int) -> int:
     if number < minimum:
         raise DataError(f"{name} is {number}; expected an integer of at least {minimum}")
     return number
+
+
+def check_share(share: Share, batch_size: int) -> Share:
+    """Return `share`; raise `DataError` unless it is a rank and a number of processes that divides the batch."""
+    rank, size = share
+    if not 0 <= rank < size:
+        raise DataError(f"share is {share}; expected a rank and the number of processes above it")
+    if batch_size % size:
+        raise DataError(f"batch_size {batch_size} is that of all {size} processes; choose a multiple of {size}")
+    return share
 
 
 def check_fraction(name: str, value: Any) -> float:

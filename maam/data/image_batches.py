@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maam.data.batches import Batch
-from maam.data.checks import check_count
+from maam.data.checks import Share, check_count, check_share
 from maam.data.framing import IMAGENET_MEAN, IMAGENET_STD, Frame, Framing, RandomResizedCrop
 from maam.data.image_folder import ImageFolder
 from maam.errors import DataError
@@ -64,6 +64,7 @@ class ImageBatches(ABC):
         drop_last: whether a last batch that is smaller than `batch_size` is left out.
         num_workers: what decodes: 0 the calling process alone, else as many worker processes (PyTorch) or threads
             (MindSpore, at most one for each processor).
+        share: (rank, size) of a process among several that share each batch; see `BatchLoader`.
         on_broken: what happens where a file is no image, empty or cut short: "error", or "skip": a warning, and
             the batch has an image less.
 
@@ -88,6 +89,7 @@ class ImageBatches(ABC):
         drop_last: bool = False,
         num_workers: int = 0,
         on_broken: str = "error",
+        share: Share = (0, 1),
     ) -> None:
         self.dataset = dataset
         self.batch_size = check_count("batch_size", batch_size, 1)
@@ -98,6 +100,8 @@ class ImageBatches(ABC):
         if on_broken not in ("error", "skip"):
             raise DataError(f"on_broken is {on_broken!r}; expected 'error' or 'skip'")
         self.on_broken = on_broken
+        self.rank, self.size = check_share(share, self.batch_size)
+        self.own_size = self.batch_size // self.size
         self.work = Work(
             dataset, framing or RandomResizedCrop(), self.seed, _channels("mean", mean), _channels("std", std)
         )
@@ -130,12 +134,12 @@ class ImageBatches(ABC):
             raise DataError(f"start is {start}; expected 0..{len(self)}, the number of batches")
         count = len(self.dataset)
         order = np.random.default_rng([self.seed, index]).permutation(count) if self.shuffle else np.arange(count)
-        rows = order[start * self.batch_size : len(self) * self.batch_size]
+        rows = order[start * self.batch_size : len(self) * self.batch_size][self.rank :: self.size]
         return self._batches(self.rows_of_batches(rows), self._decode(index, rows) if len(rows) else iter(()))
 
     def rows_of_batches(self, rows: Rows) -> Iterator[Rows]:
-        """Yield `rows` cut into batches."""
-        return (rows[first : first + self.batch_size] for first in range(0, len(rows), self.batch_size))
+        """Yield `rows` cut into this process's part of each batch."""
+        return (rows[first : first + self.own_size] for first in range(0, len(rows), self.own_size))
 
     @abstractmethod
     def _decode(self, epoch: int, rows: Rows) -> Iterator[Decoded]:

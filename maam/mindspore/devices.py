@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import mindspore as ms
 
+from maam.mindspore.distributed import join_world, leave_world
 from maam.mindspore.models import build
 from maam.mindspore.runner import Runner
 from maam.spec import Node
 from maam.training.devices import choose_device, choose_precision
 
 TARGETS = {"cpu": "CPU", "cuda": "GPU", "ascend": "Ascend"}
+
+__all__ = ["join_world", "leave_world", "make_runner", "select_device", "select_precision"]
 
 
 def select_device(name: str | None = None) -> str:
@@ -20,7 +23,8 @@ def select_device(name: str | None = None) -> str:
     """
     available = ("ascend", "cpu") if ms.device_context.ascend.is_available() else ("cpu",)
     device = choose_device("MindSpore", name, available)
-    ms.set_device(TARGETS[device])
+    if ms.get_context("device_target") != TARGETS[device]:  # once processes are joined, it cannot even be set anew
+        ms.set_device(TARGETS[device])
     return device
 
 

@@ -22,7 +22,7 @@ class ImageFolderBatches(ImageBatches):
         workers = min(max(self.num_workers, 1), os.cpu_count() or 1)  # MindSpore refuses more
         samples = GeneratorDataset(_Samples(epoch, rows), ["sample"], shuffle=False)
         images = samples.map([_Read(self.work)], ["sample"], ["image", "reason"], num_parallel_workers=workers)
-        return images.batch(self.batch_size).create_tuple_iterator(num_epochs=1, output_numpy=True)
+        return images.batch(self.own_size).create_tuple_iterator(num_epochs=1, output_numpy=True)
 
 
 class _Samples:

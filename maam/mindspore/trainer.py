@@ -11,6 +11,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 from mindspore.experimental import optim
 
 from maam.mindspore.arrays import assign, from_numpy, parameters_by_name, to_numpy, unwrap
+from maam.mindspore.distributed import make_reducer, mean_over_processes
 from maam.training.optimizer import Optimizer
 from maam.training.protocol import LossScale, Objective, OptimizerState
 
@@ -56,6 +57,7 @@ class Trainer:
         self._penalties = tuple(decay for decay, names in optimizer.groups(runner.spec) for _ in names)
         self._differentiate = ms.value_and_grad(self._loss, None, self._weights, has_aux=True)
         self._gradient = runner.compiled(self._measured)
+        self._reducer = make_reducer(self._weights)
         self._evaluator: Runner | None = None
 
     def prepare(self, images: Array, labels: Array) -> tuple[Tensor, Tensor]:
@@ -81,8 +83,8 @@ class Trainer:
         return found
 
     def fetch(self, found: Sequence[Tensor]) -> Array:
-        """What updates returned, float64 (len(found), 2); waits for the device."""
-        return np.array([one.asnumpy() for one in found], np.float64).reshape(-1, 2)
+        """What updates returned, float64 (len(found), 2), the mean over all processes; waits for the device."""
+        return mean_over_processes(np.array([one.asnumpy() for one in found], np.float64).reshape(-1, 2))
 
     def step(self, x: Array, labels: Array, lr: float) -> float:
         """One update from x (N, C, H, W) and labels int32 (N,); the loss before it."""
@@ -136,6 +138,8 @@ class Trainer:
     def _measured(self, x: Tensor, labels: Tensor, scale: Tensor) -> Any:
         """(loss, accuracy) and the gradients as the optimizer takes them."""
         (loss, logits), gradients = self._differentiate(x, labels, scale)
+        if self._reducer is not None:
+            gradients = self._reducer(gradients)
         right = (logits.argmax(1) == labels).astype(loss.dtype).mean()
         return ops.stack((loss / scale, right)), self._treated(gradients, scale)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 
 from maam.spec import Node
+from maam.torch.distributed import join_world, leave_world
 from maam.torch.models import build
 from maam.torch.runner import Runner
 from maam.training.devices import choose_device, choose_precision
+
+__all__ = ["join_world", "leave_world", "make_runner", "select_device", "select_precision"]
 
 
 def select_device(name: str | None = None) -> str:

@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from maam.torch.arrays import from_numpy, tensors, to_numpy, unwrap
+from maam.torch.distributed import mean_over_processes, share_gradients
 from maam.training.optimizer import Optimizer
 from maam.training.protocol import LossScale, Objective, OptimizerState
 
@@ -33,6 +34,7 @@ class Trainer:
         self.optimizer = optimizer
         self.objective = objective
         own = tensors(runner.model)
+        self.function = share_gradients(runner.function)
         self.names = {name: own[name] for _, names in optimizer.groups(runner.spec) for name in names}
         groups = [
             {"params": [own[name] for name in names], "weight_decay": decay}
@@ -60,7 +62,7 @@ class Trainer:
         self.native.zero_grad()
         images, labels = batch
         with self._precision():
-            logits = self.runner.function(images)  # (N, classes)
+            logits = self.function(images)  # (N, classes)
         wide = logits.float() if self.objective.precision != "fp32" else logits
         loss = F.cross_entropy(wide, labels, label_smoothing=self.objective.label_smoothing)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -71,8 +73,10 @@ class Trainer:
         return torch.stack([loss.detach(), (wide.detach().argmax(1) == labels).to(loss.dtype).mean()])
 
     def fetch(self, found: Sequence[Tensor]) -> Array:
-        """What updates returned, float64 (len(found), 2); waits for the device."""
-        return torch.stack(list(found)).double().cpu().numpy() if found else np.zeros((0, 2))
+        """What updates returned, float64 (len(found), 2), the mean over all processes; waits for the device."""
+        if not found:
+            return np.zeros((0, 2))
+        return mean_over_processes(torch.stack(list(found))).double().cpu().numpy()
 
     def step(self, x: Array, labels: Array, lr: float) -> float:
         """One update from x (N, C, H, W) and labels int32 (N,); the loss before it."""

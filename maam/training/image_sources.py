@@ -33,7 +33,9 @@ class Reading:
     on_broken: str = "error"
 
 
-def training_images(recipe: Recipe, root: Path | None, spec: Node, reading: Reading) -> ImageBatches:
+def training_images(
+    recipe: Recipe, root: Path | None, spec: Node, reading: Reading, share: tuple[int, int] = (0, 1)
+) -> ImageBatches:
     """Batches of random resized crops of the images in root/train.
 
     Raises:
@@ -41,12 +43,17 @@ def training_images(recipe: Recipe, root: Path | None, spec: Node, reading: Read
         MissingFrameworkError: the framework that decodes is not installed.
     """
     framing = recipe.images.framings(_size(spec))[0]
-    options = {"seed": recipe.seed, "drop_last": True}
+    options = {"seed": recipe.seed, "drop_last": True, "share": share}
     return _batches(_folder(root, "train"), recipe.batch_size, framing, recipe.images, reading, **options)
 
 
 def validation_images(
-    images: Images, root: Path | None, spec: Node, reading: Reading, limit: int | None = None
+    images: Images,
+    root: Path | None,
+    spec: Node,
+    reading: Reading,
+    limit: int | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> ImageBatches:
     """Batches of central crops of the images in root/val, or of the first `limit`, in their order.
 
@@ -56,7 +63,8 @@ def validation_images(
     folder = _folder(root, "val")
     if limit is not None:
         folder = folder.first(limit)
-    return _batches(folder, TEST_BATCH, images.framings(_size(spec))[1], images, reading, shuffle=False)
+    framing = images.framings(_size(spec))[1]
+    return _batches(folder, TEST_BATCH * share[1], framing, images, reading, shuffle=False, share=share)
 
 
 def _folder(root: Path | None, split: str) -> ImageFolder:

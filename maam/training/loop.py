@@ -11,7 +11,7 @@ import numpy as np
 from maam.errors import TrainingError
 from maam.spec import Node, Parallel
 from maam.training.checkpoint import Checkpoint, write_checkpoint
-from maam.training.evaluation import evaluate
+from maam.training.evaluation import Evaluation, evaluate
 from maam.training.folder import RunFolder
 from maam.training.log import Record
 from maam.training.prefetch import prefetch
@@ -19,6 +19,7 @@ from maam.training.protocol import Array, Runner, Trainer
 from maam.training.recipe import Recipe
 from maam.training.schedule import learning_rate
 from maam.training.sources import Source
+from maam.training.world import Alone, World
 
 CHECKPOINT_STEPS = 200
 LOG_STEPS = 50
@@ -48,7 +49,7 @@ class Loop:
         observer: is told of every record of the log.
         checkpoint_steps: steps between two checkpoints; one is made after each epoch too.
         log_steps: steps between two records, and between two waits for the device.
-        writes: whether this process writes files; of several processes only the first does.
+        world: the processes that train together, each with its own loop; only the first writes files.
     """
 
     def __init__(
@@ -62,10 +63,10 @@ class Loop:
         *,
         checkpoint_steps: int = CHECKPOINT_STEPS,
         log_steps: int = LOG_STEPS,
-        writes: bool = True,
+        world: World | None = None,
     ) -> None:
         self.runner, self.trainer, self.recipe, self.source = runner, trainer, recipe, source
-        self.folder, self.observer, self.writes = folder, observer, writes
+        self.folder, self.observer, self.world = folder, observer, world or Alone()
         self.checkpoint_steps, self.log_steps = checkpoint_steps, log_steps
         self.steps_per_epoch = len(source.train)
         self.total = recipe.epochs * self.steps_per_epoch
@@ -89,6 +90,11 @@ class Loop:
             self._evaluate(epoch, time.perf_counter() - start)
             self.save()
 
+    def evaluate(self) -> Evaluation:
+        """What the model makes of all test images; each process looks at its share of them."""
+        own = evaluate(self.trainer.predict, self.source.test_batches())
+        return Evaluation(self.world.gather(own.logits), self.world.gather(own.labels))
+
     def _train_epoch(self, epoch: int) -> None:
         self._started, self._waited = time.perf_counter(), 0.0
         for images, labels in self._batches(epoch):
@@ -97,7 +103,7 @@ class Loop:
             self.step += 1
             over = self.step % self.steps_per_epoch == 0
             if over or self.step % self.log_steps == 0 or self.step % self.checkpoint_steps == 0:
-                self._log(epoch, len(labels))
+                self._log(epoch, len(labels) * self.world.size)
             if self.step % self.checkpoint_steps == 0 and not over:
                 self.save()
 
@@ -146,7 +152,7 @@ class Loop:
         self.observer.steps(record)
 
     def _evaluate(self, epoch: int, seconds: float) -> None:
-        found = evaluate(self.trainer.predict, self.source.test_batches())
+        found = self.evaluate()
         arrays = self.runner.read_arrays() if self._fusions else {}
         record = {
             "kind": "epoch",
@@ -160,14 +166,14 @@ class Loop:
         }
         if found.accuracy > self.best:
             self.best = found.accuracy
-            if self.writes:
+            if self.world.rank == 0:
                 self.folder.write_best(self.runner.spec, self._final_arrays())
         self._write(record)
         self.observer.epoch(record)
 
     def save(self) -> None:
         """Write a checkpoint; the weights file of the final model too, when training is over."""
-        if not self.writes:
+        if self.world.rank:
             return
         spec, arrays, state = self.runner.spec, self.runner.read_arrays(), self.trainer.read_state()
         write_checkpoint(self.folder.last, Checkpoint(spec, self.recipe, arrays, state, self.best))
@@ -179,7 +185,7 @@ class Loop:
         return self.trainer.read_state().average or self.runner.read_arrays()
 
     def _write(self, record: Record) -> None:
-        if self.writes:
+        if self.world.rank == 0:
             self.folder.log.append(record)
 
 

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from maam import files
 from maam.environment import environment
-from maam.errors import RecipeError, SpecError, TrainingError, require
-from maam.reference import Referee
+from maam.errors import RecipeError, TrainingError, require
 from maam.spec import Node, preset
-from maam.training.checkpoint import Checkpoint
-from maam.training.evaluation import Evaluation, evaluate
+from maam.training.checkpoint import Checkpoint, read_checkpoint
 from maam.training.folder import RunFolder
 from maam.training.image_sources import Reading
 from maam.training.library import default_recipe
 from maam.training.log import Record
 from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop, Observer
 from maam.training.protocol import Objective
-from maam.training.recipe import Images, Recipe
+from maam.training.recipe import Recipe
 from maam.training.report import write_report
-from maam.training.sources import open_source, open_test
-from maam.weights.exchange import read_whole
-
-FRAMEWORKS = ("torch", "mindspore")
-REFERENCE = "reference"
-"""Evaluates, and does not train."""
+from maam.training.rooms import find_room
+from maam.training.sources import open_source
+from maam.training.world import World
 
 
 class Silent:
@@ -89,11 +80,13 @@ def train(
         require(package, "train")
     room = find_room(framework)
     chosen = room.select_device(device)
+    world = room.join_world(chosen)
     recipe = recipe.replaced({"model": name, "precision": room.select_precision(chosen, recipe.precision)})
     reading = Reading(framework, num_workers, on_broken)
-    source = open_source(recipe, None if root is None else Path(root), spec, reading)
+    share = (world.rank, world.size)
+    source = open_source(recipe, None if root is None else Path(root), spec, reading, share)
     folder = RunFolder(out)
-    checkpoint = folder.open(resume)
+    checkpoint = _open(folder, resume, world)
     if checkpoint is not None:
         _check_same(folder, checkpoint, spec, recipe)
     runner = room.make_runner(spec, seed=recipe.seed, device=chosen)
@@ -104,38 +97,28 @@ def train(
         recipe,
         source,
         folder,
-        observer or Silent(),
+        observer if observer is not None and world.rank == 0 else Silent(),
         checkpoint_steps=checkpoint_steps,
         log_steps=log_steps,
+        world=world,
     )
     if checkpoint is not None:
         runner.write_arrays(checkpoint.arrays)
         trainer.write_state(checkpoint.state)
         loop.step, loop.best = checkpoint.state.step, checkpoint.best_accuracy
-    folder.log.rewind(loop.step)
-    _describe(folder, recipe, framework, str(chosen))
+    if world.rank == 0:
+        folder.log.rewind(loop.step)
+        _describe(folder, recipe, framework, chosen)
     loop.run()
-    write_report(folder, evaluate(trainer.predict, source.test_batches()), source.class_names)
+    evaluation = loop.evaluate()
+    if world.rank == 0:
+        write_report(folder, evaluation, source.class_names)
     return folder
 
 
 def objective(recipe: Recipe) -> Objective:
     """The part of a recipe that a step needs."""
     return Objective(recipe.label_smoothing, recipe.clip_norm, recipe.ema_decay is not None, recipe.precision)
-
-
-def find_room(framework: str) -> Any:
-    """The devices module of a framework's room, which makes runners too.
-
-    Raises:
-        SpecError: the framework's name is unknown.
-        MissingFrameworkError: it is not installed.
-    """
-    if framework not in FRAMEWORKS:
-        hint = "; the reference evaluates alone" if framework == REFERENCE else ""
-        raise SpecError(f"framework: expected one of {', '.join(FRAMEWORKS)}, got {framework!r}{hint}")
-    require(framework, framework)
-    return importlib.import_module(f"maam.{framework}.devices")
 
 
 def name_model(model: str | None, recipe: Recipe | None = None) -> str:
@@ -148,6 +131,15 @@ def name_model(model: str | None, recipe: Recipe | None = None) -> str:
     if name is None:
         raise RecipeError("no model to train: name a preset, or a recipe that has a `model`")
     return name
+
+
+def _open(folder: RunFolder, resume: bool, world: World) -> Checkpoint | None:
+    """Open a folder in the first process, then read its checkpoint in all."""
+    found = folder.open(resume) if world.rank == 0 else None
+    world.barrier()
+    if world.rank and resume and folder.last.exists():
+        return read_checkpoint(folder.last)
+    return found
 
 
 MAY_DIFFER = {"presets", "precision"}
@@ -182,46 +174,3 @@ def _describe(folder: RunFolder, recipe: Recipe, framework: str, device: str) ->
         files.write_text(folder.run, json.dumps({"sessions": [*before, document]}, indent=1))
     except OSError as error:
         raise TrainingError(f"{folder.run}: cannot be written: {error.strerror or error}") from None
-
-
-def evaluate_file(
-    model: str | os.PathLike[str],
-    name: str,
-    root: str | os.PathLike[str] | None = None,
-    *,
-    framework: str = "torch",
-    device: str | None = None,
-    limit: int | None = None,
-    recipe: Recipe | None = None,
-    num_workers: int = 0,
-    on_broken: str = "error",
-) -> Evaluation:
-    """What a weights file, or the final weights of a run's folder, make of the test images of the data set `name`.
-
-    Args:
-        model: the file or folder.
-        name: of the data set.
-        root: its folder.
-        framework: "torch" or "mindspore", in float32; or "reference", in float64.
-        device: as in `train`.
-        limit: evaluate on the first images only.
-        recipe: says how image files are cut and normalised; where None, the recipe of the run in a folder, else by
-            ImageNet's mean and deviation, at the model's size.
-        num_workers: as in `train`.
-        on_broken: as in `train`.
-
-    Raises:
-        MaamError: the file, the data, the framework or the device does not fit.
-    """
-    path = Path(model)
-    spec, arrays = read_whole(path / "final.safetensors" if path.is_dir() else path, np.dtype(np.float32))
-    recipe = recipe or (RunFolder(path).recipe() if path.is_dir() else None)
-    images = Images() if recipe is None else recipe.images
-    reading = Reading(framework, num_workers, on_broken)
-    batches = open_test(name, None if root is None else Path(root), spec, limit, images=images, reading=reading)
-    if framework == REFERENCE:
-        return evaluate(Referee(spec, arrays), batches)
-    room = find_room(framework)
-    runner = room.make_runner(spec, seed=None, device=room.select_device(device))
-    runner.write_arrays(arrays)
-    return evaluate(runner.forward, batches)

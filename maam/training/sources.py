@@ -42,24 +42,32 @@ class Source:
         return self.test.epoch(0)
 
 
-def open_source(recipe: Recipe, root: Path | None, spec: Node, reading: Reading = Reading()) -> Source:  # noqa: B008
-    """The data of a recipe for a model; `reading` is for image files.
+def open_source(
+    recipe: Recipe,
+    root: Path | None,
+    spec: Node,
+    reading: Reading = Reading(),  # noqa: B008
+    share: tuple[int, int] = (0, 1),
+) -> Source:
+    """The data of a recipe for a model, or a process's share of it; `reading` is for image files.
 
     Raises:
         DataError: the data set is missing or broken, or has fewer images than a batch.
         RecipeError: its classes or its images do not fit the model.
     """
     if recipe.data == IMAGE_FOLDER:
-        files = training_images(recipe, root, spec, reading)
-        checked = validation_images(recipe.images, root, spec, reading)
+        files = training_images(recipe, root, spec, reading, share)
+        validation = validation_images(recipe.images, root, spec, reading, share=share)
         _check_folder(spec, files)
-        return Source(files, checked, files.dataset.class_names)
+        return Source(files, validation, files.dataset.class_names)
     train, test = (_dataset(recipe.data, root, split) for split in ("train", "test"))
     check_fit(spec, recipe.data, train.images.shape[1:], len(train.class_names))
     drawn = data.Augmentation(**recipe.augmentation.model_dump())
     augmentation = None if recipe.augmentation == NO_AUGMENTATION else drawn
-    loader = data.BatchLoader(train, recipe.batch_size, seed=recipe.seed, augmentation=augmentation, drop_last=True)
-    return Source(loader, data.BatchLoader(test, TEST_BATCH, shuffle=False), train.class_names)
+    options: dict[str, Any] = {"seed": recipe.seed, "augmentation": augmentation, "drop_last": True, "share": share}
+    loader = data.BatchLoader(train, recipe.batch_size, **options)
+    checked = data.BatchLoader(test, TEST_BATCH * share[1], shuffle=False, share=share)
+    return Source(loader, checked, train.class_names)
 
 
 def open_test(

@@ -1,0 +1,60 @@
+"""Evaluating a weights file in any room."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from maam.reference import Referee
+from maam.training.evaluation import Evaluation, evaluate
+from maam.training.folder import RunFolder
+from maam.training.image_sources import Reading
+from maam.training.recipe import Images, Recipe
+from maam.training.rooms import REFERENCE, find_room
+from maam.training.sources import open_test
+from maam.weights.exchange import read_whole
+
+
+def evaluate_file(
+    model: str | os.PathLike[str],
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    framework: str = "torch",
+    device: str | None = None,
+    limit: int | None = None,
+    recipe: Recipe | None = None,
+    num_workers: int = 0,
+    on_broken: str = "error",
+) -> Evaluation:
+    """What a weights file, or the final weights of a run's folder, make of the test images of the data set `name`.
+
+    Args:
+        model: the file or folder.
+        name: of the data set.
+        root: its folder.
+        framework: "torch" or "mindspore", in float32; or "reference", in float64.
+        device: as in `train`.
+        limit: evaluate on the first images only.
+        recipe: says how image files are cut and normalised; where None, the recipe of the run in a folder, else by
+            ImageNet's mean and deviation, at the model's size.
+        num_workers: as in `train`.
+        on_broken: as in `train`.
+
+    Raises:
+        MaamError: the file, the data, the framework or the device does not fit.
+    """
+    path = Path(model)
+    spec, arrays = read_whole(path / "final.safetensors" if path.is_dir() else path, np.dtype(np.float32))
+    recipe = recipe or (RunFolder(path).recipe() if path.is_dir() else None)
+    images = Images() if recipe is None else recipe.images
+    reading = Reading(framework, num_workers, on_broken)
+    batches = open_test(name, None if root is None else Path(root), spec, limit, images=images, reading=reading)
+    if framework == REFERENCE:
+        return evaluate(Referee(spec, arrays), batches)
+    room = find_room(framework)
+    runner = room.make_runner(spec, seed=None, device=room.select_device(device))
+    runner.write_arrays(arrays)
+    return evaluate(runner.forward, batches)

@@ -1,0 +1,64 @@
+"""Two processes on a CPU, by each framework's own launcher: the gradients are the mean of those of the two halves."""
+
+import importlib.util
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maam.training.folder import RunFolder
+from maam.training.rooms import find_room
+
+WORKER = Path(__file__).with_name("world_worker.py")
+BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def worker():
+    """The module that the processes run."""
+    description = importlib.util.spec_from_file_location("world_worker", WORKER)
+    module = importlib.util.module_from_spec(description)
+    description.loader.exec_module(module)
+    return module
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return str(found.getsockname()[1])
+
+
+def launch(framework, folder):
+    if framework == "torch":
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
+    else:
+        command = [str(BIN / "msrun"), "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}"]
+        command += [f"--log_dir={folder / 'log'}", "--join=True"]
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "GLOG_v": "4"}
+    environment |= {"GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0", "MS_OM_PATH": str(folder)}
+    done = subprocess.run([*command, str(WORKER), framework, str(folder)], env=environment, cwd=folder, timeout=500)
+    assert done.returncode == 0, "\n".join(path.read_text()[-2000:] for path in folder.glob("log/*.log"))
+    return [dict(np.load(folder / f"{rank}.npz")) for rank in range(2)]
+
+
+def test_two_processes(framework, tmp_path, worker):
+    found = launch(framework, tmp_path)
+    room, (images, labels) = find_room(framework), worker.batch()
+    room.select_device("cpu")
+    halves = [worker.gradients(room, images[rank::2], labels[rank::2]) for rank in range(2)]
+    for name, array in halves[0].items():
+        mean = (array.astype(np.float64) + halves[1][name]) / 2
+        for rank in range(2):
+            np.testing.assert_allclose(found[rank][name], mean, rtol=0, atol=1e-6, err_msg=name)
+    moved = max(np.abs(halves[0][name] - halves[1][name]).max() for name in halves[0])
+    assert moved > 1e-3  # the halves differ, so a mean that was not taken would show
+    for rank in range(2):
+        assert found[rank]["gathered"].tolist() == [0, 0, 1]
+    records = RunFolder(tmp_path / "run").log.records()
+    assert [record["kind"] for record in records] == ["steps", "epoch"]
+    assert records[1]["test_accuracy"] > 0.5
+    assert (tmp_path / "run" / "report.md").exists()

@@ -1,0 +1,44 @@
+"""One of two processes that train together: FRAMEWORK FOLDER. Writes the gradients of one step, then makes a run."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from maam import spec
+from maam.training import Optimizer, default_recipe, train
+from maam.training.rooms import find_room
+
+SGD = Optimizer(lr=0.01, momentum=0.9)
+SIZE = 8
+
+
+def batch():
+    """Images and labels, the same in every process."""
+    rng = np.random.default_rng(0)
+    return rng.random((2 * SIZE, 1, 8, 8), np.float32), rng.integers(0, 10, 2 * SIZE).astype(np.int32)
+
+
+def gradients(room, images, labels):
+    """After one step from rest, the momentum is the gradient."""
+    runner = room.make_runner(spec.preset("maam_digits"), seed=0, device="cpu")
+    trainer = runner.trainer(SGD)
+    found = trainer.fetch([trainer.update(trainer.prepare(images, labels), 0.01)])
+    return {"found": found, **trainer.read_state().moments["momentum_buffer"]}
+
+
+def main(framework, folder):
+    """Both parts of the work."""
+    room = find_room(framework)
+    world = room.join_world(room.select_device("cpu"))
+    images, labels = batch()
+    own = gradients(room, images[world.rank :: world.size], labels[world.rank :: world.size])
+    gathered = world.gather(np.arange(world.rank + 1, dtype=np.float32))
+    np.savez(folder / f"{world.rank}.npz", gathered=gathered, **own)
+    recipe = default_recipe("maam_digits").replaced({"epochs": 1, "batch_size": 64})
+    train("maam_digits", recipe, out=folder / "run", framework=framework, device="cpu")
+    room.leave_world()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
