@@ -73,6 +73,17 @@ def test_epochs_and_starts(batches_of, root):
     assert sum(len(x) for x, _ in make(batches_of, root, drop_last=True).epoch(0)) == count // 7 * 7
 
 
+def test_processes_that_share_each_batch(batches_of, root):
+    """Three, of which the last finds no image in the last batch, of one image."""
+    whole = list(make(batches_of, root, size=6).epoch(0))
+    parts = [list(make(batches_of, root, size=6, share=(rank, 3)).epoch(0)) for rank in range(3)]
+    assert [len(part) for part in parts] == [6, 5, 5]
+    for index, (images, labels) in enumerate(whole):
+        for rank, part in enumerate(parts[: len(images)]):
+            np.testing.assert_array_equal(part[index][0], images[rank::3])
+            np.testing.assert_array_equal(part[index][1], labels[rank::3])
+
+
 def test_validation_is_torchvisions(batches_of, root):
     """torchvision's own pipeline over its own data set gives the same bytes."""
     transforms = pytest.importorskip("torchvision.transforms")

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from maam.data.augmentation import Augmentation, Crops, to_float
-from maam.data.checks import Share, check_count, check_share
+from maam.data.checks import Share
 from maam.data.dataset import ImageDataset
-from maam.errors import DataError
+from maam.data.order import EpochOrder, Rows
 
 Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 
 
-class BatchLoader:
+class BatchLoader(EpochOrder):
     """Yields the batches of an epoch; the same seed and epoch always give the same bytes.
 
     Args:
@@ -43,21 +43,11 @@ class BatchLoader:
         drop_last: bool = False,
         share: Share = (0, 1),
     ) -> None:
+        super().__init__(
+            len(dataset), "dataset", batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, share=share
+        )
         self.dataset = dataset
-        self.batch_size = check_count("batch_size", batch_size, 1)
-        self.seed = check_count("seed", seed, 0)
-        self.shuffle = shuffle
         self.augmentation = augmentation
-        self.drop_last = drop_last
-        self.rank, self.size = check_share(share, self.batch_size)
-        if len(self) == 0:
-            needed = self.batch_size if drop_last else 1
-            raise DataError(f"dataset has {len(dataset)} images; expected at least {needed} to make a batch")
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        left_out = 0 if self.drop_last else self.batch_size - 1
-        return (len(self.dataset) + left_out) // self.batch_size
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, from batch `start` on.
@@ -72,22 +62,14 @@ class BatchLoader:
         Raises:
             DataError: `index` or `start` is out of its range.
         """
-        check_count("index", index, 0)
-        if check_count("start", start, 0) > len(self):
-            raise DataError(f"start is {start}; expected 0..{len(self)}, the number of batches")
         # All draws of the epoch come first, so that a later start finds the same ones.
-        rng = np.random.default_rng([self.seed, index])
-        count = len(self.dataset)
-        order = rng.permutation(count) if self.shuffle else np.arange(count)
-        crops = None if self.augmentation is None else self.augmentation.draw(rng, count)
-        return self._batches(order, crops, start)
+        order, rng = self.draw(index)
+        crops = None if self.augmentation is None else self.augmentation.draw(rng, self.count)
+        return self._batches(order, crops, self.parts(start))
 
-    def _batches(self, order: npt.NDArray[np.int64], crops: Crops | None, start: int) -> Iterator[Batch]:
-        for first in range(start * self.batch_size, len(self) * self.batch_size, self.batch_size):
-            part = slice(first + self.rank, min(first + self.batch_size, len(order)), self.size)
+    def _batches(self, order: Rows, crops: Crops | None, parts: Iterator[slice]) -> Iterator[Batch]:
+        for part in parts:
             rows = order[part]
-            if len(rows) == 0:  # the last batch is smaller than there are processes
-                return
             images = self.dataset.images[rows]
             if self.augmentation is not None and crops is not None:
                 images = self.augmentation.apply(images, crops.part(part.start, part.stop, part.step))

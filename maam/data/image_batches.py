@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from maam.data.batches import Batch
-from maam.data.checks import Share, check_count, check_share
+from maam.data.checks import Share, check_count
 from maam.data.framing import IMAGENET_MEAN, IMAGENET_STD, Frame, Framing, RandomResizedCrop
 from maam.data.image_folder import ImageFolder
+from maam.data.order import EpochOrder, Rows
 from maam.errors import DataError
 
-Rows = npt.NDArray[np.int64]
 Decoded = tuple[npt.NDArray[np.float32], Sequence[str]]
 
 
@@ -50,7 +50,7 @@ class Work(NamedTuple):
         return np.zeros((3, self.framing.size, self.framing.size), np.float32)
 
 
-class ImageBatches(ABC):
+class ImageBatches(EpochOrder, ABC):
     """Yields the batches of an epoch; the same seed and epoch give the same bytes in every framework.
 
     Args:
@@ -91,29 +91,18 @@ class ImageBatches(ABC):
         on_broken: str = "error",
         share: Share = (0, 1),
     ) -> None:
+        super().__init__(
+            len(dataset), str(dataset.folder), batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, share=share
+        )
         self.dataset = dataset
-        self.batch_size = check_count("batch_size", batch_size, 1)
-        self.seed = check_count("seed", seed, 0)
-        self.shuffle = shuffle
-        self.drop_last = drop_last
         self.num_workers = check_count("num_workers", num_workers, 0)
         if on_broken not in ("error", "skip"):
             raise DataError(f"on_broken is {on_broken!r}; expected 'error' or 'skip'")
         self.on_broken = on_broken
-        self.rank, self.size = check_share(share, self.batch_size)
-        self.own_size = self.batch_size // self.size
         self.work = Work(
             dataset, framing or RandomResizedCrop(), self.seed, _channels("mean", mean), _channels("std", std)
         )
         self.broken: dict[str, str] = {}
-        if len(self) == 0:
-            needed = self.batch_size if drop_last else 1
-            raise DataError(f"{dataset.folder} has {len(dataset)} images; expected at least {needed} to make a batch")
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-        left_out = 0 if self.drop_last else self.batch_size - 1
-        return (len(self.dataset) + left_out) // self.batch_size
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch, from batch `start` on.
@@ -129,23 +118,18 @@ class ImageBatches(ABC):
             DataError: `index` or `start` is out of its range; and from the iterator, an image cannot be read and
                 `on_broken` is "error", or none of a batch can be read.
         """
-        check_count("index", index, 0)
-        if check_count("start", start, 0) > len(self):
-            raise DataError(f"start is {start}; expected 0..{len(self)}, the number of batches")
-        count = len(self.dataset)
-        order = np.random.default_rng([self.seed, index]).permutation(count) if self.shuffle else np.arange(count)
-        rows = order[start * self.batch_size : len(self) * self.batch_size][self.rank :: self.size]
-        return self._batches(self.rows_of_batches(rows), self._decode(index, rows) if len(rows) else iter(()))
-
-    def rows_of_batches(self, rows: Rows) -> Iterator[Rows]:
-        """Yield `rows` cut into this process's part of each batch."""
-        return (rows[first : first + self.own_size] for first in range(0, len(rows), self.own_size))
+        order, _ = self.draw(index)
+        batches = [order[part] for part in self.parts(start)]
+        return self._batches(batches, self._decode(index, batches) if batches else iter(()))
 
     @abstractmethod
-    def _decode(self, epoch: int, rows: Rows) -> Iterator[Decoded]:
-        """Yield each batch's images float32 (B, 3, size, size), and for each why it cannot be read, or ""."""
+    def _decode(self, epoch: int, batches: list[Rows]) -> Iterator[Decoded]:
+        """Yield each batch's images float32 (B, 3, size, size), and for each why it cannot be read, or "".
 
-    def _batches(self, batches: Iterator[Rows], decoded: Iterator[Decoded]) -> Iterator[Batch]:
+        All batches but the last are of one size.
+        """
+
+    def _batches(self, batches: list[Rows], decoded: Iterator[Decoded]) -> Iterator[Batch]:
         for rows, (images, reasons) in zip(batches, decoded, strict=True):
             labels = self.dataset.labels[rows]
             whole = np.array([not reason for reason in reasons])

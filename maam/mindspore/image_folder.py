@@ -10,7 +10,8 @@ import numpy as np
 from mindspore.dataset import GeneratorDataset, vision
 from mindspore.dataset.vision import Inter
 
-from maam.data.image_batches import Decoded, ImageBatches, Rows, Sample, Work, reason_of
+from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, reason_of
+from maam.data.order import Rows
 
 Array = np.ndarray[Any, Any]
 
@@ -18,11 +19,11 @@ Array = np.ndarray[Any, Any]
 class ImageFolderBatches(ImageBatches):
     """`maam.data.ImageBatches`, decoded by mindspore.dataset's transforms of PIL images, in its worker threads."""
 
-    def _decode(self, epoch: int, rows: Rows) -> Iterator[Decoded]:
+    def _decode(self, epoch: int, batches: list[Rows]) -> Iterator[Decoded]:
         workers = min(max(self.num_workers, 1), os.cpu_count() or 1)  # MindSpore refuses more
-        samples = GeneratorDataset(_Samples(epoch, rows), ["sample"], shuffle=False)
+        samples = GeneratorDataset(_Samples(epoch, np.concatenate(batches)), ["sample"], shuffle=False)
         images = samples.map([_Read(self.work)], ["sample"], ["image", "reason"], num_parallel_workers=workers)
-        return images.batch(self.own_size).create_tuple_iterator(num_epochs=1, output_numpy=True)
+        return images.batch(len(batches[0])).create_tuple_iterator(num_epochs=1, output_numpy=True)
 
 
 class _Samples:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from maam.data.image_batches import Decoded, ImageBatches, Rows, Sample, Work, reason_of
+from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, reason_of
+from maam.data.order import Rows
 from maam.errors import require
 
 
@@ -20,10 +21,21 @@ class ImageFolderBatches(ImageBatches):
         require("torchvision", "torch")
         super().__init__(*args, **kwargs)
 
-    def _decode(self, epoch: int, rows: Rows) -> Iterator[Decoded]:
-        samples = [[Sample(epoch, int(row)) for row in batch] for batch in self.rows_of_batches(rows)]
+    def _decode(self, epoch: int, batches: list[Rows]) -> Iterator[Decoded]:
+        samples = _Samples(epoch, batches)
         loader = DataLoader(_Images(self.work), batch_sampler=samples, num_workers=self.num_workers)
         return ((images.numpy(), reasons) for images, reasons in loader)
+
+
+class _Samples:
+    """What the workers are asked for, a batch at a time, in the order of the epoch."""
+
+    def __init__(self, epoch: int, batches: list[Rows]) -> None:
+        self.epoch = epoch
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        return ([Sample(self.epoch, int(row)) for row in batch] for batch in self.batches)
 
 
 class _Images(Dataset[tuple[Tensor, str]]):

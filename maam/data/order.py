@@ -1,0 +1,72 @@
+"""Which rows of a data set make up the batches of an epoch: what all loaders have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from maam.data.checks import Share, check_count, check_share
+from maam.errors import DataError
+
+Rows = npt.NDArray[np.int64]
+
+
+class EpochOrder:
+    """The order of each epoch and its cut into batches: a function of seed and epoch, the same in every process.
+
+    Args:
+        count: images, at least one.
+        name: of the data set, for messages.
+        batch_size: images in a batch of all processes, 1 or more; the last batch may be smaller.
+        seed: decides the order, 0 or more.
+        shuffle: whether each epoch has its own random order, or all have the order of the data set.
+        drop_last: whether a last batch that is smaller than `batch_size` is left out.
+        share: (rank, size) of a process among several that share each batch: it gets every size-th image, from the
+            rank-th on. `batch_size` is a multiple of size.
+
+    Raises:
+        DataError: an argument is out of its range, or there would be no batch.
+    """
+
+    def __init__(
+        self, count: int, name: str, batch_size: int, *, seed: int, shuffle: bool, drop_last: bool, share: Share
+    ) -> None:
+        self.count = count
+        self.batch_size = check_count("batch_size", batch_size, 1)
+        self.seed = check_count("seed", seed, 0)
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.rank, self.size = check_share(share, self.batch_size)
+        if len(self) == 0:
+            needed = self.batch_size if drop_last else 1
+            raise DataError(f"{name} has {count} images; expected at least {needed} to make a batch")
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        left_out = 0 if self.drop_last else self.batch_size - 1
+        return (self.count + left_out) // self.batch_size
+
+    def draw(self, index: int) -> tuple[Rows, np.random.Generator]:
+        """Return the rows (count,) in the order of epoch `index`, and the generator that they were drawn from.
+
+        Raises:
+            DataError: `index` is no integer of at least 0.
+        """
+        rng = np.random.default_rng([self.seed, check_count("index", index, 0)])
+        return rng.permutation(self.count) if self.shuffle else np.arange(self.count), rng
+
+    def parts(self, start: int) -> Iterator[slice]:
+        """Yield where in the order this process's images of each batch stand, from batch `start` on.
+
+        Raises:
+            DataError: `start` is not in 0..len(self); at once.
+        """
+        if check_count("start", start, 0) > len(self):
+            raise DataError(f"start is {start}; expected 0..{len(self)}, the number of batches")
+        firsts = range(start * self.batch_size, len(self) * self.batch_size, self.batch_size)
+        parts = (slice(one + self.rank, min(one + self.batch_size, self.count), self.size) for one in firsts)
+        return (
+            part for part in parts if part.start < part.stop
+        )  # a last batch may be smaller than there are processes
