@@ -1,0 +1,73 @@
+"""CPU time of a training step in each framework, interleaved in one run, as ratios to plain eager float32 PyTorch.
+
+    python benchmarks/training_step.py maam_cifar10_2m3 --batch-size 64 --rounds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and the frameworks read it
+
+import numpy as np
+
+from maam import spec
+from maam.environment import environment
+from maam.mindspore import build as build_mindspore
+from maam.mindspore.runner import Runner as MindSporeRunner
+from maam.torch import build as build_torch
+from maam.torch.runner import Runner as TorchRunner
+from maam.training import Objective, Optimizer
+
+SGD = Optimizer(lr=0.01, nesterov=True, weight_decay=5e-4)
+
+
+def make_trainers(node):
+    """A trainer for each configuration; the first is the yardstick."""
+    torch_models = {name: build_torch(node, seed=0) for name in ("NCHW float32", "channels_last float32", "default bf16")}
+    runners = {name: TorchRunner(m, channels_last=name != "NCHW float32") for name, m in torch_models.items()}
+    trainers = {
+        f"PyTorch eager, {name}": runner.trainer(SGD, Objective(precision="bf16" if "bf16" in name else "fp32"))
+        for name, runner in runners.items()
+    }
+    trainers["MindSpore graph, float32"] = MindSporeRunner(build_mindspore(node, seed=0)).trainer(SGD)
+    return trainers
+
+
+def measure(trainers, images, labels, rounds):
+    """The least CPU time of a step, by configuration."""
+    found = {name: [] for name in trainers}
+    for _ in range(rounds + 1):
+        for name, trainer in trainers.items():
+            start = time.process_time()
+            batch = trainer.prepare(images, labels)
+            trainer.fetch([trainer.update(batch, 0.01)])
+            found[name].append(time.process_time() - start)
+    return {name: min(times[1:]) for name, times in found.items()}  # the first step compiles
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("preset", nargs="?", default="maam_cifar10_2m3")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    node = spec.preset(options.preset)
+    rng = np.random.default_rng(0)
+    images = rng.random((options.batch_size, *node.input_shape), np.float32)
+    labels = rng.integers(0, node.num_classes, options.batch_size).astype(np.int32)
+    times = measure(make_trainers(node), images, labels, options.rounds)
+    first = next(iter(times.values()))
+    print(f"{options.preset}, batch {options.batch_size}: CPU time of a training step\n")
+    print("| configuration | CPU time of a step | of plain eager float32 | images a second and core |")
+    print("| --- | --- | --- | --- |")
+    for name, seconds in times.items():
+        print(f"| {name} | {1000 * seconds:.0f} ms | {seconds / first:.2f} | {options.batch_size / seconds:.0f} |")
+    print("\n" + json.dumps(environment()))
+
+
+if __name__ == "__main__":
+    main()
