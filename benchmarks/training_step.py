@@ -1,6 +1,6 @@
 """CPU time of a training step in each framework, interleaved in one run, as ratios to plain eager float32 PyTorch.
 
-    python benchmarks/training_step.py maam_cifar10_2m3 --batch-size 64 --rounds 5
+python benchmarks/training_step.py maam_cifar10_2m3 --batch-size 64 --rounds 5
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ SGD = Optimizer(lr=0.01, nesterov=True, weight_decay=5e-4)
 
 def make_trainers(node):
     """A trainer for each configuration; the first is the yardstick."""
-    torch_models = {name: build_torch(node, seed=0) for name in ("NCHW float32", "channels_last float32", "default bf16")}
+    torch_models = {
+        name: build_torch(node, seed=0) for name in ("NCHW float32", "channels_last float32", "default bf16")
+    }
     runners = {name: TorchRunner(m, channels_last=name != "NCHW float32") for name, m in torch_models.items()}
     trainers = {
         f"PyTorch eager, {name}": runner.trainer(SGD, Objective(precision="bf16" if "bf16" in name else "fp32"))

@@ -1,7 +1,7 @@
 """Equation 2 of the MAAM paper in training: the ways to weigh branches and add them up, as CPU time of a step.
 
-The paper fuses softmax and weighting into one kernel (equation 9). Forward and backward of softmax(alpha)_i A_i, summed,
-on three maps (64, 128, 16, 16), interleaved in one run.
+The paper fuses softmax and weighting into one kernel (equation 9). Forward and backward of softmax(alpha)_i A_i,
+summed, on three maps (64, 128, 16, 16), interleaved in one run.
 
     python benchmarks/weighted_sum.py --rounds 20
 """

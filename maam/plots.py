@@ -54,6 +54,48 @@ def draw_fusion(weights: Sequence[Mapping[str, Sequence[float]]], path: PathLike
     _save(figure, path)
 
 
+def draw_losses(losses: Mapping[str, Array], path: PathLike, title: str) -> None:
+    """Draw the training loss by epoch (runs, epochs) of several models: the mean, and the range of the runs.
+
+    Raises:
+        MissingFrameworkError: matplotlib is not installed.
+    """
+    figure = _figure(7, 4.5)
+    axis = figure.subplots()
+    for name, values in losses.items():
+        epochs = range(1, values.shape[1] + 1)
+        (line,) = axis.plot(epochs, values.mean(0), label=name)
+        axis.fill_between(epochs, values.min(0), values.max(0), color=line.get_color(), alpha=0.2)
+    axis.set(xlabel="epoch", ylabel="training loss (cross entropy)", title=title)
+    axis.grid(alpha=0.3)
+    if losses:
+        axis.legend()
+    _save(figure, path)
+
+
+def draw_accuracies(
+    found: Mapping[str, Sequence[float]], paper: Mapping[str, float], path: PathLike, title: str
+) -> None:
+    """Draw the accuracies (0 to 1) of several models: each run a point, its mean a bar, the paper's figure beside.
+
+    Raises:
+        MissingFrameworkError: matplotlib is not installed.
+    """
+    figure = _figure(1.5 + 1.6 * len(found), 4.5)
+    axis = figure.subplots()
+    for place, (name, values) in enumerate(found.items()):
+        axis.bar(place - 0.2, 100 * np.mean(values) if values else 0, 0.38, color="tab:blue")
+        axis.plot([place - 0.2] * len(values), [100 * value for value in values], "k.", markersize=5)
+        axis.bar(place + 0.2, 100 * paper.get(name, 0), 0.38, color="tab:orange")
+        if not values:
+            axis.text(place - 0.2, 1, "not run", rotation=90, ha="center", va="bottom")
+    axis.set_xticks(range(len(found)), [name.replace(" (", "\n(") for name in found])
+    axis.set(ylabel="test accuracy, %", ylim=(0, 100), title=title)
+    axis.legend(axis.patches[:2], ["here", "the paper"])
+    axis.grid(axis="y", alpha=0.3)
+    _save(figure, path)
+
+
 def draw_confusion_matrix(labels: Array, predictions: Array, names: Sequence[str], path: PathLike, title: str) -> None:
     """Draw how often each class (labels and predictions: integers (N,)) was taken for each other.
 

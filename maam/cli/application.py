@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from maam.cli import data, demo, evaluate, exporting, fusion, maf, models, parity, train, weights
+from maam.cli import data, demo, evaluate, exporting, fusion, maf, models, parity, reproduce, train, weights
 
 application = typer.Typer(
     name="maam",
@@ -18,6 +18,7 @@ application.command("info")(models.info)
 application.command("train")(train.train)
 application.command("evaluate")(evaluate.evaluate)
 application.command("maf")(maf.maf)
+application.command("reproduce")(reproduce.reproduce)
 application.command("parity")(parity.parity)
 application.command("convert")(weights.convert)
 application.command("fuse")(fusion.fuse)

@@ -22,6 +22,7 @@ class Progress:
 
     def __init__(self) -> None:
         self.console = console()
+        self.name = ""
         self.accuracy = ""
         self.started = False
         self._task: Any = None
@@ -36,6 +37,14 @@ class Progress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bar.stop()
 
+    def named(self, name: str) -> Progress:
+        """The same for the next of several runs, whose lines begin with its name."""
+        self.name = f"{name}: "
+        self.accuracy = ""
+        if self._task is not None:
+            self.bar.remove_task(self._task)
+        return self
+
     def start(self, step: int, steps: int) -> None:
         """The run stands at `step` of `steps`."""
         self.started = True
@@ -44,7 +53,8 @@ class Progress:
     def steps(self, record: Record) -> None:
         """Show how the last steps went."""
         loss, right = np.mean(record["losses"]), np.mean(record["accuracies"])
-        text = f"loss {loss:.4f}, accuracy {right:.2%}{self.accuracy}, {record['images_per_second']:.0f} images/s"
+        text = f"{self.name}loss {loss:.4f}, accuracy {right:.2%}{self.accuracy}, "
+        text += f"{record['images_per_second']:.0f} images/s"
         self.bar.update(self._task, completed=record["step"], description=text)
         if not self.console.is_terminal and time.monotonic() - self._last > SECONDS:
             self._last = time.monotonic()
@@ -53,7 +63,7 @@ class Progress:
     def epoch(self, record: Record) -> None:
         """Show how an epoch ended."""
         self.accuracy = f" (test {record['test_accuracy']:.2%})"
-        text = f"epoch {record['epoch'] + 1}: test accuracy {record['test_accuracy']:.2%}"
+        text = f"{self.name}epoch {record['epoch'] + 1}: test accuracy {record['test_accuracy']:.2%}"
         text += f", test loss {record['test_loss']:.4f}, {record['seconds']:.0f} s"
         if self.console.is_terminal:
             self.bar.console.print(text, highlight=False)

@@ -15,7 +15,7 @@ from maam.training.log import Record
 
 
 def write_report(folder: RunFolder, evaluation: Evaluation, class_names: tuple[str, ...]) -> Path:
-    """Write report.md with its pictures into the folder of a run, and return its path.
+    """Write report.md with its pictures, and results.json, into the folder of a run; returns the report's path.
 
     Args:
         folder: of a run that has made at least one epoch.
@@ -31,6 +31,9 @@ def write_report(folder: RunFolder, evaluation: Evaluation, class_names: tuple[s
     draw_pictures(folder.path, records, evaluation, class_names, title)
     path = folder.path / "report.md"
     files.write_text(path, _text(title, session, records, evaluation))
+    minutes = sum(record["seconds"] for record in records if record["kind"] == "epoch") / 60
+    results = {"accuracy": evaluation.accuracy, "loss": evaluation.loss, **evaluation.macro(), "minutes": minutes}
+    files.write_text(folder.path / "results.json", json.dumps(results, indent=1) + "\n")
     return path
 
 

@@ -1,0 +1,58 @@
+"""`maam reproduce`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from maam.errors import MaamError
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(help="table1, table2 or figure2 of the MAAM paper")],
+    root: Annotated[Path | None, typer.Option(help="folder of CIFAR-10")] = None,
+    framework: Annotated[str, typer.Option(help="torch or mindspore")] = "torch",
+    seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
+    epochs: Annotated[int | None, typer.Option(min=1, help="the recipe's otherwise")] = None,
+    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file, the same for every row")] = "cifar10",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise")] = None,
+    runs: Annotated[Path, typer.Option(help="where the runs lie; tables share theirs")] = Path("runs/reproduce"),
+    out: Annotated[Path | None, typer.Option(help="where the table goes; the folder of the runs otherwise")] = None,
+    collect: Annotated[bool, typer.Option("--collect", help="train nothing: make the table of what was run")] = False,
+) -> None:
+    """Train what a table or figure of the MAAM paper compares, and set it beside the paper's numbers."""
+    from maam import reproduction
+    from maam.cli.training_progress import Progress
+    from maam.training.library import read_recipe
+
+    if name not in reproduction.EXPERIMENTS:
+        raise MaamError(f"expected one of {', '.join(reproduction.EXPERIMENTS)}, got {name!r}")
+    experiment, chosen = reproduction.EXPERIMENTS[name], _seeds(seeds)
+    found = read_recipe(recipe)
+    if epochs is not None:
+        found = found.replaced({"epochs": epochs})
+    if not collect:
+        if root is None:
+            raise MaamError("--root DIR is missing: the folder that `maam data cifar10 DIR` wrote")
+        with Progress() as progress:
+            reproduction.run(
+                experiment,
+                found,
+                runs,
+                root=root,
+                seeds=chosen,
+                framework=framework,
+                device=device,
+                observer=progress.named,
+            )
+    results = reproduction.collect(experiment, runs, chosen, framework)
+    typer.echo(reproduction.render(name, experiment, results, out or runs))
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise MaamError(f"--seeds: expected comma-separated integers such as 0,1,2, got {text!r}") from None

@@ -1,0 +1,7 @@
+"""The tables and the figure of the MAAM paper (arXiv 2504.13574), made again."""
+
+from maam.reproduction.experiments import EXPERIMENTS, Experiment, Row
+from maam.reproduction.rendering import render
+from maam.reproduction.results import Result, collect, run
+
+__all__ = ["EXPERIMENTS", "Experiment", "Result", "Row", "collect", "render", "run"]
