@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from maam.errors import MaamError
+
+if TYPE_CHECKING:
+    from maam.reproduction import Experiment
 
 
 def reproduce(
@@ -18,6 +21,7 @@ def reproduce(
     epochs: Annotated[int | None, typer.Option(min=1, help="the recipe's otherwise")] = None,
     recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file, the same for every row")] = "cifar10",
     device: Annotated[str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise")] = None,
+    only: Annotated[str | None, typer.Option(help="comma-separated presets: train these rows alone")] = None,
     runs: Annotated[Path, typer.Option(help="where the runs lie; tables share theirs")] = Path("runs/reproduce"),
     out: Annotated[Path | None, typer.Option(help="where the table goes; the folder of the runs otherwise")] = None,
     collect: Annotated[bool, typer.Option("--collect", help="train nothing: make the table of what was run")] = False,
@@ -38,7 +42,7 @@ def reproduce(
             raise MaamError("--root DIR is missing: the folder that `maam data cifar10 DIR` wrote")
         with Progress() as progress:
             reproduction.run(
-                experiment,
+                experiment if only is None else _narrowed(experiment, only.split(",")),
                 found,
                 runs,
                 root=root,
@@ -49,6 +53,13 @@ def reproduce(
             )
     results = reproduction.collect(experiment, runs, chosen, framework)
     typer.echo(reproduction.render(name, experiment, results, out or runs))
+
+
+def _narrowed(experiment: Experiment, presets: list[str]) -> Experiment:
+    known = [row.preset for row in experiment.rows]
+    if unknown := sorted(set(presets) - set(known)):
+        raise MaamError(f"--only: expected some of {', '.join(known)}, got {unknown[0]!r}")
+    return experiment._replace(rows=tuple(row for row in experiment.rows if row.preset in presets))
 
 
 def _seeds(text: str) -> list[int]:

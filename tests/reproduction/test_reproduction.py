@@ -88,6 +88,10 @@ def test_a_broken_run(runs, tmp_path):
         (("table1",), "--root DIR is missing"),
         (("table1", "--seeds", "a"), "--seeds: expected comma-separated integers such as 0,1,2, got 'a'"),
         (("table1", "--recipe", "none"), "no recipe 'none'"),
+        (
+            ("table1", "--root", ".", "--only", "mlp,x"),
+            "--only: expected some of maam_cifar10_2m3, cnn, mlp, rnn, got 'x'",
+        ),
     ],
 )
 def test_the_command_refuses(monkeypatch, capsys, tmp_path, arguments, message):
