@@ -5,6 +5,8 @@ import os
 os.environ.setdefault("GLOG_v", "4")  # failed compilations are tested on purpose: MindSpore would print pages
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# MindSpore cannot be imported after onnx in one process otherwise, and tests come in any order.
+os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
 from hypothesis import settings
 

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from maam.cli import data, demo, evaluate, exporting, fusion, maf, models, parity, reproduce, train, weights
+from maam.cli import (
+    data,
+    demo,
+    evaluate,
+    exporting,
+    fusion,
+    maf,
+    models,
+    optimization,
+    parity,
+    pruning,
+    quantization,
+    reproduce,
+    train,
+    weights,
+)
 
 application = typer.Typer(
     name="maam",
@@ -23,5 +38,8 @@ application.command("parity")(parity.parity)
 application.command("convert")(weights.convert)
 application.command("fuse")(fusion.fuse)
 application.command("export")(exporting.export)
+application.command("optimize")(optimization.optimize)
+application.command("quantize")(quantization.quantize)
+application.command("prune")(pruning.prune)
 application.command("data")(data.data)
 application.command("demo")(demo.demo)

@@ -32,7 +32,12 @@ def check_images(spec: Node, name: str, images: Array, labels: Array) -> None:
 
 
 def test_images(name: str, root: Path | None) -> tuple[Array, Array]:
-    """The test images of a data set, float32 (N, C, H, W) in [0, 1], and their labels, int32 (N,).
+    """`split_images` of the test split."""
+    return split_images(name, root, "test")
+
+
+def split_images(name: str, root: Path | None, split: str) -> tuple[Array, Array]:
+    """The images of a split of a data set, float32 (N, C, H, W) in [0, 1], and their labels, int32 (N,).
 
     Raises:
         DataError: there is no such data set, or it is not whole; a root is missing.
@@ -41,5 +46,5 @@ def test_images(name: str, root: Path | None) -> tuple[Array, Array]:
         raise DataError(f"--data: expected one of {', '.join(NAMES)}, got {name!r}")
     if name != "digits" and root is None:
         raise DataError(f"--data {name} needs --root DIR, the folder that `maam data {name} DIR` wrote")
-    dataset = data.digits("test") if name == "digits" else getattr(data, name)(root, "test")
+    dataset = data.digits(split) if name == "digits" else getattr(data, name)(root, split)
     return data.to_float(dataset.images), dataset.labels

@@ -14,18 +14,18 @@ Array = np.ndarray[Any, Any]
 Predict = Callable[[Array], Array]
 
 
-def open_onnx(path: Path) -> tuple[Predict, dict[str, str]]:
-    """An ONNX file in ONNX Runtime on the CPU."""
+def open_onnx(path: Path, threads: int | None = None) -> tuple[Predict, dict[str, str]]:
+    """An ONNX file in ONNX Runtime on the CPU; `threads` None: as many as OMP_NUM_THREADS says, or as it likes."""
     require("onnxruntime", "deploy")
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, _options(onnxruntime), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, _options(onnxruntime, threads), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     return lambda x: np.asarray(session.run(None, {name: np.ascontiguousarray(x, np.float32)})[0]), metadata
 
 
-def open_openvino(path: Path, precision: str = "f32") -> tuple[Predict, dict[str, str]]:
+def open_openvino(path: Path, precision: str = "f32", threads: int | None = None) -> tuple[Predict, dict[str, str]]:
     """An OpenVINO model (.xml with .bin beside it, or .onnx) on the CPU, computing in `precision`, f32 or bf16."""
     require("openvino", "deploy")
     import openvino
@@ -33,7 +33,7 @@ def open_openvino(path: Path, precision: str = "f32") -> tuple[Predict, dict[str
     core = openvino.Core()
     model = core.read_model(path)
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
-    if (threads := thread_limit()) is not None:
+    if (threads := threads or thread_limit()) is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     compiled = core.compile_model(model, "CPU", settings)
     info = model.get_rt_info()
@@ -49,8 +49,8 @@ def thread_limit() -> int | None:
     return int(value) if value.isdigit() and int(value) > 0 else None
 
 
-def _options(onnxruntime: Any) -> Any:
+def _options(onnxruntime: Any, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
-    if (threads := thread_limit()) is not None:
+    if (threads := threads or thread_limit()) is not None:
         options.intra_op_num_threads = threads
     return options

@@ -81,7 +81,7 @@ def export(
         temporary = Path(folder) / target.name
         write(name, temporary, node, found, shape, metadata)
         worst = _check(temporary, referee, shape)
-        _move(temporary, target, name)
+        move(temporary, target, name)
     return Exported(name, (target, *companions(target, name)), worst)
 
 
@@ -108,8 +108,8 @@ def _check(path: Path, referee: Referee, shape: tuple[int, ...]) -> float:
     return worst
 
 
-def _move(temporary: Path, target: Path, name: str) -> None:
-    """The companions first: a reader that finds the model finds them too."""
+def move(temporary: Path, target: Path, name: str) -> None:
+    """Put a written file in its place, its companions first: a reader that finds the model finds them too."""
     for source, path in zip(
         [*companions(temporary, name), temporary], [*companions(target, name), target], strict=True
     ):

@@ -16,6 +16,7 @@ except TypeError as error:
         "import maam.mindspore first, or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python"
     ) from None
 
+from maam.mindspore.configuration import Configuration, configure  # noqa: E402
 from maam.mindspore.data import generator_dataset  # noqa: E402
 from maam.mindspore.image_folder import ImageFolderBatches  # noqa: E402
 from maam.mindspore.layers import CBAM, MAAM, MAF, MAFB, MAFC, SE  # noqa: E402
@@ -29,8 +30,10 @@ __all__ = [
     "MAFB",
     "MAFC",
     "SE",
+    "Configuration",
     "ImageFolderBatches",
     "build",
+    "configure",
     "generator_dataset",
     "load",
     "load_weights",

@@ -1,0 +1,51 @@
+"""The rewrite of a spec and its weights into a smaller one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from maam.errors import DeploymentError
+from maam.fusion.parts import Part
+from maam.pruning.branches import prune_branches
+from maam.pruning.channels import prune_channels
+from maam.spec import Node
+from maam.weights import match
+
+Array = np.ndarray[Any, Any]
+
+
+def prune(
+    spec: Node, weights: Mapping[str, Array], *, min_weight: float = 0.0, channels: float = 0.0
+) -> tuple[Node, dict[str, Array]]:
+    """A smaller spec and its weights; what it computes is near the old, and can be trained on like any model.
+
+    Args:
+        spec: the architecture, not fused: alpha and batch norm tell what matters.
+        weights: its arrays by canonical name.
+        min_weight: drop the branches whose softmax(alpha)_i is below this, in [0, 1); the heaviest stays always.
+        channels: the share of channels to drop in each layer, in [0, 1), those with the smallest batch-norm scale;
+            in layers whose channels only the layers behind them in the chain see. At least one stays.
+
+    Returns:
+        The new spec and its arrays by canonical name, in their dtypes. Names stay, also where a branch is gone.
+
+    Raises:
+        DeploymentError: a share is not in [0, 1), or nothing would be dropped.
+        WeightsError: the arrays do not fit the spec.
+    """
+    for name, value in (("min_weight", min_weight), ("channels", channels)):
+        if not 0 <= value < 1:
+            raise DeploymentError(f"{name}: expected a number in [0, 1), got {value}")
+    arrays, _ = match(spec, weights, source="weights")
+    part = prune_channels(
+        prune_branches(Part(spec, {n: np.asarray(a) for n, a in arrays.items()}), min_weight), channels
+    )
+    if part.node.num_parameters == spec.num_parameters:
+        raise DeploymentError(
+            f"nothing to prune with min_weight {min_weight} and channels {channels}: no branch is that light, "
+            "or there is no batch norm between two layers, as in a fused model"
+        )
+    return part.node, {p.name: part.arrays[p.name] for p in part.node.parameters()}

@@ -1,0 +1,160 @@
+"""`configure`: what reaches MindSpore's context, and what is refused; calls to an Ascend that is not here."""
+
+import os
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from maam import DeploymentError, MissingFrameworkError, spec
+from maam.errors import DeviceError
+from maam.mindspore import Configuration, build, configuration, configure
+
+
+@pytest.fixture(autouse=True)
+def _context():
+    before = ms.get_context("mode")
+    yield
+    ms.set_context(mode=before, jit_config={"jit_level": "O0"}, enable_graph_kernel=False)
+
+
+@pytest.fixture
+def ascend(monkeypatch):
+    """A machine with Ascend, as far as the calls go; returns what was called."""
+    calls = {}
+
+    def record(name):
+        return lambda *args, **kwargs: calls.__setitem__(name, args[0] if args else kwargs)
+
+    precision = ms.device_context.ascend.op_precision
+    monkeypatch.setattr(ms.device_context.ascend, "is_available", lambda: True)
+    for name in ("conv_allow_hf32", "matmul_allow_hf32", "precision_mode"):
+        monkeypatch.setattr(precision, name, record(name))
+    monkeypatch.setattr(ms, "set_device", record("device"))
+    monkeypatch.setattr(ms, "set_context", record("context"))
+    return calls
+
+
+def test_defaults_on_a_cpu():
+    assert configure() == Configuration("cpu", "graph", "O0", False, "O0", False)
+    assert ms.get_context("mode") == ms.GRAPH_MODE
+    assert ms.get_context("device_target") == "CPU"
+    assert ms.get_context("jit_config")["jit_level"] == "O0"
+    assert ms.get_context("enable_graph_kernel") is False
+
+
+def test_settings_reach_the_context():
+    configure(device="cpu", mode="pynative")
+    assert ms.get_context("mode") == ms.PYNATIVE_MODE
+    configure(jit_level="O1")
+    assert ms.get_context("mode") == ms.GRAPH_MODE
+    assert ms.get_context("jit_config")["jit_level"] == "O1"
+
+
+def test_graph_kernel(monkeypatch):
+    monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: object())
+    assert configure(graph_kernel=True).graph_kernel
+    assert ms.get_context("enable_graph_kernel") is True
+    monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        MissingFrameworkError, match=r"^decorator is not installed; run: pip install 'maam\[mindspore\]'"
+    ):
+        configure(graph_kernel=True)
+
+
+def test_ascend_defaults(ascend):
+    found = configure()
+    assert found == Configuration("ascend", "graph", "O1", False, "O2", False)
+    assert ascend["device"] == "Ascend"
+    assert ascend["context"]["jit_config"] == {"jit_level": "O1"}
+    assert (ascend["conv_allow_hf32"], ascend["matmul_allow_hf32"]) == (True, True)
+    assert "precision_mode" not in ascend
+
+
+def test_ascend_parity(ascend):
+    found = configure(device="ascend", parity=True, jit_level="O2")
+    assert (found.amp_level, found.jit_level) == ("O0", "O2")
+    assert (ascend["conv_allow_hf32"], ascend["matmul_allow_hf32"]) == (False, False)
+    assert ascend["precision_mode"] == "must_keep_origin_dtype"
+
+
+def test_an_absent_device():
+    if ms.device_context.ascend.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(DeviceError, match=r"^device 'ascend' is not available to MindSpore here; available: cpu$"):
+        configure(device="ascend")
+    with pytest.raises(DeviceError, match=r"^device: expected one of cpu, cuda, ascend, got 'tpu'$"):
+        configure(device="tpu")
+
+
+def test_a_device_that_mindspore_refuses(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("The runtime has been initialized\non another device")
+
+    monkeypatch.setattr(ms, "set_device", refuse)
+    with pytest.raises(DeviceError, match=r"MindSpore refuses it: The runtime has been initialized on.*call configure"):
+        configure(device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        ({"mode": "eager"}, "^mode: expected one of graph, pynative, got 'eager'$"),
+        ({"jit_level": "O3"}, "^jit_level: expected one of O0, O1, O2, got 'O3'$"),
+        ({"amp_level": "O4"}, "^amp_level: expected one of O0, O1, O2, O3, auto, got 'O4'$"),
+        ({"mode": "pynative", "jit_level": "O1"}, "^jit_level O1: for graphs alone, and mode is 'pynative'"),
+        ({"mode": "pynative", "graph_kernel": True}, "^graph_kernel: for graphs alone"),
+        ({"parity": True, "amp_level": "O2"}, "^amp_level O2: parity compares float32"),
+        (
+            {"device": "cpu", "jit_level": "O2"},
+            "^jit_level O2: compiles whole graphs for Ascend, and the device is 'cpu'",
+        ),
+    ],
+    ids=str,
+)
+def test_refusals(settings, match):
+    with pytest.raises(DeploymentError, match=match):
+        configure(**settings)
+
+
+@pytest.mark.parametrize("level", ["O0", "O2", "O3"])
+def test_mixed_precision_is_applied(level):
+    cell = build(spec.maam(4), seed=0)
+    x = ms.Tensor(np.random.default_rng(0).random((2, 4, 8, 8), np.float32))
+    expected = cell(x).asnumpy()
+    mixed = configure(amp_level=level).apply(cell)
+    actual = mixed(x).asnumpy()
+    if level == "O0":
+        assert mixed is cell
+    np.testing.assert_allclose(actual, expected, rtol=1e-2, atol=1e-2)
+    assert np.array_equal(actual, expected) == (level == "O0")
+
+
+class TestInstructionCap:
+    """On versions whose oneDNN is slow with AVX-512."""
+
+    @pytest.fixture(autouse=True)
+    def _environment(self, monkeypatch):
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "")
+        monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
+        monkeypatch.setattr(configuration, "_has_avx512", lambda: True)
+
+    def test_set_and_said(self, monkeypatch):
+        monkeypatch.setattr(ms, "__version__", "2.10.0")
+        with pytest.warns(UserWarning, match="ONEDNN_MAX_CPU_ISA is set to AVX2; set it yourself to choose"):
+            configure()
+        assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+        configure()  # said once
+
+    def test_the_users_own_stays(self, monkeypatch):
+        monkeypatch.setattr(ms, "__version__", "2.9.0")
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
+        configure()
+        assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX512_CORE"
+
+    @pytest.mark.parametrize(("version", "avx512"), [("2.8.0", True), ("2.9.0", False)])
+    def test_where_it_is_not_needed(self, monkeypatch, version, avx512):
+        monkeypatch.setattr(ms, "__version__", version)
+        monkeypatch.setattr(configuration, "_has_avx512", lambda: avx512)
+        configure()
+        assert "ONEDNN_MAX_CPU_ISA" not in os.environ

@@ -1,0 +1,162 @@
+"""`optimize`: the same outputs by a copy, in every engine and precision, and what it refuses."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from maam import DeploymentError, MissingFrameworkError, ShapeError, spec
+from maam.errors import DeviceError
+from maam.torch import MAAM, build, optimization, optimize
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+SMALL = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.1, "fp16": 0.01}
+
+
+@pytest.fixture(scope="module")
+def model(scramble):
+    return scramble(build(spec.preset("maam_digits", **SMALL, in_channels=3))).eval()
+
+
+@pytest.fixture
+def x():
+    return torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def close(actual, expected, precision="fp32"):
+    scale = TOLERANCE[precision]
+    torch.testing.assert_close(actual, expected, rtol=scale, atol=scale)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "auto"])
+@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+def test_pytorch(model, x, precision, compile):
+    fast = optimize(model, x, precision=precision, compile=compile)
+    assert fast.engine == "torch"
+    assert fast.precision == precision or precision == "auto"
+    with torch.no_grad():
+        expected = model(x)
+    for context in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        with context():
+            y = fast(x)
+        assert y.dtype == torch.float32
+        assert not y.requires_grad
+        close(y, expected, fast.precision)
+    with torch.inference_mode():
+        other = torch.rand(5, 3, 8, 8)  # made in inference mode, of another batch
+        close(fast(other), model(other), fast.precision)
+
+
+@pytest.mark.parametrize(("engine", "precision"), [("onnxruntime", "auto"), ("openvino", "fp32"), ("openvino", "auto")])
+def test_engines(model, x, engine, precision):
+    for package in optimization.check_engine.__globals__["ENGINES"][engine]:
+        pytest.importorskip(package)
+    fast = optimize(model, x, engine=engine, precision=precision)
+    with torch.inference_mode():
+        for images in (x, torch.rand(5, 3, 8, 8)):
+            y = fast(images)
+            assert y.dtype == torch.float32
+            close(y, model(images), fast.precision)
+
+
+def test_the_model_stays_and_so_does_the_callable(model, x):
+    own = copy.deepcopy(model)
+    before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
+    fast = optimize(own, x, precision="fp32")
+    expected = fast(x)
+    assert own.spec == model.spec
+    assert all(torch.equal(tensor, before[name]) for name, tensor in own.state_dict().items())
+    assert all(p.requires_grad for p in own.parameters())
+    with torch.no_grad():
+        for parameter in own.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(fast(x), expected, rtol=0, atol=0)
+    assert not torch.allclose(own(x), expected)
+
+
+def test_one_channel(scramble):
+    """Its two layouts cannot be told apart by strides."""
+    model = scramble(build(spec.preset("maam_digits", **SMALL))).eval()
+    fast = optimize(model, torch.rand(2, 1, 8, 8), precision="fp32")
+    with torch.no_grad():
+        for count in (2, 5, 1):
+            images = torch.rand(count, 1, 8, 8)
+            close(fast(images), model(images))
+
+
+def test_many_models_are_all_compiled():
+    """Dynamo stops after eight variants of one code object, and would run the ninth as it is."""
+    tiny, maps = nn.Conv2d(3, 3, 1).eval(), torch.rand(1, 3, 2, 2)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+        for _ in range(9):
+            optimize(tiny, maps, precision="fp32")
+
+
+def test_a_network_that_contains_layers(scramble):
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), MAAM(4), nn.Flatten(), nn.Linear(256, 2)).eval()
+    scramble(network)
+    images = torch.rand(2, 3, 8, 8)
+    fast = optimize(network, images, precision="fp32", compile=False)
+    with torch.no_grad():
+        close(fast(images), network(images))
+    assert isinstance(network[2].reduce.bn, nn.BatchNorm2d)
+
+
+def test_where_nothing_can_be_compiled(model, x, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no compiler\nfound")
+
+    monkeypatch.setattr(optimization.torch, "compile", lambda function: fail)
+    with pytest.warns(
+        UserWarning, match="torch.compile does not work here, the model is not compiled: no compiler found"
+    ):
+        fast = optimize(model, x, precision="fp32")
+    with torch.no_grad():
+        close(fast(x), model(x))
+
+
+class TestRefusals:
+    def test_train_mode(self, x):
+        with pytest.raises(DeploymentError, match=r"^optimize: the model is in train mode; call eval\(\) first$"):
+            optimize(build("maam_digits"), x)
+
+    def test_engines(self, model, x, monkeypatch):
+        with pytest.raises(
+            DeploymentError, match=r"^engine: expected one of torch, onnxruntime, openvino, got 'tensorrt'$"
+        ):
+            optimize(model, x, engine="tensorrt")
+        monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: None)
+        with pytest.raises(MissingFrameworkError, match=r"^onnx is not installed; run: pip install 'maam\[deploy\]'$"):
+            optimize(model, x, engine="openvino")
+
+    @pytest.mark.parametrize(
+        ("engine", "precision", "match"),
+        [
+            ("torch", "int4", "precision 'int4': PyTorch has it not on cpu; it has"),
+            ("onnxruntime", "bf16", "precision 'bf16': onnxruntime has it not here; it has fp32"),
+            ("openvino", "fp16", "precision 'fp16': openvino has it not here; it has fp32"),
+        ],
+    )
+    def test_precisions(self, model, x, engine, precision, match, monkeypatch):
+        monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: sys)
+        with pytest.raises(DeviceError, match=match):
+            optimize(model, x, engine=engine, precision=precision)
+
+    def test_inputs(self, model, x):
+        with pytest.raises(ShapeError, match="expected an input"):
+            optimize(model, x[0])
+        fast = optimize(model, x, precision="fp32", compile=False)
+        for wrong in (x[:, :, :4], x.double(), (x * 255).byte(), x[0]):
+            with pytest.raises(ShapeError, match="expected a"):
+                fast(wrong)
+
+    def test_a_result_that_is_off(self, model, x, monkeypatch):
+        engine = optimization._ENGINES["torch"]
+        wrong = lambda *args: [lambda x: engine(*args)[0](x) + 0.1]  # noqa: E731
+        monkeypatch.setitem(optimization._ENGINES, "torch", wrong)
+        with pytest.raises(DeploymentError, match=r"the result is off by 1\.0e-01 from the model"):
+            optimize(model, x, precision="fp32", compile=False)
