@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ BATCHES = (1, 3)
 
 
 class Exported(NamedTuple):
-    """What was written: the format, the files, and the worst difference of an output to the model's."""
+    """What was written: the format, the files, and the worst difference of an output to the model's (NaN for AIR)."""
 
     format: str
     files: tuple[Path, ...]
@@ -52,8 +53,9 @@ def export(
 
     Args:
         src: a weights file, of either framework.
-        dst: the file to write: .onnx, .xml (OpenVINO, with .bin), .pt2, .pte (ExecuTorch) or .mindir.
-        format: "onnx", "openvino", "pt2", "executorch" or "mindir"; told by the suffix of `dst` where None.
+        dst: the file to write: .onnx, .xml (OpenVINO, with .bin), .pt2, .pte (ExecuTorch), .mindir, or on a
+            host with Ascend .air, for a batch of 1 and unchecked, because nothing runs it as it is.
+        format: "onnx", "openvino", "pt2", "executorch", "mindir" or "air"; told by the suffix of `dst` where None.
         size: height and width of the input, for a layer that names none.
         fused: whether batch norm and branch weights are fused first.
         class_names: one for each output, as metadata.
@@ -65,6 +67,7 @@ def export(
         WeightsError: `src` is missing or broken.
         DeploymentError: the format is unknown, `dst` cannot be written or exists, metadata do not fit the model, the
             format cannot express it, or the written file computes something else.
+        DeviceError: AIR is asked for, and there is no Ascend here.
         MissingFrameworkError: a package is not installed.
     """
     target = Path(dst)
@@ -80,7 +83,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         temporary = Path(folder) / target.name
         write(name, temporary, node, found, shape, metadata)
-        worst = _check(temporary, referee, shape)
+        worst = _check(temporary, referee, shape) if FORMATS[name].reader else math.nan
         move(temporary, target, name)
     return Exported(name, (target, *companions(target, name)), worst)
 

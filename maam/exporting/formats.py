@@ -21,7 +21,8 @@ Predict = Callable[[Array], Array]
 class Format(NamedTuple):
     """A format: its suffix, the files that belong to it besides, the room that writes it, and what that needs.
 
-    `packages` are (package, extra) pairs; `reader` is the module that reads it, by a function `open_<format>`.
+    `packages` are (package, extra) pairs; `reader` is the module that reads it, by a function `open_<format>`: empty
+    for AIR, which nothing runs before Ascend's own compiler has made OM of it.
     """
 
     suffix: str
@@ -39,6 +40,7 @@ FORMATS = {
     "executorch": Format(
         ".pte", "torch", "maam.torch.exporting", (("torch", "torch"), ("executorch", "executorch")), (".pte.json",)
     ),
+    "air": Format(".air", "mindspore", "", (("mindspore", "mindspore"),), (".air.json",)),
     "mindir": Format(
         ".mindir", "mindspore", "maam.mindspore.exporting", (("mindspore", "mindspore"),), (".mindir.json",)
     ),
@@ -89,6 +91,8 @@ def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
     name = find_format(path)
     if not path.is_file():
         raise DeploymentError(f"{path}: no such file")
+    if not FORMATS[name].reader:
+        raise DeploymentError(f"{path}: nothing runs {name} as it is; compile it with atc (docs/ascend.md)")
     reader = getattr(import_module(FORMATS[name].reader), f"open_{name}")
     try:
         predict, metadata = reader(path)

@@ -1,4 +1,4 @@
-"""Models as MindIR."""
+"""Models as MindIR, and as AIR on a host with Ascend."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mindspore import nn
 
 from maam.exporting.formats import Predict, read_companion
 from maam.mindspore.arrays import from_numpy, to_numpy, write_arrays
+from maam.mindspore.devices import select_device
 from maam.mindspore.models import build
 from maam.spec import Node
 
@@ -21,12 +22,25 @@ Array = np.ndarray[Any, Any]
 
 def write_mindir(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
     """MindIR, which MindSpore Lite and Ascend hosts convert on, with the metadata beside it."""
+    _write(path, spec, arrays, ms.Tensor(shape=(None, *shape), dtype=ms.float32), "MINDIR", metadata)
+
+
+def write_air(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
+    """AIR for Ascend's compiler `atc`, for a batch of 1: it has no free sizes. Never run by the authors.
+
+    Raises:
+        DeviceError: there is no Ascend here.
+    """
+    select_device("ascend")
+    _write(path, spec, arrays, from_numpy(np.zeros((1, *shape), np.float32)), "AIR", metadata)
+
+
+def _write(path: Path, spec: Node, arrays: Mapping[str, Array], example: Any, kind: str, metadata: Any) -> None:
     model = build(spec)
     write_arrays(model, arrays)
-    example = ms.Tensor(shape=(None, *shape), dtype=ms.float32)
     mode = ms.get_context("mode")
     try:
-        ms.export(model, example, file_name=str(path), file_format="MINDIR")
+        ms.export(model, example, file_name=str(path), file_format=kind)
     finally:
         ms.set_context(mode=mode)
     path.parent.chmod(0o755)  # MindSpore takes the folder for itself

@@ -29,7 +29,9 @@ def test_class_names_from_a_file(run, digits, tmp_path):
 
 def test_refusals(fails, digits, tmp_path):
     pytest.importorskip("torch")
-    assert fails("export", digits).startswith("--format: expected one of onnx, openvino, pt2, executorch, mindir, or")
+    assert fails("export", digits).startswith(
+        "--format: expected one of onnx, openvino, pt2, executorch, air, mindir, or"
+    )
     assert fails("export", digits, "m.foo").startswith("m.foo: unknown suffix '.foo'")
     assert fails("export", digits, "none/m.pt2") == "none/m.pt2: there is no folder none; make it first"
     assert fails("export", digits, "m.pt2", "--mean", "a") == "--mean: expected numbers, comma-separated, got 'a'"

@@ -11,6 +11,7 @@ if importlib.util.find_spec("mindspore"):
     import mindspore  # noqa: F401  # before onnx: both bring protobuf
 
 from maam import DeploymentError, MissingFrameworkError, WeightsError, export, spec
+from maam.errors import DeviceError
 from maam.exporting import FORMATS, open_exported
 from maam.exporting import export as exporting_function
 from maam.exporting import formats as formats_module
@@ -153,7 +154,7 @@ class TestRefusals:
         refused("model.tflite", r"unknown suffix '\.tflite'; known are \.onnx \(onnx\), ")
         refused(
             "model.pt2",
-            "format: expected one of onnx, openvino, pt2, executorch, mindir, got 'coreml'",
+            "format: expected one of onnx, openvino, pt2, executorch, air, mindir, got 'coreml'",
             format="coreml",
         )
         refused("model.pt2", r"expected a name that ends in \.onnx for format onnx", format="onnx")
@@ -221,3 +222,40 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"nothing")
     with pytest.raises(DeploymentError, match=r"bad\.onnx: cannot be read as onnx: "):
         open_exported(tmp_path / "bad.onnx")
+
+
+class TestAir:
+    """No Ascend is here: MindSpore's call is recorded."""
+
+    @pytest.fixture
+    def calls(self, monkeypatch):
+        ms = pytest.importorskip("mindspore")
+        found = {}
+
+        def record(model, example, file_name, file_format):
+            found.update(shape=tuple(example.shape), format=file_format, batch_norm="bn1" in str(model))
+            with open(file_name, "wb") as file:
+                file.write(b"air")
+
+        monkeypatch.setattr(ms.device_context.ascend, "is_available", lambda: True)
+        monkeypatch.setattr(ms, "set_device", lambda name: found.update(device=name))
+        monkeypatch.setattr(ms, "export", record)
+        return found
+
+    def test_what_mindspore_is_asked_for(self, calls, saved, tmp_path):
+        source, _ = saved(spec.preset("maam_digits", **SMALL))
+        found = export(source, tmp_path / "model.air")
+        assert calls == {"shape": (1, 1, 8, 8), "format": "AIR", "batch_norm": False, "device": "Ascend"}
+        assert np.isnan(found.difference)
+        assert [path.name for path in found.files] == ["model.air", "model.air.json"]
+        with pytest.raises(DeploymentError, match=r"model\.air: nothing runs air as it is; compile it with atc"):
+            open_exported(tmp_path / "model.air")
+
+    def test_without_ascend(self, saved, tmp_path):
+        ms = pytest.importorskip("mindspore")
+        if ms.device_context.ascend.is_available():
+            pytest.skip("there is one")
+        source, _ = saved(spec.preset("maam_digits", **SMALL))
+        with pytest.raises(DeviceError, match=r"^device 'ascend' is not available to MindSpore here; available: cpu$"):
+            export(source, tmp_path / "model.air")
+        assert list(tmp_path.iterdir()) == [source]

@@ -7,7 +7,7 @@ import re
 import pytest
 from mindspore import nn, ops
 
-from maam.mindspore import containers, primitives
+from maam.mindspore import containers, distributed, exporting, primitives, runner, trainer
 
 NAMESPACES = {"nn": nn, "ops": ops}
 
@@ -27,7 +27,8 @@ def platforms(name):
     return set(re.findall(r"``(\w+)``", found[1])) if found else None
 
 
-NAMES = sorted({*used(primitives), *used(containers)})
+NAMES = sorted({name for module in (primitives, containers, runner, trainer, exporting) for name in used(module)})
+SEVERAL = sorted(set(used(distributed)))
 
 
 def test_the_source_is_read():
@@ -43,6 +44,11 @@ def test_all_primitives_are_among_them():
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_on_ascend(name):
     assert {"Ascend", "CPU"} <= platforms(name)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_processes_on_ascend(name):
+    assert "Ascend" in platforms(name)
 
 
 def test_an_operator_without_ascend_is_noticed():
