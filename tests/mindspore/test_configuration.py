@@ -53,8 +53,11 @@ def test_settings_reach_the_context():
 
 def test_graph_kernel(monkeypatch):
     monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: object())
-    assert configure(graph_kernel=True).graph_kernel
-    assert ms.get_context("enable_graph_kernel") is True
+    calls = {}
+    with monkeypatch.context() as patched:  # switched on for real, it leaves files in the working folder
+        patched.setattr(ms, "set_context", lambda **settings: calls.update(settings))
+        assert configure(graph_kernel=True).graph_kernel
+    assert calls["enable_graph_kernel"] is True
     monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: None)
     with pytest.raises(
         MissingFrameworkError, match=r"^decorator is not installed; run: pip install 'maam\[mindspore\]'"
@@ -91,9 +94,10 @@ def test_a_device_that_mindspore_refuses(monkeypatch):
     def refuse(*_):
         raise RuntimeError("The runtime has been initialized\non another device")
 
+    monkeypatch.setattr(ms.device_context.ascend, "is_available", lambda: True)
     monkeypatch.setattr(ms, "set_device", refuse)
     with pytest.raises(DeviceError, match=r"MindSpore refuses it: The runtime has been initialized on.*call configure"):
-        configure(device="cpu")
+        configure(device="ascend")
 
 
 @pytest.mark.parametrize(
