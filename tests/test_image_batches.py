@@ -188,3 +188,10 @@ def test_wrong_epochs_and_too_few_images(batches_of, root):
             loader.epoch(epoch, start)
     with pytest.raises(DataError, match=r"train has 31 images; expected at least 32 to make a batch$"):
         make(batches_of, root, size=32, drop_last=True)
+
+
+def test_no_more_workers_than_processors(batches_of, root):
+    """MindSpore refuses more, and PyTorch warns."""
+    loader = make(batches_of, root, num_workers=10_000)
+    assert 1 <= loader.num_workers < 10_000
+    assert as_bytes(loader.epoch(0, 4)) == as_bytes(make(batches_of, root).epoch(0, 4))

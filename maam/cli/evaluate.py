@@ -27,7 +27,9 @@ def evaluate(
     override: Annotated[
         list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as images.size=160")
     ] = None,
-    num_workers: Annotated[int, typer.Option("--num-workers", "-j", min=0, help="what decodes image files")] = 4,
+    num_workers: Annotated[
+        int, typer.Option("--num-workers", "-j", min=0, help="processes (PyTorch) or threads that decode image files")
+    ] = 4,
     on_broken: Annotated[str, typer.Option(help="broken image files: error or skip")] = "error",
 ) -> None:
     """Measure a model on the test images of a data set, in float32 (float64 in the reference)."""

@@ -31,7 +31,9 @@ def maf(
     device: Annotated[str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise")] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
-    num_workers: Annotated[int, typer.Option("--num-workers", "-j", min=0, help="what decodes images")] = 4,
+    num_workers: Annotated[
+        int, typer.Option("--num-workers", "-j", min=0, help="processes (PyTorch) or threads that decode images")
+    ] = 4,
     on_broken: Annotated[str, typer.Option(help="broken images: error or skip")] = "error",
 ) -> None:
     """Train a MobileNet with MAFC on ImageNet as its authors do (recipe imagenet_maf), or evaluate it."""

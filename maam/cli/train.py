@@ -26,7 +26,9 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="of initial weights, order, crops and flips")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
     checkpoint_steps: Annotated[int, typer.Option(min=1, help="steps between two checkpoints")] = 200,
-    num_workers: Annotated[int, typer.Option("--num-workers", "-j", min=0, help="what decodes image files")] = 4,
+    num_workers: Annotated[
+        int, typer.Option("--num-workers", "-j", min=0, help="processes (PyTorch) or threads that decode image files")
+    ] = 4,
     on_broken: Annotated[str, typer.Option(help="broken image files: error or skip")] = "error",
 ) -> None:
     """Train a preset by a recipe; log, checkpoints, weights and a report go to a folder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -63,7 +64,7 @@ class ImageBatches(EpochOrder, ABC):
         std: for each channel, what the rest is divided by.
         drop_last: whether a last batch that is smaller than `batch_size` is left out.
         num_workers: what decodes: 0 the calling process alone, else as many worker processes (PyTorch) or threads
-            (MindSpore, at most one for each processor).
+            (MindSpore), at most one for each processor.
         share: (rank, size) of a process among several that share each batch; see `BatchLoader`.
         on_broken: what happens where a file is no image, empty or cut short: "error", or "skip": a warning, and
             the batch has an image less.
@@ -95,7 +96,7 @@ class ImageBatches(EpochOrder, ABC):
             len(dataset), str(dataset.folder), batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, share=share
         )
         self.dataset = dataset
-        self.num_workers = check_count("num_workers", num_workers, 0)
+        self.num_workers = min(check_count("num_workers", num_workers, 0), _processors())
         if on_broken not in ("error", "skip"):
             raise DataError(f"on_broken is {on_broken!r}; expected 'error' or 'skip'")
         self.on_broken = on_broken
@@ -164,6 +165,11 @@ def reason_of(error: Exception, path: Path) -> str:
     if type(cause).__name__ == "UnidentifiedImageError":
         return "not an image"
     return f"a broken image ({' '.join(str(cause).split())})"
+
+
+def _processors() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _channels(name: str, values: Sequence[float]) -> tuple[float, ...]:

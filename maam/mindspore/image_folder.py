@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +19,7 @@ class ImageFolderBatches(ImageBatches):
     """`maam.data.ImageBatches`, decoded by mindspore.dataset's transforms of PIL images, in its worker threads."""
 
     def _decode(self, epoch: int, batches: list[Rows]) -> Iterator[Decoded]:
-        workers = min(max(self.num_workers, 1), os.cpu_count() or 1)  # MindSpore refuses more
+        workers = max(self.num_workers, 1)
         samples = GeneratorDataset(_Samples(epoch, np.concatenate(batches)), ["sample"], shuffle=False)
         images = samples.map([_Read(self.work)], ["sample"], ["image", "reason"], num_parallel_workers=workers)
         return images.batch(len(batches[0])).create_tuple_iterator(num_epochs=1, output_numpy=True)
