@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from maam.errors import SpecError
 from maam.spec.composites import composite
 from maam.spec.fields import Flag, Size
 from maam.spec.node import Node
@@ -30,8 +29,20 @@ from maam.spec.primitives import (
 )
 
 PoolType = Literal["avg", "std", "max"]
+
+
+def _each_once(pool_types: tuple[PoolType, ...]) -> tuple[PoolType, ...]:
+    if not pool_types:
+        raise ValueError("expected at least one of avg, std, max")
+    if len(set(pool_types)) < len(pool_types):
+        raise ValueError(f"each at most once, got {', '.join(pool_types)}")
+    return pool_types
+
+
 PoolTypes = Annotated[
-    tuple[PoolType, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else tuple(value))
+    tuple[PoolType, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    AfterValidator(_each_once),
 ]
 Ratio = Annotated[float, Field(gt=0, le=1, strict=True)]
 GateName = Literal["sigmoid", "hard_sigmoid", "tanh"]
@@ -64,7 +75,7 @@ def maf(
     Raises:
         SpecError: an argument is invalid, or a pool type stands there twice.
     """
-    gate = _perceptron(channels, rd_ratio, rd_channels, _checked(pool_types), act_layer)
+    gate = _perceptron(channels, _width(channels, rd_ratio, rd_channels), pool_types, act_layer)
     return Scale(children={**gate, "gate": Activation(function=gate_layer)})
 
 
@@ -106,7 +117,7 @@ def mafb(
     C is the perceptron of `maf`, S the dilated branch of BAM (arXiv 1807.06514; reduction 16, dilation 4). Arguments as
     in `maf`; (channels, H, W) to the same shape.
     """
-    channel = Sequential(children=_perceptron(channels, rd_ratio, rd_channels, _checked(pool_types), act_layer))
+    channel = Sequential(children=_perceptron(channels, _width(channels, rd_ratio, rd_channels), pool_types, act_layer))
     branches = Parallel(children={"ChannelGate": channel, "SpatialGate": _dilated_branch(channels, act_layer)})
     gate = Scale(children={"logits": branches, "gate": Activation(function=gate_layer)})
     return Residual(children={"attention": gate})
@@ -160,14 +171,6 @@ def cbam(
     return Sequential(children=children)
 
 
-def _checked(pool_types: tuple[PoolType, ...]) -> tuple[PoolType, ...]:
-    if not pool_types:
-        raise SpecError("pool_types: expected at least one of avg, std, max")
-    if len(set(pool_types)) < len(pool_types):
-        raise SpecError(f"pool_types: each at most once, got {', '.join(pool_types)}")
-    return pool_types
-
-
 def _width(channels: int, rd_ratio: float, rd_channels: int | None) -> int:
     return max(int(channels * rd_ratio), 1) if rd_channels is None else rd_channels
 
@@ -178,10 +181,9 @@ def _pools(pool_types: tuple[PoolType, ...], axis: Literal["spatial", "channels"
 
 
 def _perceptron(
-    channels: int, rd_ratio: float, rd_channels: int | None, pool_types: tuple[PoolType, ...], act_layer: ActivationName
+    channels: int, width: int, pool_types: tuple[PoolType, ...], act_layer: ActivationName
 ) -> dict[str, Node]:
     """Pooling and deformed-bottleneck recalibration: (channels, H, W) to logits (channels, 1, 1)."""
-    width = _width(channels, rd_ratio, rd_channels)
     mlp = {
         "0": Flatten(),
         "1": Linear(in_features=len(pool_types) * channels, out_features=width),
