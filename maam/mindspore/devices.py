@@ -40,4 +40,6 @@ def select_precision(device: str, name: str = "auto") -> str:
 
 def make_runner(spec: Node, *, seed: int | None, device: str) -> Runner:
     """A runner of a new model on `device` (which `select_device` has set), in graph mode."""
+    if seed is not None:
+        ms.set_seed(seed)  # of dropout
     return Runner(build(spec, seed=seed), graph=True)

@@ -72,6 +72,10 @@ class Trainer:
         self.steps += 1
         return torch.stack([loss.detach(), (wide.detach().argmax(1) == labels).to(loss.dtype).mean()])
 
+    def seed(self, value: int) -> None:
+        """Seed PyTorch's generator, of which dropout masks are drawn."""
+        torch.manual_seed(value)
+
     def fetch(self, found: Sequence[Tensor]) -> Array:
         """What updates returned, float64 (len(found), 2), the mean over all processes; waits for the device."""
         if not found:

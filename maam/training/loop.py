@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from maam.errors import TrainingError
-from maam.spec import Node, Parallel
+from maam.spec import Dropout, Node, Parallel
 from maam.training.checkpoint import Checkpoint, write_checkpoint
 from maam.training.evaluation import Evaluation, evaluate
 from maam.training.folder import RunFolder
@@ -75,6 +75,7 @@ class Loop:
         self._pending: list[Any] = []
         self._started = self._waited = 0.0
         self._fusions = fusion_weights(runner.spec)
+        self._dropout = any(isinstance(node, Dropout) and node.p > 0 for _, node in runner.spec.walk())
 
     def run(self) -> None:
         """Train to the end.
@@ -99,6 +100,8 @@ class Loop:
         self._started, self._waited = time.perf_counter(), 0.0
         for images, labels in self._batches(epoch):
             batch = self.trainer.prepare(images, labels)
+            if self._dropout:
+                self.trainer.seed(self._seed())
             self._pending.append(self.trainer.update(batch, self._rate(), self._decay()))
             self.step += 1
             over = self.step % self.steps_per_epoch == 0
@@ -117,6 +120,11 @@ class Loop:
             if batch is None:
                 return
             yield batch
+
+    def _seed(self) -> int:
+        """The seed of a step's dropout masks: of nothing that a resumed run would have to remember."""
+        entropy = [self.recipe.seed, self.step, self.world.rank]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def _rate(self) -> float:
         recipe = self.recipe

@@ -76,6 +76,9 @@ class Trainer(Protocol):
         `decay` is that of the moving average in this step. Returns (loss, accuracy) before the update, on the device.
         """
 
+    def seed(self, value: int) -> None:
+        """Seed the framework's generator of dropout masks, where a run can do so from step to step."""
+
     def fetch(self, found: Sequence[Any]) -> Array:
         """What updates returned, float64 (len(found), 2); waits for the device."""
 

@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 
+from maam import spec
 from maam.training import train
-from maam.training.checkpoint import read_checkpoint
-from maam.training.folder import RunFolder
+from maam.training.checkpoint import Checkpoint, read_checkpoint
+from maam.training.rooms import find_room
+from maam.training.session import objective
+from maam.training.sources import open_source
 
 STEPS = 22
 
@@ -79,32 +82,95 @@ def test_another_seed_gives_another_model(recipe, tmp_path):
     assert not same(*(read_checkpoint(run.last) for run in runs))
 
 
-@pytest.mark.parametrize(
-    ("first", "then", "name"),
-    [
-        ("torch", "mindspore", "sgd"),
-        ("mindspore", "torch", "adamw"),
-        pytest.param("torch", "mindspore", "adamw", marks=slow),
-        pytest.param("mindspore", "torch", "sgd", marks=slow),
-    ],
-)
-def test_going_on_in_the_other_framework(recipe, tmp_path, stop, first, then, name):
-    """The ten steps after the switch are those that the first framework would have made, in the stepwise bound."""
+BOTH_WAYS = [("torch", "mindspore"), ("mindspore", "torch")]
+
+
+@pytest.mark.parametrize(("first", "then"), [BOTH_WAYS[0], pytest.param(*BOTH_WAYS[1], marks=slow)])
+def test_going_on_in_the_other_framework(recipe, tmp_path, stop, first, then):
+    """The losses go on as they would have in the first framework, until rounding has grown by training."""
     for framework in (first, then):
         pytest.importorskip(framework)
-    recipe = with_optimizer(recipe, name)
-    found = {}
+    losses = {}
     for framework in (first, then):
         out = tmp_path / framework
         stop("maam_digits", recipe, out=out, framework=first, at=12, log_steps=1, checkpoint_steps=4)
-        train("maam_digits", recipe, out=out, framework=framework, resume=True, log_steps=1, checkpoint_steps=4)
-        found[framework] = RunFolder(out)
-    checkpoints = [read_checkpoint(folder.last) for folder in found.values()]
-    assert [checkpoint.state.step for checkpoint in checkpoints] == [STEPS, STEPS]
-    for one, other in zip(*(parts(checkpoint) for checkpoint in checkpoints), strict=True):
-        largest = max(float(np.abs(one).max()), 1e-3)
-        np.testing.assert_allclose(one, other, rtol=2e-2, atol=2e-2 * largest)
-    records = [without_times(folder) for folder in found.values()]
-    losses = [[r["losses"][0] for r in run if r["kind"] == "steps"] for run in records]
-    np.testing.assert_allclose(losses[0][:9], losses[1][:9], rtol=1e-4)
-    np.testing.assert_allclose(losses[0][9:], losses[1][9:], rtol=2e-2)
+        run = train("maam_digits", recipe, out=out, framework=framework, resume=True, log_steps=1, checkpoint_steps=4)
+        assert read_checkpoint(run.last).state.step == STEPS
+        losses[framework] = [r["losses"][0] for r in run.log.records() if r["kind"] == "steps"]
+    assert losses[first][:12] == losses[then][:12]
+    np.testing.assert_allclose(losses[first][12:14], losses[then][12:14], rtol=1e-4)
+    np.testing.assert_allclose(losses[first][14:], losses[then][14:], rtol=5e-2)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "name"),
+    [
+        (*BOTH_WAYS[0], "sgd"),
+        (*BOTH_WAYS[1], "adamw"),
+        pytest.param(*BOTH_WAYS[0], "adam", marks=slow),
+        pytest.param(*BOTH_WAYS[1], "sgd", marks=slow),
+    ],
+)
+def test_ten_steps_after_the_switch(recipe, tmp_path, stop, first, then, name):
+    """Each of them, from the same state in both frameworks, ends with the same moments, weights and averages.
+
+    With an activation that has no kink. Where two values of a pooling window tie, rounding decides whose gradient it
+    is: the few elements that this moves are counted.
+    """
+    for framework in (first, then):
+        pytest.importorskip(framework)
+    recipe = with_optimizer(recipe, name).replaced({"overrides.act_layer": "silu"})
+    stop("maam_digits", recipe, out=tmp_path / "run", framework=first, at=9, log_steps=1, checkpoint_steps=4)
+    checkpoint = read_checkpoint(tmp_path / "run" / "last.safetensors")
+    trainers = [start(framework, checkpoint) for framework in (first, then)]
+    batches = open_source(recipe, None, checkpoint.spec).train.epoch(1)
+    for _, (images, labels) in zip(range(10), batches, strict=False):
+        for trainer in trainers:
+            trainer.update(trainer.prepare(images, labels), 0.01, 0.9)
+        one, other = (joined(state_of(trainer, checkpoint)) for trainer in trainers)
+        differs = ~np.isclose(other, one, rtol=1e-3, atol=1e-5)
+        assert differs.mean() < 0.002
+        assert np.abs(other - one).max() < 1e-3
+        load(trainers[1], state_of(trainers[0], checkpoint))
+
+
+def joined(checkpoint):
+    """All arrays of a checkpoint as one vector."""
+    return np.concatenate([array.ravel() for array in parts(checkpoint)])
+
+
+def start(framework, checkpoint):
+    """A trainer that stands where a checkpoint was made."""
+    room = find_room(framework)
+    runner = room.make_runner(checkpoint.spec, seed=None, device=room.select_device("cpu"))
+    trainer = runner.trainer(checkpoint.recipe.optimizer, objective(checkpoint.recipe))
+    load(trainer, checkpoint)
+    return trainer
+
+
+def load(trainer, checkpoint):
+    """Put a checkpoint into a trainer."""
+    trainer.runner.write_arrays(checkpoint.arrays)
+    trainer.write_state(checkpoint.state)
+
+
+def state_of(trainer, checkpoint):
+    """The checkpoint of a trainer as it stands."""
+    return Checkpoint(checkpoint.spec, checkpoint.recipe, trainer.runner.read_arrays(), trainer.read_state())
+
+
+def test_dropout_is_drawn_from_seed_and_step(recipe, tmp_path, stop, monkeypatch):
+    def with_dropout(name, **overrides):
+        node = spec.preset(name, **overrides)
+        children = {**node.children, "dropout": spec.Dropout(p=0.5)}
+        order = [name for name in children if name != "dropout"]
+        order.insert(-1, "dropout")
+        return node.replace(children={name: children[name] for name in order})
+
+    monkeypatch.setattr("maam.training.session.preset", with_dropout)
+    keywords = {"log_steps": 1, "checkpoint_steps": 4}
+    whole = train("maam_digits", recipe, out=tmp_path / "whole", **keywords)
+    stop("maam_digits", recipe, out=tmp_path / "parts", at=9, **keywords)
+    parts = train("maam_digits", recipe, out=tmp_path / "parts", resume=True, **keywords)
+    assert "dropout" in whole.final.read_bytes()[:100_000].decode("latin1")
+    assert same(read_checkpoint(whole.last), read_checkpoint(parts.last))
