@@ -21,6 +21,7 @@ MAX_FILE_LINES = 250
 MAX_FUNCTION_LINES = 60
 OWN_FILES = {
     "optimization.py": "torch: compiled copies and engines for inference",
+    "rivals.py": "torch: what MAAM is compared with and the spec does not have",
     "speed.py": "torch: how much optimization brings here",
     "configuration.py": "mindspore: settings of the process, by which it is made fast",
 }

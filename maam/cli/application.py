@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from maam.cli import (
+    bench,
     data,
     demo,
     evaluate,
@@ -41,5 +42,6 @@ application.command("export")(exporting.export)
 application.command("optimize")(optimization.optimize)
 application.command("quantize")(quantization.quantize)
 application.command("prune")(pruning.prune)
+application.command("bench")(bench.bench)
 application.command("data")(data.data)
 application.command("demo")(demo.demo)

@@ -1,0 +1,155 @@
+"""Measuring cases in turns, and how cost grows with the settings of a layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from maam.bench.cases import CIFAR, LAYERS, MODELS, check_cases, make_case
+from maam.errors import MaamError, require
+from maam.spec import Node, maam
+from maam.timing import interleave
+
+FRAMEWORKS = ("mindspore", "torch")
+"""MindSpore first: it cannot be imported after onnx."""
+PRODUCT = "matrix product"
+MATRIX_OPERATIONS = 2 * 1024**3
+
+
+@dataclass
+class Result:
+    """What was measured.
+
+    Attributes:
+        batch: images in a batch.
+        times: seconds of CPU time by (case, framework and kind), one value a round.
+        facts: by case: parameters, macs, bytes on disk, bytes that a training step saves an image.
+        left_out: what could not be measured, and why.
+    """
+
+    batch: int
+    times: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    facts: dict[str, dict[str, int]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def seconds(self, case: str, kind: str) -> float:
+        """The median over the rounds; NaN where it was not measured."""
+        return float(np.median(self.times.get((case, kind), [np.nan])))
+
+    def to_document(self) -> dict[str, Any]:
+        """As JSON data."""
+        times = [{"case": case, "kind": kind, "seconds": values} for (case, kind), values in self.times.items()]
+        return {**asdict(self), "times": times}
+
+
+def measure(
+    group: str,
+    *,
+    cases: Sequence[str] | None = None,
+    frameworks: Sequence[str] = FRAMEWORKS,
+    kinds: Sequence[str] | None = None,
+    batch: int = 8,
+    channels: int = 64,
+    size: int = 32,
+    rounds: int = 5,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Result:
+    """Measure all cases of a group, "layers" or "models", in turns within one run, by CPU time of all threads.
+
+    Args:
+        group: layers for maps of `channels` x `size` x `size`, or models of 32x32 images.
+        cases: some of them; all where None.
+        frameworks: "torch", "mindspore".
+        kinds: some of the kinds that the frameworks know, by the start of their name; all where None.
+        batch: images in a batch.
+        channels: of the map, for layers.
+        size: height and width of the map, for layers.
+        rounds: how often all are run in turns.
+        progress: called with what is made ready.
+
+    Raises:
+        SpecError: an unknown case.
+        MissingFrameworkError: a framework is not installed.
+    """
+    shape = CIFAR if group == "models" else (channels, size, size)
+    x = np.random.default_rng(0).random((batch, *shape)).astype(np.float32)
+    result = Result(batch)
+    functions: dict[tuple[str, str], Callable[[], object]] = {}
+    ordered = [framework for framework in FRAMEWORKS if framework in frameworks]
+    for framework in ordered:
+        room = _room(framework)
+        known = [*(MODELS if group == "models" else LAYERS), *room.RIVALS[group]]
+        check_cases(list(cases or []), [*known, *_all_rivals(group, ordered)])
+        for name in (name for name in known if cases is None or name in cases):
+            progress(f"{framework}: {name}")
+            chosen = [k for k in room.KINDS if kinds is None or any(k.startswith(kind) for kind in kinds)]
+            _add(room, framework, name, make_case(name, channels), x, chosen, functions, result)
+    if "torch" in ordered:
+        products = _room("torch").matrix_products()
+        functions |= {(PRODUCT, precision): function for precision, function in products.items()}
+    named = {f"{case}\n{kind}": function for (case, kind), function in functions.items()}
+    times = interleave(named, rounds=rounds, clock=time.process_time)
+    result.times = {tuple(name.split("\n")): values for name, values in times.items()}  # type: ignore[misc]
+    return result
+
+
+GROWTH: dict[str, tuple[int, ...]] = {
+    "branches": (1, 2, 4, 8),
+    "channels": (16, 32, 64, 128),
+    "size": (8, 16, 32, 64),
+    "batch": (1, 4, 16, 64),
+}
+"""What grows, and its values; the others stay at 3 branches, 32 channels, 16x16, batch 8."""
+_STANDARD = {"branches": 3, "channels": 32, "size": 16, "batch": 8}
+
+
+def measure_growth(framework: str = "torch", *, rounds: int = 5) -> dict[str, tuple[list[float], float]]:
+    """For each of `GROWTH`: seconds of inference at its values, and the slope on logarithmic scales.
+
+    Raises:
+        MissingFrameworkError: the framework is not installed.
+    """
+    room = _room(framework)
+    functions = {}
+    for axis, values in GROWTH.items():
+        for value in values:
+            setting = {**_STANDARD, axis: value}
+            node = maam(setting["channels"], num_agents=setting["branches"])
+            shape = (setting["batch"], setting["channels"], setting["size"], setting["size"])
+            x = np.random.default_rng(0).random(shape).astype(np.float32)
+            functions[f"{axis} {value}"] = room.make_functions("", node, x, ["inference fp32"])["inference fp32"]
+    times = interleave(functions, rounds=rounds, clock=time.process_time)
+    found = {}
+    for axis, values in GROWTH.items():
+        seconds = [float(np.median(times[f"{axis} {value}"])) for value in values]
+        found[axis] = (seconds, float(np.polyfit(np.log(values), np.log(seconds), 1)[0]))
+    return found
+
+
+def _room(framework: str) -> Any:
+    require(framework, framework)
+    return import_module(f"maam.{framework}.benchmarks")
+
+
+def _all_rivals(group: str, frameworks: Sequence[str]) -> list[str]:
+    return [name for framework in frameworks for name in _room(framework).RIVALS[group]]
+
+
+def _add(
+    room: Any, framework: str, name: str, node: Node | None, x: Any, kinds: list[str], functions: Any, result: Result
+) -> None:
+    """One kind at a time, so that what cannot be made here leaves the others."""
+    for kind in kinds:
+        try:
+            made = room.make_functions(name, node, x, [kind])
+        except (MaamError, RuntimeError) as error:
+            result.left_out[f"{name}, {framework} {kind}"] = " ".join(str(error).split())[:200]
+        else:
+            functions |= {(name, f"{framework} {k}"): function for k, function in made.items()}
+    if framework == "torch" and any(case == name for case, _ in functions):
+        result.facts[name] = room.facts(name, node, x)

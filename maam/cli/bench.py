@@ -1,0 +1,93 @@
+"""`maam bench`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from maam import files
+from maam.errors import MaamError, SpecError
+
+GROUPS = ("layers", "models", "growth")
+
+
+def bench(
+    group: Annotated[str, typer.Argument(help=", ".join(GROUPS))],
+    frameworks: Annotated[str, typer.Option(help="comma-separated")] = "torch,mindspore",
+    cases: Annotated[str | None, typer.Option(help="comma-separated; all otherwise")] = None,
+    kinds: Annotated[str | None, typer.Option(help="comma-separated starts, such as inference; all otherwise")] = None,
+    batch: Annotated[str, typer.Option(help="comma-separated sizes of batches")] = "1,8,64",
+    channels: Annotated[int, typer.Option(min=1, help="of the map, for layers")] = 64,
+    size: Annotated[int, typer.Option(min=1, help="of the map, for layers")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="how often all are run in turns")] = 5,
+    accuracies: Annotated[Path | None, typer.Option(help="JSON of accuracies by case, for the picture")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for tables, figures (JSON) and pictures")] = None,
+) -> None:
+    """Compare layers, or models, or show how the layer's cost grows: CPU time in turns within one run, as ratios."""
+    from maam import bench as benchmark
+    from maam.bench import report
+    from maam.environment import environment
+
+    if group not in GROUPS:
+        raise MaamError(f"expected one of {', '.join(GROUPS)}, got {group[:60]!r}")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    names = _split(frameworks) or []
+    sizes = [_batch(text) for text in batch.split(",")]
+    known = {} if accuracies is None else _accuracies(accuracies)
+    log = Console(stderr=True)
+    if unknown := [name for name in names if name not in benchmark.FRAMEWORKS]:
+        raise SpecError(f"--frameworks: expected {' or '.join(benchmark.FRAMEWORKS)}, got {unknown[0]!r}")
+    text: list[str] = []
+    document: dict[str, Any] = {"environment": environment()}
+    if group == "growth":
+        for name in names:
+            growth = benchmark.measure_growth(name, rounds=rounds)
+            text.append(f"{name}, inference, float32\n\n{report.growth_table(growth)}")
+            document[name] = {axis: {"seconds": s, "slope": slope} for axis, (s, slope) in growth.items()}
+            if out is not None:
+                report.draw_growth(growth, out / f"growth_{name}.png")
+    else:
+        options: dict[str, Any] = {
+            "cases": _split(cases),
+            "frameworks": names,
+            "kinds": _split(kinds),
+            "channels": channels,
+            "size": size,
+            "rounds": rounds,
+            "progress": lambda line: log.print(line, highlight=False, markup=False),
+        }
+        for count in sizes:
+            result = benchmark.measure(group, batch=count, **options)
+            text += [report.times_table(result), report.limits_table(result)]
+            text += [f"Not measured: {case}: {reason}" for case, reason in result.left_out.items()]
+            document[f"batch {count}"] = result.to_document()
+            if out is not None and "torch" in names:
+                report.draw_pareto(result, out / f"{group}_batch_{count}.png", report.BASE_KIND, known)
+    text.append(", ".join(f"{key} {value}" for key, value in environment().items()))
+    typer.echo("\n\n".join(filter(None, text)))
+    if out is not None:
+        files.write_text(out / f"{group}.md", "\n\n".join(filter(None, text)) + "\n")
+        files.write_text(out / f"{group}.json", json.dumps(document, indent=1) + "\n")
+
+
+def _batch(text: str) -> int:
+    if not text.strip().isdigit() or int(text) < 1:
+        raise MaamError(f"--batch: expected sizes from 1 on, comma-separated, got {text[:60]!r}")
+    return int(text)
+
+
+def _split(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _accuracies(path: Path) -> dict[str, float]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        return {str(name): float(value) for name, value in found.items()}
+    except (ValueError, AttributeError, TypeError, UnicodeDecodeError):
+        raise MaamError(f"--accuracies {path}: expected JSON such as {{'maam_cifar10': 0.9}}") from None

@@ -1,0 +1,153 @@
+"""Cases, measuring, and what the report makes of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from maam import SpecError, spec
+from maam.bench import LAYERS, MODELS, Result, measure
+from maam.bench.cases import make_case
+from maam.bench.report import BASE_KIND, draw_growth, draw_pareto, growth_table, limits_table, pareto_front, times_table
+
+RESULT = Result(
+    batch=2,
+    times={
+        ("MAAM", BASE_KIND): [0.002, 0.004, 0.003],
+        ("SE", BASE_KIND): [0.001, 0.001, 0.001],
+        ("SE", "torch inference int8"): [0.0005] * 3,
+        ("matrix product", "fp32"): [0.1] * 3,
+        ("matrix product", "bf16"): [0.05] * 3,
+    },
+    facts={
+        "MAAM": {"parameters": 1000, "macs": 3_000_000, "bytes": 2**20, "saved": 2**21},
+        "SE": {"parameters": 10, "macs": 1_000_000, "bytes": 2**10, "saved": 2**10},
+    },
+)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_keep_their_shape(name):
+    assert make_case(name, 16).output_shape((16, 8, 8)) == (16, 8, 8)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_have_ten_classes(name):
+    assert make_case(name, 3).output_shape((3, 32, 32)) == (10,)
+
+
+def test_resnet20_is_the_published_one():
+    node = make_case("ResNet-20", 3)
+    weights = [p for p in node.parameters() if p.role is spec.Role.WEIGHT]
+    assert sum(len(p.shape) == 4 and p.shape[2] == 3 for p in weights) == 19
+    assert (
+        node.num_parameters == 269_722 + 2_752
+    )  # two shortcuts by 1x1 convolutions with batch norm, where the paper pads
+
+
+def test_measuring(monkeypatch):
+    pytest.importorskip("torch")
+    found = measure(
+        "layers",
+        cases=["MAAM", "SE"],
+        frameworks=["torch"],
+        kinds=["inference fp32", "training step fp32"],
+        batch=2,
+        channels=8,
+        size=4,
+        rounds=2,
+    )
+    kinds = {"torch inference fp32", "torch training step fp32"}
+    assert set(found.times) == {(case, kind) for case in ("MAAM", "SE") for kind in kinds} | {
+        key for key in found.times if key[0] == "matrix product"
+    }
+    assert ("matrix product", "fp32") in found.times
+    assert all(len(values) == 2 and min(values) > 0 for values in found.times.values())
+    assert found.facts["MAAM"]["parameters"] == spec.maam(8).num_parameters
+    assert found.facts["MAAM"]["macs"] == spec.maam(8).macs((8, 4, 4))
+    assert found.facts["MAAM"]["saved"] > found.facts["SE"]["saved"] > 0
+    json.dumps(found.to_document())
+
+
+def test_mindspore_is_measured(tmp_path, monkeypatch):
+    pytest.importorskip("mindspore")
+    monkeypatch.chdir(tmp_path)
+    found = measure("layers", cases=["SE"], frameworks=["mindspore"], batch=2, channels=4, size=4, rounds=1)
+    names = ("inference fp32", "inference, fused", "training step fp32")
+    assert set(found.times) == {("SE", f"mindspore {name}") for name in names}
+
+
+def test_what_cannot_be_measured_is_said():
+    pytest.importorskip("torch")
+    found = measure("layers", cases=["SE"], frameworks=["torch"], kinds=["training"], batch=1, channels=4, size=4)
+    assert found.facts == {}
+    reason = "a training step needs at least 2 images: batch norm has no variance of one value"
+    assert found.left_out == {f"SE, torch training step {name}": reason for name in ("fp32", "bf16")}
+
+
+def test_unknown_cases():
+    pytest.importorskip("torch")
+    with pytest.raises(SpecError, match=r"^cases: no case 'NOPE'; there are conv stage, MAAM, "):
+        measure("layers", cases=["NOPE"], frameworks=["torch"])
+
+
+class TestRivals:
+    @pytest.fixture
+    def rivals(self):
+        pytest.importorskip("timm")
+        pytest.importorskip("torchvision")
+        from maam.torch import rivals
+
+        return rivals
+
+    def test_layers_keep_their_shape(self, rivals):
+        import torch
+
+        for name in rivals.LAYERS:
+            x = torch.rand(2, 16, 8, 8)
+            assert rivals.make_rival(name, 16).eval()(x).shape == x.shape, name
+        assert rivals.make_rival("ShuffleNetV2", 3).eval()(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+
+    def test_agent_attention_is_its_definition(self, rivals):
+        """With as many agents as positions and none pooled away, by matrices written out."""
+        import torch
+
+        layer = rivals.make_rival("agent attention", 4).eval()
+        layer.heads = 1
+        x = torch.rand(1, 4, 3, 3)
+        tokens = x[0].flatten(1).T
+        q, k, v = layer.qkv(tokens).split(4, dim=1)
+        a = q  # 3x3 positions, at most 7x7 agents: each position is one
+        inner = torch.softmax(a @ k.T / 2, 1) @ v
+        y = layer.proj(torch.softmax(q @ a.T / 2, 1) @ inner)
+        local = layer.dwc(v.T.reshape(1, 4, 3, 3))
+        torch.testing.assert_close(layer(x), x + y.T.reshape(x.shape) + local, rtol=1e-5, atol=1e-6)
+
+
+def test_tables():
+    text = times_table(RESULT)
+    assert "MAAM, torch inference fp32 = 1 (3.00 ms)" in text
+    assert "| MAAM | 1,000 | 3,000,000 | 1.00 | 2.0 | 1.00 |  |" in text
+    assert "| SE | 10 | 1,000,000 | 0.00 | 0.0 | 0.33 | 0.17 |" in text
+    limits = limits_table(RESULT)
+    assert "fp32 21, bf16 43" in limits
+    assert "| SE | torch inference int8 | 8.0 | 0.37 | 0.19 |" in limits
+    assert limits_table(Result(1)) == ""
+
+
+def test_growth():
+    text = growth_table({"batch": ([0.1, 0.2, 0.4, 0.8], 0.5)})
+    assert "| batch | 1: 1.00, 4: 2.00, 16: 4.00, 64: 8.00 | 0.50 |" in text
+
+
+def test_pareto():
+    points = {"a": (1.0, 5.0), "b": (2.0, 6.0), "c": (3.0, 1.0), "d": (1.0, 9.0)}
+    assert pareto_front(points) == ["a", "c"]
+
+
+def test_pictures(tmp_path):
+    pytest.importorskip("matplotlib")
+    draw_pareto(RESULT, tmp_path / "plain.png", BASE_KIND, {})
+    draw_pareto(RESULT, tmp_path / "accuracy.png", BASE_KIND, {"MAAM": 0.9, "SE": 0.8})
+    draw_growth({axis: (list(np.arange(1, 5) / 100), 1.0) for axis in ("branches", "batch")}, tmp_path / "growth.png")
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("plain.png", "accuracy.png", "growth.png"))

@@ -1,0 +1,29 @@
+"""`maam bench`."""
+
+import json
+
+import pytest
+
+
+def test_layers(run, tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    options = ("--frameworks", "torch", "--cases", "MAAM,SE", "--kinds", "inference fp32", "--batch", "1,2")
+    result = run("bench", "layers", *options, "--channels", 8, "--size", 4, "--rounds", 1, "--out", tmp_path / "out")
+    assert result.status == 0
+    assert "CPU time, batch 1; MAAM, torch inference fp32 = 1" in result.out
+    assert "Matrix products" in result.out
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["layers.json", "layers.md", "layers_batch_1.png", "layers_batch_2.png"]
+    document = json.loads((tmp_path / "out" / "layers.json").read_text())
+    assert set(document) == {"environment", "batch 1", "batch 2"}
+
+
+def test_refusals(fails, tmp_path):
+    pytest.importorskip("torch")
+    assert fails("bench", "all") == "expected one of layers, models, growth, got 'all'"
+    assert fails("bench", "layers", "--batch", "x") == "--batch: expected sizes from 1 on, comma-separated, got 'x'"
+    assert fails("bench", "layers", "--frameworks", "jax") == "--frameworks: expected mindspore or torch, got 'jax'"
+    assert "no case 'NOPE'" in fails("bench", "layers", "--frameworks", "torch", "--cases", "NOPE")
+    (tmp_path / "a.json").write_text("[1]")
+    assert "--accuracies a.json: expected JSON such as" in fails("bench", "models", "--accuracies", "a.json")
