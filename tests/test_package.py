@@ -24,6 +24,7 @@ OWN_FILES = {
     "rivals.py": "torch: what MAAM is compared with and the spec does not have",
     "speed.py": "torch: how much optimization brings here",
     "configuration.py": "mindspore: settings of the process, by which it is made fast",
+    "kinks.py": "torch: it is the referee of gradients",
 }
 """Files that only one of the two frameworks' rooms has, and why."""
 OWN_NAMES = {

@@ -32,12 +32,15 @@ class Bound(NamedTuple):
 EXACT = Bound(0.0, 0.0)
 LAYER = Bound(1e-5, 1e-5)
 LOGITS = Bound(1e-4, 1e-4)
-GRADIENT = Bound(1e-3, 0.0, scaled=True)
+GRADIENT = Bound(1e-4, 0.0, scaled=True)
 STATISTICS = Bound(1e-6, 1e-5)
 STEP = Bound(1e-5, 1e-3, scaled=True)
+MAX_NOISE = 1e-4
+"""The most that rounding noise, where it was measured, may add to a bound on gradients, as a share of the largest."""
 TRAINED_GRADIENT_FACTOR = 3.0
 FREE_RUN_FACTOR = 3.0
-MAX_LEFT_OUT = 1e-3
+MAX_CROSSED = 1e-3
+"""The share of the values at kinks that may be on the other side than in float64."""
 SIGNAL_TO_NOISE = {"float16": 40.0, "bfloat16": 25.0}
 """In decibels."""
 

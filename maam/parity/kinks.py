@@ -1,115 +1,172 @@
-"""Elements of a gradient that stand near a kink, where one unit in the last place of float32 decides.
+"""The float64 gradients that a framework is held to, on the side of each kink that the framework took.
 
 A ReLU whose input is all but 0, or two values that all but tie in a pooling window, give one gradient or another by
-rounding alone. They are found by what they do: the float64 gradient is taken again with weights and input moved by
-eight float32 units in the last place, and an element that this moves by more than half its bound is left out.
+rounding alone: all are right. Such values are found (`maam.torch.kinks`); where a framework is off by more than
+rounding, they are moved across their kinks one by one, nearest first, and the float64 gradient is taken again. A
+change that the framework's gradient shows was its side of the kink. Nothing is left out of the comparison.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from maam.parity.bounds import GRADIENT, MAX_LEFT_OUT, Bound
+from maam.parity.bounds import MAX_CROSSED, MAX_NOISE
+from maam.parity.rooms import kink_module
 from maam.parity.subject import Subject
 from maam.training import Runner
 
 Array = np.ndarray[Any, Any]
-TRIES = 8
-PERTURBATIONS = 3
-ULP = 2.0**-23
-NUDGE = 8 * ULP
-"""About as far as float32's rounding moves a value after a few layers."""
+Arrays = dict[str, Array]
+ROUNDING = 1e-5
+"""An error up to this share of a tensor's largest gradient is rounding: no kink is looked for."""
+LEAST_EFFECT = 1e-6
+"""A kink that moves a tensor by less than this share of its largest does not touch it."""
+SMALL = 0.1
+"""Up to this share of the network's largest gradient a tensor is credited the noise of one of that size."""
 FLOOR = 1e-2
 """A tensor's largest gradient counts as at least this share of the network's: what is all but 0 is all rounding."""
+FEW = 8
+MOST = 64
+TRIES = 8
+NEIGHBOURS = 2
+NOISE_MARGIN = 3.0
+"""How much larger than PyTorch's rounding noise in a gradient another framework's may be."""
 
 
-class Reference(NamedTuple):
-    """The float64 gradients ("" for the input's), and how they answer to rounding.
+class Settled(NamedTuple):
+    """The referee's gradients on a framework's side of the kinks, and how many differ from float64's own side."""
 
-    `left_out` masks the elements near a kink, `share` is their share of all; `noise` is how far the others move, or
-    PyTorch in float32 is off, as a share of the tensor's largest element; `floor` is the least that counts as that.
+    gradients: Arrays
+    crossed: int
+
+
+class Reference:
+    """The float64 gradients ("" for the input's) of sum(output * cotangent) in training mode, for one batch.
+
+    Attributes:
+        gradients: by name.
+        largest: of each gradient, what counts as its largest value.
+        floor: the least that does: `FLOOR` of the network's largest.
+        noise: how far float32 PyTorch is off on its own side of the kinks, as a share of `largest`: the most of
+            runs from the arrays and the input themselves, and from these moved by one unit in the last place.
     """
 
-    gradients: dict[str, Array]
-    left_out: dict[str, Array]
-    noise: dict[str, float]
-    share: float
-    floor: float
+    def __init__(self, subject: Subject, arrays: Mapping[str, Array], x: Array, cotangent: Array) -> None:
+        assert subject.double is not None
+        assert subject.single is not None
+        self._double, self._arrays, self._x, self._cotangent = subject.double, arrays, x, cotangent
+        self.gradients = named_gradients(self._double, arrays, x, cotangent)
+        sizes = {name: float(np.abs(gradient).max(initial=0)) for name, gradient in self.gradients.items()}
+        self._network = max(*sizes.values(), float(np.finfo(np.float32).tiny))
+        self.floor = FLOOR * self._network
+        self.largest = {name: max(size, self.floor) for name, size in sizes.items()}
+        self._effects: dict[int, Arrays] = {}
+        self._kinks = self._near(subject.single)
+        self.noise = dict.fromkeys(sizes, 0.0)
+        for index in range(1 + NEIGHBOURS):
+            nudge = _Nudge(subject.seed, index)
+            moved = {name: nudge(array) for name, array in arrays.items()}
+            single = named_gradients(subject.single, moved, nudge(x), cotangent)
+            for name, gradient in self.settle(single).gradients.items():
+                self.noise[name] = max(self.noise[name], self._share(name, single[name] - gradient))
+
+    def credit(self, name: str) -> float:
+        """What rounding noise adds to the bound of a gradient, as a share of `largest`."""
+        return min(NOISE_MARGIN * self.noise[name], self._most_noise(name))
 
     @property
-    def note(self) -> str:
-        """How many elements were left out, in words; empty where none was."""
-        count = sum(int(mask.sum()) for mask in self.left_out.values())
-        return f"{count} elements near a kink left out" if count else ""
+    def calm(self) -> bool:
+        """Whether all of the measured noise is credited."""
+        return all(NOISE_MARGIN * self.noise[name] <= self._most_noise(name) for name in self.noise)
+
+    def settle(self, actual: Mapping[str, Array], allowed: Mapping[str, float] | None = None) -> Settled:
+        """The gradients on the side of the kinks that `actual`, some or all of the gradients, was computed on.
+
+        `allowed` is what may be rounding in each, as a share of the largest: by default `ROUNDING`.
+        """
+        off = {name: array - self.gradients[name] for name, array in actual.items()}
+        gradients, crossed = dict(self.gradients), 0
+        for index in range(len(self._kinks)):
+            if all(self._share(name, array) <= (allowed or {}).get(name, ROUNDING) for name, array in off.items()):
+                break
+            if self._shows(off, effect := self._effect(index)):
+                crossed += 1
+                for name, change in effect.items():
+                    gradients[name] = gradients[name] + change
+                    if name in off:
+                        off[name] = off[name] - change
+        return Settled(gradients, crossed)
+
+    def _most_noise(self, name: str) -> float:
+        return MAX_NOISE * max(1.0, SMALL * self._network / self.largest[name])
+
+    def _near(self, single: Runner) -> list[Any]:
+        """The kinks that may have been crossed: a small share of all values that meet one."""
+        for runner in (self._double, single):
+            runner.write_arrays(self._arrays)
+        found, total = kink_module().near_kinks(self._double.model, single.model, self._x)
+        return list(found[: min(MOST, max(FEW, int(MAX_CROSSED * total)))])
+
+    def _effect(self, index: int) -> Arrays:
+        """How the gradients change when a kink's value is moved across; computed when first asked for."""
+        if index not in self._effects:
+            with kink_module().across(self._double.model, self._kinks[index]):
+                moved = named_gradients(self._double, self._arrays, self._x, self._cotangent)
+            changes = {name: array - self.gradients[name] for name, array in moved.items()}
+            self._effects[index] = {n: c for n, c in changes.items() if self._share(n, c) > LEAST_EFFECT}
+        return self._effects[index]
+
+    def _shows(self, off: Mapping[str, Array], effect: Arrays) -> bool:
+        """Whether the difference gets smaller by the effect: each tensor counts by its own largest value."""
+        shared = [name for name in effect if name in off]
+        both = sum(float(np.vdot(off[name], effect[name])) / self.largest[name] ** 2 for name in shared)
+        return both > sum(float(np.vdot(effect[name], effect[name])) / self.largest[name] ** 2 for name in shared) / 2
+
+    def _share(self, name: str, array: Array) -> float:
+        return float(np.abs(array).max(initial=0)) / self.largest[name]
 
 
-def stable_batch(
-    subject: Subject, double: Runner, arrays: Mapping[str, Array], start: int = 0
+class _Nudge:
+    """Moves each element of a float32 array to the next number up or down; with index 0 not at all."""
+
+    def __init__(self, seed: int, index: int) -> None:
+        self.generator = np.random.default_rng([seed, 17, index]) if index else None
+
+    def __call__(self, array: Array) -> Array:
+        if self.generator is None:
+            return array
+        direction = self.generator.choice(np.array([-np.inf, np.inf], np.float32), array.shape)
+        return np.nextafter(array, direction, dtype=np.float32)
+
+
+def calm_batch(
+    subject: Subject, arrays: Mapping[str, Array], cotangent: Callable[[int], Array], start: int = 0
 ) -> tuple[int, Reference]:
-    """The first batch from `start` on whose gradients are hardly touched by kinks, and its reference.
+    """The first batch from `start` on in which float32's noise is small, and its reference.
 
-    Of `TRIES` batches the best is taken where none keeps below the share that may be left out.
+    Of `TRIES` batches the calmest is taken where none is calm; `cotangent` gives that of a batch.
     """
     best: tuple[int, Reference] | None = None
     for index in range(start, start + TRIES):
-        x, _ = subject.batch(index)
-        found = reference(subject, double, arrays, x, subject.cotangent(index))
-        if best is None or found.share < best[1].share:
+        found = Reference(subject, arrays, subject.batch(index)[0], cotangent(index))
+        if best is None or max(found.noise.values()) < max(best[1].noise.values()):
             best = index, found
-        if found.share <= MAX_LEFT_OUT:
-            break
+        if found.calm:
+            return index, found
     assert best is not None
     return best
 
 
-def reference(
-    subject: Subject,
-    double: Runner,
-    arrays: Mapping[str, Array],
-    x: Array,
-    cotangent: Array,
-    bound: Bound = GRADIENT,
-    effort: int = 1,
-) -> Reference:
-    """Float64 gradients of sum(output * cotangent) in training mode, and where they are near a kink.
-
-    With a larger `effort` weights and input are moved that many times as often, and as far.
-    """
-    base = named_gradients(double, arrays, x, cotangent)
-    floor = FLOOR * max(float(np.abs(gradient).max(initial=0)) for gradient in base.values())
-    left_out = {name: np.zeros(gradient.shape, bool) for name, gradient in base.items()}
-    moved = {name: np.zeros(gradient.shape) for name, gradient in base.items()}
-    for index in range(effort * PERTURBATIONS):
-        generator = np.random.default_rng([subject.seed, 17, index])
-        other = {name: nudge(array, generator, effort) for name, array in arrays.items()}
-        others = named_gradients(double, other, nudge(x, generator, effort), cotangent)
-        for name, gradient in base.items():
-            moved[name] = np.maximum(moved[name], np.abs(others[name] - gradient))
-    assert subject.single is not None
-    single = named_gradients(subject.single, arrays, x, cotangent)
-    noise = {}
-    for name, gradient in base.items():
-        largest = max(float(np.abs(gradient).max(initial=0)), floor, 1e-300)
-        left_out[name] = moved[name] > (bound.absolute * largest + bound.relative * np.abs(gradient)) / 2
-        per_ulp = moved[name] * (ULP / NUDGE / effort)
-        rounding = np.maximum(per_ulp, np.abs(single[name] - gradient))[~left_out[name]]
-        noise[name] = float(rounding.max(initial=0)) / largest
-    total = sum(mask.size for mask in left_out.values())
-    share = sum(int(mask.sum()) for mask in left_out.values()) / max(total, 1)
-    return Reference(base, left_out, noise, share, floor)
-
-
-def named_gradients(runner: Runner, arrays: Mapping[str, Array], x: Array, cotangent: Array) -> dict[str, Array]:
+def named_gradients(runner: Runner, arrays: Mapping[str, Array], x: Array, cotangent: Array) -> Arrays:
     """Gradients by name, the input's under '', with `arrays` in the runner's model."""
     runner.write_arrays(arrays)
     found = runner.gradients(x, cotangent)
     return {"": found.input, **found.parameters}
 
 
-def nudge(array: Array, generator: np.random.Generator, times: int = 1) -> Array:
-    """The array in float64, each element moved by `times` eight float32 units in the last place, up or down."""
-    signs = generator.choice([-1.0, 1.0], array.shape)
-    return np.asarray(array.astype(np.float64) * (1 + times * NUDGE * signs))
+def crossings(count: int) -> str:
+    """The note on a row."""
+    return f"{count} kink{'s' if count > 1 else ''} on the other side" if count else ""

@@ -51,6 +51,11 @@ def make_double(spec: Node, arrays: Mapping[str, Array]) -> Runner | None:
     return _torch(spec, arrays)[0].sibling(spec, arrays, "float64")
 
 
+def kink_module() -> Any:
+    """`maam.torch.kinks`, which looks into the float64 runner's model."""
+    return importlib.import_module("maam.torch.kinks")
+
+
 def _torch(spec: Node, arrays: Mapping[str, Array]) -> list[Runner]:
     room, module = importlib.import_module("maam.torch"), importlib.import_module("maam.torch.runner")
     runners = [module.Runner(room.build(spec), compiled=compiled) for compiled in (False, True)]

@@ -6,18 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from maam.parity.bounds import NONE, STATISTICS, STEP, Bound, Difference, difference, worse
+from maam.parity.bounds import NONE, STATISTICS, STEP, Difference, difference, worse
 from maam.parity.kinks import Reference
+from maam.parity.optimizers import Outcome
 from maam.training import Optimizer
 from maam.training.protocol import OptimizerState
 
 Array = np.ndarray[Any, Any]
-Outcome = tuple[dict[str, Array], OptimizerState]
-"""Parameters and running statistics, and the optimizer's state, after a step."""
-
-NOISE_MARGIN = 3.0
-"""How much larger than PyTorch's rounding noise in a gradient another framework's may be."""
-KINK = Bound(1e-3, 0.0, scaled=True)
 
 
 class Worst:
@@ -28,18 +23,12 @@ class Worst:
         self.statistics = NONE
         self.layer = ""
         self.statistics_layer = ""
+        self.crossed = 0
 
     def add(self, found: Difference, name: str) -> None:
         """A moment or an update."""
         self.layer = self.layer or name if found.used > 1 else self.layer
         self.step = worse(self.step, found)
-
-    def include(self, other: Worst) -> None:
-        """What another step found."""
-        self.layer = self.layer or other.layer
-        self.statistics_layer = self.statistics_layer or other.statistics_layer
-        self.step = worse(self.step, other.step)
-        self.statistics = worse(self.statistics, other.statistics)
 
     def add_statistics(self, found: Difference, name: str) -> None:
         """A running statistic."""
@@ -47,29 +36,28 @@ class Worst:
         self.statistics = worse(self.statistics, found)
 
 
-def judge(optimizer: Optimizer, gradient: Reference, start: dict[str, Array], own: Outcome, expected: Outcome) -> Worst:
-    """Hold one runner's step (`own`) to the referee's, both from the weights `start`."""
-    worst = Worst()
-    for name, target in expected[0].items():
-        if name not in gradient.gradients:
-            worst.add_statistics(difference(own[0][name], target, STATISTICS), name)
+def judge(
+    worst: Worst, optimizer: Optimizer, reference: Reference, start: dict[str, Array], own: Outcome, expected: Outcome
+) -> None:
+    """Hold one runner's step (`own`) to the referee's, both from the weights `start`; what is found goes to `worst`."""
+    for name, target in expected.arrays.items():
+        if name not in reference.gradients:
+            worst.add_statistics(difference(own.arrays[name], target, STATISTICS), name)
             continue
-        clear = ~gradient.left_out[name]
-        noise = min(NOISE_MARGIN * gradient.noise[name], KINK.absolute)
+        noise = reference.credit(name)
         for moment in optimizer.moments:
-            worst.add(_moment_difference(moment, clear, noise, gradient.floor, own[1], expected[1], name), name)
-        kept = clear & _above_noise(optimizer, expected[1], name, noise)
-        updates = [(after[name].astype(np.float64) - start[name])[kept] for after in (own[0], expected[0])]
+            worst.add(_moment_difference(moment, noise, reference.floor, own.state, expected.state, name), name)
+        kept = _above_noise(optimizer, expected.state, name, noise)
+        updates = [(after[name].astype(np.float64) - start[name])[kept] for after in (own.arrays, expected.arrays)]
         allowed = 0.0 if optimizer.name != "sgd" else noise * float(np.abs(updates[1]).max(initial=0))
         rounding = 2.0**-22 * np.abs(start[name][kept])
         worst.add(difference(updates[0], updates[1], STEP, slack=rounding + allowed), name)
-    return worst
 
 
 def _moment_difference(
-    moment: str, clear: Array, noise: float, floor: float, own: OptimizerState, expected: OptimizerState, name: str
+    moment: str, noise: float, floor: float, own: OptimizerState, expected: OptimizerState, name: str
 ) -> Difference:
-    actual, target = (state.moments[moment][name][clear] for state in (own, expected))
+    actual, target = (state.moments[moment][name] for state in (own, expected))
     squared = moment == "exp_avg_sq"
     largest = max(float(np.abs(target).max(initial=0)), floor**2 if squared else floor)
     return difference(actual, target, STEP, largest, slack=(2 if squared else 1) * noise * largest)

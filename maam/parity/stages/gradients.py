@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from maam.parity.bounds import GRADIENT, MAX_LEFT_OUT, NONE, TRAINED_GRADIENT_FACTOR, Difference, difference, worse
-from maam.parity.kinks import Reference, named_gradients, stable_batch
+from maam.parity.bounds import GRADIENT, NONE, TRAINED_GRADIENT_FACTOR, Difference, difference, worse
+from maam.parity.kinks import Reference, Settled, calm_batch, crossings, named_gradients
 from maam.parity.overrides import TRAINED_GRADIENT_FACTORS
 from maam.parity.report import Report, Row, not_run, row
 from maam.parity.subject import Subject
@@ -31,15 +31,15 @@ def compare_gradients(subject: Subject, report: Report) -> Iterator[Row]:
         for runner in subject.runners:
             yield from not_run([FRESH], runner.name, reason)
         return
-    assert subject.double is not None
-    index, expected = stable_batch(subject, subject.double, subject.fresh)
-    yield _central_differences(subject, index, expected)
+    index, reference = calm_batch(subject, subject.fresh, subject.cotangent)
+    yield _central_differences(subject, index, reference)
     for runner in subject.runners:
         before = runner.read_arrays()
         actual = named_gradients(runner, subject.fresh, subject.batch(index)[0], subject.cotangent(index))
         runner.write_arrays(before)
-        worst, layer = _compare(actual, expected)
-        yield row(FRESH, runner.name, worst, GRADIENT, report.first_difference or layer, expected.note)
+        settled = reference.settle(actual)
+        worst, layer = _compare(actual, settled, reference)
+        yield row(FRESH, runner.name, worst, GRADIENT, report.first_difference or layer, crossings(settled.crossed))
 
 
 def compare_trained_gradients(subject: Subject, report: Report) -> Iterator[Row]:
@@ -48,23 +48,25 @@ def compare_trained_gradients(subject: Subject, report: Report) -> Iterator[Row]
         for runner in subject.runners:
             yield from not_run([TRAINED], runner.name, reason)
         return
-    assert subject.double is not None
     arrays = _trained(subject)
-    index, expected = stable_batch(subject, subject.double, arrays)
+    index, reference = calm_batch(subject, arrays, subject.cotangent)
     x, cotangent = subject.batch(index)[0], subject.cotangent(index)
     assert subject.single is not None
-    allowed = _errors(named_gradients(subject.single, arrays, x, cotangent), expected)
+    single = named_gradients(subject.single, arrays, x, cotangent)
+    allowed = _errors(single, reference.settle(single), reference)
     for runner in subject.runners:
         factor = TRAINED_GRADIENT_FACTORS.get(runner.name, TRAINED_GRADIENT_FACTOR)
         bound = f"{factor:.0f} x {_root_mean_square(allowed):.1e}"
         before = runner.read_arrays()
-        errors = _errors(named_gradients(runner, arrays, x, cotangent), expected)
+        actual = named_gradients(runner, arrays, x, cotangent)
         runner.write_arrays(before)
+        settled = reference.settle(actual)
+        errors = _errors(actual, settled, reference)
         size = _root_mean_square(errors)
         used = size / (factor * max(_root_mean_square(allowed), EPSILON))
         layer = max(errors, key=lambda name: errors[name]) or "the input"
         found = Difference(np.nan, size, used)
-        yield row(TRAINED, runner.name, found, bound, report.first_difference or layer, expected.note)
+        yield row(TRAINED, runner.name, found, bound, report.first_difference or layer, crossings(settled.crossed))
 
 
 def _obstacle(subject: Subject) -> str | None:
@@ -75,31 +77,28 @@ def _obstacle(subject: Subject) -> str | None:
     return None
 
 
-def _compare(actual: dict[str, Array], expected: Reference) -> tuple[Difference, str]:
+def _compare(actual: dict[str, Array], settled: Settled, reference: Reference) -> tuple[Difference, str]:
     """The worst difference, and the differing parameter nearest to the output: a fault spreads backwards."""
     worst, layer = NONE, ""
-    for name, gradient in expected.gradients.items():
-        kept = ~expected.left_out[name]
-        found = difference(actual[name][kept], gradient[kept], GRADIENT, expected.floor)
+    for name, gradient in settled.gradients.items():
+        slack = reference.credit(name) * reference.largest[name]
+        found = difference(actual[name], gradient, GRADIENT, reference.floor, slack)
         layer = (name or "the input") if found.used > 1 else layer
         worst = worse(worst, found)
-    if expected.share > MAX_LEFT_OUT:
-        worst = worst._replace(used=np.inf)
     return worst, layer
 
 
-def _central_differences(subject: Subject, index: int, expected: Reference) -> Row:
+def _central_differences(subject: Subject, index: int, reference: Reference) -> Row:
     """One entry of every parameter: (f(w + h) - f(w - h)) / 2h of the NumPy forward against the gradient."""
     x, cotangent = subject.batch(index)[0], subject.cotangent(index)
     generator = np.random.default_rng([subject.seed, 19])
     worst, layer = NONE, ""
-    for name, gradient in expected.gradients.items():
+    for name, gradient in reference.gradients.items():
         entry = tuple(generator.integers(0, size) for size in gradient.shape)
-        if name and not expected.left_out[name][entry]:
+        if name:
             measured = _slope(subject, x, cotangent, name, entry)
-            scale = max(float(np.abs(gradient).max()), expected.floor)
-            found = Difference(abs(measured - gradient[entry]), abs(measured - gradient[entry]) / scale, 0.0)
-            found = found._replace(used=found.relative / GRADIENT.absolute)
+            gap = abs(measured - gradient[entry])
+            found = Difference(gap, gap / reference.largest[name], gap / reference.largest[name] / GRADIENT.absolute)
             layer = layer or name if found.used > 1 else layer
             worst = worse(worst, found)
     return row(CENTRAL, "torch float64", worst, GRADIENT, layer)
@@ -127,13 +126,12 @@ def _trained(subject: Subject) -> Mapping[str, Array]:
     return runner.read_arrays()
 
 
-def _errors(actual: dict[str, Array], expected: Reference) -> dict[str, float]:
+def _errors(actual: dict[str, Array], settled: Settled, reference: Reference) -> dict[str, float]:
     """For each tensor, the norm of the error as a share of the norm of the gradient."""
     errors = {}
-    for name, gradient in expected.gradients.items():
-        kept = ~expected.left_out[name]
-        size = max(float(np.linalg.norm(gradient)), expected.floor * np.sqrt(gradient.size))
-        errors[name] = float(np.linalg.norm((actual[name].astype(np.float64) - gradient)[kept])) / size
+    for name, gradient in settled.gradients.items():
+        size = max(float(np.linalg.norm(gradient)), reference.floor * np.sqrt(gradient.size))
+        errors[name] = float(np.linalg.norm(actual[name].astype(np.float64) - gradient)) / size
     return errors
 
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from maam.parity.bounds import MAX_LEFT_OUT, STATISTICS, STEP
-from maam.parity.kinks import Reference, reference
+from maam.parity.bounds import STATISTICS, STEP
+from maam.parity.kinks import Reference, Settled, calm_batch, crossings
+from maam.parity.optimizers import Outcome, gradient_share, take_step
 from maam.parity.report import Report, Row, Verdict, not_run, row
-from maam.parity.step_judgement import KINK, Worst, judge
+from maam.parity.step_judgement import Worst, judge
 from maam.parity.subject import Subject
-from maam.spec import Dropout
+from maam.spec import Dropout, Node
 from maam.training import Optimizer, Runner, Trainer, one_cycle
 from maam.training.protocol import OptimizerState
 
 Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
 STEPS = 10
-TRIES = 4
-ATTEMPTS = 3
-EFFORT = 4
-"""How much harder a step that breaks its bound is searched for kinks before it counts."""
 
 OPTIMIZERS = {
     "sgd": Optimizer(lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-3),
@@ -41,7 +40,7 @@ def compare_steps(subject: Subject, report: Report) -> Iterator[Row]:
             continue
         for runner, worst in zip(subject.runners, _compare_steps(subject, optimizer), strict=True):
             layer = report.first_difference or worst.layer
-            yield row(stage, runner.name, worst.step, STEP, layer)
+            yield row(stage, runner.name, worst.step, STEP, layer, crossings(worst.crossed))
             if worst.statistics.used > 1:
                 yield row(f"{stage}, statistics", runner.name, worst.statistics, STATISTICS, worst.statistics_layer)
 
@@ -63,71 +62,82 @@ def _skipped(stage: str, runner: str, reason: str) -> Row:
 
 
 def _compare_steps(subject: Subject, optimizer: Optimizer) -> list[Worst]:
-    double = subject.double
-    assert double is not None
-    lead = double.trainer(optimizer)
     trainers = [runner.trainer(optimizer) for runner in subject.runners]
     before = [runner.read_arrays() for runner in subject.runners]
     found = [Worst() for _ in subject.runners]
-    arrays: dict[str, Array] = dict(subject.fresh)
-    state = _rounded(lead.read_state(), 0)
+    arrays: Arrays = dict(subject.fresh)
+    state = _zeros(subject, optimizer)
     batch = 0
     for index in range(STEPS):
-        rate = one_cycle(index + 1, STEPS + 1, optimizer.lr)
-        for _ in range(ATTEMPTS):
-            batch, gradient = _stable_step(subject, double, arrays, batch)
-            x, labels = subject.batch(batch)
-            outcome = _step(double, lead, arrays, state, x, labels, rate)
-            own = [_step(r, t, arrays, state, x, labels, rate) for r, t in zip(subject.runners, trainers, strict=True)]
-            trial = [judge(optimizer, gradient, arrays, one, outcome) for one in own]
-            if all(worst.step.used <= 1 for worst in trial):
-                break
-            gradient = _stable(subject, double, arrays, batch, effort=EFFORT)
-            batch += 1
-            if gradient.share <= MAX_LEFT_OUT:  # few kinks: what differs besides them counts
-                trial = [judge(optimizer, gradient, arrays, one, outcome) for one in own]
-                break
+        lr = one_cycle(index + 1, STEPS + 1, optimizer.lr)
+        batch, reference = calm_batch(subject, arrays, partial(_loss_cotangent, subject, arrays), batch)
+        x, labels = subject.batch(batch)
         batch += 1
-        for worst, one in zip(found, trial, strict=True):
-            worst.include(one)
-        arrays = {name: array.astype(np.float32) for name, array in outcome[0].items()}
-        state = _rounded(outcome[1], index + 1)
+        statistics = _statistics(subject, arrays, x)
+        for runner, trainer, worst in zip(subject.runners, trainers, found, strict=True):
+            own = _step(runner, trainer, arrays, state, x, labels, lr)
+            settled = _settle(optimizer, subject.spec, reference, arrays, state, own.state, lr, search=not worst.layer)
+            expected = take_step(optimizer, subject.spec, arrays, settled.gradients, state, lr)
+            expected.arrays.update(statistics)
+            worst.crossed += settled.crossed
+            judge(worst, optimizer, reference, arrays, own, expected)
+        outcome = take_step(optimizer, subject.spec, arrays, reference.gradients, state, lr)
+        arrays = {name: array.astype(np.float32) for name, array in (outcome.arrays | statistics).items()}
+        state = _rounded(outcome.state)
     for runner, kept in zip(subject.runners, before, strict=True):
         runner.write_arrays(kept)
     return found
 
 
-def _rounded(state: OptimizerState, step: int) -> OptimizerState:
+def _settle(
+    optimizer: Optimizer,
+    spec: Node,
+    reference: Reference,
+    arrays: Arrays,
+    state: OptimizerState,
+    after: OptimizerState,
+    lr: float,
+    search: bool,
+) -> Settled:
+    """The gradients on a runner's side of the kinks, which its first moment shows; one that has failed has none."""
+    if not search:
+        return Settled(reference.gradients, 0)
+    base = take_step(optimizer, spec, arrays, reference.gradients, state, lr).state
+    moment, share = optimizer.moments[0], gradient_share(optimizer)
+    actual = {
+        name: reference.gradients[name] + (array - base.moments[moment][name]) / share
+        for name, array in after.moments[moment].items()
+    }
+    return reference.settle(actual, {name: STEP.absolute + reference.credit(name) for name in actual})
+
+
+def _zeros(subject: Subject, optimizer: Optimizer) -> OptimizerState:
+    shapes = {parameter.name: parameter.shape for parameter in subject.spec.parameters() if parameter.trainable}
+    moments = {
+        moment: {name: np.zeros(shape, np.float32) for name, shape in shapes.items()} for moment in optimizer.moments
+    }
+    return OptimizerState(0, moments)
+
+
+def _rounded(state: OptimizerState) -> OptimizerState:
     moments = {
         moment: {name: array.astype(np.float32) for name, array in arrays.items()}
         for moment, arrays in state.moments.items()
     }
-    return OptimizerState(step, moments)
+    return OptimizerState(state.step, moments)
 
 
-def _stable_step(subject: Subject, double: Runner, arrays: dict[str, Array], start: int) -> tuple[int, Reference]:
-    """The first of a few batches whose gradient kinks hardly touch, or the least touched."""
-    best: tuple[int, Reference] | None = None
-    for index in range(start, start + TRIES):
-        found = _stable(subject, double, arrays, index)
-        if best is None or found.share < best[1].share:
-            best = index, found
-        if found.share <= MAX_LEFT_OUT / 2:
-            break
-    assert best is not None
-    return best
+def _statistics(subject: Subject, arrays: Arrays, x: Array) -> Arrays:
+    """The running statistics after one pass in training mode."""
+    referee = subject.referee(arrays)
+    referee(x, training=True)
+    return {p.name: referee.arrays[p.name] for p in subject.spec.parameters() if not p.trainable}
 
 
-def _stable(subject: Subject, double: Runner, arrays: dict[str, Array], batch: int, effort: int = 1) -> Reference:
-    x, labels = subject.batch(batch)
-    cotangent = _loss_cotangent(double, arrays, x, labels)
-    return reference(subject, double, arrays, x, cotangent, KINK, effort)
-
-
-def _loss_cotangent(double: Runner, arrays: dict[str, Array], x: Array, labels: Array) -> Array:
+def _loss_cotangent(subject: Subject, arrays: Arrays, batch: int) -> Array:
     """The gradient of mean cross entropy with respect to the logits: (softmax - one-hot) / N."""
-    double.write_arrays(arrays)
-    logits = double.forward(x, training=True)
+    x, labels = subject.batch(batch)
+    logits = subject.referee(arrays)(x, training=True)
     powers = np.exp(logits - logits.max(1, keepdims=True))
     probabilities = powers / powers.sum(1, keepdims=True)
     probabilities[np.arange(len(labels)), labels] -= 1
@@ -135,15 +145,9 @@ def _loss_cotangent(double: Runner, arrays: dict[str, Array], x: Array, labels: 
 
 
 def _step(
-    runner: Runner,
-    trainer: Trainer,
-    arrays: dict[str, Array],
-    state: OptimizerState,
-    x: Array,
-    labels: Array,
-    rate: float,
-) -> tuple[dict[str, Array], OptimizerState]:
+    runner: Runner, trainer: Trainer, arrays: Arrays, state: OptimizerState, x: Array, labels: Array, lr: float
+) -> Outcome:
     runner.write_arrays(arrays)
     trainer.write_state(state)
-    trainer.step(x, labels, rate)
-    return runner.read_arrays(), trainer.read_state()
+    trainer.step(x, labels, lr)
+    return Outcome(runner.read_arrays(), trainer.read_state())

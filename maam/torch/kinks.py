@@ -1,0 +1,140 @@
+"""Values of a PyTorch model that stand so near a kink that float32's rounding decides the side, and moving one across.
+
+A kink is a point where a slope jumps: 0 of a ReLU, or two values that tie in a max-pooling window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from maam.torch.arrays import from_numpy
+from maam.torch.primitives import GlobalPool
+
+Array = np.ndarray[Any, Any]
+ULP = 2.0**-23
+REACH = 8.0
+"""How many times as far from float64 as PyTorch in float32 another framework's values may be."""
+
+KINKS: dict[type[nn.Module], tuple[float, ...]] = {
+    nn.ReLU: (0.0,),
+    nn.LeakyReLU: (0.0,),
+    nn.ReLU6: (0.0, 6.0),
+    nn.Hardswish: (-3.0, 3.0),
+    nn.Hardsigmoid: (-3.0, 3.0),
+}
+"""The inputs at which an activation's slope jumps."""
+
+
+class Kink(NamedTuple):
+    """A value near a kink.
+
+    Attributes:
+        layer: canonical name of the activation or pooling.
+        place: the value's place in the layer's input (N, ...), counted through all axes.
+        shift: what takes the value to the other side.
+        distance: from the kink, in units of the layer's rounding error.
+    """
+
+    layer: str
+    place: int
+    shift: float
+    distance: float
+
+
+def near_kinks(exact: nn.Module, rounded: nn.Module, x: Array) -> tuple[list[Kink], int]:
+    """The kinks within `REACH` of rounding, nearest first, and how many values meet a kink at all.
+
+    Args:
+        exact: a model in float64; runs in training mode.
+        rounded: the same with the same arrays in float32: how far it is off in a layer is that layer's rounding error.
+        x: a batch (N, C, H, W).
+    """
+    found: list[Kink] = []
+    total = 0
+    inputs, others = _layer_inputs(exact, from_numpy(x).double()), _layer_inputs(rounded, from_numpy(x).float())
+    for name, values in inputs.items():
+        largest = float(values.abs().max())
+        error = max(float((others[name].double() - values).abs().max()), ULP * largest)
+        for index, gap, direction in _gaps(exact.get_submodule(name), values):
+            total += gap.numel()
+            near = (gap <= REACH * error).nonzero()[:, 0]
+            for i, d, s in zip(index[near].tolist(), gap[near].tolist(), direction[near].tolist(), strict=True):
+                found.append(Kink(name, i, s * (d + error), d / error if error else 0.0))
+    return sorted(found, key=lambda kink: kink.distance), total
+
+
+@contextmanager
+def across(model: nn.Module, kink: Kink) -> Iterator[None]:
+    """While open, the value of `kink` reaches its layer on the other side; the slope of what leads to it stays."""
+
+    def move(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+        shift = torch.zeros_like(inputs[0], memory_format=torch.contiguous_format)
+        shift.view(-1)[kink.place] = kink.shift
+        return inputs[0] + shift
+
+    handle = model.get_submodule(kink.layer).register_forward_pre_hook(move)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _layer_inputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """The inputs of all layers with kinks, by name, in training mode."""
+    inputs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        return lambda module, given: inputs.__setitem__(name, given[0].detach())
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in model.named_modules():
+            if type(module) in KINKS or _pools_the_largest(module):
+                stack.callback(module.register_forward_pre_hook(keep(name)).remove)
+        model.train()(x)
+    return inputs
+
+
+def _pools_the_largest(module: nn.Module) -> bool:
+    largest_of_all = isinstance(module, GlobalPool) and module.function == "max"
+    return isinstance(module, (nn.MaxPool2d, nn.AdaptiveMaxPool2d)) or largest_of_all
+
+
+Gaps = tuple[Tensor, Tensor, Tensor]
+"""For each value its index in the input, its distance from the kink, and the direction (1 or -1) across; all flat."""
+
+
+def _gaps(module: nn.Module, values: Tensor) -> Iterator[Gaps]:
+    if type(module) in KINKS:
+        flat = values.flatten()
+        for kink in KINKS[type(module)]:
+            yield torch.arange(flat.numel()), (flat - kink).abs(), torch.where(flat > kink, -1.0, 1.0)
+    else:
+        yield _runners_up(module, values)
+
+
+def _runners_up(module: nn.Module, values: Tensor) -> Gaps:
+    """The values below the largest of each window; values that tie exactly are no matter of rounding."""
+    places = torch.arange(values.numel()).view(values.shape)
+    competing, index = _windows(module, values), _windows(module, places)
+    gap = competing.max(-1, keepdim=True).values - competing
+    below = (gap > 0) & gap.isfinite()
+    return index[below], gap[below], torch.ones_like(gap[below])
+
+
+def _windows(module: nn.Module, x: Tensor) -> Tensor:
+    """(N, C, H, W) to the values of each window along the last axis; padding is minus infinity (or the least)."""
+    if isinstance(module, nn.MaxPool2d):
+        size, step, pad = (int(value) for value in (module.kernel_size, module.stride, module.padding))  # type: ignore
+        least = float("-inf") if x.is_floating_point() else -1
+        padded = functional.pad(x, (pad, pad, pad, pad), value=least)
+        return padded.unfold(2, size, step).unfold(3, size, step).flatten(4)  # (N, C, H', W', size * size)
+    if isinstance(module, GlobalPool) and module.axes == (1,):
+        return x.movedim(1, -1)  # (N, H, W, C)
+    return x.flatten(2)  # (N, C, H * W)
