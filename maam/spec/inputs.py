@@ -109,15 +109,22 @@ def check_training_batch(spec: Node, shape: Shape) -> None:
 
 
 def _channels(spec: Node) -> int | None:
-    """What the first layer asks for; behind pooling that joins k statistics (a gate), a k-th of it."""
-    asked = spec.in_channels_expected
-    if asked is None or isinstance(spec, Model):
-        return asked
-    for parts in range(1, _MOST_STATISTICS + 1):
-        share = asked // parts
-        if asked % parts == 0 and (_fits(spec, (share,)) or _fits(spec, (share, _LARGEST_MINIMUM, _LARGEST_MINIMUM))):
-            return share
-    return asked
+    """What the first layer asks for; behind pooling that joins k statistics (a gate), a k-th of it.
+
+    Behind pooling over the channels a layer asks for 1 whatever the input has: then any number will do.
+    """
+    first = spec.in_channels_expected
+    if first is None or isinstance(spec, Model):
+        return first
+    for asked in dict.fromkeys(node.in_channels_expected for _, node in spec.walk()):
+        for parts in range(1, _MOST_STATISTICS + 1):
+            if asked is not None and asked % parts == 0 and _takes(spec, asked // parts):
+                return None if _takes(spec, asked // parts + 1) else asked // parts
+    return first
+
+
+def _takes(spec: Node, channels: int) -> bool:
+    return _fits(spec, (channels,)) or _fits(spec, (channels, _LARGEST_MINIMUM, _LARGEST_MINIMUM))
 
 
 def _fits(spec: Node, shape: Shape) -> bool:

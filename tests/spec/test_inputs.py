@@ -39,6 +39,9 @@ RELU = Activation(function="relu")
 CONV = Conv2d(in_channels=3, out_channels=4, kernel_size=5)
 POOLED = Model(name="any size", input_shape=(3, 9, 9), children={"conv": CONV, "pool": GlobalPool(), "f": Flatten()})
 DOUBLE = Parallel(children={"a": Identity(), "b": Identity()}, merge="concat")
+OVER_CHANNELS = GlobalPool(axis="channels")
+SMALL = Conv2d(in_channels=1, out_channels=4, kernel_size=5)
+FROM_5 = "(N, 3, H, W) with H, W >= 5"
 
 RULES = [
     (preset("maam_cifar10"), (4, 3, 1, (32, 32)), "(N, 3, 32, 32)"),
@@ -62,6 +65,8 @@ RULES = [
     (chain(rnn=RNN(input_size=12, hidden_size=6), fc=linear(6)), (4, None, 1, None), "(N, C, H, W)"),
     (chain(rnn=RNN(input_size=12, hidden_size=7), fc=linear(7)), ANY, "(N, C) or (N, C, H, W)"),
     (chain(both=DOUBLE, bn=BatchNorm2d(num_features=6)), (4, 3, 1, None), "(N, 3, H, W)"),
+    (chain(pool=OVER_CHANNELS, bn=BatchNorm2d(num_features=1)), (4, None, 1, None), "(N, C, H, W)"),
+    (Parallel(children={"a": chain(pool=OVER_CHANNELS, conv=SMALL), "b": CONV}), (4, 3, 5, None), FROM_5),
 ]
 
 
@@ -88,6 +93,7 @@ def test_rules(spec, rule, text):
         (AvgPool2d(kernel_size=600), (1, 600, 600)),
         (chain(act=RELU), (5,)),
         (chain(act=RELU), (5, 2, 3)),
+        (chain(pool=OVER_CHANNELS, bn=BatchNorm2d(num_features=1)), (7, 2, 3)),
     ],
 )
 def test_no_rule_refuses_what_the_spec_accepts(spec, shape):

@@ -1,0 +1,86 @@
+"""Values near a kink are found, and can be moved across it."""
+
+import numpy as np
+import pytest
+
+from maam import spec
+
+torch = pytest.importorskip("torch")
+
+from maam.torch import build  # noqa: E402
+from maam.torch.kinks import across, near_kinks  # noqa: E402
+
+LEAST = 1e-9
+
+
+def models(node):
+    """One in float64 and one in float32."""
+    return build(node, dtype=torch.float64), build(node, dtype=torch.float32)
+
+
+def gradient(model, x):
+    tensor = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    (model(tensor) * torch.arange(1.0, 1 + model(tensor).numel()).view_as(model(tensor))).sum().backward()
+    return tensor.grad.numpy()
+
+
+def image(*values):
+    return np.array(values, np.float64).reshape(1, 1, 1, -1)
+
+
+@pytest.mark.parametrize(
+    ("function", "kink", "slopes"),
+    [
+        ("relu", 0.0, (0, 1)),
+        ("leaky_relu", 0.0, (0.01, 1)),
+        ("relu6", 0.0, (0, 1)),
+        ("relu6", 6.0, (1, 0)),
+        ("hard_swish", -3.0, (0, -0.5)),
+        ("hard_swish", 3.0, (1.5, 1)),
+        ("hard_sigmoid", -3.0, (0, 1 / 6)),
+        ("hard_sigmoid", 3.0, (1 / 6, 0)),
+    ],
+)
+@pytest.mark.parametrize("side", [0, 1])
+def test_activations(function, kink, slopes, side):
+    exact, rounded = models(spec.Sequential(children={"act": spec.Activation(function=function)}))
+    x = image(1.7, kink + (LEAST if side else -LEAST), 2.3)
+    found, total = near_kinks(exact, rounded, x)
+    assert [(near.layer, near.place) for near in found] == [("act", 1)]
+    assert total == 3 * len({0.0, 6.0} if function == "relu6" else {-3, 3} if "hard" in function else {0})
+    assert gradient(exact, x)[0, 0, 0, 1] / 2 == pytest.approx(slopes[side], abs=1e-6)
+    with across(exact, found[0]):
+        assert gradient(exact, x)[0, 0, 0, 1] / 2 == pytest.approx(slopes[1 - side], abs=1e-6)
+    assert gradient(exact, x)[0, 0, 0, 1] / 2 == pytest.approx(slopes[side], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pool", "shape"),
+    [
+        (spec.MaxPool2d(kernel_size=2), (1, 1, 2, 2)),
+        (spec.MaxPool2d(kernel_size=3, stride=2, padding=1), (1, 1, 2, 2)),
+        (spec.GlobalPool(function="max"), (1, 1, 2, 2)),
+        (spec.GlobalPool(function="max", axis="channels"), (1, 4, 1, 1)),
+    ],
+)
+def test_pooling(pool, shape):
+    exact, rounded = models(spec.Sequential(children={"pool": pool}))
+    x = np.array([0.5, 0.7, 0.7 + LEAST, 0.1]).reshape(shape)
+    found, total = near_kinks(exact, rounded, x)
+    assert [(near.layer, near.place) for near in found] == [("pool", 1)]
+    assert total == 3
+    assert gradient(exact, x).ravel().tolist() == [0, 0, 1, 0]
+    with across(exact, found[0]):
+        assert gradient(exact, x).ravel().tolist() == [0, 1, 0, 0]
+
+
+def test_exact_ties_are_no_matter_of_rounding():
+    exact, rounded = models(spec.Sequential(children={"pool": spec.MaxPool2d(kernel_size=2)}))
+    assert near_kinks(exact, rounded, np.full((1, 1, 2, 2), 0.3))[0] == []
+
+
+def test_nearest_first_and_far_ones_not_at_all():
+    exact, rounded = models(spec.Sequential(children={"act": spec.Activation(function="relu")}))
+    found, _ = near_kinks(exact, rounded, image(4e-8, -1e-8, 1.0, 1e-4))
+    assert [near.place for near in found] == [1, 0]
+    assert found[0].distance < found[1].distance
