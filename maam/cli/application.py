@@ -8,6 +8,7 @@ from maam.cli import (
     bench,
     data,
     demo,
+    doctor,
     evaluate,
     exporting,
     fusion,
@@ -43,5 +44,6 @@ application.command("optimize")(optimization.optimize)
 application.command("quantize")(quantization.quantize)
 application.command("prune")(pruning.prune)
 application.command("bench")(bench.bench)
+application.command("doctor")(doctor.doctor)
 application.command("data")(data.data)
 application.command("demo")(demo.demo)

@@ -1,0 +1,169 @@
+"""What works here: versions, processor, devices, rooms, engines, and combinations that are known to be bad."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maam.errors import MaamError
+
+Array = np.ndarray[Any, Any]
+PACKAGES = (
+    "maam", "numpy", "torch", "torchvision", "mindspore", "scikit-learn", "matplotlib", "timm", "mindcv",
+    "huggingface_hub", "onnx", "onnxruntime", "openvino", "nncf", "executorch", "protobuf",
+)  # fmt: skip
+FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16")
+ROOMS = {"reference": "numpy", "torch": "torch", "mindspore": "mindspore"}
+ENGINES = {"onnxruntime": "deploy", "openvino": "deploy", "nncf": "deploy", "executorch": "executorch"}
+TOLERANCE = 1e-4
+"""Of the logits, absolute and relative: the bound of parity."""
+
+
+class Status(Enum):
+    """How a check ended."""
+
+    GOOD = "good"
+    ABSENT = "not installed"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+class Finding(NamedTuple):
+    """One line of the diagnosis; `remedy` is empty where there is nothing to do."""
+
+    subject: str
+    status: Status
+    text: str
+    remedy: str = ""
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that maam can use; those that are not installed are left out."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_features() -> list[str]:
+    """Those instruction sets of the processor that matter here; none where the system does not tell."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text("utf-8").split())
+    except OSError:
+        return []
+    return [name for name in FEATURES if name in words]
+
+
+def known_troubles(installed: dict[str, str], features: list[str]) -> Iterator[Finding]:
+    """Combinations of versions and processor that are known to be bad, each with what helps."""
+    mindspore, numpy = _number(installed.get("mindspore")), _number(installed.get("numpy"))
+    protobuf = _number(installed.get("protobuf"))
+    if mindspore and numpy >= (2,):
+        text = f"MindSpore's operators fail with numpy {installed['numpy']}: they are compiled for numpy 1"
+        yield Finding("mindspore, numpy", Status.BAD, text, "pip install 'numpy<2'")
+    if mindspore >= (2, 9) and "avx512f" in features and "ONEDNN_MAX_CPU_ISA" not in os.environ:
+        text = f"MindSpore {installed['mindspore']} convolves up to 90 times slower on processors with AVX-512"
+        yield Finding("mindspore, AVX-512", Status.WARNING, text, "set ONEDNN_MAX_CPU_ISA=AVX2, or use mindspore<2.9")
+    if mindspore and mindspore < (2, 7):
+        text = f"maam is tested with MindSpore 2.8; this is {installed['mindspore']}"
+        yield Finding("mindspore", Status.WARNING, text, "pip install 'mindspore>=2.7,<2.9'")
+    if not mindspore and sys.version_info >= (3, 13):
+        text = "MindSpore has no wheels for Python 3.13 and later"
+        yield Finding("mindspore, python", Status.WARNING, text, "use Python 3.10, 3.11 or 3.12 for MindSpore")
+    if mindspore and "onnx" in installed and protobuf < (7,):
+        text = f"import mindspore after onnx fails with protobuf {installed.get('protobuf', 'none')}"
+        remedy = "import mindspore first, or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python"
+        yield Finding("mindspore, onnx", Status.WARNING, text, remedy)
+    if mindspore and "executorch" in installed:
+        text = "ExecuTorch needs numpy 2, MindSpore numpy 1"
+        yield Finding("mindspore, executorch", Status.BAD, text, "give each an environment of its own")
+
+
+def check_room(name: str) -> Finding:
+    """Build `maam_digits` in a room, run it on two images, and hold the logits to the referee's."""
+    from maam import reference
+
+    if importlib.util.find_spec(ROOMS[name]) is None:
+        return Finding(name, Status.ABSENT, "not installed", f"pip install 'maam[{name}]'")
+    images = np.random.default_rng(0).random((2, 1, 8, 8), np.float32)
+    expected = reference.build("maam_digits", seed=0)(images)
+    start = time.perf_counter()
+    try:
+        logits = _LOGITS[name](images)
+    except (MaamError, ImportError, RuntimeError, ValueError, TypeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        return Finding(
+            name, Status.BAD, f"{type(error).__name__}: {reason}", f"reinstall it: pip install 'maam[{name}]'"
+        )
+    seconds, difference = time.perf_counter() - start, float(np.abs(logits - expected).max())
+    if not np.allclose(logits, expected, rtol=TOLERANCE, atol=TOLERANCE):
+        return Finding(
+            name, Status.BAD, f"differs from the referee by {difference:.1e}", "see `maam parity maam_digits`"
+        )
+    return Finding(name, Status.GOOD, f"agrees with the referee to {difference:.1e} ({seconds:.1f} s)")
+
+
+def check_engine(name: str) -> Finding:
+    """Whether an engine of deployment can be imported."""
+    if importlib.util.find_spec(name) is None:
+        return Finding(name, Status.ABSENT, "not installed", f"pip install 'maam[{ENGINES[name]}]'")
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # whatever a broken package raises
+        reason = " ".join(str(error).split())[:200]
+        return Finding(name, Status.BAD, f"{type(error).__name__}: {reason}", "reinstall it")
+    return Finding(name, Status.GOOD, "can be imported")
+
+
+def devices() -> list[str]:
+    """The devices on which an installed framework can train."""
+    found = ["cpu"]
+    if importlib.util.find_spec("torch") is not None:
+        torch = importlib.import_module("torch")
+        found += [f"cuda ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
+    if importlib.util.find_spec("mindspore") is not None:
+        mindspore = importlib.import_module("mindspore")
+        found += ["ascend"] if mindspore.device_context.ascend.is_available() else []
+    return found
+
+
+def _reference(images: Array) -> Array:
+    from maam import reference
+
+    return reference.build("maam_digits", seed=0)(images)
+
+
+def _torch(images: Array) -> Array:
+    runner = importlib.import_module("maam.torch.runner").Runner
+    return runner(importlib.import_module("maam.torch").build("maam_digits", seed=0)).forward(images)
+
+
+def _mindspore(images: Array) -> Array:
+    runner = importlib.import_module("maam.mindspore.runner").Runner  # PyNative: nothing to compile
+    return runner(importlib.import_module("maam.mindspore").build("maam_digits", seed=0), graph=False).forward(images)
+
+
+_LOGITS: dict[str, Callable[[Array], Array]] = {
+    "reference": _reference,
+    "torch": _torch,
+    "mindspore": _mindspore,
+}
+
+
+def _number(version: str | None) -> tuple[int, ...]:
+    """(2, 8) of "2.8.0rc1"; () where there is none."""
+    parts = (version or "").split(".")[:2]
+    return tuple(int(part) for part in parts if part.isdigit())
