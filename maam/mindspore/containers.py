@@ -17,7 +17,7 @@ from maam.errors import DeploymentError, SpecError
 from maam.fusion import fused_form
 from maam.mindspore.arrays import read_arrays, write_arrays
 from maam.mindspore.initialization import initializer_of
-from maam.mindspore.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize
+from maam.mindspore.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize, softmax
 from maam.spec.inputs import check_training_batch
 
 
@@ -194,7 +194,7 @@ class Container(_Base):
         """Each branch times its weight: a number, a scalar tensor, or a tensor (N, 1, ..., 1)."""
         weights = self._weights
         if self._mode == "softmax":
-            weights = ops.cast(ops.softmax(self.alpha, 0), outputs[0].dtype)
+            weights = ops.cast(softmax(self.alpha, 0), outputs[0].dtype)
         if self._mode == "dynamic":
             values = ops.cast(self.cell_list[self._count](x), outputs[0].dtype)  # (N, branches)
             ones = (1,) * (len(outputs[0].shape) - 1)
