@@ -29,8 +29,8 @@ class Tanh(nn.Cell):
 def softmax(x: Tensor, axis: int) -> Tensor:
     """exp(x - max) / sum over `axis`, any shape to the same shape.
 
-    Not MindSpore's own: in PyNative mode on CPUs the gradient of `ops.softmax` was found to go wrong in the whole process,
-    as if it were one over an axis of size 1, after some hundreds of other models (`tests/parity/test_random_specs.py`).
+    Not MindSpore's own: in PyNative mode on CPUs the gradient of `ops.softmax` was found to go wrong in the whole
+    process, as if over an axis of size 1, after hundreds of other models (`tests/parity/test_random_specs.py`).
     """
     powers = ops.exp(x - ops.stop_gradient(ops.ReduceMax(keep_dims=True)(x, axis)))
     return powers / ops.ReduceSum(keep_dims=True)(powers, axis)

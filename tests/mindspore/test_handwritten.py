@@ -8,6 +8,8 @@ from maam.mindspore import build
 from maam.mindspore.arrays import mindspore_name, read_arrays
 
 EXACT = {"rtol": 0, "atol": 0}
+ROUNDED = {"rtol": 1e-6, "atol": 0}
+"""For the gradient of what goes through a softmax: ours is written out in other operators."""
 pytestmark = pytest.mark.usefixtures("mode")
 
 
@@ -37,7 +39,7 @@ def state(model):
 def same(actual, expected):
     assert actual.keys() == expected.keys()
     for name, array in expected.items():
-        np.testing.assert_allclose(actual[name], array, **EXACT, err_msg=name)
+        np.testing.assert_allclose(actual[name], array, **(ROUNDED if name == "agents.alpha" else EXACT), err_msg=name)
 
 
 def step(model, x):
