@@ -22,6 +22,7 @@ MAX_FUNCTION_LINES = 60
 OWN_FILES = {
     "optimization.py": "torch: compiled copies and engines for inference",
     "rivals.py": "torch: what MAAM is compared with and the spec does not have",
+    "huggingface.py": "torch: the Hub's mixin is for its modules",
     "speed.py": "torch: how much optimization brings here",
     "configuration.py": "mindspore: settings of the process, by which it is made fast",
     "kinks.py": "torch: it is the referee of gradients",

@@ -1,0 +1,119 @@
+"""Models of the PyTorch room on the Hugging Face Hub, or in a folder of the same form."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from maam.errors import WeightsError, require
+
+require("huggingface_hub", "huggingface")
+
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download  # noqa: E402
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from maam.spec import Model, Node  # noqa: E402
+from maam.torch import build, load, save_weights  # noqa: E402
+from maam.weights.exchange import spec_of  # noqa: E402
+
+FILE = "model.safetensors"
+CARD = """---
+{{ card_data }}
+---
+
+# {{ name }}
+
+{{ size }}. The weights file carries the architecture; it loads in
+PyTorch, MindSpore and NumPy.
+
+```python
+from maam.torch.huggingface import HubModel
+
+model = HubModel.from_pretrained("{{ model_id }}").eval()  # a repository, or a folder
+```
+
+In MindSpore: `maam.mindspore.load("{{ file }}")`. Input: float32 {{ shape }}, pixels scaled to [0, 1] unless the author
+says otherwise below.
+
+{{ description }}
+"""
+
+
+class HubModel(nn.Module, ModelHubMixin):
+    """A model of maam with `from_pretrained`, `save_pretrained` and `push_to_hub`.
+
+    Args:
+        model: one that maam built or loaded, or the name of a preset.
+
+    Attributes:
+        model: the model itself; calling the wrapper calls it, (N, C, H, W) to its output.
+
+    Raises:
+        WeightsError: the model was not built by maam.
+        PresetError: there is no preset of that name.
+    """
+
+    def __init__(self, model: nn.Module | str) -> None:
+        super().__init__()
+        self.model = build(model) if isinstance(model, str) else model
+        self._hub_mixin_config = {"spec": json.loads(spec_of(self.model).to_json())}
+
+    @property
+    def spec(self) -> Node:
+        """The model's spec."""
+        return spec_of(self.model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The model's output."""
+        return self.model(x)
+
+    def generate_model_card(self, *args: Any, description: str = "", model_id: str = "", **kwargs: Any) -> ModelCard:
+        """The README of the repository, from the spec; `description` goes at its end."""
+        spec = self.spec
+        macs, shape = "", "(N, C, H, W)"
+        if isinstance(spec, Model):
+            macs, shape = f", {spec.macs(spec.input_shape):,} multiply-accumulates", f"(N, {_listed(spec.input_shape)})"
+        data = ModelCardData(
+            library_name="maam", license="apache-2.0", pipeline_tag="image-classification", tags=["maam", "pytorch"]
+        )
+        return ModelCard.from_template(
+            data,
+            template_str=CARD,
+            name=spec.name if isinstance(spec, Model) else spec.kind,
+            size=f"{spec.num_parameters:,} parameters{macs}",
+            shape=shape,
+            model_id=model_id or "REPOSITORY",
+            file=FILE,
+            description=description,
+        )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_weights(self.model, save_directory / FILE)
+
+    @classmethod
+    def from_pretrained(cls, model_id: str | os.PathLike[str], **options: Any) -> HubModel:  # type: ignore[override]
+        """The model in a folder, or in a repository of the Hub; `options` are those of ModelHubMixin.
+
+        Raises:
+            WeightsError: there is neither, or the weights file is broken.
+        """
+        try:
+            return super().from_pretrained(os.fspath(model_id), **options)
+        except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise WeightsError(
+                f"{model_id}: neither a folder with {FILE} nor a repository that can be read: {reason}"
+            ) from None
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: Any) -> HubModel:
+        if os.path.isdir(model_id):
+            return cls(load(os.path.join(model_id, FILE)))
+        return cls(load(hf_hub_download(model_id, FILE, **options)))
+
+
+def _listed(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))

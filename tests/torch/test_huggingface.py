@@ -1,0 +1,81 @@
+"""Models in folders of the Hugging Face Hub's form; nothing here needs a network."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+hub = pytest.importorskip("huggingface_hub")
+
+from maam import torch as room  # noqa: E402
+from maam.errors import PresetError, WeightsError  # noqa: E402
+from maam.torch.huggingface import FILE, HubModel  # noqa: E402
+from maam.weights import read_weights  # noqa: E402
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A model, and the folder that it was saved to."""
+    model = HubModel(room.build("maam_digits", seed=0))
+    model.save_pretrained(tmp_path / "digits", model_card_kwargs={"description": "Trained on nothing."})
+    return model, tmp_path / "digits"
+
+
+def test_there_and_back(saved):
+    model, folder = saved
+    again = HubModel.from_pretrained(folder)
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(again.eval()(x), model.eval()(x))
+    assert again.spec == model.spec
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", FILE]
+
+
+def test_the_file_is_ours(saved):
+    model, folder = saved
+    node, arrays = read_weights(folder / FILE)
+    assert node == model.spec
+    assert arrays.keys() == {p.name for p in node.parameters()}
+    assert json.loads((folder / "config.json").read_text())["spec"]["name"] == "maam_digits"
+
+
+def test_the_card(saved):
+    text = (saved[1] / "README.md").read_text()
+    card = hub.ModelCard(text)
+    assert (card.data.library_name, card.data.license) == ("maam", "apache-2.0")
+    assert f"{saved[0].spec.num_parameters:,} parameters" in text
+    assert "(N, 1, 8, 8)" in text
+    assert text.rstrip().endswith("Trained on nothing.")
+
+
+def test_a_single_layer(tmp_path):
+    layer = room.MAAM(4)
+    HubModel(layer).save_pretrained(tmp_path / "layer")
+    assert HubModel.from_pretrained(tmp_path / "layer").spec == layer.spec
+
+
+def test_by_name():
+    assert HubModel("maam_digits").spec.name == "maam_digits"
+    with pytest.raises(PresetError, match="no preset 'maam_digit'"):
+        HubModel("maam_digit")
+
+
+def test_errors(tmp_path):
+    with pytest.raises(WeightsError, match="Linear has no"):
+        HubModel(torch.nn.Linear(1, 1))
+    with pytest.raises(WeightsError, match=r"model.safetensors: no such file"):
+        HubModel.from_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match=r"maam/nothing: neither a folder with model.safetensors nor a repository"):
+        HubModel.from_pretrained("maam/nothing", local_files_only=True)
+
+
+def test_push(saved, monkeypatch):
+    sent = {}
+    monkeypatch.setattr(
+        "huggingface_hub.hf_api.HfApi.create_repo", lambda self, **k: type("R", (), {"repo_id": "me/x"})
+    )
+    monkeypatch.setattr(
+        "huggingface_hub.hf_api.HfApi.upload_folder",
+        lambda self, **k: sent.update({p.name: p.stat().st_size for p in k["folder_path"].iterdir()}),
+    )
+    saved[0].push_to_hub("me/x")
+    assert set(sent) == {"README.md", "config.json", FILE}
