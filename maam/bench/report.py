@@ -98,6 +98,8 @@ def draw_growth(growth: Mapping[str, tuple[list[float], float]], path: str | os.
     axes = figure.subplots(1, len(growth), sharey=True)
     for axis, (name, (seconds, slope)) in zip(axes, growth.items(), strict=True):
         axis.loglog(GROWTH[name], [1000 * value for value in seconds], "o-")
+        axis.set_xticks(GROWTH[name], list(map(str, GROWTH[name])))
+        axis.minorticks_off()
         axis.set(xlabel=name, title=f"slope {slope:.2f}")
     axes[0].set(ylabel="CPU time, ms")
     _save(figure, path)
