@@ -9,13 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maam import data, exporting, fusion, mindspore, parity, reference, spec, torch, training, weights
+    from maam import data, exporting, fusion, mindspore, parity, porting, reference, spec, torch, training, weights
     from maam.conversion import convert
     from maam.errors import (
         DataError,
         DeploymentError,
         MaamError,
         MissingFrameworkError,
+        PortingError,
         PresetError,
         ShapeError,
         SpecError,
@@ -23,14 +24,28 @@ if TYPE_CHECKING:
     )
     from maam.exporting import export
     from maam.fusion import fuse
+    from maam.porting import port
     from maam.spec import list_presets, preset, register_preset
 
-_MODULES = ("data", "exporting", "fusion", "mindspore", "parity", "reference", "spec", "torch", "training", "weights")
+_MODULES = (
+    "data",
+    "exporting",
+    "fusion",
+    "mindspore",
+    "parity",
+    "porting",
+    "reference",
+    "spec",
+    "torch",
+    "training",
+    "weights",
+)
 _ERRORS = (
     "DataError",
     "DeploymentError",
     "MaamError",
     "MissingFrameworkError",
+    "PortingError",
     "PresetError",
     "ShapeError",
     "SpecError",
@@ -41,6 +56,7 @@ _FUNCTIONS = {
     "export": "maam.exporting",
     "fuse": "maam.fusion",
     "list_presets": "maam.spec",
+    "port": "maam.porting",
     "preset": "maam.spec",
     "register_preset": "maam.spec",
     **dict.fromkeys(_ERRORS, "maam.errors"),
@@ -52,6 +68,7 @@ __all__ = [
     "DeploymentError",
     "MaamError",
     "MissingFrameworkError",
+    "PortingError",
     "PresetError",
     "ShapeError",
     "SpecError",
@@ -65,6 +82,8 @@ __all__ = [
     "list_presets",
     "mindspore",
     "parity",
+    "port",
+    "porting",
     "preset",
     "reference",
     "register_preset",

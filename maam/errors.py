@@ -60,6 +60,10 @@ class DeploymentError(MaamError, ValueError):
     """A model cannot be fused, optimized, exported, quantized or pruned as asked, or a setting does not exist here."""
 
 
+class PortingError(MaamError, ValueError):
+    """Two models of a user's own cannot be matched, or cannot be run as asked."""
+
+
 class MissingFrameworkError(MaamError, ImportError):
     """An optional package that the call needs is not installed."""
 

@@ -16,6 +16,7 @@ from maam.cli import (
     models,
     optimization,
     parity,
+    porting,
     pruning,
     quantization,
     reproduce,
@@ -37,6 +38,7 @@ application.command("evaluate")(evaluate.evaluate)
 application.command("maf")(maf.maf)
 application.command("reproduce")(reproduce.reproduce)
 application.command("parity")(parity.parity)
+application.command("port")(porting.port)
 application.command("convert")(weights.convert)
 application.command("fuse")(fusion.fuse)
 application.command("export")(exporting.export)

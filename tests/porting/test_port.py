@@ -1,0 +1,117 @@
+"""Porting a small network: what agrees passes, and each planted fault is named."""
+
+import numpy as np
+import pytest
+import torch
+
+import maam
+from maam.errors import PortingError, ShapeError
+from maam.parity import Verdict
+
+SHAPE = (3, 16, 16)
+
+
+def arrays(model):
+    return {name: p.asnumpy().copy() for name, p in model.parameters_and_names()}
+
+
+def test_all_stages_pass_and_weights_move(pair):
+    module, cell = pair()
+    report = maam.port(module, cell, input_shape=SHAPE)
+    assert report.passed(require_all=True), report.to_markdown()
+    assert {row.verdict for row in report.rows} == {Verdict.PASS}
+    assert (cell.stem.weight.asnumpy() == module.conv1.weight.detach().numpy()).all()
+    assert (cell.norm.gamma.asnumpy() == module.bn1.weight.detach().numpy()).all()
+    assert (cell.norm.moving_variance.asnumpy() == 1).all()
+    assert module.bn1.num_batches_tracked == 0
+    assert module.training
+
+
+def test_the_other_direction(pair):
+    module, cell = pair()
+    kept = arrays(cell)
+    report = maam.port(module, cell, input_shape=SHAPE, direction="mindspore-to-torch", steps=1)
+    assert report.passed(require_all=True), report.to_markdown()
+    assert all((kept[name] == array).all() for name, array in arrays(cell).items())
+    assert (module.fc.bias.detach().numpy() == kept["fc.bias"]).all()
+
+
+@pytest.mark.parametrize(
+    ("fault", "layer"),
+    [
+        ({"eps": 1e-3}, "bn2"),
+        ({"momentum": 0.1}, "bn2.running_mean (MindSpore: bn2.moving_mean)"),
+        ({"pad_mode": "same"}, "conv2"),
+        ({"stride": 1}, "conv2"),
+        ({"residual": 0.9}, "fc"),
+    ],
+)
+def test_a_fault_is_named(pair, fault, layer):
+    report = maam.port(*pair(**fault), input_shape=SHAPE, steps=1)
+    assert not report.passed()
+    assert report.first_difference == layer, report.to_markdown()
+
+
+def test_a_sum_without_a_layer_is_told_by_what_stands_around_it(pair):
+    report = maam.port(*pair(residual=0.9), input_shape=SHAPE, steps=1)
+    row = next(row for row in report.failures if row.stage == "layers in the model, eval")
+    assert row.note == "what it is given differs: look at the code between conv3 and it (functions, sums, order)"
+
+
+def test_a_weight_changed_after_the_transfer(pair):
+    module, cell = pair()
+    maam.port(module, cell, input_shape=SHAPE, steps=1)
+    with torch.no_grad():
+        module.conv2.weight[0, 0, 0, 0] += 1e-3
+    report = maam.port(module, cell, input_shape=SHAPE, steps=1, transfer=False)
+    assert report.first_difference == "conv2.weight"
+
+
+def test_layers_that_were_exchanged(pair):
+    module, cell = pair()
+    maam.port(module, cell, input_shape=SHAPE, steps=1)
+    cell.norm, cell.bn2 = cell.bn2, cell.norm
+    cell.norm.gamma.set_data(cell.norm.gamma + 1)
+    report = maam.port(module, cell, input_shape=SHAPE, steps=1, transfer=False)
+    assert report.first_difference.startswith(("bn1", "bn2"))
+
+
+def test_a_parameter_that_is_not_trained(pair):
+    module, cell = pair()
+    cell.conv3.bias.requires_grad = False
+    report = maam.port(module, cell, input_shape=SHAPE, steps=1)
+    assert report.first_difference == "conv3.bias"
+
+
+def test_models_that_cannot_be_matched(pair):
+    with pytest.raises(PortingError, match=r"'conv2' .*bias is there in PyTorch and absent in MindSpore .*has_bias="):
+        maam.port(*pair(bias=False), input_shape=SHAPE)
+    module, cell = pair()
+    module.extra = torch.nn.Linear(2, 2)
+    with pytest.raises(PortingError, match=r"'extra' .* of PyTorch has no counterpart in MindSpore; .*skip="):
+        maam.port(module, cell, input_shape=SHAPE)
+    assert maam.port(module, cell, input_shape=SHAPE, steps=1, skip=["extra"]).passed()
+
+
+def test_a_map_of_names(pair):
+    module, cell = pair()
+    report = maam.port(module, cell, input_shape=SHAPE, steps=1, names={"conv2": "conv3", "conv3": "conv2"})
+    assert report.first_difference == "conv2 (MindSpore: conv3)"
+    with pytest.raises(PortingError, match=r"names: .*'conv1'.* cannot stand for .*'fc'.*: a convolution is no linear"):
+        maam.port(module, cell, input_shape=SHAPE, names={"conv1": "fc"})
+    with pytest.raises(PortingError, match="names: the MindSpore cell has no layer with weights named conv9; did you"):
+        maam.port(module, cell, input_shape=SHAPE, names={"conv2": "conv9"})
+
+
+def test_bad_input(pair):
+    module, cell = pair()
+    with pytest.raises(ShapeError, match=r"input \(4, 2, 8, 8\): PyTorch's model cannot run: RuntimeError"):
+        maam.port(module, cell, input_shape=(2, 8, 8))
+    with pytest.raises(PortingError, match="give input_shape, of one sample, or inputs"):
+        maam.port(module, cell)
+    with pytest.raises(PortingError, match="direction: expected torch-to-mindspore or"):
+        maam.port(module, cell, input_shape=SHAPE, direction="both")
+    with pytest.raises(PortingError, match=r"expected a torch.nn.Module, got an object of type Cell"):
+        maam.port(cell, module, input_shape=SHAPE)
+    with pytest.raises(PortingError, match="inputs: expected a batch of numbers"):
+        maam.port(module, cell, inputs=np.array("x"))
