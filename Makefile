@@ -12,7 +12,7 @@ FIND_PYTHON := for python in $(PYTHON) python3.12 python3.11 python3.10 python3 
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed ## train on digits and prove the result in three frameworks
-	$(BIN)/maam demo
+	OMP_NUM_THREADS=1 $(BIN)/maam demo  # so small a model gains nothing by threads, and loses much on a busy machine
 
 test: lint types ## all that CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
