@@ -22,7 +22,7 @@ test-all: lint types ## the slow tests too
 	$(MAKE) fuzz
 
 fuzz: $(VENV)/.installed-dev ## 500 random specs through all frameworks
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 --dist loadfile tests/parity/test_random_specs.py tests/spec/test_random_specs.py
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout 0 -n 2 --dist loadfile tests/parity/test_random_specs.py tests/spec/test_random_specs.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
