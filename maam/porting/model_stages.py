@@ -64,8 +64,8 @@ def _statistics(
 
 def compare_gradients(subject: Subject, report: Report) -> Iterator[Row]:
     """Gradients of every parameter, by name, in train mode."""
-    if subject.refusal:
-        yield from not_run(["gradients"], RUNNER, "MindSpore's model did not run")
+    if reason := _obstacle(subject):
+        yield from not_run(["gradients"], RUNNER, reason)
         return
     generator = np.random.default_rng([subject.seed, 11])
     cotangent = generator.standard_normal(_output_shape(subject)).astype(np.float32)
@@ -78,9 +78,9 @@ def compare_gradients(subject: Subject, report: Report) -> Iterator[Row]:
 
 def compare_steps(subject: Subject, report: Report) -> Iterator[Row]:
     """What a few steps of SGD with momentum and weight decay do to every parameter."""
-    stage = f"{subject.steps} steps, sgd"
-    if subject.refusal:
-        yield from not_run([stage], RUNNER, "MindSpore's model did not run")
+    stage = f"sgd, steps: {subject.steps}"
+    if reason := _obstacle(subject):
+        yield from not_run([stage], RUNNER, reason)
         return
     generator = np.random.default_rng([subject.seed, 13])
     shape = _output_shape(subject)
@@ -135,6 +135,13 @@ def _run(half: Half, run: Any, x: Array) -> dict[str, Array]:
 
 def _of(arrays: Mapping[str, Array], names: list[str]) -> dict[str, Array]:
     return {name: arrays[name] for name in names}
+
+
+def _obstacle(subject: Subject) -> str:
+    if subject.refusal:
+        return "MindSpore's model did not run"
+    shapes = _output_shape(subject), subject.mindspore.forward(subject.x).shape
+    return "" if shapes[0] == shapes[1] else f"MindSpore's output is of shape {shapes[1]} instead of {shapes[0]}"
 
 
 def _output_shape(subject: Subject) -> tuple[int, ...]:

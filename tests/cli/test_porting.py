@@ -56,7 +56,7 @@ def test_differing_models_write_nothing(run, models, tmp_path):
 
 def test_bad_input(fails, models, tmp_path):
     start = ("port", f"{models}:module")
-    assert "expected package.module:callable" in fails("port", "nothing", "x:y", *ARGUMENTS)
+    assert "expected package.module:callable" in fails(*start, "nothing", *ARGUMENTS)
     assert "no_such_module cannot be imported" in fails(*start, "no_such_module:make", *ARGUMENTS)
     assert fails(*start, f"{models}:none", *ARGUMENTS) == "own_models:none: own_models has no none"
     assert fails(*start, f"{models}:broken", *ARGUMENTS).startswith("own_models:broken() failed: KeyError")

@@ -43,7 +43,7 @@ def test_the_other_direction(pair):
         ({"momentum": 0.1}, "bn2.running_mean (MindSpore: bn2.moving_mean)"),
         ({"pad_mode": "same"}, "conv2"),
         ({"stride": 1}, "conv2"),
-        ({"residual": 0.9}, "fc"),
+        ({"residual": 0.9}, "drop"),
     ],
 )
 def test_a_fault_is_named(pair, fault, layer):
