@@ -30,7 +30,7 @@ def main():
         groups = [[row for row in report["rows"] if row["stage"] == stage] for report in reports]
         cells = [worst(rows) for rows in groups]
         bounds = dict.fromkeys(row["bound"] for row in groups[0] if row["bound"])
-        bound = next(iter(bounds), "") if len(bounds) < 2 or "x" not in next(iter(bounds)) else "see docs/parity.md"
+        bound = "see docs/parity.md" if len(bounds) > 1 and "x" in next(iter(bounds)) else "; ".join(bounds)
         verdict = ", ".join(sorted({v for _, verdicts in cells for v in verdicts}, key=str.lower))
         print(f"| {stage} | {bound} |", " | ".join(text for text, _ in cells), f"| {verdict} |")
 
