@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TRAINED_GRADIENT_FACTORS = {
     # torch.compile on a CPU sums whole maps in longer runs than eager PyTorch's pairwise summation, so gradients that
-    # are sums over a batch of maps (fusion weights, batch norm) come out less exact: 4 times on maam_cifar10_2m3, 5.5
+    # are sums over a batch of maps (fusion weights, batch norm) come out less exact: 2 times on maam_cifar10_2m3, 5.5
     # times on maam_cifar10. `python tools/compiled_sums.py` shows it for a plain sum.
     # https://github.com/pytorch/pytorch/issues/151400, https://github.com/pytorch/pytorch/pull/156296
     "torch compiled": 10.0,
