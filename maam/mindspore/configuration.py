@@ -17,7 +17,7 @@ MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
 JIT_LEVELS = ("O0", "O1", "O2")
 AMP_LEVELS = ("O0", "O1", "O2", "O3", "auto")
 SLOW_ONEDNN = (2, 9)
-"""From this version on, on CPUs with AVX-512, MindSpore's oneDNN convolves 90 times slower than with AVX2."""
+"""From this version on, on CPUs with AVX-512, MindSpore's oneDNN is known to convolve very slowly without a cap."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +47,17 @@ def configure(
 ) -> Configuration:
     """Set MindSpore up for this machine; call it before the first operator runs.
 
-    The defaults are what was measured as fastest on CPUs (docs/deployment.md), and on Ascend what MindSpore's
-    documentation recommends, where nothing was measured.
+    The defaults and their reasons are in docs/deployment.md; on Ascend they are what MindSpore's documentation
+    recommends, and nothing was measured.
 
     Args:
         device: "cpu", "cuda" or "ascend"; None: Ascend where there is one, else the CPU.
-        mode: "graph", or "pynative" (3.2 times slower in training on a CPU).
+        mode: "graph", or "pynative" (operator by operator, slower).
         jit_level: how far graphs are optimized, "O0", "O1" or "O2" (the whole graph on the device, Ascend alone);
-            None: O0 on a CPU, where O1 fuses nothing, O1 elsewhere. Graph mode alone.
-        graph_kernel: fusion of elementwise operators into generated kernels. Graph mode alone; 1.5 times slower on
-            a CPU.
+            None: O0 on a CPU, O1 elsewhere. Graph mode alone.
+        graph_kernel: fusion of elementwise operators into generated kernels. Graph mode alone.
         amp_level: mixed precision, "O0" (none) to "O3" or "auto", for `Configuration.apply`; None: O2 on Ascend without
-            `parity`, else O0, since float16 gains nothing on a CPU.
+            `parity`, else O0.
         parity: float32 as float32, for comparisons: no HF32 in convolutions and matrix products on Ascend, where it is
             the default, and operators keep their dtype.
 

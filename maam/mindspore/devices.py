@@ -29,7 +29,7 @@ def select_device(name: str | None = None) -> str:
 
 
 def select_precision(device: str, name: str = "auto") -> str:
-    """The precision of that name; "auto" is fp16 on Ascend, and fp32 on a CPU, which gains nothing by fp16.
+    """The precision of that name; "auto" is fp16 on Ascend, and fp32 on a CPU.
 
     Raises:
         DeviceError: the device does not support it: no CPU kernel of MindSpore takes bfloat16.

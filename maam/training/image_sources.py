@@ -13,9 +13,9 @@ from maam.data.framing import Framing
 from maam.errors import DataError, MissingFrameworkError
 from maam.spec import Model, Node
 from maam.training.recipe import Images, Recipe
+from maam.training.rooms import FRAMEWORKS
 
 TEST_BATCH = 250
-FRAMEWORKS = ("torch", "mindspore")
 
 
 @dataclass(frozen=True)

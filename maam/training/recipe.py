@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -13,7 +13,6 @@ from maam.training.optimizer import Optimizer
 from maam.training.section import Section, explain, nearest
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 DataName = Literal["cifar10", "cifar100", "digits", "imagefolder"]
 
 
