@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from maam import files, plots
-from maam.environment import environment
 from maam.reproduction.experiments import Experiment
 from maam.reproduction.results import Result
 from maam.spec import preset
@@ -48,10 +47,20 @@ def _markdown(name: str, experiment: Experiment, results: Sequence[Result]) -> s
     header.append("training, min")
     lines = [f"# {experiment.title}", "", f"| {' | '.join(header)} |", f"|{' --- |' * len(header)}"]
     lines += [f"| {' | '.join(_cells(result))} |" for result in results]
-    versions = ", ".join(f"{package} {version}" for package, version in environment().items())
     note = "Mean ± standard deviation over the seeds, of the last epoch, on all test images."
     picture = f"![{experiment.title}]({name}.png)"
-    return "\n".join([*lines, "", note, "", picture, "", f"Command: `{shlex.join(sys.argv)}`", "", versions, ""])
+    return "\n".join([*lines, "", note, "", picture, "", f"Command: `{shlex.join(sys.argv)}`", "", *_origins(results)])
+
+
+def _origins(results: Sequence[Result]) -> list[str]:
+    """On what the runs were made, a paragraph for each kind of machine and versions."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for seed, origin in result.origins.items():
+            found.setdefault(origin, []).append(f"{result.row.preset} seed {seed}")
+    if len(found) == 1:
+        return [f"Run by {next(iter(found))}", ""]
+    return [line for origin, runs in found.items() for line in (f"Run by {origin}: {', '.join(runs)}", "")]
 
 
 def _cells(result: Result) -> list[str]:

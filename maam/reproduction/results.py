@@ -27,11 +27,13 @@ class Result(NamedTuple):
         row: what they stand for.
         figures: of each run, by seed: accuracy, f1, precision, recall, minutes (of training).
         losses: the mean training loss of each epoch, by seed.
+        origins: on what each was run, by seed: framework, precision, processor, versions.
     """
 
     row: Row
     figures: dict[int, dict[str, float]]
     losses: dict[int, Array]
+    origins: dict[int, str]
 
 
 def folder_of(out: Path, row: Row, seed: int, framework: str) -> RunFolder:
@@ -81,7 +83,7 @@ def collect(experiment: Experiment, out: Path, seeds: Sequence[int], framework: 
     results = []
     recipes: dict[str, str] = {}
     for row in experiment.rows:
-        figures, losses = {}, {}
+        figures, losses, origins = {}, {}, {}
         for seed in seeds:
             folder = folder_of(out, row, seed, framework)
             if not (folder.path / "results.json").exists():
@@ -90,9 +92,10 @@ def collect(experiment: Experiment, out: Path, seeds: Sequence[int], framework: 
                 figures[seed] = _figures(folder)
                 recipes[folder.path.name] = _recipe_of(folder)
                 losses[seed] = _losses(folder)
+                origins[seed] = _origin(folder)
             except (MaamError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
                 raise TrainingError(f"{folder.path}: the run's files are broken: {error}") from None
-        results.append(Result(row, figures, losses))
+        results.append(Result(row, figures, losses, origins))
     if len(set(recipes.values())) > 1:
         raise TrainingError(f"{out}: these runs were made by different recipes: {', '.join(sorted(recipes))}")
     return results
@@ -103,10 +106,25 @@ def _figures(folder: RunFolder) -> dict[str, float]:
     return {name: float(found[name]) for name in ("accuracy", "f1", "precision", "recall", "minutes")}
 
 
+def _last_session(folder: RunFolder) -> dict[str, Any]:
+    session: dict[str, Any] = json.loads(folder.run.read_text("utf-8"))["sessions"][-1]
+    return session
+
+
 def _recipe_of(folder: RunFolder) -> str:
-    """The recipe but for what differs from row to row."""
-    recipe = json.loads(folder.run.read_text("utf-8"))["sessions"][-1]["recipe"]
-    return json.dumps({name: value for name, value in recipe.items() if name not in ("model", "seed", "presets")})
+    """The recipe but for what may differ from run to run; the precision is what trains fastest on a machine."""
+    recipe = _last_session(folder)["recipe"]
+    own = ("model", "seed", "presets", "precision")
+    return json.dumps({name: value for name, value in recipe.items() if name not in own})
+
+
+def _origin(folder: RunFolder) -> str:
+    session = _last_session(folder)
+    versions = dict(session["environment"])
+    machine, cores = versions.pop("machine"), versions.pop("cores")
+    named = ", ".join(f"{name} {version}" for name, version in versions.items() if version != "not installed")
+    how = f"{session['framework']} {session['recipe']['precision']}, {session['device']}"
+    return f"{how}: {machine}, {cores} cores; {named}"
 
 
 def _losses(folder: RunFolder) -> Array:

@@ -16,7 +16,7 @@ from maam.errors import ShapeError
 from maam.exporting.engines import open_openvino
 from maam.quantization.backends import by_openvino
 from maam.spec import Node
-from maam.torch.devices import has_fast_bf16
+from maam.torch.devices import has_native_bf16
 from maam.torch.exporting import onnx_program
 from maam.torch.models import build
 from maam.torch.optimization import optimize
@@ -50,7 +50,7 @@ def facts(name: str, node: Node | None, x: Any) -> dict[str, int]:
 
 def matrix_products() -> dict[str, Call]:
     """Products of two square matrices in float32 and, where the hardware has it, bfloat16; 2 MATRIX**3 operations."""
-    dtypes = {"fp32": torch.float32, **({"bf16": torch.bfloat16} if has_fast_bf16() else {})}
+    dtypes = {"fp32": torch.float32, **({"bf16": torch.bfloat16} if has_native_bf16() else {})}
     return {name: functools.partial(_product, torch.rand(MATRIX, MATRIX).to(dtype)) for name, dtype in dtypes.items()}
 
 

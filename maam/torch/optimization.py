@@ -21,7 +21,7 @@ from maam.exporting.precision import check_engine, check_output
 from maam.spec import InputRule
 from maam.timing import interleave
 from maam.torch.containers import Container
-from maam.torch.devices import has_fast_bf16, select_precision
+from maam.torch.devices import has_native_bf16, select_precision
 from maam.torch.exporting import onnx_program
 
 Function = Callable[[Tensor], Tensor]
@@ -101,7 +101,7 @@ def _precisions(engine: str, device: str, name: str) -> tuple[str, ...]:
     if engine == "torch":
         best = select_precision(device, name)
         return ("fp32", best) if name == "auto" and best != "fp32" else (best,)
-    supported = ("fp32", "bf16") if has_fast_bf16() and engine == "openvino" else ("fp32",)
+    supported = ("fp32", "bf16") if has_native_bf16() and engine == "openvino" else ("fp32",)
     if name != "auto" and name not in supported:
         raise DeviceError(f"precision {name!r}: {engine} has it not here; it has {', '.join(supported)}")
     return supported if name == "auto" else (name,)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ _DIGITS = 7
 
 
 class Log:
-    """Appends records to a file; each is on the disk when `append` returns."""
+    """Appends records to a file; each is on the disk when `append` returns.
+
+    Where the file is not there, but one of its name and `.gz` is, as of a run that was published, that one is read.
+    """
 
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
@@ -40,13 +45,17 @@ class Log:
         Raises:
             TrainingError: it cannot be read.
         """
+        packed = self.path.with_name(f"{self.path.name}.gz")
         try:
-            text = self.path.read_text("utf-8", errors="replace")
+            if packed.exists() and not self.path.exists():
+                content = gzip.decompress(packed.read_bytes())
+            else:
+                content = self.path.read_bytes()
         except FileNotFoundError:
             return []
-        except OSError as error:
-            raise TrainingError(f"{self.path}: cannot be read: {error.strerror or error}") from None
-        return list(_parse(text.splitlines()))
+        except (OSError, EOFError, zlib.error) as error:
+            raise TrainingError(f"{self.path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        return list(_parse(content.decode("utf-8", errors="replace").splitlines()))
 
     def rewind(self, step: int) -> None:
         """Drop the records of later steps than `step`: a resumed run writes them anew."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
 
 from maam import files
 from maam.environment import environment
-from maam.errors import RecipeError, TrainingError, require
+from maam.errors import DeviceError, RecipeError, TrainingError, require
 from maam.spec import Node, preset
 from maam.training.checkpoint import Checkpoint, read_checkpoint
 from maam.training.folder import RunFolder
@@ -19,7 +23,7 @@ from maam.training.library import default_recipe
 from maam.training.log import Record
 from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop, Observer
 from maam.training.protocol import Objective
-from maam.training.recipe import Recipe
+from maam.training.recipe import Precision, Recipe
 from maam.training.report import write_report
 from maam.training.rooms import find_room
 from maam.training.sources import open_source
@@ -81,12 +85,14 @@ def train(
     room = find_room(framework)
     chosen = room.select_device(device)
     world = room.join_world(chosen)
-    recipe = recipe.replaced({"model": name, "precision": room.select_precision(chosen, recipe.precision)})
+    recipe = recipe.replaced({"model": name})
     reading = Reading(framework, num_workers, on_broken)
     share = (world.rank, world.size)
     source = open_source(recipe, None if root is None else Path(root), spec, reading, share)
+    room.select_precision(chosen, recipe.precision)  # what cannot be had is refused before anything is written
     folder = RunFolder(out)
     checkpoint = _open(folder, resume, world)
+    recipe = recipe.replaced({"precision": _precision(room, chosen, recipe, checkpoint, world)})
     if checkpoint is not None:
         _check_same(folder, checkpoint, spec, recipe)
     runner = room.make_runner(spec, seed=recipe.seed, device=chosen)
@@ -116,6 +122,9 @@ def train(
     return folder
 
 
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+
 def objective(recipe: Recipe) -> Objective:
     """The part of a recipe that a step needs."""
     return Objective(recipe.label_smoothing, recipe.clip_norm, recipe.ema_decay is not None, recipe.precision)
@@ -140,6 +149,15 @@ def _open(folder: RunFolder, resume: bool, world: World) -> Checkpoint | None:
     if world.rank and resume and folder.last.exists():
         return read_checkpoint(folder.last)
     return found
+
+
+def _precision(room: Any, device: str, recipe: Recipe, checkpoint: Checkpoint | None, world: World) -> str:
+    """What all processes compute in. "auto" is what a resumed run had; in a new one, the first process's choice."""
+    if recipe.precision == "auto" and checkpoint is not None:
+        with contextlib.suppress(DeviceError):  # another framework or device may not have it
+            return room.select_precision(device, checkpoint.recipe.precision)
+    chosen = PRECISIONS.index(room.select_precision(device, recipe.precision))
+    return PRECISIONS[int(world.gather(np.array([chosen], np.float32))[0])]
 
 
 MAY_DIFFER = {"presets", "precision"}

@@ -2,7 +2,11 @@
 
 import csv
 import json
+import re
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -70,6 +74,39 @@ def test_runs_of_different_recipes_make_no_table(runs, tmp_path):
     (tmp_path / "maam_digits-seed1-torch").symlink_to(runs / "maam_digits-seed1-torch")
     with pytest.raises(TrainingError, match="these runs were made by different recipes: maam_digits-seed0-torch, "):
         reproduction.collect(experiment, tmp_path, SEEDS)
+
+
+def test_what_the_runs_were_made_on(runs, tmp_path):
+    experiment = Experiment("One row", (TRAINED,))
+    text = reproduction.render("table9", experiment, reproduction.collect(experiment, runs, SEEDS), tmp_path)
+    assert text.count("Run by torch fp32, cpu: ") == 1
+    for run in runs.iterdir():
+        shutil.copytree(run, tmp_path / "runs" / run.name)
+    described = tmp_path / "runs" / "maam_digits-seed1-torch" / "run.json"
+    sessions = json.loads(described.read_text())
+    sessions["sessions"][-1]["recipe"]["precision"] = "bf16"  # what trains fastest differs between machines
+    described.write_text(json.dumps(sessions))
+    text = reproduction.render(
+        "table9", experiment, reproduction.collect(experiment, tmp_path / "runs", SEEDS), tmp_path
+    )
+    assert re.search("Run by torch fp32, .*: maam_digits seed 0\n", text)
+    assert re.search("Run by torch bf16, .*: maam_digits seed 1\n", text)
+
+
+def test_published_runs_give_the_same_table(runs, tmp_path):
+    tool = Path(__file__).parents[2] / "tools" / "publish_runs.py"
+    subprocess.run([sys.executable, str(tool), str(runs), str(tmp_path / "published")], check=True)
+    assert not list((tmp_path / "published").rglob("*.safetensors"))
+    experiment = Experiment("One row", (TRAINED,))
+    tables = []
+    for folder in (runs, tmp_path / "published"):
+        results = reproduction.collect(experiment, folder, SEEDS)
+        tables.append(reproduction.render("table9", experiment, results, tmp_path))
+        assert [len(result.losses[1]) for result in results] == [1]
+    assert tables[0] == tables[1]
+    (tmp_path / "published" / "maam_digits-seed1-torch" / "log.jsonl.gz").write_bytes(b"\x1f\x8bbroken")
+    with pytest.raises(TrainingError, match="maam_digits-seed1-torch: the run's files are broken: "):
+        reproduction.collect(experiment, tmp_path / "published", SEEDS)
 
 
 def test_a_broken_run(runs, tmp_path):

@@ -82,6 +82,19 @@ def test_another_seed_gives_another_model(recipe, tmp_path):
     assert not same(*(read_checkpoint(run.last) for run in runs))
 
 
+def test_auto_keeps_the_precision_of_the_run(recipe, tmp_path, stop, monkeypatch):
+    """What is fastest is measured, so it might come out otherwise the next time."""
+    recipe = recipe.replaced({"precision": "auto"})
+    monkeypatch.setattr("maam.torch.devices.has_fast_bf16", lambda: True)
+    keywords = {"out": tmp_path / "run", "log_steps": 1, "checkpoint_steps": 4}
+    stop("maam_digits", recipe, at=5, **keywords)
+    monkeypatch.setattr("maam.torch.devices.has_fast_bf16", lambda: False)
+    run = train("maam_digits", recipe, resume=True, **keywords)
+    sessions = json.loads(run.run.read_text())["sessions"]
+    assert [session["recipe"]["precision"] for session in sessions] == ["bf16", "bf16"]
+    assert read_checkpoint(run.last).recipe.precision == "bf16"
+
+
 BOTH_WAYS = [("torch", "mindspore"), ("mindspore", "torch")]
 
 
