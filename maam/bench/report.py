@@ -35,14 +35,15 @@ def limits_table(result: Result) -> str:
     if not rates:
         return ""
     best = max(rates, key=lambda precision: rates[precision])
+    yardsticks = list(dict.fromkeys(("fp32", best)))
     rows = []
     for (case, kind), _ in result.times.items():
         macs = result.facts.get(case, {}).get("macs", 0)
         if "inference" in kind and macs:
             rate = 2 * macs * result.batch / result.seconds(case, kind)
-            rows.append((case, kind, f"{rate / 1e9:.1f}", f"{rate / rates['fp32']:.2f}", f"{rate / rates[best]:.2f}"))
+            rows.append((case, kind, f"{rate / 1e9:.1f}", *(f"{rate / rates[name]:.2f}" for name in yardsticks)))
     given = ", ".join(f"{precision} {rate / 1e9:.0f}" for precision, rate in rates.items())
-    head = ("case", "kind", "GFLOP/s", "share of the fp32 rate", f"share of the {best} rate")
+    head = ("case", "kind", "GFLOP/s", *(f"share of the {name} rate" for name in yardsticks))
     return f"Matrix products (1024 x 1024) in the same run, GFLOP/s of CPU time: {given}.\n\n{table(head, rows)}"
 
 

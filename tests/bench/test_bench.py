@@ -1,6 +1,7 @@
 """Cases, measuring, and what the report makes of it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -133,6 +134,11 @@ def test_tables():
     assert "fp32 21, bf16 43" in limits
     assert "| SE | torch inference int8 | 8.0 | 0.37 | 0.19 |" in limits
     assert limits_table(Result(1)) == ""
+
+
+def test_the_fastest_precision_may_be_float32():
+    times = RESULT.times | {("matrix product", "bf16"): [0.2] * 3}
+    assert limits_table(replace(RESULT, times=times)).count("share of the fp32 rate") == 1
 
 
 def test_growth():
