@@ -8,7 +8,7 @@ FIND_PYTHON := for python in $(PYTHON) python3.12 python3.11 python3.10 python3 
 	echo "maam needs Python 3.10, 3.11 or 3.12 (MindSpore has no wheels for others): install one, or name it: make PYTHON=/path/to/python" >&2; \
 	exit 1
 
-.PHONY: demo test test-all fuzz lint types format clean
+.PHONY: demo test test-all fuzz lint types format docs notebooks clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed ## train on digits and prove the result in three frameworks
@@ -35,6 +35,12 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-dev ## the documentation as a site, in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebooks: $(VENV)/.installed-dev ## run the notebooks of docs/notebooks; their outputs are not kept
+	OMP_NUM_THREADS=1 $(BIN)/python tools/notebooks.py
+
 $(BIN)/python:
 	@python=$$($(FIND_PYTHON)) && echo "Creating $(VENV) with $$python" && "$$python" -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade pip
@@ -50,4 +56,4 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
