@@ -13,6 +13,13 @@ class SpecError(MaamError, ValueError):
     """A spec, a layer argument or a spec document is invalid."""
 
 
+class ArgumentError(SpecError, TypeError):
+    """A layer class was called with an argument that it does not have, or without one that it needs.
+
+    Libraries that try which arguments a layer takes, as timm does, catch the `TypeError`.
+    """
+
+
 class ShapeError(MaamError, ValueError):
     """An input has the wrong rank, channel count, spatial size or dtype.
 

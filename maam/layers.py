@@ -1,12 +1,17 @@
-"""What the layer classes of all frameworks share: signatures, and framework classes for names."""
+"""What the layer classes of all frameworks share: signatures, names, and framework classes for names."""
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from maam.errors import SpecError
+from maam.errors import ArgumentError, SpecError
+from maam.spec import Node
+
+_SIZE = (64, 64)
+"""A map that every layer of ours takes."""
 
 
 def layer_signature(composite: Callable[..., Any], own: Sequence[str]) -> inspect.Signature:
@@ -26,12 +31,13 @@ def arguments_of(
     """The call's arguments by name, with framework classes replaced by the spec's names.
 
     Raises:
-        SpecError: an argument is unknown, missing or given twice, or a class has no name in the spec.
+        ArgumentError: an argument is unknown, missing or given twice.
+        SpecError: a class has no name in the spec.
     """
     try:
         bound = inspect.signature(composite).bind(*args, **kwargs).arguments
     except TypeError as error:
-        raise SpecError(f"{composite.__name__}: {error}") from None
+        raise ArgumentError(f"{composite.__name__}: {error}") from None
     tables = {"act_layer": activations, "gate_layer": activations, "norm_layer": norms}
     return {name: _name_of(name, value, tables[name]) if name in tables else value for name, value in bound.items()}
 
@@ -45,3 +51,39 @@ def _name_of(argument: str, value: Any, table: Mapping[str, type]) -> Any:
     raise SpecError(
         f"{argument}: no name for {value.__module__}.{value.__qualname__}; expected one of {', '.join(table)}"
     )
+
+
+def layers_in(names: Mapping[str, Any], base: type) -> dict[str, type]:
+    """The subclasses of `base` among a module's names, which are then in lower case: what `find_layer` looks in."""
+    classes = {name: value for name, value in names.items() if isinstance(value, type) and value is not base}
+    return {name.lower(): value for name, value in classes.items() if issubclass(value, base)}
+
+
+def find_layer(attention: Any, layers: Mapping[str, type]) -> Callable[..., Any]:
+    """The layer class of that name; a class, or another function of the channels, is returned as it is.
+
+    Raises:
+        SpecError: there is no layer of that name, or `attention` is neither a name nor can be called.
+    """
+    if isinstance(attention, str):
+        if (name := attention.lower()) not in layers:
+            close = difflib.get_close_matches(name, layers, 1, cutoff=0)[0]
+            raise SpecError(f"no layer {attention[:60]!r}; did you mean {close!r}? There are {', '.join(layers)}")
+        return layers[name]
+    if not callable(attention):
+        raise SpecError(
+            "attention: expected a name, a layer class or a function of the channels, got an object of type "
+            f"{type(attention).__name__}"
+        )
+    return attention  # type: ignore[no-any-return]
+
+
+def check_keeps_shape(name: str, node: Node, channels: int) -> None:
+    """Refuse a layer, by its spec, that gives a map of another shape than it takes; `name` is for the message.
+
+    Raises:
+        SpecError: naming both shapes.
+    """
+    given, found = (channels, *_SIZE), node.output_shape((channels, *_SIZE))
+    if found != given:
+        raise SpecError(f"attention: {name} turns {given} into {found}; expected a layer that keeps the shape")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from maam.spec.composites import Sizes, composite
 from maam.spec.fields import Flag, Probability, Size
-from maam.spec.layers.blocks import NormName, conv_norm_act
-from maam.spec.layers.maam import Fusion, NumAgents, maam
+from maam.spec.layers.blocks import NormName
+from maam.spec.layers.maam import Fusion, NumAgents
+from maam.spec.layers.maam_stem import maam_stem
 from maam.spec.node import Node
 from maam.spec.presets import register_preset
-from maam.spec.primitives import ActivationName, Conv2d, Dropout, Flatten, GlobalPool, Linear, Model, Sequential
+from maam.spec.primitives import ActivationName, Dropout, Flatten, GlobalPool, Linear, Model, Sequential
 
 
 @register_preset
@@ -46,26 +45,19 @@ def maam_imagenet(
         norm_layer: "batch_norm" or "identity".
         dropout: probability of dropout in front of the linear layer; 0 leaves the layer out.
     """
-    width = max(channels[0] // 2, 1)
-    bias = norm_layer != "batch_norm"
-    conv = Conv2d(
-        in_channels=in_channels,
-        out_channels=width,
-        kernel_size=3,
-        stride=2,
-        padding=1,
-        bias=bias,
-        init="kaiming_normal",
+    body = maam_stem(
+        in_channels,
+        channels,
+        num_agents=num_agents,
+        fusion=fusion,
+        reduce=reduce,
+        depthwise=depthwise,
+        act_layer=act_layer,
+        norm_layer=norm_layer,
     )
-    layer: dict[str, Any] = {"act_layer": act_layer, "norm_layer": norm_layer}
-    body: dict[str, Node] = {"stem": Sequential(children=conv_norm_act(conv, width, **layer))}
-    layer |= {"num_agents": num_agents, "fusion": fusion, "reduce": reduce, "depthwise": depthwise}
-    for index, out_channels in enumerate(channels):
-        body[f"stage{index + 1}"] = maam(width, out_channels, pool=(1, 2), **layer)
-        width = out_channels
     classifier: dict[str, Node] = {"pool": GlobalPool(), "flatten": Flatten()}
     if dropout:
         classifier["dropout"] = Dropout(p=dropout)
-    classifier["fc"] = Linear(in_features=width, out_features=num_classes)
-    body["classifier"] = Sequential(children=classifier)
-    return Model(name="maam_imagenet", input_shape=(in_channels, image_size, image_size), children=body)
+    classifier["fc"] = Linear(in_features=channels[-1], out_features=num_classes)
+    children = {**body.children, "classifier": Sequential(children=classifier)}
+    return Model(name="maam_imagenet", input_shape=(in_channels, image_size, image_size), children=children)

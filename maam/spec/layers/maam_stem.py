@@ -1,0 +1,61 @@
+"""MAAM layers in a row: the body of a network for large images, or the stem of another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from maam.spec.composites import Sizes, composite
+from maam.spec.fields import Flag, Size
+from maam.spec.layers.blocks import NormName, conv_norm_act
+from maam.spec.layers.maam import Fusion, NumAgents, maam
+from maam.spec.node import Node
+from maam.spec.primitives import ActivationName, Conv2d, Sequential
+
+
+@composite
+def maam_stem(
+    in_channels: Size,
+    channels: Sizes,
+    out_channels: Size | None = None,
+    *,
+    num_agents: NumAgents = 3,
+    fusion: Fusion = "softmax",
+    reduce: Flag = True,
+    depthwise: Flag = True,
+    act_layer: ActivationName = "relu",
+    norm_layer: NormName = "batch_norm",
+) -> Sequential:
+    """A 3x3 convolution of stride 2, then MAAM layers that each halve the map.
+
+    (in_channels, H, W) to (channels[-1] or out_channels, H', W'), H' = H // 2^(1 + number of MAAM layers).
+
+    Args:
+        in_channels: channels of the input.
+        channels: width of each MAAM layer; the first convolution has half of the first.
+        out_channels: a 1x1 convolution with bias to so many channels follows; None: none does.
+        num_agents: as in `maam`, like all arguments down to `norm_layer`.
+        fusion: how the branches become one.
+        reduce: whether the reduce layer follows.
+        depthwise: depthwise separable convolutions.
+        act_layer: activation by name.
+        norm_layer: "batch_norm" or "identity".
+    """
+    width = max(channels[0] // 2, 1)
+    conv = Conv2d(
+        in_channels=in_channels,
+        out_channels=width,
+        kernel_size=3,
+        stride=2,
+        padding=1,
+        bias=norm_layer != "batch_norm",
+        init="kaiming_normal",
+    )
+    layer: dict[str, Any] = {"act_layer": act_layer, "norm_layer": norm_layer}
+    body: dict[str, Node] = {"stem": Sequential(children=conv_norm_act(conv, width, **layer))}
+    layer |= {"num_agents": num_agents, "fusion": fusion, "reduce": reduce, "depthwise": depthwise}
+    for index, wider in enumerate(channels):
+        body[f"stage{index + 1}"] = maam(width, wider, pool=(1, 2), **layer)
+        width = wider
+    if out_channels is not None:
+        body["proj"] = Conv2d(in_channels=width, out_channels=out_channels, kernel_size=1)
+    return Sequential(children=body)
