@@ -9,7 +9,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maam import data, exporting, fusion, mindspore, parity, porting, reference, spec, torch, training, weights
+    from maam import (
+        data,
+        exporting,
+        fusion,
+        mindcv,
+        mindspore,
+        parity,
+        porting,
+        reference,
+        spec,
+        torch,
+        training,
+        weights,
+    )
     from maam.conversion import convert
     from maam.errors import (
         DataError,
@@ -31,6 +44,7 @@ _MODULES = (
     "data",
     "exporting",
     "fusion",
+    "mindcv",
     "mindspore",
     "parity",
     "porting",
@@ -80,6 +94,7 @@ __all__ = [
     "fuse",
     "fusion",
     "list_presets",
+    "mindcv",
     "mindspore",
     "parity",
     "port",

@@ -1,0 +1,19 @@
+"""MindCV: the presets in its registry, and layers of ours in its networks.
+
+Importing this registers every preset that is a classifier, so that `mindcv.create_model("mafc_v2")` builds it.
+"""
+
+from maam.errors import require
+
+require("mindspore", "mindcv")
+require("mindcv", "mindcv")
+
+import maam.mindspore  # noqa: E402, F401 - before mindcv, because it settles how MindSpore is imported
+from maam.mindcv.attention import insert_attention  # noqa: E402
+from maam.mindcv.models import create_model  # noqa: E402
+from maam.mindcv.presets import register_presets  # noqa: E402
+from maam.mindspore.attention import list_attention  # noqa: E402
+
+register_presets()
+
+__all__ = ["create_model", "insert_attention", "list_attention", "register_presets"]

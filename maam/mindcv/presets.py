@@ -1,0 +1,91 @@
+"""The presets as MindCV models: for each one a function in MindCV's registry, under the preset's name.
+
+The functions stand in this module by name, as MindCV's own do in theirs: `mindcv.list_models(module="presets")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from mindcv.models.registry import is_model, model_entrypoint, register_model
+from mindspore import nn
+
+from maam.errors import PresetError, SpecError, WeightsError
+from maam.mindspore import build
+from maam.spec import Conv2d, Model, head, list_presets, preset
+
+default_cfgs: dict[str, dict[str, Any]] = {}
+"""What MindCV notes of each model, in its own form; it looks for this name."""
+
+
+def register_presets(pattern: str = "*") -> list[str]:
+    """Register the presets that match a shell wildcard and are classifiers; returns their names.
+
+    Those that are registered already stay; a preset that was added by `maam.register_preset` since is new.
+
+    Raises:
+        PresetError: a model of another origin has a preset's name in MindCV's registry; nothing is registered then.
+    """
+    specs = {name: preset(name) for name in list_presets(pattern)}
+    found = {name: spec for name, spec in specs.items() if _is_classifier(spec)}
+    for name in found:
+        if is_model(name) and not is_preset(name):
+            module = model_entrypoint(name).__module__
+            raise PresetError(
+                f"MindCV has a model {name!r} of {module} already; register the preset under another name: "
+                "maam.register_preset(factory, name)"
+            )
+    for name, spec in found.items():
+        if not is_preset(name):
+            default_cfgs[name] = _configuration(spec)
+            globals()[name] = register_model(_entrypoint(name))
+    return list(found)
+
+
+def is_preset(name: str) -> bool:
+    """Whether MindCV's model of this name is one of ours."""
+    return is_model(name) and model_entrypoint(name).__module__ == __name__
+
+
+def _is_classifier(spec: Model) -> bool:
+    try:
+        head(spec)
+    except SpecError:
+        return False
+    return True
+
+
+def _configuration(spec: Model) -> dict[str, Any]:
+    convolutions = (path for path, node in spec.walk() if isinstance(node, Conv2d))
+    return {
+        "url": "",
+        "num_classes": spec.num_classes,
+        "input_size": spec.input_shape,
+        "first_conv": next(convolutions, ""),
+        "classifier": head(spec),
+    }
+
+
+def _entrypoint(name: str) -> Callable[..., nn.Cell]:
+    def create(
+        pretrained: bool = False,
+        num_classes: int = 1000,
+        in_channels: int = 3,
+        *,
+        seed: int | None = None,
+        **options: Any,
+    ) -> nn.Cell:
+        if pretrained:
+            raise WeightsError(
+                f"{name}: there are no published weights; leave pretrained out, or load a file of your own by "
+                "checkpoint_path"
+            )
+        spec = preset(name, num_classes=num_classes, in_channels=in_channels, **options)
+        model = build(spec, seed=seed)
+        model.default_cfg = default_cfgs[name]
+        return model
+
+    create.__name__ = create.__qualname__ = name  # by which MindCV registers it
+    create.__doc__ = f"The preset {name!r}; `options` are its own, `seed` draws the weights alike in all frameworks."
+    return create
