@@ -38,6 +38,8 @@ STEP = Bound(1e-5, 1e-3, scaled=True)
 MAX_NOISE = 1e-4
 """The most that rounding noise, where it was measured, may add to a bound on gradients, as a share of the largest."""
 TRAINED_GRADIENT_FACTOR = 3.0
+CROWDED_FACTOR = 3.0
+"""How many times PyTorch's own float32 error a gradient may be off where kinks are too many to settle."""
 FREE_RUN_FACTOR = 3.0
 MAX_CROSSED = 1e-3
 """The share of the values at kinks that may be on the other side than in float64."""

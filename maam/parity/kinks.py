@@ -4,6 +4,8 @@ A ReLU whose input is all but 0, or two values that all but tie in a pooling win
 rounding alone: all are right. Such values are found (`maam.torch.kinks`); where a framework is off by more than
 rounding, they are moved across their kinks one by one, nearest first, and the float64 gradient is taken again. A
 change that the framework's gradient shows was its side of the kink. Nothing is left out of the comparison.
+
+In a deep network so many values stand near kinks that this cannot be done one by one: see `Reference.crowded`.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ FLOOR = 1e-2
 """A tensor's largest gradient counts as at least this share of the network's: what is all but 0 is all rounding."""
 FEW = 8
 MOST = 64
+CROWD = 128
+"""With more values than this near kinks, what is decided by rounding is not searched one by one."""
 TRIES = 8
 NEIGHBOURS = 2
 NOISE_MARGIN = 3.0
@@ -52,6 +56,7 @@ class Reference:
         floor: the least that does: `FLOOR` of the network's largest.
         noise: how far float32 PyTorch is off on its own side of the kinks, as a share of `largest`: the most of
             runs from the arrays and the input themselves, and from these moved by one unit in the last place.
+        near: how many values stand near a kink.
     """
 
     def __init__(self, subject: Subject, arrays: Mapping[str, Array], x: Array, cotangent: Array) -> None:
@@ -64,18 +69,23 @@ class Reference:
         self.floor = FLOOR * self._network
         self.largest = {name: max(size, self.floor) for name, size in sizes.items()}
         self._effects: dict[int, Arrays] = {}
-        self._kinks = self._near(subject.single)
+        self.near, self._kinks = self._near(subject.single)
         self.noise = dict.fromkeys(sizes, 0.0)
         for index in range(1 + NEIGHBOURS):
             nudge = _Nudge(subject.seed, index)
             moved = {name: nudge(array) for name, array in arrays.items()}
             single = named_gradients(subject.single, moved, nudge(x), cotangent)
             for name, gradient in self.settle(single).gradients.items():
-                self.noise[name] = max(self.noise[name], self._share(name, single[name] - gradient))
+                self.noise[name] = max(self.noise[name], self.share(name, single[name] - gradient))
 
     def credit(self, name: str) -> float:
         """What rounding noise adds to the bound of a gradient, as a share of `largest`."""
         return min(NOISE_MARGIN * self.noise[name], self._most_noise(name))
+
+    @property
+    def crowded(self) -> bool:
+        """Whether too many values stand near kinks to settle them; `settle` then leaves the gradients as they are."""
+        return self.near > CROWD
 
     @property
     def calm(self) -> bool:
@@ -90,7 +100,7 @@ class Reference:
         off = {name: array - self.gradients[name] for name, array in actual.items()}
         gradients, crossed = dict(self.gradients), 0
         for index in range(len(self._kinks)):
-            if all(self._share(name, array) <= (allowed or {}).get(name, ROUNDING) for name, array in off.items()):
+            if all(self.share(name, array) <= (allowed or {}).get(name, ROUNDING) for name, array in off.items()):
                 break
             if self._shows(off, effect := self._effect(index)):
                 crossed += 1
@@ -103,12 +113,13 @@ class Reference:
     def _most_noise(self, name: str) -> float:
         return MAX_NOISE * max(1.0, SMALL * self._network / self.largest[name])
 
-    def _near(self, single: Runner) -> list[Any]:
-        """The kinks that may have been crossed: a small share of all values that meet one."""
+    def _near(self, single: Runner) -> tuple[int, list[Any]]:
+        """How many kinks may have been crossed, and those that are tried: a small share of all values that meet one."""
         for runner in (self._double, single):
             runner.write_arrays(self._arrays)
         found, total = kink_module().near_kinks(self._double.model, single.model, self._x)
-        return list(found[: min(MOST, max(FEW, int(MAX_CROSSED * total)))])
+        tried = 0 if len(found) > CROWD else min(MOST, max(FEW, int(MAX_CROSSED * total)))
+        return len(found), list(found[:tried])
 
     def _effect(self, index: int) -> Arrays:
         """How the gradients change when a kink's value is moved across; computed when first asked for."""
@@ -116,7 +127,7 @@ class Reference:
             with kink_module().across(self._double.model, self._kinks[index]):
                 moved = named_gradients(self._double, self._arrays, self._x, self._cotangent)
             changes = {name: array - self.gradients[name] for name, array in moved.items()}
-            self._effects[index] = {n: c for n, c in changes.items() if self._share(n, c) > LEAST_EFFECT}
+            self._effects[index] = {n: c for n, c in changes.items() if self.share(n, c) > LEAST_EFFECT}
         return self._effects[index]
 
     def _shows(self, off: Mapping[str, Array], effect: Arrays) -> bool:
@@ -125,7 +136,8 @@ class Reference:
         both = sum(float(np.vdot(off[name], effect[name])) / self.largest[name] ** 2 for name in shared)
         return both > sum(float(np.vdot(effect[name], effect[name])) / self.largest[name] ** 2 for name in shared) / 2
 
-    def _share(self, name: str, array: Array) -> float:
+    def share(self, name: str, array: Array) -> float:
+        """The largest value of an error in a gradient, as a share of `largest`."""
         return float(np.abs(array).max(initial=0)) / self.largest[name]
 
 
@@ -147,14 +159,15 @@ def calm_batch(
 ) -> tuple[int, Reference]:
     """The first batch from `start` on in which float32's noise is small, and its reference.
 
-    Of `TRIES` batches the calmest is taken where none is calm; `cotangent` gives that of a batch.
+    Of `TRIES` batches the calmest is taken where none is calm, and the first where kinks are crowded; `cotangent` gives
+    that of a batch.
     """
     best: tuple[int, Reference] | None = None
     for index in range(start, start + TRIES):
         found = Reference(subject, arrays, subject.batch(index)[0], cotangent(index))
         if best is None or max(found.noise.values()) < max(best[1].noise.values()):
             best = index, found
-        if found.calm:
+        if found.calm or found.crowded:
             return index, found
     assert best is not None
     return best

@@ -62,6 +62,20 @@ class Subject:
         generator = np.random.default_rng([self.seed, 11, index])
         return generator.standard_normal((self.batch_size, *shape)).astype(np.float32)
 
+    def alike(self, spec: Node, arrays: Mapping[str, Array], images: Array, labels: Array) -> Subject:
+        """A subject of another spec in the same frameworks and modes, with models of its own."""
+        return Subject(
+            spec=spec,
+            arrays=arrays,
+            images=images,
+            labels=labels,
+            runners=[runner.sibling(spec, arrays) for runner in self.runners],
+            double=None if self.double is None else self.double.sibling(spec, arrays, "float64"),
+            seed=self.seed,
+            batch_size=self.batch_size,
+            steps=self.steps,
+        )
+
     def referee(self, arrays: Mapping[str, Array] | None = None) -> Referee:
         """A fresh referee with the subject's arrays, or others."""
         return Referee(self.spec, self.arrays if arrays is None else arrays)

@@ -26,13 +26,13 @@ def reference(subject):
     """Of the first batch with a kink within reach that has an effect."""
     for index in range(16):
         found = Reference(subject, subject.arrays, subject.batch(index)[0], subject.cotangent(index))
-        if found._kinks and max(found._share(name, array) for name, array in found._effect(0).items()) > 1e-3:
+        if found._kinks and max(found.share(name, array) for name, array in found._effect(0).items()) > 1e-3:
             return found
     raise AssertionError("no batch with a kink")
 
 
 def off(reference, actual, gradients):
-    return max(reference._share(name, actual[name] - gradients[name]) for name in actual)
+    return max(reference.share(name, actual[name] - gradients[name]) for name in actual)
 
 
 def other_side(reference):

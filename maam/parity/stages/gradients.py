@@ -7,17 +7,25 @@ from typing import Any
 
 import numpy as np
 
-from maam.parity.bounds import GRADIENT, NONE, TRAINED_GRADIENT_FACTOR, Difference, difference, worse
+from maam.parity.bounds import GRADIENT, NONE, TRAINED_GRADIENT_FACTOR, Difference, worse
 from maam.parity.kinks import Reference, Settled, calm_batch, crossings, named_gradients
 from maam.parity.overrides import TRAINED_GRADIENT_FACTORS
 from maam.parity.report import Report, Row, not_run, row
+from maam.parity.stages.crowded_gradients import (
+    FRESH,
+    compare_crowded,
+    compare_parts,
+    compare_smooth,
+    gradients_of,
+    hold,
+    smooth_subject,
+)
 from maam.parity.subject import Subject
 from maam.reference import Referee
 from maam.spec import Dropout
 from maam.training import Optimizer, Runner
 
 Array = np.ndarray[Any, Any]
-FRESH = "gradients, fresh weights"
 TRAINED = "gradients, trained weights"
 CENTRAL = "gradient referee, central differences"
 EPSILON = float(np.finfo(np.float32).eps)
@@ -32,14 +40,18 @@ def compare_gradients(subject: Subject, report: Report) -> Iterator[Row]:
             yield from not_run([FRESH], runner.name, reason)
         return
     index, reference = calm_batch(subject, subject.fresh, subject.cotangent)
+    if reference.crowded:
+        smooth = smooth_subject(subject)
+        chosen = calm_batch(smooth, smooth.fresh, smooth.cotangent)
+        yield _central_differences(smooth, *chosen)  # a step would take many values across their kinks
+        yield from compare_crowded(subject, report, index, reference)
+        yield from compare_smooth(smooth, report, *chosen)
+        yield from compare_parts(subject, report)
+        return
     yield _central_differences(subject, index, reference)
     for runner in subject.runners:
-        before = runner.read_arrays()
-        actual = named_gradients(runner, subject.fresh, subject.batch(index)[0], subject.cotangent(index))
-        runner.write_arrays(before)
-        settled = reference.settle(actual)
-        worst, layer = _compare(actual, settled, reference)
-        yield row(FRESH, runner.name, worst, GRADIENT, report.first_difference or layer, crossings(settled.crossed))
+        worst, crossed, layer = hold(runner, subject, subject.fresh, index, reference)
+        yield row(FRESH, runner.name, worst, GRADIENT, report.first_difference or layer, crossings(crossed))
 
 
 def compare_trained_gradients(subject: Subject, report: Report) -> Iterator[Row]:
@@ -57,9 +69,7 @@ def compare_trained_gradients(subject: Subject, report: Report) -> Iterator[Row]
     for runner in subject.runners:
         factor = TRAINED_GRADIENT_FACTORS.get(runner.name, TRAINED_GRADIENT_FACTOR)
         bound = f"{factor:.0f} x {_root_mean_square(allowed):.1e}"
-        before = runner.read_arrays()
-        actual = named_gradients(runner, arrays, x, cotangent)
-        runner.write_arrays(before)
+        actual = gradients_of(runner, arrays, x, cotangent)
         settled = reference.settle(actual)
         errors = _errors(actual, settled, reference)
         size = _root_mean_square(errors)
@@ -75,17 +85,6 @@ def _obstacle(subject: Subject) -> str | None:
     if any(isinstance(node, Dropout) for _, node in subject.spec.walk()):
         return "dropout is random; compare with dropout=0"
     return None
-
-
-def _compare(actual: dict[str, Array], settled: Settled, reference: Reference) -> tuple[Difference, str]:
-    """The worst difference, and the differing parameter nearest to the output: a fault spreads backwards."""
-    worst, layer = NONE, ""
-    for name, gradient in settled.gradients.items():
-        slack = reference.credit(name) * reference.largest[name]
-        found = difference(actual[name], gradient, GRADIENT, reference.floor, slack)
-        layer = (name or "the input") if found.used > 1 else layer
-        worst = worse(worst, found)
-    return worst, layer
 
 
 def _central_differences(subject: Subject, index: int, reference: Reference) -> Row:
