@@ -75,8 +75,9 @@ def known_troubles(installed: dict[str, str], features: list[str]) -> Iterator[F
         text = f"MindSpore's operators fail with numpy {installed['numpy']}: they are compiled for numpy 1"
         yield Finding("mindspore, numpy", Status.BAD, text, "pip install 'numpy<2'")
     if mindspore >= (2, 9) and "avx512f" in features and "ONEDNN_MAX_CPU_ISA" not in os.environ:
-        text = f"MindSpore {installed['mindspore']} is known to convolve very slowly on processors with AVX-512"
-        yield Finding("mindspore, AVX-512", Status.WARNING, text, "set ONEDNN_MAX_CPU_ISA=AVX2, or use mindspore<2.9")
+        text = f"MindSpore {installed['mindspore']} convolves very slowly on processors with AVX-512"
+        remedy = "maam sets ONEDNN_MAX_CPU_ISA=AVX2 where it is imported; elsewhere set it, or use mindspore<2.9"
+        yield Finding("mindspore, AVX-512", Status.WARNING, text, remedy)
     if mindspore and mindspore < (2, 7):
         text = f"maam is tested with MindSpore 2.8; this is {installed['mindspore']}"
         yield Finding("mindspore", Status.WARNING, text, "pip install 'mindspore>=2.7,<2.9'")

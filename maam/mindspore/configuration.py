@@ -17,7 +17,7 @@ MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
 JIT_LEVELS = ("O0", "O1", "O2")
 AMP_LEVELS = ("O0", "O1", "O2", "O3", "auto")
 SLOW_ONEDNN = (2, 9)
-"""From this version on, on CPUs with AVX-512, MindSpore's oneDNN is known to convolve very slowly without a cap."""
+"""From this version on, on CPUs with AVX-512, MindSpore's oneDNN convolves very slowly without a cap."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,6 @@ def configure(
         raise DeploymentError(f"amp_level {amp_level}: parity compares float32; leave one of the two out")
     if graph_kernel:
         require("decorator", "mindspore")
-    _cap_instructions()
     chosen = _select(device)
     if jit_level == "O2" and chosen != "ascend":
         raise DeploymentError(
@@ -124,8 +123,11 @@ def _set_ascend(parity: bool) -> None:
         precision.precision_mode("must_keep_origin_dtype")
 
 
-def _cap_instructions() -> None:
-    """Cap what oneDNN uses, which reads the variable when the first operator runs."""
+def cap_instructions() -> None:
+    """Cap what oneDNN uses, where it is slow without and the user has not chosen, and say so.
+
+    `maam.mindspore` calls it when it is imported: oneDNN reads the variable when the first operator runs.
+    """
     version = tuple(int(part) for part in ms.__version__.split(".")[:2])
     if version >= SLOW_ONEDNN and _has_avx512() and "ONEDNN_MAX_CPU_ISA" not in os.environ:
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"

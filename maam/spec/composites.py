@@ -45,6 +45,8 @@ def composite(function: Callable[P, NodeT]) -> Callable[P, NodeT]:
             raise SpecError(f"{function.__name__}: expected at most {len(names)} positional arguments, got {len(args)}")
         if repeated := set(names[: len(args)]) & set(kwargs):
             raise SpecError(f"{function.__name__}: {min(repeated)}: given twice")
+        if "self" in kwargs:  # which older versions of pydantic take for their own
+            raise SpecError(f"{function.__name__}: self: no such argument")
         try:
             return checked(**dict(zip(names, args, strict=False)), **kwargs)  # type: ignore[arg-type,call-arg]
         except SpecError:

@@ -1,6 +1,8 @@
 """`configure`: what reaches MindSpore's context, and what is refused; calls to an Ascend that is not here."""
 
 import os
+import subprocess
+import sys
 
 import mindspore as ms
 import numpy as np
@@ -9,6 +11,17 @@ import pytest
 from maam import DeploymentError, MissingFrameworkError, spec
 from maam.errors import DeviceError
 from maam.mindspore import Configuration, build, configuration, configure
+
+IMPORT = """
+import builtins, io, os
+import mindspore
+
+mindspore.__version__ = "2.10.0"
+original = builtins.open
+builtins.open = lambda path, *a, **k: io.StringIO("avx512f") if path == "/proc/cpuinfo" else original(path, *a, **k)
+import maam.mindspore
+print(os.environ["ONEDNN_MAX_CPU_ISA"])
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -146,19 +159,29 @@ class TestInstructionCap:
     def test_set_and_said(self, monkeypatch):
         monkeypatch.setattr(ms, "__version__", "2.10.0")
         with pytest.warns(UserWarning, match="ONEDNN_MAX_CPU_ISA is set to AVX2; set it yourself to choose"):
-            configure()
+            configuration.cap_instructions()
         assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
-        configure()  # said once
+        configuration.cap_instructions()  # said once
 
     def test_the_users_own_stays(self, monkeypatch):
         monkeypatch.setattr(ms, "__version__", "2.9.0")
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
-        configure()
+        configuration.cap_instructions()
         assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX512_CORE"
 
     @pytest.mark.parametrize(("version", "avx512"), [("2.8.0", True), ("2.9.0", False)])
     def test_where_it_is_not_needed(self, monkeypatch, version, avx512):
         monkeypatch.setattr(ms, "__version__", version)
         monkeypatch.setattr(configuration, "_has_avx512", lambda: avx512)
-        configure()
+        configuration.cap_instructions()
         assert "ONEDNN_MAX_CPU_ISA" not in os.environ
+
+    @pytest.mark.parametrize("own", [None, "AVX512_CORE"])
+    def test_importing_sets_it(self, own):
+        """In a process of its own, which takes this MindSpore for 2.10 and this processor for one with AVX-512."""
+        environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}
+        environment |= {} if own is None else {"ONEDNN_MAX_CPU_ISA": own}
+        command = [sys.executable, "-c", IMPORT]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+        assert done.stdout.strip() == (own or "AVX2")
+        assert done.stderr.count("ONEDNN_MAX_CPU_ISA is set to AVX2") == (own is None)
