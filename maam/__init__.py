@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         porting,
         reference,
         spec,
+        timm,
         torch,
+        torchvision,
         training,
         weights,
     )
@@ -50,7 +52,9 @@ _MODULES = (
     "porting",
     "reference",
     "spec",
+    "timm",
     "torch",
+    "torchvision",
     "training",
     "weights",
 )
@@ -103,7 +107,9 @@ __all__ = [
     "reference",
     "register_preset",
     "spec",
+    "timm",
     "torch",
+    "torchvision",
     "training",
     "weights",
 ]

@@ -75,7 +75,7 @@ def find_layer(attention: Any, layers: Mapping[str, type]) -> Callable[..., Any]
             "attention: expected a name, a layer class or a function of the channels, got an object of type "
             f"{type(attention).__name__}"
         )
-    return attention  # type: ignore[no-any-return]
+    return attention
 
 
 def check_keeps_shape(name: str, node: Node, channels: int) -> None:

@@ -1,0 +1,29 @@
+"""timm: the presets in its registry, layers of ours in its networks, MAAM in front of its vision transformers.
+
+Importing this registers every preset that is a classifier, so that `timm.create_model("mafc_v2")` builds it.
+"""
+
+from maam.errors import MissingFrameworkError, require
+
+require("torch", "torch")
+require("timm", "timm")
+
+import timm  # noqa: E402
+from torch.torch_version import TorchVersion  # noqa: E402
+
+MINIMUM = "1.0.9"
+if TorchVersion(timm.__version__) < MINIMUM:
+    raise MissingFrameworkError(
+        f"timm {timm.__version__} is installed, maam needs {MINIMUM} or later; run: pip install --upgrade 'maam[timm]'"
+    )
+
+from maam.timm.attention import insert_attention  # noqa: E402
+from maam.timm.embedding import MAAMEmbed  # noqa: E402
+from maam.timm.models import create_model  # noqa: E402
+from maam.timm.presets import register_presets  # noqa: E402
+from maam.timm.tokens import TokenMap  # noqa: E402
+from maam.torch.attention import list_attention  # noqa: E402
+
+register_presets()
+
+__all__ = ["MAAMEmbed", "TokenMap", "create_model", "insert_attention", "list_attention", "register_presets"]

@@ -1,0 +1,76 @@
+"""MAAM as the convolutional stem of a vision transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from timm.layers.hybrid_embed import HybridEmbed
+
+from maam import spec
+from maam.errors import SpecError
+from maam.torch import build
+
+SMALLEST_WIDTH = 8
+
+
+class MAAMEmbed(HybridEmbed):
+    """Patches by MAAM layers: an `embed_layer` for timm's VisionTransformer in place of its `PatchEmbed`.
+
+    A 3x3 convolution of stride 2, MAAM layers that each halve the map (`maam.spec.maam_stem`) until a patch has become
+    one position, and a 1x1 convolution to `embed_dim`: (N, in_chans, H, W) to tokens (N, H/patch * W/patch, embed_dim).
+
+    Args:
+        img_size: height and width, one number or two.
+        patch_size: a power of two of at least 4.
+        in_chans: channels of the image.
+        embed_dim: length of a token.
+        bias: without effect, timm gives it; the 1x1 convolution has one.
+        channels: width of each MAAM layer, log2(patch_size) - 1 of them; by default each has twice that of the one
+            before, and the last `embed_dim`, at least 8.
+        stem: further arguments of `maam.spec.maam_stem`, such as {"fusion": "dynamic"}.
+        options: the other arguments of timm's `HybridEmbed`.
+
+    Raises:
+        SpecError: the patch size is another, or an argument of the stem is invalid.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        bias: bool = True,
+        channels: Sequence[int] | None = None,
+        stem: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        size = _power_of_two(patch_size)
+        count = size.bit_length() - 2
+        widths = _widths(embed_dim, count) if channels is None else tuple(channels)
+        if len(widths) != count:
+            raise SpecError(f"channels: expected {count} widths for patch_size {size}, got {len(widths)}: {widths}")
+        node = spec.maam_stem(in_chans, widths, embed_dim, **(stem or {}))
+        device = {name: options[name] for name in ("device", "dtype") if name in options}
+        super().__init__(
+            build(node, **device),
+            img_size,
+            patch_size=1,
+            in_chans=in_chans,
+            embed_dim=embed_dim,
+            proj=False,
+            **options,
+        )
+
+
+def _power_of_two(patch_size: Any) -> int:
+    sides = tuple(patch_size) if isinstance(patch_size, Sequence) else (patch_size,)
+    side = sides[0] if sides and set(sides) == {sides[0]} else None
+    if not isinstance(side, int) or side < 4 or side & (side - 1):
+        raise SpecError(f"patch_size: expected a power of two of at least 4, got {patch_size}")
+    return side
+
+
+def _widths(embed_dim: int, count: int) -> tuple[int, ...]:
+    return tuple(max(embed_dim >> (count - 1 - index), SMALLEST_WIDTH) for index in range(count))

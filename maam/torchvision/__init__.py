@@ -1,0 +1,31 @@
+"""torchvision: layers of ours in its networks.
+
+Each of its classifiers is a function here with one more argument: `maam.torchvision.resnet18("mafc", num_classes=10)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from maam.errors import require
+
+require("torch", "torch")
+require("torchvision", "torch")
+
+from maam.torch.attention import list_attention  # noqa: E402
+from maam.torchvision.attention import insert_attention  # noqa: E402
+from maam.torchvision.models import builder, create_model, list_models  # noqa: E402
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["create_model", "insert_attention", "list_attention"]
+
+
+def __getattr__(name: str) -> Callable[..., nn.Module]:
+    return builder(name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *list_models()])
