@@ -73,6 +73,34 @@ def draw_losses(losses: Mapping[str, Array], path: PathLike, title: str) -> None
     _save(figure, path)
 
 
+def draw_step_losses(losses: Mapping[str, Array], path: PathLike, title: str) -> None:
+    """Draw the training loss (steps,) of one run in two frameworks, averaged over some steps, and how far they part.
+
+    Raises:
+        MissingFrameworkError: matplotlib is not installed.
+    """
+    figure = _figure(8, 5.5)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    one, other = losses.values()
+    width = max(1, len(one) // 200)
+    ends = np.arange(width, len(one) + 1, width)
+    for (name, values), style in zip(losses.items(), ("-", "--"), strict=True):
+        upper.plot(ends, _averages(values, width), style, label=name)
+    lower.semilogy(np.arange(1, len(one) + 1), np.abs(one - other) + 1e-9, linewidth=0.4, color="tab:green")
+    upper.set(ylabel=f"training loss, mean of {width} steps" if width > 1 else "training loss", title=title)
+    lower.set(xlabel="step", ylabel="difference")
+    for axis in (upper, lower):
+        axis.grid(alpha=0.3)
+    upper.legend()
+    _save(figure, path)
+
+
+def _averages(values: Array, width: int) -> Array:
+    whole = len(values) // width * width
+    averages: Array = values[:whole].reshape(-1, width).mean(1)
+    return averages
+
+
 def draw_accuracies(
     found: Mapping[str, Sequence[float]], paper: Mapping[str, float], path: PathLike, title: str
 ) -> None:

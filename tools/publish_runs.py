@@ -1,4 +1,6 @@
-"""Copy finished runs into the documentation: results, report, pictures, and the log compressed; no weights.
+"""Copy runs into the documentation: results, report, pictures, and the log compressed; no weights.
+
+A run that is not finished has no results: what is copied of it is the log, which the curves are drawn from.
 
 Usage: python tools/publish_runs.py RUNS OUT     (RUNS: a folder of runs, such as runs/reproduce)
 """
@@ -25,9 +27,9 @@ def main():
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     runs, out = map(Path, sys.argv[1:])
-    for results in sorted(runs.glob("*/results.json")):
-        publish(results.parent, out / results.parent.name)
-        print(out / results.parent.name)
+    for log in sorted(runs.glob("*/log.jsonl")):
+        publish(log.parent, out / log.parent.name)
+        print(out / log.parent.name)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from maam.reproduction import Experiment
 
 
+FRAMEWORKS = "frameworks"
+
+
 def reproduce(
-    name: Annotated[str, typer.Argument(help="table1, table2 or figure2 of the MAAM paper")],
+    name: Annotated[
+        str, typer.Argument(help="table1, table2 or figure2 of the MAAM paper; or frameworks: its MAAM in both")
+    ],
     root: Annotated[Path | None, typer.Option(help="folder of CIFAR-10")] = None,
     framework: Annotated[str, typer.Option(help="torch or mindspore")] = "torch",
     seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
@@ -31,9 +36,12 @@ def reproduce(
     from maam.cli.training_progress import Progress
     from maam.training.library import read_recipe
 
-    if name not in reproduction.EXPERIMENTS:
-        raise MaamError(f"expected one of {', '.join(reproduction.EXPERIMENTS)}, got {name!r}")
-    experiment, chosen = reproduction.EXPERIMENTS[name], _seeds(seeds)
+    if name not in (known := (*reproduction.EXPERIMENTS, FRAMEWORKS)):
+        raise MaamError(f"expected one of {', '.join(known)}, got {name!r}")
+    both = name == FRAMEWORKS
+    experiment, chosen = reproduction.EXPERIMENTS["table1" if both else name], _seeds(seeds)
+    if both:
+        experiment, chosen = experiment._replace(rows=experiment.rows[:1]), chosen[:1]
     found = read_recipe(recipe)
     if epochs is not None:
         found = found.replaced({"epochs": epochs})
@@ -41,16 +49,21 @@ def reproduce(
         if root is None:
             raise MaamError("--root DIR is missing: the folder that `maam data cifar10 DIR` wrote")
         with Progress() as progress:
-            reproduction.run(
-                experiment if only is None else _narrowed(experiment, only.split(",")),
-                found,
-                runs,
-                root=root,
-                seeds=chosen,
-                framework=framework,
-                device=device,
-                observer=progress.named,
-            )
+            for each in ("torch", "mindspore") if both else (framework,):
+                reproduction.run(
+                    experiment if only is None else _narrowed(experiment, only.split(",")),
+                    found,
+                    runs,
+                    root=root,
+                    seeds=chosen,
+                    framework=each,
+                    device=device,
+                    observer=progress.named,
+                )
+    if both:
+        row = experiment.rows[0]
+        typer.echo(reproduction.render_frameworks(row, reproduction.read_sides(row, runs, chosen[0]), out or runs))
+        return
     results = reproduction.collect(experiment, runs, chosen, framework)
     typer.echo(reproduction.render(name, experiment, results, out or runs))
 

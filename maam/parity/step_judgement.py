@@ -47,7 +47,7 @@ def judge(
         noise = reference.credit(name)
         for moment in optimizer.moments:
             worst.add(_moment_difference(moment, noise, reference.floor, own.state, expected.state, name), name)
-        kept = _above_noise(optimizer, expected.state, name, noise)
+        kept = _above_noise(optimizer, expected.state, name, noise, reference.largest[name])
         updates = [(after[name].astype(np.float64) - start[name])[kept] for after in (own.arrays, expected.arrays)]
         allowed = 0.0 if optimizer.name != "sgd" else noise * float(np.abs(updates[1]).max(initial=0))
         rounding = 2.0**-22 * np.abs(start[name][kept])
@@ -63,11 +63,19 @@ def _moment_difference(
     return difference(actual, target, STEP, largest, slack=(2 if squared else 1) * noise * largest)
 
 
-def _above_noise(optimizer: Optimizer, state: OptimizerState, name: str, noise: float) -> Array:
-    """Adam divides by the gradient's own size: its update is compared where noise moves it less than the bound."""
+def _above_noise(optimizer: Optimizer, state: OptimizerState, name: str, noise: float, largest: float) -> Array:
+    """Adam divides by the gradient's own size: its update is compared where noise moves it less than the bound.
+
+    The noise is that of a gradient whose largest value is `largest`: a moment in which gradients have cancelled may
+    be much smaller.
+    """
     if optimizer.name == "sgd":
         return np.ones(state.moments["momentum_buffer"][name].shape, bool)
     first = np.abs(state.moments["exp_avg"][name])
     second = np.sqrt(state.moments["exp_avg_sq"][name])
     least = 2 * noise / STEP.relative
-    return np.asarray((first >= least * first.max()) & (second >= least * second.max()) & (first > 0))
+    shares = (1 - beta for beta in optimizer.betas)
+    floors = [
+        least * max(float(m.max()), s**p * largest) for m, s, p in zip((first, second), shares, (1, 0.5), strict=True)
+    ]
+    return np.asarray((first >= floors[0]) & (second >= floors[1]) & (first > 0))

@@ -92,7 +92,7 @@ def collect(experiment: Experiment, out: Path, seeds: Sequence[int], framework: 
                 figures[seed] = _figures(folder)
                 recipes[folder.path.name] = _recipe_of(folder)
                 losses[seed] = _losses(folder)
-                origins[seed] = _origin(folder)
+                origins[seed] = origin_of(folder)
             except (MaamError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
                 raise TrainingError(f"{folder.path}: the run's files are broken: {error}") from None
         results.append(Result(row, figures, losses, origins))
@@ -118,7 +118,8 @@ def _recipe_of(folder: RunFolder) -> str:
     return json.dumps({name: value for name, value in recipe.items() if name not in own})
 
 
-def _origin(folder: RunFolder) -> str:
+def origin_of(folder: RunFolder) -> str:
+    """On what a run was made: framework, precision, device, processor, versions."""
     session = _last_session(folder)
     versions = dict(session["environment"])
     machine, cores = versions.pop("machine"), versions.pop("cores")

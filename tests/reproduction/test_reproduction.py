@@ -121,7 +121,7 @@ def test_a_broken_run(runs, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("table3",), "expected one of table1, table2, figure2, got 'table3'"),
+        (("table3",), "expected one of table1, table2, figure2, frameworks, got 'table3'"),
         (("table1",), "--root DIR is missing"),
         (("table1", "--seeds", "a"), "--seeds: expected comma-separated integers such as 0,1,2, got 'a'"),
         (("table1", "--recipe", "none"), "no recipe 'none'"),

@@ -1,0 +1,109 @@
+"""One run in both frameworks, from the same initial weights and batches: how far the losses part, and the speed."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from maam import files, plots
+from maam.errors import TrainingError
+from maam.reproduction.experiments import Row
+from maam.reproduction.results import folder_of, origin_of
+from maam.training.log import Record
+from maam.training.report import curves
+from maam.training.rooms import FRAMEWORKS
+
+Array = np.ndarray[Any, Any]
+WINDOWS = ((1, 1), (2, 10), (11, 100), (101, 1000), (1001, None))
+"""Ranges of steps, first and last, over which the difference of the losses is averaged."""
+
+
+class Side(NamedTuple):
+    """A run in one framework, finished or not.
+
+    Attributes:
+        losses: of each training step (steps,).
+        accuracies: on the test images after each epoch (epochs,).
+        speed: images a second in training, the median over the log.
+        origin: on what it was made.
+    """
+
+    losses: Array
+    accuracies: Array
+    speed: float
+    origin: str
+
+
+def read_sides(row: Row, runs: Path, seed: int) -> dict[str, Side]:
+    """The run of a row with a seed in each framework, as far as it was made.
+
+    Raises:
+        TrainingError: a framework has made no epoch of it, or its files are broken.
+    """
+    return {framework: _read(row, runs, seed, framework) for framework in FRAMEWORKS}
+
+
+def render_frameworks(row: Row, sides: Mapping[str, Side], out: Path) -> str:
+    """Write frameworks.md and frameworks.png to the folder `out`; returns the Markdown.
+
+    Raises:
+        MissingFrameworkError: matplotlib is not installed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    common = min(len(side.losses) for side in sides.values())
+    shared = {name: side.losses[:common] for name, side in sides.items()}
+    plots.draw_step_losses(shared, out / "frameworks.png", f"{row.preset}: the same run in both frameworks")
+    text = _markdown(row, sides, shared)
+    files.write_text(out / "frameworks.md", text)
+    return text
+
+
+def _read(row: Row, runs: Path, seed: int, framework: str) -> Side:
+    folder = folder_of(runs, row, seed, framework)
+    records = folder.log.records()
+    if not any(record["kind"] == "epoch" for record in records):
+        raise TrainingError(f"{folder.path}: no epoch of this run was made; run: maam reproduce frameworks --root DIR")
+    try:
+        steps, epochs = curves(records)
+        return Side(steps["loss"], epochs["accuracy"], _speed(records), origin_of(folder))
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise TrainingError(f"{folder.path}: the run's files are broken: {error}") from None
+
+
+def _speed(records: list[Record]) -> float:
+    return float(np.median([record["images_per_second"] for record in records if record["kind"] == "steps"]))
+
+
+def _markdown(row: Row, sides: Mapping[str, Side], shared: Mapping[str, Array]) -> str:
+    fastest = max(side.speed for side in sides.values())
+    head = ("framework", "steps made", "images a second", "of the faster", "test accuracy after each epoch")
+    lines = ["# The same run in both frameworks", "", f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
+    for name, side in sides.items():
+        accuracies = ", ".join(f"{value:.4f}" for value in side.accuracies)
+        cells = (name, f"{len(side.losses):,}", f"{side.speed:.0f}", f"{side.speed / fastest:.2f}", accuracies)
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"`{row.preset}`: mean absolute difference of the training loss.",
+        "",
+        "| steps | difference | loss |",
+    ]
+    lines += ["| --- | --- | --- |", *_differences(*shared.values())]
+    lines += ["", "![losses](frameworks.png)", "", f"Command: `{shlex.join(sys.argv)}`", ""]
+    return "\n".join([*lines, *(f"Run by {side.origin}\n" for side in sides.values())])
+
+
+def _differences(one: Array, other: Array) -> list[str]:
+    rows = []
+    for first, last in WINDOWS:
+        window = slice(first - 1, last)
+        if len(one[window]):
+            gap, loss = np.abs(one[window] - other[window]).mean(), one[window].mean()
+            end = min(last or len(one), len(one))
+            rows.append(f"| {first:,} to {end:,} | {gap:.1e} | {loss:.3f} |")
+    return rows

@@ -1,0 +1,30 @@
+"""Where Adam's update is compared: not where the moments have cancelled down to the noise of the gradients."""
+
+import numpy as np
+
+from maam.parity.optimizers import OptimizerState
+from maam.parity.stages.steps import OPTIMIZERS
+from maam.parity.step_judgement import _above_noise
+
+NOISE = 1e-5
+
+
+def kept(first, second, name="adam"):
+    moments = {"exp_avg": {"w": np.array(first)}, "exp_avg_sq": {"w": np.array(second) ** 2}}
+    moments["momentum_buffer"] = moments["exp_avg"]
+    return _above_noise(OPTIMIZERS[name], OptimizerState(3, moments), "w", NOISE, largest=1.0).tolist()
+
+
+def test_above_noise():
+    assert kept([0.1, 1e-3, 0.0], [0.03, 0.03, 0.03]) == [True, False, False]
+    assert kept([0.1, 0.1], [0.03, 1e-4]) == [True, False]
+
+
+def test_a_single_element_is_measured_by_the_gradient():
+    assert kept([0.1], [0.03]) == [True]
+    assert kept([1e-3], [0.03]) == [False]
+    assert kept([0.1], [3e-4]) == [False]
+
+
+def test_sgd_keeps_all():
+    assert kept([1e-9, 0.1], [0.0, 0.0], "sgd") == [True, True]
