@@ -12,6 +12,7 @@ from typing import Any
 
 from griffe import (
     Alias,
+    AliasResolutionError,
     Attribute,
     Class,
     Docstring,
@@ -45,9 +46,9 @@ class Api(Extension):
         loader.resolve_aliases(implicit=True, external=False)
         for module in [*modules_of(pkg)]:
             prefer_objects(module)
-            for cls in module.classes.values():
-                if not cls.is_alias:
-                    construct(cls)
+            for member in module.members.values():
+                if isinstance(member, Class):
+                    construct(member)
         for cls, name in self.composites:
             document(cls, pkg[name].final_target)
 
@@ -55,19 +56,26 @@ class Api(Extension):
 def modules_of(module: Module) -> Iterator[Module]:
     """The module and all below it."""
     yield module
-    for child in module.modules.values():
-        if not child.is_alias:
+    for child in module.members.values():
+        if isinstance(child, Module):
             yield from modules_of(child)
 
 
 def prefer_objects(module: Module) -> None:
     """Where an import gives a name to a function or class and a module is called the same, the former wins."""
     for name in module.imports.keys() & module.members.keys():
-        member = module.members[name]
-        found = member.final_target if isinstance(member, Alias) and member.resolved else member
-        inner = found.members.get(name) if isinstance(found, Module) else None
-        if inner is not None and (inner.is_function or inner.is_class):
-            module.members[name] = Alias(name, inner.final_target if isinstance(inner, Alias) else inner, parent=module)
+        found = target_of(module.members[name])
+        inner = target_of(found.members[name]) if isinstance(found, Module) and name in found.members else None
+        if isinstance(inner, Function | Class):
+            module.members[name] = Alias(name, inner, parent=module)
+
+
+def target_of(member: Object | Alias) -> Object | None:
+    """What a name stands for; None where that belongs to another package."""
+    try:
+        return member.final_target if isinstance(member, Alias) else member
+    except AliasResolutionError:
+        return None
 
 
 def document(cls: Class, composite: Object) -> None:

@@ -1,0 +1,108 @@
+"""The documentation as a site: it builds without a warning, and its pages say what Python says."""
+
+import ast
+import html
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = {"cli"}  # described by --help
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site. MkDocs fails here on pages outside the navigation, on entries without a page, on dead links."""
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def text_of(page):
+    """What a reader sees, with single spaces."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", page.read_text())).split())
+
+
+def test_layers_have_the_signature_of_their_composite(site):
+    text = text_of(site / "api" / "torch.html")
+    assert re.search(r"SE\( channels: Size, rd_ratio: Ratio = 1 / 16,.*? device: .*? dtype: ", text)
+    assert "device" not in re.search(r"SE\( channels: .*?\)", text_of(site / "api" / "mindspore.html"))[0]
+
+
+@pytest.mark.parametrize(
+    ("page", "signature"),
+    [
+        ("exporting", "export( src: PathLike, dst: PathLike,"),  # a function, and a module of the same name
+        ("spec", "maam( in_channels: Size,"),
+        ("spec", "RNN(*, input_size: Size, hidden_size: Size)"),  # a model of pydantic
+        ("spec", "Parameter(name: str, shape: Shape, role: Role, init: Init)"),  # a named tuple
+    ],
+)
+def test_signatures(site, page, signature):
+    assert signature in text_of(site / "api" / f"{page}.html")
+
+
+def test_the_home_page_is_the_readme(site):
+    text = text_of(site / "index.html")
+    assert "proof that both compute the same function" in text
+    assert "Honest limits" in text
+    assert "make demo" not in text
+
+
+def test_notebooks_are_shown(site):
+    assert "MAAM(16, 32, pool=(1, 2))" in text_of(site / "notebooks" / "pytorch.html")
+
+
+def test_every_public_package_has_a_page():
+    packages = {path.parent.name for path in (ROOT / "maam").glob("*/__init__.py")} - COMMANDS
+    pages = {path.stem for path in (ROOT / "docs" / "api").glob("*.md")}
+    assert packages <= pages
+    overview = (ROOT / "docs" / "api" / "index.md").read_text()
+    assert all(f"({page}.md)" in overview for page in pages - {"index"})
+
+
+def test_public_names_have_docstrings():
+    """A name without one would be missing from its page."""
+    for path in (ROOT / "maam").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node) or node.name in ("main",), f"{path}: {node.name}"
+
+
+@pytest.fixture(scope="module")
+def links():
+    pytest.importorskip("mkdocs")
+    spec = importlib.util.spec_from_file_location("links", ROOT / "tools" / "site" / "links.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("page", "given", "expected"),
+    [
+        ("parity.md", "[a](../README.md)", "[a](index.md)"),
+        ("results/growth.md", "[a](../../CHANGELOG.md#x)", "[a](../changelog.md#x)"),
+        ("results/growth.md", "[a](../parity.md)", "[a](../parity.md)"),
+        ("training.md", "[some](../maam/training/recipes)", "some (`maam/training/recipes`)"),
+    ],
+)
+def test_links_out_of_the_documentation(links, page, given, expected):
+    assert links.LINK.sub(lambda link: links.inside(link, page, ROOT), given) == expected
+
+
+def test_a_link_to_nothing_stops_the_build(links):
+    from mkdocs.exceptions import PluginError
+
+    with pytest.raises(PluginError, match=r"parity\.md: a link leads to maam/nothing\.py, which does not exist"):
+        links.inside(links.LINK.search("[a](../maam/nothing.py)"), "parity.md", ROOT)
