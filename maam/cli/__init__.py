@@ -17,7 +17,7 @@ def main() -> None:
         from maam.cli.consoles import quiet_mindspore
 
         with quiet_mindspore():
-            application()
+            application(prog_name="maam")  # completion is for this name, by `python -m maam` too
     except MaamError as error:
         _fail(str(error))
     except MemoryError as error:

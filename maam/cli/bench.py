@@ -10,14 +10,17 @@ import typer
 from rich.console import Console
 
 from maam import files
+from maam.cli import completion
 from maam.errors import MaamError, SpecError
 
 GROUPS = ("layers", "models", "growth")
 
 
 def bench(
-    group: Annotated[str, typer.Argument(help=", ".join(GROUPS))],
-    frameworks: Annotated[str, typer.Option(help="comma-separated")] = "torch,mindspore",
+    group: Annotated[str, typer.Argument(help=", ".join(GROUPS), autocompletion=completion.complete(lambda: GROUPS))],
+    frameworks: Annotated[
+        str, typer.Option(help="comma-separated", autocompletion=completion.several_frameworks)
+    ] = "torch,mindspore",
     cases: Annotated[str | None, typer.Option(help="comma-separated; all otherwise")] = None,
     kinds: Annotated[str | None, typer.Option(help="comma-separated starts, such as inference; all otherwise")] = None,
     batch: Annotated[str, typer.Option(help="comma-separated sizes of batches")] = "1,8,64",

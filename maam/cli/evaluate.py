@@ -10,19 +10,31 @@ import typer
 from rich.table import Table
 
 from maam import files
+from maam.cli import completion
 from maam.cli.consoles import console
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="a weights file, or the folder of a run (its final weights)")],
-    data: Annotated[str, typer.Option(help="cifar10, cifar100, digits or imagefolder")],
+    data: Annotated[
+        str, typer.Option(help="cifar10, cifar100, digits or imagefolder", autocompletion=completion.data_sets)
+    ],
     root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
-    framework: Annotated[str, typer.Option(help="comma-separated, of: torch, mindspore, reference")] = "torch",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise")] = None,
+    framework: Annotated[
+        str,
+        typer.Option(help="comma-separated, of: torch, mindspore, reference", autocompletion=completion.several_rooms),
+    ] = "torch",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise", autocompletion=completion.devices)
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="evaluate on the first images only")] = None,
     json: Annotated[Path | None, typer.Option(help="write figures and predictions to this file")] = None,
     recipe: Annotated[
-        str | None, typer.Option(help="how image files are cut, a recipe's name or a .toml file; the run's otherwise")
+        str | None,
+        typer.Option(
+            help="how image files are cut, a recipe's name or a .toml file; the run's otherwise",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     override: Annotated[
         list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as images.size=160")

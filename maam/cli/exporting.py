@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from maam.cli import completion
 from maam.errors import DeploymentError
 from maam.exporting.formats import FORMATS
 
@@ -14,7 +15,10 @@ from maam.exporting.formats import FORMATS
 def export(
     src: Annotated[Path, typer.Argument(help="a weights file, of either framework", metavar="FILE")],
     dst: Annotated[Path | None, typer.Argument(help="what to write; FILE with another suffix", metavar="OUT")] = None,
-    format: Annotated[str | None, typer.Option(help=f"{', '.join(FORMATS)}; by OUT's suffix otherwise")] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help=f"{', '.join(FORMATS)}; by OUT's suffix otherwise", autocompletion=completion.formats),
+    ] = None,
     classes: Annotated[str | None, typer.Option(help="class names: comma-separated, or a file of lines")] = None,
     mean: Annotated[str | None, typer.Option(help="of the channels in [0, 1], comma-separated")] = None,
     std: Annotated[str | None, typer.Option(help="of the channels in [0, 1], comma-separated")] = None,

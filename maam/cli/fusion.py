@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from maam.cli import completion
 from maam.cli.consoles import console
 from maam.cli.images import check_images, test_images
 from maam.errors import DataError, DeploymentError
@@ -17,9 +18,14 @@ from maam.files import check_target
 def fuse(
     src: Annotated[Path, typer.Argument(help="a weights file (.safetensors)", metavar="IN")],
     dst: Annotated[Path, typer.Argument(help="the fused one", metavar="OUT")],
-    data: Annotated[str | None, typer.Option(help="hold OUT to IN on all test images of this data set")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="hold OUT to IN on all test images of this data set", autocompletion=completion.image_sets),
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
-    frameworks: Annotated[str, typer.Option(help="comma-separated, for --data")] = "torch,mindspore",
+    frameworks: Annotated[
+        str, typer.Option(help="comma-separated, for --data", autocompletion=completion.several_frameworks)
+    ] = "torch,mindspore",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT where it exists")] = False,
 ) -> None:
     """Fuse batch norm and branch weights into the convolutions: the same function, smaller and faster."""

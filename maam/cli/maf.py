@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from maam.cli import completion
 from maam.cli.evaluate import evaluate as evaluate_command
 from maam.cli.train import train as train_command
 from maam.errors import WeightsError
@@ -18,7 +19,12 @@ OWN = "final.safetensors"
 
 
 def maf(
-    arch: Annotated[str, typer.Option("--arch", "-a", help="MAFCV1, MAFCV2, MAFCV3 or another preset")] = "MAFCV1",
+    arch: Annotated[
+        str,
+        typer.Option(
+            "--arch", "-a", help="MAFCV1, MAFCV2, MAFCV3 or another preset", autocompletion=completion.presets
+        ),
+    ] = "MAFCV1",
     evaluate: Annotated[bool, typer.Option("--evaluate", "-e", help="measure on root/val; do not train")] = False,
     root: Annotated[Path, typer.Option(help="the folder that holds train and val")] = Path(
         "../../../datasets/ImageNet"
@@ -27,8 +33,10 @@ def maf(
     override: Annotated[
         list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as batch_size=64")
     ] = None,
-    framework: Annotated[str, typer.Option(help="torch or mindspore")] = "torch",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise")] = None,
+    framework: Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)] = "torch",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise", autocompletion=completion.devices)
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
     num_workers: Annotated[

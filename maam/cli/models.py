@@ -7,13 +7,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from maam.cli import completion
 from maam.cli.consoles import console
 from maam.cli.specs import find_spec, input_shape
 from maam.errors import PresetError
 from maam.spec import Model, list_presets, preset
 
 
-def list_command(pattern: Annotated[str, typer.Argument(help="shell wildcard")] = "*") -> None:
+def list_command(
+    pattern: Annotated[str, typer.Argument(help="shell wildcard", autocompletion=completion.presets)] = "*",
+) -> None:
     """List the presets, with parameters and multiply-accumulates."""
     table = Table("preset", "input", "output", "parameters", "MACs")
     for name in list_presets(pattern):
@@ -26,7 +29,12 @@ def list_command(pattern: Annotated[str, typer.Argument(help="shell wildcard")] 
 
 
 def info(
-    model: Annotated[str, typer.Argument(help="a preset's name, a weights file or a spec document (.json)")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="a preset's name, a weights file or a spec document (.json)", autocompletion=completion.presets
+        ),
+    ],
     size: Annotated[int, typer.Option(min=1, help="height and width, for a single layer")] = 32,
     depth: Annotated[int, typer.Option(min=1, help="levels of nesting to show")] = 9,
     as_json: Annotated[bool, typer.Option("--json", help="print the spec as JSON instead")] = False,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from maam.cli import completion
 from maam.cli.consoles import console
 from maam.cli.specs import input_shape
 from maam.errors import DeploymentError, MaamError, require
@@ -21,7 +22,9 @@ MAX_BATCH = 4096
 def optimize(
     file: Annotated[Path, typer.Argument(help="a weights file (.safetensors)")],
     engine: Annotated[str, typer.Option(help=f"comma-separated, of: {', '.join(ENGINES)}")] = ",".join(ENGINES),
-    precision: Annotated[str, typer.Option(help="comma-separated: auto, fp32, bf16, fp16")] = "fp32,auto",
+    precision: Annotated[
+        str, typer.Option(help="comma-separated: auto, fp32, bf16, fp16", autocompletion=completion.several_precisions)
+    ] = "fp32,auto",
     batch: Annotated[str, typer.Option(help="comma-separated sizes of batches")] = "1,64",
     size: Annotated[int, typer.Option(min=1, help="height and width, for a single layer")] = 32,
 ) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from maam import files
+from maam.cli import completion
 from maam.cli.consoles import console
 from maam.cli.images import Array, check_images, test_images
 from maam.cli.specs import find_spec
@@ -25,11 +26,23 @@ _PICTURES = (".png", ".svg", ".pdf")
 
 
 def parity(
-    model: Annotated[str, typer.Argument(help="a preset's name, a weights file or a spec document (.json)")],
-    data: Annotated[str | None, typer.Option(help="digits, cifar10 or cifar100; random images otherwise")] = None,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="a preset's name, a weights file or a spec document (.json)", autocompletion=completion.presets
+        ),
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(help="digits, cifar10 or cifar100; random images otherwise", autocompletion=completion.image_sets),
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
-    frameworks: Annotated[str, typer.Option(help="comma-separated")] = "torch,mindspore",
-    stages: Annotated[str, typer.Option(help=f"comma-separated, of: {', '.join(STAGES)}")] = ",".join(STAGES),
+    frameworks: Annotated[
+        str, typer.Option(help="comma-separated", autocompletion=completion.several_frameworks)
+    ] = "torch,mindspore",
+    stages: Annotated[
+        str, typer.Option(help=f"comma-separated, of: {', '.join(STAGES)}", autocompletion=completion.stages)
+    ] = ",".join(STAGES),
     compiled: Annotated[bool, typer.Option(help="compare torch.compile too")] = True,
     batch_size: Annotated[int, typer.Option(min=2, max=4096)] = 4,
     steps: Annotated[int, typer.Option(min=2, help="length of the free run")] = 50,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from maam.cli import completion
 from maam.cli.images import check_images, test_images
 from maam.errors import DataError, require
 from maam.files import check_target
@@ -20,7 +21,10 @@ def prune(
     min_weight: Annotated[float, typer.Option(help="drop branches of a smaller fusion weight")] = 0.0,
     channels: Annotated[float, typer.Option(help="share of channels to drop, of small batch-norm scale")] = 0.0,
     data: Annotated[
-        str | None, typer.Option(help="show accuracy and speed before and after on its test images")
+        str | None,
+        typer.Option(
+            help="show accuracy and speed before and after on its test images", autocompletion=completion.image_sets
+        ),
     ] = None,
     root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT where it exists")] = False,

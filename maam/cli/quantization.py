@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from maam.cli import completion
 from maam.cli.images import check_images, split_images, test_images
 from maam.errors import DataError, DeploymentError
 from maam.weights.exchange import read_whole
@@ -16,7 +17,13 @@ from maam.weights.exchange import read_whole
 def quantize(
     src: Annotated[Path, typer.Argument(help="a weights file, of either framework", metavar="IN")],
     dst: Annotated[Path, typer.Argument(help=".xml (OpenVINO) or .onnx (ONNX Runtime)", metavar="OUT")],
-    data: Annotated[str, typer.Option(help="data set: calibrates on training images, is judged on all test images")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="data set: calibrates on training images, is judged on all test images",
+            autocompletion=completion.image_sets,
+        ),
+    ],
     root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
     engine: Annotated[str | None, typer.Option(help="openvino or onnxruntime; by OUT's suffix otherwise")] = None,
     images: Annotated[int, typer.Option(min=1, help="calibration images")] = 300,

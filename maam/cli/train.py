@@ -7,21 +7,33 @@ from typing import Annotated
 
 import typer
 
+from maam.cli import completion
 from maam.cli.training_progress import Progress
 
 
 def train(
-    model: Annotated[str | None, typer.Argument(metavar="PRESET", help="`maam list` shows all")] = None,
-    recipe: Annotated[str | None, typer.Option(help="a recipe's name or a .toml file; the preset's default")] = None,
+    model: Annotated[
+        str | None, typer.Argument(metavar="PRESET", help="`maam list` shows all", autocompletion=completion.presets)
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="a recipe's name or a .toml file; the preset's default", autocompletion=completion.recipes),
+    ] = None,
     override: Annotated[
         list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as optimizer.lr=0.05")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="cifar10, cifar100, digits or imagefolder")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="cifar10, cifar100, digits or imagefolder", autocompletion=completion.data_sets)
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run; runs/PRESET otherwise")] = None,
-    framework: Annotated[str, typer.Option(help="torch or mindspore")] = "torch",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16")] = None,
+    framework: Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)] = "torch",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise", autocompletion=completion.devices)
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto, fp32, bf16 or fp16", autocompletion=completion.precisions)
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="of initial weights, order, crops and flips")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,

@@ -1,0 +1,130 @@
+"""Completion in the shell: what is offered for arguments, the scripts, and that none of it loads a framework."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from maam.data.archives import ARCHIVES
+from maam.exporting import FORMATS
+from maam.parity import STAGES
+from maam.spec import list_presets
+from maam.training.library import list_recipes
+
+FRAMEWORKS = ["torch", "mindspore"]
+OFFERED = [
+    ("info ", list_presets()),
+    ("info maam_d", ["maam_digits"]),
+    ("info nothing", []),
+    ("list maf", list_presets("maf*")),
+    ("train mafc_v3", list_presets("mafc_v3*")),
+    ("train maam_digits --recipe ", list_recipes()),
+    ("train --framework ", FRAMEWORKS),
+    ("train --device c", ["cpu", "cuda"]),
+    ("train --precision f", ["fp32", "fp16"]),
+    ("train --data ", ["cifar10", "cifar100", "digits", "imagefolder"]),
+    ("evaluate w.safetensors --framework ", [*FRAMEWORKS, "reference"]),
+    ("evaluate w.safetensors --framework torch,", ["torch,mindspore", "torch,reference"]),
+    ("evaluate w.safetensors --recipe ", list_recipes()),
+    ("parity ", list_presets()),
+    ("parity --frameworks torch,mi", ["torch,mindspore"]),
+    ("parity --stages ", [name for name in STAGES if " " not in name]),
+    ("parity --data ", ["digits", "cifar10", "cifar100"]),
+    ("convert a.pth b.ckpt --spec cn", ["cnn"]),
+    ("fuse a b --data d", ["digits"]),
+    ("export w.safetensors --format ", list(FORMATS)),
+    ("maf --arch mafc_v1", ["mafc_v1"]),
+    ("bench ", ["layers", "models", "growth"]),
+    ("optimize w.safetensors --precision fp32,", ["fp32,auto", "fp32,bf16", "fp32,fp16"]),
+    ("data ", list(ARCHIVES)),
+]
+LOADED = """
+import sys
+from maam.cli import main
+sys.argv = ["maam", *sys.argv[1:]]
+try:
+    main()
+except SystemExit:
+    print([name for name in ("torch", "mindspore", "sklearn", "matplotlib", "onnx") if name in sys.modules])
+"""
+
+
+def environment(line, shell="bash"):
+    words = f"maam {line}"
+    variables = {"_MAAM_COMPLETE": f"complete_{shell}", "COMP_WORDS": words, "_TYPER_COMPLETE_ARGS": words}
+    return {**variables, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+
+
+@pytest.fixture
+def complete(run, monkeypatch):
+    """What is offered for a line that ends where the cursor stands."""
+
+    def offered(line, shell="bash"):
+        for name, value in environment(line, shell).items():
+            monkeypatch.setenv(name, value)
+        result = run()
+        assert (result.status, result.err) == (0, "")
+        return result.out.split()
+
+    return offered
+
+
+@pytest.mark.parametrize(("line", "expected"), OFFERED, ids=[line for line, _ in OFFERED])
+def test_offered(complete, line, expected):
+    assert complete(line) == expected
+
+
+@pytest.mark.parametrize("line", ["par", "optimi"])
+def test_commands(complete, line):
+    assert [name for name in complete(line) if not name.startswith(line)] == []
+    assert len(complete(line)) == 1
+
+
+def test_zsh(complete):
+    assert "maam_digits" in " ".join(complete("info maam_d", "zsh"))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_is_shown_and_installed(run, monkeypatch, tmp_path, shell):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    for name in [name for name in sys.modules if name.startswith("maam.cli.application")]:
+        monkeypatch.delitem(sys.modules, name)  # Typer reads the variable when the application is made
+    shown = run("--show-completion", shell)
+    assert shown.status == 0
+    assert "_MAAM_COMPLETE" in shown.out
+    installed = run("--install-completion", shell)
+    assert installed.status == 0
+    assert any("_MAAM_COMPLETE" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_in_a_real_shell(tmp_path):
+    """Bash reads the script that `--show-completion` prints, and fills its reply."""
+    bash, program = shutil.which("bash"), Path(sys.executable).with_name("maam")
+    if bash is None or not program.exists():
+        pytest.skip("no bash, or maam is not installed as a program")
+    script = """
+eval "$(_MAAM_COMPLETE=source_bash maam)"
+COMP_WORDS=(maam info maam_d) COMP_CWORD=2
+_maam_completion maam
+echo "${COMPREPLY[@]}"
+"""
+    path = os.pathsep.join([str(program.parent), os.environ["PATH"]])
+    command = [bash, "--norc", "-c", script]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path, env={**os.environ, "PATH": path}
+    )
+    assert done.stdout.split() == ["maam_digits"]
+
+
+@pytest.mark.parametrize("line", [None, "export a --format "])
+def test_help_and_completion_load_no_framework(line, tmp_path):
+    variables = {} if line is None else environment(line)
+    command = [sys.executable, "-c", LOADED, *(["--help"] if line is None else [])]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path, env={**os.environ, **variables}
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
