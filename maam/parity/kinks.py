@@ -33,7 +33,9 @@ FLOOR = 1e-2
 FEW = 8
 MOST = 64
 CROWD = 128
-"""With more values than this near kinks, what is decided by rounding is not searched one by one."""
+DEEP = 32
+"""With more values than `CROWD` near kinks, or more layers than `DEEP` that have kinks, no side is searched for:
+rounding adds up from layer to layer, to more than what one value's side does to a gradient."""
 TRIES = 8
 NEIGHBOURS = 2
 NOISE_MARGIN = 3.0
@@ -57,6 +59,7 @@ class Reference:
         noise: how far float32 PyTorch is off on its own side of the kinks, as a share of `largest`: the most of
             runs from the arrays and the input themselves, and from these moved by one unit in the last place.
         near: how many values stand near a kink.
+        crowded: whether that is too many, or the network too deep, to settle them; `settle` leaves the gradients then.
     """
 
     def __init__(self, subject: Subject, arrays: Mapping[str, Array], x: Array, cotangent: Array) -> None:
@@ -69,7 +72,11 @@ class Reference:
         self.floor = FLOOR * self._network
         self.largest = {name: max(size, self.floor) for name, size in sizes.items()}
         self._effects: dict[int, Arrays] = {}
-        self.near, self._kinks = self._near(subject.single)
+        near = self._near(subject.single)
+        self.near = len(near.kinks)
+        self.crowded = self.near > CROWD or near.layers > DEEP
+        tried = 0 if self.crowded else min(MOST, max(FEW, int(MAX_CROSSED * near.values)))
+        self._kinks = list(near.kinks[:tried])
         self.noise = dict.fromkeys(sizes, 0.0)
         for index in range(1 + NEIGHBOURS):
             nudge = _Nudge(subject.seed, index)
@@ -81,11 +88,6 @@ class Reference:
     def credit(self, name: str) -> float:
         """What rounding noise adds to the bound of a gradient, as a share of `largest`."""
         return min(NOISE_MARGIN * self.noise[name], self._most_noise(name))
-
-    @property
-    def crowded(self) -> bool:
-        """Whether too many values stand near kinks to settle them; `settle` then leaves the gradients as they are."""
-        return self.near > CROWD
 
     @property
     def calm(self) -> bool:
@@ -113,13 +115,11 @@ class Reference:
     def _most_noise(self, name: str) -> float:
         return MAX_NOISE * max(1.0, SMALL * self._network / self.largest[name])
 
-    def _near(self, single: Runner) -> tuple[int, list[Any]]:
-        """How many kinks may have been crossed, and those that are tried: a small share of all values that meet one."""
+    def _near(self, single: Runner) -> Any:
+        """The kinks that may have been crossed."""
         for runner in (self._double, single):
             runner.write_arrays(self._arrays)
-        found, total = kink_module().near_kinks(self._double.model, single.model, self._x)
-        tried = 0 if len(found) > CROWD else min(MOST, max(FEW, int(MAX_CROSSED * total)))
-        return len(found), list(found[:tried])
+        return kink_module().near_kinks(self._double.model, single.model, self._x)
 
     def _effect(self, index: int) -> Arrays:
         """How the gradients change when a kink's value is moved across; computed when first asked for."""

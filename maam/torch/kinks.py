@@ -48,8 +48,22 @@ class Kink(NamedTuple):
     distance: float
 
 
-def near_kinks(exact: nn.Module, rounded: nn.Module, x: Array) -> tuple[list[Kink], int]:
-    """The kinks within `REACH` of rounding, nearest first, and how many values meet a kink at all.
+class Near(NamedTuple):
+    """What is near a kink.
+
+    Attributes:
+        kinks: those within `REACH` of rounding, nearest first.
+        values: how many values meet a kink at all.
+        layers: how many layers have kinks.
+    """
+
+    kinks: list[Kink]
+    values: int
+    layers: int
+
+
+def near_kinks(exact: nn.Module, rounded: nn.Module, x: Array) -> Near:
+    """The kinks of a model that rounding might cross.
 
     Args:
         exact: a model in float64; runs in training mode.
@@ -67,7 +81,7 @@ def near_kinks(exact: nn.Module, rounded: nn.Module, x: Array) -> tuple[list[Kin
             near = (gap <= REACH * error).nonzero()[:, 0]
             for i, d, s in zip(index[near].tolist(), gap[near].tolist(), direction[near].tolist(), strict=True):
                 found.append(Kink(name, i, s * (d + error), d / error if error else 0.0))
-    return sorted(found, key=lambda kink: kink.distance), total
+    return Near(sorted(found, key=lambda kink: kink.distance), total, len(inputs))
 
 
 @contextmanager

@@ -98,3 +98,5 @@ def test_a_crowd_is_not_settled(monkeypatch):
     assert reference.settle(off).crossed == 0
     monkeypatch.setattr(kinks, "CROWD", 10**9)
     assert not Reference(subject, arrays, images, subject.cotangent()).crowded
+    monkeypatch.setattr(kinks, "DEEP", 3)
+    assert Reference(subject, arrays, images, subject.cotangent()).crowded

@@ -45,7 +45,8 @@ def image(*values):
 def test_activations(function, kink, slopes, side):
     exact, rounded = models(spec.Sequential(children={"act": spec.Activation(function=function)}))
     x = image(1.7, kink + (LEAST if side else -LEAST), 2.3)
-    found, total = near_kinks(exact, rounded, x)
+    found, total, layers = near_kinks(exact, rounded, x)
+    assert layers == 1
     assert [(near.layer, near.place) for near in found] == [("act", 1)]
     assert total == 3 * len({0.0, 6.0} if function == "relu6" else {-3, 3} if "hard" in function else {0})
     assert gradient(exact, x)[0, 0, 0, 1] / 2 == pytest.approx(slopes[side], abs=1e-6)
@@ -66,7 +67,8 @@ def test_activations(function, kink, slopes, side):
 def test_pooling(pool, shape):
     exact, rounded = models(spec.Sequential(children={"pool": pool}))
     x = np.array([0.5, 0.7, 0.7 + LEAST, 0.1]).reshape(shape)
-    found, total = near_kinks(exact, rounded, x)
+    found, total, layers = near_kinks(exact, rounded, x)
+    assert layers == 1
     assert [(near.layer, near.place) for near in found] == [("pool", 1)]
     assert total == 3
     assert gradient(exact, x).ravel().tolist() == [0, 0, 1, 0]
@@ -76,11 +78,11 @@ def test_pooling(pool, shape):
 
 def test_exact_ties_are_no_matter_of_rounding():
     exact, rounded = models(spec.Sequential(children={"pool": spec.MaxPool2d(kernel_size=2)}))
-    assert near_kinks(exact, rounded, np.full((1, 1, 2, 2), 0.3))[0] == []
+    assert near_kinks(exact, rounded, np.full((1, 1, 2, 2), 0.3)).kinks == []
 
 
 def test_nearest_first_and_far_ones_not_at_all():
     exact, rounded = models(spec.Sequential(children={"act": spec.Activation(function="relu")}))
-    found, _ = near_kinks(exact, rounded, image(4e-8, -1e-8, 1.0, 1e-4))
+    found, *_ = near_kinks(exact, rounded, image(4e-8, -1e-8, 1.0, 1e-4))
     assert [near.place for near in found] == [1, 0]
     assert found[0].distance < found[1].distance
