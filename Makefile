@@ -2,13 +2,21 @@
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+LOWEST := .venv-lowest
+LATEST := .venv-mindspore-latest
+TEST_TOOLS := 'pytest>=8.2' 'pytest-timeout>=2.3' 'hypothesis>=6.100'
 FIND_PYTHON := for python in $(PYTHON) python3.12 python3.11 python3.10 python3 python; do \
 	  if "$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' >/dev/null 2>&1; then \
 	    command -v "$$python"; exit 0; fi; done; \
 	echo "maam needs Python 3.10, 3.11 or 3.12 (MindSpore has no wheels for others): install one, or name it: make PYTHON=/path/to/python" >&2; \
 	exit 1
+FIND_OLD_PYTHON := for python in $(PYTHON) python3.10 python3.11 python3 python; do \
+	  if "$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12))' >/dev/null 2>&1; then \
+	    command -v "$$python"; exit 0; fi; done; \
+	echo "make test-lowest needs Python 3.10 or 3.11: install one, or name it: make PYTHON=/path/to/python" >&2; \
+	exit 1
 
-.PHONY: demo test test-all fuzz lint types format docs notebooks clean
+.PHONY: demo test test-all test-lowest test-mindspore-latest fuzz lint types format docs notebooks dist clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed ## train on digits and prove the result in three frameworks
@@ -20,6 +28,14 @@ test: lint types ## all that CI runs
 test-all: lint types ## the slow tests too
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) fuzz
+
+# Not part of CI: each has an environment of its own. TORCH=1 adds PyTorch and torchvision (5 GB) and their tests.
+test-lowest: $(LOWEST)/.installed$(if $(TORCH),-torch) ## with the oldest dependencies that pyproject.toml allows
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" tests/spec tests/reference tests/weights tests/data \
+	  tests/cli tests/test_package.py $(if $(TORCH),tests/torch)
+
+test-mindspore-latest: $(LATEST)/.installed ## with the newest MindSpore, which maam does not promise to support
+	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest -m "not slow" -W default::UserWarning tests/mindspore
 
 fuzz: $(VENV)/.installed-dev ## 500 random specs through all frameworks
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout 0 -n 2 --dist loadfile tests/parity/test_random_specs.py tests/spec/test_random_specs.py
@@ -34,6 +50,9 @@ types: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+dist: $(VENV)/.installed-dev ## the wheel and the source distribution, in dist/
+	$(BIN)/python -m build --no-isolation
 
 docs: $(VENV)/.installed-dev ## the documentation as a site, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -55,5 +74,19 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
 	@touch $@ $(VENV)/.installed
 
+# NumPy's lowest version has wheels for Python 3.10 and 3.11.
+$(LOWEST)/.installed$(if $(TORCH),-torch): pyproject.toml
+	@python=$$($(FIND_OLD_PYTHON)) && "$$python" -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --python $(LOWEST)/bin/python --resolution lowest-direct --editable '.$(if $(TORCH),[torch])'
+	$(LOWEST)/bin/uv pip install --python $(LOWEST)/bin/python $(TEST_TOOLS)
+	@touch $@
+
+$(LATEST)/.installed: pyproject.toml
+	@python=$$($(FIND_PYTHON)) && "$$python" -m venv $(LATEST)
+	$(LATEST)/bin/python -m pip install --quiet --upgrade --editable . 'mindspore>=2.10' 'numpy<2' decorator \
+	  scikit-learn $(TEST_TOOLS)
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(LATEST) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
