@@ -72,7 +72,7 @@ def write_arrays(model: nn.Cell, arrays: Mapping[str, Array]) -> None:
 def assign(parameter: Parameter, array: Array) -> None:
     """Copy an array into a parameter, cast to its dtype.
 
-    Not by `set_data`: a graph that has run once goes on with the memory that it knew before.
+    Not by `set_data`: a graph that had run was seen to go on with the memory that it knew before.
     """
     parameter.copy_(from_numpy(np.asarray(array).astype(DTYPES[parameter.dtype])))
 
