@@ -155,11 +155,11 @@ class PresetModel(Container):
             SpecError: an argument is invalid.
             DeploymentError: the head was taken away.
         """
+        parent, _ = self._modules_above_head()
         pool = self.global_pool if global_pool is None else global_pool
         if pool not in ("", self.anatomy.pooling) or (pool == "" and num_classes != 0):
             known = " or ".join(repr(name) for name in (self.anatomy.pooling, "") if name is not None)
             raise SpecError(f"global_pool: expected {known}, and '' with num_classes 0 alone; got {pool!r}")
-        parent, _ = self._modules_above_head()
         path = self.anatomy.head
         layer: Node = Identity() if num_classes == 0 else with_num_classes(self.whole, num_classes).at(path)
         like, name = next(self.parameters()), path.rpartition(".")[2]

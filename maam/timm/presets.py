@@ -103,7 +103,7 @@ def _create(
         pretrained,
         pretrained_cfg=pretrained_cfg,
         pretrained_cfg_overlay=overlay,
-        pretrained_filter_fn=checkpoint_filter,
+        pretrained_filter_fn=functools.partial(checkpoint_filter, new_head=features_only or num_classes is not None),
         feature_cfg=_feature_cfg(name, spec) if features_only else None,
         features_only=features_only,
         num_classes=spec.num_classes if num_classes is None else num_classes,

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from maam.errors import WeightsError
 from maam.names import strip_prefixes
 from maam.spec import BatchNorm2d, Conv2d, Node
 from maam.timm.anatomy import first_convolutions
@@ -15,22 +16,30 @@ from maam.weights.file import read_safetensors
 from maam.weights.matching import check_same_function
 
 
-def checkpoint_filter(state_dict: Mapping[str, Tensor], model: PresetModel) -> dict[str, Tensor]:
+def checkpoint_filter(
+    state_dict: Mapping[str, Tensor], model: PresetModel, *, new_head: bool = True
+) -> dict[str, Tensor]:
     """The arrays for `model`, which timm then fits to its classes and channels.
 
     What timm must know of the source for that, classes and channels, is read off the arrays. A batch norm in front of
     the first convolution gets the mean over the source's channels, where the model has another number of them.
 
     Raises:
-        WeightsError: the arrays come from a weights file of maam whose network computes something else.
+        WeightsError: the arrays come from a weights file of maam whose network computes something else, or there are
+            other classes and `new_head` is false.
     """
     arrays = strip_prefixes(state_dict)
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     first, last = first_convolutions(model.whole), model.anatomy.head
     changed: tuple[str, ...] = ()
     if f"{last}.weight" in arrays:
-        cfg["num_classes"] = arrays[f"{last}.weight"].shape[0]
-        changed += (last,) if cfg["num_classes"] != model.num_classes else ()
+        cfg["num_classes"] = classes = arrays[f"{last}.weight"].shape[0]
+        changed += (last,) if classes != model.num_classes else ()
+        if changed and not new_head:
+            raise WeightsError(
+                f"{cfg.get('file', 'weights')}: {classes} classes there, {model.num_classes} in the model; pass "
+                f"num_classes={classes} to keep the last layer, or another number for a new one"
+            )
     channels = _channels(arrays, model.whole, first)
     if channels not in (None, model.in_chans):
         cfg["input_size"] = (channels, *cfg["input_size"][1:])

@@ -143,6 +143,9 @@ def standard_deviation(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     return torch.where(positive, root, 0.0).to(x.dtype)
 
 
+torch.fx.wrap("standard_deviation")  # symbolic tracing does not know how many values there are
+
+
 def _activation(node: spec.Activation) -> nn.Module:
     arguments: Options = {"leaky_relu": {"negative_slope": node.negative_slope}, "softmax": {"dim": 1}}
     return ACTIVATIONS[node.function](**arguments.get(node.function, {}))

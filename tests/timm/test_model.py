@@ -1,0 +1,251 @@
+"""A preset as a timm model: features, head, classifier, feature extraction, groups, fusion, export."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from timm.models import group_parameters
+from timm.utils import reparameterize_model
+
+import maam
+from maam.errors import DeploymentError, ShapeError, SpecError
+from maam.torch import load, save_weights
+
+PARTS = {  # channels of the features, length of the pre-logits, and the maps' (channels, stride)
+    "mafc_v1": (256, 256, [(32, 1), (64, 2), (128, 4), (256, 8)]),
+    "mafc_v2": (1280, 1280, [(6, 1), (8, 2), (24, 4), (1280, 8)]),
+    "mafc_v3": (960, 1280, [(6, 1), (10, 2), (28, 4), (960, 8)]),
+    "mafc_v3_small": (576, 1024, [(4, 1), (6, 2), (12, 4), (576, 8)]),
+    "maam_cifar10": (128, 256, [(128, 2)]),
+    "without_reduce": (128, 256, [(128, 4)]),
+    "t_cnn": (128, 256, [(128, 4)]),
+    "cnn": (64, 128, [(32, 1), (64, 2), (64, 4)]),
+}
+
+
+def _size(model):
+    channels, size, _ = model.spec.input_shape
+    return size, channels
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_features_and_head(name, made, images):
+    model, x = made(name, num_classes=7).eval(), images()
+    width, hidden, _ = PARTS[name]
+    features = model.forward_features(x)
+    assert features.dim() == 4
+    assert features.shape[1] == model.num_features == width
+    pre_logits = model.forward_head(features, pre_logits=True)
+    assert pre_logits.shape == (2, hidden)
+    assert model.head_hidden_size == hidden
+    assert torch.equal(model.forward_head(features), model(x))
+    classifier = model.get_classifier()
+    assert classifier.weight.shape[:2] == (7, hidden)
+    weight = classifier.weight.flatten(1)
+    assert torch.allclose(pre_logits @ weight.T + classifier.bias, model(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mlp", "rnn"])
+def test_a_network_without_maps(name, made, images):
+    model, x = made(name).eval(), images()
+    features = model.forward_features(x)
+    assert features.shape == (2, model.num_features) == (2, model.head_hidden_size)
+    assert torch.equal(model.forward_head(features, pre_logits=True), features)
+    assert torch.equal(model.forward_head(features), model(x))
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_features_only(name, made, images):
+    extractor = made(name, features_only=True).eval()
+    info = PARTS[name][2]
+    assert extractor.feature_info.channels() == [channels for channels, _ in info]
+    assert extractor.feature_info.reduction() == [stride for _, stride in info]
+    maps = extractor(images())
+    assert [tuple(m.shape) for m in maps] == [(2, c, 32 // s, 32 // s) for c, s in info]
+    assert not any("classifier" in name for name in extractor.state_dict())
+
+
+@pytest.mark.parametrize("indices", [(0, 2), (-1,), (1,), 2])
+def test_out_indices(indices, made, images):
+    x, whole = images(), made("mafc_v3_small", seed=0).eval()
+    extractor = made("mafc_v3_small", seed=0, features_only=True, out_indices=indices).eval()
+    _, expected = whole.forward_intermediates(x, indices=list(indices) if isinstance(indices, tuple) else indices)
+    assert all(torch.equal(a, b) for a, b in zip(extractor(x), expected, strict=True))
+    assert [m.shape[1] for m in expected] == extractor.feature_info.channels()
+
+
+def test_what_is_behind_the_last_map_is_not_there(made):
+    extractor = made("mafc_v3_small", features_only=True, out_indices=(0, 1))
+    assert list(extractor.model.backbone.names) == ["data_bn", "init_conv", "stage1", "stage2"]
+    assert not any("stage3" in name for name in extractor.state_dict())
+    assert extractor.model.spec.output_shape((3, 32, 32)) == (6, 16, 16)
+
+
+def test_features_of_images_of_any_size(made, images):
+    """Only the head of a MAAM classifier needs one size."""
+    assert made("maam_cifar10", features_only=True)(images(48))[0].shape == (2, 128, 24, 24)
+    with pytest.raises(ShapeError, match=r"expected an input \(N, 3, 32, 32\), got \(2, 3, 48, 48\)"):
+        made("maam_cifar10")(images(48))
+
+
+@pytest.mark.parametrize("kind", ["hook", "fx"])
+def test_timms_other_extractors(kind, made, images):
+    extractor = made("mafc_v3_small", features_only=True, feature_cls=kind, out_indices=(1, 3), seed=0).eval()
+    plain = made("mafc_v3_small", features_only=True, out_indices=(1, 3), seed=0).eval()
+    x = images()
+    assert all(torch.equal(a, b) for a, b in zip(extractor(x), plain(x), strict=True))
+
+
+def test_intermediates(made, images):
+    model, x = made("mafc_v3_small").eval(), images()
+    last, maps = model.forward_intermediates(x)
+    assert torch.equal(last, model.forward_features(x))
+    assert torch.equal(maps[-1], last)
+    ran = []
+    model.backbone.stage3.register_forward_hook(lambda *_: ran.append("stage3"))
+    early = model.forward_intermediates(x, [1], stop_early=True, intermediates_only=True)
+    assert torch.equal(early[0], maps[1])
+    assert ran == []
+
+
+@pytest.mark.parametrize("options", [{"output_fmt": "NHWC"}, {"stop_early": True}])
+def test_intermediates_that_cannot_be(options, made, images):
+    with pytest.raises(SpecError, match="forward_intermediates: expected output_fmt 'NCHW'"):
+        made("maam_digits").forward_intermediates(images(8, 1), **options)
+
+
+@pytest.mark.parametrize("name", ["mafc_v3_small", "maam_cifar10", "mlp"])
+def test_reset_classifier(name, made, images):
+    model, x = made(name).eval(), images()
+    before = copy.deepcopy(model)
+    model.reset_classifier(5)
+    assert model(x).shape == (2, 5)
+    assert model.num_classes == model.spec.num_classes == model.get_classifier().weight.shape[0] == 5
+    assert not model.get_classifier().training
+    assert torch.equal(model.forward_features(x), before.forward_features(x))
+    model.reset_classifier(0)
+    assert isinstance(model.get_classifier(), torch.nn.Identity)
+    assert torch.equal(model(x), before.forward_head(before.forward_features(x), pre_logits=True))
+    model.reset_classifier(0, "")
+    assert torch.equal(model(x), before.forward_features(x))
+
+
+def test_the_pooling_comes_back(made, images):
+    model = made("mafc_v3_small", num_classes=0, global_pool="").eval()
+    assert model(images()).shape == (2, 576, 4, 4)
+    assert model.num_classes == 0
+    model.reset_classifier(3, "avg")
+    assert model(images()).shape == (2, 3)
+    with pytest.raises(SpecError, match="global_pool: expected 'avg' or ''"):
+        model.reset_classifier(3, "")
+
+
+def test_no_head_comes_back_after_pruning(made):
+    model = made("mafc_v3_small")
+    assert model.prune_intermediate_layers([-1]) == [3]
+    assert model.num_features == model.head_hidden_size == 576
+    with pytest.raises(DeploymentError, match=r"no layer classifier\.conv any more: the head was taken away"):
+        model.reset_classifier(3)
+
+
+def test_pruning_can_leave_the_head(made, images):
+    model = made("mafc_v3_small")
+    assert model.prune_intermediate_layers(1, prune_head=False) == [3]
+    assert model(images()).shape == (2, 1000)
+
+
+@pytest.mark.parametrize("num_classes", [0, 4])
+def test_a_weights_file_of_what_the_model_is_now(num_classes, made, images):
+    model = made("mafc_v3_small").eval()
+    model.reset_classifier(num_classes)
+    save_weights(model, "model.safetensors")
+    x = images()
+    assert torch.equal(load("model.safetensors").eval()(x), model(x))
+    assert torch.equal(copy.deepcopy(model)(x), model(x))
+
+
+def test_dropout_in_front_of_the_classifier(made, images):
+    model, x = made("mafc_v3_small", drop_rate=0.5), images()
+    features = model.forward_features(x)
+    dropped = model.forward_head(features, pre_logits=True)
+    model.eval()
+    kept = model.forward_head(features, pre_logits=True)
+    assert 0.3 < (dropped == 0).float().mean() - (kept == 0).float().mean() < 0.7
+    assert torch.allclose(dropped[dropped != 0], 2 * kept[dropped != 0])
+
+
+def test_gradient_checkpoints(made, images):
+    model, x = made("mafc_v3_small"), images()
+    model.eval()(x).sum().backward()  # fixed statistics, so that both passes compute the same
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    model.set_grad_checkpointing()
+    ran = []
+    model.backbone.stage1.register_forward_pre_hook(lambda *_: ran.append(1))
+    model.train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    model(x).sum().backward()
+    assert len(ran) == 2
+    assert all(torch.allclose(p.grad, expected[name], atol=1e-6) for name, p in model.named_parameters())
+
+
+def test_groups_by_depth(made):
+    model = made("mafc_v3_small")
+    groups = group_parameters(model, model.group_matcher())
+    assert {name.split(".")[1] for name in groups[0]} == {"data_bn", "init_conv"}
+    assert [{n.split(".")[1] for n in groups[i]} for i in range(1, 5)] == [{f"stage{i}"} for i in range(1, 5)]
+    last = ["backbone.final_conv2.conv.weight", "classifier.conv.weight", "classifier.conv.bias"]
+    assert groups[max(groups)] == last
+    from timm.optim import create_optimizer_v2
+
+    optimizer = create_optimizer_v2(model, "sgd", lr=0.1, weight_decay=0.1, layer_decay=0.5)
+    scales = sorted({group["lr_scale"] for group in optimizer.param_groups})
+    assert scales == [0.5**i for i in range(len(groups))][::-1]
+
+
+@pytest.mark.parametrize("num_classes", [3, 0])
+@pytest.mark.parametrize("name", ["mafc_v3_small", "maam_digits"])
+def test_fusion(name, num_classes, made, images):
+    model = made(name, num_classes=num_classes)
+    x = images(*_size(model))
+    model(x)  # statistics that are not 0 and 1
+    model.eval()
+    fused = reparameterize_model(model)
+    assert sum(p.numel() for p in fused.buffers()) < sum(p.numel() for p in model.buffers())
+    expected, features = model(x), model.forward_features(x)
+    model.reparameterize()  # the whole, where timm goes on to what is inside
+    for other in (fused, model):
+        torch.testing.assert_close(other(x), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(other.forward_features(x), features, rtol=1e-4, atol=1e-5)
+        assert len(other.forward_intermediates(x)[1]) == len(other.feature_info)
+
+
+@pytest.mark.parametrize("name", ["mafc_v3_small", "maam_digits"])
+def test_export(name, made, images, exported):
+    model = made(name).eval()
+    x = images(*_size(model))
+    torch.testing.assert_close(exported(model, x), model(torch.cat((x, x[:1]))))
+
+
+def test_export_of_features(made, images, exported):
+    extractor, x = made("maam_digits", features_only=True).eval(), images(8, 1)
+    torch.testing.assert_close(exported(extractor, x), extractor(torch.cat((x, x[:1]))))
+
+
+def test_all_of_it_trains(made, images, gradients):
+    assert gradients(made("mafc_v3_small", num_classes=3), images()) == []
+    assert gradients(made("maam_cifar10", in_chans=1, channels=8), images(channels=1)) == []
+
+
+def test_a_wrong_input(made, images):
+    with pytest.raises(ShapeError, match=r"expected an input \(N, 3, H, W\)"):
+        made("mafc_v2").forward_features(images(channels=1))
+    with pytest.raises(ShapeError):
+        made("mafc_v2").forward_intermediates(images(channels=1))
+
+
+def test_presets_of_maam_by_both_names():
+    assert timm.create_model("mafc_v3", cifar=True).spec == maam.preset("mafc_v3", cifar=True)

@@ -1,0 +1,178 @@
+"""Layers of ours on the tokens of a vision transformer, and MAAM in front of it."""
+
+from functools import partial
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from maam import spec
+from maam.errors import ShapeError, SpecError
+from maam.timm import MAAMEmbed, TokenMap, create_model, insert_attention, list_attention
+from maam.torch import MAAM, MAFC
+from maam.torch.layer import Layer
+
+STEM = "patch_embed.backbone"
+
+
+class TestTokenMap:
+    def test_rows_and_columns(self):
+        """A layer sees the token of row r and column c there; the prefix comes through untouched."""
+        seen = []
+
+        class Look(nn.Module):
+            def forward(self, x):
+                seen.append(x)
+                return 2 * x
+
+        tokens = torch.rand(2, 1 + 2 * 3, 5)
+        found = TokenMap(Look(), (2, 3), 1)(tokens)
+        assert seen[0].shape == (2, 5, 2, 3)
+        assert torch.equal(seen[0][:, :, 1, 2], tokens[:, 1 + 1 * 3 + 2])
+        assert torch.equal(found[:, :1], tokens[:, :1])
+        assert torch.equal(found[:, 1:], 2 * tokens[:, 1:])
+
+    def test_without_prefix(self):
+        tokens = torch.rand(2, 4, 8)
+        assert TokenMap(MAFC(8), (2, 2))(tokens).shape == tokens.shape
+
+    def test_another_square(self):
+        assert TokenMap(MAFC(8), (2, 2), 1)(torch.rand(2, 10, 8)).shape == (2, 10, 8)
+
+    @pytest.mark.parametrize(("grid", "count"), [((2, 2), 7), ((2, 8), 9), ((2, 3), 10)])
+    def test_what_is_no_map(self, grid, count):
+        with pytest.raises(ShapeError) as caught:
+            TokenMap(MAFC(8), grid, 1)(torch.rand(2, count, 8))
+        height, width = grid
+        assert f"expected 1 prefix tokens and a map of {height}x{width}, got {count} tokens" in str(caught.value)
+
+    def test_it_prints(self):
+        assert "grid_size=(2, 3), num_prefix_tokens=1" in repr(TokenMap(nn.Identity(), (2, 3), 1))
+
+
+@pytest.mark.parametrize("attention", list_attention())
+def test_every_layer_trains_in_every_block(attention, vit, images, gradients):
+    network = insert_attention(vit(), attention)
+    maps = [block.drop_path2.attention for block in network.blocks]
+    assert all(isinstance(m.layer, Layer) and m.grid_size == (4, 4) and m.num_prefix_tokens == 2 for m in maps)
+    assert gradients(network, images(16)) == []
+
+
+def test_the_branch_is_gated_and_its_prefix_is_not(vit):
+    network, tokens = vit().eval(), torch.rand(2, 18, 16)
+    block = network.blocks[0]
+    plain, half = block(tokens), tokens + block.attn(block.norm1(tokens))
+    insert_attention(network, lambda channels: Halved())
+    branch = plain - half
+    found = block(tokens)
+    torch.testing.assert_close(found[:, :2], plain[:, :2])
+    torch.testing.assert_close(found[:, 2:], half[:, 2:] + branch[:, 2:] / 2)
+
+
+class Halved(nn.Module):
+    def forward(self, x):
+        return x / 2
+
+
+def test_weights_of_the_plain_network(vit, images):
+    plain, network = vit(drop_path_rate=0.1), insert_attention(vit(), "mafc")
+    found = network.load_state_dict(plain.state_dict(), strict=False)
+    assert found.unexpected_keys == []
+    assert all(".drop_path2.attention.layer." in key for key in found.missing_keys)
+    inserted = insert_attention(plain, "mafc")  # with stochastic depth, which has no weights
+    assert list(inserted.state_dict()) == list(network.state_dict())
+    insert_attention(inserted, "se")
+    assert isinstance(inserted.blocks[1].drop_path2.drop_path, timm.layers.DropPath)
+    assert not any("SpatialGate" in key for key in inserted.state_dict())
+
+
+def test_by_name_and_as_features(images):
+    options = {"img_size": 32, "depth": 2, "num_classes": 3, "attention": "mafc"}
+    assert create_model("vit_tiny_patch16_224", **options)(images()).shape == (2, 3)
+    extractor = create_model("vit_tiny_patch16_224", features_only=True, out_indices=(1,), **options)
+    assert extractor(images())[0].shape == (2, 192, 2, 2)
+
+
+def test_images_of_other_sizes(vit, images):
+    network = insert_attention(vit(dynamic_img_size=True), "mafc")
+    assert network(images(32)).shape == (2, 3)
+    with pytest.raises(ShapeError, match="a map of 4x4"):
+        network(torch.rand(2, 3, 16, 32))
+    wide = vit(img_size=(16, 32))
+    assert insert_attention(wide, "mafc")(torch.rand(2, 3, 16, 32)).shape == (2, 3)
+
+
+def test_dropped_patches_make_no_map(vit):
+    with pytest.raises(SpecError, match="the network drops patches, so that its tokens make no map"):
+        insert_attention(vit(patch_drop_rate=0.5), "mafc")
+
+
+def test_blocks_without_a_place(vit):
+    from timm.models.vision_transformer import ParallelScalingBlock
+
+    with pytest.raises(SpecError, match="VisionTransformer: no block to put attention into"):
+        insert_attention(vit(block_fn=ParallelScalingBlock), "mafc")
+
+
+class TestEmbedding:
+    def test_it_trains(self, vit, images, gradients):
+        network = vit(embed_layer=MAAMEmbed)
+        assert network.patch_embed.backbone.spec == spec.maam_stem(3, (16,), 16)
+        assert (network.patch_embed.num_patches, network.patch_embed.grid_size) == (16, (4, 4))
+        assert network(images(16)).shape == (2, 3)
+        assert gradients(network, images(16)) == []
+
+    @pytest.mark.parametrize(
+        ("patch", "widths"), [(4, (64,)), (8, (32, 64)), (16, (16, 32, 64)), (32, (8, 16, 32, 64))]
+    )
+    def test_widths(self, patch, widths):
+        embed = MAAMEmbed(64, patch, embed_dim=64)
+        assert embed.backbone.spec == spec.maam_stem(3, widths, 64)
+        assert embed(torch.rand(1, 3, 64, 64)).shape == (1, (64 // patch) ** 2, 64)
+        assert embed.feat_ratio() == patch
+
+    def test_options(self, vit, images):
+        layer = partial(MAAMEmbed, channels=[8], stem={"fusion": "dynamic", "depthwise": False, "num_agents": 2})
+        network = vit(embed_layer=layer, in_chans=1, device="cpu", dtype=torch.float64)
+        expected = spec.maam_stem(1, 8, 16, fusion="dynamic", depthwise=False, num_agents=2)
+        assert network.patch_embed.backbone.spec == expected
+        assert network(images(16, 1).double()).dtype == torch.float64
+
+    def test_weights_of_the_plain_network(self, vit):
+        found = vit(embed_layer=MAAMEmbed).load_state_dict(vit().state_dict(), strict=False)
+        assert found.unexpected_keys == ["patch_embed.proj.weight", "patch_embed.proj.bias"]
+        assert all(key.startswith(STEM) for key in found.missing_keys)
+
+    def test_sizes_change(self, vit, images):
+        network = vit(embed_layer=MAAMEmbed)
+        network.set_input_size((32, 32))
+        assert network(images(32)).shape == (2, 3)
+        dynamic = vit(embed_layer=MAAMEmbed, dynamic_img_size=True)
+        assert dynamic(images(24)).shape == (2, 3)
+
+    def test_by_name(self, images):
+        options = {"img_size": 32, "depth": 1, "num_classes": 3, "embed_layer": MAAMEmbed}
+        assert timm.create_model("vit_tiny_patch16_224", **options)(images()).shape == (2, 3)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"patch_size": 14}, "patch_size: expected a power of two of at least 4, got 14"),
+            ({"patch_size": 2}, "patch_size: expected a power of two of at least 4, got 2"),
+            ({"patch_size": (16, 8)}, "patch_size: expected a power of two of at least 4, got (16, 8)"),
+            ({"channels": [8, 8]}, "channels: expected 3 widths for patch_size 16, got 2: (8, 8)"),
+            ({"stem": {"fusion": "max"}}, "fusion: input should be 'softmax', 'mean' or 'dynamic', got 'max'"),
+            ({"stem": {"pool": 2}}, "maam_stem: pool: no such argument"),
+        ],
+    )
+    def test_what_cannot_be(self, options, message):
+        with pytest.raises(SpecError) as caught:
+            MAAMEmbed(32, **options)
+        assert message in str(caught.value)
+
+
+def test_export(vit, images, exported):
+    network = insert_attention(vit(embed_layer=MAAMEmbed, depth=1), partial(MAAM, depthwise=True)).eval()
+    x = images(16)
+    torch.testing.assert_close(exported(network, x), network(torch.cat((x, x[:1]))))

@@ -1,0 +1,151 @@
+"""Weights files of ours, and checkpoints of others, through timm's own loaders."""
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+import maam
+from maam.errors import WeightsError
+from maam.torch import build, load, load_weights, save_weights
+
+FILE = "model.safetensors"
+
+
+@pytest.fixture
+def saved():
+    """A weights file of a network of three classes, and the network."""
+
+    def make(name="mafc_v3_small", **options):
+        small = {"width_multiplier": 0.25, "cifar": True, "num_classes": 3} if name.startswith("mafc") else {}
+        model = build(maam.preset(name, **{**small, **options}), seed=1).eval()
+        save_weights(model, FILE)
+        return model
+
+    return make
+
+
+def from_file(made, name="mafc_v3_small", path=FILE, **options):
+    return made(name, pretrained=True, pretrained_cfg_overlay={"file": path}, **options).eval()
+
+
+def test_a_weights_file(saved, made, images):
+    own, x = saved(), images()
+    assert torch.equal(from_file(made, num_classes=3)(x), own(x))
+    assert torch.equal(made("mafc_v3_small", num_classes=3, checkpoint_path=FILE).eval()(x), own(x))
+
+
+def test_a_checkpoint_of_pytorch(saved, made, images):
+    own, x = saved(), images()
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in own.state_dict().items()}}, "model.pth")
+    assert torch.equal(from_file(made, path="model.pth", num_classes=3)(x), own(x))
+    cfg = {"state_dict": own.state_dict()}
+    model = made("mafc_v3_small", num_classes=3, pretrained=True, pretrained_cfg_overlay=cfg).eval()
+    assert torch.equal(model(x), own(x))
+
+
+@pytest.mark.parametrize("num_classes", [5, 0, 1000])
+def test_other_classes(num_classes, saved, made, images):
+    """The file decides what it has, not timm's configuration: 1000 classes there, 3 here."""
+    own, x = saved(), images()
+    model = from_file(made, num_classes=num_classes)
+    assert torch.equal(model.forward_features(x), from_file(made, num_classes=3).forward_features(x))
+    pre_logits = model.forward_head(model.forward_features(x), pre_logits=True)
+    assert torch.equal(own.classifier(pre_logits[..., None, None]), own(x))
+    assert model(x).shape[1] == (num_classes or model.head_hidden_size)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_channels(channels, saved, made, images):
+    own = saved()
+    model = from_file(made, num_classes=3, in_chans=channels)
+    first = "backbone.init_conv.conv.weight"
+    kernel = model.state_dict()[first]
+    assert kernel.shape[1] == channels
+    if channels == 1:
+        assert torch.allclose(kernel, own.state_dict()[first].sum(1, keepdim=True))
+    mean = own.state_dict()["backbone.data_bn.weight"].mean()
+    assert torch.allclose(model.state_dict()["backbone.data_bn.weight"], mean.expand(channels))
+    assert model(images(channels=channels)).isfinite().all()
+
+
+def test_grey_images_for_a_maam_classifier(made, images):
+    save_weights(build("maam_cifar10", seed=1), FILE)
+    model = from_file(made, "maam_cifar10", in_chans=1)
+    whole = load(FILE).eval()
+    x = images(channels=1)
+    assert torch.allclose(model(x), whole(x.expand(-1, 3, -1, -1)), atol=1e-5)
+
+
+def test_features_only(saved, made, images):
+    own, x = saved(), images()
+    maps = from_file(made, features_only=True)(x)
+    _, expected = from_file(made, num_classes=3).forward_intermediates(x)
+    assert all(torch.equal(a, b) for a, b in zip(maps, expected, strict=True))
+    assert own is not None
+
+
+def test_a_model_of_timm_is_a_model_of_maam(made, images):
+    model, x = made("mafc_v3_small", num_classes=3).eval(), images()
+    save_weights(model, FILE)
+    assert torch.equal(load(FILE).eval()(x), model(x))
+    other = made("mafc_v3_small", num_classes=3).eval()
+    load_weights(other, FILE)
+    assert torch.equal(other(x), model(x))
+
+
+def test_a_folder_of_the_hubs_form(made, images):
+    """What timm's `save_for_hf` writes, `local-dir:` reads; architecture and options are in its config.json."""
+    model, x = made("mafc_v3_small", num_classes=3).eval(), images()
+    if not hasattr(model, "_model_args"):
+        pytest.skip("this timm does not note the arguments of a model")
+    timm.models.save_for_hf(model, "folder")
+    config = json.loads(Path("folder/config.json").read_text())
+    assert config["architecture"] == "mafc_v3_small"
+    again = timm.create_model("local-dir:folder", pretrained=True).eval()
+    assert torch.equal(again(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "saved_as", "options", "message"),
+    [
+        (
+            "maam_digits",
+            {"act_layer": "silu"},
+            {},
+            r"agents.0.act1.function is 'silu' in the file and 'relu' in the mo",
+        ),
+        ("maam_digits", {"fusion": "mean"}, {}, r"agents.merge is 'weighted' in the file and 'softmax' in the model"),
+        ("mafc_v3_small", {"attention": "se"}, {}, "is a scale in the file and a sequential in the model"),
+        ("mafc_v3_small", {}, {"cifar": False}, "stride is 1 in the file and 2 in the model"),
+    ],
+)
+def test_a_file_that_computes_something_else(name, saved_as, options, message, saved, made):
+    saved(name, **saved_as)
+    with pytest.raises(WeightsError) as caught:
+        from_file(made, name, num_classes=3, **options)
+    assert message in str(caught.value)
+    assert FILE in str(caught.value)
+
+
+def test_a_new_head_is_asked_for(saved, made):
+    saved()
+    with pytest.raises(WeightsError) as caught:
+        from_file(made)
+    assert str(caught.value) == (
+        "model.safetensors: 3 classes there, 1000 in the model; pass num_classes=3 to keep the last layer, or another "
+        "number for a new one"
+    )
+
+
+def test_a_file_that_is_not_there(made):
+    with pytest.raises(FileNotFoundError):
+        from_file(made, path="nothing.safetensors")
+
+
+def test_a_checkpoint_that_does_not_fit(saved, made):
+    saved()
+    with pytest.raises(RuntimeError, match=r"size mismatch for classifier\.conv\.weight"):
+        made("mafc_v3_small", num_classes=4, checkpoint_path=FILE)
