@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from timm.layers.hybrid_embed import HybridEmbed
 
 from maam import spec
@@ -29,10 +30,13 @@ class MAAMEmbed(HybridEmbed):
         channels: width of each MAAM layer, log2(patch_size) - 1 of them; by default each has twice that of the one
             before, and the last `embed_dim`, at least 8.
         stem: further arguments of `maam.spec.maam_stem`, such as {"fusion": "dynamic"}.
+        device: where the parameters are made.
+        dtype: their dtype.
         options: the other arguments of timm's `HybridEmbed`.
 
     Raises:
         SpecError: the patch size is another, or an argument of the stem is invalid.
+        ShapeError: the image is smaller than a patch.
     """
 
     def __init__(
@@ -44,6 +48,8 @@ class MAAMEmbed(HybridEmbed):
         bias: bool = True,
         channels: Sequence[int] | None = None,
         stem: dict[str, Any] | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
         size = _power_of_two(patch_size)
@@ -52,11 +58,14 @@ class MAAMEmbed(HybridEmbed):
         if len(widths) != count:
             raise SpecError(f"channels: expected {count} widths for patch_size {size}, got {len(widths)}: {widths}")
         node = spec.maam_stem(in_chans, widths, embed_dim, **(stem or {}))
-        device = {name: options[name] for name in ("device", "dtype") if name in options}
+        backbone: Any = build(node, device=device, dtype=dtype)
+        backbone.num_features = embed_dim  # timm asks for it
         super().__init__(
-            build(node, **device),
+            backbone,
             img_size,
             patch_size=1,
+            feature_size=node.output_shape((in_chans, *_both(img_size)))[1:],  # type: ignore[arg-type]
+            feature_ratio=size,
             in_chans=in_chans,
             embed_dim=embed_dim,
             proj=False,
@@ -70,6 +79,10 @@ def _power_of_two(patch_size: Any) -> int:
     if not isinstance(side, int) or side < 4 or side & (side - 1):
         raise SpecError(f"patch_size: expected a power of two of at least 4, got {patch_size}")
     return side
+
+
+def _both(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def _widths(embed_dim: int, count: int) -> tuple[int, ...]:

@@ -1,11 +1,13 @@
 """Layers of ours in timm's ResNets, EfficientNets and MobileNets."""
 
+import copy
 from functools import partial
 
 import pytest
 import timm
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from timm.utils import reparameterize_model
 from torch import nn
 
 import maam.timm
@@ -22,12 +24,15 @@ PLACES = {  # how many blocks have attention, how many there are, and where the 
     "resnet10t": (0, 4, "layer1.0.se"),
     "seresnet18": (8, 8, "layer1.0.se"),
     "skresnet18": (0, 8, "layer1.0.se"),
+    "ecaresnet26t": (8, 8, "layer1.0.se"),
+    "resnext50_32x4d": (0, 16, "layer1.0.se"),
     "res2net50_14w_8s": (0, 16, "layer1.0.se"),
     "mobilenetv3_small_050": (9, 11, "blocks.0.0.se"),
     "mobilenetv2_035": (0, 17, "blocks.0.0.se"),
     "efficientnet_b0": (16, 16, "blocks.0.0.se"),
     "efficientnet_es": (0, 18, "blocks.0.0.se"),
-    "mobilenetv4_conv_small_035": (0, 12, "blocks.2.0.se"),
+    "mobilenetv4_conv_small": (0, 12, "blocks.2.0.se"),
+    "mixnet_s": (13, 16, "blocks.0.0.se"),
     "lcnet_035": (2, 13, "blocks.0.0.se"),
 }
 
@@ -40,16 +45,21 @@ def new_layers(network, kind=MAFC):
     return [name for name, module in network.named_modules() if isinstance(module, kind)]
 
 
+def without_arrays(name):
+    with torch.device("meta"):
+        return timm.create_model(name, num_classes=3)
+
+
 @pytest.mark.parametrize("name", PLACES)
 def test_places(name):
     had, blocks, first = PLACES[name]
-    plain = timm.create_model(name, num_classes=3, device="meta")
-    network = insert_attention(timm.create_model(name, num_classes=3, device="meta"), "mafc")
+    plain = without_arrays(name)
+    network = insert_attention(copy.deepcopy(plain), "mafc")
     found = new_layers(network)
     assert len(found) == (had or blocks)
     kept = {key for key in plain.state_dict() if ".se." not in key}
     assert kept == {key for key in network.state_dict() if ".se." not in key}
-    everywhere = new_layers(create_model(name, device="meta", attention="mafc", every_block=True))
+    everywhere = new_layers(insert_attention(copy.deepcopy(plain), "mafc", every_block=True))
     assert len(everywhere) == blocks
     assert everywhere[0] == first
     assert set(found) <= set(everywhere)
@@ -110,7 +120,7 @@ def test_features_only(images):
 
 
 def test_a_second_layer_replaces_the_first():
-    network = create_model("resnet10t", device="meta", attention="mafc")
+    network = insert_attention(without_arrays("resnet10t"), "mafc")
     insert_attention(network, "se")
     assert new_layers(network) == []
     assert len(new_layers(network, SE)) == 4
@@ -125,7 +135,7 @@ def test_device_dtype_and_mode():
 
 
 def test_a_layers_own_defaults_hold():
-    network = create_model("mobilenetv3_small_050", device="meta", attention=MAF)
+    network = insert_attention(without_arrays("mobilenetv3_small_050"), MAF)
     assert network.blocks[0][0].se.arguments == {"channels": 16}
 
 
@@ -165,6 +175,19 @@ class TestTimmsOwnArguments:
 
 
 @pytest.mark.parametrize("attention", ["mafc", "maam"])
+def test_fusion(attention, images):
+    """timm fuses its own layers, and finds ours, copied or not."""
+    network, x = insert_attention(SMALL_RESNETS["basic"](), attention), images()
+    network(x)  # statistics that are not 0 and 1
+    network.eval()
+    fused = reparameterize_model(network)
+    found = [module for module in fused.modules() if isinstance(module, Layer)]
+    assert len(found) == 4
+    assert not any(isinstance(m, nn.BatchNorm2d) for layer in found for m in layer.modules())
+    torch.testing.assert_close(fused(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["mafc", "maam"])
 def test_export(attention, images, exported):
     network = insert_attention(SMALL_RESNETS["basic"](), attention).eval()
     x = images()
@@ -195,7 +218,7 @@ def test_onnx(images):
     ],
 )
 def test_what_cannot_be(name, attention, message):
-    network = timm.create_model(name, num_classes=3, device="meta")
+    network = without_arrays(name)
     before = list(network.state_dict())
     with pytest.raises(SpecError) as caught:
         insert_attention(network, attention)

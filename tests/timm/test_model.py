@@ -230,6 +230,13 @@ def test_export(name, made, images, exported):
     torch.testing.assert_close(exported(model, x), model(torch.cat((x, x[:1]))))
 
 
+def test_compile(made, images):
+    torch._dynamo.reset()
+    model, x = made("maam_digits").eval(), images(8, 1)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), model(x))
+
+
 def test_export_of_features(made, images, exported):
     extractor, x = made("maam_digits", features_only=True).eval(), images(8, 1)
     torch.testing.assert_close(exported(extractor, x), extractor(torch.cat((x, x[:1]))))

@@ -134,10 +134,11 @@ class TestEmbedding:
 
     def test_options(self, vit, images):
         layer = partial(MAAMEmbed, channels=[8], stem={"fusion": "dynamic", "depthwise": False, "num_agents": 2})
-        network = vit(embed_layer=layer, in_chans=1, device="cpu", dtype=torch.float64)
+        network = vit(embed_layer=layer, in_chans=1)
         expected = spec.maam_stem(1, 8, 16, fusion="dynamic", depthwise=False, num_agents=2)
         assert network.patch_embed.backbone.spec == expected
-        assert network(images(16, 1).double()).dtype == torch.float64
+        assert network(images(16, 1)).shape == (2, 3)
+        assert MAAMEmbed(16, 4, device="cpu", dtype=torch.float64)(images(16).double()).dtype == torch.float64
 
     def test_weights_of_the_plain_network(self, vit):
         found = vit(embed_layer=MAAMEmbed).load_state_dict(vit().state_dict(), strict=False)
@@ -150,6 +151,10 @@ class TestEmbedding:
         assert network(images(32)).shape == (2, 3)
         dynamic = vit(embed_layer=MAAMEmbed, dynamic_img_size=True)
         assert dynamic(images(24)).shape == (2, 3)
+
+    def test_an_image_smaller_than_a_patch(self):
+        with pytest.raises(ShapeError, match="is too small"):
+            MAAMEmbed(8, 16)
 
     def test_by_name(self, images):
         options = {"img_size": 32, "depth": 1, "num_classes": 3, "embed_layer": MAAMEmbed}

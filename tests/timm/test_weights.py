@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from torch import nn
 
 import maam
 from maam.errors import WeightsError
@@ -60,6 +61,8 @@ def test_other_classes(num_classes, saved, made, images):
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channels(channels, saved, made, images):
     own = saved()
+    nn.init.uniform_(own.backbone.data_bn.weight)  # fresh ones are all 1
+    save_weights(own, FILE)
     model = from_file(made, num_classes=3, in_chans=channels)
     first = "backbone.init_conv.conv.weight"
     kernel = model.state_dict()[first]

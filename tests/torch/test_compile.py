@@ -7,7 +7,7 @@ import torch
 
 from maam import spec
 from maam.errors import ShapeError
-from maam.torch import MAAM, build
+from maam.torch import CBAM, MAAM, MAF, MAFB, MAFC, build
 
 MODELS = ["maam_digits", "cnn", "mlp", "rnn", "t_cnn", "without_agent_attention"]
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # gradients are sums of 1024 terms of size 1
@@ -86,3 +86,13 @@ def test_symbolic_trace_of_models(name, step):
     x = torch.randn(3, *model.spec.input_shape)
     expected = step(model, x)
     torch.testing.assert_close(step(torch.fx.symbolic_trace(model), x), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("gate", [MAF, MAFC, MAFB, CBAM])
+def test_symbolic_trace_of_gates(gate):
+    """A graph that knows no sizes computes standard deviations all the same."""
+    layer = gate(8).eval()
+    traced = torch.fx.symbolic_trace(layer)
+    for size in ((2, 8, 5, 5), (1, 8, 1, 1)):
+        x = torch.randn(size)
+        torch.testing.assert_close(traced(x), layer(x), rtol=0, atol=0)

@@ -153,10 +153,20 @@ def test_device_dtype_and_mode(resnet):
     assert not resnet.layer1[0].training
 
 
-def test_features_and_export(resnet, x):
+def test_features(resnet, x):
     network = insert_attention(resnet, "mafc").eval()
     maps = create_feature_extractor(network, {"layer2": "map"})(x)
     assert maps["map"].shape[2:] == (4, 4)
+
+
+def test_compile(x):
+    torch._dynamo.reset()
+    network = insert_attention(ResNet(Bottleneck, [1, 1, 1, 1]), "mafc").eval()
+    torch.testing.assert_close(torch.compile(network, backend="eager", fullgraph=True)(x), network(x))
+
+
+def test_export():
+    network, x = insert_attention(ResNet(BasicBlock, [1, 1, 1, 1]), "mafc").eval(), torch.rand(2, 3, 32, 32)
     program = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
     three = torch.cat((x, x[:1]))
     torch.testing.assert_close(program.module()(three), network(three))
