@@ -33,8 +33,8 @@ class InputRule(NamedTuple):
         if len(shape) != 4:
             return True
         if self.size is not None:
-            return bool(shape[2] == self.size[0] and shape[3] == self.size[1])
-        return bool(shape[2] >= self.minimum and shape[3] >= self.minimum)
+            return shape[2] == self.size[0] and shape[3] == self.size[1]
+        return shape[2] >= self.minimum and shape[3] >= self.minimum
 
     def check(self, shape: Shape, dtype: str = "float32", parameter_dtype: str | None = None) -> None:
         """Refuse a batch of a wrong `shape`, or of a dtype that is not floating point or not the parameters'.

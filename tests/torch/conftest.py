@@ -1,6 +1,7 @@
 """Fixtures of the PyTorch room's tests: layers in all variants, and one training step to compare."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,7 @@ def load():
         path = Path(__file__).with_name(f"{name}.py")
         module_spec = importlib.util.spec_from_file_location(f"torch_tests_{name}", path)
         module = importlib.util.module_from_spec(module_spec)
+        sys.modules[module.__name__] = module  # where older versions of PyTorch look for it
         module_spec.loader.exec_module(module)
         return module
 
