@@ -37,9 +37,18 @@ class Worst:
 
 
 def judge(
-    worst: Worst, optimizer: Optimizer, reference: Reference, start: dict[str, Array], own: Outcome, expected: Outcome
+    worst: Worst,
+    optimizer: Optimizer,
+    reference: Reference,
+    start: dict[str, Array],
+    own: Outcome,
+    expected: Outcome,
+    lr: float,
 ) -> None:
-    """Hold one runner's step (`own`) to the referee's, both from the weights `start`; what is found goes to `worst`."""
+    """Hold one runner's step (`own`) to the referee's, both from the weights `start`; what is found goes to `worst`.
+
+    An update by SGD counts as at least that of the least gradient that counts: a bias before a batch norm has none.
+    """
     for name, target in expected.arrays.items():
         if name not in reference.gradients:
             worst.add_statistics(difference(own.arrays[name], target, STATISTICS), name)
@@ -49,9 +58,10 @@ def judge(
             worst.add(_moment_difference(moment, noise, reference.floor, own.state, expected.state, name), name)
         kept = _above_noise(optimizer, expected.state, name, noise, reference.largest[name])
         updates = [(after[name].astype(np.float64) - start[name])[kept] for after in (own.arrays, expected.arrays)]
-        allowed = 0.0 if optimizer.name != "sgd" else noise * float(np.abs(updates[1]).max(initial=0))
+        least = lr * reference.floor if optimizer.name == "sgd" else 0.0
+        allowed = 0.0 if optimizer.name != "sgd" else noise * max(float(np.abs(updates[1]).max(initial=0)), least)
         rounding = 2.0**-22 * np.abs(start[name][kept])
-        worst.add(difference(updates[0], updates[1], STEP, slack=rounding + allowed), name)
+        worst.add(difference(updates[0], updates[1], STEP, least, rounding + allowed), name)
 
 
 def _moment_difference(

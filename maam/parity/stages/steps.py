@@ -93,7 +93,7 @@ def _compare_steps(subject: Subject, optimizer: Optimizer) -> list[Worst]:
             expected = take_step(optimizer, subject.spec, arrays, settled.gradients, state, lr)
             expected.arrays.update(statistics)
             worst.crossed += settled.crossed
-            judge(worst, optimizer, reference, arrays, own, expected)
+            judge(worst, optimizer, reference, arrays, own, expected, lr)
         outcome = take_step(optimizer, subject.spec, arrays, reference.gradients, state, lr)
         arrays = {name: array.astype(np.float32) for name, array in (outcome.arrays | statistics).items()}
         state = _rounded(outcome.state)
