@@ -1,0 +1,63 @@
+"""The weights in the repository: they load everywhere, predict the same, and know CIFAR-10."""
+
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maam import reference
+from maam.data import to_float
+from maam.spec import Model, preset
+from maam.weights import read_weights
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted((ROOT / "weights").glob("*.safetensors"))
+IN_NUMPY = 48
+LEAST = 0.85
+"""Of the 320 images: far above what is left when an array is lost or the pixels are scaled otherwise."""
+
+named = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def sample():
+    """Pixels in [0, 1] and labels of real test images, in test order."""
+    with np.load(ROOT / "tests" / "data" / "cifar10_sample.npz") as content:
+        return to_float(content["images"]), content["labels"]
+
+
+def predictions(framework, path, images):
+    room = import_module(f"maam.{framework}")
+    runner = import_module(f"maam.{framework}.runner").Runner(room.load(path))
+    return runner.forward(images).argmax(1)
+
+
+def test_there_are_some():
+    assert "maam_cifar10_2m3" in [path.stem for path in FILES]
+
+
+@named
+def test_it_is_the_preset(path):
+    spec, arrays = read_weights(path)
+    assert isinstance(spec, Model)
+    assert spec == preset(path.stem)
+    assert {p.name for p in spec.parameters()} == set(arrays)
+
+
+@named
+@pytest.mark.parametrize("framework", ["torch", "mindspore"])
+def test_it_knows_the_images(path, framework, sample):
+    pytest.importorskip(framework)
+    images, labels = sample
+    found = predictions(framework, path, images)
+    assert (found == labels).mean() > LEAST
+    referee = reference.load(path)(images[:IN_NUMPY].astype(np.float64)).argmax(1)
+    np.testing.assert_array_equal(found[:IN_NUMPY], referee)
+
+
+@named
+def test_the_card_names_it(path):
+    card = (path.parent / "README.md").read_text()
+    assert path.name in card
+    assert "maam evaluate" in card
