@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json as json_format
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -12,6 +13,9 @@ from rich.table import Table
 from maam import files
 from maam.cli import completion
 from maam.cli.consoles import console
+
+if TYPE_CHECKING:
+    from maam.training.evaluation import Evaluation
 
 
 def evaluate(
@@ -61,6 +65,17 @@ def evaluate(
     }
     frameworks = list(dict.fromkeys(framework.split(",")))
     found = {name: evaluate_file(model, data, root, framework=name, **options) for name in frameworks}
+    _print(found)
+    if json is not None:
+        document = {
+            name: {"accuracy": one.accuracy, "loss": one.loss, **one.macro(), "predictions": one.predictions.tolist()}
+            for name, one in found.items()
+        }
+        files.write_text(json, json_format.dumps(document) + "\n")
+
+
+def _print(found: Mapping[str, Evaluation]) -> None:
+    """The figures of each framework, and on how many images each predicts what the first does."""
     table = Table("framework", "images", "accuracy", "top 5", "loss", "macro F1", "precision", "recall")
     for name, one in found.items():
         macro = one.macro()
@@ -70,13 +85,8 @@ def evaluate(
         )
     out = console()
     out.print(table)
-    first = found[frameworks[0]].predictions
-    for name in frameworks[1:]:
-        same = int((found[name].predictions == first).sum())
-        out.print(f"{name}: the same prediction as {frameworks[0]} on {same:,} of {len(first):,} images")
-    if json is not None:
-        document = {
-            name: {"accuracy": one.accuracy, "loss": one.loss, **one.macro(), "predictions": one.predictions.tolist()}
-            for name, one in found.items()
-        }
-        files.write_text(json, json_format.dumps(document) + "\n")
+    first, *others = found
+    expected = found[first].predictions
+    for name in others:
+        same = int((found[name].predictions == expected).sum())
+        out.print(f"{name}: the same prediction as {first} on {same:,} of {len(expected):,} images")
