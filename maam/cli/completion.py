@@ -89,9 +89,10 @@ def _formats() -> Iterable[str]:
 
 
 def _experiments() -> Iterable[str]:
+    from maam.cli.reproduce import FRAMEWORKS
     from maam.reproduction import EXPERIMENTS
 
-    return EXPERIMENTS
+    return (*EXPERIMENTS, FRAMEWORKS)
 
 
 presets = complete(_presets)

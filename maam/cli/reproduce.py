@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from maam.cli import completion
 from maam.errors import MaamError
 
 if TYPE_CHECKING:
@@ -18,15 +19,27 @@ FRAMEWORKS = "frameworks"
 
 def reproduce(
     name: Annotated[
-        str, typer.Argument(help="table1, table2 or figure2 of the MAAM paper; or frameworks: its MAAM in both")
+        str,
+        typer.Argument(
+            help="table1, table2 or figure2 of the MAAM paper; or frameworks: its MAAM in both",
+            autocompletion=completion.experiments,
+        ),
     ],
     root: Annotated[Path | None, typer.Option(help="folder of CIFAR-10")] = None,
-    framework: Annotated[str, typer.Option(help="torch or mindspore")] = "torch",
+    framework: Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)] = "torch",
     seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
     epochs: Annotated[int | None, typer.Option(min=1, help="the recipe's otherwise")] = None,
-    recipe: Annotated[str, typer.Option(help="a recipe's name or a .toml file, the same for every row")] = "cifar10",
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise")] = None,
-    only: Annotated[str | None, typer.Option(help="comma-separated presets: train these rows alone")] = None,
+    recipe: Annotated[
+        str,
+        typer.Option(help="a recipe's name or a .toml file, the same for every row", autocompletion=completion.recipes),
+    ] = "cifar10",
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise", autocompletion=completion.devices)
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="comma-separated presets: train these rows alone", autocompletion=completion.several_presets),
+    ] = None,
     runs: Annotated[Path, typer.Option(help="where the runs lie; tables share theirs")] = Path("runs/reproduce"),
     out: Annotated[Path | None, typer.Option(help="where the table goes; the folder of the runs otherwise")] = None,
     collect: Annotated[bool, typer.Option("--collect", help="train nothing: make the table of what was run")] = False,

@@ -40,6 +40,11 @@ OFFERED = [
     ("bench ", ["layers", "models", "growth"]),
     ("optimize w.safetensors --precision fp32,", ["fp32,auto", "fp32,bf16", "fp32,fp16"]),
     ("data ", list(ARCHIVES)),
+    ("reproduce ", ["table1", "table2", "figure2", "frameworks"]),
+    (
+        "reproduce table1 --only maam_cifar10_2m3,m",
+        [f"maam_cifar10_2m3,{name}" for name in list_presets("m*") if name != "maam_cifar10_2m3"],
+    ),
 ]
 LOADED = """
 import sys

@@ -49,7 +49,8 @@ def test_channels_last(layer, x, step, training):
     actual = step(layer.to(memory_format=LAST), x.to(memory_format=LAST))
     assert actual["output"].is_contiguous(memory_format=LAST)
     assert actual["input"].is_contiguous(memory_format=LAST)
-    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    for name, tensor in expected.items():  # as parity judges gradients: by the largest of each
+        torch.testing.assert_close(actual[name], tensor, rtol=1e-4, atol=1e-4 * max(1.0, float(tensor.abs().max())))
 
 
 def test_contiguous_stays_contiguous(layer, x):
