@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from maam.errors import MaamError
 
 if TYPE_CHECKING:
     from maam.reproduction import Experiment
+    from maam.training.recipe import Recipe
 
 
 FRAMEWORKS = "frameworks"
@@ -46,39 +47,44 @@ def reproduce(
 ) -> None:
     """Train what a table or figure of the MAAM paper compares, and set it beside the paper's numbers."""
     from maam import reproduction
-    from maam.cli.training_progress import Progress
     from maam.training.library import read_recipe
 
-    if name not in (known := (*reproduction.EXPERIMENTS, FRAMEWORKS)):
-        raise MaamError(f"expected one of {', '.join(known)}, got {name!r}")
     both = name == FRAMEWORKS
-    experiment, chosen = reproduction.EXPERIMENTS["table1" if both else name], _seeds(seeds)
-    if both:
-        experiment, chosen = experiment._replace(rows=experiment.rows[:1]), chosen[:1]
+    experiment, chosen = _experiment(name), _seeds(seeds)[: 1 if both else None]
     found = read_recipe(recipe)
     if epochs is not None:
         found = found.replaced({"epochs": epochs})
     if not collect:
-        if root is None:
-            raise MaamError("--root DIR is missing: the folder that `maam data cifar10 DIR` wrote")
-        with Progress() as progress:
-            for each in ("torch", "mindspore") if both else (framework,):
-                reproduction.run(
-                    experiment if only is None else _narrowed(experiment, only.split(",")),
-                    found,
-                    runs,
-                    root=root,
-                    seeds=chosen,
-                    framework=each,
-                    device=device,
-                    observer=progress.named,
-                )
+        narrowed = experiment if only is None else _narrowed(experiment, only.split(","))
+        for each in ("torch", "mindspore") if both else (framework,):
+            _train(narrowed, found, runs, root, seeds=chosen, framework=each, device=device)
     if both:
         row = experiment.rows[0]
         typer.echo(reproduction.render_frameworks(row, reproduction.read_sides(row, runs, chosen[0]), out or runs))
-        return
-    results = reproduction.collect(experiment, runs, chosen, framework)
-    typer.echo(reproduction.render(name, experiment, results, out or runs))
+    else:
+        results = reproduction.collect(experiment, runs, chosen, framework)
+        typer.echo(reproduction.render(name, experiment, results, out or runs))
+
+
+def _experiment(name: str) -> Experiment:
+    """The experiment of that name; for both frameworks the first row of table 1."""
+    from maam.reproduction import EXPERIMENTS
+
+    if name not in (known := (*EXPERIMENTS, FRAMEWORKS)):
+        raise MaamError(f"expected one of {', '.join(known)}, got {name!r}")
+    if name == FRAMEWORKS:
+        return EXPERIMENTS["table1"]._replace(rows=EXPERIMENTS["table1"].rows[:1])
+    return EXPERIMENTS[name]
+
+
+def _train(experiment: Experiment, recipe: Recipe, runs: Path, root: Path | None, **options: Any) -> None:
+    from maam import reproduction
+    from maam.cli.training_progress import Progress
+
+    if root is None:
+        raise MaamError("--root DIR is missing: the folder that `maam data cifar10 DIR` wrote")
+    with Progress() as progress:
+        reproduction.run(experiment, recipe, runs, root=root, observer=progress.named, **options)
 
 
 def _narrowed(experiment: Experiment, presets: list[str]) -> Experiment:
