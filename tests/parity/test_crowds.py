@@ -88,6 +88,15 @@ def test_steps_are_taken_with_smooth_activations():
     assert {row.verdict.value for row in run(share=0.1, stages=("steps",)).values()} == {"pass"}  # no step by it
 
 
+def test_no_noise_is_no_error():
+    """A network without weights has gradients without rounding."""
+    node = spec.Sequential(children={"pool": spec.MaxPool2d(kernel_size=2), "act": spec.Activation(function="relu")})
+    images = np.random.default_rng(1).random((16, 2, 4, 4)).astype(np.float32)
+    report = check(node, images=images, labels=np.zeros(16, np.int32), frameworks=["torch"], stages=["gradients"])
+    assert WHOLE in {row.stage for row in report.rows}
+    assert not report.failures
+
+
 def test_a_crowd_is_not_settled(monkeypatch):
     arrays = spec.draw(NODE.parameters(), 0)
     images = np.random.default_rng(1).random((8, 1, 8, 8)).astype(np.float32)

@@ -24,6 +24,7 @@ Array = np.ndarray[Any, Any]
 FRESH = "gradients, fresh weights"
 SMOOTH = "gradients, smooth activations"
 PARTS = "gradients, part by part"
+EPSILON = float(np.finfo(np.float32).eps)
 _BATCHES = 4
 """How many batches of inputs a part has to choose a calm one from."""
 
@@ -70,7 +71,8 @@ def hold(
 def against_rounding(actual: Mapping[str, Array], reference: Reference) -> tuple[Difference, str, str]:
     """The root mean square over the tensors of the worst error, against PyTorch's own; the bound; the worst tensor."""
     errors = {name: reference.share(name, array - reference.gradients[name]) for name, array in actual.items()}
-    size, own = (_root_mean_square(values.values()) for values in (errors, reference.noise))
+    size = _root_mean_square(errors.values())
+    own = max(_root_mean_square(reference.noise.values()), EPSILON)  # where all gradients are exact, there is none
     layer = max(errors, key=lambda name: errors[name]) or "the input"
     return Difference(np.nan, size, size / (CROWDED_FACTOR * own)), f"{CROWDED_FACTOR:.0f} x {own:.1e}", layer
 

@@ -12,6 +12,7 @@ from maam.parity.kinks import Reference, Settled, calm_batch, crossings, named_g
 from maam.parity.overrides import TRAINED_GRADIENT_FACTORS
 from maam.parity.report import Report, Row, not_run, row
 from maam.parity.stages.crowded_gradients import (
+    EPSILON,
     FRESH,
     compare_crowded,
     compare_parts,
@@ -28,7 +29,6 @@ from maam.training import Optimizer, Runner
 Array = np.ndarray[Any, Any]
 TRAINED = "gradients, trained weights"
 CENTRAL = "gradient referee, central differences"
-EPSILON = float(np.finfo(np.float32).eps)
 _STEP = 1e-6
 _TRAINING_STEPS = 20
 
