@@ -17,7 +17,7 @@ GROUPS = ("layers", "models", "growth")
 
 
 def bench(
-    group: Annotated[str, typer.Argument(help=", ".join(GROUPS), autocompletion=completion.complete(lambda: GROUPS))],
+    group: Annotated[str, typer.Argument(help=", ".join(GROUPS), autocompletion=completion.groups)],
     frameworks: Annotated[
         str, typer.Option(help="comma-separated", autocompletion=completion.several_frameworks)
     ] = "torch,mindspore",

@@ -13,6 +13,7 @@ from rich.table import Table
 from maam import files
 from maam.cli import completion
 from maam.cli.consoles import console
+from maam.cli.options import Device, Root
 
 if TYPE_CHECKING:
     from maam.training.evaluation import Evaluation
@@ -23,14 +24,12 @@ def evaluate(
     data: Annotated[
         str, typer.Option(help="cifar10, cifar100, digits or imagefolder", autocompletion=completion.data_sets)
     ],
-    root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
+    root: Root = None,
     framework: Annotated[
         str,
         typer.Option(help="comma-separated, of: torch, mindspore, reference", autocompletion=completion.several_rooms),
     ] = "torch",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise", autocompletion=completion.devices)
-    ] = None,
+    device: Device = None,
     limit: Annotated[int | None, typer.Option(min=1, help="evaluate on the first images only")] = None,
     json: Annotated[Path | None, typer.Option(help="write figures and predictions to this file")] = None,
     recipe: Annotated[

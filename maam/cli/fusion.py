@@ -11,6 +11,7 @@ from rich.table import Table
 from maam.cli import completion
 from maam.cli.consoles import console
 from maam.cli.images import check_images, test_images
+from maam.cli.options import Root
 from maam.errors import DataError, DeploymentError
 from maam.files import check_target
 
@@ -22,7 +23,7 @@ def fuse(
         str | None,
         typer.Option(help="hold OUT to IN on all test images of this data set", autocompletion=completion.image_sets),
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
+    root: Root = None,
     frameworks: Annotated[
         str, typer.Option(help="comma-separated, for --data", autocompletion=completion.several_frameworks)
     ] = "torch,mindspore",

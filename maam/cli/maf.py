@@ -10,6 +10,7 @@ import typer
 
 from maam.cli import completion
 from maam.cli.evaluate import evaluate as evaluate_command
+from maam.cli.options import Device, Framework
 from maam.cli.train import train as train_command
 from maam.errors import WeightsError
 
@@ -33,10 +34,8 @@ def maf(
     override: Annotated[
         list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as batch_size=64")
     ] = None,
-    framework: Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)] = "torch",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise", autocompletion=completion.devices)
-    ] = None,
+    framework: Framework = "torch",
+    device: Device = None,
     epochs: Annotated[int | None, typer.Option(min=1)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
     num_workers: Annotated[

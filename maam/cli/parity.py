@@ -15,6 +15,7 @@ from maam import files
 from maam.cli import completion
 from maam.cli.consoles import console
 from maam.cli.images import Array, check_images, test_images
+from maam.cli.options import Root
 from maam.cli.specs import find_spec
 from maam.errors import DataError, MaamError, SpecError, require
 from maam.parity import STAGES, Report, Verdict, check
@@ -36,7 +37,7 @@ def parity(
         str | None,
         typer.Option(help="digits, cifar10 or cifar100; random images otherwise", autocompletion=completion.image_sets),
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
+    root: Root = None,
     frameworks: Annotated[
         str, typer.Option(help="comma-separated", autocompletion=completion.several_frameworks)
     ] = "torch,mindspore",

@@ -9,6 +9,7 @@ import typer
 
 from maam.cli import completion
 from maam.cli.images import check_images, test_images
+from maam.cli.options import Root
 from maam.errors import DataError, require
 from maam.files import check_target
 from maam.spec import Node
@@ -26,7 +27,7 @@ def prune(
             help="show accuracy and speed before and after on its test images", autocompletion=completion.image_sets
         ),
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
+    root: Root = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT where it exists")] = False,
 ) -> None:
     """Drop branches of small fusion weight and channels of small batch-norm scale; train on afterwards."""

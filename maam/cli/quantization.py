@@ -10,6 +10,7 @@ import typer
 
 from maam.cli import completion
 from maam.cli.images import check_images, split_images, test_images
+from maam.cli.options import Root
 from maam.errors import DataError, DeploymentError
 from maam.weights.exchange import read_whole
 
@@ -24,7 +25,7 @@ def quantize(
             autocompletion=completion.image_sets,
         ),
     ],
-    root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
+    root: Root = None,
     engine: Annotated[str | None, typer.Option(help="openvino or onnxruntime; by OUT's suffix otherwise")] = None,
     images: Annotated[int, typer.Option(min=1, help="calibration images")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="of their choice")] = 0,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maam.cli import completion
+from maam.cli.options import Device, Framework
 from maam.errors import MaamError
 
 if TYPE_CHECKING:
@@ -27,16 +28,14 @@ def reproduce(
         ),
     ],
     root: Annotated[Path | None, typer.Option(help="folder of CIFAR-10")] = None,
-    framework: Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)] = "torch",
+    framework: Framework = "torch",
     seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
     epochs: Annotated[int | None, typer.Option(min=1, help="the recipe's otherwise")] = None,
     recipe: Annotated[
         str,
         typer.Option(help="a recipe's name or a .toml file, the same for every row", autocompletion=completion.recipes),
     ] = "cifar10",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise", autocompletion=completion.devices)
-    ] = None,
+    device: Device = None,
     only: Annotated[
         str | None,
         typer.Option(help="comma-separated presets: train these rows alone", autocompletion=completion.several_presets),
@@ -47,6 +46,7 @@ def reproduce(
 ) -> None:
     """Train what a table or figure of the MAAM paper compares, and set it beside the paper's numbers."""
     from maam import reproduction
+    from maam.training import rooms
     from maam.training.library import read_recipe
 
     both = name == FRAMEWORKS
@@ -56,7 +56,7 @@ def reproduce(
         found = found.replaced({"epochs": epochs})
     if not collect:
         narrowed = experiment if only is None else _narrowed(experiment, only.split(","))
-        for each in ("torch", "mindspore") if both else (framework,):
+        for each in rooms.FRAMEWORKS if both else (framework,):
             _train(narrowed, found, runs, root, seeds=chosen, framework=each, device=device)
     if both:
         row = experiment.rows[0]

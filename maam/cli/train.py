@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from maam.cli import completion
+from maam.cli.options import Device, Framework, Root
 from maam.cli.training_progress import Progress
 
 
@@ -25,12 +26,10 @@ def train(
     data: Annotated[
         str | None, typer.Option(help="cifar10, cifar100, digits or imagefolder", autocompletion=completion.data_sets)
     ] = None,
-    root: Annotated[Path | None, typer.Option(help="folder of the data set")] = None,
+    root: Root = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run; runs/PRESET otherwise")] = None,
-    framework: Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)] = "torch",
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise", autocompletion=completion.devices)
-    ] = None,
+    framework: Framework = "torch",
+    device: Device = None,
     precision: Annotated[
         str | None, typer.Option(help="auto, fp32, bf16 or fp16", autocompletion=completion.precisions)
     ] = None,

@@ -13,7 +13,8 @@ from mindcv.models.resnet import BasicBlock, Bottleneck
 from mindcv.models.resnetv2 import PreActBottleneck
 from mindspore import nn
 
-from maam.mindspore.attention import MakeLayer, Place, fill
+from maam.mindspore.attention import MakeLayer, fill
+from maam.places import Place
 
 LAST_OF_BRANCH = {BasicBlock: "bn2", Bottleneck: "bn3", PreActBottleneck: "conv3"}
 """Blocks of ResNets, and what in each gives the map that is added to the shortcut."""

@@ -11,12 +11,14 @@ from typing import Any
 from mindcv.models.registry import is_model, model_entrypoint, register_model
 from mindspore import nn
 
-from maam.errors import PresetError, SpecError, WeightsError
+from maam.errors import WeightsError
 from maam.mindspore import build
-from maam.spec import Conv2d, Model, head, list_presets, preset
+from maam.registration import Registry
+from maam.spec import Conv2d, Model, head, preset
 
 default_cfgs: dict[str, dict[str, Any]] = {}
 """What MindCV notes of each model, in its own form; it looks for this name."""
+REGISTRY = Registry("MindCV", __name__, is_model, model_entrypoint)
 
 
 def register_presets(pattern: str = "*") -> list[str]:
@@ -27,15 +29,7 @@ def register_presets(pattern: str = "*") -> list[str]:
     Raises:
         PresetError: a model of another origin has a preset's name in MindCV's registry; nothing is registered then.
     """
-    specs = {name: preset(name) for name in list_presets(pattern)}
-    found = {name: spec for name, spec in specs.items() if _is_classifier(spec)}
-    for name in found:
-        if is_model(name) and not is_preset(name):
-            module = model_entrypoint(name).__module__
-            raise PresetError(
-                f"MindCV has a model {name!r} of {module} already; register the preset under another name: "
-                "maam.register_preset(factory, name)"
-            )
+    found = REGISTRY.find_classifiers(pattern, head)
     for name, spec in found.items():
         if not is_preset(name):
             default_cfgs[name] = _configuration(spec)
@@ -45,15 +39,7 @@ def register_presets(pattern: str = "*") -> list[str]:
 
 def is_preset(name: str) -> bool:
     """Whether MindCV's model of this name is one of ours."""
-    return is_model(name) and model_entrypoint(name).__module__ == __name__
-
-
-def _is_classifier(spec: Model) -> bool:
-    try:
-        head(spec)
-    except SpecError:
-        return False
-    return True
+    return REGISTRY.is_preset(name)
 
 
 def _configuration(spec: Model) -> dict[str, Any]:

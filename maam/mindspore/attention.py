@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from mindspore import nn
 
@@ -11,24 +10,11 @@ from maam.errors import SpecError
 from maam.layers import check_keeps_shape, find_layer, layers_in
 from maam.mindspore import layers
 from maam.mindspore.layer import Layer
+from maam.places import Place, choose_places
 
 MakeLayer = Callable[[int], nn.Cell]
 LAYERS = layers_in(vars(layers), Layer)
 """The drop-in layers by name."""
-
-
-class Place(NamedTuple):
-    """A place for a layer in a block.
-
-    Attributes:
-        channels: of the map there.
-        occupied: whether attention stands there already, which a new layer replaces.
-        put: what puts a layer there.
-    """
-
-    channels: int
-    occupied: bool
-    put: Callable[[nn.Cell], None]
 
 
 def list_attention() -> list[str]:
@@ -45,11 +31,8 @@ def fill(network: nn.Cell, places: Sequence[Place], attention: str | MakeLayer, 
         SpecError: there is no place or no layer of that name, or `attention` makes no cell or one that changes the
             shape; the network is then as it was.
     """
-    if not places:
-        raise SpecError(f"{type(network).__name__}: no block to put attention into; expected {known}")
+    chosen = choose_places(network, places, every_block, known)
     make = find_layer(attention, LAYERS)
-    occupied = [place for place in places if place.occupied]
-    chosen = occupied if occupied and not every_block else places
     made = [_made(make, place.channels, network.training) for place in chosen]
     names = {id(parameter): parameter.name for _, parameter in network.parameters_and_names()}
     for place, layer in zip(chosen, made, strict=True):

@@ -7,6 +7,7 @@ can be of any order, it is the tensor's largest value itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +93,11 @@ def difference(
 def worse(a: Difference, b: Difference) -> Difference:
     """Field by field the larger one."""
     return Difference(max(a.absolute, b.absolute), max(a.relative, b.relative), max(a.used, b.used))
+
+
+def root_mean_square(values: Iterable[float]) -> float:
+    """Of some errors."""
+    return float(np.sqrt(np.mean(np.square(list(values)))))
 
 
 def signal_to_noise(actual: Array, expected: Array) -> float:

@@ -9,7 +9,7 @@ from maam.spec.document import parse_document, parse_json
 from maam.spec.fields import Shape
 from maam.spec.heads import head, with_num_classes
 from maam.spec.inputs import InputRule, input_rule
-from maam.spec.layers import agent_block, cbam, maam, maam_stem, maf, mafb, mafc, reduce_layer, se
+from maam.spec.layers import agent_block, cbam, maam, maam_stem, maf, mafb, mafc, patch_widths, reduce_layer, se
 from maam.spec.models import cnn, maam_classifier, maam_imagenet, mlp, mobilenet, rnn
 from maam.spec.node import Node
 from maam.spec.parameters import Init, Parameter, Role, draw
@@ -81,6 +81,7 @@ __all__ = [
     "mobilenet",
     "parse_document",
     "parse_json",
+    "patch_widths",
     "preset",
     "preset_options",
     "reduce_layer",

@@ -16,8 +16,9 @@ from timm.models.vision_transformer import Block, ResPostBlock
 from torch import nn
 
 from maam.errors import SpecError
+from maam.places import Place
 from maam.timm.tokens import TokenMap
-from maam.torch.attention import MakeLayer, Place, fill
+from maam.torch.attention import MakeLayer, fill
 
 RESNETS: dict[type[nn.Module], str] = {
     BasicBlock: "conv2",

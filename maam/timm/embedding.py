@@ -12,8 +12,6 @@ from maam import spec
 from maam.errors import SpecError
 from maam.torch import build
 
-SMALLEST_WIDTH = 8
-
 
 class MAAMEmbed(HybridEmbed):
     """Patches by MAAM layers: an `embed_layer` for timm's VisionTransformer in place of its `PatchEmbed`.
@@ -27,8 +25,7 @@ class MAAMEmbed(HybridEmbed):
         in_chans: channels of the image.
         embed_dim: length of a token.
         bias: without effect, timm gives it; the 1x1 convolution has one.
-        channels: width of each MAAM layer, log2(patch_size) - 1 of them; by default each has twice that of the one
-            before, and the last `embed_dim`, at least 8.
+        channels: width of each MAAM layer, log2(patch_size) - 1 of them; those of `maam.spec.patch_widths` by default.
         stem: further arguments of `maam.spec.maam_stem`, such as {"fusion": "dynamic"}.
         device: where the parameters are made.
         dtype: their dtype.
@@ -52,11 +49,11 @@ class MAAMEmbed(HybridEmbed):
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
-        size = _power_of_two(patch_size)
-        count = size.bit_length() - 2
-        widths = _widths(embed_dim, count) if channels is None else tuple(channels)
-        if len(widths) != count:
-            raise SpecError(f"channels: expected {count} widths for patch_size {size}, got {len(widths)}: {widths}")
+        size = _side(patch_size)
+        own = spec.patch_widths(size, embed_dim)
+        widths = own if channels is None else tuple(channels)
+        if len(widths) != len(own):
+            raise SpecError(f"channels: expected {len(own)} widths for patch_size {size}, got {len(widths)}: {widths}")
         node = spec.maam_stem(in_chans, widths, embed_dim, **(stem or {}))
         backbone: Any = build(node, device=device, dtype=dtype)
         backbone.num_features = embed_dim  # timm asks for it
@@ -73,17 +70,11 @@ class MAAMEmbed(HybridEmbed):
         )
 
 
-def _power_of_two(patch_size: Any) -> int:
+def _side(patch_size: Any) -> Any:
+    """Of a square patch; what is none goes on as it is, to be refused."""
     sides = tuple(patch_size) if isinstance(patch_size, Sequence) else (patch_size,)
-    side = sides[0] if sides and set(sides) == {sides[0]} else None
-    if not isinstance(side, int) or side < 4 or side & (side - 1):
-        raise SpecError(f"patch_size: expected a power of two of at least 4, got {patch_size}")
-    return side
+    return sides[0] if sides and set(sides) == {sides[0]} else patch_size
 
 
 def _both(size: int | tuple[int, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
-
-
-def _widths(embed_dim: int, count: int) -> tuple[int, ...]:
-    return tuple(max(embed_dim >> (count - 1 - index), SMALLEST_WIDTH) for index in range(count))

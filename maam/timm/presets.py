@@ -19,8 +19,9 @@ from timm.models import (
 )
 from torch import nn
 
-from maam.errors import PresetError, SpecError, WeightsError
-from maam.spec import Model, list_presets, preset
+from maam.errors import PresetError, WeightsError
+from maam.registration import Registry
+from maam.spec import Model, preset
 from maam.timm.anatomy import dissect
 from maam.timm.configuration import changed_size, default_cfg
 from maam.timm.model import PresetModel
@@ -30,6 +31,7 @@ from maam.timm.weights import checkpoint_filter
 __all__ = ["is_preset", "register_presets"]  # timm adds the models' names
 default_cfgs: dict[str, Any] = {}
 """What timm notes of each model; it looks for this name."""
+REGISTRY = Registry("timm", __name__, is_model, model_entrypoint)
 _OPTIONS = ("global_pool", "drop_rate", "seed", "features_only", "device", "dtype")
 
 
@@ -41,15 +43,7 @@ def register_presets(pattern: str = "*") -> list[str]:
     Raises:
         PresetError: a model of another origin has a preset's name in timm's registry; nothing is registered then.
     """
-    specs = {name: preset(name) for name in list_presets(pattern)}
-    found = {name: spec for name, spec in specs.items() if _is_classifier(spec)}
-    for name in found:
-        if is_model(name) and not is_preset(name):
-            module = model_entrypoint(name).__module__
-            raise PresetError(
-                f"timm has a model {name!r} of {module} already; give one of the two another name, the preset by "
-                "maam.register_preset(factory, name)"
-            )
+    found = REGISTRY.find_classifiers(pattern, dissect)
     for name, spec in found.items():
         if not is_preset(name):
             default_cfgs.update(generate_default_cfgs({name: default_cfg(name, spec)}))
@@ -59,15 +53,7 @@ def register_presets(pattern: str = "*") -> list[str]:
 
 def is_preset(name: str) -> bool:
     """Whether timm's model of this name is one of ours."""
-    return is_model(name) and model_entrypoint(name).__module__ == __name__
-
-
-def _is_classifier(spec: Model) -> bool:
-    try:
-        dissect(spec)
-    except SpecError:
-        return False
-    return True
+    return REGISTRY.is_preset(name)
 
 
 def _entrypoint(name: str) -> Callable[..., nn.Module]:

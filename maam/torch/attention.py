@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 from torch import Tensor, nn
 
 from maam.errors import SpecError
 from maam.layers import check_keeps_shape, find_layer, layers_in
+from maam.places import Place, choose_places
 from maam.spec import Activation, Node, Sequential
 from maam.torch import layers
 from maam.torch.layer import Layer
@@ -30,22 +31,6 @@ class Copied(nn.Module):
         return cast(Tensor, self.layer(x)).clone()
 
 
-class Place(NamedTuple):
-    """A place for a layer in a block.
-
-    Attributes:
-        channels: of the map there.
-        occupied: whether attention stands there already, which a new layer replaces.
-        put: what puts a layer there.
-        added_to: whether the network adds to the layer's output in place.
-    """
-
-    channels: int
-    occupied: bool
-    put: Callable[[nn.Module], None]
-    added_to: bool = False
-
-
 def list_attention() -> list[str]:
     """The names of layers that `insert_attention` takes."""
     return sorted(LAYERS)
@@ -63,11 +48,8 @@ def fill(
         SpecError: there is no place or no layer of that name, or `attention` makes no module or one that changes
             the shape; the network is then as it was.
     """
-    if not places:
-        raise SpecError(f"{type(network).__name__}: no block to put attention into; expected {known}")
+    chosen = choose_places(network, places, every_block, known)
     make = find_layer(attention, LAYERS)
-    occupied = [place for place in places if place.occupied]
-    chosen = occupied if occupied and not every_block else places
     for place, layer in [(place, _made(make, place, network)) for place in chosen]:
         place.put(layer)
 

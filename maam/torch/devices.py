@@ -48,8 +48,8 @@ def has_native_bf16() -> bool:
 def has_fast_bf16() -> bool:
     """Whether bfloat16 convolutions are clearly faster than float32 ones on this CPU, measured once in a process.
 
-    The instructions alone do not tell: AVX-512 BF16 without AMX doubles the rate on some processors and halves it on
-    others.
+    The instructions alone do not tell: AVX-512 BF16 without AMX gains on some processors and is half as fast as float32
+    on others (docs/results/speed.md).
     """
     return has_native_bf16() and _gain(torch.bfloat16) > 1.2
 

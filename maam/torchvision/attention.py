@@ -10,7 +10,8 @@ from torchvision.models import efficientnet, mobilenetv2, mobilenetv3
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import SqueezeExcitation
 
-from maam.torch.attention import MakeLayer, Place, fill
+from maam.places import Place
+from maam.torch.attention import MakeLayer, fill
 from maam.torchvision.blocks import GatedBasicBlock, GatedBottleneck
 
 RESIDUAL: dict[type[nn.Module], tuple[Callable[..., nn.Module], str]] = {

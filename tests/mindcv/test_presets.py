@@ -109,6 +109,6 @@ def test_what_gives_no_logits_is_left_out(added):
 
 def test_a_name_that_is_taken(added):
     added(lambda: maam.preset("maam_digits"), "resnet18")
-    with pytest.raises(PresetError, match=r"MindCV has a model 'resnet18' of mindcv.models.resnet already; register"):
+    with pytest.raises(PresetError, match=r"MindCV has a model 'resnet18' of mindcv.models.resnet already; give"):
         register_presets("resnet*")
     assert registry.model_entrypoint("resnet18").__module__ == "mindcv.models.resnet"

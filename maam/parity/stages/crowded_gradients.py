@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from maam.parity.bounds import CROWDED_FACTOR, GRADIENT, NONE, Difference, difference, worse
+from maam.parity.bounds import CROWDED_FACTOR, GRADIENT, NONE, Difference, difference, root_mean_square, worse
 from maam.parity.kinks import Reference, Settled, calm_batch, crossings, named_gradients
 from maam.parity.report import Report, Row, row
 from maam.parity.smoothing import smoothed
@@ -71,8 +71,8 @@ def hold(
 def against_rounding(actual: Mapping[str, Array], reference: Reference) -> tuple[Difference, str, str]:
     """The root mean square over the tensors of the worst error, against PyTorch's own; the bound; the worst tensor."""
     errors = {name: reference.share(name, array - reference.gradients[name]) for name, array in actual.items()}
-    size = _root_mean_square(errors.values())
-    own = max(_root_mean_square(reference.noise.values()), EPSILON)  # where all gradients are exact, there is none
+    size = root_mean_square(errors.values())
+    own = max(root_mean_square(reference.noise.values()), EPSILON)  # where all gradients are exact, there is none
     layer = max(errors, key=lambda name: errors[name]) or "the input"
     return Difference(np.nan, size, size / (CROWDED_FACTOR * own)), f"{CROWDED_FACTOR:.0f} x {own:.1e}", layer
 
@@ -127,7 +127,3 @@ def _inputs(subject: Subject) -> dict[str, Array]:
     referee.observer = lambda path, x, y: inputs.__setitem__(path, x.astype(np.float32))
     referee(subject.batch(0, _BATCHES * subject.batch_size)[0], training=True)
     return inputs
-
-
-def _root_mean_square(values: Any) -> float:
-    return float(np.sqrt(np.mean(np.square(list(values)))))

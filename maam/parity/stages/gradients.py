@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from maam.parity.bounds import GRADIENT, NONE, TRAINED_GRADIENT_FACTOR, Difference, worse
+from maam.parity.bounds import GRADIENT, NONE, TRAINED_GRADIENT_FACTOR, Difference, root_mean_square, worse
 from maam.parity.kinks import Reference, Settled, calm_batch, crossings, named_gradients
 from maam.parity.overrides import TRAINED_GRADIENT_FACTORS
 from maam.parity.report import Report, Row, not_run, row
@@ -65,15 +65,15 @@ def compare_trained_gradients(subject: Subject, report: Report) -> Iterator[Row]
     x, cotangent = subject.batch(index)[0], subject.cotangent(index)
     assert subject.single is not None
     single = named_gradients(subject.single, arrays, x, cotangent)
-    allowed = _errors(single, reference.settle(single), reference)
+    own = root_mean_square(_errors(single, reference.settle(single), reference).values())
     for runner in subject.runners:
         factor = TRAINED_GRADIENT_FACTORS.get(runner.name, TRAINED_GRADIENT_FACTOR)
-        bound = f"{factor:.0f} x {_root_mean_square(allowed):.1e}"
+        bound = f"{factor:.0f} x {own:.1e}"
         actual = gradients_of(runner, arrays, x, cotangent)
         settled = reference.settle(actual)
         errors = _errors(actual, settled, reference)
-        size = _root_mean_square(errors)
-        used = size / (factor * max(_root_mean_square(allowed), EPSILON))
+        size = root_mean_square(errors.values())
+        used = size / (factor * max(own, EPSILON))
         layer = max(errors, key=lambda name: errors[name]) or "the input"
         found = Difference(np.nan, size, used)
         yield row(TRAINED, runner.name, found, bound, report.first_difference or layer, crossings(settled.crossed))
@@ -132,7 +132,3 @@ def _errors(actual: dict[str, Array], settled: Settled, reference: Reference) ->
         size = max(float(np.linalg.norm(gradient)), reference.floor * np.sqrt(gradient.size))
         errors[name] = float(np.linalg.norm(actual[name].astype(np.float64) - gradient)) / size
     return errors
-
-
-def _root_mean_square(errors: dict[str, float]) -> float:
-    return float(np.sqrt(np.mean(np.square(list(errors.values())))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from maam.errors import SpecError
 from maam.spec.composites import Sizes, composite
 from maam.spec.fields import Flag, Size
 from maam.spec.layers.blocks import NormName, conv_norm_act
@@ -59,3 +60,20 @@ def maam_stem(
     if out_channels is not None:
         body["proj"] = Conv2d(in_channels=width, out_channels=out_channels, kernel_size=1)
     return Sequential(children=body)
+
+
+SMALLEST_WIDTH = 8
+
+
+def patch_widths(patch_size: int, out_channels: int) -> tuple[int, ...]:
+    """Widths for `maam_stem` that make one position of a patch: each twice the one before, the last `out_channels`.
+
+    None is below 8. The patch is square; a stem halves it by its first convolution and by each MAAM layer.
+
+    Raises:
+        SpecError: `patch_size` is no power of two of at least 4.
+    """
+    if not isinstance(patch_size, int) or patch_size < 4 or patch_size & (patch_size - 1):
+        raise SpecError(f"patch_size: expected a power of two of at least 4, got {patch_size}")
+    count = patch_size.bit_length() - 2
+    return tuple(max(out_channels >> (count - 1 - index), SMALLEST_WIDTH) for index in range(count))

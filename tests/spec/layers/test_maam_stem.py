@@ -37,3 +37,18 @@ def test_what_cannot_be(arguments, message):
     with pytest.raises(SpecError) as caught:
         spec.maam_stem(*arguments)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("patch_size", "out_channels", "widths"), [(4, 16, (16,)), (16, 768, (192, 384, 768)), (16, 16, (8, 8, 16))]
+)
+def test_widths_for_patches(patch_size, out_channels, widths):
+    assert spec.patch_widths(patch_size, out_channels) == widths
+    side = 3 * patch_size
+    assert spec.maam_stem(3, widths, 5).output_shape((3, side, side)) == (5, 3, 3)
+
+
+@pytest.mark.parametrize("patch_size", [2, 14, (16, 8), 4.0])
+def test_patches_that_no_stem_makes(patch_size):
+    with pytest.raises(SpecError, match="patch_size: expected a power of two of at least 4, got"):
+        spec.patch_widths(patch_size, 16)

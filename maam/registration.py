@@ -1,0 +1,53 @@
+"""The presets as models in the registries of other libraries, under names that must be free there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from maam.errors import PresetError, SpecError
+from maam.spec import Model, list_presets, preset
+
+
+class Registry(NamedTuple):
+    """A library's registry of models.
+
+    Attributes:
+        library: its name, for messages.
+        module: the module that holds our functions in it.
+        is_model: whether it has a model of a name.
+        model_entrypoint: the function of a name that it has.
+    """
+
+    library: str
+    module: str
+    is_model: Callable[[str], bool]
+    model_entrypoint: Callable[[str], Any]
+
+    def is_preset(self, name: str) -> bool:
+        """Whether the library's model of this name is one of ours."""
+        return self.is_model(name) and self.model_entrypoint(name).__module__ == self.module
+
+    def find_classifiers(self, pattern: str, look: Callable[[Model], object]) -> dict[str, Model]:
+        """The presets that match a shell wildcard and are classifiers, by name: `look` raises SpecError for others.
+
+        Raises:
+            PresetError: a model of another origin has the name of one.
+        """
+        found = {name: spec for name in list_presets(pattern) if _passes(look, spec := preset(name))}
+        for name in found:
+            if self.is_model(name) and not self.is_preset(name):
+                origin = self.model_entrypoint(name).__module__
+                raise PresetError(
+                    f"{self.library} has a model {name!r} of {origin} already; give one of the two another name, the "
+                    "preset by maam.register_preset(factory, name)"
+                )
+        return found
+
+
+def _passes(look: Callable[[Model], object], spec: Model) -> bool:
+    try:
+        look(spec)
+    except SpecError:
+        return False
+    return True
