@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,7 +36,17 @@ def test_there_are_blocks():
     assert len(BLOCKS) >= 4
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [*PAGES, *sorted((ROOT / "docs" / "results").glob("*.md"))], ids=lambda page: page.name
+)
 def test_links_lead_somewhere(page):
     targets = re.findall(r"\]\(([^)#]+)", page.read_text())
     assert all((page.parent / target).exists() for target in targets if "://" not in target)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an unpacked archive, where git knows nothing")
+@pytest.mark.parametrize("folder", ["docs", "examples", "maam", "tests", "tools", "weights"])
+def test_git_ignores_no_file_that_belongs_to_the_project(folder):
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", folder]
+    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [path for path in ignored if "__pycache__" not in path] == []
