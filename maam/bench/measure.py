@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from maam.bench.cases import CIFAR, LAYERS, MODELS, check_cases, make_case
+from maam.bench.memory import KINDS as MEMORY_KINDS
+from maam.bench.memory import peak_memory
 from maam.errors import MaamError, require
 from maam.spec import Node, maam
 from maam.timing import interleave
@@ -29,12 +31,14 @@ class Result:
         batch: images in a batch.
         times: seconds of CPU time by (case, framework and kind), one value a round.
         facts: by case: parameters, macs, bytes on disk, bytes that a training step saves an image.
+        memory: bytes at the peak by (case, framework and kind), where it was measured.
         left_out: what could not be measured, and why.
     """
 
     batch: int
     times: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     facts: dict[str, dict[str, int]] = field(default_factory=dict)
+    memory: dict[tuple[str, str], int] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
 
     def seconds(self, case: str, kind: str) -> float:
@@ -44,7 +48,8 @@ class Result:
     def to_document(self) -> dict[str, Any]:
         """As JSON data."""
         times = [{"case": case, "kind": kind, "seconds": values} for (case, kind), values in self.times.items()]
-        return {**asdict(self), "times": times}
+        memory = [{"case": case, "kind": kind, "bytes": value} for (case, kind), value in self.memory.items()]
+        return {**asdict(self), "times": times, "memory": memory}
 
 
 def measure(
@@ -57,6 +62,7 @@ def measure(
     channels: int = 64,
     size: int = 32,
     rounds: int = 5,
+    memory: bool = False,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Result:
     """Measure all cases of a group, "layers" or "models", in turns within one run, by CPU time of all threads.
@@ -70,6 +76,7 @@ def measure(
         channels: of the map, for layers.
         size: height and width of the map, for layers.
         rounds: how often all are run in turns.
+        memory: whether the peak memory is measured too, each case in a process of its own (seconds each; Linux).
         progress: called with what is made ready.
 
     Raises:
@@ -95,6 +102,8 @@ def measure(
     named = {f"{case}\n{kind}": function for (case, kind), function in functions.items()}
     times = interleave(named, rounds=rounds, clock=time.process_time)
     result.times = {tuple(name.split("\n")): values for name, values in times.items()}  # type: ignore[misc]
+    if memory:
+        _add_memory(result, [*result.times], x.shape, progress)
     return result
 
 
@@ -153,3 +162,17 @@ def _add(
             functions |= {(name, f"{framework} {k}"): function for k, function in made.items()}
     if framework == "torch" and any(case == name for case, _ in functions):
         result.facts[name] = room.facts(name, node, x)
+
+
+def _add_memory(
+    result: Result, measured: Sequence[tuple[str, str]], shape: Any, progress: Callable[[str], None]
+) -> None:
+    for case, kind in measured:
+        framework, _, rest = kind.partition(" ")
+        if case == PRODUCT or rest not in MEMORY_KINDS:
+            continue
+        progress(f"memory: {case}, {kind}")
+        try:
+            result.memory[case, kind] = peak_memory(framework, case, rest, shape)
+        except MaamError as error:
+            result.left_out[f"memory of {case}, {kind}"] = str(error)

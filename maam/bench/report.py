@@ -47,6 +47,16 @@ def limits_table(result: Result) -> str:
     return f"Matrix products (1024 x 1024) in the same run, GFLOP/s of CPU time: {given}.\n\n{table(head, rows)}"
 
 
+def memory_table(result: Result) -> str:
+    """The peak memory of each case, where it was measured."""
+    kinds = list(dict.fromkeys(kind for _, kind in result.memory))
+    rows = [
+        (case, *(f"{result.memory[case, kind] / MIB:.0f}" if (case, kind) in result.memory else "" for kind in kinds))
+        for case in dict.fromkeys(case for case, _ in result.memory)
+    ]
+    return f"Peak memory, MiB, batch {result.batch}.\n\n{table(('case', *kinds), rows)}" if rows else ""
+
+
 def growth_table(growth: Mapping[str, tuple[list[float], float]]) -> str:
     """Seconds at each value as a multiple of the first, and the slope."""
     rows = []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,6 +13,12 @@ from rich.console import Console
 from maam import files
 from maam.cli import completion
 from maam.errors import MaamError, SpecError
+
+if TYPE_CHECKING:
+    from maam.bench import Result
+
+Said = tuple[list[str], dict[str, Any]]
+"""Paragraphs for people, and a document for programs."""
 
 GROUPS = ("layers", "models", "growth")
 
@@ -27,55 +34,73 @@ def bench(
     channels: Annotated[int, typer.Option(min=1, help="of the map, for layers")] = 64,
     size: Annotated[int, typer.Option(min=1, help="of the map, for layers")] = 32,
     rounds: Annotated[int, typer.Option(min=1, help="how often all are run in turns")] = 5,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="peak memory too, each case in a process of its own")
+    ] = False,
     accuracies: Annotated[Path | None, typer.Option(help="JSON of accuracies by case, for the picture")] = None,
     out: Annotated[Path | None, typer.Option(help="folder for tables, figures (JSON) and pictures")] = None,
 ) -> None:
     """Compare layers, or models, or show how the layer's cost grows: CPU time in turns within one run, as ratios."""
-    from maam import bench as benchmark
-    from maam.bench import report
+    from maam.bench import FRAMEWORKS, measure
     from maam.environment import environment
 
     if group not in GROUPS:
         raise MaamError(f"expected one of {', '.join(GROUPS)}, got {group[:60]!r}")
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
     names = _split(frameworks) or []
+    if unknown := [name for name in names if name not in FRAMEWORKS]:
+        raise SpecError(f"--frameworks: expected {' or '.join(FRAMEWORKS)}, got {unknown[0]!r}")
     sizes = [_batch(text) for text in batch.split(",")]
     known = {} if accuracies is None else _accuracies(accuracies)
-    log = Console(stderr=True)
-    if unknown := [name for name in names if name not in benchmark.FRAMEWORKS]:
-        raise SpecError(f"--frameworks: expected {' or '.join(benchmark.FRAMEWORKS)}, got {unknown[0]!r}")
-    text: list[str] = []
-    document: dict[str, Any] = {"environment": environment()}
-    if group == "growth":
-        for name in names:
-            growth = benchmark.measure_growth(name, rounds=rounds)
-            text.append(f"{name}, inference, float32\n\n{report.growth_table(growth)}")
-            document[name] = {axis: {"seconds": s, "slope": slope} for axis, (s, slope) in growth.items()}
-            if out is not None:
-                report.draw_growth(growth, out / f"growth_{name}.png")
-    else:
-        options: dict[str, Any] = {
-            "cases": _split(cases),
-            "frameworks": names,
-            "kinds": _split(kinds),
-            "channels": channels,
-            "size": size,
-            "rounds": rounds,
-            "progress": lambda line: log.print(line, highlight=False, markup=False),
-        }
-        for count in sizes:
-            result = benchmark.measure(group, batch=count, **options)
-            text += [report.times_table(result), report.limits_table(result)]
-            text += [f"Not measured: {case}: {reason}" for case, reason in result.left_out.items()]
-            document[f"batch {count}"] = result.to_document()
-            if out is not None and "torch" in names:
-                report.draw_pareto(result, out / f"{group}_batch_{count}.png", report.BASE_KIND, known)
-    text.append(", ".join(f"{key} {value}" for key, value in environment().items()))
-    typer.echo("\n\n".join(filter(None, text)))
     if out is not None:
-        files.write_text(out / f"{group}.md", "\n\n".join(filter(None, text)) + "\n")
-        files.write_text(out / f"{group}.json", json.dumps(document, indent=1) + "\n")
+        out.mkdir(parents=True, exist_ok=True)
+    if group == "growth":
+        text, document = _growth(names, rounds, out)
+    else:
+        log = Console(stderr=True)
+        measured = functools.partial(
+            measure,
+            group,
+            cases=_split(cases),
+            frameworks=names,
+            kinds=_split(kinds),
+            channels=channels,
+            size=size,
+            rounds=rounds,
+            memory=memory,
+            progress=lambda line: log.print(line, highlight=False, markup=False),
+        )
+        text, document = _comparison(group, [measured(batch=count) for count in sizes], known, out)
+    text = [*filter(None, text), ", ".join(f"{key} {value}" for key, value in environment().items())]
+    typer.echo("\n\n".join(text))
+    if out is not None:
+        files.write_text(out / f"{group}.md", "\n\n".join(text) + "\n")
+        files.write_text(out / f"{group}.json", json.dumps({"environment": environment(), **document}, indent=1) + "\n")
+
+
+def _growth(frameworks: list[str], rounds: int, out: Path | None) -> Said:
+    from maam.bench import measure_growth, report
+
+    text, document = [], {}
+    for name in frameworks:
+        growth = measure_growth(name, rounds=rounds)
+        text.append(f"{name}, inference, float32\n\n{report.growth_table(growth)}")
+        document[name] = {axis: {"seconds": s, "slope": slope} for axis, (s, slope) in growth.items()}
+        if out is not None:
+            report.draw_growth(growth, out / f"growth_{name}.png")
+    return text, document
+
+
+def _comparison(group: str, results: list[Result], accuracies: dict[str, float], out: Path | None) -> Said:
+    from maam.bench import report
+
+    text, document = [], {}
+    for result in results:
+        text += [report.times_table(result), report.limits_table(result), report.memory_table(result)]
+        text += [f"Not measured: {case}: {reason}" for case, reason in result.left_out.items()]
+        document[f"batch {result.batch}"] = result.to_document()
+        if out is not None and any(kind == report.BASE_KIND for _, kind in result.times):
+            report.draw_pareto(result, out / f"{group}_batch_{result.batch}.png", report.BASE_KIND, accuracies)
+    return text, document
 
 
 def _batch(text: str) -> int:

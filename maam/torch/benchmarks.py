@@ -111,6 +111,7 @@ def _step(bf16: bool, model: nn.Module, x: Tensor) -> Call:
 KINDS: dict[str, Callable[[nn.Module, Tensor], Call]] = {
     "inference fp32": _eager,
     "inference, optimized": functools.partial(_optimized, "auto"),
+    "inference bf16": functools.partial(_optimized, "bf16"),
     "inference int8": _int8,
     "training step fp32": functools.partial(_step, False),
     "training step bf16": functools.partial(_step, True),

@@ -1,15 +1,27 @@
 """Cases, measuring, and what the report makes of it."""
 
+import importlib
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from maam import SpecError, spec
+from maam import MaamError, SpecError, spec
 from maam.bench import LAYERS, MODELS, Result, measure
 from maam.bench.cases import make_case
-from maam.bench.report import BASE_KIND, draw_growth, draw_pareto, growth_table, limits_table, pareto_front, times_table
+from maam.bench.memory import peak_memory
+from maam.bench.report import (
+    BASE_KIND,
+    draw_growth,
+    draw_pareto,
+    growth_table,
+    limits_table,
+    memory_table,
+    pareto_front,
+    times_table,
+)
 
 RESULT = Result(
     batch=2,
@@ -84,6 +96,34 @@ def test_what_cannot_be_measured_is_said():
     assert found.facts == {}
     reason = "a training step needs at least 2 images: batch norm has no variance of one value"
     assert found.left_out == {f"SE, torch training step {name}": reason for name in ("fp32", "bf16")}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+@pytest.mark.parametrize("framework", ["torch", "mindspore"])
+def test_peak_memory(framework):
+    """A map of 16 MiB goes in and one comes out; thirty of them need not."""
+    pytest.importorskip(framework)
+    found = peak_memory(framework, "SE", "inference fp32", (4, 64, 128, 128))
+    assert 2 * 2**24 <= found <= 30 * 2**24
+
+
+def test_memory_is_measured_by_case(monkeypatch):
+    pytest.importorskip("torch")
+    asked = []
+    module = importlib.import_module("maam.bench.measure")  # the package has a function of this name
+    monkeypatch.setattr(module, "peak_memory", lambda *given: asked.append(given) or 3 * 2**20)
+    options = {"batch": 2, "channels": 4, "size": 4, "rounds": 1, "memory": True}
+    found = measure("layers", cases=["SE"], frameworks=["torch"], kinds=["inference fp32"], **options)
+    assert asked == [("torch", "SE", "inference fp32", (2, 4, 4, 4))]
+    assert "| SE | 3 |" in memory_table(found)
+    assert "batch 2" in memory_table(found)
+    json.dumps(found.to_document())
+
+
+def test_memory_needs_linux(monkeypatch):
+    monkeypatch.setattr("maam.bench.memory.sys.platform", "darwin")
+    with pytest.raises(MaamError, match=r"^peak memory is read from /proc, which darwin does not have$"):
+        peak_memory("torch", "SE", "inference fp32", (1, 4, 4, 4))
 
 
 def test_unknown_cases():
