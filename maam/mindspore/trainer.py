@@ -31,6 +31,32 @@ NORM_EPS = 1e-6
 INITIAL_SCALE, SCALE_FACTOR, SCALE_WINDOW = 65536.0, 2, 2000
 """The loss scale at first, what it grows and shrinks by, and the good steps before it grows: PyTorch's."""
 
+_each = ops.HyperMap()
+"""Over tuples of tensors: a loop in Python becomes two calls inside each other for each, and a graph may have 1,000."""
+_sum_of_squares, _product, _with_penalty, _move = map(
+    ops.MultitypeFuncGraph, ("sum_of_squares", "product", "with_penalty", "move")
+)
+
+
+@_sum_of_squares.register("Tensor")  # type: ignore[untyped-decorator]
+def _(gradient: Tensor) -> Tensor:
+    return ops.square(gradient).sum()
+
+
+@_product.register("Tensor", "Tensor")  # type: ignore[untyped-decorator]
+def _(factor: Tensor, gradient: Tensor) -> Tensor:
+    return gradient * factor
+
+
+@_with_penalty.register("Number", "Tensor", "Tensor")  # type: ignore[untyped-decorator]
+def _(penalty: float, weight: Tensor, gradient: Tensor) -> Tensor:
+    return gradient + penalty * weight
+
+
+@_move.register("Tensor", "Tensor", "Tensor")  # type: ignore[untyped-decorator]
+def _(share: Tensor, copy: Tensor, own: Tensor) -> Tensor:
+    return ops.assign(copy, copy + share * (own - copy))
+
 
 class Trainer:
     """A MindSpore model with an optimizer; see `maam.training.Trainer`."""
@@ -150,20 +176,13 @@ class Trainer:
         """Unscaled, clipped as one vector, and with Adam's L2 term, in PyTorch's order."""
         factor = 1 / scale
         if self.objective.clip_norm is not None:
-            squares = Tensor(0.0, ms.float32)
-            for index in range(len(gradients)):
-                squares = squares + ops.square(gradients[index]).sum()
-            norm = ops.sqrt(squares) / scale
+            norm = ops.sqrt(ops.addn(_each(_sum_of_squares, gradients))) / scale
             factor = factor * ops.minimum(self.objective.clip_norm / (norm + NORM_EPS), Tensor(1.0, ms.float32))
-        found = ()
-        for index in range(len(gradients)):
-            gradient = gradients[index]
-            if self.objective.clip_norm is not None or self.scaler is not None:
-                gradient = gradient * factor
-            if self.optimizer.name == "adam":
-                gradient = gradient + self._penalties[index] * self._weights[index]
-            found = found + (gradient,)
-        return found
+        if self.objective.clip_norm is not None or self.scaler is not None:
+            gradients = _each(ops.partial(_product, factor), gradients)
+        if self.optimizer.name == "adam":
+            gradients = _each(_with_penalty, self._penalties, self._weights, gradients)
+        return gradients
 
     def _all_finite(self, gradients: Any) -> bool:
         finite = amp.all_finite(gradients)
@@ -190,9 +209,7 @@ class _Average(nn.Cell):
 
     def construct(self, weight: Tensor) -> Tensor:
         """Move each average towards its parameter by `weight`, a scalar."""
-        for index in range(len(self.own)):
-            copy = self.copies[index]
-            ops.assign(copy, copy + weight * (self.own[index] - copy))
+        _each(ops.partial(_move, weight), self.copies, self.own)
         return weight
 
     def read(self) -> dict[str, Array]:

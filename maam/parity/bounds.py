@@ -29,6 +29,10 @@ class Bound(NamedTuple):
             return f"{self.absolute:.0e} of largest"
         return f"{self.absolute:.0e}{' of largest' if self.scaled else ''} / {self.relative:.0e}"
 
+    def times(self, factor: float) -> Bound:
+        """A bound `factor` times as wide."""
+        return Bound(self.absolute * factor, self.relative * factor, self.scaled)
+
 
 EXACT = Bound(0.0, 0.0)
 LAYER = Bound(1e-5, 1e-5)

@@ -40,6 +40,10 @@ TRIES = 8
 NEIGHBOURS = 2
 NOISE_MARGIN = 3.0
 """How much larger than PyTorch's rounding noise in a gradient another framework's may be."""
+ZERO = 1e-12
+ZERO_MARGIN = 10.0
+"""The same for a gradient that is 0 in float64, up to `ZERO` of the network's largest: that of a bias in front of a
+batch norm. What is left of a sum that cancels is how a framework adds up."""
 
 
 class Settled(NamedTuple):
@@ -87,7 +91,7 @@ class Reference:
 
     def credit(self, name: str) -> float:
         """What rounding noise adds to the bound of a gradient, as a share of `largest`."""
-        return min(NOISE_MARGIN * self.noise[name], self._most_noise(name))
+        return min(self._margin(name) * self.noise[name], self._most_noise(name))
 
     @property
     def calm(self) -> bool:
@@ -111,6 +115,10 @@ class Reference:
                     if name in off:
                         off[name] = off[name] - change
         return Settled(gradients, crossed)
+
+    def _margin(self, name: str) -> float:
+        zero = float(np.abs(self.gradients[name]).max(initial=0)) <= ZERO * self._network
+        return ZERO_MARGIN if zero else NOISE_MARGIN
 
     def _most_noise(self, name: str) -> float:
         return MAX_NOISE * max(1.0, SMALL * self._network / self.largest[name])

@@ -44,24 +44,26 @@ def judge(
     own: Outcome,
     expected: Outcome,
     lr: float,
+    rounding: float = 1.0,
 ) -> None:
     """Hold one runner's step (`own`) to the referee's, both from the weights `start`; what is found goes to `worst`.
 
-    An update by SGD counts as at least that of the least gradient that counts: a bias before a batch norm has none.
+    `rounding` is how many times as much rounding as elsewhere is allowed for. An update by SGD counts as at least that
+    of the least gradient that counts: a bias before a batch norm has none.
     """
     for name, target in expected.arrays.items():
         if name not in reference.gradients:
-            worst.add_statistics(difference(own.arrays[name], target, STATISTICS), name)
+            worst.add_statistics(difference(own.arrays[name], target, STATISTICS.times(rounding)), name)
             continue
-        noise = reference.credit(name)
+        noise = rounding * reference.credit(name)
         for moment in optimizer.moments:
             worst.add(_moment_difference(moment, noise, reference.floor, own.state, expected.state, name), name)
         kept = _above_noise(optimizer, expected.state, name, noise, reference.largest[name])
         updates = [(after[name].astype(np.float64) - start[name])[kept] for after in (own.arrays, expected.arrays)]
         least = lr * reference.floor if optimizer.name == "sgd" else 0.0
         allowed = 0.0 if optimizer.name != "sgd" else noise * max(float(np.abs(updates[1]).max(initial=0)), least)
-        rounding = 2.0**-22 * np.abs(start[name][kept])
-        worst.add(difference(updates[0], updates[1], STEP, least, rounding + allowed), name)
+        representation = 2.0**-22 * np.abs(start[name][kept])
+        worst.add(difference(updates[0], updates[1], STEP, least, representation + allowed), name)
 
 
 def _moment_difference(

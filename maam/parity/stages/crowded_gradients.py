@@ -68,13 +68,15 @@ def hold(
     return worst, settled.crossed, layer
 
 
-def against_rounding(actual: Mapping[str, Array], reference: Reference) -> tuple[Difference, str, str]:
+def against_rounding(
+    actual: Mapping[str, Array], reference: Reference, factor: float = CROWDED_FACTOR
+) -> tuple[Difference, str, str]:
     """The root mean square over the tensors of the worst error, against PyTorch's own; the bound; the worst tensor."""
     errors = {name: reference.share(name, array - reference.gradients[name]) for name, array in actual.items()}
     size = root_mean_square(errors.values())
     own = max(root_mean_square(reference.noise.values()), EPSILON)  # where all gradients are exact, there is none
     layer = max(errors, key=lambda name: errors[name]) or "the input"
-    return Difference(np.nan, size, size / (CROWDED_FACTOR * own)), f"{CROWDED_FACTOR:.0f} x {own:.1e}", layer
+    return Difference(np.nan, size, size / (factor * own)), f"{factor:.0f} x {own:.1e}", layer
 
 
 def _compare(actual: dict[str, Array], settled: Settled, reference: Reference) -> tuple[Difference, str]:

@@ -11,6 +11,7 @@ import numpy as np
 from maam.parity.bounds import STATISTICS, STEP
 from maam.parity.kinks import Reference, Settled, calm_batch, crossings
 from maam.parity.optimizers import Outcome, gradient_share, take_step
+from maam.parity.overrides import rounding
 from maam.parity.report import Report, Row, Verdict, not_run, row
 from maam.parity.stages.crowded_gradients import smooth_subject
 from maam.parity.step_judgement import Worst, judge
@@ -48,7 +49,8 @@ def compare_steps(subject: Subject, report: Report) -> Iterator[Row]:
             note = "; ".join(filter(None, (remark, crossings(worst.crossed))))
             yield row(stage, runner.name, worst.step, STEP, layer, note)
             if worst.statistics.used > 1:
-                yield row(f"{stage}, statistics", runner.name, worst.statistics, STATISTICS, worst.statistics_layer)
+                allowed = STATISTICS.times(rounding(runner.name))
+                yield row(f"{stage}, statistics", runner.name, worst.statistics, allowed, worst.statistics_layer)
 
 
 def _obstacle(subject: Subject) -> str | None:
@@ -93,7 +95,7 @@ def _compare_steps(subject: Subject, optimizer: Optimizer) -> list[Worst]:
             expected = take_step(optimizer, subject.spec, arrays, settled.gradients, state, lr)
             expected.arrays.update(statistics)
             worst.crossed += settled.crossed
-            judge(worst, optimizer, reference, arrays, own, expected, lr)
+            judge(worst, optimizer, reference, arrays, own, expected, lr, rounding(runner.name))
         outcome = take_step(optimizer, subject.spec, arrays, reference.gradients, state, lr)
         arrays = {name: array.astype(np.float32) for name, array in (outcome.arrays | statistics).items()}
         state = _rounded(outcome.state)
