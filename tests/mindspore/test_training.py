@@ -9,6 +9,9 @@ from mindspore import nn, train
 from maam import spec
 from maam.mindspore import MAAM, build
 from maam.mindspore.arrays import parameters_by_name, read_arrays
+from maam.mindspore.runner import Runner
+from maam.mindspore.trainer import _Average
+from maam.training import Objective, Optimizer
 
 pytestmark = pytest.mark.usefixtures("mode")
 
@@ -130,3 +133,25 @@ def test_recompute(scramble, x):
     assert value == again
     for name, gradient in expected.items():
         np.testing.assert_array_equal(found[name], gradient, err_msg=name)
+
+
+def test_the_graph_of_many_tensors_is_not_deeper():
+    """MindSpore refuses a graph of over 1,000 calls inside each other, which a loop over 600 tensors would be."""
+    runner = Runner(build(spec.Linear(in_features=2, out_features=2), seed=0))
+    trainer = runner.trainer(Optimizer(name="adam", weight_decay=0.5), Objective(clip_norm=1.0))
+    weights = ms.ParameterTuple(ms.Parameter(ms.Tensor([1.0], ms.float32), name=f"w{index}") for index in range(600))
+    trainer._weights, trainer._penalties = weights, (0.5,) * len(weights)
+    gradients = tuple(ms.Tensor([2.0 + index % 2], ms.float32) for index in range(len(weights)))
+    found = compiled(trainer._treated)(gradients, ms.Tensor(1.0, ms.float32))
+    norm = np.sqrt(300 * (4.0 + 9.0))
+    for index in (0, 1, 599):
+        assert found[index].asnumpy() == pytest.approx((2.0 + index % 2) / norm + 0.5, rel=1e-5)
+
+
+def test_the_averages_of_many_tensors_move():
+    own = {f"w{index}": ms.Parameter(ms.Tensor([float(index)], ms.float32), name=f"w{index}") for index in range(600)}
+    average = _Average(own)
+    for parameter in own.values():
+        parameter.set_data(parameter + 1)
+    average(ms.Tensor(0.25, ms.float32))
+    assert [float(array[0]) for array in average.read().values()] == [index + 0.25 for index in range(600)]

@@ -5,7 +5,9 @@ import pytest
 
 from maam import spec
 from maam.parity import check
-from maam.parity.rooms import make_runners
+from maam.parity.kinks import NOISE_MARGIN, ZERO_MARGIN, Reference
+from maam.parity.rooms import make_double, make_runners
+from maam.parity.subject import Subject
 
 pytest.importorskip("torch")
 
@@ -63,3 +65,13 @@ def test_the_update_by_sgd(size, verdict):
     labels = np.random.default_rng(2).integers(0, 4, 64)
     report = check(NODE, images=images, labels=labels, runners=[Pushed(runners[0], size)], stages=["steps"])
     assert next(row for row in report.rows if row.stage == "ten steps, sgd").verdict.value == verdict
+
+
+def test_its_gradient_is_credited_more_noise_than_one_that_is_there():
+    arrays = spec.draw(NODE.parameters(), 0)
+    images = np.random.default_rng(1).random((8, 3, 6, 6)).astype(np.float32)
+    subject = Subject(NODE, arrays, images, np.zeros(8, np.int32), [], double=make_double(NODE, arrays))
+    reference = Reference(subject, arrays, subject.batch(0)[0], subject.cotangent(0))
+    for name, margin in (("narrow.bn.bias", ZERO_MARGIN), ("wide.bn.bias", NOISE_MARGIN)):
+        assert reference.noise[name] > 0
+        assert reference.credit(name) == pytest.approx(margin * reference.noise[name])

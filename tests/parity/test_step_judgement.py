@@ -1,10 +1,14 @@
 """Where Adam's update is compared: not where the moments have cancelled down to the noise of the gradients."""
 
-import numpy as np
+from types import SimpleNamespace
 
-from maam.parity.optimizers import OptimizerState
+import numpy as np
+import pytest
+
+from maam.parity.optimizers import OptimizerState, Outcome
+from maam.parity.overrides import rounding
 from maam.parity.stages.steps import OPTIMIZERS
-from maam.parity.step_judgement import _above_noise
+from maam.parity.step_judgement import Worst, _above_noise, judge
 
 NOISE = 1e-5
 
@@ -28,3 +32,12 @@ def test_a_single_element_is_measured_by_the_gradient():
 
 def test_sgd_keeps_all():
     assert kept([1e-9, 0.1], [0.0, 0.0], "sgd") == [True, True]
+
+
+@pytest.mark.parametrize(("runner", "broken"), [("torch", True), ("mindspore graph", True), ("torch compiled", False)])
+def test_compiled_sums_are_held_to_their_rounding(runner, broken):
+    state = OptimizerState(1, {})
+    own, expected = (Outcome({"bn.running_mean": np.array([value])}, state) for value in (0.1 + 4e-6, 0.1))
+    worst = Worst()
+    judge(worst, OPTIMIZERS["sgd"], SimpleNamespace(gradients={}), {}, own, expected, 0.1, rounding(runner))
+    assert (worst.statistics.used > 1) is broken
