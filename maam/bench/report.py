@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,6 +13,7 @@ from maam.files import replacing
 
 BASE_KIND = "torch inference fp32"
 MIB = 2**20
+LEAST_SHARE = 0.01
 
 
 def times_table(result: Result) -> str:
@@ -30,7 +32,10 @@ def times_table(result: Result) -> str:
 
 
 def limits_table(result: Result) -> str:
-    """The machine's rate of matrix products in the same run, and the share of it that each model reaches."""
+    """The machine's rate of matrix products in the same run, and the share of it that each case reaches.
+
+    Cases that multiply little, under `LEAST_SHARE` of the rate, are bound by memory, and left out.
+    """
     rates = {precision: MATRIX_OPERATIONS / result.seconds(PRODUCT, precision) for precision in _products(result)}
     if not rates:
         return ""
@@ -41,6 +46,8 @@ def limits_table(result: Result) -> str:
         macs = result.facts.get(case, {}).get("macs", 0)
         if "inference" in kind and macs:
             rate = 2 * macs * result.batch / result.seconds(case, kind)
+            if rate < LEAST_SHARE * rates[best]:
+                continue
             rows.append((case, kind, f"{rate / 1e9:.1f}", *(f"{rate / rates[name]:.2f}" for name in yardsticks)))
     given = ", ".join(f"{precision} {rate / 1e9:.0f}" for precision, rate in rates.items())
     head = ("case", "kind", "GFLOP/s", *(f"share of the {name} rate" for name in yardsticks))
@@ -55,6 +62,14 @@ def memory_table(result: Result) -> str:
         for case in dict.fromkeys(case for case, _ in result.memory)
     ]
     return f"Peak memory, MiB, batch {result.batch}.\n\n{table(('case', *kinds), rows)}" if rows else ""
+
+
+def left_out(result: Result) -> list[str]:
+    """What could not be measured, a paragraph for each reason."""
+    cases: dict[str, list[str]] = {}
+    for case, reason in result.left_out.items():
+        cases.setdefault(reason, []).append(case)
+    return [f"Not measured ({reason}): {'; '.join(names)}." for reason, names in cases.items()]
 
 
 def growth_table(growth: Mapping[str, tuple[list[float], float]]) -> str:
@@ -83,9 +98,9 @@ def draw_pareto(result: Result, path: str | os.PathLike[str], kind: str, accurac
     points = {case: (1000 * result.seconds(case, kind), heights[case]) for case in timed}
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
-    for case, (x, y) in points.items():
-        axis.plot(x, y, "o", color="tab:blue")
-        axis.annotate(case, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8)
+    for case, point in points.items():
+        axis.plot(*point, "o", color="tab:blue")
+        _label(axis, case, point, [other for other in points.values() if other is not point])
     front = pareto_front({case: (x, -y if accuracies else y) for case, (x, y) in points.items()})
     across, up = zip(*(points[case] for case in front), strict=True)
     axis.plot(across, up, "--", color="tab:orange", label="Pareto front")
@@ -145,6 +160,15 @@ def _products(result: Result) -> list[str]:
 
 def _number(value: float) -> str:
     return f"{value:.2f}" if value == value else ""
+
+
+def _label(axis: Any, text: str, point: tuple[float, float], others: list[tuple[float, float]]) -> None:
+    """Write beside a point: away from the nearest in time, and to its left where it is among the slowest."""
+    nearest = min(others, key=lambda other: abs(math.log(other[0] / point[0])), default=(0.0, 0.0))
+    right = sum(other[0] > point[0] for other in others) >= len(others) / 3
+    offset = (5 if right else -5, 4 if point[1] >= nearest[1] else -11)
+    style = {"ha": "left" if right else "right", "fontsize": 8}
+    axis.annotate(text, point, textcoords="offset points", xytext=offset, **style)
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:

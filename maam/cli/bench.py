@@ -96,7 +96,7 @@ def _comparison(group: str, results: list[Result], accuracies: dict[str, float],
     text, document = [], {}
     for result in results:
         text += [report.times_table(result), report.limits_table(result), report.memory_table(result)]
-        text += [f"Not measured: {case}: {reason}" for case, reason in result.left_out.items()]
+        text += report.left_out(result)
         document[f"batch {result.batch}"] = result.to_document()
         if out is not None and any(kind == report.BASE_KIND for _, kind in result.times):
             report.draw_pareto(result, out / f"{group}_batch_{result.batch}.png", report.BASE_KIND, accuracies)

@@ -17,6 +17,7 @@ from maam.bench.report import (
     draw_growth,
     draw_pareto,
     growth_table,
+    left_out,
     limits_table,
     memory_table,
     pareto_front,
@@ -96,6 +97,8 @@ def test_what_cannot_be_measured_is_said():
     assert found.facts == {}
     reason = "a training step needs at least 2 images: batch norm has no variance of one value"
     assert found.left_out == {f"SE, torch training step {name}": reason for name in ("fp32", "bf16")}
+    said = f"Not measured ({reason}): SE, torch training step fp32; SE, torch training step bf16."
+    assert left_out(found) == [said]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
@@ -174,6 +177,8 @@ def test_tables():
     assert "fp32 21, bf16 43" in limits
     assert "| SE | torch inference int8 | 8.0 | 0.37 | 0.19 |" in limits
     assert limits_table(Result(1)) == ""
+    memory_bound = {**RESULT.facts, "SE": {**RESULT.facts["SE"], "macs": 10_000}}
+    assert "| SE |" not in limits_table(replace(RESULT, facts=memory_bound))
 
 
 def test_the_fastest_precision_may_be_float32():
