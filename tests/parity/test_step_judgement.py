@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from maam import spec
 from maam.parity.optimizers import OptimizerState, Outcome
 from maam.parity.overrides import rounding
 from maam.parity.stages.steps import OPTIMIZERS
@@ -41,3 +42,9 @@ def test_compiled_sums_are_held_to_their_rounding(runner, broken):
     worst = Worst()
     judge(worst, OPTIMIZERS["sgd"], SimpleNamespace(gradients={}), {}, own, expected, 0.1, rounding(runner))
     assert (worst.statistics.used > 1) is broken
+
+
+def test_only_deep_networks_get_more_in_statistics_and_steps():
+    deep, shallow = (spec.preset(name) for name in ("mafc_v1", "maam_cifar10"))
+    assert [rounding("torch compiled", node) for node in (deep, shallow)] == [pytest.approx(10 / 3), 1.0]
+    assert rounding("mindspore graph", deep) == 1.0

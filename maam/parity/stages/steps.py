@@ -49,7 +49,7 @@ def compare_steps(subject: Subject, report: Report) -> Iterator[Row]:
             note = "; ".join(filter(None, (remark, crossings(worst.crossed))))
             yield row(stage, runner.name, worst.step, STEP, layer, note)
             if worst.statistics.used > 1:
-                allowed = STATISTICS.times(rounding(runner.name))
+                allowed = STATISTICS.times(rounding(runner.name, subject.spec))
                 yield row(f"{stage}, statistics", runner.name, worst.statistics, allowed, worst.statistics_layer)
 
 
@@ -95,7 +95,7 @@ def _compare_steps(subject: Subject, optimizer: Optimizer) -> list[Worst]:
             expected = take_step(optimizer, subject.spec, arrays, settled.gradients, state, lr)
             expected.arrays.update(statistics)
             worst.crossed += settled.crossed
-            judge(worst, optimizer, reference, arrays, own, expected, lr, rounding(runner.name))
+            judge(worst, optimizer, reference, arrays, own, expected, lr, rounding(runner.name, subject.spec))
         outcome = take_step(optimizer, subject.spec, arrays, reference.gradients, state, lr)
         arrays = {name: array.astype(np.float32) for name, array in (outcome.arrays | statistics).items()}
         state = _rounded(outcome.state)
