@@ -89,9 +89,12 @@ class Reference:
             for name, gradient in self.settle(single).gradients.items():
                 self.noise[name] = max(self.noise[name], self.share(name, single[name] - gradient))
 
-    def credit(self, name: str) -> float:
-        """What rounding noise adds to the bound of a gradient, as a share of `largest`."""
-        return min(self._margin(name) * self.noise[name], self._most_noise(name))
+    def credit(self, name: str, times: float = 1.0, most: float = 1.0) -> float:
+        """What rounding noise adds to the bound of a gradient, as a share of `largest`.
+
+        `times` as much as elsewhere, and `most` times as much at most.
+        """
+        return min(times * self._margin(name) * self.noise[name], most * self._most_noise(name))
 
     @property
     def calm(self) -> bool:

@@ -8,11 +8,13 @@ import numpy as np
 
 from maam.parity.bounds import NONE, STATISTICS, STEP, Difference, difference, worse
 from maam.parity.kinks import Reference
-from maam.parity.optimizers import Outcome
+from maam.parity.optimizers import Outcome, gradient_share
+from maam.parity.overrides import Rounding
 from maam.training import Optimizer
 from maam.training.protocol import OptimizerState
 
 Array = np.ndarray[Any, Any]
+SQUARED = "exp_avg_sq"
 
 
 class Worst:
@@ -44,35 +46,43 @@ def judge(
     own: Outcome,
     expected: Outcome,
     lr: float,
-    rounding: float = 1.0,
+    rounding: Rounding = Rounding(),  # noqa: B008 - immutable
 ) -> None:
     """Hold one runner's step (`own`) to the referee's, both from the weights `start`; what is found goes to `worst`.
 
-    `rounding` is how many times as much rounding as elsewhere is allowed for. An update by SGD counts as at least that
-    of the least gradient that counts: a bias before a batch norm has none.
+    `rounding` is what is allowed for besides in this runner. A moment, and an update by SGD, counts as
+    at least as large as what the gradient alone makes of it: where gradient and momentum cancel, rounding stays.
     """
     for name, target in expected.arrays.items():
         if name not in reference.gradients:
-            worst.add_statistics(difference(own.arrays[name], target, STATISTICS.times(rounding)), name)
+            worst.add_statistics(difference(own.arrays[name], target, STATISTICS.times(rounding.times)), name)
             continue
-        noise = rounding * reference.credit(name)
+        noise = reference.credit(name, *rounding)
         for moment in optimizer.moments:
-            worst.add(_moment_difference(moment, noise, reference.floor, own.state, expected.state, name), name)
+            least = max(reference.floor, gradient_share(optimizer) * reference.largest[name])
+            least = reference.floor**2 if moment == SQUARED else least
+            worst.add(_moment_difference(moment, noise, least, own.state, expected.state, name), name)
         kept = _above_noise(optimizer, expected.state, name, noise, reference.largest[name])
         updates = [(after[name].astype(np.float64) - start[name])[kept] for after in (own.arrays, expected.arrays)]
-        least = lr * reference.floor if optimizer.name == "sgd" else 0.0
-        allowed = 0.0 if optimizer.name != "sgd" else noise * max(float(np.abs(updates[1]).max(initial=0)), least)
+        least = _update_by(optimizer, reference.largest[name], lr)
+        allowed = noise * max(float(np.abs(updates[1]).max(initial=0)), least) if optimizer.name == "sgd" else 0.0
         representation = 2.0**-22 * np.abs(start[name][kept])
         worst.add(difference(updates[0], updates[1], STEP, least, representation + allowed), name)
 
 
+def _update_by(optimizer: Optimizer, gradient: float, lr: float) -> float:
+    """How far SGD moves a weight by a gradient of this size: by itself, and by the momentum that it becomes part of."""
+    if optimizer.name != "sgd":
+        return 0.0
+    return lr * gradient * (1 + optimizer.momentum if optimizer.nesterov else 1)
+
+
 def _moment_difference(
-    moment: str, noise: float, floor: float, own: OptimizerState, expected: OptimizerState, name: str
+    moment: str, noise: float, least: float, own: OptimizerState, expected: OptimizerState, name: str
 ) -> Difference:
     actual, target = (state.moments[moment][name] for state in (own, expected))
-    squared = moment == "exp_avg_sq"
-    largest = max(float(np.abs(target).max(initial=0)), floor**2 if squared else floor)
-    return difference(actual, target, STEP, largest, slack=(2 if squared else 1) * noise * largest)
+    largest = max(float(np.abs(target).max(initial=0)), least)
+    return difference(actual, target, STEP, largest, slack=(2 if moment == SQUARED else 1) * noise * largest)
 
 
 def _above_noise(optimizer: Optimizer, state: OptimizerState, name: str, noise: float, largest: float) -> Array:

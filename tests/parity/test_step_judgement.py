@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from maam import spec
-from maam.parity.optimizers import OptimizerState, Outcome
+from maam.parity.bounds import LAYER, LOGITS
+from maam.parity.optimizers import OptimizerState, Outcome, take_step
 from maam.parity.overrides import rounding
+from maam.parity.stages.layers import layer_bound
 from maam.parity.stages.steps import OPTIMIZERS
 from maam.parity.step_judgement import Worst, _above_noise, judge
+from maam.training import Optimizer
 
 NOISE = 1e-5
 
@@ -46,5 +49,30 @@ def test_compiled_sums_are_held_to_their_rounding(runner, broken):
 
 def test_only_deep_networks_get_more_in_statistics_and_steps():
     deep, shallow = (spec.preset(name) for name in ("mafc_v1", "maam_cifar10"))
-    assert [rounding("torch compiled", node) for node in (deep, shallow)] == [pytest.approx(10 / 3), 1.0]
-    assert rounding("mindspore graph", deep) == 1.0
+    assert rounding("torch compiled", deep) == (pytest.approx(10 / 3), 10)
+    assert rounding("torch compiled", shallow) == rounding("mindspore graph", deep) == (1, 1)
+
+
+@pytest.mark.parametrize(("error", "broken"), [(1.5e-5, False), (1e-4, True)])
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_where_gradient_and_momentum_cancel_rounding_stays(nesterov, error, broken):
+    """A gradient of 1 on a momentum that leaves 1e-4 of the update: noise and bound allow 2e-5 of the gradient."""
+    optimizer, lr = Optimizer(momentum=0.9, nesterov=nesterov), 0.1
+    before = -(1.9 - 1e-4) / 0.81 if nesterov else -(1 - 1e-4) / 0.9
+    node, names = spec.BatchNorm2d(num_features=1), ("weight", "bias")
+    start, gradients, noisy = (dict.fromkeys(names, np.array([value])) for value in (0.0, 1.0, 1 + error))
+    momentum = OptimizerState(1, {"momentum_buffer": dict.fromkeys(names, np.array([before]))})
+    own, expected = (take_step(optimizer, node, start, g, momentum, lr) for g in (noisy, gradients))
+    assert expected.arrays["bias"] == pytest.approx(-1e-5)
+    largest = dict.fromkeys(names, 1.0)
+    reference = SimpleNamespace(gradients=gradients, largest=largest, floor=1e-2, credit=lambda *_: 1e-5)
+    worst = Worst()
+    judge(worst, optimizer, reference, start, own, expected, lr)
+    assert (worst.step.used > 1) is broken
+
+
+def test_a_deep_container_is_no_layer():
+    network = spec.preset("mafc_v2", cifar=True)
+    assert layer_bound(network.at("backbone")) == LOGITS
+    assert all(layer_bound(node) == LAYER for path, node in network.walk() if "." in path)
+    assert layer_bound(spec.preset("maam_cifar10")) == LAYER

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from maam.parity.bounds import LAYER, NONE, STATISTICS, Difference, difference, worse
+from maam.parity.bounds import LAYER, LOGITS, NONE, STATISTICS, Bound, Difference, difference, worse
+from maam.parity.kinks import DEEP
 from maam.parity.report import Depth, Report, Row, row
 from maam.parity.subject import Subject
 from maam.reference import Referee
-from maam.spec import BatchNorm2d, Dropout
+from maam.spec import BatchNorm2d, Dropout, Node
 from maam.training import Runner
 
 Array = np.ndarray[Any, Any]
@@ -44,6 +45,11 @@ def layer_inputs(subject: Subject, training: bool) -> dict[str, Array]:
     referee.observer = lambda path, x, y: inputs.__setitem__(path, x.astype(np.float32))
     referee(subject.batch(0)[0], training=training)
     return inputs
+
+
+def layer_bound(node: Node) -> Bound:
+    """A layer's bound; that of logits for a container of more than `DEEP` batch norms, in which rounding adds up."""
+    return LOGITS if sum(isinstance(inner, BatchNorm2d) for _, inner in node.walk()) > DEEP else LAYER
 
 
 class _Walk:
@@ -82,7 +88,7 @@ class _Walk:
             return True
         referee = self.subject.referee()
         expected = referee.run(path, x.astype(np.float64), self.training)
-        found = difference(self.runner.forward_layer(path, x, self.training), expected, LAYER)
+        found = difference(self.runner.forward_layer(path, x, self.training), expected, layer_bound(node))
         moved = self._statistics(referee, path) if self.training else NONE
         if self.training:
             self.runner.write_arrays(self.subject.arrays)
@@ -95,7 +101,9 @@ class _Walk:
         if self.training and any(isinstance(node, BatchNorm2d) for _, node in self.subject.spec.walk()):
             yield row("running statistics", self.runner.name, self.moved, STATISTICS, self.first_moved)
         mode = "train" if self.training else "eval"
-        yield row(f"layers, {mode}", self.runner.name, self.output, LAYER, self.first)
+        deep = [path or "the whole" for path in self.inputs if layer_bound(self.subject.spec.at(path)) != LAYER]
+        note = f"{' and '.join(deep)}, deep, to {LOGITS}" if deep else ""
+        yield row(f"layers, {mode}", self.runner.name, self.output, LAYER, self.first, note)
 
     def _record(self, path: str, found: Difference, moved: Difference, largest: float) -> None:
         mode = "train" if self.training else "eval"
