@@ -75,3 +75,5 @@ def test_its_gradient_is_credited_more_noise_than_one_that_is_there():
     for name, margin in (("narrow.bn.bias", ZERO_MARGIN), ("wide.bn.bias", NOISE_MARGIN)):
         assert reference.noise[name] > 0
         assert reference.credit(name) == pytest.approx(margin * reference.noise[name])
+        assert reference.credit(name, 2.0) == pytest.approx(2 * margin * reference.noise[name])
+        assert reference.credit(name, 1e9, most=10) == pytest.approx(10 * reference.credit(name, 1e9))
