@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +13,11 @@ from maam.files import replacing
 BASE_KIND = "torch inference fp32"
 MIB = 2**20
 LEAST_SHARE = 0.01
+_PLACES = (
+    *((7, 0, "left"), (-7, 0, "right"), (7, 8, "left"), (7, -8, "left"), (-7, 8, "right"), (-7, -8, "right")),
+    *((0, 10, "center"), (0, -10, "center"), (-7, 17, "right"), (-7, -17, "right"), (7, 17, "left"), (7, -17, "left")),
+)
+"""Where a name may stand beside its point, in points, the best first."""
 
 
 def times_table(result: Result) -> str:
@@ -98,15 +102,15 @@ def draw_pareto(result: Result, path: str | os.PathLike[str], kind: str, accurac
     points = {case: (1000 * result.seconds(case, kind), heights[case]) for case in timed}
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axis = figure.subplots()
-    for case, point in points.items():
+    for point in points.values():
         axis.plot(*point, "o", color="tab:blue")
-        _label(axis, case, point, [other for other in points.values() if other is not point])
     front = pareto_front({case: (x, -y if accuracies else y) for case, (x, y) in points.items()})
     across, up = zip(*(points[case] for case in front), strict=True)
     axis.plot(across, up, "--", color="tab:orange", label="Pareto front")
     axis.set(xscale="log", xlabel=f"CPU time, ms a batch of {result.batch} ({kind})")
     axis.set(ylabel="accuracy" if accuracies else "parameters", yscale="linear" if accuracies else "log")
     axis.legend()
+    _label(axis, points)
     _save(figure, path)
 
 
@@ -162,13 +166,29 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if value == value else ""
 
 
-def _label(axis: Any, text: str, point: tuple[float, float], others: list[tuple[float, float]]) -> None:
-    """Write beside a point: away from the nearest in time, and to its left where it is among the slowest."""
-    nearest = min(others, key=lambda other: abs(math.log(other[0] / point[0])), default=(0.0, 0.0))
-    right = sum(other[0] > point[0] for other in others) >= len(others) / 3
-    offset = (5 if right else -5, 4 if point[1] >= nearest[1] else -11)
-    style = {"ha": "left" if right else "right", "fontsize": 8}
-    axis.annotate(text, point, textcoords="offset points", xytext=offset, **style)
+def _label(axis: Any, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write each name beside its point, where it covers neither a name nor a point, if there is such a place."""
+    from matplotlib.transforms import Bbox
+
+    axis.figure.draw_without_rendering()  # only then are all places known
+    places = [axis.transData.transform(point) for point in points.values()]
+    taken = [Bbox([place - 6, place + 6]) for place in places]
+    taken.append(axis.get_legend().get_window_extent())
+    for text, point in points.items():
+        notes = [
+            axis.annotate(text, point, xytext=(x, y), ha=side, textcoords="offset points", va="center", fontsize=8)
+            for x, y, side in _PLACES
+        ]
+        boxes = [note.get_window_extent() for note in notes]
+        free = [box.count_overlaps(taken) == 0 and _inside(box, axis.bbox) for box in boxes]
+        chosen = free.index(True) if any(free) else 0
+        taken.append(boxes[chosen])
+        for note in (note for index, note in enumerate(notes) if index != chosen):
+            note.remove()
+
+
+def _inside(box: Any, frame: Any) -> bool:
+    return bool(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1)
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from maam import MaamError, SpecError, spec
 from maam.bench import LAYERS, MODELS, Result, measure
@@ -14,6 +15,7 @@ from maam.bench.cases import make_case
 from maam.bench.memory import peak_memory
 from maam.bench.report import (
     BASE_KIND,
+    _label,
     draw_growth,
     draw_pareto,
     growth_table,
@@ -202,3 +204,16 @@ def test_pictures(tmp_path):
     draw_pareto(RESULT, tmp_path / "accuracy.png", BASE_KIND, {"MAAM": 0.9, "SE": 0.8})
     draw_growth({axis: (list(np.arange(1, 5) / 100), 1.0) for axis in ("branches", "batch")}, tmp_path / "growth.png")
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("plain.png", "accuracy.png", "growth.png"))
+
+
+def test_names_cover_neither_names_nor_points():
+    axis = Figure().subplots()
+    points = {f"a long name {index}": (10 + 0.1 * index, 1e6 + 1e3 * (index % 2)) for index in range(4)}
+    for point in points.values():
+        axis.plot(*point, "o", label="point")
+    axis.legend()
+    _label(axis, points)
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert len(boxes) == 4
+    assert all(box.count_overlaps(boxes) == 1 for box in boxes)
+    assert not any(box.contains(*axis.transData.transform(point)) for box in boxes for point in points.values())
