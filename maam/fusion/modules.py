@@ -15,6 +15,18 @@ from maam.weights.exchange import spec_of
 Array = np.ndarray[Any, Any]
 
 
+def stays_trainable(before: Mapping[str, bool], name: str) -> bool:
+    """Whether a fused parameter is trainable: unless all that there was in its layer, or else at all, was frozen.
+
+    Args:
+        before: of each parameter before, by name, whether it was trainable.
+        name: of the parameter that was fused.
+    """
+    layer = name.rpartition(".")[0]
+    same = [trainable for old, trainable in before.items() if old.rpartition(".")[0] == layer]
+    return any(same or before.values())
+
+
 def fused_form(model: Any, arrays: Mapping[str, Array]) -> tuple[Node, dict[str, Array]] | None:
     """The fused spec and arrays (float64) of a module or cell; None where there is nothing to fuse.
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common import api
@@ -13,12 +14,13 @@ from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
 
 from maam import spec
-from maam.errors import DeploymentError, SpecError
-from maam.fusion import fused_form
-from maam.mindspore.arrays import read_arrays, write_arrays
+from maam.errors import DeploymentError, ShapeError, SpecError
+from maam.fusion import fused_form, stays_trainable
+from maam.mindspore.arrays import read_arrays, unwrap, write_arrays
+from maam.mindspore.conformity import check_cell, words
 from maam.mindspore.initialization import initializer_of
 from maam.mindspore.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize, softmax
-from maam.spec.inputs import check_training_batch
+from maam.spec.inputs import InputRule, check_training_batch
 
 
 def instantiate(node: spec.Node, **options: Any) -> nn.Cell:
@@ -38,7 +40,7 @@ def _check(shape: Any, dtype: Any, rule: Any, expected: Any) -> None:
         return
     # A graph does not tell whether mixed precision is on, so a narrower dtype passes; float64 never comes of it.
     name = _name(dtype)
-    spec.InputRule(*rule).check(tuple(shape), name, expected if name == "float64" else None)
+    InputRule(*rule).check(tuple(shape), name, expected if name == "float64" else None)
 
 
 class _Constant:
@@ -58,7 +60,7 @@ class _Base(nn.SequentialCell):
     that has not the functions of this one.
     """
 
-    rule: spec.InputRule | None = None
+    rule: InputRule | None = None
     reparameterized = False
     _spec: Any
 
@@ -79,41 +81,66 @@ class _Base(nn.SequentialCell):
         """Fuse for deployment, in place, as `maam.fuse` does; parameters are new ones, of the old dtype.
 
         Where there is nothing to fuse, nothing happens. A network in graph mode that contains this cell and has run
-        keeps the graph that it compiled: call this before its first run.
+        keeps the graph that it compiled: call this before its first run. Of layers whose parameters were all frozen the
+        new ones are too; hooks on layers inside are gone.
 
         Raises:
-            DeploymentError: the cell is in train mode, was fused before, or is wrapped for mixed precision.
+            DeploymentError: the cell is in train mode, was fused before, is wrapped for mixed precision, or has a layer
+                that its spec does not say.
             WeightsError: a parameter holds NaN or infinity.
         """
         if _is_mixed(self):
             raise DeploymentError("reparameterize: mixed precision has wrapped the cell; fuse first, then apply it")
         inner = self.rule is None and self.reparameterized
+        if not inner:
+            check_cell(self, "reparameterize", DeploymentError)
         found = None if inner else fused_form(self, read_arrays(self))
         if found is None:
             return
         name, parameter = next(iter(self.parameters_and_names()))
         prefix = parameter.name.removesuffix(name)  # what the network around puts before its names
-        own = (*self._spec.nodes, *(p.name for p in self._spec.own_parameters()))
-        for name in own:
+        before = {name: parameter.requires_grad for name, parameter in self.parameters_and_names()}
+        for name in (*self._spec.nodes, *(p.name for p in self._spec.own_parameters())):
             delattr(self, name)
         self._fill(found[0], dtype=parameter.dtype)
         self.update_parameters_name(prefix)
         write_arrays(self, found[1])
+        for name, parameter in self.parameters_and_names():
+            parameter.requires_grad = stays_trainable(before, name)
         self.set_train(False)
-        object.__setattr__(self, "_create_time", time.time_ns())  # by which graph mode finds what it compiled
+        self._forget_graph()
         self.reparameterized = True
+
+    def _forget_graph(self) -> None:
+        object.__setattr__(self, "_create_time", time.time_ns())  # by which graph mode finds what it compiled
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Check the input in Python, for the plain exception, before a graph is compiled or run."""
-        if self.rule is not None and len(args) == 1 and isinstance(args[0], Tensor):
-            self.rule.check(tuple(args[0].shape), _name(args[0].dtype), self.expected_dtype)
-            if self.training:
-                check_training_batch(self.spec, tuple(args[0].shape))
+        if self.rule is not None and len(args) == 1:
+            self._check_input(self.rule, args[0])
         return super().__call__(*args, **kwargs)
 
+    def _check_input(self, rule: InputRule, x: Any) -> None:
+        if isinstance(x, (np.ndarray, list, tuple, type(None))):
+            raise ShapeError(
+                f"expected a mindspore.Tensor {rule.describe()}, got {type(x).__name__}; mindspore.Tensor makes one"
+            )
+        if not isinstance(x, Tensor):
+            return
+        rule.check(tuple(x.shape), _name(x.dtype), self.expected_dtype)
+        if self.training:
+            check_training_batch(self.spec, tuple(x.shape), lambda path: _at(self, path).training)
+
     def __setattr__(self, name: str, value: Any) -> None:
-        """Keep `cell_list`, which mixed precision fills anew, to the node's cells: a subclass may have others."""
+        """Keep `cell_list` to the node's cells: mixed precision fills it anew, and a subclass may have others.
+
+        A layer that a user replaces is replaced there too, and what graph mode has compiled of this cell is forgotten;
+        of a network around it, it is not.
+        """
         super().__setattr__(name, value[: getattr(self, "_size", None)] if name == "cell_list" else value)
+        if isinstance(value, nn.Cell) and name in getattr(self, "built", ()):
+            self.cell_list = [self._cells[child] for child in self.built]
+            self._forget_graph()
 
     @_Constant
     def expected_dtype(self) -> str | None:
@@ -148,6 +175,7 @@ class Container(_Base):
         for name in reversed(node.nodes):
             self._cells.move_to_end(name, last=False)  # before what a subclass has added
         self.cell_list = list(self._cells.values())
+        self.built = {name: words(self._cells[name]) for name in node.nodes}
         self.spec = node
         self.kind = node.kind
         self._stride = getattr(node, "stride", 1)
@@ -218,6 +246,12 @@ def _check_names(names: Iterable[str]) -> None:
     for name in names:
         if hasattr(plain, name) or hasattr(Container, name):
             raise SpecError(f"layer name {name!r} is an attribute of a MindSpore cell; choose another")
+
+
+def _at(cell: nn.Cell, path: str) -> nn.Cell:
+    for name in path.split("."):
+        cell = unwrap(cell._cells[name])
+    return cell
 
 
 def _is_mixed(cell: nn.Cell) -> bool:

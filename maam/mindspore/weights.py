@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from mindspore import nn
 
+from maam.errors import WeightsError
 from maam.mindspore.arrays import DTYPES, parameters_by_name, read_arrays, unwrap, write_arrays
+from maam.mindspore.conformity import check_cell
 from maam.mindspore.models import build
-from maam.weights import Mismatch, write_weights
-from maam.weights.exchange import PathLike, load_into, numpy_dtype, read_whole, spec_of
+from maam.weights import Mismatch
+from maam.weights.exchange import PathLike, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES as FILE_DTYPES
 
 FLOATING = {ours: array for ours, array in DTYPES.items() if array in FILE_DTYPES.values()}
@@ -22,10 +24,12 @@ def save_weights(model: nn.Cell, path: PathLike) -> None:
     """Write the parameters and running statistics of a model or a single layer, with its spec, to one file.
 
     Raises:
-        WeightsError: the model was not built by maam, or the file cannot be written.
+        WeightsError: the model was not built by maam, or has a layer that its spec does not say, or arrays that do not
+            fit it or are not finite; or the file cannot be written.
     """
     own = unwrap(model)
-    write_weights(path, spec_of(own), read_arrays(own))
+    check_cell(own, "save_weights", WeightsError)
+    save_model(path, own, read_arrays(own))
 
 
 def load_weights(model: nn.Cell, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from maam.reference.models import Referee
-from maam.weights import Mismatch, write_weights
-from maam.weights.exchange import PathLike, load_into, numpy_dtype, read_whole
+from maam.weights import Mismatch
+from maam.weights.exchange import PathLike, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES
 
 
@@ -18,10 +18,10 @@ def save_weights(model: Referee, path: PathLike) -> None:
     """Write the arrays, in the dtypes that they came in, and the spec to one file.
 
     Raises:
-        WeightsError: the file cannot be written.
+        WeightsError: an array is not finite, or the file cannot be written.
     """
     arrays = {name: array.astype(model.dtypes[name]) for name, array in model.arrays.items()}
-    write_weights(path, model.spec, arrays)
+    save_model(path, model, arrays)
 
 
 def load_weights(model: Referee, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from maam.errors import ShapeError
@@ -92,8 +93,10 @@ def input_rule(spec: Node) -> InputRule:
     return InputRule(rank, channels, least, None)
 
 
-def check_training_batch(spec: Node, shape: Shape) -> None:
+def check_training_batch(spec: Node, shape: Shape, is_training: Callable[[str], bool] = lambda path: True) -> None:
     """Refuse a batch (N, C, H, W) that gives some batch norm one value for each channel, whose variance says nothing.
+
+    `is_training` says of a layer's path whether it is: a batch norm may be frozen in a network that trains.
 
     PyTorch's batch norm refuses it in nearly the same words; MindSpore's would make its running variance NaN.
 
@@ -103,7 +106,7 @@ def check_training_batch(spec: Node, shape: Shape) -> None:
     if shape[0] != 1 or len(shape) != 4:
         return
     for path, node, given, _ in spec.summary(shape[1:]):
-        if isinstance(node, BatchNorm2d) and given[1:] == (1, 1):
+        if isinstance(node, BatchNorm2d) and given[1:] == (1, 1) and is_training(path):
             sentence = "expected more than 1 value per channel when training, got input size"
             raise ShapeError(f"{sentence} {(1, *given)}; use a larger batch or larger maps", path)
 

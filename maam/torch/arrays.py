@@ -15,14 +15,28 @@ from maam.names import strip_prefixes
 Array = np.ndarray[Any, Any]
 
 
+class Wrapper(nn.Module):
+    """A module that holds another one, computes the same, and is saved as that one."""
+
+    model: nn.Module
+
+
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside DistributedDataParallel, DataParallel or a compiled module."""
-    while not hasattr(type(model), "spec") and "spec" not in model.__dict__:
-        inner = model._modules.get("_orig_mod", model._modules.get("module"))
-        if inner is None:
-            break
+    """The module inside DistributedDataParallel, DataParallel, AveragedModel, a compiled module or a `Wrapper`.
+
+    The first four are known by what they hold: one module of that name, and no parameters.
+    """
+    while (inner := _inside(model)) is not None:
         model = inner
     return model
+
+
+def _inside(model: nn.Module) -> nn.Module | None:
+    if isinstance(model, Wrapper):
+        return model.model
+    if len(model._modules) != 1 or model._parameters:
+        return None
+    return model._modules.get("_orig_mod", model._modules.get("module"))
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from maam import spec
-from maam.errors import SpecError
-from maam.fusion import fused_form
+from maam.errors import DeploymentError, ShapeError, SpecError
+from maam.fusion import fused_form, stays_trainable
 from maam.spec import InputRule, Parallel, Sequential
 from maam.spec.inputs import check_training_batch
 from maam.torch.arrays import read_arrays, write_arrays
+from maam.torch.conformity import check_module, words
 from maam.torch.initialization import initialize
 from maam.torch.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize
 
@@ -59,6 +60,7 @@ class Container(nn.Module):
             if hasattr(self, name):
                 raise SpecError(f"layer name {name!r} is an attribute of a PyTorch module; choose another")
             self.add_module(name, instantiate(child, **options))
+        self.built = {name: words(self._modules[name]) for name in node.nodes}  # type: ignore[arg-type]
         for parameter in node.own_parameters():
             self.register_parameter(parameter.name, nn.Parameter(torch.empty(parameter.shape, **options)))
         initialize(self, node.own_parameters())
@@ -81,21 +83,27 @@ class Container(nn.Module):
     def reparameterize(self) -> None:
         """Fuse for deployment, in place, as `maam.fuse` does; parameters are new ones, in the old device and dtype.
 
-        Where there is nothing to fuse, nothing happens. timm's `reparameterize_model` calls it on what it finds.
+        Where there is nothing to fuse, nothing happens. timm's `reparameterize_model` calls it on what it finds. Of
+        layers whose parameters were all frozen the new ones are too; hooks on layers inside are gone.
 
         Raises:
-            DeploymentError: the module is in train mode, or was fused before.
+            DeploymentError: the module is in train mode, was fused before, or has a layer that its spec does not say.
             WeightsError: a parameter holds NaN or infinity.
         """
         inner = self.rule is None and self.reparameterized  # timm goes on into what it has fused
+        if not inner:
+            check_module(self, "reparameterize", DeploymentError)
         found = None if inner else fused_form(self, read_arrays(self))
         if found is None:
             return
         like = next(self.parameters())
+        before = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
         for name in (*self._spec.nodes, *(p.name for p in self._spec.own_parameters())):
             delattr(self, name)
         self._fill(found[0], device=like.device, dtype=like.dtype)
         write_arrays(self, found[1])
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(stays_trainable(before, name))
         for container in [m for name in self._spec.nodes for m in self._modules[name].modules()]:  # type: ignore[union-attr]
             container.training = False
         self.reparameterized = True
@@ -155,13 +163,17 @@ class Container(nn.Module):
         """Refuse a wrong input in the spec's words; by static metadata alone, so that compilers see through it."""
         if isinstance(x, torch.fx.Proxy):
             return
+        if not isinstance(x, Tensor):
+            raise ShapeError(
+                f"expected a torch.Tensor {rule.describe()}, got {type(x).__name__}; torch.as_tensor makes one"
+            )
         own = _parameter_dtype(self)
         expected = None if own != x.dtype and _casts(x) else own
         accepted = rule.accepts(x.shape) and x.is_floating_point() and expected in (None, x.dtype)
         if not accepted:
             rule.check(tuple(x.shape), _name(x.dtype), None if expected is None else _name(expected))
         if self.training and not torch.compiler.is_compiling() and x.shape[0] == 1:
-            check_training_batch(self.spec, tuple(x.shape))
+            check_training_batch(self.spec, tuple(x.shape), lambda path: self.get_submodule(path).training)
 
 
 def _casts(x: Tensor) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from maam.spec import Model, Node  # noqa: E402
 from maam.torch import build, load, save_weights  # noqa: E402
+from maam.torch.arrays import Wrapper  # noqa: E402
 from maam.weights.exchange import spec_of  # noqa: E402
 
 FILE = "model.safetensors"
@@ -42,7 +43,7 @@ says otherwise below.
 """
 
 
-class HubModel(nn.Module, ModelHubMixin):
+class HubModel(Wrapper, ModelHubMixin):
     """A model of maam with `from_pretrained`, `save_pretrained` and `push_to_hub`.
 
     Args:

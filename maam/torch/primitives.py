@@ -186,7 +186,6 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
     y = x.permute(0, 2, 3, 1) if channels_last else x  # index_select gives a contiguous result
     first = 1 if channels_last else 2
     for axis, size in ((first, height), (first + 1, width)):
-        if y.shape[axis] != size:
-            index = torch.arange(size, device=y.device) * y.shape[axis] // size
-            y = y.index_select(axis, index)
+        index = torch.arange(size, device=y.device) * y.shape[axis] // size
+        y = y.index_select(axis, index)
     return y.permute(0, 3, 1, 2) if channels_last else y

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from maam.errors import WeightsError
 from maam.torch.arrays import from_numpy, read_arrays, tensors, unwrap, write_arrays
+from maam.torch.conformity import check_module
 from maam.torch.models import build
-from maam.weights import Mismatch, write_weights
-from maam.weights.exchange import PathLike, load_into, numpy_dtype, read_whole, spec_of
+from maam.weights import Mismatch
+from maam.weights.exchange import PathLike, load_into, numpy_dtype, read_whole, save_model
 
 FLOATING = {
     torch.float16: np.dtype(np.float16),
@@ -28,10 +30,12 @@ def save_weights(model: nn.Module, path: PathLike) -> None:
     """Write the parameters and running statistics of a model or a single layer, with its spec, to one file.
 
     Raises:
-        WeightsError: the model was not built by maam, or the file cannot be written.
+        WeightsError: the model was not built by maam, or has a layer that its spec does not say, or arrays that do not
+            fit it or are not finite; or the file cannot be written.
     """
     own = unwrap(model)
-    write_weights(path, spec_of(own), read_arrays(own))
+    check_module(own, "save_weights", WeightsError)
+    save_model(path, own, read_arrays(own))
 
 
 def load_weights(model: nn.Module, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:

@@ -12,7 +12,7 @@ import numpy as np
 from maam.errors import WeightsError
 from maam.names import listed
 from maam.spec import Model, Node, draw, head, with_num_classes
-from maam.weights.file import read_weights
+from maam.weights.file import read_weights, write_weights
 from maam.weights.matching import Mismatch, check_same_function, match
 
 Array = np.ndarray[Any, Any]
@@ -30,6 +30,17 @@ def spec_of(model: object) -> Node:
     if not isinstance(spec, Node):
         raise WeightsError(f"{type(model).__name__} has no .spec; give a model or layer that maam built or loaded")
     return spec
+
+
+def save_model(path: PathLike, model: object, arrays: Mapping[str, Array]) -> None:
+    """Write a model's spec and arrays, which must be what `load` takes.
+
+    Raises:
+        WeightsError: the model was not built by maam; `arrays` are not those of its spec, or are not finite; or the
+            file cannot be written. A file that was there stays.
+    """
+    spec = spec_of(model)
+    write_weights(path, spec, match(spec, arrays, source=f"save_weights: {type(model).__name__}")[0])
 
 
 def load_into(

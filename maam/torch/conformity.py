@@ -1,0 +1,32 @@
+"""Whether a module still is what its spec says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from maam.errors import MaamError
+from maam.weights.conformity import check_conforms
+
+_TRAINING_ALONE = ("momentum=", "inplace=")
+
+
+def check_module(module: nn.Module, act: str, error: type[MaamError]) -> None:
+    """Refuse a module of maam in which a layer was replaced, or its settings were changed.
+
+    Raises:
+        error: naming the layer, what it was and what it is.
+    """
+    check_conforms(module, _children, words, act, error)
+
+
+def words(module: nn.Module) -> str:
+    """What a layer computes by, as its repr says it; synchronised batch norm computes what batch norm does."""
+    name = "BatchNorm2d" if isinstance(module, nn.SyncBatchNorm) else type(module).__name__
+    settings = [part for part in module.extra_repr().split(", ") if not part.startswith(_TRAINING_ALONE)]
+    return f"{name}({', '.join(settings)})"
+
+
+def _children(module: nn.Module) -> Mapping[str, nn.Module | None]:
+    return module._modules

@@ -1,0 +1,40 @@
+"""Whether a built model still is what its spec says: layers are public, and users put others in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from maam.errors import MaamError
+
+Children = Callable[[Any], Mapping[str, Any]]
+Words = Callable[[Any], str]
+
+
+def check_conforms(model: Any, children: Children, words: Words, act: str, error: type[MaamError]) -> None:
+    """Refuse to go by the spec of a model in which a layer was replaced, or its settings were changed.
+
+    Containers put in place of others are followed: the spec above them has theirs.
+
+    Args:
+        model: a container, whose `built` says in words what its layers were; another layer is its own and passes.
+        children: gives a container's layers by name.
+        words: says what a layer is, by what the spec determines.
+        act: what is refused.
+        error: the exception to raise.
+    """
+    for path, was, now in _changes(model, children, words, ""):
+        raise error(
+            f"{act}: layer {path!r} was {was} and is {now}, which the spec does not say; build a model from a spec "
+            "that has it (load(path, num_classes=) replaces the last layer), or save by the framework's own means"
+        )
+
+
+def _changes(model: Any, children: Children, words: Words, start: str) -> Iterator[tuple[str, str, str]]:
+    """Path, what was built and what is there now of each layer that differs."""
+    for name, was in getattr(model, "built", {}).items():
+        layer = children(model).get(name)
+        if hasattr(layer, "built"):
+            yield from _changes(layer, children, words, f"{start}{name}.")
+        elif (now := "absent" if layer is None else words(layer)) != was:
+            yield f"{start}{name}", was, now
