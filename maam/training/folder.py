@@ -69,7 +69,11 @@ class RunFolder:
         """A clause that names the checkpoint that a run can go on from."""
         if not self.last.exists():
             return "there is no checkpoint before it"
-        return f"the last good checkpoint is {self.last}, of step {read_checkpoint(self.last).state.step}"
+        try:
+            step = read_checkpoint(self.last).state.step
+        except TrainingError as error:  # this clause ends a message that says more than this error
+            return f"the checkpoint before it is not good ({error})"
+        return f"the last good checkpoint is {self.last}, of step {step}"
 
     def write_best(self, spec: Node, arrays: Mapping[str, Array]) -> None:
         """Write the weights with the highest test accuracy so far."""
