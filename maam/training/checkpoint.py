@@ -48,7 +48,12 @@ def write_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
         TrainingError: it cannot be written; a file that was there stays.
     """
     state = checkpoint.state
-    progress = {"step": state.step, "loss_scale": state.loss_scale, "best_accuracy": checkpoint.best_accuracy}
+    progress = {
+        "step": state.step,
+        "skipped": state.skipped,
+        "loss_scale": state.loss_scale,
+        "best_accuracy": checkpoint.best_accuracy,
+    }
     header = {
         "format": CHECKPOINT_FORMAT,
         "format_version": VERSION,
@@ -79,6 +84,7 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         progress = json.loads(header["progress"])
         scale = progress["loss_scale"]
         step, best = int(progress["step"]), float(progress["best_accuracy"])
+        skipped = int(progress.get("skipped", 0))  # a file of before it was counted has none
         loss_scale = None if scale is None else LossScale(float(scale[0]), int(scale[1]))
     except (MaamError, KeyError, TypeError, ValueError, IndexError) as error:
         raise TrainingError(f"{path}: the checkpoint's header is broken: {error}") from None
@@ -87,7 +93,7 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         spec,
         recipe,
         _section(arrays, "model"),
-        OptimizerState(step, moments, _section(arrays, "average"), loss_scale),
+        OptimizerState(step, moments, _section(arrays, "average"), loss_scale, skipped),
         best,
     )
     _check(path, checkpoint)

@@ -157,6 +157,11 @@ def test_a_broken_header(done, fields):
         read_checkpoint(done.last)
 
 
+def test_a_checkpoint_of_before_skipped_steps_were_counted(done):
+    change_header(done.last, progress='{"step": 11, "loss_scale": null, "best_accuracy": 0.5}')
+    assert read_checkpoint(done.last).state.skipped == 0
+
+
 def test_checkpoints_that_are_none(done):
     with pytest.raises(TrainingError, match=r"final.safetensors: no training checkpoint of this version"):
         read_checkpoint(done.final)
