@@ -9,70 +9,10 @@ import pytest
 from maam import files, spec
 from maam.errors import DataError, DeviceError, MaamError, RecipeError, SpecError, TrainingError, WeightsError
 from maam.training import default_recipe, train
-from maam.training.checkpoint import find_not_finite, read_checkpoint, write_checkpoint
+from maam.training.checkpoint import read_checkpoint, write_checkpoint
 from maam.training.folder import RunFolder
 from maam.weights import read_weights
 from maam.weights.file import read_header_and_arrays, write_safetensors
-
-
-@pytest.fixture
-def done(recipe, tmp_path):
-    """A finished run of one epoch."""
-    return train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "done")
-
-
-def test_a_loss_that_is_not_finite(framework, recipe, tmp_path):
-    wild = {"optimizer.lr": 1e30, "schedule.name": "constant", "clip_norm": None, "ema_decay": None}
-    with pytest.raises(TrainingError) as caught:
-        train("maam_digits", recipe.replaced(wild), out=tmp_path / "run", framework=framework, checkpoint_steps=1)
-    text = str(caught.value)
-    step = int(text.removeprefix("the loss of step ").split()[0])
-    assert 2 <= step <= 4
-    last = tmp_path / "run" / "last.safetensors"
-    assert f"the last good checkpoint is {last}, of step {step - 1}" in text
-    assert "try a smaller optimizer.lr, or clip_norm" in text
-
-
-def test_no_checkpoint_before_the_loss_went_wrong(recipe, tmp_path):
-    wild = {"optimizer.lr": 1e30, "schedule.name": "constant", "clip_norm": None, "ema_decay": None}
-    with pytest.raises(TrainingError, match="there is no checkpoint before it"):
-        train("maam_digits", recipe.replaced(wild), out=tmp_path / "run")
-    assert not (tmp_path / "run" / "last.safetensors").exists()
-
-
-def test_weights_that_are_not_finite(tmp_path):
-    """Running variances overflow before the loss does."""
-    changes = {"epochs": 1, "batch_size": 256, "optimizer.lr": 100.0, "schedule.name": "constant", "precision": "fp32"}
-    recipe, last = default_recipe("maam_digits").replaced(changes), tmp_path / "run" / "last.safetensors"
-    with pytest.raises(TrainingError, match=r"after step \d+ are not finite: model/.*running_var") as caught:
-        train("maam_digits", recipe, out=tmp_path / "run", checkpoint_steps=1)
-    step = int(str(caught.value).removeprefix("the weights after step ").split()[0])
-    assert f"the last good checkpoint is {last}, of step {step - 1}; try a smaller optimizer.lr" in str(caught.value)
-    assert read_checkpoint(last).state.step == step - 1
-
-
-def test_weights_that_are_not_finite_are_never_the_best(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr("maam.training.loop.find_not_finite", lambda checkpoint: ["model/reduce.conv.weight"])
-    with pytest.raises(TrainingError, match="the weights after step 11 are not finite"):
-        train("maam_digits", recipe, out=tmp_path / "run")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", "log.jsonl"}
-
-
-@pytest.mark.parametrize("section", ["model", "average", "optimizer.momentum_buffer"])
-def test_finding_what_is_not_finite(done, section):
-    found = read_checkpoint(done.last)
-    name = "reduce.conv.weight"
-    assert find_not_finite(found) == []
-    state = found.state
-    arrays = {"model": found.arrays, "average": state.average}.get(section, state.moments.get("momentum_buffer"))
-    arrays[name] = np.full_like(arrays[name], np.inf)
-    assert find_not_finite(found) == [f"{section}/{name}"]
-
-
-def test_a_broken_checkpoint_hides_no_error(done):
-    assert "of step 11" in done.last_good()
-    done.last.write_bytes(b"")
-    assert done.last_good().startswith(f"the checkpoint before it is not good ({done.last}: not a safetensors file")
 
 
 def test_a_full_disk_after_the_last_checkpoint(recipe, done, tmp_path, monkeypatch):
@@ -86,26 +26,6 @@ def test_a_full_disk_after_the_last_checkpoint(recipe, done, tmp_path, monkeypat
     run = train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "run", resume=True)
     assert run.final.read_bytes() == done.final.read_bytes()
     assert (run.path / "results.json").exists()
-
-
-def test_a_folder_that_holds_a_run(recipe, done):
-    before = {path.name: path.read_bytes() for path in done.path.iterdir()}
-    with pytest.raises(TrainingError, match="holds a run; go on with it by --resume, or choose another --out"):
-        train("maam_digits", recipe, out=done.path)
-    assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
-
-
-def test_folders_that_are_none(recipe, tmp_path, monkeypatch):
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "letter.txt").write_text("Dear")
-    for resume, message in ((False, "holds other files; choose another --out"), (True, "nothing to resume")):
-        with pytest.raises(TrainingError, match=message):
-            train("maam_digits", recipe, out=tmp_path / "other", resume=resume)
-    with pytest.raises(TrainingError, match=r"letter.txt: no folder for a run: "):
-        train("maam_digits", recipe, out=tmp_path / "other" / "letter.txt")
-    monkeypatch.setattr("os.access", lambda *arguments: False)
-    with pytest.raises(TrainingError, match="this folder cannot be written"):
-        train("maam_digits", recipe, out=tmp_path / "new")
 
 
 @pytest.mark.parametrize(
