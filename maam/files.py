@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def leftover_of(name: str) -> str | None:
+    """The name of the file that a temporary one of `replacing`, left by a process that was killed, was to become.
+
+    None where `name` is none of a temporary file.
+    """
+    found = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}(\.\w+)?", name)
+    if found is None or Path(found[1]).suffix != (found[2] or ""):
+        return None
+    return found[1]
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:

@@ -73,7 +73,7 @@ class Trainer:
             for decay, names in optimizer.groups(runner.spec)
         ]
         self.native = OPTIMIZERS[optimizer.name](groups, lr=optimizer.lr, **optimizer.settings)
-        self.steps = 0
+        self.steps = self.applied = 0
         self.average = _Average(own) if objective.average else None
         self.scaler: Any = None
         if objective.precision == "fp16":
@@ -103,6 +103,7 @@ class Trainer:
         found, gradients = self._gradient(*batch, Tensor(scale, ms.float32))
         if self.scaler is None or self._all_finite(gradients):
             self.native(gradients)
+            self.applied += 1
         if self.average is not None:
             self.average(Tensor(1 - decay, ms.float32))
         self.steps += 1
@@ -139,19 +140,19 @@ class Trainer:
             for moment in self.optimizer.moments
         }
         average = {} if self.average is None else self.average.read()
-        return OptimizerState(self.steps, moments, average, self._read_scale())
+        return OptimizerState(self.steps, moments, average, self._read_scale(), self.steps - self.applied)
 
     def write_state(self, state: OptimizerState) -> None:
         """Put it back."""
-        self.steps = state.step
+        self.steps, self.applied = state.step, state.step - state.skipped
         for moment, arrays in state.moments.items():
             for name, array in zip(self.names, getattr(self.native, MOMENTS[moment]), strict=True):
                 assign(array, arrays[name])
         if self.optimizer.name != "sgd":
-            assign(self.native.state_step, np.array(state.step))
+            assign(self.native.state_step, np.array(self.applied))
         else:  # where it is 1, the next step sets the momentum to the gradient, as the first one must
             for fresh in self.native.stat:
-                assign(fresh, np.full(fresh.shape, float(state.step == 0)))
+                assign(fresh, np.full(fresh.shape, float(self.applied == 0)))
         if self.average is not None:
             self.average.write(state.average)
         if self.scaler is not None and state.loss_scale is not None:

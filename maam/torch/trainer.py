@@ -44,7 +44,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(runner.device.type, enabled=objective.precision == "fp16")
         self.average = {name: t.detach().clone() for name, t in own.items()} if objective.average else {}
         self._averaged = [own[name].detach() for name in self.average]
-        self.steps = 0
+        self.steps = self.applied = 0
+        self.native.register_step_post_hook(self._count)
 
     def prepare(self, images: Array, labels: Array) -> tuple[Tensor, Tensor]:
         """A batch on the device, without waiting for the copy; images (N, C, H, W), labels int32 (N,)."""
@@ -103,17 +104,17 @@ class Trainer:
             for moment in self.optimizer.moments
         }
         average = {name: to_numpy(tensor) for name, tensor in self.average.items()}
-        return OptimizerState(self.steps, moments, average, self._read_scale())
+        return OptimizerState(self.steps, moments, average, self._read_scale(), self.steps - self.applied)
 
     def write_state(self, state: OptimizerState) -> None:
         """Put it back."""
-        self.steps = state.step
+        self.steps, self.applied = state.step, state.step - state.skipped
         for name, tensor in self.names.items():
             own = self.native.state[tensor]
             for moment, arrays in state.moments.items():
                 own[moment] = torch.empty_like(tensor).copy_(from_numpy(arrays[name]))
             if self.optimizer.name != "sgd":
-                own["step"] = torch.tensor(float(state.step))
+                own["step"] = torch.tensor(float(self.applied))
         for name, tensor in self.average.items():
             tensor.copy_(from_numpy(state.average[name]))
         if state.loss_scale is not None and self.scaler.is_enabled():
@@ -131,6 +132,10 @@ class Trainer:
             clip_grad_norm_(self.names.values(), self.objective.clip_norm)
         self.scaler.step(self.native)
         self.scaler.update()
+
+    def _count(self, *_: Any) -> None:
+        """Count a step of the optimizer; the scaler leaves out those whose gradients overflowed."""
+        self.applied += 1
 
     def _read_scale(self) -> LossScale | None:
         if not self.scaler.is_enabled():

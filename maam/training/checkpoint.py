@@ -48,10 +48,12 @@ def write_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
         TrainingError: it cannot be written; a file that was there stays.
     """
     state = checkpoint.state
-    arrays = _prefixed("model", checkpoint.arrays) | _prefixed("average", state.average)
-    for moment, found in state.moments.items():
-        arrays |= _prefixed(f"optimizer.{moment}", found)
-    progress = {"step": state.step, "loss_scale": state.loss_scale, "best_accuracy": checkpoint.best_accuracy}
+    progress = {
+        "step": state.step,
+        "skipped": state.skipped,
+        "loss_scale": state.loss_scale,
+        "best_accuracy": checkpoint.best_accuracy,
+    }
     header = {
         "format": CHECKPOINT_FORMAT,
         "format_version": VERSION,
@@ -60,7 +62,7 @@ def write_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
         "progress": json.dumps(progress),
     }
     try:
-        write_safetensors(path, arrays, header)
+        write_safetensors(path, _sections(checkpoint), header)
     except WeightsError as error:
         raise TrainingError(f"{error}; the checkpoint before it is intact") from None
 
@@ -82,6 +84,7 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         progress = json.loads(header["progress"])
         scale = progress["loss_scale"]
         step, best = int(progress["step"]), float(progress["best_accuracy"])
+        skipped = int(progress.get("skipped", 0))  # a file of before it was counted has none
         loss_scale = None if scale is None else LossScale(float(scale[0]), int(scale[1]))
     except (MaamError, KeyError, TypeError, ValueError, IndexError) as error:
         raise TrainingError(f"{path}: the checkpoint's header is broken: {error}") from None
@@ -90,11 +93,24 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         spec,
         recipe,
         _section(arrays, "model"),
-        OptimizerState(step, moments, _section(arrays, "average"), loss_scale),
+        OptimizerState(step, moments, _section(arrays, "average"), loss_scale, skipped),
         best,
     )
     _check(path, checkpoint)
     return checkpoint
+
+
+def find_not_finite(checkpoint: Checkpoint) -> list[str]:
+    """The arrays that hold an infinity or NaN, by their names in the file, such as "model/reduce.conv.weight"."""
+    return [name for name, array in _sections(checkpoint).items() if not np.isfinite(array).all()]
+
+
+def _sections(checkpoint: Checkpoint) -> dict[str, Array]:
+    """All arrays of a checkpoint, by their names in the file."""
+    arrays = _prefixed("model", checkpoint.arrays) | _prefixed("average", checkpoint.state.average)
+    for moment, found in checkpoint.state.moments.items():
+        arrays |= _prefixed(f"optimizer.{moment}", found)
+    return arrays
 
 
 def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from maam.errors import RecipeError, TrainingError, WeightsError
+from maam.files import leftover_of
 from maam.spec import Node
 from maam.training.checkpoint import Checkpoint, read_checkpoint
 from maam.training.log import Log
@@ -18,6 +19,13 @@ from maam.training.recipe import Recipe
 from maam.weights import write_weights
 
 Array = np.ndarray[Any, Any]
+
+WRITTEN = (
+    *(f"{name}.safetensors" for name in ("last", "best", "final")),
+    *("run.json", "log.jsonl", "results.json", "report.md"),
+    *(f"{name}.png" for name in ("curves", "confusion_matrix", "fusion")),
+)
+"""What a run writes into its folder; a kill inside a write leaves a temporary file of the same name."""
 
 
 class RunFolder:
@@ -38,12 +46,16 @@ class RunFolder:
     def open(self, resume: bool) -> Checkpoint | None:
         """Make the folder, or find the checkpoint in it that a resumed run starts from (None where there is none yet).
 
+        Temporary files that a killed run left are no obstacle, and are removed.
+
         Raises:
             TrainingError: it holds a run and `resume` is not set, or other files, or it cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             names = {entry.name for entry in self.path.iterdir()}
+            leftovers = {name for name in names if leftover_of(name) in WRITTEN}
+            names -= leftovers
         except OSError as error:
             raise TrainingError(f"{self.path}: no folder for a run: {error.strerror or error}") from None
         if not os.access(self.path, os.W_OK):
@@ -54,9 +66,9 @@ class RunFolder:
             raise TrainingError(f"{self.path}: this folder holds {what}; {remedy}")
         if names and self.run.name not in names:
             raise TrainingError(f"{self.path}: nothing to resume: this folder holds no run; choose another --out")
-        if self.last.name not in names:
-            return None
-        return read_checkpoint(self.last)
+        for name in leftovers:
+            (self.path / name).unlink(missing_ok=True)
+        return read_checkpoint(self.last) if self.last.name in names else None
 
     def recipe(self) -> Recipe | None:
         """The recipe of the run; None where there is no readable run.json."""
@@ -69,7 +81,11 @@ class RunFolder:
         """A clause that names the checkpoint that a run can go on from."""
         if not self.last.exists():
             return "there is no checkpoint before it"
-        return f"the last good checkpoint is {self.last}, of step {read_checkpoint(self.last).state.step}"
+        try:
+            step = read_checkpoint(self.last).state.step
+        except TrainingError as error:  # this clause ends a message that says more than this error
+            return f"the checkpoint before it is not good ({error})"
+        return f"the last good checkpoint is {self.last}, of step {step}"
 
     def write_best(self, spec: Node, arrays: Mapping[str, Array]) -> None:
         """Write the weights with the highest test accuracy so far."""

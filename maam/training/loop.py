@@ -9,20 +9,23 @@ from typing import Any, Protocol
 import numpy as np
 
 from maam.errors import TrainingError
-from maam.spec import Dropout, Node, Parallel
-from maam.training.checkpoint import Checkpoint, write_checkpoint
+from maam.names import listed
+from maam.spec import Dropout
+from maam.training.branches import fusion_scalars, fusion_weights
+from maam.training.checkpoint import Checkpoint, find_not_finite, write_checkpoint
 from maam.training.evaluation import Evaluation, evaluate
 from maam.training.folder import RunFolder
 from maam.training.log import Record
 from maam.training.prefetch import prefetch
 from maam.training.protocol import Array, Runner, Trainer
 from maam.training.recipe import Recipe
-from maam.training.schedule import learning_rate
+from maam.training.schedule import average_decay, learning_rate, mask_seed
 from maam.training.sources import Source
 from maam.training.world import Alone, World
 
 CHECKPOINT_STEPS = 200
 LOG_STEPS = 50
+REMEDY = "try a smaller optimizer.lr, or clip_norm"
 
 
 class Observer(Protocol):
@@ -74,22 +77,25 @@ class Loop:
         self.best = -1.0
         self._pending: list[Any] = []
         self._started = self._waited = 0.0
-        self._fusions = fusion_weights(runner.spec)
+        self._fusions = fusion_scalars(runner.spec)
         self._dropout = any(isinstance(node, Dropout) and node.p > 0 for _, node in runner.spec.walk())
 
     def run(self) -> None:
         """Train to the end.
 
         Raises:
-            TrainingError: the loss is not finite, or a file cannot be written.
+            TrainingError: loss, weights or moments are not finite, or a file cannot be written.
         """
         self.observer.start(self.step, self.total)
         while self.step < self.total:
             epoch = self.step // self.steps_per_epoch
             start = time.perf_counter()
             self._train_epoch(epoch)
+            self._checkpoint()  # what is not finite is refused before it could become the best
             self._evaluate(epoch, time.perf_counter() - start)
             self.save()
+        if self.world.rank == 0 and not self.folder.final.exists():  # also where a run ended just before this
+            self.folder.write_final(self.runner.spec, self._final_arrays())
 
     def evaluate(self) -> Evaluation:
         """What the model makes of all test images; each process looks at its share of them."""
@@ -101,8 +107,9 @@ class Loop:
         for images, labels in self._batches(epoch):
             batch = self.trainer.prepare(images, labels)
             if self._dropout:
-                self.trainer.seed(self._seed())
-            self._pending.append(self.trainer.update(batch, self._rate(), self._decay()))
+                self.trainer.seed(mask_seed(self.recipe.seed, self.step, self.world.rank))
+            decay = average_decay(self.recipe.ema_decay, self.step)
+            self._pending.append(self.trainer.update(batch, self._rate(), decay))
             self.step += 1
             over = self.step % self.steps_per_epoch == 0
             if over or self.step % self.log_steps == 0 or self.step % self.checkpoint_steps == 0:
@@ -121,18 +128,9 @@ class Loop:
                 return
             yield batch
 
-    def _seed(self) -> int:
-        """The seed of a step's dropout masks: of nothing that a resumed run would have to remember."""
-        entropy = [self.recipe.seed, self.step, self.world.rank]
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
-
     def _rate(self) -> float:
         recipe = self.recipe
         return learning_rate(recipe.schedule, recipe.optimizer.lr, self.step, self.total, self.steps_per_epoch)
-
-    def _decay(self) -> float:
-        """The moving average's decay: short at first, so that it forgets the initial weights."""
-        return min(self.recipe.ema_decay or 0.0, (1 + self.step) / (10 + self.step))
 
     def _log(self, epoch: int, batch_size: int) -> None:
         found = self.trainer.fetch(self._pending)  # (steps, 2): loss and accuracy
@@ -141,7 +139,7 @@ class Loop:
             first = self.step - count + int(np.argmin(np.isfinite(found[:, 0]))) + 1
             raise TrainingError(
                 f"the loss of step {first} is {found[first - self.step + count - 1, 0]}; {self.folder.last_good()}; "
-                "try a smaller optimizer.lr, or clip_norm"
+                f"{REMEDY}"
             )
         now = time.perf_counter()
         seconds = max(now - self._started, 1e-9)
@@ -170,7 +168,7 @@ class Loop:
             "test_loss": found.loss,
             "test_accuracy": found.accuracy,
             "top5": found.top(5),
-            "fusion": {name: _softmax(arrays[name]).tolist() for name in self._fusions},
+            "fusion": fusion_weights(self._fusions, arrays),
         }
         if found.accuracy > self.best:
             self.best = found.accuracy
@@ -180,13 +178,24 @@ class Loop:
         self.observer.epoch(record)
 
     def save(self) -> None:
-        """Write a checkpoint; the weights file of the final model too, when training is over."""
-        if self.world.rank:
-            return
-        spec, arrays, state = self.runner.spec, self.runner.read_arrays(), self.trainer.read_state()
-        write_checkpoint(self.folder.last, Checkpoint(spec, self.recipe, arrays, state, self.best))
-        if self.step == self.total:
-            self.folder.write_final(spec, self._final_arrays())
+        """Write a checkpoint.
+
+        Raises:
+            TrainingError: something in it is not finite, or it cannot be written; the file before it stays.
+        """
+        if self.world.rank == 0:
+            write_checkpoint(self.folder.last, self._checkpoint())
+
+    def _checkpoint(self) -> Checkpoint:
+        """The state as it stands; an error where it is nothing to go on from."""
+        arrays, state = self.runner.read_arrays(), self.trainer.read_state()
+        found = Checkpoint(self.runner.spec, self.recipe, arrays, state, self.best)
+        if names := find_not_finite(found):
+            raise TrainingError(
+                f"the weights after step {self.step} are not finite: {listed(names[:5])}; "
+                f"{self.folder.last_good()}; {REMEDY}"
+            )
+        return found
 
     def _final_arrays(self) -> dict[str, Array]:
         """What a user of the model wants: the averaged weights where there are any."""
@@ -195,14 +204,3 @@ class Loop:
     def _write(self, record: Record) -> None:
         if self.world.rank == 0:
             self.folder.log.append(record)
-
-
-def fusion_weights(spec: Node) -> list[str]:
-    """The canonical names of all scalars whose softmax weighs branches (equation 2 of the MAAM paper)."""
-    merges = [path for path, node in spec.walk() if isinstance(node, Parallel) and node.merge == "softmax"]
-    return [f"{path}.alpha" if path else "alpha" for path in merges]
-
-
-def _softmax(values: Array) -> Array:
-    powers = np.exp(values.astype(np.float64) - values.max())
-    return powers / powers.sum()

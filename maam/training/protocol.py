@@ -37,12 +37,14 @@ class OptimizerState:
         moments: for each kind of moment (`Optimizer.moments`) an array for each parameter by name.
         average: the moving averages of parameters and running statistics by name; empty without an average.
         loss_scale: None without loss scaling.
+        skipped: of these updates, those that loss scaling left out: the optimizer has counted the others.
     """
 
     step: int
     moments: dict[str, dict[str, Array]]
     average: dict[str, Array] = field(default_factory=dict)
     loss_scale: LossScale | None = None
+    skipped: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
-"""Learning-rate schedules, as functions of the step: what a run needs to go on anywhere is the step alone."""
+"""What changes from step to step, as functions of the step: all that a run needs to go on anywhere is the step."""
 
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 from maam.training.recipe import Schedule
 
@@ -38,6 +40,16 @@ def cosine(step: int, total: int, peak: float, *, warmup: float = 0.0, start: fl
     if step < turn:
         return peak * (start + (1 - start) * step / turn)
     return _cosine_down(step - turn, total - turn, peak)
+
+
+def average_decay(decay: float | None, step: int) -> float:
+    """The decay of the moving average at `step`: short at first, so that it forgets the initial weights."""
+    return min(decay or 0.0, (1 + step) / (10 + step))
+
+
+def mask_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of a step's dropout masks in a process: of nothing that a resumed run would have to remember."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
 
 
 def _cosine_down(step: float, total: float, peak: float) -> float:

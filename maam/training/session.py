@@ -113,8 +113,8 @@ def train(
         trainer.write_state(checkpoint.state)
         loop.step, loop.best = checkpoint.state.step, checkpoint.best_accuracy
     if world.rank == 0:
+        _describe(folder, recipe, framework, chosen)  # first: by run.json a folder is known to hold a run
         folder.log.rewind(loop.step)
-        _describe(folder, recipe, framework, chosen)
     loop.run()
     evaluation = loop.evaluate()
     if world.rank == 0:

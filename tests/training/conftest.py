@@ -37,6 +37,12 @@ def recipe():
     return default_recipe("maam_digits").replaced(changes)
 
 
+@pytest.fixture
+def done(recipe, tmp_path):
+    """A finished run of one epoch."""
+    return train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "done")
+
+
 @pytest.fixture(params=["torch", "mindspore"])
 def framework(request):
     """Each framework that trains."""

@@ -1,4 +1,7 @@
-"""A run in a process of its own: `kill_worker.py FRAMEWORK OUT WRITE`, killed in the WRITE-th write of a checkpoint."""
+"""A run in a process of its own: `kill_worker.py FRAMEWORK OUT FILE WRITE`, killed in the WRITE-th write of a file.
+
+FILE is "last" or "final".
+"""
 
 import os
 import signal
@@ -7,14 +10,14 @@ from pathlib import Path
 
 from maam.training import default_recipe, train
 
-framework, out, doomed = sys.argv[1], sys.argv[2], int(sys.argv[3])
+framework, out, file, doomed = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 write_bytes, count = Path.write_bytes, 0
 
 
 def write_half_and_die(path, data):
-    """Count the writes of checkpoints; in the doomed one, stop half-way as a power cut does."""
+    """Count the writes of the file; in the doomed one, stop half-way as a power cut does."""
     global count
-    if ".last." in path.name:
+    if f".{file}." in path.name:
         count += 1
         if count == doomed:
             write_bytes(path, data[: len(data) // 2])

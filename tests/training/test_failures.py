@@ -15,49 +15,17 @@ from maam.weights import read_weights
 from maam.weights.file import read_header_and_arrays, write_safetensors
 
 
-@pytest.fixture
-def done(recipe, tmp_path):
-    """A finished run of one epoch."""
-    return train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "done")
+def test_a_full_disk_after_the_last_checkpoint(recipe, done, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise TrainingError("No space left on device")
 
-
-def test_a_loss_that_is_not_finite(framework, recipe, tmp_path):
-    wild = {"optimizer.lr": 1e30, "schedule.name": "constant", "clip_norm": None, "ema_decay": None}
-    with pytest.raises(TrainingError) as caught:
-        train("maam_digits", recipe.replaced(wild), out=tmp_path / "run", framework=framework, checkpoint_steps=1)
-    text = str(caught.value)
-    step = int(text.removeprefix("the loss of step ").split()[0])
-    assert 2 <= step <= 4
-    last = tmp_path / "run" / "last.safetensors"
-    assert f"the last good checkpoint is {last}, of step {step - 1}" in text
-    assert "try a smaller optimizer.lr, or clip_norm" in text
-
-
-def test_no_checkpoint_before_the_loss_went_wrong(recipe, tmp_path):
-    wild = {"optimizer.lr": 1e30, "schedule.name": "constant", "clip_norm": None, "ema_decay": None}
-    with pytest.raises(TrainingError, match="there is no checkpoint before it"):
-        train("maam_digits", recipe.replaced(wild), out=tmp_path / "run")
-    assert not (tmp_path / "run" / "last.safetensors").exists()
-
-
-def test_a_folder_that_holds_a_run(recipe, done):
-    before = {path.name: path.read_bytes() for path in done.path.iterdir()}
-    with pytest.raises(TrainingError, match="holds a run; go on with it by --resume, or choose another --out"):
-        train("maam_digits", recipe, out=done.path)
-    assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
-
-
-def test_folders_that_are_none(recipe, tmp_path, monkeypatch):
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "letter.txt").write_text("Dear")
-    for resume, message in ((False, "holds other files; choose another --out"), (True, "nothing to resume")):
-        with pytest.raises(TrainingError, match=message):
-            train("maam_digits", recipe, out=tmp_path / "other", resume=resume)
-    with pytest.raises(TrainingError, match=r"letter.txt: no folder for a run: "):
-        train("maam_digits", recipe, out=tmp_path / "other" / "letter.txt")
-    monkeypatch.setattr("os.access", lambda *arguments: False)
-    with pytest.raises(TrainingError, match="this folder cannot be written"):
-        train("maam_digits", recipe, out=tmp_path / "new")
+    monkeypatch.setattr(RunFolder, "write_final", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "run")
+    monkeypatch.undo()
+    run = train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "run", resume=True)
+    assert run.final.read_bytes() == done.final.read_bytes()
+    assert (run.path / "results.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -107,6 +75,11 @@ def test_a_broken_header(done, fields):
     change_header(done.last, **fields)
     with pytest.raises(TrainingError, match="the checkpoint's header is broken"):
         read_checkpoint(done.last)
+
+
+def test_a_checkpoint_of_before_skipped_steps_were_counted(done):
+    change_header(done.last, progress='{"step": 11, "loss_scale": null, "best_accuracy": 0.5}')
+    assert read_checkpoint(done.last).state.skipped == 0
 
 
 def test_checkpoints_that_are_none(done):

@@ -6,17 +6,18 @@ import numpy as np
 import pytest
 
 from maam import spec
-from maam.training import Objective, Optimizer
+from maam.training import Objective, Optimizer, Recipe
+from maam.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from maam.training.protocol import LossScale, OptimizerState
 
 NODE = spec.preset("maam_digits")
 SGD = Optimizer(lr=0.05, nesterov=True, weight_decay=5e-3)
 
 
-def trainer_of(framework, objective, optimizer=SGD):
+def trainer_of(framework, objective, optimizer=SGD, node=NODE):
     pytest.importorskip(framework)
     module = importlib.import_module(f"maam.{framework}.devices")
-    return module.make_runner(NODE, seed=0, device=module.select_device("cpu")).trainer(optimizer, objective)
+    return module.make_runner(node, seed=0, device=module.select_device("cpu")).trainer(optimizer, objective)
 
 
 def batches(count):
@@ -105,6 +106,31 @@ def test_loss_scale_grows_shrinks_and_is_kept(framework):
     trainable = {p.name for p in NODE.parameters() if p.trainable}
     after = trainer.runner.read_arrays()
     assert all(np.array_equal(before[name], after[name]) for name in trainable)  # an overflow is no step
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_skipped_steps_are_not_counted_by_the_optimizer(framework, name, tmp_path):
+    """A trainer that goes on from a checkpoint after overflows makes the same step, bit for bit."""
+    optimizer, objective = Optimizer(name=name, lr=0.003, weight_decay=0.01), Objective(precision="fp16")
+    children = {"flatten": spec.Flatten(), "linear": spec.Linear(in_features=64, out_features=10)}
+    node = spec.Sequential(children=children)
+    whole, part = (trainer_of(framework, objective, optimizer, node) for _ in range(2))
+    start = OptimizerState(0, whole.read_state().moments, {}, LossScale(2.0**24, 0))
+    whole.write_state(start)
+    *first, last = batches(10)
+    for batch in first:
+        whole.update(whole.prepare(*batch), 0.003)
+    recipe = Recipe(optimizer=optimizer, precision="fp16")
+    write_checkpoint(tmp_path / "c", Checkpoint(node, recipe, whole.runner.read_arrays(), whole.read_state()))
+    found = read_checkpoint(tmp_path / "c")
+    assert found.state.step == 9
+    assert 0 < found.state.skipped < 9
+    part.runner.write_arrays(found.arrays)
+    part.write_state(found.state)
+    for trainer in (whole, part):
+        trainer.update(trainer.prepare(*last), 0.003)
+    one, other = (trainer.runner.read_arrays() for trainer in (whole, part))
+    assert all(one[array].tobytes() == other[array].tobytes() for array in one)
 
 
 def test_half_precision_learns(framework):

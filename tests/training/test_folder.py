@@ -1,0 +1,99 @@
+"""The folder of a run: what it may hold at the start, and what a kill leaves in it."""
+
+import pytest
+
+from maam import files
+from maam.errors import TrainingError
+from maam.training import train
+from maam.training.folder import RunFolder
+
+
+def test_a_folder_that_holds_a_run(recipe, done):
+    before = {path.name: path.read_bytes() for path in done.path.iterdir()}
+    with pytest.raises(TrainingError, match="holds a run; go on with it by --resume, or choose another --out"):
+        train("maam_digits", recipe, out=done.path)
+    assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
+
+
+def test_folders_that_are_none(recipe, tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("Dear")
+    for resume, message in ((False, "holds other files; choose another --out"), (True, "nothing to resume")):
+        with pytest.raises(TrainingError, match=message):
+            train("maam_digits", recipe, out=tmp_path / "other", resume=resume)
+    with pytest.raises(TrainingError, match=r"letter.txt: no folder for a run: "):
+        train("maam_digits", recipe, out=tmp_path / "other" / "letter.txt")
+    monkeypatch.setattr("os.access", lambda *arguments: False)
+    with pytest.raises(TrainingError, match="this folder cannot be written"):
+        train("maam_digits", recipe, out=tmp_path / "new")
+
+
+class KilledError(BaseException):
+    """Stands for a kill: nothing catches it on the way."""
+
+
+@pytest.mark.parametrize("place", ["maam.training.session._describe", "maam.training.log.Log.rewind"])
+def test_a_kill_before_the_first_step(recipe, tmp_path, monkeypatch, place):
+    """Such a folder can be resumed; where nothing was written yet, it can be started too."""
+
+    def kill(*arguments):
+        raise KilledError
+
+    monkeypatch.setattr(place, kill)
+    with pytest.raises(KilledError):
+        train("maam_digits", recipe, out=tmp_path / "run")
+    monkeypatch.undo()
+    folder = RunFolder(tmp_path / "run")
+    assert folder.open(resume=True) is None
+    if not list(folder.path.iterdir()):
+        assert folder.open(resume=False) is None
+
+
+def leave(path):
+    """A temporary file, as a process that is killed inside a write leaves it."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        write_half(path, patch)
+
+
+def write_half(path, patch):
+    with files.replacing(path):
+        patch.setattr("pathlib.Path.unlink", lambda *arguments, **keywords: None)
+        raise KilledError
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_kill_inside_the_first_write(tmp_path, resume):
+    leave(tmp_path / "run.json")
+    assert len(list(tmp_path.iterdir())) == 1
+    assert RunFolder(tmp_path).open(resume) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_temporary_files_of_kills_go(done):
+    before = {path.name for path in done.path.iterdir()}
+    for name in (*before, "letter.txt", "last"):
+        leave(done.path / name)
+    with pytest.raises(TrainingError, match="holds a run"):
+        done.open(resume=False)
+    assert len(list(done.path.iterdir())) == 2 * len(before) + 2  # another process may be writing them
+    assert done.open(resume=True).state.step == 11
+    others = {path.name for path in done.path.iterdir()} - before
+    assert sorted(name[:6] for name in others) == [".last.", ".lette"]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (".last.safetensors.ab_3cd9x.safetensors", "last.safetensors"),
+        (".run.json.abcdefgh.json", "run.json"),
+        (".last.abcdefgh", "last"),
+        ("run.json.abcdefgh.json", None),
+        (".run.json.abcdefg.json", None),
+        (".run.json.ABCDEFGH.json", None),
+        (".run.json.abcdefgh.txt", None),
+        (".run.json.abcdefgh", None),
+        (".run.json", None),
+    ],
+)
+def test_names_of_temporary_files(name, expected):
+    assert files.leftover_of(name) == expected
