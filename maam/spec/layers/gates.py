@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from maam.spec.composites import composite
-from maam.spec.fields import Flag, Size
+from maam.spec.fields import AsNumber, Flag, Ordered, Size
 from maam.spec.node import Node
 from maam.spec.primitives import (
     Activation,
@@ -41,10 +41,11 @@ def _each_once(pool_types: tuple[PoolType, ...]) -> tuple[PoolType, ...]:
 
 PoolTypes = Annotated[
     tuple[PoolType, ...],
+    Ordered,
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
     AfterValidator(_each_once),
 ]
-Ratio = Annotated[float, Field(gt=0, le=1, strict=True)]
+Ratio = Annotated[float, Field(gt=0, le=1, strict=True), AsNumber]
 GateName = Literal["sigmoid", "hard_sigmoid", "tanh"]
 SPATIAL_KERNEL = 7
 SPATIAL_MOMENTUM = 0.01

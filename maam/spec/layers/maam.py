@@ -9,7 +9,7 @@ from pydantic import Field
 
 from maam.errors import SpecError
 from maam.spec.composites import OddSizes, Sizes, composite, one_each
-from maam.spec.fields import Flag, OddSize, Size
+from maam.spec.fields import AsInteger, Flag, OddSize, Size
 from maam.spec.layers.blocks import NormName, conv_norm_act, convolution
 from maam.spec.node import Node
 from maam.spec.primitives import (
@@ -26,7 +26,7 @@ from maam.spec.primitives import (
 )
 
 Fusion = Literal["softmax", "mean", "dynamic"]
-NumAgents = Annotated[Size, Field(le=256)]
+NumAgents = Annotated[int, Field(strict=True, ge=1, le=256), AsInteger]
 NUM_CONVS = 2
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from maam.errors import SpecError
 from maam.spec.composites import composite
-from maam.spec.fields import Flag, Size
+from maam.spec.fields import AsNumber, Flag, Size
 from maam.spec.layers.gates import cbam, maf, mafb, mafc, se
 from maam.spec.models.mobilenet_tables import NETWORKS, Network, Stage, Unit
 from maam.spec.node import Node
@@ -31,7 +31,7 @@ from maam.spec.primitives import (
 )
 
 Attention = Literal["se", "cbam", "maf", "mafc", "mafb"]
-Multiplier = Annotated[float, Field(gt=0, le=16)]
+Multiplier = Annotated[float, Field(strict=True, gt=0, le=16), AsNumber]
 GATES: dict[str, Callable[[int], Node]] = {"se": se, "cbam": cbam, "maf": maf, "mafc": mafc}
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from maam.errors import ShapeError, SpecError
 from maam.spec.children import Children
-from maam.spec.fields import Shape, Size
+from maam.spec.fields import Ordered, Shape, Size
 from maam.spec.node import Node, shape_below
 from maam.spec.primitives.shapes import feature_map
 
@@ -93,7 +93,7 @@ class Model(Sequential):
 
     kind: ClassVar[str] = "model"
     name: Annotated[str, Field(max_length=200)]
-    input_shape: tuple[Size, Size, Size]
+    input_shape: Annotated[tuple[Size, Size, Size], Ordered]
 
     @model_validator(mode="after")
     def _accepts_input_shape(self) -> Model:
