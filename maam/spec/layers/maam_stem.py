@@ -10,7 +10,7 @@ from maam.spec.fields import Flag, Size, plain_integer
 from maam.spec.layers.blocks import NormName, conv_norm_act
 from maam.spec.layers.maam import Fusion, NumAgents, maam
 from maam.spec.node import Node
-from maam.spec.primitives import ActivationName, Conv2d, Sequential
+from maam.spec.primitives import Conv2d, ElementwiseName, Sequential
 
 
 @composite
@@ -23,7 +23,7 @@ def maam_stem(
     fusion: Fusion = "softmax",
     reduce: Flag = True,
     depthwise: Flag = True,
-    act_layer: ActivationName = "relu",
+    act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
 ) -> Sequential:
     """A 3x3 convolution of stride 2, then MAAM layers that each halve the map.

@@ -20,9 +20,9 @@ from maam.spec.node import Node
 from maam.spec.presets import register_alias, register_preset
 from maam.spec.primitives import (
     Activation,
-    ActivationName,
     BatchNorm2d,
     Conv2d,
+    ElementwiseName,
     Flatten,
     GlobalPool,
     Model,
@@ -160,7 +160,7 @@ def _block(
     in_channels: int,
     out_channels: int,
     kernel_size: int,
-    act: ActivationName | None,
+    act: ElementwiseName | None,
     *,
     stride: int = 1,
     groups: int = 1,
@@ -173,7 +173,7 @@ def _block(
     return Sequential(children=children)
 
 
-def _unnormalised(in_channels: int, out_channels: int, act: ActivationName) -> Sequential:
+def _unnormalised(in_channels: int, out_channels: int, act: ElementwiseName) -> Sequential:
     return Sequential(children={"conv": _conv(in_channels, out_channels, 1), "act": Activation(function=act)})
 
 
