@@ -48,9 +48,8 @@ def _name_of(argument: str, value: Any, table: Mapping[str, type]) -> Any:
     for name, cls in table.items():
         if value is cls:
             return name
-    raise SpecError(
-        f"{argument}: no name for {value.__module__}.{value.__qualname__}; expected one of {', '.join(table)}"
-    )
+    offered = ", ".join(name for name in table if name != "softmax")  # which no layer of ours takes
+    raise SpecError(f"{argument}: no name for {value.__module__}.{value.__qualname__}; expected one of {offered}")
 
 
 def layers_in(names: Mapping[str, Any], base: type) -> dict[str, type]:

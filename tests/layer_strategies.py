@@ -23,7 +23,7 @@ from maam.spec import (
     maam,
 )
 from maam.spec.parameters import WeightInit
-from maam.spec.primitives import ActivationName
+from maam.spec.primitives import ActivationName, ElementwiseName
 
 MAX_CHANNELS = 8
 FUNCTIONS = get_args(ActivationName)
@@ -130,6 +130,6 @@ def maams(draw: st.DrawFn, shape: Shape) -> Node:
         fusion=draw(st.sampled_from(["softmax", "mean", "dynamic"])),
         reduce=draw(st.booleans()),
         depthwise=draw(st.booleans()),
-        act_layer=draw(st.sampled_from([name for name in FUNCTIONS if name != "softmax"])),
+        act_layer=draw(st.sampled_from(get_args(ElementwiseName))),
         norm_layer=draw(st.sampled_from(["batch_norm", "identity"])),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Annotated, Any, NoReturn
 
-from pydantic import AfterValidator, Field, ValidationError
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 Shape = tuple[int, ...]
@@ -13,13 +15,40 @@ Shape = tuple[int, ...]
 
 MAX_SIZE = 2**24
 
-Size = Annotated[int, Field(strict=True, ge=1, le=MAX_SIZE)]
-NonNegative = Annotated[int, Field(strict=True, ge=0, le=MAX_SIZE)]
+
+def plain_integer(value: Any) -> Any:
+    """An integer of NumPy or of a framework as Python's, which JSON can write; all else, bools too, as it is."""
+    if isinstance(value, int) or "bool" in str(getattr(value, "dtype", "")):
+        return value
+    try:
+        return operator.index(value)
+    except (TypeError, ValueError):
+        return value
+
+
+def plain_number(value: Any) -> Any:
+    """A scalar of NumPy as Python's, so that its bool is none of the numbers; all else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _ordered(value: Any) -> Any:
+    """Refuse sets, which pydantic takes for tuples: their order is another in each process."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"expected a list or a tuple, whose order counts, got {_shorten(value)}")
+    return value
+
+
+AsInteger = BeforeValidator(plain_integer)
+AsNumber = BeforeValidator(plain_number)
+Ordered = BeforeValidator(_ordered)
+
+Size = Annotated[int, Field(strict=True, ge=1, le=MAX_SIZE), AsInteger]
+NonNegative = Annotated[int, Field(strict=True, ge=0, le=MAX_SIZE), AsInteger]
 Flag = Annotated[bool, Field(strict=True)]
-Real = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
-Probability = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
+Real = Annotated[float, Field(strict=True, allow_inf_nan=False), AsNumber]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False), AsNumber]
+Fraction = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False), AsNumber]
+Probability = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False), AsNumber]
 
 
 def _odd(value: int) -> int:

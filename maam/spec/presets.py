@@ -21,11 +21,10 @@ def register_preset(factory: Factory, name: str | None = None) -> Factory:
     """Register a function of keyword arguments that returns a `Model`, under its own name or `name`.
 
     Raises:
-        PresetError: the name is taken.
+        PresetError: the name is taken, by a preset or by an alias of one.
     """
     name = factory.__name__ if name is None else name
-    if name in _FACTORIES:
-        raise PresetError(f"there is a preset {name!r} already; choose another name")
+    _check_is_free(name)
     _FACTORIES[name] = factory
     return factory
 
@@ -37,8 +36,7 @@ def register_alias(alias: str, name: str) -> None:
         PresetError: the alias is taken, or there is no such preset.
     """
     _find(name)
-    if alias in _FACTORIES or alias in _ALIASES:
-        raise PresetError(f"there is a preset {alias!r} already; choose another name")
+    _check_is_free(alias)
     _ALIASES[alias] = name
 
 
@@ -46,14 +44,17 @@ def preset(name: str, **overrides: Any) -> Model:
     """The spec of the preset `name`, with `overrides` in place of its defaults.
 
     Raises:
-        PresetError: there is no such preset, or it has no such option.
+        PresetError: there is no such preset, it has no such option, or its function returns no `Model`.
         SpecError: an option has an invalid value.
     """
     factory = _find(name)
     accepted = preset_options(name)
     if unknown := sorted(set(overrides) - set(accepted)):
         raise PresetError(f"preset {name!r} has no option {unknown[0]!r}; its options: {', '.join(accepted)}")
-    return factory(**overrides)
+    model = factory(**overrides)
+    if not isinstance(model, Model):
+        raise PresetError(f"preset {name!r}: expected its function to return a Model, got {type(model).__name__}")
+    return model
 
 
 def resolve(spec: Node | str) -> Node:
@@ -79,6 +80,13 @@ def preset_options(name: str) -> dict[str, Any]:
 def list_presets(pattern: str = "*") -> list[str]:
     """The names of all presets that match a shell wildcard, sorted."""
     return sorted(fnmatch.filter(_FACTORIES, pattern))
+
+
+def _check_is_free(name: str) -> None:
+    if name in _FACTORIES:
+        raise PresetError(f"there is a preset {name!r} already; choose another name")
+    if name in _ALIASES:
+        raise PresetError(f"{name!r} is another name of the preset {_ALIASES[name]!r}; choose another name")
 
 
 def _find(name: str) -> Factory:

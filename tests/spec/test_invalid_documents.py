@@ -90,10 +90,11 @@ DOCUMENTS = [
     ),
     (parallel(merge="max"), "parallel: merge: input should be 'sum', 'concat'"),
     (parallel(merge="weighted", weights=[1, "a"]), "weights.1: input should be a valid number, got 'a'"),
-    (parallel(merge="weighted", weights=3), "weights: input should be a valid tuple, got 3"),
+    (parallel(merge="weighted", weights=3), "weights: expected a list or a tuple, whose order counts, got 3"),
     (model(input_shape=[4, 8]), "input_shape.2: required, but not given"),
     (model(input_shape=[4, 0, 8]), "input_shape.1: input should be greater than or equal to 1, got 0"),
-    (model(input_shape="488"), "input_shape: input should be a valid tuple, got '488'"),
+    (model(input_shape={4, 8}), "input_shape: expected a list or a tuple, whose order counts, got {8, 4}"),
+    (model(input_shape="488"), "input_shape: expected a list or a tuple, whose order counts, got '488'"),
     (model(name=None), "model: name: input should be a valid string, got None"),
     (model(name="n" * 201), "model: name: string should have at most 200 characters, got 'nnn"),
     # children and their names

@@ -159,3 +159,17 @@ def test_registering(monkeypatch):
     assert preset("tiny", num_classes=5).num_classes == 5
     with pytest.raises(PresetError, match="there is a preset 'tiny' already"):
         register_preset(tiny)
+
+
+def test_the_name_of_an_alias_is_taken():
+    with pytest.raises(PresetError, match="'MAFCV2' is another name of the preset 'mafc_v2'; choose another name"):
+        register_preset(spec.cnn, "MAFCV2")
+    assert "MAFCV2" not in list_presets()
+
+
+@pytest.mark.parametrize(("made", "kind"), [(3, "int"), (None, "NoneType"), (spec.Identity(), "Identity")])
+def test_a_preset_returns_a_model(monkeypatch, made, kind):
+    monkeypatch.setattr("maam.spec.presets._FACTORIES", {})
+    register_preset(lambda: made, "odd")
+    with pytest.raises(PresetError, match=f"preset 'odd': expected its function to return a Model, got {kind}$"):
+        preset("odd")

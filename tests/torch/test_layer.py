@@ -92,7 +92,7 @@ def test_norm_by_class():
         ({"kernel_sizes": (3, 3)}, "one for each of 3 agents, got 2"),
         ({"num_agents": 0}, "num_agents"),
         ({"act_layer": nn.Softplus}, "act_layer: no name for torch.*Softplus; expected one of relu"),
-        ({"act_layer": "softmax"}, "not elementwise"),
+        ({"act_layer": "softmax"}, "act_layer: input should be 'relu', .*, got 'softmax'"),
         ({"norm_layer": nn.LayerNorm}, "norm_layer: no name for torch.*LayerNorm"),
         ({"in_channels": 4}, "multiple values for argument 'in_channels'"),
     ],

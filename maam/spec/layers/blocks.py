@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from maam.spec.node import Node
-from maam.spec.primitives import Activation, ActivationName, BatchNorm2d, Conv2d, Sequential
+from maam.spec.primitives import Activation, BatchNorm2d, Conv2d, ElementwiseName, Sequential
 
 NormName = Literal["batch_norm", "identity"]
 
@@ -37,7 +37,7 @@ def convolution(
 
 
 def conv_norm_act(
-    conv: Node, out_channels: int, act_layer: ActivationName, norm_layer: NormName, suffix: str = ""
+    conv: Node, out_channels: int, act_layer: ElementwiseName, norm_layer: NormName, suffix: str = ""
 ) -> dict[str, Node]:
     """conv, bn and act as named children; where `norm_layer` is identity there is no bn."""
     norm = {f"bn{suffix}": BatchNorm2d(num_features=out_channels)} if norm_layer == "batch_norm" else {}

@@ -11,13 +11,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from maam.spec.composites import composite
-from maam.spec.fields import Flag, Size
+from maam.spec.fields import AsNumber, Flag, Ordered, Size
 from maam.spec.node import Node
 from maam.spec.primitives import (
     Activation,
-    ActivationName,
     BatchNorm2d,
     Conv2d,
+    ElementwiseName,
     Flatten,
     GlobalPool,
     Linear,
@@ -41,10 +41,11 @@ def _each_once(pool_types: tuple[PoolType, ...]) -> tuple[PoolType, ...]:
 
 PoolTypes = Annotated[
     tuple[PoolType, ...],
+    Ordered,
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
     AfterValidator(_each_once),
 ]
-Ratio = Annotated[float, Field(gt=0, le=1, strict=True)]
+Ratio = Annotated[float, Field(gt=0, le=1, strict=True), AsNumber]
 GateName = Literal["sigmoid", "hard_sigmoid", "tanh"]
 SPATIAL_KERNEL = 7
 SPATIAL_MOMENTUM = 0.01
@@ -59,7 +60,7 @@ def maf(
     rd_channels: Size | None = None,
     pool_types: PoolTypes = ("avg", "std"),
     *,
-    act_layer: ActivationName = "relu",
+    act_layer: ElementwiseName = "relu",
     gate_layer: GateName = "sigmoid",
 ) -> Scale:
     """MAF, the channel gate: x * sigmoid(W2 ReLU(W1 [avg(x), std(x)] + b1) + b2), (channels, H, W) to the same shape.
@@ -87,7 +88,7 @@ def mafc(
     pool_types: PoolTypes = ("avg", "std"),
     *,
     spatial: Flag = True,
-    act_layer: ActivationName = "relu",
+    act_layer: ElementwiseName = "relu",
     gate_layer: GateName = "sigmoid",
 ) -> Sequential:
     """MAF_C: the channel gate `maf`, then a spatial gate, as CBAM arranges them; (channels, H, W) to the same shape.
@@ -109,7 +110,7 @@ def mafb(
     rd_channels: Size | None = None,
     pool_types: PoolTypes = ("avg", "std"),
     *,
-    act_layer: ActivationName = "relu",
+    act_layer: ElementwiseName = "relu",
     gate_layer: GateName = "sigmoid",
 ) -> Residual:
     """MAF_B, our reading (no code was published): x * (1 + sigmoid(C(x) + S(x))), as BAM arranges it.
@@ -129,7 +130,7 @@ def se(
     rd_ratio: Ratio = 1 / 16,
     rd_channels: Size | None = None,
     *,
-    act_layer: ActivationName = "relu",
+    act_layer: ElementwiseName = "relu",
     gate_layer: GateName = "sigmoid",
 ) -> Scale:
     """Squeeze and excitation: x * sigmoid(W2 ReLU(W1 avg(x) + b1) + b2), (channels, H, W) to the same shape."""
@@ -148,7 +149,7 @@ def cbam(
     rd_channels: Size | None = None,
     *,
     spatial: Flag = True,
-    act_layer: ActivationName = "relu",
+    act_layer: ElementwiseName = "relu",
     gate_layer: GateName = "sigmoid",
 ) -> Sequential:
     """CBAM: one perceptron on the average and on the maximum, summed, sigmoid; then the spatial gate of [max, avg].
@@ -181,7 +182,7 @@ def _pools(pool_types: tuple[PoolType, ...], axis: Literal["spatial", "channels"
 
 
 def _perceptron(
-    channels: int, width: int, pool_types: tuple[PoolType, ...], act_layer: ActivationName
+    channels: int, width: int, pool_types: tuple[PoolType, ...], act_layer: ElementwiseName
 ) -> dict[str, Node]:
     """Pooling and deformed-bottleneck recalibration: (channels, H, W) to logits (channels, 1, 1)."""
     mlp = {
@@ -211,7 +212,7 @@ def _spatial_gate(pool_types: tuple[PoolType, ...], gate_layer: GateName) -> Sca
     )
 
 
-def _excitation(channels: int, width: int, act_layer: ActivationName) -> dict[str, Node]:
+def _excitation(channels: int, width: int, act_layer: ElementwiseName) -> dict[str, Node]:
     return {
         "fc1": Conv2d(in_channels=channels, out_channels=width, kernel_size=1),
         "act": Activation(function=act_layer),
@@ -219,7 +220,7 @@ def _excitation(channels: int, width: int, act_layer: ActivationName) -> dict[st
     }
 
 
-def _dilated_branch(channels: int, act_layer: ActivationName) -> Sequential:
+def _dilated_branch(channels: int, act_layer: ElementwiseName) -> Sequential:
     """BAM's spatial branch: (channels, H, W) to logits (1, H, W)."""
     width = max(channels // BAM_REDUCTION, 1)
     children: dict[str, Node] = {}

@@ -7,15 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from maam.errors import SpecError
 from maam.spec.composites import OddSizes, Sizes, composite, one_each
-from maam.spec.fields import Flag, OddSize, Size
+from maam.spec.fields import AsInteger, Flag, OddSize, Size
 from maam.spec.layers.blocks import NormName, conv_norm_act, convolution
 from maam.spec.node import Node
 from maam.spec.primitives import (
     Activation,
-    ActivationName,
     AvgPool2d,
+    ElementwiseName,
     Flatten,
     GlobalPool,
     Linear,
@@ -26,7 +25,7 @@ from maam.spec.primitives import (
 )
 
 Fusion = Literal["softmax", "mean", "dynamic"]
-NumAgents = Annotated[Size, Field(le=256)]
+NumAgents = Annotated[int, Field(strict=True, ge=1, le=256), AsInteger]
 NUM_CONVS = 2
 
 
@@ -43,7 +42,7 @@ def maam(
     fusion: Fusion = "softmax",
     reduce: Flag = True,
     depthwise: Flag = False,
-    act_layer: ActivationName = "relu",
+    act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
 ) -> Sequential:
     """The Multi-Agent Aggregation Module: F = ReLU(BN(Conv1x1(sum_i softmax(alpha)_i AgentBlock_i(X)))).
@@ -70,8 +69,6 @@ def maam(
         SpecError: an argument is invalid or contradicts another.
     """
     out_channels = in_channels if out_channels is None else out_channels
-    if act_layer == "softmax":
-        raise SpecError("act_layer: softmax is not elementwise; choose another activation")
     agents: dict[str, Node] = {
         str(index): agent_block(
             in_channels,
@@ -108,7 +105,7 @@ def agent_block(
     scale: Size = 1,
     pool: Sizes = 1,  # type: ignore[assignment]
     depthwise: Flag = False,
-    act_layer: ActivationName = "relu",
+    act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
 ) -> Sequential:
     """One branch (equation 1): two convolutions, each with batch norm, activation and max pooling.
@@ -140,7 +137,7 @@ def reduce_layer(
     channels: Size,
     out_channels: Size | None = None,
     *,
-    act_layer: ActivationName = "relu",
+    act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
 ) -> Sequential:
     """Feature compression (equation 3): ReLU(BN(Conv1x1(A))), (channels, H, W) to (out_channels, H, W)."""

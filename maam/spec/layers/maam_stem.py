@@ -6,11 +6,11 @@ from typing import Any
 
 from maam.errors import SpecError
 from maam.spec.composites import Sizes, composite
-from maam.spec.fields import Flag, Size
+from maam.spec.fields import Flag, Size, plain_integer
 from maam.spec.layers.blocks import NormName, conv_norm_act
 from maam.spec.layers.maam import Fusion, NumAgents, maam
 from maam.spec.node import Node
-from maam.spec.primitives import ActivationName, Conv2d, Sequential
+from maam.spec.primitives import Conv2d, ElementwiseName, Sequential
 
 
 @composite
@@ -23,7 +23,7 @@ def maam_stem(
     fusion: Fusion = "softmax",
     reduce: Flag = True,
     depthwise: Flag = True,
-    act_layer: ActivationName = "relu",
+    act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
 ) -> Sequential:
     """A 3x3 convolution of stride 2, then MAAM layers that each halve the map.
@@ -73,6 +73,7 @@ def patch_widths(patch_size: int, out_channels: int) -> tuple[int, ...]:
     Raises:
         SpecError: `patch_size` is no power of two of at least 4.
     """
+    patch_size, out_channels = plain_integer(patch_size), plain_integer(out_channels)
     if not isinstance(patch_size, int) or patch_size < 4 or patch_size & (patch_size - 1):
         raise SpecError(f"patch_size: expected a power of two of at least 4, got {patch_size}")
     count = patch_size.bit_length() - 2

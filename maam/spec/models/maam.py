@@ -15,8 +15,8 @@ from maam.spec.node import Node
 from maam.spec.presets import register_preset
 from maam.spec.primitives import (
     Activation,
-    ActivationName,
     Dropout,
+    ElementwiseName,
     Flatten,
     Linear,
     MaxPool2d,
@@ -42,7 +42,7 @@ def maam_classifier(
     fusion: Fusion = "softmax",
     reduce: Flag = True,
     depthwise: Flag = False,
-    act_layer: ActivationName = "relu",
+    act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
     hidden_features: Size = 256,
     dropout: Probability = 0.0,
@@ -113,7 +113,7 @@ def maam_classifier(
 
 
 def _classifier(
-    in_features: int, hidden_features: int, num_classes: int, act_layer: ActivationName, dropout: float
+    in_features: int, hidden_features: int, num_classes: int, act_layer: ElementwiseName, dropout: float
 ) -> Sequential:
     children: dict[str, Node] = {
         "flatten": Flatten(),

@@ -9,7 +9,7 @@ from maam.spec.layers.maam import Fusion, NumAgents
 from maam.spec.layers.maam_stem import maam_stem
 from maam.spec.node import Node
 from maam.spec.presets import register_preset
-from maam.spec.primitives import ActivationName, Dropout, Flatten, GlobalPool, Linear, Model, Sequential
+from maam.spec.primitives import Dropout, ElementwiseName, Flatten, GlobalPool, Linear, Model, Sequential
 
 
 @register_preset
@@ -24,7 +24,7 @@ def maam_imagenet(
     fusion: Fusion = "softmax",
     reduce: Flag = True,
     depthwise: Flag = True,
-    act_layer: ActivationName = "relu",
+    act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
     dropout: Probability = 0.0,
 ) -> Model:

@@ -13,16 +13,16 @@ from pydantic import Field
 
 from maam.errors import SpecError
 from maam.spec.composites import composite
-from maam.spec.fields import Flag, Size
+from maam.spec.fields import AsNumber, Flag, Size
 from maam.spec.layers.gates import cbam, maf, mafb, mafc, se
 from maam.spec.models.mobilenet_tables import NETWORKS, Network, Stage, Unit
 from maam.spec.node import Node
 from maam.spec.presets import register_alias, register_preset
 from maam.spec.primitives import (
     Activation,
-    ActivationName,
     BatchNorm2d,
     Conv2d,
+    ElementwiseName,
     Flatten,
     GlobalPool,
     Model,
@@ -31,7 +31,7 @@ from maam.spec.primitives import (
 )
 
 Attention = Literal["se", "cbam", "maf", "mafc", "mafb"]
-Multiplier = Annotated[float, Field(gt=0, le=16)]
+Multiplier = Annotated[float, Field(strict=True, gt=0, le=16), AsNumber]
 GATES: dict[str, Callable[[int], Node]] = {"se": se, "cbam": cbam, "maf": maf, "mafc": mafc}
 
 
@@ -160,7 +160,7 @@ def _block(
     in_channels: int,
     out_channels: int,
     kernel_size: int,
-    act: ActivationName | None,
+    act: ElementwiseName | None,
     *,
     stride: int = 1,
     groups: int = 1,
@@ -173,7 +173,7 @@ def _block(
     return Sequential(children=children)
 
 
-def _unnormalised(in_channels: int, out_channels: int, act: ActivationName) -> Sequential:
+def _unnormalised(in_channels: int, out_channels: int, act: ElementwiseName) -> Sequential:
     return Sequential(children={"conv": _conv(in_channels, out_channels, 1), "act": Activation(function=act)})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from maam.spec.primitives import ActivationName
+from maam.spec.primitives import ElementwiseName
 
 
 class Unit(NamedTuple):
@@ -21,7 +21,7 @@ class Stage(NamedTuple):
 
     stride: int
     kernel_size: int
-    act: ActivationName
+    act: ElementwiseName
     units: tuple[Unit, ...]
 
 
@@ -33,7 +33,7 @@ class Network(NamedTuple):
     """
 
     stem: int
-    act: ActivationName
+    act: ElementwiseName
     stages: tuple[Stage, ...]
     cifar_strides: tuple[int, ...]
     head: Sequence[int] = ()

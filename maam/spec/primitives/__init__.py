@@ -1,6 +1,6 @@
 """The primitives: all that a backend has to know."""
 
-from maam.spec.primitives.activation import Activation, ActivationName
+from maam.spec.primitives.activation import Activation, ActivationName, ElementwiseName
 from maam.spec.primitives.containers import Model, Residual, Resize, Scale, Sequential
 from maam.spec.primitives.convolution import Conv2d
 from maam.spec.primitives.linear import RNN, Linear
@@ -17,6 +17,7 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "Dropout",
+    "ElementwiseName",
     "Flatten",
     "GlobalPool",
     "Identity",

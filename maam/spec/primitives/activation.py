@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from maam.spec.fields import Real, Shape
 from maam.spec.node import Node
 
-ActivationName = Literal[
+ElementwiseName = Literal[
     "relu",
     "relu6",
     "leaky_relu",
@@ -18,9 +18,9 @@ ActivationName = Literal[
     "sigmoid",
     "hard_sigmoid",
     "tanh",
-    "softmax",
     "identity",
 ]
+ActivationName = Literal[ElementwiseName, "softmax"]
 """relu6: min(max(x, 0), 6); elu with alpha 1; gelu: x Phi(x) with the exact normal distribution function;
 silu: x sigmoid(x); hard_sigmoid: relu6(x + 3) / 6; hard_swish: x hard_sigmoid(x); softmax over axis 1."""
 

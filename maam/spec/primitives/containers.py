@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from maam.errors import ShapeError, SpecError
 from maam.spec.children import Children
-from maam.spec.fields import Shape, Size
+from maam.spec.fields import Ordered, Shape, Size
 from maam.spec.node import Node, shape_below
 from maam.spec.primitives.shapes import feature_map
 
@@ -93,7 +93,7 @@ class Model(Sequential):
 
     kind: ClassVar[str] = "model"
     name: Annotated[str, Field(max_length=200)]
-    input_shape: tuple[Size, Size, Size]
+    input_shape: Annotated[tuple[Size, Size, Size], Ordered]
 
     @model_validator(mode="after")
     def _accepts_input_shape(self) -> Model:
@@ -115,10 +115,45 @@ class Model(Sequential):
     def until(self, stage: str) -> Model:
         """The model cut after `stage`, for feature extraction; parameters keep their canonical names.
 
+        A path such as "backbone.stage3" cuts within a stage that is a chain itself.
+
         Raises:
-            SpecError: there is no stage of that name.
+            SpecError: there is no such stage, or the path leads into a layer that is no chain.
         """
-        names = list(self.children)
-        if stage not in names:
-            raise SpecError(f"no stage {stage!r} in {self.name!r}; its stages: {', '.join(names)}")
-        return self.replace(children={name: self.children[name] for name in names[: names.index(stage) + 1]})
+        names = stage.split(".") if isinstance(stage, str) else [""]
+        parent = _chain_at(self, names[:-1])
+        if parent is None or names[-1] not in parent.children:
+            raise SpecError(f"no stage {stage!r} in {self.name!r}; {_stages_near(self, names)}")
+        return _cut(self, names)
+
+
+_CHAINS = ("sequential", "model")
+"""Kinds whose output is that of the last child, and so may be that of any: not so for a gate or a residual."""
+
+
+def _chain_at(node: Node, names: list[str]) -> Sequential | None:
+    """The chain to which `names` lead through chains alone; None where they do not."""
+    if not isinstance(node, Sequential) or node.kind not in _CHAINS:
+        return None
+    if not names:
+        return node
+    return _chain_at(node.children[names[0]], names[1:]) if names[0] in node.children else None
+
+
+def _cut(chain: SequentialT, names: list[str]) -> SequentialT:
+    """`chain` up to the child of the first name, which is cut in the same way by the other names."""
+    order = list(chain.children)
+    children = {name: chain.children[name] for name in order[: order.index(names[0]) + 1]}
+    if isinstance(child := children[names[0]], Sequential) and names[1:]:
+        children[names[0]] = _cut(child, names[1:])
+    return chain.replace(children=children)
+
+
+def _stages_near(model: Model, names: list[str]) -> str:
+    """What `until` takes: the paths in the innermost chain that `names` reach, or all stages and the paths in these."""
+    for count in range(len(names) - 1, 0, -1):
+        if chain := _chain_at(model, names[:count]):
+            path = ".".join(names[:count])
+            return f"in {path!r} there are {', '.join(f'{path}.{name}' for name in chain.children)}"
+    inner = [f"{path}.{name}" for path in model.children for name in getattr(_chain_at(model, [path]), "children", ())]
+    return f"its stages: {', '.join(model.children)}" + (f"; and in these: {', '.join(inner)}" if inner else "")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import model_validator
 
 from maam.errors import ShapeError
 from maam.spec.children import Children, OptionalNode
-from maam.spec.fields import Real, Shape
+from maam.spec.fields import Ordered, Real, Shape
 from maam.spec.node import Node, shape_below
 from maam.spec.parameters import ZEROS, Parameter, Role
 
@@ -31,7 +31,7 @@ class Parallel(Node):
     kind: ClassVar[str] = "parallel"
     children: Children
     merge: Merge = "sum"
-    weights: tuple[Real, ...] | None = None
+    weights: Annotated[tuple[Real, ...], Ordered] | None = None
     weighting: OptionalNode = None
 
     @model_validator(mode="after")

@@ -1,10 +1,26 @@
 """Bad arguments of the MAAM layer: each earns one helpful `SpecError`."""
 
+from typing import get_args
+
 import pytest
 
 from maam.errors import SpecError
-from maam.spec import agent_block, maam, reduce_layer
+from maam.spec import (
+    agent_block,
+    cbam,
+    maam,
+    maam_classifier,
+    maam_imagenet,
+    maam_stem,
+    maf,
+    mafb,
+    mafc,
+    reduce_layer,
+    se,
+)
+from maam.spec.primitives import ElementwiseName
 
+ELEMENTWISE = " or ".join(", ".join(map(repr, get_args(ElementwiseName))).rsplit(", ", 1))
 VALUES = [
     ("in_channels", 0, "in_channels: input should be greater than or equal to 1, got 0"),
     ("in_channels", "8", "in_channels: input should be a valid integer, got '8'"),
@@ -41,7 +57,7 @@ VALUES = [
     ("reduce", 1, "reduce: input should be a valid boolean, got 1"),
     ("depthwise", "yes", "depthwise: input should be a valid boolean, got 'yes'"),
     ("act_layer", "swish", "act_layer: input should be 'relu', 'relu6'"),
-    ("act_layer", "softmax", "act_layer: softmax is not elementwise; choose another activation"),
+    ("act_layer", "softmax", f"act_layer: input should be {ELEMENTWISE}, got 'softmax'"),
     ("act_layer", len, "act_layer: input should be 'relu', 'relu6'"),
     ("norm_layer", "layer_norm", "norm_layer: input should be 'batch_norm' or 'identity', got 'layer_norm'"),
 ]
@@ -96,3 +112,17 @@ def test_bad_arguments_of_the_parts(call, message):
     with pytest.raises(SpecError) as error:
         call()
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("composite", [agent_block, cbam, maam, maam_stem, maf, mafb, mafc, reduce_layer, se])
+def test_softmax_is_not_elementwise(composite):
+    assert "softmax" not in get_args(ElementwiseName)
+    arguments = (8, 8) if composite in (agent_block, maam_stem) else (8,)
+    with pytest.raises(SpecError, match=r"act_layer: input should be 'relu', .* or 'identity', got 'softmax'"):
+        composite(*arguments, act_layer="softmax")
+
+
+@pytest.mark.parametrize("composite", [maam_classifier, maam_imagenet])
+def test_softmax_is_no_activation_of_a_network(composite):
+    with pytest.raises(SpecError, match=r"act_layer: input should be 'relu', .* or 'identity', got 'softmax'"):
+        composite(act_layer="softmax")

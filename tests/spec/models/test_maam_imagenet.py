@@ -58,7 +58,6 @@ def test_options():
         ({"channels": ()}, "channels: expected at least one value"),
         ({"channels": (64, 0)}, "channels.1: input should be greater than or equal to 1"),
         ({"image_size": 30}, "stage4.agents.0.pool2: a map of 1x1 is too small"),
-        ({"act_layer": "softmax"}, "act_layer: softmax is not elementwise"),
     ],
 )
 def test_what_cannot_be(options, message):

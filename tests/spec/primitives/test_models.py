@@ -40,6 +40,54 @@ def test_until_an_unknown_stage(stage):
         preset("maam_cifar10").until(stage)
 
 
+@pytest.mark.parametrize(
+    ("path", "shape", "last"),
+    [
+        ("backbone", (1280, 1, 1), "backbone.final_pool"),
+        ("backbone.stage3", (32, 4, 4), "backbone.stage3.unit3"),
+        ("backbone.stage3.unit2", (32, 4, 4), "backbone.stage3.unit2.cbamm"),
+        ("backbone.stage3.unit1.conv1", (144, 8, 8), "backbone.stage3.unit1.conv1.act"),
+        ("backbone.data_bn", (3, 32, 32), "backbone.data_bn"),
+    ],
+)
+def test_until_a_path(path, shape, last):
+    model = preset("mafc_v2", image_size=32)
+    trunk = model.until(path)
+    assert trunk.output_shape((3, 32, 32)) == shape
+    assert trunk.at(path) == model.at(path)
+    kept = [name for name, _ in trunk.walk()]
+    assert kept[: kept.index(last) + 1] == [name for name, _ in model.walk()][: kept.index(last) + 1]
+    assert all(last.startswith(name) for name in kept[kept.index(last) + 1 :])  # the containers around it alone
+    assert list(trunk.parameters()) == list(model.parameters())[: len(trunk.parameters())]
+    assert (trunk.name, trunk.input_shape) == (model.name, model.input_shape)
+
+
+def test_until_the_last_of_a_stage_is_until_the_stage():
+    model = preset("mafc_v3_small")
+    assert model.until("backbone.final_conv2") == model.until("backbone")
+
+
+STAGES = [f"backbone.{name}" for name in ("data_bn", "init_conv", *(f"stage{i}" for i in range(1, 6)))]
+UNITS = ", ".join(f"backbone.stage3.unit{i}" for i in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("stage3", f"its stages: backbone, classifier; and in these: {', '.join(STAGES)}, backbone.final"),
+        ("backbone.stage9", f"in 'backbone' there are {', '.join(STAGES)}, backbone.final"),
+        ("backbone.", f"in 'backbone' there are {STAGES[0]}"),
+        ("backbone.stage3.unit2.conv1", f"in 'backbone.stage3' there are {UNITS}"),  # a residual's halves are no maps
+        ("classifier.conv.weight", "in 'classifier' there are classifier.conv, classifier.flatten"),
+        (3, "its stages: backbone, classifier; and in these: "),
+    ],
+)
+def test_until_an_unknown_path(path, message):
+    with pytest.raises(SpecError) as error:
+        preset("mafc_v2").until(path)
+    assert str(error.value).startswith(f"no stage {path!r} in 'mafc_v2'; {message}")
+
+
 def test_the_layers_must_accept_the_input_shape():
     children = {"conv": Conv2d(in_channels=3, out_channels=2, kernel_size=3), "flatten": Flatten()}
     children["fc"] = Linear(in_features=18, out_features=4)
