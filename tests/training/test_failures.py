@@ -42,15 +42,32 @@ def test_no_checkpoint_before_the_loss_went_wrong(recipe, tmp_path):
 
 def test_a_folder_that_holds_a_run(recipe, done):
     before = {path.name: path.read_bytes() for path in done.path.iterdir()}
-    with pytest.raises(TrainingError, match="holds a run; go on with it by --resume, or choose another --out"):
+    with pytest.raises(
+        TrainingError, match=r"holds a run; go on with it by resume \(--resume\), or choose another out \(--out\)"
+    ):
         train("maam_digits", recipe, out=done.path)
     assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "message"),
+    [
+        (spec.preset("maam_digits"), None, "model: expected the name of a preset, got an object of type Model; "),
+        (spec.preset, None, "model: expected the name of a preset, got an object of type function; "),
+        ("maam_digits", "digits", "recipe: expected a maam.training.Recipe, got an object of type str; "),
+    ],
+)
+def test_arguments_of_another_type(tmp_path, model, recipe, message):
+    with pytest.raises(RecipeError) as caught:
+        train(model, recipe, out=tmp_path / "run")
+    assert str(caught.value).startswith(message)
+    assert not (tmp_path / "run").exists()
 
 
 def test_folders_that_are_none(recipe, tmp_path, monkeypatch):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("Dear")
-    for resume, message in ((False, "holds other files; choose another --out"), (True, "nothing to resume")):
+    for resume, message in ((False, r"holds other files; choose another out \(--out\)"), (True, "nothing to resume")):
         with pytest.raises(TrainingError, match=message):
             train("maam_digits", recipe, out=tmp_path / "other", resume=resume)
     with pytest.raises(TrainingError, match=r"letter.txt: no folder for a run: "):
@@ -191,11 +208,11 @@ def test_devices_of_mindspore(recipe, tmp_path):
     ("changes", "error", "message"),
     [
         ({"batch_size": 5000}, DataError, "dataset has 1438 images; expected at least 5000 to make a batch"),
-        ({"data": "cifar10"}, DataError, "data cifar10 needs --root DIR"),
+        ({"data": "cifar10"}, DataError, r"data cifar10 needs root \(--root DIR\)"),
         (
             {"overrides.num_classes": 7},
             RecipeError,
-            r"has 10 classes, .* outputs \(7,\); .* -o overrides.num_classes=10",
+            r"has 10 classes, .* outputs \(7,\); .* num_classes in the recipe \(-o overrides.num_classes=10\)",
         ),
         ({"overrides.in_channels": 3}, RecipeError, "data digits: .*; choose a preset for such images"),
     ],
