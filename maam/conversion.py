@@ -11,7 +11,7 @@ from maam.spec import Node
 from maam.spec.presets import resolve
 from maam.weights import match, write_weights
 from maam.weights.exchange import Array, PathLike
-from maam.weights.file import read_safetensors
+from maam.weights.file import check_path, read_safetensors
 from maam.weights.matching import check_same_function
 
 
@@ -69,6 +69,7 @@ def convert(src: PathLike, dst: PathLike, spec: Node | str | None = None) -> Nod
         SpecError: `spec` is neither a spec nor a name.
         MissingFrameworkError: the framework of a file is not installed.
     """
+    check_path(src)
     source, target = Path(src), Path(dst)
     reader, writer = _format(source), _format(target)
     _check_paths(source, target)

@@ -169,3 +169,10 @@ def test_nan_is_refused(arrays, tmp_path):
     arrays["classifier.fc2.bias"] = np.float32([np.nan] * 3)
     safetensors.numpy.save_file(arrays, tmp_path / "in.safetensors")
     assert "NaN or infinity in classifier.fc2.bias" in refused(tmp_path / "in.safetensors", tmp_path / "o.pt", NODE)
+
+
+def test_a_model_instead_of_a_file(tmp_path):
+    with pytest.raises(
+        WeightsError, match=r"got an object of type Sequential; write a model to one first, with save_weig"
+    ):
+        convert(spec.Sequential(children={"act": spec.Activation(function="relu")}), tmp_path / "out.pth")
