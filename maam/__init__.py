@@ -8,119 +8,125 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from maam import (
-        data,
-        exporting,
-        fusion,
-        mindcv,
-        mindspore,
-        parity,
-        porting,
-        reference,
-        spec,
-        timm,
-        torch,
-        torchvision,
-        training,
-        weights,
-    )
-    from maam.conversion import convert
-    from maam.errors import (
-        DataError,
-        DeploymentError,
-        MaamError,
-        MissingFrameworkError,
-        PortingError,
-        PresetError,
-        ShapeError,
-        SpecError,
-        WeightsError,
-    )
-    from maam.exporting import export
-    from maam.fusion import fuse
-    from maam.porting import port
-    from maam.spec import list_presets, preset, register_preset
+if TYPE_CHECKING:  # the same names as below, for type checkers
+    from maam import bench as bench
+    from maam import data as data
+    from maam import errors as errors
+    from maam import exporting as exporting
+    from maam import fusion as fusion
+    from maam import mindcv as mindcv
+    from maam import mindspore as mindspore
+    from maam import parity as parity
+    from maam import plots as plots
+    from maam import porting as porting
+    from maam import pruning as pruning
+    from maam import quantization as quantization
+    from maam import reference as reference
+    from maam import reproduction as reproduction
+    from maam import spec as spec
+    from maam import timm as timm
+    from maam import torch as torch
+    from maam import torchvision as torchvision
+    from maam import training as training
+    from maam import weights as weights
+    from maam.conversion import convert as convert
+    from maam.errors import ArgumentError as ArgumentError
+    from maam.errors import DataError as DataError
+    from maam.errors import DeploymentError as DeploymentError
+    from maam.errors import DeviceError as DeviceError
+    from maam.errors import MaamError as MaamError
+    from maam.errors import MissingFrameworkError as MissingFrameworkError
+    from maam.errors import PortingError as PortingError
+    from maam.errors import PresetError as PresetError
+    from maam.errors import RecipeError as RecipeError
+    from maam.errors import ShapeError as ShapeError
+    from maam.errors import SpecError as SpecError
+    from maam.errors import TrainingError as TrainingError
+    from maam.errors import WeightsError as WeightsError
+    from maam.exporting import export as export
+    from maam.fusion import fuse as fuse
+    from maam.porting import port as port
+    from maam.spec import list_presets as list_presets
+    from maam.spec import preset as preset
+    from maam.spec import register_preset as register_preset
 
-_MODULES = (
-    "data",
-    "exporting",
-    "fusion",
-    "mindcv",
-    "mindspore",
-    "parity",
-    "porting",
-    "reference",
-    "spec",
-    "timm",
-    "torch",
-    "torchvision",
-    "training",
-    "weights",
-)
-_ERRORS = (
-    "DataError",
-    "DeploymentError",
-    "MaamError",
-    "MissingFrameworkError",
-    "PortingError",
-    "PresetError",
-    "ShapeError",
-    "SpecError",
-    "WeightsError",
-)
-_FUNCTIONS = {
-    "convert": "maam.conversion",
-    "export": "maam.exporting",
-    "fuse": "maam.fusion",
-    "list_presets": "maam.spec",
-    "port": "maam.porting",
-    "preset": "maam.spec",
-    "register_preset": "maam.spec",
-    **dict.fromkeys(_ERRORS, "maam.errors"),
+_NAMES = {
+    "maam": (
+        "bench",
+        "data",
+        "errors",
+        "exporting",
+        "fusion",
+        "mindcv",
+        "mindspore",
+        "parity",
+        "plots",
+        "porting",
+        "pruning",
+        "quantization",
+        "reference",
+        "reproduction",
+        "spec",
+        "timm",
+        "torch",
+        "torchvision",
+        "training",
+        "weights",
+    ),
+    "maam.conversion": ("convert",),
+    "maam.errors": (
+        "ArgumentError",
+        "DataError",
+        "DeploymentError",
+        "DeviceError",
+        "MaamError",
+        "MissingFrameworkError",
+        "PortingError",
+        "PresetError",
+        "RecipeError",
+        "ShapeError",
+        "SpecError",
+        "TrainingError",
+        "WeightsError",
+    ),
+    "maam.exporting": ("export",),
+    "maam.fusion": ("fuse",),
+    "maam.porting": ("port",),
+    "maam.spec": (
+        "list_presets",
+        "preset",
+        "register_preset",
+    ),
 }
+"""Every public name by the module that has it."""
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
+_IN_BOTH_ROOMS = "CBAM MAAM MAF MAFB MAFC SE build load load_weights save_weights"
+_ELSEWHERE = {
+    **{name: f"maam.torch.{name} or maam.mindspore.{name}" for name in _IN_BOTH_ROOMS.split()},
+    "check": "maam.parity.check",
+    "configure": "maam.mindspore.configure",
+    "create_model": "maam.timm.create_model, maam.torchvision.create_model or maam.mindcv.create_model",
+    "insert_attention": "maam.timm.insert_attention, maam.torchvision.insert_attention or maam.mindcv.insert_attention",
+    "list_recipes": "maam.training.list_recipes",
+    "measure": "maam.bench.measure",
+    "optimize": "maam.torch.optimize",
+    "prune": "maam.pruning.prune",
+    "quantize": "maam.quantization.quantize",
+    "train": "maam.training.train",
+}
+"""Names that are looked for here, and where they are."""
 
 __version__ = "0.1.0"
-__all__ = [
-    "DataError",
-    "DeploymentError",
-    "MaamError",
-    "MissingFrameworkError",
-    "PortingError",
-    "PresetError",
-    "ShapeError",
-    "SpecError",
-    "WeightsError",
-    "convert",
-    "data",
-    "export",
-    "exporting",
-    "fuse",
-    "fusion",
-    "list_presets",
-    "mindcv",
-    "mindspore",
-    "parity",
-    "port",
-    "porting",
-    "preset",
-    "reference",
-    "register_preset",
-    "spec",
-    "timm",
-    "torch",
-    "torchvision",
-    "training",
-    "weights",
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return importlib.import_module(f"maam.{name}")
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
-    raise AttributeError(f"module 'maam' has no attribute {name!r}")
+    if name in _ELSEWHERE:
+        raise AttributeError(f"module 'maam' has no attribute {name!r}; use {_ELSEWHERE[name]}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'maam' has no attribute {name!r}")
+    home = _HOMES[name]
+    return importlib.import_module(f"maam.{name}") if home == "maam" else getattr(importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from maam.errors import WeightsError
-from maam.spec import Node, preset
+from maam.spec import Node
+from maam.spec.presets import resolve
 from maam.weights import match, write_weights
 from maam.weights.exchange import Array, PathLike
-from maam.weights.file import read_safetensors
+from maam.weights.file import check_path, read_safetensors
 from maam.weights.matching import check_same_function
 
 
@@ -65,12 +66,14 @@ def convert(src: PathLike, dst: PathLike, spec: Node | str | None = None) -> Nod
         WeightsError: a suffix is unknown, `src` is missing or broken or does not fit the spec, no spec is known,
             two contradict each other, or `dst` cannot be written.
         PresetError: there is no preset of that name.
+        SpecError: `spec` is neither a spec nor a name.
         MissingFrameworkError: the framework of a file is not installed.
     """
+    check_path(src)
     source, target = Path(src), Path(dst)
     reader, writer = _format(source), _format(target)
     _check_paths(source, target)
-    given = preset(spec) if isinstance(spec, str) else spec
+    given = None if spec is None else resolve(spec)
     arrays, saved = reader.read_checkpoint(source, given)
     node = _agreed(source, saved, given)
     matched, _ = match(node, arrays, source=str(source), advice=_advice)
@@ -113,8 +116,10 @@ def _advice(classes: tuple[int, int] | None) -> str:
 
 def _agreed(source: Path, saved: Node | None, given: Node | None) -> Node:
     if saved is None and given is None:
-        raise WeightsError(f"{source}: carries no spec; pass --spec with a preset's name or a spec JSON file")
+        raise WeightsError(
+            f"{source}: carries no spec; give one as spec (--spec): a preset's name, or a spec (a JSON file of one)"
+        )
     if saved is None or given is None:
         return cast(Node, saved or given)
-    check_same_function(given, saved, source=str(source), advice="leave --spec out to use the file's own")
+    check_same_function(given, saved, source=str(source), advice="leave spec (--spec) out to use the file's own")
     return saved

@@ -8,7 +8,7 @@ import safetensors.numpy
 
 from maam import spec
 from maam.conversion import convert
-from maam.errors import PresetError, WeightsError
+from maam.errors import PresetError, SpecError, WeightsError
 from maam.weights import read_weights, write_weights
 
 pytest.importorskip("torch")
@@ -111,8 +111,8 @@ def test_paths_may_be_strings_and_the_spec_a_preset(tmp_path):
 def test_a_file_without_a_spec_needs_one(weights, tmp_path, suffix):
     convert(weights, tmp_path / f"in{suffix}")
     message = refused(tmp_path / f"in{suffix}", tmp_path / "out.safetensors")
-    expected = f"{tmp_path}/in{suffix}: carries no spec; pass --spec with a preset's name or a spec JSON file"
-    assert message == expected
+    remedy = "give one as spec (--spec): a preset's name, or a spec (a JSON file of one)"
+    assert message == f"{tmp_path}/in{suffix}: carries no spec; {remedy}"
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth.tar"])
@@ -129,7 +129,7 @@ def test_two_specs_must_agree(tmp_path, suffix):
     convert(tmp_path / "start.safetensors", tmp_path / f"in{suffix}")
     assert refused(tmp_path / f"in{suffix}", tmp_path / "out.pt", other) == (
         f"{tmp_path}/in{suffix}: saved with another spec: agents.0.act1.function is 'relu' in the file and 'silu' "
-        "in the model; leave --spec out to use the file's own"
+        "in the model; leave spec (--spec) out to use the file's own"
     )
 
 
@@ -143,10 +143,15 @@ def test_an_unknown_preset(weights, tmp_path):
         convert(weights, tmp_path / "out.pth", "maam_digit")
 
 
+def test_a_spec_that_is_none(weights, tmp_path):
+    with pytest.raises(SpecError, match="expected a spec or the name of a preset, got an object of type dict"):
+        convert(weights, tmp_path / "out.pth", {"kind": "identity"})
+
+
 def test_a_foreign_safetensors_file_needs_a_spec(arrays, tmp_path):
     counters = {"agents.0.bn1.num_batches_tracked": np.array(3)}
     safetensors.numpy.save_file(arrays | counters, tmp_path / "in.safetensors", {"format": "pt"})
-    assert "carries no spec; pass --spec" in refused(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
+    assert "carries no spec; give one as spec" in refused(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
     convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", NODE)
     assert same(tmp_path / "out.safetensors", arrays)
 
@@ -164,3 +169,10 @@ def test_nan_is_refused(arrays, tmp_path):
     arrays["classifier.fc2.bias"] = np.float32([np.nan] * 3)
     safetensors.numpy.save_file(arrays, tmp_path / "in.safetensors")
     assert "NaN or infinity in classifier.fc2.bias" in refused(tmp_path / "in.safetensors", tmp_path / "o.pt", NODE)
+
+
+def test_a_model_instead_of_a_file(tmp_path):
+    with pytest.raises(
+        WeightsError, match=r"got an object of type Sequential; write a model to one first, with save_weig"
+    ):
+        convert(spec.Sequential(children={"act": spec.Activation(function="relu")}), tmp_path / "out.pth")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import maam
-from maam import spec
+from maam import errors, spec
 from maam.errors import SpecError
 
 PACKAGE = Path(maam.__file__).parent
@@ -75,6 +75,35 @@ def test_rooms_resolve(room):
 def test_a_name_that_does_not_exist():
     with pytest.raises(AttributeError, match="module 'maam' has no attribute 'nonsense'"):
         maam.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("name", sorted(maam._ELSEWHERE))
+def test_a_name_that_is_elsewhere(name):
+    with pytest.raises(AttributeError) as caught:
+        getattr(maam, name)
+    refused, _, hint = str(caught.value).partition("; use ")
+    assert refused == f"module 'maam' has no attribute {name!r}"
+    homes = hint.replace(" or ", ", ").split(", ")
+    assert all(home.startswith("maam.") and home.endswith(f".{name}") for home in homes)
+    for module in {home.rpartition(".")[0] for home in homes}:
+        folder = PACKAGE / module.removeprefix("maam.")
+        assert f'"{name}"' in (folder / "__init__.py").read_text()
+
+
+def test_type_checkers_see_the_names_that_are_there():
+    block = next(node for node in ast.parse(Path(maam.__file__).read_text()).body if isinstance(node, ast.If))
+    seen = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert seen == maam._HOMES
+
+
+def test_every_error_is_public():
+    found = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert found <= set(maam.__all__)
+
+
+@pytest.mark.parametrize("name", ["bench", "errors", "plots", "pruning", "quantization", "reproduction"])
+def test_a_module_loads_on_access(name):
+    assert run(f"import json, maam; print(json.dumps(maam.{name}.__name__))") == f"maam.{name}"
 
 
 def test_the_version_is_the_installed_one():

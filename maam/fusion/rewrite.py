@@ -17,7 +17,7 @@ from maam.weights import match
 Array = np.ndarray[Any, Any]
 
 
-def fuse(spec: Node, weights: Mapping[str, Array]) -> tuple[Node, dict[str, Array]]:
+def fuse(spec: Node, weights: Mapping[str, Array] | None = None) -> tuple[Node, dict[str, Array]]:
     """A smaller spec and its weights that compute the same in inference.
 
     Batch norm goes into the convolution or linear map before it, else into an unpadded one after it, else it becomes a
@@ -28,19 +28,30 @@ def fuse(spec: Node, weights: Mapping[str, Array]) -> tuple[Node, dict[str, Arra
 
     Args:
         spec: the architecture.
-        weights: its arrays by canonical name, of any floating-point dtype.
+        weights: its arrays by canonical name, of any floating-point dtype; without them there is nothing to fuse.
 
     Returns:
         The new spec and its arrays by canonical name, float64.
 
     Raises:
-        DeploymentError: there is nothing to fuse, as in a spec that was fused before.
+        DeploymentError: there is nothing to fuse, as in a spec that was fused before, or `spec` is none.
         WeightsError: the arrays do not fit the spec.
     """
+    weights = _checked(spec, weights)
     check_fusible(spec)
     arrays, _ = match(spec, weights, source="weights")
     node, fused = _fuse(Part(spec, {name: np.asarray(array, np.float64) for name, array in arrays.items()}))
     return node, {p.name: fused[p.name] for p in node.parameters()}
+
+
+def _checked(spec: object, weights: Mapping[str, Array] | None) -> Mapping[str, Array]:
+    if not isinstance(spec, Node) or weights is None:
+        given = f"an object of type {type(spec).__name__}" if not isinstance(spec, Node) else "a spec alone"
+        raise DeploymentError(
+            f"fuse: expected a spec and its weights, got {given}; pass both, as "
+            "maam.weights.read_weights(path) returns them, or call reparameterize() of a model that maam built"
+        )
+    return weights
 
 
 def check_fusible(spec: Node) -> None:

@@ -13,7 +13,8 @@ from maam.parity.report import Report, not_run
 from maam.parity.rooms import MODES, make_double, make_runners
 from maam.parity.stages import STAGES
 from maam.parity.subject import Subject, random_images
-from maam.spec import Model, Node, draw, preset
+from maam.spec import Model, Node, draw
+from maam.spec.presets import resolve
 from maam.training import Runner
 
 Array = np.ndarray[Any, Any]
@@ -51,14 +52,12 @@ def check(
         progress: called with the name of each stage before it runs.
 
     Raises:
-        SpecError: a stage or framework is unknown, or images and labels do not fit.
+        SpecError: `spec` is none, a stage or framework is unknown, or images and labels do not fit.
+        PresetError: there is no preset of that name.
     """
-    node = preset(spec) if isinstance(spec, str) else spec
-    if unknown := sorted(set(stages) - set(STAGES)):
-        raise SpecError(f"stages: no stage {unknown[0]!r}; there are {', '.join(STAGES)}")
+    node, chosen = resolve(spec), _chosen(stages)
     weights = draw(node.parameters(), seed) if arrays is None else _single(arrays)
-    if images is None:
-        images, labels = random_images(node, 256, seed)
+    images, labels = random_images(node, 256, seed) if images is None else (images, _labels(labels, len(images)))
     missing: dict[str, str] = {}
     if runners is None:
         runners, missing = make_runners(node, weights, frameworks, compiled=compiled)
@@ -66,7 +65,7 @@ def check(
         spec=node,
         arrays=weights,
         images=np.asarray(images, np.float32),
-        labels=_labels(labels, len(images)),
+        labels=np.asarray(labels, np.int32),
         runners=runners,
         double=make_double(node, weights),
         seed=seed,
@@ -74,14 +73,26 @@ def check(
         steps=steps,
     )
     report = Report(title=node.name if isinstance(node, Model) else node.kind, environment=environment())
-    for name in [name for name in STAGES if name in set(stages)]:
+    for name in chosen:
         if progress is not None:
             progress(name)
-        for found in STAGES[name](subject, report):
-            report.rows.append(found)
+        _run(name, subject, report)
         for runner, reason in missing.items():
             report.rows.extend(not_run([name], runner, reason))
     return report
+
+
+def _run(stage: str, subject: Subject, report: Report) -> None:
+    for row in STAGES[stage](subject, report):
+        report.rows.append(row)  # one by one: a stage asks the report for what was found so far
+
+
+def _chosen(stages: Iterable[str]) -> list[str]:
+    """The stages in the order in which they run."""
+    wanted = set(stages)
+    if unknown := sorted(wanted - set(STAGES)):
+        raise SpecError(f"stages: no stage {unknown[0]!r}; there are {', '.join(STAGES)}")
+    return [name for name in STAGES if name in wanted]
 
 
 def _single(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -92,4 +103,4 @@ def _labels(labels: Array | None, count: int) -> Array:
     if labels is None or len(labels) != count:
         given = "none" if labels is None else len(labels)
         raise SpecError(f"labels: expected one for each of {count} images, got {given}")
-    return np.asarray(labels, np.int32)
+    return labels

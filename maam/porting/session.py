@@ -95,9 +95,7 @@ def port(
     layers = torch.layers(), mindspore.layers()
     orders = None if other_calls is None else ([c.name for c in calls], [c.name for c in other_calls])
     pairings = pair_layers(*layers, names=names, skip=skip, orders=orders)
-    chosen = pairings[0]
-    if transfer:
-        chosen = _transfer(torch, mindspore, pairings, direction, x)
+    chosen = _transfer(torch, mindspore, pairings, direction, x) if transfer else pairings[0]
     runs = align(chosen.pairs, layers, calls, other_calls)
     double = _double(torch, x)
     subject = Subject(torch, mindspore, double or torch, chosen.pairs, runs, x, seed, steps, refusal)

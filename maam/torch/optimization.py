@@ -74,13 +74,13 @@ def optimize(
         compile: whether PyTorch's copy is compiled, which takes seconds to minutes and a C++ compiler.
 
     Raises:
-        DeploymentError: the model is in train mode, there is no such engine, or the result is not close to the model.
+        DeploymentError: the model is no module or in train mode, there is no such engine, or the result is not close
+            to the model's.
         DeviceError: the engine or the device has not the precision.
         MissingFrameworkError: the engine is not installed.
         ShapeError: the example does not fit the model.
     """
-    if model.training:
-        raise DeploymentError("optimize: the model is in train mode; call eval() first")
+    _check_arguments(model, example)
     device = next((p.device.type for p in model.parameters()), "cpu")
     check_engine(engine, device)
     precisions = _precisions(engine, device, precision)
@@ -94,6 +94,20 @@ def optimize(
         fastest = _fastest(candidates, example)
         check_output(fastest(example).cpu().numpy(), expected, fastest.precision)
     return fastest
+
+
+def _check_arguments(model: object, example: object) -> None:
+    if not isinstance(model, nn.Module):
+        kind = type(model).__name__
+        raise DeploymentError(
+            f"optimize: model: expected a torch.nn.Module, got an object of type {kind}; make one with "
+            "maam.torch.build(NAME) or maam.torch.load(PATH)"
+        )
+    if not isinstance(example, Tensor):
+        kind = type(example).__name__
+        raise DeploymentError(f"optimize: example: expected a tensor (N, C, H, W), got an object of type {kind}")
+    if model.training:
+        raise DeploymentError("optimize: the model is in train mode; call eval() first")
 
 
 def _precisions(engine: str, device: str, name: str) -> tuple[str, ...]:

@@ -62,10 +62,10 @@ class RunFolder:
             raise TrainingError(f"{self.path}: this folder cannot be written")
         if names and not resume:
             what = "a run" if self.run.name in names or self.last.name in names else "other files"
-            remedy = "go on with it by --resume, or choose another --out" if what == "a run" else "choose another --out"
-            raise TrainingError(f"{self.path}: this folder holds {what}; {remedy}")
+            resuming = "go on with it by resume (--resume), or " if what == "a run" else ""
+            raise TrainingError(f"{self.path}: this folder holds {what}; {resuming}choose another out (--out)")
         if names and self.run.name not in names:
-            raise TrainingError(f"{self.path}: nothing to resume: this folder holds no run; choose another --out")
+            raise TrainingError(f"{self.path}: nothing to resume: this folder holds no run; choose another out (--out)")
         for name in leftovers:
             (self.path / name).unlink(missing_ok=True)
         return read_checkpoint(self.last) if self.last.name in names else None

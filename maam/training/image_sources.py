@@ -69,7 +69,7 @@ def validation_images(
 
 def _folder(root: Path | None, split: str) -> ImageFolder:
     if root is None:
-        raise DataError("data imagefolder needs --root DIR, the folder that holds train and val")
+        raise DataError("data imagefolder needs root (--root DIR), the folder that holds train and val")
     return imagefolder(root, split)
 
 

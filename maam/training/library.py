@@ -48,7 +48,10 @@ def default_recipe(preset: str) -> Recipe:
         recipe = read_recipe(name)
         if any(fnmatch.fnmatchcase(preset, pattern) for pattern in recipe.presets):
             return recipe
-    raise RecipeError(f"no default recipe for {preset!r}; name one with --recipe: {', '.join(list_recipes())}")
+    raise RecipeError(
+        f"no default recipe for {preset!r}; choose one with recipe=maam.training.read_recipe(NAME) (--recipe NAME): "
+        f"{', '.join(list_recipes())}"
+    )
 
 
 def parse_override(text: str) -> tuple[str, Any]:

@@ -120,7 +120,7 @@ def check_fit(spec: Node, name: str, image_shape: tuple[int, ...], classes: int)
     if output != (classes,):
         raise RecipeError(
             f"data {name} has {classes} classes, but the model has outputs {output}; "
-            f"override it: -o overrides.num_classes={classes}"
+            f"override num_classes in the recipe (-o overrides.num_classes={classes})"
         )
 
 
@@ -130,5 +130,5 @@ def _dataset(name: str, root: Path | None, split: str) -> data.ImageDataset:
     if name not in ("cifar10", "cifar100"):
         raise DataError(f"data: expected one of cifar10, cifar100, digits, imagefolder, got {name!r}")
     if root is None:
-        raise DataError(f"data {name} needs --root DIR, the folder that `maam data {name} DIR` wrote")
+        raise DataError(f"data {name} needs root (--root DIR), the folder that `maam data {name} DIR` wrote")
     return getattr(data, name)(root, split)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maam.errors import WeightsError
+from maam.errors import SpecError, WeightsError
 from maam.names import listed
 from maam.spec import Model, Node, draw, head, with_num_classes
 from maam.weights.file import read_weights, write_weights
@@ -86,6 +86,10 @@ def read_whole(
 
 
 def _with_new_head(spec: Node, arrays: dict[str, Array], num_classes: int, seed: int) -> tuple[Node, dict[str, Array]]:
+    if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
+        raise SpecError(
+            f"num_classes: expected an integer of at least 1, got {num_classes!r}; leave it out to keep the file's head"
+        )
     changed = with_num_classes(spec, num_classes)
     if changed == spec:
         return spec, arrays

@@ -22,6 +22,7 @@ Array = np.ndarray[Any, Any]
 FORMAT = "maam"
 CHECKPOINT_FORMAT = "maam-checkpoint"
 VERSION = "1"
+FOREIGN_SUFFIXES = (".bin", ".ckpt", ".npz", ".pt", ".pth", ".tar")
 DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -34,7 +35,8 @@ def write_weights(path: str | os.PathLike[str], spec: Node, arrays: Mapping[str,
     """Write `arrays` (by canonical name; float16, bfloat16, float32 or float64) and `spec` to `path`.
 
     Raises:
-        WeightsError: an array has another dtype, or the file cannot be written; a file that was there stays.
+        WeightsError: an array has another dtype, `path` has the suffix of another format, or the file cannot be
+            written; a file that was there stays.
     """
     for name, array in arrays.items():
         check_dtype(array.dtype, f"{path}: {listed([name])}")
@@ -66,8 +68,9 @@ def write_safetensors(path: str | os.PathLike[str], arrays: Mapping[str, Array],
     """Write `arrays` to a safetensors file with `header` as its metadata, in one step.
 
     Raises:
-        WeightsError: the file cannot be written; one that was there stays.
+        WeightsError: `path` has the suffix of another format, or the file cannot be written; one that was there stays.
     """
+    check_suffix(path)
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     try:
         write_bytes(path, _serialize(contiguous, dict(header)))
@@ -95,6 +98,33 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[Node | None, dict[st
     return _spec(path, header), _arrays(path, tensors)
 
 
+def check_path(path: object) -> None:
+    """Refuse a model, or anything else, where the path of a file is expected.
+
+    Raises:
+        WeightsError: it is no path.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise WeightsError(
+            f"expected the path of a weights file, got an object of type {type(path).__name__}; write a model to one "
+            "first, with save_weights(model, path)"
+        )
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Refuse a name under which other programs, and `maam convert`, would take the file for one of another format.
+
+    Raises:
+        WeightsError: the suffix is one of `FOREIGN_SUFFIXES`.
+    """
+    suffix = Path(path).suffix
+    if suffix.lower() in FOREIGN_SUFFIXES:
+        raise WeightsError(
+            f"{path}: a weights file is a safetensors file, and {suffix} stands for another format; give a name that "
+            "ends in .safetensors, and make .pth, .pt, .pth.tar or .ckpt of it with: maam convert SRC DST"
+        )
+
+
 def check_dtype(dtype: np.dtype[Any], what: str) -> None:
     """Refuse a dtype that no weights file holds; `what` names its owner in the message.
 
@@ -108,6 +138,7 @@ def check_dtype(dtype: np.dtype[Any], what: str) -> None:
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str, dict[str, Any]]]]:
     """The metadata of a safetensors file, and its tensors as safetensors gives them."""
+    check_path(path)
     try:
         data = Path(path).read_bytes()
         tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]

@@ -53,7 +53,7 @@ def test_train_by_a_file(run, tmp_path):
         (("maam_digits", "-o", "epochs"), "override 'epochs': expected FIELD=VALUE"),
         (("maam_digits", "--framework", "jax"), "framework: expected one of torch, mindspore"),
         (("maam_digits", "--precision", "int8"), "recipe: precision: input should be"),
-        (("maam_cifar10_2m3",), "data cifar10 needs --root DIR"),
+        (("maam_cifar10_2m3",), "data cifar10 needs root (--root DIR)"),
         (("maam_cifar10_2m3", "--root", "none"), "none"),
     ],
 )
@@ -67,7 +67,7 @@ def test_train_refuses_zero_epochs(run):
 
 
 def test_train_refuses_a_folder_with_a_run(fails, finished):
-    message = f"{finished}: this folder holds a run; go on with it by --resume, or choose another --out"
+    message = f"{finished}: this folder holds a run; go on with it by resume (--resume), or choose another out (--out)"
     assert fails("train", "maam_digits", "--out", finished) == message
 
 
@@ -94,7 +94,7 @@ def test_evaluate_refuses(fails, finished, layer):
     last = finished / "last.safetensors"
     for arguments, message in (
         ((finished, "--data", "mnist"), "data: expected one of "),
-        ((finished, "--data", "cifar10"), "data cifar10 needs --root DIR"),
+        ((finished, "--data", "cifar10"), "data cifar10 needs root (--root DIR)"),
         ((finished, "--data", "digits", "--framework", "jax"), "framework: expected one of torch, mindspore"),
         (("none.safetensors", "--data", "digits"), "none.safetensors: no such file"),
         ((last, "--data", "digits"), f"{last}: a training checkpoint"),

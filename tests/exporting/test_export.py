@@ -259,3 +259,11 @@ class TestAir:
         with pytest.raises(DeviceError, match=r"^device 'ascend' is not available to MindSpore here; available: cpu$"):
             export(source, tmp_path / "model.air")
         assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_model_instead_of_a_file(tmp_path):
+    with pytest.raises(
+        WeightsError, match="expected the path of a weights file, got an object of type Referee; write a "
+    ):
+        export(Referee(GATED, spec.draw(GATED.parameters(), 0)), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())

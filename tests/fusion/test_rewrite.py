@@ -184,3 +184,14 @@ def test_the_given_arrays_stay(scrambled):
     before = {name: array.copy() for name, array in arrays.items()}
     fuse(node, arrays)
     assert all((arrays[name] == before[name]).all() for name in before)
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [(object(), "an object of type object"), ("maam_digits", "an object of type str"), (BN, "a spec ")],
+)
+def test_it_takes_a_spec_and_weights(given, what):
+    with pytest.raises(DeploymentError) as caught:
+        fuse(given)
+    assert str(caught.value).startswith(f"fuse: expected a spec and its weights, got {what}")
+    assert "reparameterize() of a model" in str(caught.value)

@@ -129,5 +129,11 @@ def test_bad_arguments(small, options, message):
         check(small, **options)
 
 
+@pytest.mark.parametrize("given", [None, {"kind": "identity"}, spec.maam])
+def test_what_is_no_spec(given):
+    with pytest.raises(SpecError, match="expected a spec or the name of a preset, got an object of type"):
+        check(given)
+
+
 def test_stages_are_those_of_the_table():
     assert list(STAGES)[:3] == ["exchange", "lattice", "layers"]

@@ -87,6 +87,19 @@ def test_one_channel(scramble):
             close(fast(images), model(images))
 
 
+@pytest.mark.parametrize(
+    ("model", "example", "message"),
+    [
+        ("maam_digits", torch.zeros(1), "optimize: model: expected a torch.nn.Module, got an object of type str; make"),
+        (torch.nn.Identity().eval(), [1], "optimize: example: expected a tensor (N, C, H, W), got an object of type l"),
+    ],
+)
+def test_arguments_of_another_type(model, example, message):
+    with pytest.raises(DeploymentError) as caught:
+        optimize(model, example)
+    assert str(caught.value).startswith(message)
+
+
 def test_many_models_are_all_compiled():
     """Dynamo stops after eight variants of one code object, and would run the ninth as it is."""
     tiny, maps = nn.Conv2d(3, 3, 1).eval(), torch.rand(1, 3, 2, 2)

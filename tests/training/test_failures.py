@@ -29,6 +29,21 @@ def test_a_full_disk_after_the_last_checkpoint(recipe, done, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
+    ("model", "recipe", "message"),
+    [
+        (spec.preset("maam_digits"), None, "model: expected the name of a preset, got an object of type Model; "),
+        (spec.preset, None, "model: expected the name of a preset, got an object of type function; "),
+        ("maam_digits", "digits", "recipe: expected a maam.training.Recipe, got an object of type str; "),
+    ],
+)
+def test_arguments_of_another_type(tmp_path, model, recipe, message):
+    with pytest.raises(RecipeError) as caught:
+        train(model, recipe, out=tmp_path / "run")
+    assert str(caught.value).startswith(message)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"epochs": 1, "optimizer.lr": 0.2}, "the run has another optimizer: "),
@@ -164,11 +179,11 @@ def test_devices_of_mindspore(recipe, tmp_path):
     ("changes", "error", "message"),
     [
         ({"batch_size": 5000}, DataError, "dataset has 1438 images; expected at least 5000 to make a batch"),
-        ({"data": "cifar10"}, DataError, "data cifar10 needs --root DIR"),
+        ({"data": "cifar10"}, DataError, r"data cifar10 needs root \(--root DIR\)"),
         (
             {"overrides.num_classes": 7},
             RecipeError,
-            r"has 10 classes, .* outputs \(7,\); .* -o overrides.num_classes=10",
+            r"has 10 classes, .* outputs \(7,\); .* num_classes in the recipe \(-o overrides.num_classes=10\)",
         ),
         ({"overrides.in_channels": 3}, RecipeError, "data digits: .*; choose a preset for such images"),
     ],

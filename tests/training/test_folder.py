@@ -10,7 +10,9 @@ from maam.training.folder import RunFolder
 
 def test_a_folder_that_holds_a_run(recipe, done):
     before = {path.name: path.read_bytes() for path in done.path.iterdir()}
-    with pytest.raises(TrainingError, match="holds a run; go on with it by --resume, or choose another --out"):
+    with pytest.raises(
+        TrainingError, match=r"holds a run; go on with it by resume \(--resume\), or choose another out \(--out\)"
+    ):
         train("maam_digits", recipe, out=done.path)
     assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
 
@@ -18,7 +20,7 @@ def test_a_folder_that_holds_a_run(recipe, done):
 def test_folders_that_are_none(recipe, tmp_path, monkeypatch):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("Dear")
-    for resume, message in ((False, "holds other files; choose another --out"), (True, "nothing to resume")):
+    for resume, message in ((False, r"holds other files; choose another out \(--out\)"), (True, "nothing to resume")):
         with pytest.raises(TrainingError, match=message):
             train("maam_digits", recipe, out=tmp_path / "other", resume=resume)
     with pytest.raises(TrainingError, match=r"letter.txt: no folder for a run: "):
@@ -32,7 +34,7 @@ class KilledError(BaseException):
     """Stands for a kill: nothing catches it on the way."""
 
 
-@pytest.mark.parametrize("place", ["maam.training.session._describe", "maam.training.log.Log.rewind"])
+@pytest.mark.parametrize("place", ["maam.training.session.write_description", "maam.training.log.Log.rewind"])
 def test_a_kill_before_the_first_step(recipe, tmp_path, monkeypatch, place):
     """Such a folder can be resumed; where nothing was written yet, it can be started too."""
 

@@ -143,7 +143,9 @@ def test_data_that_does_not_fit(framework, root, recipe, model):
     three = spec.with_num_classes(model, 3)
     with pytest.raises(DataError, match=r"train has 24 images; expected at least 32 to make a batch$"):
         open_source(recipe.replaced({"batch_size": 32}), root, three, reading)
-    with pytest.raises(DataError, match=r"^data imagefolder needs --root DIR, the folder that holds train and val$"):
+    with pytest.raises(
+        DataError, match=r"^data imagefolder needs root \(--root DIR\), the folder that holds train and val$"
+    ):
         open_source(recipe, None, model, reading)
     with pytest.raises(RecipeError, match=r"^data imagefolder: expected an input .*32, 32\), got .*; "):
         open_source(recipe.replaced({"images.size": 36}), root, spec.preset("cnn", num_classes=3), reading)

@@ -139,5 +139,7 @@ def test_no_such_recipe(tmp_path):
         read_recipe("cifar")
     with pytest.raises(RecipeError, match="cannot be read: No such file"):
         read_recipe(str(tmp_path / "none.toml"))
-    with pytest.raises(RecipeError, match="no default recipe for 'nothing'; name one with --recipe: "):
+    with pytest.raises(
+        RecipeError, match=r"no default recipe for 'nothing'; choose one with recipe=.* \(--recipe NAME\)"
+    ):
         default_recipe("nothing")

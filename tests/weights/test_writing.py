@@ -56,6 +56,21 @@ def test_a_failed_write_leaves_the_old_file_alone(room, old, monkeypatch, failur
     assert os.listdir(old.parent) == [old.name]
 
 
+@pytest.mark.parametrize("name", ["x.pth", "x.PT", "x.ckpt", "x.npz", "x.bin", "x.pth.tar"])
+def test_a_suffix_of_another_format(room, tmp_path, name):
+    with pytest.raises(
+        WeightsError, match=r"stands for another format; give a name that ends in .safetensors, .*maam conv"
+    ):
+        room.save_weights(room.build(NODE), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x", "x.weights", "x.v1"])
+def test_a_suffix_of_no_format(room, tmp_path, name):
+    room.save_weights(room.build(NODE), tmp_path / name)
+    assert (tmp_path / name).exists()
+
+
 def test_a_missing_folder(room, tmp_path):
     path = tmp_path / "none" / "weights.safetensors"
     with pytest.raises(WeightsError) as caught:

@@ -1,0 +1,91 @@
+"""A run before its first step: what it must share with the one that it resumes, and what is noted of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import sys
+from typing import Any, get_args
+
+import numpy as np
+
+from maam import files
+from maam.environment import environment
+from maam.errors import DeviceError, TrainingError
+from maam.spec import Node
+from maam.training.checkpoint import Checkpoint, read_checkpoint
+from maam.training.folder import RunFolder
+from maam.training.recipe import Precision, Recipe
+from maam.training.world import World
+
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+MAY_DIFFER = {"presets", "precision"}
+
+
+def open_run(folder: RunFolder, resume: bool, world: World) -> Checkpoint | None:
+    """Open a folder in the first process, then read its checkpoint in all.
+
+    Raises:
+        TrainingError, WeightsError: as `RunFolder.open` does.
+    """
+    found = folder.open(resume) if world.rank == 0 else None
+    world.barrier()
+    if world.rank and resume and folder.last.exists():
+        return read_checkpoint(folder.last)
+    return found
+
+
+def agree_on_precision(room: Any, device: str, recipe: Recipe, checkpoint: Checkpoint | None, world: World) -> str:
+    """What all processes compute in. "auto" is what a resumed run had; in a new one, the first process's choice.
+
+    Raises:
+        DeviceError: the device has not what the recipe asks for.
+    """
+    if recipe.precision == "auto" and checkpoint is not None:
+        with contextlib.suppress(DeviceError):  # another framework or device may not have it
+            return room.select_precision(device, checkpoint.recipe.precision)
+    chosen = PRECISIONS.index(room.select_precision(device, recipe.precision))
+    return PRECISIONS[int(world.gather(np.array([chosen], np.float32))[0])]
+
+
+def check_same(folder: RunFolder, checkpoint: Checkpoint, spec: Node, recipe: Recipe) -> None:
+    """Refuse to go on with another model or recipe; precision may change, as another framework may need.
+
+    Raises:
+        TrainingError: naming what differs.
+    """
+    if checkpoint.spec != spec:
+        raise TrainingError(
+            f"{folder.last}: a checkpoint of another model than {recipe.model}; choose another out (--out)"
+        )
+    then, now = checkpoint.recipe.model_dump(), recipe.model_dump()
+    changed = sorted(name for name in now if name not in MAY_DIFFER and then[name] != now[name])
+    if changed:
+        raise TrainingError(
+            f"{folder.path}: the run has another {changed[0]}: {then[changed[0]]}, not {now[changed[0]]}; "
+            "resume with the recipe that it was started with, or choose another out (--out)"
+        )
+
+
+def write_description(folder: RunFolder, recipe: Recipe, framework: str, device: str) -> None:
+    """Add this session to run.json: command, framework, device, recipe, environment.
+
+    Raises:
+        TrainingError: the file cannot be written.
+    """
+    document = {
+        "command": shlex.join(sys.argv),
+        "framework": framework,
+        "device": device,
+        "recipe": json.loads(recipe.model_dump_json()),
+        "environment": environment(),
+    }
+    try:
+        before = json.loads(folder.run.read_text("utf-8"))["sessions"] if folder.run.exists() else []
+    except (ValueError, KeyError, TypeError):
+        before = []
+    try:
+        files.write_text(folder.run, json.dumps({"sessions": [*before, document]}, indent=1))
+    except OSError as error:
+        raise TrainingError(f"{folder.run}: cannot be written: {error.strerror or error}") from None
