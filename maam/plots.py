@@ -54,21 +54,23 @@ def draw_fusion(weights: Sequence[Mapping[str, Sequence[float]]], path: PathLike
     _save(figure, path)
 
 
-def draw_losses(losses: Mapping[str, Array], path: PathLike, title: str) -> None:
-    """Draw the training loss by epoch (runs, epochs) of several models: the mean, and the range of the runs.
+def draw_losses(training: Mapping[str, Array], test: Mapping[str, Array], path: PathLike, title: str) -> None:
+    """Draw training and (dashed) test loss by epoch (runs, epochs) of models: the mean, and the range of the runs.
 
     Raises:
         MissingFrameworkError: matplotlib is not installed.
     """
     figure = _figure(7, 4.5)
     axis = figure.subplots()
-    for name, values in losses.items():
-        epochs = range(1, values.shape[1] + 1)
-        (line,) = axis.plot(epochs, values.mean(0), label=name)
-        axis.fill_between(epochs, values.min(0), values.max(0), color=line.get_color(), alpha=0.2)
-    axis.set(xlabel="epoch", ylabel="training loss (cross entropy)", title=title)
+    for index, name in enumerate(training):
+        for curves, style, kind in ((training, "-", "training"), (test, "--", "test")):
+            values = curves[name]
+            epochs = range(1, values.shape[1] + 1)
+            axis.plot(epochs, values.mean(0), style, color=f"C{index}", label=f"{name}, {kind}")
+            axis.fill_between(epochs, values.min(0), values.max(0), color=f"C{index}", alpha=0.2)
+    axis.set(xlabel="epoch", ylabel="cross entropy", title=title)
     axis.grid(alpha=0.3)
-    if losses:
+    if training:
         axis.legend()
     _save(figure, path)
 

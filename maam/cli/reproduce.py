@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maam.cli import completion
-from maam.cli.options import Device, Framework
+from maam.cli.options import Device, Framework, Override, Precision, parse_overrides
 from maam.errors import MaamError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 FRAMEWORKS = "frameworks"
+DEFAULT = "cifar10"
 
 
 def reproduce(
@@ -30,11 +31,16 @@ def reproduce(
     root: Annotated[Path | None, typer.Option(help="folder of CIFAR-10")] = None,
     framework: Framework = "torch",
     seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
-    epochs: Annotated[int | None, typer.Option(min=1, help="the recipe's otherwise")] = None,
+    epochs: Annotated[int | None, typer.Option(help="the recipe's otherwise")] = None,
     recipe: Annotated[
-        str,
-        typer.Option(help="a recipe's name or a .toml file, the same for every row", autocompletion=completion.recipes),
-    ] = "cifar10",
+        str | None,
+        typer.Option(
+            help="a recipe's name or a .toml file, the same for every row; cifar10 otherwise",
+            autocompletion=completion.recipes,
+        ),
+    ] = None,
+    override: Override = None,
+    precision: Precision = None,
     device: Device = None,
     only: Annotated[
         str | None,
@@ -51,19 +57,34 @@ def reproduce(
 
     both = name == FRAMEWORKS
     experiment, chosen = _experiment(name), _seeds(seeds)[: 1 if both else None]
-    found = read_recipe(recipe)
-    if epochs is not None:
-        found = found.replaced({"epochs": epochs})
+    rooms.check_framework(framework)
+    frameworks = rooms.FRAMEWORKS if both else (framework,)
+    changes = _changes(override, {"epochs": epochs, "precision": precision})
+    found = read_recipe(recipe or DEFAULT).replaced(changes)
     if not collect:
         narrowed = experiment if only is None else _narrowed(experiment, only.split(","))
-        for each in rooms.FRAMEWORKS if both else (framework,):
+        for each in frameworks:
             _train(narrowed, found, runs, root, seeds=chosen, framework=each, device=device)
+    elif not runs.is_dir():
+        raise MaamError(f"--runs {runs}: there is no such folder; give the one that holds the runs")
+    elif recipe is not None or changes:
+        for each in frameworks:
+            reproduction.check_recipe(experiment, found, runs, chosen, each)
     if both:
         row = experiment.rows[0]
         typer.echo(reproduction.render_frameworks(row, reproduction.read_sides(row, runs, chosen[0]), out or runs))
     else:
         results = reproduction.collect(experiment, runs, chosen, framework)
         typer.echo(reproduction.render(name, experiment, results, out or runs))
+
+
+def _changes(override: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """What options change in the recipe; rows and seeds are not the recipe's here."""
+    changes = {key: value for key, value in given.items() if value is not None} | parse_overrides(override)
+    for field, instead in (("model", "the rows name the models, see --only"), ("seed", "see --seeds")):
+        if field in changes:
+            raise MaamError(f"-o {field}={changes[field]}: {instead}")
+    return changes
 
 
 def _experiment(name: str) -> Experiment:
@@ -96,6 +117,6 @@ def _narrowed(experiment: Experiment, presets: list[str]) -> Experiment:
 
 def _seeds(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        return list(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
         raise MaamError(f"--seeds: expected comma-separated integers such as 0,1,2, got {text!r}") from None

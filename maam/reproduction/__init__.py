@@ -3,13 +3,15 @@
 from maam.reproduction.experiments import EXPERIMENTS, Experiment, Row
 from maam.reproduction.frameworks import read_sides, render_frameworks
 from maam.reproduction.rendering import render
-from maam.reproduction.results import Result, collect, run
+from maam.reproduction.results import Result, Run, check_recipe, collect, run
 
 __all__ = [
     "EXPERIMENTS",
     "Experiment",
     "Result",
     "Row",
+    "Run",
+    "check_recipe",
     "collect",
     "read_sides",
     "render",

@@ -48,7 +48,7 @@ EXPERIMENTS = {
             Row("o/Reduce Layer", "without_reduce", Figures(0.255, 0.252, 0.251, 0.254)),
         ),
     ),
-    "figure2": Experiment("Figure 2: training loss", (_MAAM, *_BASELINES)),
+    "figure2": Experiment("Figure 2: training and test loss", (_MAAM, *_BASELINES)),
 }
 """The paper's own MAAM is the larger preset `maam_cifar10` by its map sizes, and `maam_cifar10_2m3` by its parameters;
 docs/paper.md weighs both. `without_fusion` is the second reading of "o/Agent Attention"."""

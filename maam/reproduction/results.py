@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from maam.errors import MaamError, TrainingError
 from maam.reproduction.experiments import Experiment, Row
+from maam.reproduction.recipes import differences, without_own
 from maam.training.folder import RunFolder
 from maam.training.loop import Observer
 from maam.training.recipe import Recipe
@@ -20,20 +21,30 @@ from maam.training.session import train
 Array = np.ndarray[Any, Any]
 
 
-class Result(NamedTuple):
-    """The finished runs of a row.
+class Run(NamedTuple):
+    """A finished run.
 
     Attributes:
-        row: what they stand for.
-        figures: of each run, by seed: accuracy, f1, precision, recall, minutes (of training).
-        losses: the mean training loss of each epoch, by seed.
-        origins: on what each was run, by seed: framework, precision, processor, versions.
+        figures: accuracy, f1, precision, recall, minutes (of training).
+        training_loss: the mean over the steps of each epoch, float64 (epochs,).
+        test_loss: after each epoch, float64 (epochs,).
+        recipe: what it was made by.
+        origin: on what it was made: framework, precision, processor, versions.
     """
 
+    figures: dict[str, float]
+    training_loss: Array
+    test_loss: Array
+    recipe: Recipe
+    origin: str
+
+
+class Result(NamedTuple):
+    """A row, the seeds that were asked for, and the finished runs among them by seed."""
+
     row: Row
-    figures: dict[int, dict[str, float]]
-    losses: dict[int, Array]
-    origins: dict[int, str]
+    seeds: tuple[int, ...]
+    runs: dict[int, Run]
 
 
 def folder_of(out: Path, row: Row, seed: int, framework: str) -> RunFolder:
@@ -55,12 +66,14 @@ def run(
     """Train every row with every seed, one after the other; go on with runs that were interrupted.
 
     Raises:
+        TrainingError: a finished run was made by another recipe.
         MaamError: as `maam.training.train` does.
     """
+    check_recipe(experiment, recipe, out, seeds, framework)
     for seed in seeds:
         for row in experiment.rows:
             folder = folder_of(out, row, seed, framework)
-            if (folder.path / "results.json").exists():
+            if _is_finished(folder):
                 continue
             train(
                 row.preset,
@@ -74,31 +87,70 @@ def run(
             )
 
 
-def collect(experiment: Experiment, out: Path, seeds: Sequence[int], framework: str = "torch") -> list[Result]:
-    """The finished runs of every row; a row without any has empty figures.
+def check_recipe(
+    experiment: Experiment, recipe: Recipe, out: Path, seeds: Sequence[int], framework: str = "torch"
+) -> None:
+    """Refuse finished runs that were made by another recipe; precision "auto" is what the machine of the run chose.
 
     Raises:
-        TrainingError: a run's files are broken, or the runs were made by different recipes.
+        TrainingError: there is one, or its files are broken.
     """
-    results = []
-    recipes: dict[str, str] = {}
     for row in experiment.rows:
-        figures, losses, origins = {}, {}, {}
         for seed in seeds:
             folder = folder_of(out, row, seed, framework)
-            if not (folder.path / "results.json").exists():
+            if not _is_finished(folder):
                 continue
-            try:
-                figures[seed] = _figures(folder)
-                recipes[folder.path.name] = _recipe_of(folder)
-                losses[seed] = _losses(folder)
-                origins[seed] = origin_of(folder)
-            except (MaamError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
-                raise TrainingError(f"{folder.path}: the run's files are broken: {error}") from None
-        results.append(Result(row, figures, losses, origins))
-    if len(set(recipes.values())) > 1:
-        raise TrainingError(f"{out}: these runs were made by different recipes: {', '.join(sorted(recipes))}")
+            found = differences(_read(folder).recipe, recipe.replaced({"model": row.preset, "seed": seed}))
+            if found:
+                field, made, asked = found[0]
+                raise TrainingError(
+                    f"{folder.path}: this run was made with {field} {made}, not {asked}; "
+                    "ask for the recipe that it was made by, or choose another --runs"
+                )
+
+
+def collect(experiment: Experiment, out: Path, seeds: Sequence[int], framework: str = "torch") -> list[Result]:
+    """The finished runs of every row; a row may have none.
+
+    Raises:
+        TrainingError: no row has a run, a run's files are broken, or the runs were made by different recipes.
+    """
+    results = []
+    for row in experiment.rows:
+        folders = {seed: folder_of(out, row, seed, framework) for seed in seeds}
+        runs = {seed: _read(folder) for seed, folder in folders.items() if _is_finished(folder)}
+        results.append(Result(row, tuple(folders), runs))
+    found = {folder_of(out, r.row, seed, framework).path.name: run for r in results for seed, run in r.runs.items()}
+    if not found:
+        given = ", ".join(map(str, seeds))
+        raise TrainingError(f"{out}: no finished run of these rows in {framework} with seeds {given}; train them first")
+    _check_alike(out, found)
     return results
+
+
+def _is_finished(folder: RunFolder) -> bool:
+    return (folder.path / "results.json").exists()
+
+
+def _check_alike(out: Path, runs: Mapping[str, Run]) -> None:
+    first = next(iter(runs))
+    for name, run in runs.items():
+        if gaps := without_own(differences(runs[first].recipe, run.recipe)):
+            field, one, other = gaps[0]
+            raise TrainingError(
+                f"{out}: these runs were made by different recipes: {first}, {name} ({field} {one}, {other}); "
+                "narrow --seeds, or make those of one recipe again in another --runs"
+            )
+
+
+def _read(folder: RunFolder) -> Run:
+    try:
+        steps, epochs = curves(folder.log.records())
+        losses = np.array([part.mean() for part in np.array_split(steps["loss"], len(epochs["loss"]))])
+        recipe = Recipe(**_last_session(folder)["recipe"])
+        return Run(_figures(folder), losses, epochs["loss"], recipe, origin_of(folder))
+    except (MaamError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise TrainingError(f"{folder.path}: the run's files are broken: {error}") from None
 
 
 def _figures(folder: RunFolder) -> dict[str, float]:
@@ -111,13 +163,6 @@ def _last_session(folder: RunFolder) -> dict[str, Any]:
     return session
 
 
-def _recipe_of(folder: RunFolder) -> str:
-    """The recipe but for what may differ from run to run; the precision is what trains fastest on a machine."""
-    recipe = _last_session(folder)["recipe"]
-    own = ("model", "seed", "presets", "precision")
-    return json.dumps({name: value for name, value in recipe.items() if name not in own})
-
-
 def origin_of(folder: RunFolder) -> str:
     """On what a run was made: framework, precision, device, processor, versions."""
     session = _last_session(folder)
@@ -126,10 +171,3 @@ def origin_of(folder: RunFolder) -> str:
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if version != "not installed")
     how = f"{session['framework']} {session['recipe']['precision']}, {session['device']}"
     return f"{how}: {machine}, {cores} cores; {named}"
-
-
-def _losses(folder: RunFolder) -> Array:
-    records = folder.log.records()
-    epochs = sum(record["kind"] == "epoch" for record in records)
-    steps = curves(records)[0]["loss"]
-    return np.array([part.mean() for part in np.array_split(steps, epochs)])

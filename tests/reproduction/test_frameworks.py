@@ -42,6 +42,16 @@ def test_the_same_run(runs, tmp_path):
     assert text.count("Run by ") == 2
 
 
+def test_training_time_beside_the_papers(runs, tmp_path):
+    sides = reproduction.read_sides(ROW, runs, 0)
+    assert all(side.minutes > 0 for side in sides.values())
+    sides = {name: side._replace(minutes=minutes) for (name, side), minutes in zip(sides.items(), (2, 3), strict=True)}
+    text = reproduction.render_frameworks(ROW, sides, tmp_path)
+    assert "| torch | 11 | 2.00 |" in text
+    assert "takes 1.50 times as long in MindSpore as in PyTorch here" in text
+    assert '"improving training efficiency by 30%"' in text
+
+
 def test_a_run_that_goes_on(runs, tmp_path):
     """As many steps are compared as both have made."""
     sides = reproduction.read_sides(ROW, runs, 0)

@@ -15,6 +15,7 @@ from maam.cli import main
 from maam.errors import TrainingError
 from maam.reproduction import EXPERIMENTS, Experiment, Row
 from maam.reproduction.experiments import Figures
+from maam.reproduction.recipes import name_recipe
 from maam.spec import list_presets
 from maam.training import read_recipe
 
@@ -25,14 +26,14 @@ pytest.importorskip("matplotlib")
 TRAINED = Row("Ours", "maam_digits", Figures(0.9, 0.8, 0.7, 0.6))
 MISSING = Row("Other", "cnn", None)
 SEEDS = (0, 1)
+RECIPE = read_recipe("digits").replaced({"epochs": 1, "batch_size": 128})
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two runs of one epoch."""
     out = tmp_path_factory.mktemp("runs")
-    recipe = read_recipe("digits").replaced({"epochs": 1, "batch_size": 128})
-    reproduction.run(Experiment("One row", (TRAINED,)), recipe, out, root=out, seeds=SEEDS)
+    reproduction.run(Experiment("One row", (TRAINED,)), RECIPE, out, root=out, seeds=SEEDS)
     return out
 
 
@@ -44,27 +45,79 @@ def test_the_papers_rows():
 
 def test_finished_runs_are_not_made_again(runs):
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
-    recipe = read_recipe("digits").replaced({"epochs": 1, "batch_size": 128})
-    reproduction.run(Experiment("One row", (TRAINED,)), recipe, runs, root=runs, seeds=SEEDS)
+    reproduction.run(Experiment("One row", (TRAINED,)), RECIPE, runs, root=runs, seeds=SEEDS)
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
 
 
-@pytest.mark.parametrize("name", ["table9", "figure9"])
-def test_a_table_with_a_row_that_was_not_run(runs, tmp_path, name):
-    experiment = Experiment("A title", (TRAINED, MISSING))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": 2}, "epochs 1, not 2"),
+        ({"optimizer.lr": 0.01, "epochs": 2}, "epochs 1, not 2"),
+        ({"augmentation.cutout": 3}, "augmentation.cutout 0, not 3"),
+        ({"precision": "bf16"}, "precision fp32, not bf16"),
+    ],
+)
+def test_runs_of_another_recipe_are_not_those_asked_for(runs, changes, message):
+    before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
+    experiment = Experiment("Two rows", (MISSING, TRAINED))  # nothing is trained before all runs were looked at
+    with pytest.raises(TrainingError, match=f"maam_digits-seed0-torch: this run was made with {message}; ask for"):
+        reproduction.run(experiment, RECIPE.replaced(changes), runs, root=runs, seeds=SEEDS)
+    assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
+
+
+def test_the_precision_that_auto_chose_may_be_named(runs):
+    experiment = Experiment("One row", (TRAINED,))
+    for precision in ("auto", "fp32"):
+        reproduction.check_recipe(experiment, RECIPE.replaced({"precision": precision}), runs, SEEDS)
+
+
+def test_the_name_of_a_recipe():
+    assert name_recipe(read_recipe("cifar10").replaced({"epochs": 3, "seed": 5, "model": "cnn"})) == "cifar10"
+    assert name_recipe(read_recipe("paper").replaced({"optimizer.lr": 0.05})) == "paper, optimizer.lr 0.05"
+
+
+def test_a_table_with_a_row_that_was_not_run(runs, tmp_path):
+    name, experiment = "table9", Experiment("A title", (TRAINED, MISSING))
     results = reproduction.collect(experiment, runs, (*SEEDS, 2))
     text = reproduction.render(name, experiment, results, tmp_path)
     assert (tmp_path / f"{name}.md").read_text() == text
     trained, missing = [line for line in text.splitlines() if line.startswith(("| Ours", "| Other"))]
-    assert "| 2 | 0." in trained  # two seeds, not silently three
+    assert "| 2 of 3 | `digits, batch_size 128` | 1 | 0." in trained
     assert "±" in trained
     assert "| 0.900 |" in trained
     assert missing.count("not run") == 6
     rows = list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines()))
-    assert [row["seed"] for row in rows] == ["0", "1", "not run"]
+    assert [(row["seed"], row["epochs"]) for row in rows] == [("0", "1"), ("1", "1"), ("not run", "")]
     found = json.loads((runs / "maam_digits-seed1-torch" / "results.json").read_text())
     assert float(rows[1]["accuracy"]) == found["accuracy"]
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_figure_holds_losses(runs, tmp_path):
+    experiment = Experiment("A title", (TRAINED, MISSING))
+    results = reproduction.collect(experiment, runs, (*SEEDS, 2))
+    text = reproduction.render("figure9", experiment, results, tmp_path)
+    assert (tmp_path / "figure9.md").read_text() == text
+    assert "| epoch | training, seed 0 | training, seed 1 | test, seed 0 | test, seed 1 | training, all |" in text
+    assert "Seeds: 2 of 3. Recipe: `digits, batch_size 128`, 1 epochs." in text
+    assert "## Other: `cnn`\n\nNot run.\n" in text
+    rows = list(csv.DictReader((tmp_path / "figure9.csv").read_text().splitlines()))
+    assert [(row["model"], row["seed"], row["epoch"]) for row in rows] == [
+        ("Ours", "0", "1"),
+        ("Ours", "1", "1"),
+        ("Other", "not run", ""),
+    ]
+    records = [json.loads(line) for line in (runs / "maam_digits-seed1-torch" / "log.jsonl").read_text().splitlines()]
+    losses = [loss for record in records if record["kind"] == "steps" for loss in record["losses"]]
+    assert float(rows[1]["training_loss"]) == pytest.approx(sum(losses) / len(losses), abs=1e-6)
+    assert float(rows[1]["test_loss"]) == pytest.approx(records[-1]["test_loss"], abs=1e-6)
+    assert (tmp_path / "figure9.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_table_of_no_run(tmp_path):
+    with pytest.raises(TrainingError, match="no finished run of these rows in torch with seeds 0, 1; train them"):
+        reproduction.collect(Experiment("One row", (TRAINED,)), tmp_path, SEEDS)
 
 
 def test_runs_of_different_recipes_make_no_table(runs, tmp_path):
@@ -72,7 +125,7 @@ def test_runs_of_different_recipes_make_no_table(runs, tmp_path):
     other = read_recipe("digits").replaced({"epochs": 1, "batch_size": 256})
     reproduction.run(experiment, other, tmp_path, root=tmp_path, seeds=(0,))
     (tmp_path / "maam_digits-seed1-torch").symlink_to(runs / "maam_digits-seed1-torch")
-    with pytest.raises(TrainingError, match="these runs were made by different recipes: maam_digits-seed0-torch, "):
+    with pytest.raises(TrainingError, match=r"different recipes: maam_digits-seed0-torch, .* \(batch_size 256, 128\)"):
         reproduction.collect(experiment, tmp_path, SEEDS)
 
 
@@ -102,7 +155,7 @@ def test_published_runs_give_the_same_table(runs, tmp_path):
     for folder in (runs, tmp_path / "published"):
         results = reproduction.collect(experiment, folder, SEEDS)
         tables.append(reproduction.render("table9", experiment, results, tmp_path))
-        assert [len(result.losses[1]) for result in results] == [1]
+        assert [len(result.runs[1].training_loss) for result in results] == [1]
     assert tables[0] == tables[1]
     (tmp_path / "published" / "maam_digits-seed1-torch" / "log.jsonl.gz").write_bytes(b"\x1f\x8bbroken")
     with pytest.raises(TrainingError, match="maam_digits-seed1-torch: the run's files are broken: "):
@@ -123,6 +176,11 @@ def test_a_broken_run(runs, tmp_path):
     [
         (("table3",), "expected one of table1, table2, figure2, frameworks, got 'table3'"),
         (("table1",), "--root DIR is missing"),
+        (("table1", "--collect", "--framework", "jax"), "framework: expected one of torch, mindspore, got 'jax'"),
+        (("table1", "--collect", "--runs", "none"), "--runs none: there is no such folder"),
+        (("table1", "--collect", "--runs", "."), ".: no finished run of these rows in torch with seeds 0, 1, 2"),
+        (("table1", "-o", "seed=3"), "-o seed=3: see --seeds"),
+        (("table1", "--epochs", "0"), "recipe: epochs: input should be greater than or equal to 1, got 0"),
         (("table1", "--seeds", "a"), "--seeds: expected comma-separated integers such as 0,1,2, got 'a'"),
         (("table1", "--recipe", "none"), "no recipe 'none'"),
         (
@@ -138,6 +196,7 @@ def test_the_command_refuses(monkeypatch, capsys, tmp_path, arguments, message):
         main()
     assert caught.value.code == 1
     assert capsys.readouterr().err.startswith(f"maam: {message}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_collects(monkeypatch, capsys, runs, tmp_path):
@@ -149,3 +208,16 @@ def test_the_command_collects(monkeypatch, capsys, runs, tmp_path):
     assert not caught.value.code
     assert "| Ours | `maam_digits` |" in capsys.readouterr().out
     assert (tmp_path / "table1.csv").exists()
+
+
+@pytest.mark.parametrize("collect", [("--collect",), ("--root", ".")])
+def test_the_command_holds_runs_to_the_recipe(monkeypatch, capsys, runs, tmp_path, collect):
+    monkeypatch.setitem(EXPERIMENTS, "table1", Experiment("One row", (TRAINED,)))
+    base = ["maam", "reproduce", "table1", *collect, "--runs", str(runs), "--seeds", "0,1", "--out", str(tmp_path)]
+    same = ["--recipe", "digits", "-o", "batch_size=128", "--epochs", "1", "--precision", "fp32"]
+    for given, status in ((same, 0), ([*same, "-o", "optimizer.lr=0.3"], 1), (["--recipe", "paper"], 1)):
+        monkeypatch.setattr(sys, "argv", [*base, *given])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert (caught.value.code or 0) == status
+    assert "maam_digits-seed0-torch: this run was made with data digits, not cifar10" in capsys.readouterr().err
