@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from maam.errors import PresetError, SpecError
@@ -38,6 +38,23 @@ def register_alias(alias: str, name: str) -> None:
     _find(name)
     _check_is_free(alias)
     _ALIASES[alias] = name
+
+
+def preset_signature(
+    composite: Factory, settings: Mapping[str, Any], left_out: Collection[str], **first: Any
+) -> inspect.Signature:
+    """The signature of a preset that calls `composite`: the options `first`, then the composite's arguments.
+
+    `settings` are defaults in place of the composite's; the arguments `left_out` are no options of the preset.
+    """
+    kind = inspect.Parameter.KEYWORD_ONLY
+    added = [inspect.Parameter(name, kind, default=value) for name, value in first.items()]
+    kept = [
+        argument.replace(kind=kind, default=settings.get(name, argument.default))
+        for name, argument in inspect.signature(composite).parameters.items()
+        if name not in left_out
+    ]
+    return inspect.Signature([*added, *kept])
 
 
 def preset(name: str, **overrides: Any) -> Model:

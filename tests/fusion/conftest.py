@@ -18,7 +18,8 @@ def small(name):
         return spec.preset(name, cifar=True, width_multiplier=0.1)
     if name == "maam_imagenet":
         return spec.preset(name, channels=(8, 8, 16, 16), image_size=32)
-    return spec.preset(name, channels=8, hidden_channels=4, hidden_features=16)
+    narrow = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
+    return spec.preset(name, **{key: value for key, value in narrow.items() if key in spec.preset_options(name)})
 
 
 def scrambled(node, seed=5, dtype=np.float32):

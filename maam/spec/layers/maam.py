@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -69,29 +69,14 @@ def maam(
         SpecError: an argument is invalid or contradicts another.
     """
     out_channels = in_channels if out_channels is None else out_channels
-    agents: dict[str, Node] = {
-        str(index): agent_block(
-            in_channels,
-            out_channels,
-            hidden_channels=hidden_channels,
-            kernel_size=kernel_size,
-            scale=scale,
-            pool=pool,
-            depthwise=depthwise,
-            act_layer=act_layer,
-            norm_layer=norm_layer,
-        )
-        for index, (kernel_size, scale) in enumerate(
-            zip(
-                one_each("kernel_sizes", kernel_sizes, num_agents, "agents"),
-                one_each("scales", scales, num_agents, "agents"),
-                strict=True,
-            )
-        )
-    }
+    layer: dict[str, Any] = {"act_layer": act_layer, "norm_layer": norm_layer}
+    branch = {"hidden_channels": hidden_channels, "pool": pool, "depthwise": depthwise, **layer}
+    kernel_sizes = one_each("kernel_sizes", kernel_sizes, num_agents, "agents")
+    scales = one_each("scales", scales, num_agents, "agents")
+    agents = _agents(in_channels, out_channels, kernel_sizes, scales, **branch)
     children: dict[str, Node] = {"agents": _fuse(agents, fusion, in_channels)}
     if reduce:
-        children["reduce"] = reduce_layer(out_channels, act_layer=act_layer, norm_layer=norm_layer)
+        children["reduce"] = reduce_layer(out_channels, **layer)
     return Sequential(children=children)
 
 
@@ -110,7 +95,22 @@ def agent_block(
 ) -> Sequential:
     """One branch (equation 1): two convolutions, each with batch norm, activation and max pooling.
 
-    (in_channels, H, W) to (out_channels, H // product of pool, W // product of pool); arguments as in `maam`.
+    (in_channels, H, W) to (out_channels, H // product of pool, W // product of pool).
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        hidden_channels: channels between the two convolutions; max(out_channels // 2, 1) by default.
+        kernel_size: odd kernel size of both convolutions.
+        scale: average pooling before the first convolution; above 1 the result is resized (nearest) to the size that
+            a branch of scale 1 has.
+        pool: max pooling after the last convolution, or one value for each of the two.
+        depthwise: each convolution becomes a depthwise one and a 1x1; norm and activation follow the 1x1.
+        act_layer: activation by name.
+        norm_layer: "batch_norm", or "identity": no normalisation, and convolutions with bias.
+
+    Raises:
+        SpecError: an argument is invalid, or `pool` has neither one value nor two.
     """
     hidden_channels = max(out_channels // 2, 1) if hidden_channels is None else hidden_channels
     pools = (1,) * (NUM_CONVS - 1) + pool if len(pool) == 1 else one_each("pool", pool, NUM_CONVS, "convolutions")
@@ -140,10 +140,31 @@ def reduce_layer(
     act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
 ) -> Sequential:
-    """Feature compression (equation 3): ReLU(BN(Conv1x1(A))), (channels, H, W) to (out_channels, H, W)."""
+    """Feature compression (equation 3): ReLU(BN(Conv1x1(A))), (channels, H, W) to (out_channels, H, W).
+
+    Args:
+        channels: channels of the input.
+        out_channels: channels of the output; as many as the input has by default.
+        act_layer: activation by name.
+        norm_layer: "batch_norm", or "identity": no normalisation, and a convolution with bias.
+
+    Raises:
+        SpecError: an argument is invalid.
+    """
     out_channels = channels if out_channels is None else out_channels
     conv = convolution(channels, out_channels, 1, bias=norm_layer == "identity")
     return Sequential(children=conv_norm_act(conv, out_channels, act_layer, norm_layer))
+
+
+def _agents(
+    in_channels: int, out_channels: int, kernel_sizes: tuple[int, ...], scales: tuple[int, ...], **branch: Any
+) -> dict[str, Node]:
+    """A branch for each kernel size and scale, named by its number."""
+    pairs = enumerate(zip(kernel_sizes, scales, strict=True))
+    return {
+        str(index): agent_block(in_channels, out_channels, kernel_size=kernel_size, scale=scale, **branch)
+        for index, (kernel_size, scale) in pairs
+    }
 
 
 def _fuse(agents: dict[str, Node], fusion: Fusion, in_channels: int) -> Parallel:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 import math
-from typing import Any, Literal
+from typing import Any
 
 from maam.errors import PresetError
-from maam.spec.composites import OddSizes, Sizes, composite, one_each
+from maam.spec.composites import OddSizes, Sizes, composite
 from maam.spec.fields import Flag, Probability, Size
 from maam.spec.layers.blocks import NormName
-from maam.spec.layers.maam import NUM_CONVS, Fusion, NumAgents, agent_block, maam, reduce_layer
+from maam.spec.layers.maam import Fusion, NumAgents
+from maam.spec.models.maam_ablations import VARIANTS, Ablation
 from maam.spec.node import Node
-from maam.spec.presets import register_preset
+from maam.spec.presets import preset_signature, register_preset
 from maam.spec.primitives import (
     Activation,
     Dropout,
     ElementwiseName,
     Flatten,
     Linear,
-    MaxPool2d,
     Model,
     Sequential,
 )
-
-Ablation = Literal["none", "t_cnn", "without_agent_attention", "without_fusion", "without_reduce"]
 
 
 @composite
@@ -58,54 +55,30 @@ def maam_classifier(
         in_channels: channels of the image.
         image_size: height and width of the image.
         channels: channels of the feature map F.
-        hidden_channels: as in `maam`, like all arguments down to `norm_layer`.
-        num_agents: number of branches.
-        kernel_sizes: kernel size, one or one for each branch.
-        scales: average pooling in front, one or one for each branch.
-        pool: max pooling, after the last convolution or one for each.
-        fusion: how the branches become one.
-        reduce: whether the reduce layer follows.
+        hidden_channels: channels between the two convolutions of a branch; max(channels // 2, 1) by default.
+        num_agents: number of parallel branches.
+        kernel_sizes: odd kernel size of all branches, or one for each.
+        scales: average pooling in front of all branches, or one for each.
+        pool: max pooling after the last convolution of a branch, or one value for each of the two.
+        fusion: how the branches become one: "softmax", "mean" or "dynamic", as in `maam`.
+        reduce: whether the reduce layer of equation 3 follows.
         depthwise: depthwise separable convolutions.
         act_layer: activation by name, also in the classifier.
-        norm_layer: "batch_norm" or "identity".
+        norm_layer: "batch_norm", or "identity": no normalisation, and convolutions with bias.
         hidden_features: width d of the classifier.
         dropout: probability of dropout in front of the last linear layer; 0 leaves the layer out.
         ablation: "none", or what Table 2 of the paper takes away: "t_cnn" (one branch, no fusion, no reduce
             layer), "without_agent_attention" (the image max-pooled to the size of F, then the reduce layer),
-            "without_fusion" (the mean of the branches), "without_reduce".
+            "without_fusion" (the mean of the branches), "without_reduce". Arguments of what is gone have no effect.
         name: a name for people to read.
+
+    Raises:
+        SpecError: an argument is invalid or contradicts another, or the image is too small for the pooling.
     """
-    branch: dict[str, Any] = {
-        "hidden_channels": hidden_channels,
-        "pool": pool,
-        "depthwise": depthwise,
-        "act_layer": act_layer,
-        "norm_layer": norm_layer,
-    }
-    if ablation == "t_cnn":
-        kernel_size = one_each("kernel_sizes", kernel_sizes, num_agents, "agents")[0]
-        scale = one_each("scales", scales, num_agents, "agents")[0]
-        block = agent_block(in_channels, channels, kernel_size=kernel_size, scale=scale, **branch)
-        body: dict[str, Node] = {"agent": block}
-    elif ablation == "without_agent_attention":
-        whole = pool if len(pool) == 1 else one_each("pool", pool, NUM_CONVS, "convolutions")
-        shrink = MaxPool2d(kernel_size=math.prod(whole))
-        body = {
-            "pool": shrink,
-            "reduce": reduce_layer(in_channels, channels, act_layer=act_layer, norm_layer=norm_layer),
-        }
-    else:
-        layer = maam(
-            in_channels,
-            channels,
-            num_agents=num_agents,
-            kernel_sizes=kernel_sizes,
-            scales=scales,
-            fusion="mean" if ablation == "without_fusion" else fusion,
-            reduce=reduce and ablation != "without_reduce",
-            **branch,
-        )
-        body = dict(layer.children)
+    layer: dict[str, Any] = {"hidden_channels": hidden_channels, "num_agents": num_agents, "kernel_sizes": kernel_sizes}
+    layer |= {"scales": scales, "pool": pool, "fusion": fusion, "reduce": reduce, "depthwise": depthwise}
+    layer |= {"act_layer": act_layer, "norm_layer": norm_layer}
+    body = VARIANTS[ablation].make(in_channels, channels, **layer)
     image_shape = (in_channels, image_size, image_size)
     flat = math.prod(Sequential(children=body).output_shape(image_shape))
     body["classifier"] = _classifier(flat, hidden_features, num_classes, act_layer, dropout)
@@ -137,41 +110,31 @@ _SETTINGS: dict[str, dict[str, Any]] = {
         "hidden_features": 64,
     },
 }
-_ABLATIONS = ("t_cnn", "without_agent_attention", "without_fusion", "without_reduce")
 _FIXED = ("name", "ablation")
-
-
-def _options(settings: dict[str, Any], first: tuple[inspect.Parameter, ...] = ()) -> inspect.Signature:
-    """The signature of a preset: `first`, then the classifier's arguments with `settings` as defaults."""
-    arguments = inspect.signature(maam_classifier).parameters.values()
-    kept = [
-        p.replace(kind=inspect.Parameter.KEYWORD_ONLY, default=settings.get(p.name, p.default))
-        for p in arguments
-        if p.name not in _FIXED
-    ]
-    return inspect.Signature([*first, *kept])
 
 
 def _register(name: str) -> None:
     def build(**overrides: Any) -> Model:
         return maam_classifier(**{**_SETTINGS[name], "name": name, **overrides})
 
-    build.__signature__ = _options(_SETTINGS[name])  # type: ignore[attr-defined]
+    build.__signature__ = preset_signature(maam_classifier, _SETTINGS[name], _FIXED)  # type: ignore[attr-defined]
     register_preset(build, name)
 
 
-def _register_ablation(name: str) -> None:
-    def build(base: str = "maam_cifar10_2m3", **overrides: Any) -> Model:
+def _register_ablation(name: Ablation, base: str = "maam_cifar10_2m3") -> None:
+    def build(base: str = base, **overrides: Any) -> Model:
         if not isinstance(base, str) or base not in _SETTINGS:
             raise PresetError(f"base: expected one of {', '.join(_SETTINGS)}, got {base!r}")
         return maam_classifier(**{**_SETTINGS[base], "name": name, "ablation": name, **overrides})
 
-    base = inspect.Parameter("base", inspect.Parameter.KEYWORD_ONLY, default="maam_cifar10_2m3")
-    build.__signature__ = _options(_SETTINGS["maam_cifar10_2m3"], (base,))  # type: ignore[attr-defined]
+    left_out = (*_FIXED, *VARIANTS[name].unheeded)
+    options = preset_signature(maam_classifier, _SETTINGS[base], left_out, base=base)
+    build.__signature__ = options  # type: ignore[attr-defined]
     register_preset(build, name)
 
 
 for _name in _SETTINGS:
     _register(_name)
-for _name in _ABLATIONS:
-    _register_ablation(_name)
+for _ablation in VARIANTS:
+    if _ablation != "none":
+        _register_ablation(_ablation)

@@ -7,17 +7,17 @@ convolution; widths are `int(width * width_multiplier)`, without rounding to 8.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field
 
 from maam.errors import SpecError
 from maam.spec.composites import composite
 from maam.spec.fields import AsNumber, Flag, Size
-from maam.spec.layers.gates import cbam, maf, mafb, mafc, se
+from maam.spec.layers import gates
 from maam.spec.models.mobilenet_tables import NETWORKS, Network, Stage, Unit
 from maam.spec.node import Node
-from maam.spec.presets import register_alias, register_preset
+from maam.spec.presets import preset_signature, register_alias, register_preset
 from maam.spec.primitives import (
     Activation,
     BatchNorm2d,
@@ -30,9 +30,10 @@ from maam.spec.primitives import (
     Sequential,
 )
 
-Attention = Literal["se", "cbam", "maf", "mafc", "mafb"]
+UnitGate = Literal["se", "cbam", "maf", "mafc"]
+Attention = Literal[UnitGate, "mafb"]
 Multiplier = Annotated[float, Field(strict=True, gt=0, le=16), AsNumber]
-GATES: dict[str, Callable[[int], Node]] = {"se": se, "cbam": cbam, "maf": maf, "mafc": mafc}
+GATES: dict[str, Callable[[int], Node]] = {name: getattr(gates, name) for name in get_args(UnitGate)}
 
 
 @composite
@@ -101,7 +102,7 @@ class _Builder:
         for index, unit in enumerate(stage.units):
             units[f"unit{index + 1}"] = self._unit(stage, unit, stride if index == 0 else 1)
         if self.attention == "mafb" and not last:
-            units["attention"] = mafb(self.channels)
+            units["attention"] = gates.mafb(self.channels)
         return Sequential(children=units)
 
     def _unit(self, stage: Stage, unit: Unit, stride: int) -> Node:
@@ -194,26 +195,13 @@ def _classifier(in_channels: int, num_classes: int) -> Conv2d:
 
 
 def _register(name: str, version: str, attention: Attention | None) -> None:
-    def build(
-        *,
-        num_classes: int = 1000,
-        in_channels: int = 3,
-        width_multiplier: float = 1.0,
-        cifar: bool = False,
-        attention: Attention | None = attention,
-        image_size: int | None = None,
-    ) -> Model:
-        return mobilenet(
-            version,  # type: ignore[arg-type]
-            num_classes,
-            in_channels,
-            width_multiplier=width_multiplier,
-            cifar=cifar,
-            attention=attention,
-            image_size=image_size,
-            name=name,
-        )
+    settings = {"attention": attention}
+    fixed = {"version": version, "name": name}
 
+    def build(**overrides: Any) -> Model:
+        return mobilenet(**{**fixed, **settings, **overrides})
+
+    build.__signature__ = preset_signature(mobilenet, settings, fixed)  # type: ignore[attr-defined]
     register_preset(build, name)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from maam.errors import SpecError
-from maam.spec import Conv2d, Dropout, Linear, MaxPool2d, maam_classifier, preset
+from maam.errors import PresetError, SpecError
+from maam.spec import Conv2d, Dropout, Linear, MaxPool2d, maam_classifier, preset, preset_options
 
 CONV = ["conv{i}.weight", "bn{i}.weight", "bn{i}.bias", "bn{i}.running_mean", "bn{i}.running_var"]
 AGENT = [name.format(i=i) for i in (1, 2) for name in CONV]
@@ -87,6 +87,60 @@ def test_ablations_take_the_options_of_the_classifier():
     assert preset("t_cnn", kernel_sizes=(5, 3, 3)).at("agent.conv1").kernel_size == 5
     assert preset("t_cnn", scales=2).at("agent").kind == "resize"
     assert preset("without_reduce", channels=16).stages()["agents"] == (16, 8, 8)
+
+
+UNHEEDED = [
+    ("t_cnn", {"num_agents": 9, "fusion": "dynamic", "reduce": False}),
+    (
+        "without_agent_attention",
+        {
+            "hidden_channels": 9,
+            "num_agents": 9,
+            "kernel_sizes": 5,
+            "scales": 2,
+            "fusion": "dynamic",
+            "reduce": False,
+            "depthwise": True,
+        },
+    ),
+    ("without_fusion", {"fusion": "dynamic"}),
+    ("without_reduce", {"reduce": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), UNHEEDED)
+def test_ablations_refuse_options_without_effect(name, options):
+    for option, value in options.items():
+        with pytest.raises(PresetError, match=f"preset '{name}' has no option '{option}'; its options: base, num_cl"):
+            preset(name, **{option: value})
+
+
+OTHERS = {
+    "image_size": 16,
+    "channels": 8,
+    "hidden_channels": 9,
+    "num_agents": 2,
+    "kernel_sizes": 5,
+    "scales": 2,
+    "pool": (4, 2),
+    "fusion": "dynamic",
+    "reduce": False,
+    "depthwise": True,
+    "act_layer": "silu",
+    "norm_layer": "identity",
+    "hidden_features": 7,
+    "dropout": 0.5,
+    "num_classes": 3,
+    "in_channels": 1,
+    "base": "maam_digits",
+}
+
+
+@pytest.mark.parametrize("name", [*(name for name, _ in UNHEEDED), "maam_cifar10"])
+def test_every_option_has_an_effect(name):
+    plain = preset(name)
+    for option in preset_options(name):
+        assert preset(name, **{option: OTHERS[option]}).children != plain.children, option
 
 
 def test_options_of_the_classifier():

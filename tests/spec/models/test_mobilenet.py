@@ -1,9 +1,11 @@
 """The MobileNets: counts, options, aliases, and what cannot be."""
 
+import inspect
+
 import pytest
 
 from maam.errors import SpecError
-from maam.spec import BatchNorm2d, Residual, list_presets, preset
+from maam.spec import BatchNorm2d, Residual, list_presets, mobilenet, preset, preset_options
 from maam.spec.primitives import Scale
 
 COUNTS = {"mafc_v1": 4959222, "mafc_v2": 3551887, "mafc_v3": 3991264, "mafc_v3_small": 2151673}
@@ -52,6 +54,14 @@ def test_options():
     assert spec.num_classes == 10
     assert spec.stages()["backbone"] == (1280, 1, 1)
     assert preset("mafc_v2", width_multiplier=1.5).stages()["backbone"] == (1920, 1, 1)
+
+
+@pytest.mark.parametrize(("name", "attention"), [("mobilenet_v1", None), ("mafc_v3", "mafc")])
+def test_presets_have_the_options_of_the_network(name, attention):
+    arguments = inspect.signature(mobilenet).parameters.values()
+    defaults = {one.name: one.default for one in arguments if one.name not in ("version", "name")}
+    assert preset_options(name) == {**defaults, "attention": attention}
+    assert preset(name).name == name
 
 
 def test_image_is_normalised_first():
