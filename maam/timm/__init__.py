@@ -17,6 +17,7 @@ if TorchVersion(timm.__version__) < MINIMUM:
         f"timm {timm.__version__} is installed, maam needs {MINIMUM} or later; run: pip install --upgrade 'maam[timm]'"
     )
 
+from maam.timm.aliases import register_aliases  # noqa: E402
 from maam.timm.attention import insert_attention  # noqa: E402
 from maam.timm.embedding import MAAMEmbed  # noqa: E402
 from maam.timm.models import create_model  # noqa: E402
@@ -25,5 +26,6 @@ from maam.timm.tokens import TokenMap  # noqa: E402
 from maam.torch.attention import list_attention  # noqa: E402
 
 register_presets()
+register_aliases()
 
 __all__ = ["MAAMEmbed", "TokenMap", "create_model", "insert_attention", "list_attention", "register_presets"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from maam.errors import SpecError
-from maam.spec import Conv2d, Flatten, GlobalPool, Model, Node, Parallel, Sequential, Shape, head
+from maam.spec import Conv2d, Dropout, Flatten, GlobalPool, Model, Node, Parallel, Sequential, Shape, head
 
 
 class Step(NamedTuple):
@@ -22,7 +22,8 @@ class Anatomy(NamedTuple):
 
     Attributes:
         opened: chains whose children count as steps, because the head begins or ends inside.
-        cut: the first step of the head: pooling or flatten; the layer of the logits where the network has no map.
+        cut: the first step of the head: pooling or flatten; where the network has no map, the layer of the logits or
+            the dropout in front of it.
         head: the layer that gives the logits.
         features: shape of what comes before `cut`.
         hidden: length of the vector that the layer of the logits takes.
@@ -55,7 +56,10 @@ def dissect(spec: Model) -> Anatomy:
     paths = [step.path for step in steps]
     if last not in paths:
         raise SpecError(f"{spec.name}: the layer of the logits, {last}, stands inside another layer, not in the chain")
-    index = next((i for i, step in enumerate(steps) if _ends_features(step)), 0) or paths.index(last)
+    index = next((i for i, step in enumerate(steps) if _ends_features(step)), 0)
+    if not index:  # no map; dropout in front of the logits belongs to the head
+        index = paths.index(last)
+        index -= index > 0 and isinstance(steps[index - 1].node, Dropout)
     body = steps[:index]
     first = next((i for i, step in enumerate(body) if _convolves(step.node)), len(body) - 1)
     cut = steps[index].node

@@ -19,6 +19,7 @@ from maam.errors import SpecError
 from maam.places import Place
 from maam.timm.tokens import TokenMap
 from maam.torch.attention import MakeLayer, fill
+from maam.torch.containers import Container
 
 RESNETS: dict[type[nn.Module], str] = {
     BasicBlock: "conv2",
@@ -56,11 +57,20 @@ def insert_attention(network: nn.Module, attention: str | MakeLayer, *, every_bl
 
     Raises:
         SpecError: there is no layer of that name, `attention` makes no module or one that changes the shape, the
-            network has no block for it, or drops patches; the network is then as it was.
+            network has no block for it, drops patches, or is a model of maam; the network is then as it was.
     """
+    _check_not_ours(network)
     places = [place for module in network.modules() for place in _places(module)]
     fill(network, places, attention, every_block, KNOWN)
     return network
+
+
+def _check_not_ours(network: nn.Module) -> None:
+    if isinstance(network, Container):
+        raise SpecError(
+            f"{type(network).__name__}: a model of maam has its attention in its spec; choose it when the model is "
+            "made, where its preset has the option: maam.timm.create_model('mafc_v2', attention='se')"
+        )
 
 
 def _places(module: nn.Module) -> Iterator[Place]:

@@ -6,13 +6,13 @@ from typing import Any, cast
 
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from maam.errors import DeploymentError, SpecError
 from maam.spec import Identity, Model, Node, draw, input_rule, with_num_classes
 from maam.timm.anatomy import dissect
 from maam.timm.chains import chain, pattern, truncate
+from maam.timm.head import Layer, put, put_back, take_away, with_dropout
 from maam.torch.arrays import write_arrays
 from maam.torch.containers import Container, instantiate
 
@@ -24,7 +24,7 @@ class PresetModel(Container):
         spec: the classifier.
         num_classes: length of the logits; 0 for none: the result is then what the last layer would take.
         global_pool: "" with `num_classes=0` for the last map itself; None for the spec's own head.
-        drop_rate: probability of dropout in front of the last layer.
+        drop_rate: probability of dropout in front of the last layer, which is then part of the spec.
         seed: draws the initial weights, bit-identical in every framework; None: PyTorch's generator does.
         options: `device` and `dtype`.
 
@@ -50,6 +50,7 @@ class PresetModel(Container):
         seed: int | None = None,
         **options: Any,
     ) -> None:
+        spec = with_dropout(spec, drop_rate)
         super().__init__(spec, **options)
         self.whole, self.anatomy = spec, dissect(spec)
         self.rule = input_rule(spec)
@@ -59,8 +60,8 @@ class PresetModel(Container):
         self.num_features, self.head_hidden_size = self.anatomy.features[0], self.anatomy.hidden
         self.feature_info: list[dict[str, Any]] = [dict(info) for info in self.anatomy.info]
         self.global_pool = self.anatomy.pooling
-        self.drop_rate = drop_rate
         self.grad_checkpointing = False
+        self._aside: dict[str, Layer] = {}
         if num_classes != spec.num_classes or global_pool is not None:
             self.reset_classifier(num_classes, global_pool)
 
@@ -78,11 +79,7 @@ class PresetModel(Container):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """From what `forward_features` gives to the logits, or with `pre_logits` to (N, head_hidden_size)."""
-        if self.global_pool == "":
-            return x
         for path, module in self._steps()[len(self._features()) :]:
-            if path == self.anatomy.head and self.drop_rate:
-                x = functional.dropout(x, self.drop_rate, self.training)
             if path != self.anatomy.head or not pre_logits:
                 x = module(x)
         return x
@@ -141,30 +138,36 @@ class PresetModel(Container):
 
     def get_classifier(self) -> nn.Module:
         """The layer that gives the logits: a linear one, or a 1x1 convolution; an identity without classes."""
-        return self._modules_above_head()[1]
+        path, _, name = self.anatomy.head.rpartition(".")
+        try:
+            return self.get_submodule(path).get_submodule(name)
+        except AttributeError:
+            raise DeploymentError(f"there is no layer {self.anatomy.head} any more: the head was taken away") from None
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new last layer of `num_classes` logits; 0 for none. `spec` follows.
 
         Args:
             num_classes: length of the logits.
-            global_pool: "" for no head at all, which needs `num_classes` 0; the pooling that the network was made
-                with; None: as it is.
+            global_pool: "" for no head at all, which needs `num_classes` 0: its layers are taken away and come back
+                with the pooling that the network was made with; None: as it is.
 
         Raises:
             SpecError: an argument is invalid.
-            DeploymentError: the head was taken away.
+            DeploymentError: the head is no longer there: layers behind a map were pruned.
         """
-        parent, _ = self._modules_above_head()
+        self.get_classifier()  # refuses where there is none any more
         pool = self.global_pool if global_pool is None else global_pool
         if pool not in ("", self.anatomy.pooling) or (pool == "" and num_classes != 0):
             known = " or ".join(repr(name) for name in (self.anatomy.pooling, "") if name is not None)
             raise SpecError(f"global_pool: expected {known}, and '' with num_classes 0 alone; got {pool!r}")
         path = self.anatomy.head
         layer: Node = Identity() if num_classes == 0 else with_num_classes(self.whole, num_classes).at(path)
-        like, name = next(self.parameters()), path.rpartition(".")[2]
-        parent._modules[name] = instantiate(layer, device=like.device, dtype=like.dtype).train(self.training)
-        parent.spec = parent.spec.with_nodes({**parent.spec.nodes, name: layer})
+        like = next(self.parameters())
+        put_back(self, self._aside)
+        put(self, path, (instantiate(layer, device=like.device, dtype=like.dtype).train(self.training), layer))
+        steps = [name for name, _ in self._steps()][len(self._features()) :]
+        self._aside = take_away(self, steps) if pool == "" else {}
         self.num_classes, self.global_pool = num_classes, pool
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -183,18 +186,9 @@ class PresetModel(Container):
         return cast(Tensor, module(x))
 
     def _features(self) -> list[tuple[str, nn.Module]]:
-        steps = self._steps()
-        paths = [path for path, _ in steps]
-        return steps[: paths.index(self.anatomy.cut)] if self.anatomy.cut in paths else steps
+        steps, ends = self._steps(), (self.anatomy.cut, self.anatomy.head)
+        return steps[: next((i for i, (path, _) in enumerate(steps) if path in ends), len(steps))]
 
     def _steps(self) -> list[tuple[str, nn.Module]]:
-        """The steps as they now are: fusion takes some away and changes others, but not the cut."""
+        """The steps as they now are: fusion takes some away and changes others, but not pooling nor the last layer."""
         return chain(self, "", self.anatomy.opened)
-
-    def _modules_above_head(self) -> tuple[Container, nn.Module]:
-        path, _, name = self.anatomy.head.rpartition(".")
-        try:
-            parent = self.get_submodule(path)
-            return cast(Container, parent), parent.get_submodule(name)
-        except AttributeError:
-            raise DeploymentError(f"there is no layer {self.anatomy.head} any more: the head was taken away") from None

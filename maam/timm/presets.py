@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from timm.models import (
     build_model_with_cfg,
@@ -79,6 +79,9 @@ def _create(
     **options: Any,
 ) -> nn.Module:
     own, rest = split_options(name, options)
+    no_head = not features_only and rest.get("global_pool") == ""
+    if no_head:
+        del rest["global_pool"]  # below, so that weights reach the head too, should it come back
     spec = preset(name, **own) if num_classes in (None, 0) else preset(name, num_classes=num_classes, **own)
     overlay = {**changed_size(name, spec), **(pretrained_cfg_overlay or {})}
     if pretrained:
@@ -96,6 +99,8 @@ def _create(
         in_chans=spec.input_shape[0],
         **rest,
     )
+    if no_head:
+        cast(PresetModel, model).reset_classifier(cast(PresetModel, model).num_classes, "")
     return model
 
 

@@ -151,6 +151,61 @@ def test_a_preset_has_an_option_for_it():
         create_model("maam_digits", attention="se")
 
 
+@pytest.mark.parametrize("given", [MAFC, "mafc"])
+def test_a_preset_takes_a_layer_class_by_its_name(given):
+    model = create_model("mobilenet_v2", attention=given, cifar=True, width_multiplier=0.25)
+    assert model.spec == maam.preset("mobilenet_v2", attention="mafc", cifar=True, width_multiplier=0.25)
+    if hasattr(model, "_model_args"):  # the oldest timm does not note them
+        assert model._model_args["attention"] == "mafc"
+
+
+def test_none_takes_a_presets_attention_out_and_nothing_leaves_it():
+    small = {"cifar": True, "width_multiplier": 0.25}
+    assert create_model("mafc_v2", **small).spec == maam.preset("mafc_v2", **small)
+    plain = maam.preset("mafc_v2", attention=None, **small)
+    assert create_model("mafc_v2", attention=None, **small).spec == plain
+    assert timm.create_model("mafc_v2", attention="none", **small).spec == plain
+    with pytest.raises(PresetError, match="'maam_digits' has no option 'attention'"):
+        create_model("maam_digits", attention=None)
+    names = [list(create_model("resnet10t", **given).state_dict()) for given in ({}, {"attention": None})]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        (
+            {"attention": "se", "every_block": True},
+            PresetError,
+            "'mafc_v2' is a preset, whose spec says where attention",
+        ),
+        (
+            {"attention": "maam"},
+            SpecError,
+            "mobilenet: attention: input should be 'se', 'cbam', 'maf', 'mafc' or 'mafb'",
+        ),
+        ({"attention": MAAM}, SpecError, "mobilenet: attention: input should be 'se', 'cbam', 'maf', 'mafc' or 'mafb'"),
+        (
+            {"attention": partial(MAFC, rd_ratio=0.5)},
+            SpecError,
+            "attention: 'mafc_v2' is a preset and takes a layer by name",
+        ),
+    ],
+)
+def test_what_a_preset_does_not_take(options, kind, message):
+    with pytest.raises(kind) as caught:
+        create_model("mafc_v2", cifar=True, **options)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_presets_model_takes_no_layer():
+    model = timm.create_model("mafc_v2", cifar=True, width_multiplier=0.25)
+    with pytest.raises(
+        SpecError, match="PresetModel: a model of maam has its attention in its spec; choose it when the"
+    ):
+        insert_attention(model, "se")
+
+
 class TestTimmsOwnArguments:
     """`attn_layer` and `se_layer` take our classes as they are: timm finds out what each accepts."""
 

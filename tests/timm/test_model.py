@@ -165,6 +165,45 @@ def test_a_weights_file_of_what_the_model_is_now(num_classes, made, images):
     assert torch.equal(copy.deepcopy(model)(x), model(x))
 
 
+@pytest.mark.parametrize("name", ["mafc_v2", "mafc_v3_small", "maam_cifar10", "mlp", "rnn"])
+def test_a_weights_file_of_a_model_without_head(name, made, images):
+    model, x = made(name, num_classes=0, global_pool="", drop_rate=0.5).eval(), images()
+    save_weights(model, "model.safetensors")
+    again = load("model.safetensors").eval()
+    assert torch.equal(again(x), model(x))
+    assert torch.equal(model(x), model.forward_features(x))
+    if name == "mafc_v2":
+        assert again(x).shape == (2, 1280, 4, 4)
+
+
+@pytest.mark.parametrize("name", ["mafc_v2", "mafc_v3_small", "maam_cifar10", "mlp", "rnn"])
+def test_dropout_is_in_the_weights_file(name, made, images):
+    model, x = made(name, drop_rate=0.75, num_classes=3), images()
+    assert torch.equal(model.forward_head(model.eval().forward_features(x)), model(x))
+    save_weights(model, "model.safetensors")
+    found = [module for module in load("model.safetensors").modules() if isinstance(module, torch.nn.Dropout)]
+    assert [module.p for module in found] == [0.75]
+    reparameterize_model(model)
+    assert model.forward_features(x).shape[1] == model.num_features
+
+
+def test_dropout_as_by_the_presets_own_option(made):
+    assert made("maam_digits", drop_rate=0.5).spec == maam.preset("maam_digits", dropout=0.5)
+
+
+def test_the_head_comes_back_with_its_weights(made, images):
+    whole, x = made("mafc_v3_small", seed=0, num_classes=3).eval(), images()
+    save_weights(whole, "model.safetensors")
+    file = {"pretrained": True, "pretrained_cfg_overlay": {"file": "model.safetensors"}}
+    model = made("mafc_v3_small", num_classes=0, global_pool="", **file).eval()
+    assert torch.equal(model(x), whole.forward_features(x))
+    assert not any("final_conv2" in name for name in model.state_dict())
+    model.double().reset_classifier(0, "avg")
+    assert list(model.state_dict()) == [name for name in whole.state_dict() if "classifier" not in name]
+    expected = whole.forward_head(whole.forward_features(x), pre_logits=True)
+    torch.testing.assert_close(model(x.double()).float(), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_dropout_in_front_of_the_classifier(made, images):
     model, x = made("mafc_v3_small", drop_rate=0.5), images()
     features = model.forward_features(x)

@@ -40,6 +40,15 @@ def test_every_classifier_is_listed():
     assert not timm.is_model("mafc_v9")
 
 
+def test_other_names_of_presets(made):
+    assert timm.is_model("MAFCV2")
+    model = timm.create_model("MAFCV2", width_multiplier=0.25, cifar=True, num_classes=3)
+    assert model.spec == made("mafc_v2", num_classes=3).spec
+    assert model.pretrained_cfg["architecture"] == "mafc_v2"
+    plain = maam.timm.create_model("MAFCV2", attention=None, width_multiplier=0.25, cifar=True, num_classes=3)
+    assert plain.spec == made("mafc_v2", num_classes=3, attention="none").spec
+
+
 @pytest.mark.parametrize("name", maam.list_presets())
 def test_the_configuration_follows_from_the_spec(name):
     cfg, node = timm.get_pretrained_cfg(name), maam.preset(name)
@@ -174,6 +183,13 @@ def test_a_name_that_timm_has(added):
         ("mafc_v2", {"global_pool": "max"}, SpecError, "global_pool: expected 'avg' or '', and '' with num_classes 0"),
         ("maam_digits", {"global_pool": "avg"}, SpecError, "global_pool: expected '', and '' with num_classes 0 alone"),
         ("mafc_v2", {"global_pool": ""}, SpecError, "global_pool: expected 'avg' or ''"),
+        ("mafc_v2", {"drop_rate": 1.5}, SpecError, "drop_rate: expected a number from 0 to below 1, got 1.5"),
+        (
+            "maam_digits",
+            {"drop_rate": 0.5, "dropout": 0.5},
+            SpecError,
+            "drop_rate: the preset has dropout there already",
+        ),
         ("mlp", {"features_only": True}, PresetError, "'mlp' has no feature maps, so it has no features_only"),
         ("maam_digits", {"fusion": "max"}, SpecError, "fusion: input should be 'softmax', 'mean' or 'dynamic'"),
     ],
