@@ -21,7 +21,7 @@ from maam.training.protocol import Array, Runner, Trainer
 from maam.training.recipe import Recipe
 from maam.training.schedule import average_decay, learning_rate, mask_seed
 from maam.training.sources import Source
-from maam.training.world import Alone, World
+from maam.training.world import Alone, World, share_statistics
 
 CHECKPOINT_STEPS = 200
 LOG_STEPS = 50
@@ -98,7 +98,8 @@ class Loop:
             self.folder.write_final(self.runner.spec, self._final_arrays())
 
     def evaluate(self) -> Evaluation:
-        """What the model makes of all test images; each process looks at its share of them."""
+        """What the model that is saved makes of all test images; each process looks at its share of them."""
+        share_statistics(self.world, self.runner, self.trainer)
         own = evaluate(self.trainer.predict, self.source.test_batches())
         return Evaluation(self.world.gather(own.logits), self.world.gather(own.labels))
 

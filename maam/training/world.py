@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
+
+from maam.training.protocol import Runner, Trainer
 
 Array = np.ndarray[Any, Any]
 
@@ -33,3 +37,24 @@ class Alone:
     def gather(self, array: Array) -> Array:
         """The array itself."""
         return array
+
+
+def share_statistics(world: World, runner: Runner, trainer: Trainer) -> None:
+    """Give all processes the first one's running statistics: each has seen its share of the batches alone."""
+    names = [p.name for p in runner.spec.parameters() if not p.trainable]
+    if world.size == 1 or not names:
+        return
+    runner.write_arrays(_of_the_first(world, runner.read_arrays(), names))
+    state = trainer.read_state()
+    if state.average:
+        shared = _of_the_first(world, state.average, names)
+        trainer.write_state(replace(state, average=state.average | shared))
+
+
+def _of_the_first(world: World, arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    """The first process's arrays of these names, in all; on the way they are one vector."""
+    own = np.concatenate([arrays[name].ravel() for name in names])
+    first = world.gather(own)[: own.size]
+    ends = np.cumsum([arrays[name].size for name in names])
+    parts = np.split(first, ends[:-1])
+    return {name: part.reshape(arrays[name].shape) for name, part in zip(names, parts, strict=True)}

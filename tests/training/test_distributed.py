@@ -1,6 +1,7 @@
 """Two processes on a CPU, by each framework's own launcher: the gradients are the mean of those of the two halves."""
 
 import importlib.util
+import json
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maam.training.file_evaluation import evaluate_file
 from maam.training.folder import RunFolder
 from maam.training.rooms import find_room
 
@@ -45,6 +47,14 @@ def launch(framework, folder):
     return [dict(np.load(folder / f"{rank}.npz")) for rank in range(2)]
 
 
+def check_figures(folder, framework):
+    """The figures of a run are those of the weights that it saved."""
+    figures = json.loads((folder / "results.json").read_text("utf-8"))
+    found = evaluate_file(folder, "digits", framework=framework)
+    assert figures["accuracy"] == found.accuracy
+    assert figures["loss"] == pytest.approx(found.loss, rel=1e-5)
+
+
 def test_two_processes(framework, tmp_path, worker):
     found = launch(framework, tmp_path)
     room, (images, labels) = find_room(framework), worker.batch()
@@ -58,6 +68,8 @@ def test_two_processes(framework, tmp_path, worker):
     assert moved > 1e-3  # the halves differ, so a mean that was not taken would show
     for rank in range(2):
         assert found[rank]["gathered"].tolist() == [0, 0, 1]
+    for name in ("run", "averaged"):
+        check_figures(tmp_path / name, framework)
     records = RunFolder(tmp_path / "run").log.records()
     assert [record["kind"] for record in records] == ["steps", "epoch"]
     assert records[1]["test_accuracy"] > 0.5

@@ -1,4 +1,4 @@
-"""One of two processes that train together: FRAMEWORK FOLDER. Writes the gradients of one step, then makes a run."""
+"""One of two processes that train together: FRAMEWORK FOLDER. Writes the gradients of one step, then makes two runs."""
 
 import sys
 from pathlib import Path
@@ -35,8 +35,10 @@ def main(framework, folder):
     own = gradients(room, images[world.rank :: world.size], labels[world.rank :: world.size])
     gathered = world.gather(np.arange(world.rank + 1, dtype=np.float32))
     np.savez(folder / f"{world.rank}.npz", gathered=gathered, **own)
-    recipe = default_recipe("maam_digits").replaced({"epochs": 1, "batch_size": 64})
-    train("maam_digits", recipe, out=folder / "run", framework=framework, device="cpu")
+    recipe = default_recipe("maam_digits").replaced({"epochs": 1, "batch_size": 64, "precision": "fp32"})
+    for name, decay in (("run", None), ("averaged", 0.9)):
+        averaged = recipe.replaced({"ema_decay": decay})
+        train("maam_digits", averaged, out=folder / name, framework=framework, device="cpu")
     room.leave_world()
 
 
