@@ -28,18 +28,22 @@ def maam_stem(
 ) -> Sequential:
     """A 3x3 convolution of stride 2, then MAAM layers that each halve the map.
 
-    (in_channels, H, W) to (channels[-1] or out_channels, H', W'), H' = H // 2^(1 + number of MAAM layers).
+    (in_channels, H, W) to (channels[-1] or out_channels, H', W'), H' = ceil(H / 2) // 2^(number of MAAM layers).
 
     Args:
         in_channels: channels of the input.
         channels: width of each MAAM layer; the first convolution has half of the first.
         out_channels: a 1x1 convolution with bias to so many channels follows; None: none does.
-        num_agents: as in `maam`, like all arguments down to `norm_layer`.
-        fusion: how the branches become one.
-        reduce: whether the reduce layer follows.
-        depthwise: depthwise separable convolutions.
+        num_agents: number of parallel branches.
+        fusion: how the branches become one: "softmax" of one learnable scalar a branch, "mean", or "dynamic": softmax
+            of a linear map of the globally average-pooled input.
+        reduce: whether the 1x1 convolution, batch norm and activation of the reduce layer follow.
+        depthwise: each convolution of a branch becomes a depthwise one and a 1x1.
         act_layer: activation by name.
-        norm_layer: "batch_norm" or "identity".
+        norm_layer: "batch_norm", or "identity": no normalisation, and convolutions with bias.
+
+    Raises:
+        SpecError: an argument is invalid.
     """
     width = max(channels[0] // 2, 1)
     conv = Conv2d(

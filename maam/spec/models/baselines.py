@@ -15,6 +15,14 @@ def cnn(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32)
     """Two 3x3 convolutions (32 and 64 channels), each with ReLU and 2x2 max pooling, then 128 hidden units.
 
     (in_channels, image_size, image_size) to the logits (num_classes,).
+
+    Args:
+        num_classes: length of the logits.
+        in_channels: channels of the image.
+        image_size: height and width of the image.
+
+    Raises:
+        SpecError: an argument is invalid, or the image is too small for the pooling, or too large.
     """
     side = image_size // 2 // 2
     children: dict[str, Node] = {
@@ -38,6 +46,14 @@ def mlp(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32)
     """The flattened image, hidden layers of 512 and 256 units with ReLU.
 
     (in_channels, image_size, image_size) to the logits (num_classes,).
+
+    Args:
+        num_classes: length of the logits.
+        in_channels: channels of the image.
+        image_size: height and width of the image.
+
+    Raises:
+        SpecError: an argument is invalid, or the image is too large.
     """
     children: dict[str, Node] = {
         "flatten": Flatten(),
@@ -56,6 +72,14 @@ def rnn(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32)
     """A tanh recurrent layer of 128 units over the rows of the image, then a linear layer on its last state.
 
     (in_channels, image_size, image_size) to the logits (num_classes,); a row is in_channels * image_size values.
+
+    Args:
+        num_classes: length of the logits.
+        in_channels: channels of the image.
+        image_size: height and width of the image.
+
+    Raises:
+        SpecError: an argument is invalid, or the image is too large.
     """
     children: dict[str, Node] = {
         "rnn": RNN(input_size=in_channels * image_size, hidden_size=128),

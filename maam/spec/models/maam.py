@@ -60,7 +60,7 @@ def maam_classifier(
         kernel_sizes: odd kernel size of all branches, or one for each.
         scales: average pooling in front of all branches, or one for each.
         pool: max pooling after the last convolution of a branch, or one value for each of the two.
-        fusion: how the branches become one: "softmax", "mean" or "dynamic", as in `maam`.
+        fusion: "softmax" of one learnable scalar a branch, "mean", or "dynamic": softmax of a map of the pooled image.
         reduce: whether the reduce layer of equation 3 follows.
         depthwise: depthwise separable convolutions.
         act_layer: activation by name, also in the classifier.

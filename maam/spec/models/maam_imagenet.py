@@ -37,13 +37,17 @@ def maam_imagenet(
         in_channels: channels of the image.
         image_size: height and width that the spec notes.
         channels: width of each MAAM layer; the first convolution has half of the first.
-        num_agents: as in `maam`, like all arguments down to `norm_layer`.
-        fusion: how the branches become one.
-        reduce: whether the reduce layer follows.
-        depthwise: depthwise separable convolutions.
+        num_agents: number of parallel branches.
+        fusion: how the branches become one: "softmax" of one learnable scalar a branch, "mean", or "dynamic": softmax
+            of a linear map of the globally average-pooled input.
+        reduce: whether the 1x1 convolution, batch norm and activation of the reduce layer follow.
+        depthwise: each convolution of a branch becomes a depthwise one and a 1x1.
         act_layer: activation by name.
-        norm_layer: "batch_norm" or "identity".
+        norm_layer: "batch_norm", or "identity": no normalisation, and convolutions with bias.
         dropout: probability of dropout in front of the linear layer; 0 leaves the layer out.
+
+    Raises:
+        SpecError: an argument is invalid, or the image is too small for the layers.
     """
     body = maam_stem(
         in_channels,

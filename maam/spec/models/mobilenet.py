@@ -15,14 +15,12 @@ from maam.errors import SpecError
 from maam.spec.composites import composite
 from maam.spec.fields import AsNumber, Flag, Size
 from maam.spec.layers import gates
+from maam.spec.models.mobilenet_blocks import block, classifier, unnormalised
 from maam.spec.models.mobilenet_tables import NETWORKS, Network, Stage, Unit
 from maam.spec.node import Node
 from maam.spec.presets import preset_signature, register_alias, register_preset
 from maam.spec.primitives import (
-    Activation,
     BatchNorm2d,
-    Conv2d,
-    ElementwiseName,
     Flatten,
     GlobalPool,
     Model,
@@ -68,7 +66,7 @@ def mobilenet(
     size = (32 if cifar else 224) if image_size is None else image_size
     children = {
         "backbone": Sequential(children=builder.backbone(in_channels, cifar)),
-        "classifier": Sequential(children={"conv": _classifier(builder.channels, num_classes), "flatten": Flatten()}),
+        "classifier": Sequential(children={"conv": classifier(builder.channels, num_classes), "flatten": Flatten()}),
     }
     return Model(name=name, input_shape=(in_channels, size, size), children=children)
 
@@ -88,7 +86,7 @@ class _Builder:
         stem = self._width(network.stem)
         children: dict[str, Node] = {
             "data_bn": BatchNorm2d(num_features=in_channels),
-            "init_conv": _block(in_channels, stem, 3, network.act, stride=1 if cifar else 2),
+            "init_conv": block(in_channels, stem, 3, network.act, stride=1 if cifar else 2),
         }
         self.channels = stem
         for index, stage in enumerate(network.stages):
@@ -117,16 +115,16 @@ class _Builder:
     def _separable(self, stage: Stage, given: int, width: int, middle: int, stride: int) -> dict[str, Node]:
         """V1: a depthwise block, then a 1x1 block."""
         return {
-            "conv_dw": _block(given, given, stage.kernel_size, stage.act, stride=stride, groups=given),
-            "conv_pw": _block(given, width, 1, stage.act),
+            "conv_dw": block(given, given, stage.kernel_size, stage.act, stride=stride, groups=given),
+            "conv_pw": block(given, width, 1, stage.act),
         }
 
     def _inverted(self, stage: Stage, given: int, width: int, middle: int, stride: int) -> dict[str, Node]:
         """V2 and V3: widen, depthwise, narrow without activation."""
         return {
-            "conv1": _block(given, middle, 1, stage.act),
-            "conv2": _block(middle, middle, stage.kernel_size, stage.act, stride=stride, groups=middle),
-            "conv3": _block(middle, width, 1, None),
+            "conv1": block(given, middle, 1, stage.act),
+            "conv2": block(middle, middle, stage.kernel_size, stage.act, stride=stride, groups=middle),
+            "conv3": block(middle, width, 1, None),
         }
 
     def _head(self) -> dict[str, Node]:
@@ -135,13 +133,13 @@ class _Builder:
         names: tuple[str, ...] = ("final_conv",) if len(head) == 1 else ("final_conv1", "final_conv2")
         if head:
             width = int(head[0] * max(self.factor, 1.0))
-            children[names[0]] = _block(self.channels, width, 1, self.network.act)
+            children[names[0]] = block(self.channels, width, 1, self.network.act)
             if self.network.head_attended:
                 children |= self._gate("final_se", width)
             self.channels = width
         children["final_pool"] = GlobalPool()
         if len(head) > 1:
-            children[names[1]] = _unnormalised(self.channels, head[1], self.network.act)
+            children[names[1]] = unnormalised(self.channels, head[1], self.network.act)
             self.channels = head[1]
         return children
 
@@ -155,43 +153,6 @@ class _Builder:
                 f"width_multiplier: {self.factor} leaves no channel of {width}; use at least {1 / width:.3g}"
             )
         return scaled
-
-
-def _block(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    act: ElementwiseName | None,
-    *,
-    stride: int = 1,
-    groups: int = 1,
-) -> Sequential:
-    """Convolution without bias, batch norm, activation (None: none)."""
-    conv = _conv(in_channels, out_channels, kernel_size, stride=stride, groups=groups)
-    children: dict[str, Node] = {"conv": conv, "bn": BatchNorm2d(num_features=out_channels)}
-    if act is not None:
-        children["act"] = Activation(function=act)
-    return Sequential(children=children)
-
-
-def _unnormalised(in_channels: int, out_channels: int, act: ElementwiseName) -> Sequential:
-    return Sequential(children={"conv": _conv(in_channels, out_channels, 1), "act": Activation(function=act)})
-
-
-def _conv(in_channels: int, out_channels: int, kernel_size: int, **options: Any) -> Conv2d:
-    return Conv2d(
-        in_channels=in_channels,
-        out_channels=out_channels,
-        kernel_size=kernel_size,
-        padding=kernel_size // 2,
-        bias=False,
-        init="kaiming_uniform",
-        **options,
-    )
-
-
-def _classifier(in_channels: int, num_classes: int) -> Conv2d:
-    return Conv2d(in_channels=in_channels, out_channels=num_classes, kernel_size=1, init="xavier_normal")
 
 
 def _register(name: str, version: str, attention: Attention | None) -> None:
