@@ -5,14 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from maam.errors import SpecError
 from maam.spec import Node, Parameter, Role
 from maam.spec.fields import Flag, Positive
 from maam.training.section import Section, explain
 
-NonNegativeReal = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+LARGEST_RATE, LARGEST = 1e30, 1e6
+"""Both frameworks refuse a factor that float32 does not hold, in the middle of a step: with these bounds it holds
+learning rate times weight decay, and learning rate over Adam's correction of bias, too."""
+
+
+def _held(value: float) -> float:
+    if value > LARGEST_RATE:
+        raise ValueError(f"expected at most {LARGEST_RATE:g}, so that float32 holds a step, got {value:g}")
+    return value
+
+
+Rate = Annotated[Positive, AfterValidator(_held)]
+NonNegativeReal = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+Small = Annotated[float, Field(strict=True, gt=0, le=LARGEST, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 
 MOMENTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq"), "adamw": ("exp_avg", "exp_avg_sq")}
@@ -31,13 +44,13 @@ class Optimizer(Section):
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: Positive = 0.1
+    lr: Rate = 0.1
     momentum: Share = 0.9
     nesterov: Flag = False
     weight_decay: NonNegativeReal = 0.0
     decay: Literal["weights", "all"] = "weights"
     betas: tuple[Share, Share] = (0.9, 0.999)
-    eps: Positive = 1e-8
+    eps: Small = 1e-8
 
     def __init__(self, **fields: Any) -> None:
         try:

@@ -53,7 +53,7 @@ def open_source(
 
     Raises:
         DataError: the data set is missing or broken, or has fewer images than a batch.
-        RecipeError: its classes or its images do not fit the model.
+        RecipeError: its classes or its images do not fit the model, or the augmentation does not fit its images.
     """
     if recipe.data == IMAGE_FOLDER:
         files = training_images(recipe, root, spec, reading, share)
@@ -62,6 +62,7 @@ def open_source(
         return Source(files, validation, files.dataset.class_names)
     train, test = (_dataset(recipe.data, root, split) for split in ("train", "test"))
     check_fit(spec, recipe.data, train.images.shape[1:], len(train.class_names))
+    _check_augmentation(recipe, train.images.shape[2:])
     drawn = data.Augmentation(**recipe.augmentation.model_dump())
     augmentation = None if recipe.augmentation == NO_AUGMENTATION else drawn
     options: dict[str, Any] = {"seed": recipe.seed, "augmentation": augmentation, "drop_last": True, "share": share}
@@ -122,6 +123,17 @@ def check_fit(spec: Node, name: str, image_shape: tuple[int, ...], classes: int)
             f"data {name} has {classes} classes, but the model has outputs {output}; "
             f"override num_classes in the recipe (-o overrides.num_classes={classes})"
         )
+
+
+def _check_augmentation(recipe: Recipe, size: tuple[int, ...]) -> None:
+    """Refuse what could leave nothing of an image of `size` (H, W)."""
+    side, found = min(size), recipe.augmentation
+    for field, value, most in (("padding", found.padding, side - 1), ("cutout", found.cutout, side)):
+        if value > most:
+            raise RecipeError(
+                f"augmentation.{field}: {value}, but data {recipe.data} has images of {size[0]}x{size[1]}; "
+                f"expected at most {most}: -o augmentation.{field}={most // 4}"
+            )
 
 
 def _dataset(name: str, root: Path | None, split: str) -> data.ImageDataset:

@@ -186,6 +186,12 @@ def test_devices_of_mindspore(recipe, tmp_path):
             r"has 10 classes, .* outputs \(7,\); .* num_classes in the recipe \(-o overrides.num_classes=10\)",
         ),
         ({"overrides.in_channels": 3}, RecipeError, "data digits: .*; choose a preset for such images"),
+        (
+            {"augmentation.padding": 8},
+            RecipeError,
+            "augmentation.padding: 8, but data digits has images of 8x8; expected at most 7: -o augmentation.padding=1",
+        ),
+        ({"augmentation.cutout": 9}, RecipeError, "augmentation.cutout: 9, but .* expected at most 8"),
     ],
 )
 def test_data_that_does_not_fit(recipe, tmp_path, changes, error, message):

@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from maam import spec
 from maam.errors import TrainingError
-from maam.training import default_recipe, train
+from maam.training import Optimizer, default_recipe, train
 from maam.training.checkpoint import find_not_finite, read_checkpoint
+from maam.training.optimizer import LARGEST, LARGEST_RATE
+from maam.training.rooms import find_room
 
 
 def test_a_loss_that_is_not_finite(framework, recipe, tmp_path):
@@ -60,3 +63,15 @@ def test_a_broken_checkpoint_hides_no_error(done):
     assert "of step 11" in done.last_good()
     done.last.write_bytes(b"")
     assert done.last_good().startswith(f"the checkpoint before it is not good ({done.last}: not a safetensors file")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_the_largest_settings_are_no_crash(framework, name):
+    """A step with them may end in what is not finite, but in no error of the framework."""
+    optimizer = Optimizer(name=name, lr=LARGEST_RATE, weight_decay=LARGEST, decay="all")
+    room = find_room(framework)
+    node = spec.Sequential(children={"linear": spec.Linear(in_features=4, out_features=3)})
+    trainer = room.make_runner(node, seed=0, device=room.select_device("cpu")).trainer(optimizer)
+    for _ in range(3):
+        trainer.step(np.ones((2, 4), np.float32), np.array([0, 1], np.int32), optimizer.lr)
+    assert trainer.read_state().step == 3
