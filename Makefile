@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOWEST := .venv-lowest
 LATEST := .venv-mindspore-latest
+EXECUTORCH := .venv-executorch
 TEST_TOOLS := 'pytest>=8.2' 'pytest-timeout>=2.3' 'hypothesis>=6.100'
 FIND_PYTHON := for python in $(PYTHON) python3.12 python3.11 python3.10 python3 python; do \
 	  if "$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' >/dev/null 2>&1; then \
@@ -16,7 +17,7 @@ FIND_OLD_PYTHON := for python in $(PYTHON) python3.10 python3.11 python3 python;
 	echo "make test-lowest needs Python 3.10 or 3.11: install one, or name it: make PYTHON=/path/to/python" >&2; \
 	exit 1
 
-.PHONY: demo test test-all test-lowest test-mindspore-latest fuzz lint types format docs notebooks dist clean
+.PHONY: demo test test-all test-lowest test-mindspore-latest test-executorch fuzz lint types format docs notebooks dist clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed ## train on digits and prove the result in three frameworks
@@ -36,6 +37,9 @@ test-lowest: $(LOWEST)/.installed$(if $(TORCH),-torch) ## with the oldest depend
 
 test-mindspore-latest: $(LATEST)/.installed ## with the newest MindSpore, which maam does not promise to support
 	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest -m "not slow" -W default::UserWarning tests/mindspore
+
+test-executorch: $(EXECUTORCH)/.installed ## export to .pte, load and run: ExecuTorch needs numpy 2, MindSpore numpy 1
+	OMP_NUM_THREADS=1 $(EXECUTORCH)/bin/python -m pytest tests/exporting/test_executorch.py
 
 fuzz: $(VENV)/.installed-dev ## 500 random specs through all frameworks
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout 0 -n 2 --dist loadfile tests/parity/test_random_specs.py tests/spec/test_random_specs.py
@@ -88,5 +92,10 @@ $(LATEST)/.installed: pyproject.toml
 	  scikit-learn $(TEST_TOOLS)
 	@touch $@
 
+$(EXECUTORCH)/.installed: pyproject.toml
+	@python=$$($(FIND_PYTHON)) && "$$python" -m venv $(EXECUTORCH)
+	$(EXECUTORCH)/bin/python -m pip install --quiet --editable '.[torch,executorch]' $(TEST_TOOLS)
+	@touch $@
+
 clean:
-	rm -rf $(VENV) $(LOWEST) $(LATEST) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(LATEST) $(EXECUTORCH) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -82,6 +82,12 @@ def check_cases(names: list[str], known: list[str]) -> None:
         raise SpecError(f"cases: no case {unknown[0]!r}; there are {', '.join(known)}")
 
 
+def check_kinds(starts: list[str], known: list[str]) -> None:
+    """Raise `SpecError` for a start with which no known kind begins."""
+    if unknown := [start for start in starts if not any(kind.startswith(start) for kind in known)]:
+        raise SpecError(f"kinds: no kind starts with {unknown[0][:60]!r}; there are {'; '.join(known)}")
+
+
 def _block(given: int, width: int, kernel_size: int = 3, stride: int = 1, act: bool = True) -> Sequential:
     conv = Conv2d(
         in_channels=given,

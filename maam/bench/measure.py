@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from maam.bench.cases import CIFAR, LAYERS, MODELS, check_cases, make_case
+from maam.bench.cases import CIFAR, LAYERS, MODELS, check_cases, check_kinds, make_case
 from maam.bench.memory import KINDS as MEMORY_KINDS
 from maam.bench.memory import peak_memory
 from maam.errors import MaamError, require
@@ -80,7 +80,7 @@ def measure(
         progress: called with what is made ready.
 
     Raises:
-        SpecError: an unknown case.
+        SpecError: an unknown case or kind.
         MissingFrameworkError: a framework is not installed.
     """
     shape = CIFAR if group == "models" else (channels, size, size)
@@ -88,6 +88,7 @@ def measure(
     result = Result(batch)
     functions: dict[tuple[str, str], Callable[[], object]] = {}
     ordered = [framework for framework in FRAMEWORKS if framework in frameworks]
+    check_kinds(list(kinds or []), list(dict.fromkeys(kind for name in ordered for kind in _room(name).KINDS)))
     for framework in ordered:
         room = _room(framework)
         known = [*(MODELS if group == "models" else LAYERS), *room.RIVALS[group]]

@@ -21,9 +21,14 @@ _PLACES = (
 
 
 def times_table(result: Result) -> str:
-    """CPU time of each case and kind as a multiple of the first case's plain inference in the first framework."""
+    """CPU time of each case and kind as a multiple of the first case's plain inference in the first framework.
+
+    Empty where nothing could be measured.
+    """
     kinds = list(dict.fromkeys(kind for case, kind in result.times if case != PRODUCT))
     cases = list(dict.fromkeys(case for case, _ in result.times if case != PRODUCT))
+    if not kinds:
+        return ""
     base_kind = BASE_KIND if BASE_KIND in kinds else kinds[0]
     base = result.seconds(cases[0], base_kind)
     head = ("case", "parameters", "MACs", "on disk, MiB", "saved in training, MiB an image", *kinds)

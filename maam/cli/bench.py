@@ -12,7 +12,8 @@ from rich.console import Console
 
 from maam import files
 from maam.cli import completion
-from maam.errors import MaamError, SpecError
+from maam.cli.options import split
+from maam.errors import MaamError
 
 if TYPE_CHECKING:
     from maam.bench import Result
@@ -46,9 +47,7 @@ def bench(
 
     if group not in GROUPS:
         raise MaamError(f"expected one of {', '.join(GROUPS)}, got {group[:60]!r}")
-    names = _split(frameworks) or []
-    if unknown := [name for name in names if name not in FRAMEWORKS]:
-        raise SpecError(f"--frameworks: expected {' or '.join(FRAMEWORKS)}, got {unknown[0]!r}")
+    names = split("--frameworks", frameworks, FRAMEWORKS)
     sizes = [_batch(text) for text in batch.split(",")]
     known = {} if accuracies is None else _accuracies(accuracies)
     if out is not None:
@@ -60,9 +59,9 @@ def bench(
         measured = functools.partial(
             measure,
             group,
-            cases=_split(cases),
+            cases=None if cases is None else split("--cases", cases),
             frameworks=names,
-            kinds=_split(kinds),
+            kinds=None if kinds is None else split("--kinds", kinds),
             channels=channels,
             size=size,
             rounds=rounds,
@@ -107,10 +106,6 @@ def _batch(text: str) -> int:
     if not text.strip().isdigit() or int(text) < 1:
         raise MaamError(f"--batch: expected sizes from 1 on, comma-separated, got {text[:60]!r}")
     return int(text)
-
-
-def _split(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _accuracies(path: Path) -> dict[str, float]:

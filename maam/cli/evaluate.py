@@ -13,7 +13,7 @@ from rich.table import Table
 from maam import files
 from maam.cli import completion
 from maam.cli.consoles import console
-from maam.cli.options import Device, Root
+from maam.cli.options import Device, Root, parse_overrides, split
 
 if TYPE_CHECKING:
     from maam.training.evaluation import Evaluation
@@ -49,12 +49,13 @@ def evaluate(
 ) -> None:
     """Measure a model on the test images of a data set, in float32 (float64 in the reference)."""
     from maam.training.file_evaluation import evaluate_file
-    from maam.training.library import parse_override, read_recipe
+    from maam.training.library import read_recipe
     from maam.training.recipe import Recipe
+    from maam.training.rooms import FRAMEWORKS, REFERENCE
 
     chosen = None if recipe is None else read_recipe(recipe)
     if override:
-        chosen = (chosen or Recipe(data="imagefolder")).replaced(dict(parse_override(text) for text in override))
+        chosen = (chosen or Recipe(data="imagefolder")).replaced(parse_overrides(override))
     options: dict[str, Any] = {
         "device": device,
         "limit": limit,
@@ -62,7 +63,7 @@ def evaluate(
         "num_workers": num_workers,
         "on_broken": on_broken,
     }
-    frameworks = list(dict.fromkeys(framework.split(",")))
+    frameworks = split("--framework", framework, (*FRAMEWORKS, REFERENCE))
     found = {name: evaluate_file(model, data, root, framework=name, **options) for name in frameworks}
     _print(found)
     if json is not None:

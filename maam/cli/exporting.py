@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from maam.cli import completion
+from maam.cli.metadata import Classes, Mean, Std, class_names, numbers
 from maam.errors import DeploymentError
 from maam.exporting.formats import FORMATS
 
@@ -19,9 +20,9 @@ def export(
         str | None,
         typer.Option(help=f"{', '.join(FORMATS)}; by OUT's suffix otherwise", autocompletion=completion.formats),
     ] = None,
-    classes: Annotated[str | None, typer.Option(help="class names: comma-separated, or a file of lines")] = None,
-    mean: Annotated[str | None, typer.Option(help="of the channels in [0, 1], comma-separated")] = None,
-    std: Annotated[str | None, typer.Option(help="of the channels in [0, 1], comma-separated")] = None,
+    classes: Classes = None,
+    mean: Mean = None,
+    std: Std = None,
     size: Annotated[int, typer.Option(min=1, help="height and width, for a single layer")] = 32,
     fused: Annotated[bool, typer.Option(help="fuse batch norm and branch weights first")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT where it exists")] = False,
@@ -39,23 +40,10 @@ def export(
         format,
         size=size,
         fused=fused,
-        class_names=None if classes is None else _names(classes),
-        mean=None if mean is None else _numbers("--mean", mean),
-        std=None if std is None else _numbers("--std", std),
+        class_names=class_names(classes),
+        mean=numbers("--mean", mean),
+        std=numbers("--std", std),
         overwrite=overwrite,
     )
     written = ", ".join(map(str, found.files))
     typer.echo(f"{src} -> {written}: {found.format}, worst difference to the model {found.difference:.1e}")
-
-
-def _names(text: str) -> list[str]:
-    if Path(text).is_file():
-        return [line.strip() for line in Path(text).read_text("utf-8").splitlines() if line.strip()]
-    return [name.strip() for name in text.split(",")]
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise DeploymentError(f"{option}: expected numbers, comma-separated, got {text[:60]!r}") from None

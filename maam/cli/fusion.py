@@ -11,7 +11,7 @@ from rich.table import Table
 from maam.cli import completion
 from maam.cli.consoles import console
 from maam.cli.images import check_images, test_images
-from maam.cli.options import Root
+from maam.cli.options import Root, split
 from maam.errors import DataError, DeploymentError
 from maam.files import check_target
 
@@ -31,12 +31,14 @@ def fuse(
 ) -> None:
     """Fuse batch norm and branch weights into the convolutions: the same function, smaller and faster."""
     from maam.fusion.files import fuse_file
+    from maam.training.rooms import FRAMEWORKS
 
     check_target(dst, overwrite=overwrite)
     if root is not None and data is None:
         raise DataError(f"--root {root}: name the data set with --data too")
+    names = split("--frameworks", frameworks, FRAMEWORKS)
     if data is not None:
-        _hold(src, data, root, [name.strip() for name in frameworks.split(",") if name.strip()])
+        _hold(src, data, root, names)
     spec = fuse_file(src, dst, overwrite=overwrite)
     typer.echo(f"{src} -> {dst}: {len(list(spec.walk()))} layers, {spec.num_parameters:,} parameters")
 
@@ -59,7 +61,7 @@ def _hold(src: Path, name: str, root: Path | None, frameworks: list[str]) -> Non
     plain, missing = make_runners(spec, arrays, frameworks, compiled=False)
     pairs = list(zip(plain, make_runners(fused, found, frameworks, compiled=False)[0], strict=True))
     if not pairs:
-        raise DeploymentError("; ".join(missing.values()) or "--frameworks: expected at least one name")
+        raise DeploymentError("; ".join(missing.values()))
     table = Table("runner", "images", "another class", "worst abs", "worst rel")
     different = 0
     for one in agreements(pairs, images):

@@ -36,7 +36,7 @@ def maf(
     ] = None,
     framework: Framework = "torch",
     device: Device = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
+    epochs: Annotated[int | None, typer.Option(help="the recipe's otherwise")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
     num_workers: Annotated[
         int, typer.Option("--num-workers", "-j", min=0, help="processes (PyTorch) or threads that decode images")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from maam.cli import completion
 from maam.cli.consoles import console
+from maam.cli.options import split
 from maam.cli.specs import input_shape
 from maam.errors import DeploymentError, MaamError, require
 from maam.exporting.precision import ENGINES
@@ -31,12 +32,13 @@ def optimize(
     """Measure here, by CPU time, what `maam.torch.optimize` makes of a model: times faster than plain PyTorch."""
     require("torch", "torch")
     spec, _ = read_whole(file)
+    engines, precisions = split("--engine", engine), split("--precision", precision)
     batches = [_batch(part) for part in batch.split(",")]
     measure = import_module("maam.torch.speed").measure
     table = Table("engine", "precision", *(f"batch {count}" for count in batches))
     rows: dict[tuple[str, str], list[str]] = {}
     for column, count in enumerate(batches):
-        speeds, reasons = measure(file, (count, *input_shape(spec, size)), _split(engine), _split(precision))
+        speeds, reasons = measure(file, (count, *input_shape(spec, size)), engines, precisions)
         for key, value in speeds.items():
             rows.setdefault(key, [""] * len(batches))[column] = f"{value:.2f}"
     if not any(key[0] != "eager" for key in rows):
@@ -53,7 +55,3 @@ def _batch(text: str) -> int:
     if not text.strip().isdigit() or not 1 <= int(text) <= MAX_BATCH:
         raise MaamError(f"--batch: expected sizes from 1 to {MAX_BATCH}, comma-separated, got {text[:60]!r}")
     return int(text)
-
-
-def _split(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]

@@ -15,9 +15,9 @@ from maam import files
 from maam.cli import completion
 from maam.cli.consoles import console
 from maam.cli.images import Array, check_images, test_images
-from maam.cli.options import Root
+from maam.cli.options import Root, split
 from maam.cli.specs import find_spec
-from maam.errors import DataError, MaamError, SpecError, require
+from maam.errors import DataError, MaamError, require
 from maam.parity import STAGES, Report, Verdict, check
 from maam.parity.picture import draw_depth
 from maam.spec import Node
@@ -62,8 +62,8 @@ def parity(
         arrays,
         images=images,
         labels=labels,
-        frameworks=_split("--frameworks", frameworks),
-        stages=_split("--stages", stages),
+        frameworks=split("--frameworks", frameworks),
+        stages=split("--stages", stages),
         compiled=compiled,
         seed=seed,
         batch_size=batch_size,
@@ -118,10 +118,3 @@ def _images(spec: Node, data: str | None, root: Path | None) -> tuple[Array | No
     images, labels = test_images(data, root)
     check_images(spec, data, images, labels)
     return images, labels
-
-
-def _split(option: str, text: str) -> list[str]:
-    parts = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not parts:
-        raise SpecError(f"{option}: expected at least one name")
-    return parts

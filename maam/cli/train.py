@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from maam.cli import completion
-from maam.cli.options import Device, Framework, Root
+from maam.cli.options import Device, Framework, Override, Precision, Root, parse_overrides
 from maam.cli.training_progress import Progress
+from maam.errors import RecipeError
 
 
 def train(
@@ -20,9 +21,7 @@ def train(
         str | None,
         typer.Option(help="a recipe's name or a .toml file; the preset's default", autocompletion=completion.recipes),
     ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as optimizer.lr=0.05")
-    ] = None,
+    override: Override = None,
     data: Annotated[
         str | None, typer.Option(help="cifar10, cifar100, digits or imagefolder", autocompletion=completion.data_sets)
     ] = None,
@@ -30,11 +29,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="folder of the run; runs/PRESET otherwise")] = None,
     framework: Framework = "torch",
     device: Device = None,
-    precision: Annotated[
-        str | None, typer.Option(help="auto, fp32, bf16 or fp16", autocompletion=completion.precisions)
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1)] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="of initial weights, order, crops and flips")] = None,
+    precision: Precision = None,
+    epochs: Annotated[int | None, typer.Option(help="the recipe's otherwise")] = None,
+    seed: Annotated[int | None, typer.Option(help="of initial weights, order, crops and flips")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
     checkpoint_steps: Annotated[int, typer.Option(min=1, help="steps between two checkpoints")] = 200,
     num_workers: Annotated[
@@ -43,14 +40,16 @@ def train(
     on_broken: Annotated[str, typer.Option(help="broken image files: error or skip")] = "error",
 ) -> None:
     """Train a preset by a recipe; log, checkpoints, weights and a report go to a folder."""
-    from maam.training.library import default_recipe, parse_override, read_recipe
+    from maam.training.library import default_recipe, read_recipe
     from maam.training.rooms import find_room
     from maam.training.session import name_model, train
 
+    overrides = parse_overrides(override)
+    model = _one_model(model, overrides)
     found = read_recipe(recipe) if recipe is not None else default_recipe(name_model(model))
     changes = {"data": data, "precision": precision, "epochs": epochs, "seed": seed}
     given = {name: value for name, value in changes.items() if value is not None}
-    found = found.replaced(given | dict(parse_override(text) for text in override or []))
+    found = found.replaced(given | overrides)
     name = name_model(model, found)
     folder = out or Path("runs") / name
     with Progress() as progress:
@@ -70,3 +69,11 @@ def train(
     find_room(framework).leave_world()
     if progress.started:  # of several processes the first alone is told
         typer.echo(f"{folder}: report.md, final.safetensors, best.safetensors")
+
+
+def _one_model(given: str | None, overrides: dict[str, Any]) -> str | None:
+    """The preset that the command names, as PRESET or by `-o model=`."""
+    named = overrides.get("model", given)
+    if given is not None and named != given:
+        raise RecipeError(f"-o model={named} contradicts the preset {given}; name one of them")
+    return named if isinstance(named, str) else given

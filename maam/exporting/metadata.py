@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,23 +31,33 @@ def make_metadata(
         std: for each channel, by which they are divided then; None: by nothing.
 
     Raises:
-        DeploymentError: there are not as many names as outputs, or means or deviations as channels, or a deviation
-            is not positive.
+        DeploymentError: there are not as many names as outputs, or `check_preprocessing` refuses mean or std.
     """
     output = spec.output_shape(shape)
     if class_names is not None and (len(output) != 1 or len(class_names) != output[0]):
         raise DeploymentError(f"class_names: expected {output[0]} names, one for each output, got {len(class_names)}")
-    for name, values in (("mean", mean), ("std", std)):
-        if values is not None and len(values) != shape[0]:
-            raise DeploymentError(f"{name}: expected {shape[0]} values, one for each channel, got {len(values)}")
-    if std is not None and min(std) <= 0:
-        raise DeploymentError(f"std: expected positive values, got {min(std)}")
+    check_preprocessing(shape, mean, std)
     found = {
         "maam.name": spec.name if isinstance(spec, Model) else spec.kind,
         "maam.spec": spec.to_json(),
         "maam.preprocessing": json.dumps(_preprocessing(shape, mean, std)),
     }
     return found if class_names is None else {**found, "maam.class_names": json.dumps(list(class_names))}
+
+
+def check_preprocessing(shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Refuse means and deviations that inputs of `shape`, (C, H, W) or (features,), cannot be normalised by.
+
+    Raises:
+        DeploymentError: there are not as many as channels, one is not finite, or a deviation is not positive.
+    """
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and len(values) != shape[0]:
+            raise DeploymentError(f"{name}: expected {shape[0]} values, one for each channel, got {len(values)}")
+        if wrong := [value for value in values or () if not math.isfinite(value)]:
+            raise DeploymentError(f"{name}: expected finite values, got {wrong[0]}")
+    if std is not None and min(std) <= 0:
+        raise DeploymentError(f"std: expected positive values, got {min(std)}")
 
 
 def _preprocessing(shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def by_openvino(source: Path, target: Path, images: Array, metadata: dict[str, s
 
     model = openvino.Core().read_model(source)
     batches = list(_batches(images))
-    with _quiet("nncf"):
+    with _quiet("nncf"), _quiet("torch.utils.cpp_extension"):  # nncf imports it, and it warns where there is no CUDA
         quantized = nncf.quantize(
             model,
             nncf.Dataset(batches),

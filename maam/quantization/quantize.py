@@ -54,6 +54,8 @@ def quantize(
     *,
     engine: str | None = None,
     class_names: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
     accept: Callable[[Predict, Predict], None] | None = None,
     overwrite: bool = False,
 ) -> Quantized:
@@ -66,6 +68,8 @@ def quantize(
             `MIN_IMAGES`, a few hundred are usual.
         engine: "openvino" or "onnxruntime"; told by the suffix of `dst` where None.
         class_names: one for each output, as metadata.
+        mean: of each channel, which was subtracted from pixels in [0, 1] to make `images`, as metadata.
+        std: of each channel, by which they were divided then, as metadata.
         accept: called with the float32 and the int8 model, as functions of NumPy arrays, before the file stays; it
             raises to refuse.
         overwrite: whether a file that exists is replaced.
@@ -74,7 +78,8 @@ def quantize(
         WeightsError: `src` is missing or broken.
         DataError: too few images, of the wrong dtype, or with NaN or infinity.
         ShapeError: images of the wrong shape.
-        DeploymentError: the engine is unknown, `dst` cannot be written or exists, or the outputs are too far off.
+        DeploymentError: the engine is unknown, `dst` cannot be written or exists, metadata do not fit the model, or the
+            outputs are too far off.
         MissingFrameworkError: a package is not installed.
     """
     target = Path(dst)
@@ -85,7 +90,8 @@ def quantize(
     check_calibration(spec, images)
     shape = images.shape[1:]
     node, found = fuse(spec, arrays) if is_fusible(spec) else (spec, arrays)
-    metadata = make_metadata(node, shape, class_names=class_names) | {"maam.precision": "int8"}
+    described = make_metadata(node, shape, class_names=class_names, mean=mean, std=std)
+    metadata = described | {"maam.precision": "int8"}
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
         plain, temporary = Path(folder) / "float32.onnx", Path(folder) / target.name
         write("onnx", plain, node, found, shape, {})

@@ -12,7 +12,7 @@ from maam.training.evaluation import Evaluation, evaluate
 from maam.training.folder import RunFolder
 from maam.training.image_sources import Reading
 from maam.training.recipe import Images, Recipe
-from maam.training.rooms import REFERENCE, find_room
+from maam.training.rooms import FRAMEWORKS, REFERENCE, check_framework, find_room
 from maam.training.sources import open_test
 from maam.weights.exchange import read_whole
 
@@ -46,6 +46,7 @@ def evaluate_file(
     Raises:
         MaamError: the file, the data, the framework or the device does not fit.
     """
+    check_framework(framework, (*FRAMEWORKS, REFERENCE))
     path = Path(model)
     spec, arrays = read_whole(path / "final.safetensors" if path.is_dir() else path, np.dtype(np.float32))
     recipe = recipe or (RunFolder(path).recipe() if path.is_dir() else None)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from maam.errors import RecipeError
+from maam.spec import preset_options
 from maam.training.recipe import Recipe
 from maam.training.section import nearest
 
@@ -34,7 +35,7 @@ def read_recipe(name: str) -> Recipe:
     if name.endswith(".toml"):
         return _parse(name, _read(Path(name)))
     if name not in list_recipes():
-        raise RecipeError(f"no recipe {name!r}{nearest(name, list_recipes())}; or give a file that ends in .toml")
+        raise RecipeError(f"no recipe {name!r}, and no file that ends in .toml{nearest(name, list_recipes())}")
     return _parse(name, (_FOLDER / f"{name}.toml").read_text("utf-8"))
 
 
@@ -43,11 +44,13 @@ def default_recipe(preset: str) -> Recipe:
 
     Raises:
         RecipeError: there is none.
+        PresetError: nor is there such a preset.
     """
     for name in list_recipes():
         recipe = read_recipe(name)
         if any(fnmatch.fnmatchcase(preset, pattern) for pattern in recipe.presets):
             return recipe
+    preset_options(preset)
     raise RecipeError(
         f"no default recipe for {preset!r}; choose one with recipe=maam.training.read_recipe(NAME) (--recipe NAME): "
         f"{', '.join(list_recipes())}"

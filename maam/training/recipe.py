@@ -10,7 +10,7 @@ from maam.data import IMAGENET_MEAN, IMAGENET_STD, CenterCrop, RandomResizedCrop
 from maam.errors import RecipeError, SpecError
 from maam.spec.fields import Fraction, NonNegative, Positive, Probability, Size
 from maam.training.optimizer import Optimizer
-from maam.training.section import Section, explain, nearest
+from maam.training.section import Section, explain, nearest_field
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DataName = Literal["cifar10", "cifar100", "digits", "imagefolder"]
@@ -149,6 +149,6 @@ class Recipe(Section):
             for section in sections:
                 table = table.get(section) if isinstance(table, dict) else None
             if not isinstance(table, dict):
-                raise RecipeError(f"recipe: {path}: no such field{nearest(sections[0], Recipe.model_fields)}")
+                raise RecipeError(f"recipe: {path}: no such field{nearest_field(path, Recipe)}")
             table[field] = value
         return Recipe(**document)

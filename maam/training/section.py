@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -18,12 +19,8 @@ class Section(BaseModel):
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """What is wrong, in one line, and for an unknown field of `model` the nearest one that there is."""
-    for detail in error.errors(include_url=False):
-        if detail["type"] == "extra_forbidden":
-            *path, field = detail["loc"]
-            return f"{describe(error)}{nearest(str(field), _fields(model, path))}"
-    return describe(error)
+    """What is wrong, in one line, and for an unknown field or choice of `model` the nearest one that there is."""
+    return f"{describe(error)}{_hint(error, model)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -31,6 +28,44 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     close = difflib.get_close_matches(name, known, 1, 0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; expected one of: {', '.join(known)}"
+
+
+def nearest_field(path: str, model: type[BaseModel]) -> str:
+    """A clause that names the field, such as "optimizer.lr", that `path` may have meant.
+
+    The last name counts: a section's may have been left out, or another one given.
+    """
+    known = list(_paths(model))
+    lasts = [_last(other) for other in known]
+    names = [_last(path)] if "." in path else difflib.get_close_matches(path, lasts, 1, 0.6)
+    same = [other for other in known if _last(other) in names]
+    close = difflib.get_close_matches(path, same or known, 1, 0 if same else 0.6) if "." in path else same
+    if not close:
+        return nearest(path.partition(".")[0], model.model_fields)
+    return f"; did you mean {' or '.join(map(repr, close))}?"
+
+
+def _last(path: str) -> str:
+    return path.rpartition(".")[2]
+
+
+def _hint(error: ValidationError, model: type[BaseModel]) -> str:
+    for detail in error.errors(include_url=False):
+        *path, field = detail["loc"] or ("",)
+        if detail["type"] == "extra_forbidden":
+            return nearest(str(field), _fields(model, path)) if path else nearest_field(str(field), model)
+        if detail["type"] == "literal_error":
+            choices = re.findall("'([^']*)'", detail["ctx"]["expected"])
+            close = difflib.get_close_matches(str(detail["input"]), choices, 1, 0.5)
+            return f"; did you mean {close[0]!r}?" if close else ""
+    return ""
+
+
+def _paths(model: type[BaseModel], before: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield f"{before}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _paths(field.annotation, f"{before}{name}.")
 
 
 def _fields(model: Any, path: list[int | str]) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def test_tables():
     limits = limits_table(RESULT)
     assert "fp32 21, bf16 43" in limits
     assert "| SE | torch inference int8 | 8.0 | 0.37 | 0.19 |" in limits
-    assert limits_table(Result(1)) == ""
+    assert limits_table(Result(1)) == times_table(Result(1)) == ""
     memory_bound = {**RESULT.facts, "SE": {**RESULT.facts["SE"], "macs": 10_000}}
     assert "| SE |" not in limits_table(replace(RESULT, facts=memory_bound))
 

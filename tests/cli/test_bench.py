@@ -23,7 +23,13 @@ def test_refusals(fails, tmp_path):
     pytest.importorskip("torch")
     assert fails("bench", "all") == "expected one of layers, models, growth, got 'all'"
     assert fails("bench", "layers", "--batch", "x") == "--batch: expected sizes from 1 on, comma-separated, got 'x'"
-    assert fails("bench", "layers", "--frameworks", "jax") == "--frameworks: expected mindspore or torch, got 'jax'"
+    assert (
+        fails("bench", "layers", "--frameworks", "jax") == "--frameworks: expected some of mindspore, torch, got 'jax'"
+    )
     assert "no case 'NOPE'" in fails("bench", "layers", "--frameworks", "torch", "--cases", "NOPE")
+    message = fails("bench", "models", "--frameworks", "torch", "--kinds", "inference,foo")
+    assert message.startswith("kinds: no kind starts with 'foo'; there are inference fp32; ")
+    for option in ("--kinds", "--cases", "--frameworks"):
+        assert fails("bench", "models", option, ",") == f"{option}: expected at least one name"
     (tmp_path / "a.json").write_text("[1]")
     assert "--accuracies a.json: expected JSON such as" in fails("bench", "models", "--accuracies", "a.json")

@@ -1,10 +1,16 @@
 """`maam quantize` and `maam prune`."""
 
 import importlib.util
+import json
+import os
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
-from maam.cli import comparison
+from maam.cli import comparison, quantization
+from maam.exporting import open_exported
 from maam.weights import read_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -32,6 +38,31 @@ class TestQuantize:
         assert " bytes, " in result.out
         assert out.exists()
 
+    def test_metadata(self, run, digits, tmp_path):
+        out = tmp_path / "q.onnx"
+        names = ("--classes", ",".join("abcdefghij"), "--mean", "0.5", "--std", "0.25")
+        result = run("quantize", digits, out, "--data", "digits", "--images", 64, "--max-drop", 100, *names)
+        assert result.status == 0
+        metadata = open_exported(out)[1]
+        assert json.loads(metadata["maam.class_names"]) == list("abcdefghij")
+        found = json.loads(metadata["maam.preprocessing"])
+        assert (found["mean"], found["std"]) == ([0.5], [0.25])
+
+    def test_images_are_normalised(self):
+        images = np.array([0.5, 1], np.float32).reshape(1, 2, 1, 1)
+        found = quantization._normalised(images, [0.5, 0.5], [1, 0.25])
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found.ravel(), [0, 2])
+
+    def test_no_warning_of_torch(self, digits, tmp_path):
+        pytest.importorskip("openvino")
+        pytest.importorskip("nncf")
+        command = [sys.executable, "-m", "maam", "quantize", digits, tmp_path / "q.xml", "--data", "digits"]
+        environment = {**os.environ, "CUDA_HOME": "/usr"}
+        options = {"capture_output": True, "text": True, "check": False, "env": environment}
+        found = subprocess.run([*command, "--images", "64", "--max-drop", "100"], **options)
+        assert (found.returncode, found.stderr) == (0, "")
+
     def test_too_much_lost(self, run, digits, tmp_path, monkeypatch):
         monkeypatch.setattr(comparison, "compare", lambda *_: {"float32": 0.9, "int8": 0.894})
         result = run("quantize", digits, tmp_path / "q.onnx", "--data", "digits", "--images", 64)
@@ -48,6 +79,8 @@ class TestQuantize:
         assert fails("quantize", digits, "q.onnx", *options, 9999).startswith("--images 9999: digits has ")
         assert fails("quantize", digits, "q.onnx", *options, 63) == "calibration images: expected at least 64, got 63"
         assert "no such file" in fails("quantize", "none.safetensors", "q.onnx", *options, 64)
+        assert fails("quantize", digits, "q.onnx", *options, 64, "--std", "0").startswith("std: expected positive")
+        assert fails("quantize", digits, "q.onnx", *options, 64, "--mean", "1,2").startswith("mean: expected 1 values")
 
 
 class TestPrune:

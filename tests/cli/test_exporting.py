@@ -35,6 +35,15 @@ def test_refusals(fails, digits, tmp_path):
     assert fails("export", digits, "m.foo").startswith("m.foo: unknown suffix '.foo'")
     assert fails("export", digits, "none/m.pt2") == "none/m.pt2: there is no folder none; make it first"
     assert fails("export", digits, "m.pt2", "--mean", "a") == "--mean: expected numbers, comma-separated, got 'a'"
+    assert fails("export", digits, "m.pt2", "--mean", "nan") == "mean: expected finite values, got nan"
+    assert fails("export", digits, "m.pt2", "--std", "inf") == "std: expected finite values, got inf"
+    for name in ("nofile.txt", "folder/names"):
+        message = f"--classes {name}: no such file; give a file of lines, or comma-separated names"
+        assert fails("export", digits, "m.pt2", "--classes", name) == message
+    many = ",".join(f"class {index}" for index in range(100))  # longer than a file's name can be
+    assert "expected 10 names" in fails("export", digits, "m.pt2", "--classes", many)
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe")
+    assert fails("export", digits, "m.pt2", "--classes", "binary.txt").endswith("it is no UTF-8 text")
     assert fails("export", "none.safetensors", "m.pt2") == "none.safetensors: no such file"
     (tmp_path / "m.pt2").write_bytes(b"old")
     assert "m.pt2: exists" in fails("export", digits, "m.pt2")

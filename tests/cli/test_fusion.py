@@ -27,6 +27,8 @@ def test_refusals(fails, run, digits, tmp_path):
     assert "no folder" in fails("fuse", digits, "none/out.safetensors")
     assert "name the data set with --data" in fails("fuse", digits, out, "--root", tmp_path)
     assert "--data: expected one of digits" in fails("fuse", digits, out, "--data", "mnist")
+    message = "--frameworks: expected some of torch, mindspore, got 'reference'"
+    assert fails("fuse", digits, out, "--frameworks", "reference") == message
     run("fuse", digits, out)
     before = out.read_bytes()
     assert "exists; give another name, or pass overwrite (--overwrite)" in fails("fuse", digits, out)

@@ -19,5 +19,7 @@ def test_what_is_measured(run, digits):
 def test_refusals(fails, digits):
     assert fails("optimize", "none.safetensors") == "none.safetensors: no such file"
     assert fails("optimize", digits, "--batch", "0").startswith("--batch: expected sizes from 1 to 4096")
+    for option in ("--engine", "--precision"):
+        assert fails("optimize", digits, option, ",") == f"{option}: expected at least one name"
     message = fails("optimize", digits, "--engine", "tpu", "--batch", "1")
     assert message == "engine: expected one of torch, onnxruntime, openvino, got 'tpu'"

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from maam import spec
-from maam.errors import RecipeError
-from maam.training import Optimizer, Recipe, default_recipe, list_recipes, read_recipe
+from maam.errors import PresetError, RecipeError
+from maam.training import Optimizer, Recipe, default_recipe, library, list_recipes, read_recipe
 from maam.training.library import parse_override
 
 
@@ -101,7 +101,11 @@ def test_no_override(text):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimiser.lr": 0.1}, "recipe: optimiser.lr: no such field; did you mean 'optimizer'?"),
+        ({"optimiser.lr": 0.1}, "recipe: optimiser.lr: no such field; did you mean 'optimizer.lr'?"),
+        ({"optimizer.sgd.lr": 1}, "recipe: optimizer.sgd.lr: no such field; did you mean 'optimizer.lr'?"),
+        ({"lr": 1}, "recipe: lr: no such field; did you mean 'optimizer.lr'?"),
+        ({"name": "sgd"}, "recipe: name: no such field; did you mean 'optimizer.name' or 'schedule.name'?"),
+        ({"wieght_decay": 1}, "recipe: wieght_decay: no such field; did you mean 'optimizer.weight_decay'?"),
         ({"epochs.count": 1}, "recipe: epochs.count: no such field"),
         ({"optimizer.lrr": 1}, "recipe: optimizer: lrr: no such field"),
     ],
@@ -110,6 +114,21 @@ def test_wrong_overrides(changes, message):
     with pytest.raises(RecipeError) as caught:
         read_recipe("cifar10").replaced(changes)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "meant"),
+    [
+        ("optimizer.name", "sdg", "; did you mean 'sgd'?"),
+        ("schedule.name", "cosin", "; did you mean 'cosine'?"),
+        ("data", "cifar", "; did you mean 'cifar10'?"),
+        ("precision", "int8", "got 'int8'"),
+    ],
+)
+def test_wrong_choices(field, value, meant):
+    with pytest.raises(RecipeError) as caught:
+        read_recipe("cifar10").replaced({field: value})
+    assert str(caught.value).endswith(meant)
 
 
 def test_a_file(tmp_path):
@@ -138,11 +157,19 @@ def test_broken_files(tmp_path, content, message):
 
 
 def test_no_such_recipe(tmp_path):
-    with pytest.raises(RecipeError, match="no recipe 'cifar'; did you mean 'cifar10'"):
+    with pytest.raises(
+        RecipeError, match=r"no recipe 'cifar', and no file that ends in \.toml; did you mean 'cifar10'\?$"
+    ):
         read_recipe("cifar")
     with pytest.raises(RecipeError, match="cannot be read: No such file"):
         read_recipe(str(tmp_path / "none.toml"))
+    with pytest.raises(PresetError, match="no preset 'maam_digit'; did you mean maam_digits"):
+        default_recipe("maam_digit")
+
+
+def test_no_default_recipe(monkeypatch):
+    monkeypatch.setattr(library, "list_recipes", lambda: ["paper"])
     with pytest.raises(
-        RecipeError, match=r"no default recipe for 'nothing'; choose one with recipe=.* \(--recipe NAME\)"
+        RecipeError, match=r"no default recipe for 'cnn'; choose one with recipe=.* \(--recipe NAME\): paper"
     ):
-        default_recipe("nothing")
+        default_recipe("cnn")
