@@ -55,9 +55,9 @@ def judge(
     """
     for name, target in expected.arrays.items():
         if name not in reference.gradients:
-            worst.add_statistics(difference(own.arrays[name], target, STATISTICS.times(rounding.times)), name)
+            worst.add_statistics(difference(own.arrays[name], target, STATISTICS.times(rounding.statistics)), name)
             continue
-        noise = reference.credit(name, *rounding)
+        noise = reference.credit(name, rounding.noise, rounding.most)
         for moment in optimizer.moments:
             least = max(reference.floor, gradient_share(optimizer) * reference.largest[name])
             least = reference.floor**2 if moment == SQUARED else least

@@ -8,7 +8,7 @@ import pytest
 from maam import spec
 from maam.parity.bounds import LAYER, LOGITS
 from maam.parity.optimizers import OptimizerState, Outcome, take_step
-from maam.parity.overrides import rounding
+from maam.parity.overrides import Rounding, rounding
 from maam.parity.stages.layers import layer_bound
 from maam.parity.stages.steps import OPTIMIZERS
 from maam.parity.step_judgement import Worst, _above_noise, judge
@@ -43,14 +43,24 @@ def test_compiled_sums_are_held_to_their_rounding(runner, broken):
     state = OptimizerState(1, {})
     own, expected = (Outcome({"bn.running_mean": np.array([value])}, state) for value in (0.1 + 4e-6, 0.1))
     worst = Worst()
-    judge(worst, OPTIMIZERS["sgd"], SimpleNamespace(gradients={}), {}, own, expected, 0.1, rounding(runner))
+    judge(
+        worst,
+        OPTIMIZERS["sgd"],
+        SimpleNamespace(gradients={}),
+        {},
+        own,
+        expected,
+        0.1,
+        rounding(runner, spec.preset("mafc_v1")),
+    )
     assert (worst.statistics.used > 1) is broken
 
 
 def test_only_deep_networks_get_more_in_statistics_and_steps():
     deep, shallow = (spec.preset(name) for name in ("mafc_v1", "maam_cifar10"))
-    assert rounding("torch compiled", deep) == (pytest.approx(10 / 3), 10)
-    assert rounding("torch compiled", shallow) == rounding("mindspore graph", deep) == (1, 1)
+    assert rounding("torch compiled", deep).noise == rounding("mindspore graph", deep).noise == pytest.approx(10 / 3)
+    assert rounding("torch", deep) == rounding("mindspore graph", shallow) == Rounding()
+    assert rounding("torch compiled", shallow) == Rounding(trained=pytest.approx(10 / 3))
 
 
 @pytest.mark.parametrize(("error", "broken"), [(1.5e-5, False), (1e-4, True)])

@@ -33,7 +33,7 @@ def compare_outputs(subject: Subject, report: Report) -> Iterator[Row]:
             layer = report.first_difference or "the whole"
             yield row(f"{what}, {'train' if training else 'eval'}", runner.name, found, bound, layer)
             if training:
-                allowed = STATISTICS.times(rounding(runner.name, subject.spec).times)
+                allowed = STATISTICS.times(rounding(runner.name, subject.spec).statistics)
                 gap, name = _statistics(subject, runner, referee.arrays, allowed)
                 yield row("running statistics, whole model", runner.name, gap, allowed, name)
             runner.write_arrays(subject.arrays)

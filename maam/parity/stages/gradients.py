@@ -68,7 +68,7 @@ def compare_trained_gradients(subject: Subject, report: Report) -> Iterator[Row]
     single = named_gradients(subject.single, arrays, x, cotangent)
     own = root_mean_square(_errors(single, reference.settle(single), reference).values())
     for runner in subject.runners:
-        factor = TRAINED_GRADIENT_FACTOR * rounding(runner.name).times
+        factor = TRAINED_GRADIENT_FACTOR * rounding(runner.name, subject.spec).trained
         actual = gradients_of(runner, arrays, x, cotangent)
         settled = reference.settle(actual)
         if reference.crowded:  # one run's error says little: the sides of kinks are not settled

@@ -49,7 +49,7 @@ def compare_steps(subject: Subject, report: Report) -> Iterator[Row]:
             note = "; ".join(filter(None, (remark, crossings(worst.crossed))))
             yield row(stage, runner.name, worst.step, STEP, layer, note)
             if worst.statistics.used > 1:
-                allowed = STATISTICS.times(rounding(runner.name, subject.spec).times)
+                allowed = STATISTICS.times(rounding(runner.name, subject.spec).statistics)
                 yield row(f"{stage}, statistics", runner.name, worst.statistics, allowed, worst.statistics_layer)
 
 
