@@ -35,7 +35,9 @@ def make_trainers(node):
         f"PyTorch eager, {name}": runner.trainer(SGD, Objective(precision="bf16" if "bf16" in name else "fp32"))
         for name, runner in runners.items()
     }
-    trainers["MindSpore graph, float32"] = MindSporeRunner(build_mindspore(node, seed=0)).trainer(SGD)
+    for name, graph in (("graph", True), ("PyNative", False)):
+        runner = MindSporeRunner(build_mindspore(node, seed=0), graph=graph)
+        trainers[f"MindSpore {name}, float32"] = runner.trainer(SGD)
     return trainers
 
 
