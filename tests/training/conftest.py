@@ -38,6 +38,17 @@ def recipe():
 
 
 @pytest.fixture
+def with_optimizer(recipe):
+    """The recipe with an optimizer of a name, at a rate that suits it, and with weight decay."""
+
+    def changed(name):
+        others = {"optimizer": {"name": name, "lr": 0.003, "weight_decay": 0.05}}
+        return recipe if name == "sgd" else recipe.replaced(others)
+
+    return changed
+
+
+@pytest.fixture
 def done(recipe, tmp_path):
     """A finished run of one epoch."""
     return train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "done")

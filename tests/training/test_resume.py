@@ -2,17 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from maam import spec
 from maam.training import train
-from maam.training.checkpoint import Checkpoint, read_checkpoint
-from maam.training.rooms import find_room
-from maam.training.session import objective
-from maam.training.sources import open_source
-
-STEPS = 22
+from maam.training.checkpoint import read_checkpoint
 
 
 def same(first, second):
@@ -50,9 +44,9 @@ OFTEN = (2, 9, 11, 12, 21)  # before the first checkpoint, after one, at the end
         pytest.param("mindspore", "adamw", (9,), marks=slow),
     ],
 )
-def test_interrupted(framework, recipe, tmp_path, stop, name, stops):
+def test_interrupted(framework, with_optimizer, tmp_path, stop, name, stops):
     pytest.importorskip(framework)
-    recipe = with_optimizer(recipe, name)
+    recipe = with_optimizer(name)
     keywords = {"framework": framework, "log_steps": 1, "checkpoint_steps": 4}
     whole = train("maam_digits", recipe, out=tmp_path / "whole", **keywords)
     for count, at in enumerate(stops):
@@ -63,11 +57,6 @@ def test_interrupted(framework, recipe, tmp_path, stop, name, stops):
     assert whole.final.read_bytes() == parts.final.read_bytes()
     assert whole.best.read_bytes() == parts.best.read_bytes()
     assert len(json.loads(parts.run.read_text())["sessions"]) == len(stops) + 1
-
-
-def with_optimizer(recipe, name):
-    """The recipe with another optimizer, at a rate that suits it."""
-    return recipe if name == "sgd" else recipe.replaced({"optimizer": {"name": name, "lr": 0.003}})
 
 
 def test_resuming_what_is_over_changes_nothing(recipe, tmp_path):
@@ -93,83 +82,6 @@ def test_auto_keeps_the_precision_of_the_run(recipe, tmp_path, stop, monkeypatch
     sessions = json.loads(run.run.read_text())["sessions"]
     assert [session["recipe"]["precision"] for session in sessions] == ["bf16", "bf16"]
     assert read_checkpoint(run.last).recipe.precision == "bf16"
-
-
-BOTH_WAYS = [("torch", "mindspore"), ("mindspore", "torch")]
-
-
-@pytest.mark.parametrize(("first", "then"), [BOTH_WAYS[0], pytest.param(*BOTH_WAYS[1], marks=slow)])
-def test_going_on_in_the_other_framework(recipe, tmp_path, stop, first, then):
-    """The losses go on as they would have in the first framework, until rounding has grown by training."""
-    for framework in (first, then):
-        pytest.importorskip(framework)
-    losses = {}
-    for framework in (first, then):
-        out = tmp_path / framework
-        stop("maam_digits", recipe, out=out, framework=first, at=12, log_steps=1, checkpoint_steps=4)
-        run = train("maam_digits", recipe, out=out, framework=framework, resume=True, log_steps=1, checkpoint_steps=4)
-        assert read_checkpoint(run.last).state.step == STEPS
-        losses[framework] = [r["losses"][0] for r in run.log.records() if r["kind"] == "steps"]
-    assert losses[first][:12] == losses[then][:12]
-    np.testing.assert_allclose(losses[first][12:14], losses[then][12:14], rtol=1e-4)
-    np.testing.assert_allclose(losses[first][14:], losses[then][14:], rtol=5e-2)
-
-
-@pytest.mark.parametrize(
-    ("first", "then", "name"),
-    [
-        (*BOTH_WAYS[0], "sgd"),
-        (*BOTH_WAYS[1], "adamw"),
-        pytest.param(*BOTH_WAYS[0], "adam", marks=slow),
-        pytest.param(*BOTH_WAYS[1], "sgd", marks=slow),
-    ],
-)
-def test_ten_steps_after_the_switch(recipe, tmp_path, stop, first, then, name):
-    """Each of them, from the same state in both frameworks, ends with the same moments, weights and averages.
-
-    With an activation that has no kink. Where two values of a pooling window tie, rounding decides whose gradient it
-    is: the few elements that this moves are counted.
-    """
-    for framework in (first, then):
-        pytest.importorskip(framework)
-    recipe = with_optimizer(recipe, name).replaced({"overrides.act_layer": "silu"})
-    stop("maam_digits", recipe, out=tmp_path / "run", framework=first, at=9, log_steps=1, checkpoint_steps=4)
-    checkpoint = read_checkpoint(tmp_path / "run" / "last.safetensors")
-    trainers = [start(framework, checkpoint) for framework in (first, then)]
-    batches = open_source(recipe, None, checkpoint.spec).train.epoch(1)
-    for _, (images, labels) in zip(range(10), batches, strict=False):
-        for trainer in trainers:
-            trainer.update(trainer.prepare(images, labels), 0.01, 0.9)
-        one, other = (joined(state_of(trainer, checkpoint)) for trainer in trainers)
-        differs = ~np.isclose(other, one, rtol=1e-3, atol=1e-5)
-        assert differs.mean() < 0.002
-        assert np.abs(other - one).max() < 1e-3
-        load(trainers[1], state_of(trainers[0], checkpoint))
-
-
-def joined(checkpoint):
-    """All arrays of a checkpoint as one vector."""
-    return np.concatenate([array.ravel() for array in parts(checkpoint)])
-
-
-def start(framework, checkpoint):
-    """A trainer that stands where a checkpoint was made."""
-    room = find_room(framework)
-    runner = room.make_runner(checkpoint.spec, seed=None, device=room.select_device("cpu"))
-    trainer = runner.trainer(checkpoint.recipe.optimizer, objective(checkpoint.recipe))
-    load(trainer, checkpoint)
-    return trainer
-
-
-def load(trainer, checkpoint):
-    """Put a checkpoint into a trainer."""
-    trainer.runner.write_arrays(checkpoint.arrays)
-    trainer.write_state(checkpoint.state)
-
-
-def state_of(trainer, checkpoint):
-    """The checkpoint of a trainer as it stands."""
-    return Checkpoint(checkpoint.spec, checkpoint.recipe, trainer.runner.read_arrays(), trainer.read_state())
 
 
 def test_dropout_is_drawn_from_seed_and_step(recipe, tmp_path, stop, monkeypatch):

@@ -1,0 +1,124 @@
+"""A run that goes on in the other framework makes the steps that it would have made."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from maam.training import train
+from maam.training.checkpoint import Checkpoint, read_checkpoint
+from maam.training.rooms import find_room
+from maam.training.session import objective
+from maam.training.sources import open_source
+
+STEPS = 22
+BOUNDS = {"norm": 1e-3, "median": 2e-5}
+"""Of the difference, array by array: the largest norm, relative to the norm, and the median of the largest elements,
+relative to the largest. Where two values of a pooling window tie, rounding decides whose gradient it is, and moves
+elements of a few arrays further than rounding alone. The tests print what they measure: `pytest -s`."""
+slow = pytest.mark.slow
+
+BOTH_WAYS = [("torch", "mindspore"), ("mindspore", "torch")]
+
+
+@pytest.mark.parametrize(("first", "then"), [BOTH_WAYS[0], pytest.param(*BOTH_WAYS[1], marks=slow)])
+def test_going_on_in_the_other_framework(recipe, tmp_path, stop, first, then):
+    """The losses go on as they would have in the first framework, until rounding has grown by training."""
+    for framework in (first, then):
+        pytest.importorskip(framework)
+    losses = {}
+    for framework in (first, then):
+        out = tmp_path / framework
+        stop("maam_digits", recipe, out=out, framework=first, at=12, log_steps=1, checkpoint_steps=4)
+        run = train("maam_digits", recipe, out=out, framework=framework, resume=True, log_steps=1, checkpoint_steps=4)
+        assert read_checkpoint(run.last).state.step == STEPS
+        losses[framework] = [r["losses"][0] for r in run.log.records() if r["kind"] == "steps"]
+    assert losses[first][:12] == losses[then][:12]
+    np.testing.assert_allclose(losses[first][12:14], losses[then][12:14], rtol=1e-4)
+    np.testing.assert_allclose(losses[first][14:], losses[then][14:], rtol=5e-2)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "name"),
+    [
+        (*BOTH_WAYS[0], "sgd"),
+        (*BOTH_WAYS[1], "adamw"),
+        pytest.param(*BOTH_WAYS[0], "adam", marks=slow),
+        pytest.param(*BOTH_WAYS[1], "sgd", marks=slow),
+    ],
+)
+def test_ten_steps_after_the_switch(with_optimizer, tmp_path, stop, first, then, name):
+    """Each of them, from the same state in both frameworks, makes the same updates and moments."""
+    for framework in (first, then):
+        pytest.importorskip(framework)
+    checkpoint = stopped(with_optimizer(name), tmp_path, stop, first)
+    found = differences(*(start(framework, checkpoint) for framework in (first, then)), checkpoint)
+    print(first, then, name, found)
+    assert all(found[figure] <= bound for figure, bound in BOUNDS.items()), found
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_a_lost_weight_decay_would_show(with_optimizer, tmp_path, stop, name):
+    checkpoint = stopped(with_optimizer(name), tmp_path, stop, "torch")
+    lost = replace(checkpoint, recipe=checkpoint.recipe.replaced({"optimizer.weight_decay": 0.0}))
+    found = differences(start("torch", checkpoint), start("torch", lost), checkpoint)
+    print(name, found)
+    assert found["norm"] > 5 * BOUNDS["norm"], found
+
+
+def stopped(recipe, folder, stop, framework):
+    """The checkpoint of a run that was stopped; with an activation that has no kink."""
+    recipe = recipe.replaced({"overrides.act_layer": "silu", "precision": "fp32"})
+    stop("maam_digits", recipe, out=folder / "run", framework=framework, at=9, log_steps=1, checkpoint_steps=4)
+    return read_checkpoint(folder / "run" / "last.safetensors")
+
+
+def differences(one, other, checkpoint):
+    """The figures of BOUNDS for what ten steps of two trainers change, each step from the state of the first."""
+    sums = {}
+    batches = open_source(checkpoint.recipe, None, checkpoint.spec).train.epoch(1)
+    for _, (images, labels) in zip(range(10), batches, strict=False):
+        before = state_of(one, checkpoint)
+        for trainer in (one, other):
+            trainer.update(trainer.prepare(images, labels), 0.01, 0.9)
+        after = [changes(before, state_of(trainer, checkpoint)) for trainer in (one, other)]
+        for name in after[0]:
+            sums[name] = sums.get(name, 0) + np.stack([part[name] for part in after])
+        load(other, state_of(one, checkpoint))
+    pairs = [(np.abs(a - b), np.abs(a)) for a, b in sums.values()]
+    norms = [np.linalg.norm(difference) / np.linalg.norm(size) for difference, size in pairs]
+    largest = [difference.max() / size.max() for difference, size in pairs]
+    return {"norm": float(max(norms)), "median": float(np.median(largest))}
+
+
+def changes(before, after):
+    """By name: updates of weights, statistics and averages; moments as they are, whose changes are mostly rounding."""
+    pairs = {"model": (before.arrays, after.arrays), "average": (before.state.average, after.state.average)}
+    found = {
+        f"{section}/{name}": new[name].astype(np.float64) - old[name]
+        for section, (old, new) in pairs.items()
+        for name in new
+    }
+    for moment, arrays in after.state.moments.items():
+        found |= {f"{moment}/{name}": array.astype(np.float64) for name, array in arrays.items()}
+    return found
+
+
+def start(framework, checkpoint):
+    """A trainer that stands where a checkpoint was made."""
+    room = find_room(framework)
+    runner = room.make_runner(checkpoint.spec, seed=None, device=room.select_device("cpu"))
+    trainer = runner.trainer(checkpoint.recipe.optimizer, objective(checkpoint.recipe))
+    load(trainer, checkpoint)
+    return trainer
+
+
+def load(trainer, checkpoint):
+    """Put a checkpoint into a trainer."""
+    trainer.runner.write_arrays(checkpoint.arrays)
+    trainer.write_state(checkpoint.state)
+
+
+def state_of(trainer, checkpoint):
+    """The checkpoint of a trainer as it stands."""
+    return Checkpoint(checkpoint.spec, checkpoint.recipe, trainer.runner.read_arrays(), trainer.read_state())
