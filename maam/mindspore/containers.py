@@ -75,7 +75,9 @@ class _Base(nn.SequentialCell):
 
     @spec.setter
     def spec(self, node: Any) -> None:
+        """Who sets it answers for it: the layers are from now on taken for what it says."""
         self._spec = node
+        self.built = {name: words(self._cells[name]) for name in node.nodes}
 
     def reparameterize(self) -> None:
         """Fuse for deployment, in place, as `maam.fuse` does; parameters are new ones, of the old dtype.
@@ -175,7 +177,6 @@ class Container(_Base):
         for name in reversed(node.nodes):
             self._cells.move_to_end(name, last=False)  # before what a subclass has added
         self.cell_list = list(self._cells.values())
-        self.built = {name: words(self._cells[name]) for name in node.nodes}
         self.spec = node
         self.kind = node.kind
         self._stride = getattr(node, "stride", 1)

@@ -74,6 +74,11 @@ def preset(name: str, **overrides: Any) -> Model:
     return model
 
 
+def aliases() -> dict[str, str]:
+    """The other names of presets, each with the preset that it stands for."""
+    return dict(_ALIASES)
+
+
 def resolve(spec: Node | str) -> Node:
     """`spec` itself, or the preset of that name.
 

@@ -19,12 +19,12 @@ __all__ = ["preset_name", "register_aliases"]  # timm adds the models' names
 
 def preset_name(name: str) -> str:
     """The preset that a name of a model stands for; the name itself where it is no alias."""
-    return presets._ALIASES.get(name, name)
+    return presets.aliases().get(name, name)
 
 
 def register_aliases() -> None:
     """Register the aliases of presets that timm knows; a name that is taken stays what it is."""
-    for alias, name in presets._ALIASES.items():
+    for alias, name in presets.aliases().items():
         if is_preset(name) and not is_model(alias):
             globals()[alias] = register_model(_entrypoint(alias, name))
 

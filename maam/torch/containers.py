@@ -51,7 +51,6 @@ class Container(nn.Module):
         self._fill(node, **options)
 
     def _fill(self, node: Any, **options: Any) -> None:
-        self.spec = node
         self.kind = node.kind
         self._stride = getattr(node, "stride", 1)
         self._mode, self._constants = getattr(node, "merge", ""), getattr(node, "weights", None)
@@ -60,9 +59,9 @@ class Container(nn.Module):
             if hasattr(self, name):
                 raise SpecError(f"layer name {name!r} is an attribute of a PyTorch module; choose another")
             self.add_module(name, instantiate(child, **options))
-        self.built = {name: words(self._modules[name]) for name in node.nodes}  # type: ignore[arg-type]
         for parameter in node.own_parameters():
             self.register_parameter(parameter.name, nn.Parameter(torch.empty(parameter.shape, **options)))
+        self.spec = node
         initialize(self, node.own_parameters())
 
     @property
@@ -78,7 +77,9 @@ class Container(nn.Module):
 
     @spec.setter
     def spec(self, node: Any) -> None:
+        """Who sets it answers for it: the layers are from now on taken for what it says."""
         self._spec = node
+        self.built = {name: words(self._modules[name]) for name in node.nodes}  # type: ignore[arg-type]
 
     def reparameterize(self) -> None:
         """Fuse for deployment, in place, as `maam.fuse` does; parameters are new ones, in the old device and dtype.
