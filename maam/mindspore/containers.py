@@ -6,21 +6,20 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
-from mindspore.common import api
 from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
 
 from maam import spec
-from maam.errors import DeploymentError, ShapeError, SpecError
+from maam.errors import DeploymentError, SpecError
 from maam.fusion import fused_form, stays_trainable
-from maam.mindspore.arrays import read_arrays, unwrap, write_arrays
+from maam.mindspore.arrays import read_arrays, write_arrays
 from maam.mindspore.conformity import check_cell, words
 from maam.mindspore.initialization import initializer_of
+from maam.mindspore.inputs import check_input, dtype_name, expected_dtype, is_mixed
 from maam.mindspore.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize, softmax
-from maam.spec.inputs import InputRule, check_training_batch
+from maam.spec.inputs import InputRule
 
 
 def instantiate(node: spec.Node, **options: Any) -> nn.Cell:
@@ -39,7 +38,7 @@ def _check(shape: Any, dtype: Any, rule: Any, expected: Any) -> None:
     if None in shape[1:]:  # a dynamic graph: only a run knows the sizes
         return
     # A graph does not tell whether mixed precision is on, so a narrower dtype passes; float64 never comes of it.
-    name = _name(dtype)
+    name = dtype_name(dtype)
     InputRule(*rule).check(tuple(shape), name, expected if name == "float64" else None)
 
 
@@ -91,7 +90,7 @@ class _Base(nn.SequentialCell):
                 that its spec does not say.
             WeightsError: a parameter holds NaN or infinity.
         """
-        if _is_mixed(self):
+        if is_mixed(self):
             raise DeploymentError("reparameterize: mixed precision has wrapped the cell; fuse first, then apply it")
         inner = self.rule is None and self.reparameterized
         if not inner:
@@ -119,19 +118,8 @@ class _Base(nn.SequentialCell):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Check the input in Python, for the plain exception, before a graph is compiled or run."""
         if self.rule is not None and len(args) == 1:
-            self._check_input(self.rule, args[0])
+            check_input(self, self.rule, args[0])
         return super().__call__(*args, **kwargs)
-
-    def _check_input(self, rule: InputRule, x: Any) -> None:
-        if isinstance(x, (np.ndarray, list, tuple, type(None))):
-            raise ShapeError(
-                f"expected a mindspore.Tensor {rule.describe()}, got {type(x).__name__}; mindspore.Tensor makes one"
-            )
-        if not isinstance(x, Tensor):
-            return
-        rule.check(tuple(x.shape), _name(x.dtype), self.expected_dtype)
-        if self.training:
-            check_training_batch(self.spec, tuple(x.shape), lambda path: _at(self, path).training)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Keep `cell_list` to the node's cells: mixed precision fills it anew, and a subclass may have others.
@@ -144,10 +132,7 @@ class _Base(nn.SequentialCell):
             self.cell_list = [self._cells[child] for child in self.built]
             self._forget_graph()
 
-    @_Constant
-    def expected_dtype(self) -> str | None:
-        """The dtype that the input must have; None where mixed precision chooses it, or there is no parameter."""
-        return None if _is_mixed(self) or _strategy() is not None else _parameter_dtype(self)
+    expected_dtype = _Constant(expected_dtype)
 
 
 class Container(_Base):
@@ -247,29 +232,3 @@ def _check_names(names: Iterable[str]) -> None:
     for name in names:
         if hasattr(plain, name) or hasattr(Container, name):
             raise SpecError(f"layer name {name!r} is an attribute of a MindSpore cell; choose another")
-
-
-def _at(cell: nn.Cell, path: str) -> nn.Cell:
-    for name in path.split("."):
-        cell = unwrap(cell._cells[name])
-    return cell
-
-
-def _is_mixed(cell: nn.Cell) -> bool:
-    """Whether mixed precision has been applied to the cell itself."""
-    return any(getattr(cell, name, False) for name in ("_amp_level", "fp16", "bf16"))
-
-
-def _strategy() -> Any:
-    """What mixed precision of level auto does here in PyNative mode; None where it is off."""
-    return getattr(api, "get_curr_amp_strategy", lambda: None)()
-
-
-def _parameter_dtype(cell: nn.Cell) -> str | None:
-    for parameter in cell.get_parameters():
-        return _name(parameter.dtype)
-    return None
-
-
-def _name(dtype: Any) -> str:
-    return str(dtype).lower()

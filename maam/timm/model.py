@@ -15,6 +15,7 @@ from maam.timm.chains import chain, pattern, truncate
 from maam.timm.head import Layer, put, put_back, take_away, with_dropout
 from maam.torch.arrays import write_arrays
 from maam.torch.containers import Container, instantiate
+from maam.torch.inputs import check_input
 
 
 class PresetModel(Container):
@@ -72,7 +73,7 @@ class PresetModel(Container):
     def forward_features(self, x: Tensor) -> Tensor:
         """What the head takes: the last map (N, num_features, H', W'), or a vector where the network has no map."""
         if self.rule is not None:
-            self._check(self.rule, x)
+            check_input(self, self.rule, x)
         for _, module in self._features():
             x = self._run(module, x)
         return x
@@ -109,7 +110,7 @@ class PresetModel(Container):
         if output_fmt != "NCHW" or (stop_early and not intermediates_only):
             raise SpecError("forward_intermediates: expected output_fmt 'NCHW', and intermediates_only with stop_early")
         if self.rule is not None:
-            self._check(self.rule, x)
+            check_input(self, self.rule, x)
         take, last = feature_take_indices(len(self.feature_info), indices)
         wanted = [self.feature_info[index]["module"] for index in take]
         found: list[Tensor] = []

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from maam import spec
-from maam.errors import DeploymentError, ShapeError, SpecError
+from maam.errors import DeploymentError, SpecError
 from maam.fusion import fused_form, stays_trainable
 from maam.spec import InputRule, Parallel, Sequential
-from maam.spec.inputs import check_training_batch
 from maam.torch.arrays import read_arrays, write_arrays
 from maam.torch.conformity import check_module, words
 from maam.torch.initialization import initialize
+from maam.torch.inputs import check_input
 from maam.torch.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize
 
 torch.fx.wrap("resize")  # its control flow depends on sizes, which symbolic tracing does not know
@@ -119,7 +119,7 @@ class Container(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The node's function, as `maam.spec` defines it: (N, C, H, W) or (N, features) to the output's shape."""
         if self.rule is not None:
-            self._check(self.rule, x)
+            check_input(self, self.rule, x)
         if self.kind == "parallel":
             return self._merge(x, [self._modules[name](x) for name in self.names])  # type: ignore[misc]
         y = x
@@ -159,35 +159,3 @@ class Container(nn.Module):
             return torch.softmax(self.alpha, 0).unbind(0)  # scalars: they promote no branch's dtype
         weights = self.weighting(x).to(outputs[0].dtype)  # (N, branches)
         return weights[(...,) + (None,) * (outputs[0].dim() - 1)].unbind(1)
-
-    def _check(self, rule: InputRule, x: Any) -> None:
-        """Refuse a wrong input in the spec's words; by static metadata alone, so that compilers see through it."""
-        if isinstance(x, torch.fx.Proxy):
-            return
-        if not isinstance(x, Tensor):
-            raise ShapeError(
-                f"expected a torch.Tensor {rule.describe()}, got {type(x).__name__}; torch.as_tensor makes one"
-            )
-        own = _parameter_dtype(self)
-        expected = None if own != x.dtype and _casts(x) else own
-        accepted = rule.accepts(x.shape) and x.is_floating_point() and expected in (None, x.dtype)
-        if not accepted:
-            rule.check(tuple(x.shape), _name(x.dtype), None if expected is None else _name(expected))
-        if self.training and not torch.compiler.is_compiling() and x.shape[0] == 1:
-            check_training_batch(self.spec, tuple(x.shape), lambda path: self.get_submodule(path).training)
-
-
-def _casts(x: Tensor) -> bool:
-    """Whether automatic mixed precision is on and converts `x` (it leaves float64 alone)."""
-    kind = x.device.type  # the meta device has no such state to ask for
-    return x.dtype != torch.float64 and kind != "meta" and torch.is_autocast_enabled(kind)
-
-
-def _parameter_dtype(module: nn.Module) -> torch.dtype | None:
-    for parameter in module.parameters():
-        return parameter.dtype
-    return None
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

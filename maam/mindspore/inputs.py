@@ -1,0 +1,62 @@
+"""What a cell's input must be, checked in Python before a graph is compiled or run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mindspore import Tensor, nn
+from mindspore.common import api
+
+from maam.errors import ShapeError
+from maam.mindspore.arrays import unwrap
+from maam.spec.inputs import InputRule, check_training_batch
+
+
+def check_input(cell: Any, rule: InputRule, x: Any) -> None:
+    """Refuse what `cell` cannot take; what is no tensor, but may become one in a graph, passes.
+
+    Raises:
+        ShapeError: what was given, and what was expected.
+    """
+    if isinstance(x, (np.ndarray, list, tuple, type(None))):
+        raise ShapeError(
+            f"expected a mindspore.Tensor {rule.describe()}, got {type(x).__name__}; mindspore.Tensor makes one"
+        )
+    if not isinstance(x, Tensor):
+        return
+    rule.check(tuple(x.shape), dtype_name(x.dtype), expected_dtype(cell))
+    if cell.training:
+        check_training_batch(cell.spec, tuple(x.shape), lambda path: _at(cell, path).training)
+
+
+def expected_dtype(cell: nn.Cell) -> str | None:
+    """The dtype that the input must have; None where mixed precision chooses it, or there is no parameter."""
+    return None if is_mixed(cell) or _strategy() is not None else _parameter_dtype(cell)
+
+
+def is_mixed(cell: nn.Cell) -> bool:
+    """Whether mixed precision has been applied to the cell itself."""
+    return any(getattr(cell, name, False) for name in ("_amp_level", "fp16", "bf16"))
+
+
+def dtype_name(dtype: Any) -> str:
+    """MindSpore's dtype as NumPy names it."""
+    return str(dtype).lower()
+
+
+def _strategy() -> Any:
+    """What mixed precision of level auto does here in PyNative mode; None where it is off."""
+    return getattr(api, "get_curr_amp_strategy", lambda: None)()
+
+
+def _parameter_dtype(cell: nn.Cell) -> str | None:
+    for parameter in cell.get_parameters():
+        return dtype_name(parameter.dtype)
+    return None
+
+
+def _at(cell: nn.Cell, path: str) -> nn.Cell:
+    for name in path.split("."):
+        cell = unwrap(cell._cells[name])
+    return cell
