@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import shlex
+import sys
 from pathlib import Path
 
 PACKAGES = ("maam", "numpy", "torch", "mindspore")
@@ -28,3 +30,9 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def command_line() -> str:
+    """The command of this process as it is typed again: the program by its name, not by where it lies here."""
+    name = Path(sys.argv[0]).name
+    return shlex.join(["maam" if name == "__main__.py" else name, *sys.argv[1:]])

@@ -11,6 +11,7 @@ import pytest
 
 import maam
 from maam import errors, spec
+from maam.environment import command_line
 from maam.errors import SpecError
 
 PACKAGE = Path(maam.__file__).parent
@@ -167,3 +168,9 @@ def test_build_refuses_what_is_no_spec(room, given):
         getattr(maam, room).build(given)
     kind = type(given).__name__
     assert str(caught.value) == f"expected a spec or the name of a preset, got an object of type {kind}"
+
+
+@pytest.mark.parametrize("program", ["/somewhere/bin/maam", "/somewhere/maam/__main__.py"])
+def test_a_command_is_written_as_it_is_typed(monkeypatch, program):
+    monkeypatch.setattr(sys, "argv", [program, "train", "maam digits"])
+    assert command_line() == "maam train 'maam digits'"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maam import files, plots
+from maam.environment import command_line
 from maam.errors import TrainingError
 from maam.reproduction.experiments import Row
 from maam.reproduction.results import folder_of, origin_of
@@ -100,7 +99,7 @@ def _markdown(row: Row, sides: Mapping[str, Side], shared: Mapping[str, Array]) 
         "| steps | difference | loss |",
     ]
     lines += ["| --- | --- | --- |", *_differences(*shared.values())]
-    lines += ["", "![losses](frameworks.png)", "", f"Command: `{shlex.join(sys.argv)}`", ""]
+    lines += ["", "![losses](frameworks.png)", "", f"Command: `{command_line()}`", ""]
     return "\n".join([*lines, *(f"Run by {side.origin}\n" for side in sides.values())])
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
-import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from maam.environment import command_line
 from maam.reproduction.experiments import Experiment
 from maam.reproduction.results import Result
 
@@ -19,7 +18,7 @@ NOT_RUN = "not run"
 def page(name: str, experiment: Experiment, results: Sequence[Result], body: Iterable[str], note: str) -> str:
     """The Markdown around `body`: title, note, picture, command, and on what the runs were made."""
     picture = f"![{experiment.title}]({name}.png)"
-    command = f"Command: `{shlex.join(sys.argv)}`"
+    command = f"Command: `{command_line()}`"
     return "\n".join([f"# {experiment.title}", "", *body, "", note, "", picture, "", command, "", *_origins(results)])
 
 

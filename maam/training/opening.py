@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
-import sys
 from typing import Any, get_args
 
 import numpy as np
 
 from maam import files
-from maam.environment import environment
+from maam.environment import command_line, environment
 from maam.errors import DeviceError, TrainingError
 from maam.spec import Node
 from maam.training.checkpoint import Checkpoint, read_checkpoint
@@ -75,7 +73,7 @@ def write_description(folder: RunFolder, recipe: Recipe, framework: str, device:
         TrainingError: the file cannot be written.
     """
     document = {
-        "command": shlex.join(sys.argv),
+        "command": command_line(),
         "framework": framework,
         "device": device,
         "recipe": json.loads(recipe.model_dump_json()),
