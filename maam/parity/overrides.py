@@ -28,8 +28,7 @@ MINDSPORE = Rounding(noise=10 / 3)
 ROUNDING = {
     # Sums over a batch of maps (a batch norm's statistics and gradients, gradients of fusion weights) come out less
     # exact than by eager PyTorch's pairwise summation: by MindSpore 2 to 4 times, by torch.compile on a CPU, which sums
-    # in longer runs, 1 to 7 times. `python tools/sums.py` shows it for one batch norm. Whole gradients: compiled 2
-    # times on maam_cifar10_2m3, 5.5 on maam_cifar10, 11 in the first batch norm of mafc_v2; MindSpore 7 in mafc_v1.
+    # in longer runs, 1 to 7 times. `python tools/sums.py` shows it for one batch norm.
     # https://github.com/pytorch/pytorch/issues/151400, https://github.com/pytorch/pytorch/pull/156296
     "torch compiled": Rounding(trained=10 / 3, statistics=10 / 3, noise=10 / 3, most=10),
     "mindspore graph": MINDSPORE,

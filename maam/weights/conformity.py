@@ -23,7 +23,8 @@ def check_conforms(model: Any, children: Children, words: Words, act: str, error
         act: what is refused.
         error: the exception to raise.
     """
-    for path, was, now in _changes(model, children, words, ""):
+    if (change := next(_changes(model, children, words, ""), None)) is not None:
+        path, was, now = change
         raise error(
             f"{act}: layer {path!r} was {was} and is {now}, which the spec does not say; build a model from a spec "
             "that has it (load(path, num_classes=) replaces the last layer), or save by the framework's own means"

@@ -7,23 +7,8 @@ import pytest
 
 from maam import spec
 
-COMPOSITES = [
-    "agent_block",
-    "cbam",
-    "cnn",
-    "maam",
-    "maam_classifier",
-    "maam_imagenet",
-    "maam_stem",
-    "maf",
-    "mafb",
-    "mafc",
-    "mlp",
-    "mobilenet",
-    "reduce_layer",
-    "rnn",
-    "se",
-]
+COMPOSITES = [name for name in spec.__all__ if hasattr(getattr(spec, name), "__wrapped__")]
+assert {"maam", "mafc", "mobilenet"} <= set(COMPOSITES)
 
 
 @pytest.mark.parametrize("name", COMPOSITES)
