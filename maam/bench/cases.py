@@ -84,8 +84,13 @@ def check_cases(names: list[str], known: list[str]) -> None:
 
 def check_kinds(starts: list[str], known: list[str]) -> None:
     """Raise `SpecError` for a start with which no known kind begins."""
-    if unknown := [start for start in starts if not any(kind.startswith(start) for kind in known)]:
+    if unknown := [start for start in starts if not any(starts_with(kind, start) for kind in known)]:
         raise SpecError(f"kinds: no kind starts with {unknown[0][:60]!r}; there are {'; '.join(known)}")
+
+
+def starts_with(kind: str, start: str) -> bool:
+    """Whether a kind begins with `start`, in which commas may be left out: they part the starts of a command."""
+    return kind.replace(",", "").startswith(start.replace(",", ""))
 
 
 def _block(given: int, width: int, kernel_size: int = 3, stride: int = 1, act: bool = True) -> Sequential:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from maam.bench.cases import CIFAR, LAYERS, MODELS, check_cases, check_kinds, make_case
+from maam.bench.cases import CIFAR, LAYERS, MODELS, check_cases, check_kinds, make_case, starts_with
 from maam.bench.memory import KINDS as MEMORY_KINDS
 from maam.bench.memory import peak_memory
 from maam.errors import MaamError, require
@@ -95,7 +95,7 @@ def measure(
         check_cases(list(cases or []), [*known, *_all_rivals(group, ordered)])
         for name in (name for name in known if cases is None or name in cases):
             progress(f"{framework}: {name}")
-            chosen = [k for k in room.KINDS if kinds is None or any(k.startswith(kind) for kind in kinds)]
+            chosen = [k for k in room.KINDS if kinds is None or any(starts_with(k, kind) for kind in kinds)]
             _add(room, framework, name, make_case(name, channels), x, chosen, functions, result)
     if "torch" in ordered:
         products = _room("torch").matrix_products()

@@ -22,6 +22,7 @@ Said = tuple[list[str], dict[str, Any]]
 """Paragraphs for people, and a document for programs."""
 
 GROUPS = ("layers", "models", "growth")
+KINDS_HELP = "comma-separated starts, without their own commas, such as inference fused; all otherwise"
 
 
 def bench(
@@ -30,7 +31,7 @@ def bench(
         str, typer.Option(help="comma-separated", autocompletion=completion.several_frameworks)
     ] = "torch,mindspore",
     cases: Annotated[str | None, typer.Option(help="comma-separated; all otherwise")] = None,
-    kinds: Annotated[str | None, typer.Option(help="comma-separated starts, such as inference; all otherwise")] = None,
+    kinds: Annotated[str | None, typer.Option(help=KINDS_HELP)] = None,
     batch: Annotated[str, typer.Option(help="comma-separated sizes of batches")] = "1,8,64",
     channels: Annotated[int, typer.Option(min=1, help="of the map, for layers")] = 64,
     size: Annotated[int, typer.Option(min=1, help="of the map, for layers")] = 32,

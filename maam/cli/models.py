@@ -11,7 +11,8 @@ from maam.cli import completion
 from maam.cli.consoles import console
 from maam.cli.specs import find_spec, input_shape
 from maam.errors import PresetError
-from maam.spec import Model, list_presets, preset
+from maam.spec import Model, list_presets, preset, preset_options
+from maam.spec.presets import aliases
 
 
 def list_command(
@@ -39,7 +40,7 @@ def info(
     depth: Annotated[int, typer.Option(min=1, help="levels of nesting to show")] = 9,
     as_json: Annotated[bool, typer.Option("--json", help="print the spec as JSON instead")] = False,
 ) -> None:
-    """Show the layers of a model with shapes, parameters and multiply-accumulates."""
+    """Show the layers of a model with shapes, parameters and multiply-accumulates, and a preset's options."""
     spec, _ = find_spec(model)
     if as_json:
         typer.echo(spec.to_json(indent=1))
@@ -51,6 +52,9 @@ def info(
             table.add_row(path, node.kind, _shape(output), f"{node.num_parameters:,}", f"{node.macs(given):,}")
     out = console()
     out.print(table)
+    if model in list_presets() or model in aliases():
+        options = ", ".join(f"{option}={default!r}" for option, default in preset_options(model).items())
+        out.print(f"options: {options}", highlight=False, markup=False)
     name = spec.name if isinstance(spec, Model) else spec.kind
     total = f"{spec.num_parameters:,} parameters, {spec.macs(shape):,} MACs"
     out.print(f"{name}: {_shape(shape)} to {_shape(spec.output_shape(shape))}, {total}", highlight=False, markup=False)

@@ -15,9 +15,10 @@ from maam.mindcv.attention import insert_attention
 from maam.mindcv.presets import is_preset
 from maam.mindspore import load_weights
 from maam.mindspore.arrays import write_arrays
-from maam.mindspore.attention import MakeLayer
+from maam.mindspore.attention import LAYERS, MakeLayer
 from maam.mindspore.checkpoints import read_checkpoint
 from maam.names import listed
+from maam.preset_attention import NotGiven, with_attention
 from maam.weights import match
 
 
@@ -30,7 +31,7 @@ def create_model(
     ema: bool = False,
     auto_mapping: bool = False,
     *,
-    attention: str | MakeLayer | None = None,
+    attention: str | MakeLayer | NotGiven | None = NotGiven.TOKEN,
     every_block: bool = False,
     **options: Any,
 ) -> nn.Cell:
@@ -46,9 +47,10 @@ def create_model(
             names that do not fit; here both are errors.
         ema: as in MindCV, with its own checks only, like `auto_mapping`.
         auto_mapping: as in MindCV.
-        attention: what `insert_attention` takes. For a preset it is the preset's own option of that name, where it
-            has one.
-        every_block: as in `insert_attention`.
+        attention: what `insert_attention` takes, None for none. For a preset it is the preset's own option of that
+            name, where it has one: a name or a layer class; None takes its attention out, and what is not given leaves
+            it as it is.
+        every_block: as in `insert_attention`; not for a preset.
         options: further arguments of the model.
 
     Returns:
@@ -64,13 +66,13 @@ def create_model(
         raise WeightsError("checkpoint_path and pretrained are both given; leave one out")
     given = {"num_classes": num_classes, "pretrained": pretrained, "in_channels": in_channels, **options}
     if is_preset(model_name):
-        model = mindcv.create_model(model_name, attention=attention, **given)
+        model = mindcv.create_model(model_name, **with_attention(model_name, given, attention, every_block, LAYERS))
         if checkpoint_path:
             _load_preset(model, checkpoint_path, ema, auto_mapping)
         return model
     model = mindcv.create_model(model_name, **given)
     plain = {parameter.name for parameter in model.get_parameters()}
-    if attention is not None:
+    if attention is not None and not isinstance(attention, NotGiven):
         insert_attention(model, attention, every_block=every_block)
     if checkpoint_path:
         _load(model, plain, checkpoint_path, ema, auto_mapping)

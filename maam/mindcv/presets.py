@@ -13,6 +13,8 @@ from mindspore import nn
 
 from maam.errors import WeightsError
 from maam.mindspore import build
+from maam.mindspore.attention import LAYERS
+from maam.preset_attention import attention_option
 from maam.registration import Registry
 from maam.spec import Conv2d, Model, head, preset
 
@@ -67,6 +69,8 @@ def _entrypoint(name: str) -> Callable[..., nn.Cell]:
                 f"{name}: there are no published weights; leave pretrained out, or load a file of your own by "
                 "checkpoint_path"
             )
+        if "attention" in options:
+            options["attention"] = attention_option(name, options["attention"], LAYERS)
         spec = preset(name, num_classes=num_classes, in_channels=in_channels, **options)
         model = build(spec, seed=seed)
         model.default_cfg = default_cfgs[name]

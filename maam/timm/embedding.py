@@ -77,4 +77,4 @@ def _side(patch_size: Any) -> Any:
 
 
 def _both(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (size[0], size[1])
+    return (size[0], size[1]) if isinstance(size, Sequence) else (size, size)

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import os
-from enum import Enum
 from typing import Any
 
 import timm
 from timm.models import load_checkpoint
 from torch import nn
 
-from maam.errors import PresetError
+from maam.preset_attention import NotGiven, with_attention
 from maam.timm.aliases import preset_name
 from maam.timm.attention import insert_attention
-from maam.timm.options import attention_name
 from maam.timm.presets import is_preset
-from maam.torch.attention import MakeLayer
-
-
-class NotGiven(Enum):
-    """The type of an argument that was left out, where None says something."""
-
-    TOKEN = "not given"
+from maam.torch.attention import LAYERS, MakeLayer
 
 
 def create_model(
@@ -53,10 +45,8 @@ def create_model(
         PresetError: a preset has no such option.
     """
     own = is_preset(preset_name(model_name))
-    if own and every_block:
-        raise PresetError(f"{model_name!r} is a preset, whose spec says where attention stands; leave every_block out")
-    if own and attention is not NotGiven.TOKEN:
-        options["attention"] = attention_name(model_name, attention)
+    if own:
+        options = with_attention(model_name, options, attention, every_block, LAYERS)
     model: nn.Module = timm.create_model(model_name, pretrained, **options)
     if not own and attention is not None and not isinstance(attention, NotGiven):
         insert_attention(model, attention, every_block=every_block)

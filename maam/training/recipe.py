@@ -65,14 +65,14 @@ class Schedule(Section):
     """How the learning rate moves from step to step; see `maam.training.schedule`.
 
     one_cycle: `warmup` is the share of all steps on the way up, from `start` times the peak, then a cosine to 0.
-    cosine: `warmup` likewise, linear, then a cosine to 0. step: times `gamma` every `step_epochs` epochs.
+    cosine: `warmup` likewise, linear, then a cosine to 0. step: times `gamma`, at most 1, every `step_epochs` epochs.
     """
 
     name: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
     warmup: Fraction = 0.3
     start: Fraction = 0.04
     step_epochs: Size = 30
-    gamma: Positive = 0.1
+    gamma: Annotated[Positive, Field(le=1)] = 0.1
 
 
 class Recipe(Section):

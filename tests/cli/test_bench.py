@@ -19,6 +19,14 @@ def test_layers(run, tmp_path):
     assert set(document) == {"environment", "batch 1", "batch 2"}
 
 
+def test_kinds_are_written_without_their_commas(run):
+    pytest.importorskip("torch")
+    options = ("--frameworks", "torch", "--cases", "SE", "--batch", "1", "--channels", 8, "--size", 4, "--rounds", 1)
+    out = run("bench", "layers", *options, "--kinds", "inference optimized").out
+    assert "inference, optimized" in out
+    assert "inference fp32" not in out
+
+
 def test_refusals(fails, tmp_path):
     pytest.importorskip("torch")
     assert fails("bench", "all") == "expected one of layers, models, growth, got 'all'"

@@ -38,8 +38,16 @@ def test_info_of_a_preset(run):
     assert "agents.2.conv2" in result.out
 
 
+@pytest.mark.parametrize("name", [*spec.list_presets(), "MAFCV3"])
+def test_info_shows_the_options_of_a_preset(run, name):
+    shown = run("info", name, "--depth", 1).out.replace("\n", " ")
+    assert all(f"{option}={default!r}" in shown for option, default in spec.preset_options(name).items())
+
+
 def test_info_of_files(run, digits, document):
-    expected = run("info", "maam_digits").out
+    expected = "".join(run("info", "maam_digits").out.splitlines(keepends=True)[:-3])  # options: two lines, and totals
+    assert expected.endswith("┘\n")
+    expected += "maam_digits: 1x8x8 to 10, 49,117 parameters, 962,176 MACs\n"
     assert run("info", digits).out == expected
     assert run("info", document(spec.preset("maam_digits"))).out == expected
     assert run("info", document("\ufeff" + spec.preset("maam_digits").to_json())).out == expected  # of Windows

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from maam import fuse, spec
+from maam.fusion.files import agreements
 from maam.parity.bounds import LAYER, LOGITS, difference
 from maam.parity.rooms import make_runners
 from maam.reference import Referee
@@ -51,12 +52,17 @@ def test_every_activation(layer, hold):
     hold(layer, (4, 8, 8), LAYER)
 
 
-def test_the_largest_logit_of_real_images(scrambled):
-    """On all images of the sample, in PyTorch."""
-    pytest.importorskip("torch")
+@pytest.mark.parametrize("framework", ["torch", "mindspore"])
+@pytest.mark.parametrize("name", ["maam_cifar10_2m3", "t_cnn", "without_fusion", "without_reduce"])
+def test_the_largest_logit_of_real_images(name, framework, scrambled):
+    """On all images of the sample, in every mode."""
+    pytest.importorskip(framework)
     with np.load("tests/data/cifar10_sample.npz") as content:
         x = content["images"].astype(np.float32) / 255
-    node = spec.preset("maam_cifar10_2m3", channels=32)
+    node = spec.preset(name, channels=32)
     arrays = scrambled(node)
-    plain, fused = (make_runners(*form, ["torch"])[0][0] for form in ((node, arrays), fuse(node, arrays)))
-    np.testing.assert_array_equal(fused.forward(x).argmax(1), plain.forward(x).argmax(1))
+    plain = make_runners(node, arrays, [framework], compiled=False)[0]
+    fused = make_runners(*fuse(node, arrays), [framework], compiled=False)[0]
+    found = list(agreements(list(zip(plain, fused, strict=True)), x))
+    assert len(found) == {"torch": 1, "mindspore": 2}[framework]
+    assert all(one.images == len(x) and one.different == 0 for one in found)

@@ -9,6 +9,7 @@ import maam
 import maam.mindcv
 from maam.errors import PresetError, SpecError, WeightsError
 from maam.mindcv import create_model
+from maam.mindspore import MAFC
 
 DIGITS = {"num_classes": 10, "in_channels": 1}
 RESNET = {"num_classes": 10}
@@ -125,6 +126,31 @@ def test_attention_of_a_preset_is_its_own_option():
     assert network.spec == maam.preset("mobilenet_v2", num_classes=10, attention="se", **small)
     with pytest.raises(PresetError, match="preset 'maam_digits' has no option 'attention'"):
         create_model("maam_digits", attention="se")
+
+
+@pytest.mark.parametrize("given", [MAFC, "mafc"])
+def test_a_preset_takes_a_layer_class_by_its_name(given):
+    small = {"width_multiplier": 0.25, "cifar": True, "num_classes": 10}
+    expected = maam.preset("mobilenet_v2", attention="mafc", **small)
+    assert create_model("mobilenet_v2", attention=given, **small).spec == expected
+    assert mindcv.create_model("mobilenet_v2", attention=given, **small).spec == expected
+
+
+def test_none_takes_a_presets_attention_out_and_nothing_leaves_it():
+    small = {"width_multiplier": 0.25, "cifar": True, "num_classes": 10}
+    assert create_model("mafc_v2", **small).spec == maam.preset("mafc_v2", **small)
+    plain = maam.preset("mafc_v2", attention=None, **small)
+    assert create_model("mafc_v2", attention=None, **small).spec == plain
+    assert mindcv.create_model("mafc_v2", attention="none", **small).spec == plain
+    with pytest.raises(PresetError, match="preset 'maam_digits' has no option 'attention'"):
+        create_model("maam_digits", attention=None)
+
+
+def test_every_block_is_not_for_presets():
+    with pytest.raises(PresetError, match="'mafc_v3' is a preset, whose spec says where attention stands"):
+        create_model("mafc_v3", attention="se", every_block=True)
+    with pytest.raises(SpecError, match=r"'mafc_v2' is a preset and takes a layer by name or as maam's own class"):
+        create_model("mafc_v2", attention=lambda channels: MAFC(channels))
 
 
 def test_unknown_names():

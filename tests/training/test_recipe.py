@@ -55,6 +55,7 @@ def test_a_recipe_survives_json():
         ({"optimizer": 3}, "recipe: optimizer: input should be a valid dictionary or instance of Optimizer, got 3"),
         ({"augmentation": {"pading": 4}}, "recipe: augmentation.pading: no such field; did you mean 'padding'?"),
         ({"schedule": {"name": "linear"}}, "recipe: schedule.name: input should be 'one_cycle', 'cosine', 'step'"),
+        ({"schedule": {"gamma": 10.0}}, "recipe: schedule.gamma: input should be less than or equal to 1, got 10"),
         ({"precision": "fp8"}, "recipe: precision: input should be 'auto', 'fp32', 'bf16' or 'fp16', got 'fp8'"),
         ({"ema_decay": 1.0}, "recipe: ema_decay: input should be less than 1, got 1.0"),
         ({"data": "mnist"}, "recipe: data: input should be 'cifar10'"),
