@@ -13,7 +13,7 @@ from maam.errors import MaamError, TrainingError
 from maam.reproduction.experiments import Experiment, Row
 from maam.reproduction.recipes import differences, without_own
 from maam.training.folder import RunFolder
-from maam.training.loop import Observer
+from maam.training.protocol import Observer
 from maam.training.recipe import Recipe
 from maam.training.report import curves
 from maam.training.session import train

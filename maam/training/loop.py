@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from maam.training.evaluation import Evaluation, evaluate
 from maam.training.folder import RunFolder
 from maam.training.log import Record
 from maam.training.prefetch import prefetch
-from maam.training.protocol import Array, Runner, Trainer
+from maam.training.protocol import Array, Observer, Runner, Trainer
 from maam.training.recipe import Recipe
 from maam.training.schedule import average_decay, learning_rate, mask_seed
 from maam.training.sources import Source
@@ -26,19 +26,6 @@ from maam.training.world import Alone, World, share_statistics
 CHECKPOINT_STEPS = 200
 LOG_STEPS = 50
 REMEDY = "try a smaller optimizer.lr, or clip_norm"
-
-
-class Observer(Protocol):
-    """Who is told how a run goes."""
-
-    def start(self, step: int, steps: int) -> None:
-        """The run goes on from `step` of `steps`."""
-
-    def steps(self, record: Record) -> None:
-        """Some steps were made; `record` is what the log has of them."""
-
-    def epoch(self, record: Record) -> None:
-        """An epoch is over and was evaluated."""
 
 
 class Loop:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from maam.spec import Node
+from maam.training.log import Record
 from maam.training.optimizer import Optimizer
 
 Array = np.ndarray[Any, Any]
@@ -127,3 +128,16 @@ class Runner(Protocol):
 
     def sibling(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
         """A runner of the same framework and mode with a new model, its arrays cast to `dtype`."""
+
+
+class Observer(Protocol):
+    """Who is told how a run goes."""
+
+    def start(self, step: int, steps: int) -> None:
+        """The run goes on from `step` of `steps`."""
+
+    def steps(self, record: Record) -> None:
+        """Some steps were made; `record` is what the log has of them."""
+
+    def epoch(self, record: Record) -> None:
+        """An epoch is over and was evaluated."""

@@ -13,9 +13,9 @@ from maam.training.folder import RunFolder
 from maam.training.image_sources import Reading
 from maam.training.library import default_recipe
 from maam.training.log import Record
-from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop, Observer
+from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop
 from maam.training.opening import agree_on_precision, check_same, open_run, write_description
-from maam.training.protocol import Objective, Runner, Trainer
+from maam.training.protocol import Objective, Observer, Runner, Trainer
 from maam.training.recipe import Recipe
 from maam.training.report import write_report
 from maam.training.rooms import find_room
