@@ -18,7 +18,7 @@ from maam.mindspore.arrays import read_arrays, write_arrays
 from maam.mindspore.conformity import check_cell, words
 from maam.mindspore.initialization import initializer_of
 from maam.mindspore.inputs import check_input, dtype_name, expected_dtype, is_mixed
-from maam.mindspore.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize, softmax
+from maam.mindspore.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize, softmax, training_order
 from maam.spec.inputs import InputRule
 
 
@@ -128,6 +128,8 @@ class _Base(nn.SequentialCell):
         of a network around it, it is not.
         """
         super().__setattr__(name, value[: getattr(self, "_size", None)] if name == "cell_list" else value)
+        if name == "cell_list":
+            super().__setattr__("training_list", training_order(getattr(self, name)))
         if isinstance(value, nn.Cell) and name in getattr(self, "built", ()):
             self.cell_list = [self._cells[child] for child in self.built]
             self._forget_graph()
@@ -178,8 +180,9 @@ class Container(_Base):
             _check(ops.shape(x), ops.dtype(x), self.rule, self.expected_dtype)
         if self.kind == "parallel":
             return self._merge(x)
+        cells = self.training_list if self.training else self.cell_list
         y = x
-        for cell in self.cell_list:
+        for cell in cells:
             y = cell(y)
         if self.kind == "residual":
             return x + y
