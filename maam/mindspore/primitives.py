@@ -202,8 +202,8 @@ WITHOUT_ARRAYS: dict[type[spec.Node], Callable[[Any], nn.Cell]] = {
 def training_order(cells: Sequence[nn.Cell]) -> list[nn.Cell]:
     """The cells, each max pooling in front of the ReLU before it: the same outputs and gradients, bit for bit.
 
-    The ReLU then has a quarter of the work, and a step takes 5 % less. Inference keeps the order of the spec, because
-    engines fuse a ReLU into the convolution before it. In PyNative mode hooks on such a ReLU see the pooled map.
+    The ReLU then has less to do. Inference keeps the order of the spec, because engines fuse a ReLU into the
+    convolution before it. In PyNative mode hooks on such a ReLU see the pooled map.
     """
     found = list(cells)
     for index, (first, second) in enumerate(itertools.pairwise(found)):
