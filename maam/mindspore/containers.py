@@ -112,6 +112,14 @@ class _Base(nn.SequentialCell):
         self._forget_graph()
         self.reparameterized = True
 
+    def pool_first(self) -> None:
+        """Run a chain in `training_order` from now on, until a layer of it is replaced.
+
+        For training loops of ours: hooks on a ReLU see the pooled map. The same outputs and gradients, bit for bit.
+        """
+        if self._spec.kind != "parallel":
+            self.cell_list = training_order([self._cells[name] for name in self.built])
+
     def _forget_graph(self) -> None:
         object.__setattr__(self, "_create_time", time.time_ns())  # by which graph mode finds what it compiled
 
@@ -128,8 +136,6 @@ class _Base(nn.SequentialCell):
         of a network around it, it is not.
         """
         super().__setattr__(name, value[: getattr(self, "_size", None)] if name == "cell_list" else value)
-        if name == "cell_list":
-            super().__setattr__("training_list", training_order(getattr(self, name)))
         if isinstance(value, nn.Cell) and name in getattr(self, "built", ()):
             self.cell_list = [self._cells[child] for child in self.built]
             self._forget_graph()
@@ -180,9 +186,8 @@ class Container(_Base):
             _check(ops.shape(x), ops.dtype(x), self.rule, self.expected_dtype)
         if self.kind == "parallel":
             return self._merge(x)
-        cells = self.training_list if self.training else self.cell_list
         y = x
-        for cell in cells:
+        for cell in self.cell_list:
             y = cell(y)
         if self.kind == "residual":
             return x + y

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -202,13 +201,12 @@ WITHOUT_ARRAYS: dict[type[spec.Node], Callable[[Any], nn.Cell]] = {
 def training_order(cells: Sequence[nn.Cell]) -> list[nn.Cell]:
     """The cells, each max pooling in front of the ReLU before it: the same outputs and gradients, bit for bit.
 
-    The ReLU then has less to do. Inference keeps the order of the spec, because engines fuse a ReLU into the
-    convolution before it. In PyNative mode hooks on such a ReLU see the pooled map.
+    The ReLU then has less to do.
     """
     found = list(cells)
-    for index, (first, second) in enumerate(itertools.pairwise(found)):
-        if type(first) is nn.ReLU and type(second) is nn.MaxPool2d:
-            found[index : index + 2] = second, first
+    for index in range(len(found) - 1):
+        if type(found[index]) is nn.ReLU and type(found[index + 1]) is nn.MaxPool2d:
+            found[index : index + 2] = found[index + 1], found[index]
     return found
 
 

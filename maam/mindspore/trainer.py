@@ -11,6 +11,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, amp, nn, ops
 from mindspore.experimental import optim
 
 from maam.mindspore.arrays import assign, from_numpy, parameters_by_name, to_numpy, unwrap
+from maam.mindspore.containers import Container
 from maam.mindspore.distributed import make_reducer, mean_over_processes
 from maam.training.optimizer import Optimizer
 from maam.training.protocol import LossScale, Objective, OptimizerState
@@ -66,6 +67,9 @@ class Trainer:
         self.optimizer = optimizer
         self.objective = objective
         runner.enter()
+        for _, cell in runner.model.cells_and_names():
+            if isinstance(cell, Container):
+                cell.pool_first()
         own = parameters_by_name(unwrap(runner.model))
         self.names = [name for _, names in optimizer.groups(runner.spec) for name in names]
         groups = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from maam.torch.arrays import read_arrays, write_arrays
 from maam.torch.conformity import check_module, words
 from maam.torch.initialization import initialize
 from maam.torch.inputs import check_input
-from maam.torch.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize
+from maam.torch.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize, training_order
 
 torch.fx.wrap("resize")  # its control flow depends on sizes, which symbolic tracing does not know
 
@@ -42,6 +42,7 @@ class Container(nn.Module):
 
     rule: InputRule | None = None
     reparameterized = False
+    _pools_first = False
     _spec: Any
     alpha: nn.Parameter
     weighting: nn.Module
@@ -109,6 +110,13 @@ class Container(nn.Module):
             container.training = False
         self.reparameterized = True
 
+    def pool_first(self) -> None:
+        """Run a chain in `training_order` in train mode from now on; engines for inference like the order of the spec.
+
+        For training loops of ours: hooks on a ReLU see the pooled map. The same outputs and gradients, bit for bit.
+        """
+        self._pools_first = True
+
     def reset_parameters(self) -> None:
         """Draw all parameters anew and reset running statistics, here and below."""
         initialize(self, self.spec.own_parameters())
@@ -123,8 +131,8 @@ class Container(nn.Module):
         if self.kind == "parallel":
             return self._merge(x, [self._modules[name](x) for name in self.names])  # type: ignore[misc]
         y = x
-        for name in self.names:
-            y = self._modules[name](y)  # type: ignore[misc]
+        for child in self._ordered():
+            y = child(y)
         if self.kind == "residual":
             return x + y
         if self.kind == "scale":
@@ -132,6 +140,10 @@ class Container(nn.Module):
         if self.kind == "resize":
             return resize(y, x.shape[2] // self._stride, x.shape[3] // self._stride)
         return y
+
+    def _ordered(self) -> list[nn.Module]:
+        children = [cast(nn.Module, self._modules[name]) for name in self.names]
+        return training_order(children) if self.training and self._pools_first else children
 
     def _get_name(self) -> str:
         return type(self.spec).__name__ if type(self) is Container else type(self).__name__

@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from maam.torch.arrays import from_numpy, tensors, to_numpy, unwrap
+from maam.torch.containers import Container
 from maam.torch.distributed import mean_over_processes, share_gradients
 from maam.training.optimizer import Optimizer
 from maam.training.protocol import LossScale, Objective, OptimizerState
@@ -33,6 +34,9 @@ class Trainer:
         self.runner = runner
         self.optimizer = optimizer
         self.objective = objective
+        for module in runner.model.modules():
+            if isinstance(module, Container):
+                module.pool_first()
         own = tensors(runner.model)
         self.function = share_gradients(runner.function)
         self.names = {name: own[name] for _, names in optimizer.groups(runner.spec) for name in names}
