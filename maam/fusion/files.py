@@ -49,7 +49,7 @@ def fuse_file(src: PathLike, dst: PathLike, *, overwrite: bool = False) -> Node:
     return fused
 
 
-def agreements(runners: list[tuple[Runner, Runner]], images: Array, batch_size: int = 100) -> Iterator[Agreement]:
+def agreements(runners: list[tuple[Runner, Runner]], images: Array, batch_size: int = 50) -> Iterator[Agreement]:
     """Hold the second of each pair, a fused model, to the first, over float32 images (N, C, H, W).
 
     Raises:
