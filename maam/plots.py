@@ -57,6 +57,8 @@ def draw_fusion(weights: Sequence[Mapping[str, Sequence[float]]], path: PathLike
 def draw_losses(training: Mapping[str, Array], test: Mapping[str, Array], path: PathLike, title: str) -> None:
     """Draw training and (dashed) test loss by epoch (runs, epochs) of models: the mean, and the range of the runs.
 
+    On a logarithmic scale, because one run that goes astray would flatten all others.
+
     Raises:
         MissingFrameworkError: matplotlib is not installed.
     """
@@ -68,10 +70,12 @@ def draw_losses(training: Mapping[str, Array], test: Mapping[str, Array], path: 
             epochs = range(1, values.shape[1] + 1)
             axis.plot(epochs, values.mean(0), style, color=f"C{index}", label=f"{name}, {kind}")
             axis.fill_between(epochs, values.min(0), values.max(0), color=f"C{index}", alpha=0.2)
-    axis.set(xlabel="epoch", ylabel="cross entropy", title=title)
-    axis.grid(alpha=0.3)
+    axis.set(xlabel="epoch", ylabel="cross entropy", title=title, yscale="log")
+    for which in ("major", "minor"):
+        getattr(axis.yaxis, f"set_{which}_formatter")("{x:g}")
+    axis.grid(alpha=0.3, which="both")
     if training:
-        axis.legend()
+        axis.legend(loc="upper right", ncols=2, fontsize="small")
     _save(figure, path)
 
 
