@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.table import Table
 
-from maam.cli.consoles import console
+from maam.cli.consoles import console, track
 from maam.timing import interleave, ratios
 from maam.training.evaluation import evaluate
 
@@ -34,7 +34,7 @@ def compare(
     batches: tuple[int, ...] = (1, 32),
 ) -> dict[str, float]:
     """Print accuracy, facts and speed (CPU time, the first form = 1), and return the accuracies, 0 to 1."""
-    accuracies = {name: _accuracy(form.predict, images, labels) for name, form in forms.items()}
+    accuracies = {name: _accuracy(name, form.predict, images, labels) for name, form in forms.items()}
     speeds = [_speeds(forms, images[:count]) for count in batches]
     table = Table("form", "accuracy", *headings, *(f"times faster, batch {count}" for count in batches))
     for name, form in forms.items():
@@ -43,9 +43,10 @@ def compare(
     return accuracies
 
 
-def _accuracy(predict: Predict, images: Array, labels: Array) -> float:
+def _accuracy(name: str, predict: Predict, images: Array, labels: Array) -> float:
     starts = range(0, len(images), TEST_BATCH)
-    return evaluate(predict, ((images[s : s + TEST_BATCH], labels[s : s + TEST_BATCH]) for s in starts)).accuracy
+    watched = track(starts, f"{name}, accuracy", len(starts))
+    return evaluate(predict, ((images[s : s + TEST_BATCH], labels[s : s + TEST_BATCH]) for s in watched)).accuracy
 
 
 def _speeds(forms: Mapping[str, Form], x: Array) -> dict[str, float]:

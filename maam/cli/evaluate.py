@@ -12,7 +12,7 @@ from rich.table import Table
 
 from maam import files
 from maam.cli import completion
-from maam.cli.consoles import console
+from maam.cli.consoles import console, track
 from maam.cli.options import Device, Root, parse_overrides, split
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def evaluate(
         "recipe": chosen,
         "num_workers": num_workers,
         "on_broken": on_broken,
+        "track": track,
     }
     frameworks = split("--framework", framework, (*FRAMEWORKS, REFERENCE))
     found = {name: evaluate_file(model, data, root, framework=name, **options) for name in frameworks}

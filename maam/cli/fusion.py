@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from maam.cli import completion
-from maam.cli.consoles import console
+from maam.cli.consoles import console, track
 from maam.cli.images import check_images, test_images
 from maam.cli.options import Root, split
 from maam.errors import DataError, DeploymentError
@@ -64,7 +64,7 @@ def _hold(src: Path, name: str, root: Path | None, frameworks: list[str]) -> Non
         raise DeploymentError("; ".join(missing.values()))
     table = Table("runner", "images", "another class", "worst abs", "worst rel")
     different = 0
-    for one in agreements(pairs, images):
+    for one in agreements(pairs, images, track=track):
         different += one.different
         table.add_row(one.runner, f"{one.images:,}", str(one.different), f"{one.absolute:.1e}", f"{one.relative:.1e}")
     console().print(table)

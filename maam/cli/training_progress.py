@@ -10,18 +10,15 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from maam.cli.consoles import console
+from maam.cli import consoles
 from maam.training.log import Record
-
-SECONDS = 60.0
-"""Between two plain lines."""
 
 
 class Progress:
     """An observer of a run with a progress bar: loss, accuracy, images a second, time left."""
 
     def __init__(self) -> None:
-        self.console = console()
+        self.console = consoles.console()
         self.name = ""
         self.accuracy = ""
         self.started = False
@@ -56,7 +53,7 @@ class Progress:
         text = f"{self.name}loss {loss:.4f}, accuracy {right:.2%}{self.accuracy}, "
         text += f"{record['images_per_second']:.0f} images/s"
         self.bar.update(self._task, completed=record["step"], description=text)
-        if not self.console.is_terminal and time.monotonic() - self._last > SECONDS:
+        if not self.console.is_terminal and time.monotonic() - self._last > consoles.SECONDS:
             self._last = time.monotonic()
             print(f"step {record['step']}: {text}", flush=True)
 

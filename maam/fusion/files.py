@@ -12,6 +12,7 @@ from maam.files import check_target
 from maam.fusion.rewrite import fuse
 from maam.spec import Node
 from maam.training import Runner
+from maam.training.evaluation import Track, untracked
 from maam.weights import write_weights
 from maam.weights.exchange import PathLike, cast, read_whole
 
@@ -49,8 +50,12 @@ def fuse_file(src: PathLike, dst: PathLike, *, overwrite: bool = False) -> Node:
     return fused
 
 
-def agreements(runners: list[tuple[Runner, Runner]], images: Array, batch_size: int = 50) -> Iterator[Agreement]:
+def agreements(
+    runners: list[tuple[Runner, Runner]], images: Array, batch_size: int = 50, track: Track = untracked
+) -> Iterator[Agreement]:
     """Hold the second of each pair, a fused model, to the first, over float32 images (N, C, H, W).
+
+    `track` shows how far it is.
 
     Raises:
         DeploymentError: there are no images.
@@ -59,7 +64,8 @@ def agreements(runners: list[tuple[Runner, Runner]], images: Array, batch_size: 
         raise DeploymentError("images: expected at least one")
     for plain, fused in runners:
         worst, largest, different = 0.0, 0.0, 0
-        for start in range(0, len(images), batch_size):
+        starts = range(0, len(images), batch_size)
+        for start in track(starts, plain.name, len(starts)):
             x = images[start : start + batch_size]
             expected, actual = plain.forward(x), fused.forward(x)
             worst = max(worst, float(np.abs(actual - expected).max()))

@@ -11,6 +11,13 @@ import numpy as np
 from maam.errors import DataError, require
 
 Array = np.ndarray[Any, Any]
+Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
+"""What shows how far a loop over some items is, given a name for it and their number; it yields the items."""
+
+
+def untracked(items: Iterable[Any], name: str, count: int) -> Iterable[Any]:
+    """Show nothing."""
+    return items
 
 
 @dataclass(frozen=True)

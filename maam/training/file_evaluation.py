@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from maam.reference import Referee
-from maam.training.evaluation import Evaluation, evaluate
+from maam.training.evaluation import Evaluation, Track, evaluate, untracked
 from maam.training.folder import RunFolder
 from maam.training.image_sources import Reading
 from maam.training.recipe import Images, Recipe
@@ -28,6 +28,7 @@ def evaluate_file(
     recipe: Recipe | None = None,
     num_workers: int = 0,
     on_broken: str = "error",
+    track: Track = untracked,
 ) -> Evaluation:
     """What a weights file, or the final weights of a run's folder, make of the test images of the data set `name`.
 
@@ -42,6 +43,7 @@ def evaluate_file(
             ImageNet's mean and deviation, at the model's size.
         num_workers: as in `train`.
         on_broken: as in `train`.
+        track: shows how far it is.
 
     Raises:
         MaamError: the file, the data, the framework or the device does not fit.
@@ -52,7 +54,8 @@ def evaluate_file(
     recipe = recipe or (RunFolder(path).recipe() if path.is_dir() else None)
     images = Images() if recipe is None else recipe.images
     reading = Reading(framework, num_workers, on_broken)
-    batches = open_test(name, None if root is None else Path(root), spec, limit, images=images, reading=reading)
+    test = open_test(name, None if root is None else Path(root), spec, limit, images=images, reading=reading)
+    batches = track(test.epoch(0), framework, len(test))
     if framework == REFERENCE:
         return evaluate(Referee(spec, arrays), batches)
     room = find_room(framework)

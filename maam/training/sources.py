@@ -79,7 +79,7 @@ def open_test(
     *,
     images: Images = Images(),  # noqa: B008
     reading: Reading = Reading(),  # noqa: B008
-) -> Iterator[tuple[Array, Array]]:
+) -> Batches:
     """Batches of the test images, or of the first `limit` of them, of a data set for a model.
 
     `images` and `reading` are for image files.
@@ -91,12 +91,12 @@ def open_test(
     if name == IMAGE_FOLDER:
         checked = validation_images(images, root, spec, reading, limit)
         _check_folder(spec, checked)
-        return checked.epoch(0)
+        return checked
     test = _dataset(name, root, "test")
     check_fit(spec, name, test.images.shape[1:], len(test.class_names))
     if limit is not None:
         test = test.subset(range(min(limit, len(test))))
-    return data.BatchLoader(test, TEST_BATCH, shuffle=False).epoch(0)
+    return data.BatchLoader(test, TEST_BATCH, shuffle=False)
 
 
 def _check_folder(spec: Node, batches: data.ImageBatches) -> None:
