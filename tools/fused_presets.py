@@ -1,7 +1,7 @@
 """Every preset that has something to fuse, held to its fused form on all test images of CIFAR-10.
 
 python tools/fused_presets.py [PRESET ...] --root datasets  prints a Markdown table: the network for 32x32 images and
-ten classes, freshly initialised (seed 0), in PyTorch and in both modes of MindSpore. Up to fifteen minutes a network.
+ten classes, freshly initialised (seed 0), in PyTorch and in both modes of MindSpore. Up to 40 minutes each.
 """
 
 import argparse

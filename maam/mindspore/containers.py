@@ -14,11 +14,12 @@ from mindspore.ops import constexpr
 from maam import spec
 from maam.errors import DeploymentError, SpecError
 from maam.fusion import fused_form, stays_trainable
+from maam.layers import training_order
 from maam.mindspore.arrays import read_arrays, write_arrays
 from maam.mindspore.conformity import check_cell, words
 from maam.mindspore.initialization import initializer_of
 from maam.mindspore.inputs import check_input, dtype_name, expected_dtype, is_mixed
-from maam.mindspore.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize, softmax, training_order
+from maam.mindspore.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize, softmax
 from maam.spec.inputs import InputRule
 
 
@@ -118,7 +119,8 @@ class _Base(nn.SequentialCell):
         For training loops of ours: hooks on a ReLU see the pooled map. The same outputs and gradients, bit for bit.
         """
         if self._spec.kind != "parallel":
-            self.cell_list = training_order([self._cells[name] for name in self.built])
+            cells = [self._cells[name] for name in self.built]
+            self.cell_list = training_order(cells, nn.ReLU, nn.MaxPool2d)
 
     def _forget_graph(self) -> None:
         object.__setattr__(self, "_create_time", time.time_ns())  # by which graph mode finds what it compiled

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -196,18 +196,6 @@ WITHOUT_ARRAYS: dict[type[spec.Node], Callable[[Any], nn.Cell]] = {
     spec.Dropout: lambda node: nn.Dropout(p=node.p),
     spec.Identity: lambda node: nn.Identity(),
 }
-
-
-def training_order(cells: Sequence[nn.Cell]) -> list[nn.Cell]:
-    """The cells, each max pooling in front of the ReLU before it: the same outputs and gradients, bit for bit.
-
-    The ReLU then has less to do.
-    """
-    found = list(cells)
-    for index in range(len(found) - 1):
-        if type(found[index]) is nn.ReLU and type(found[index + 1]) is nn.MaxPool2d:
-            found[index : index + 2] = found[index + 1], found[index]
-    return found
 
 
 @constexpr  # type: ignore[untyped-decorator]

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from maam import spec
 from maam.errors import DeploymentError, SpecError
 from maam.fusion import fused_form, stays_trainable
+from maam.layers import training_order
 from maam.spec import InputRule, Parallel, Sequential
 from maam.torch.arrays import read_arrays, write_arrays
 from maam.torch.conformity import check_module, words
 from maam.torch.initialization import initialize
 from maam.torch.inputs import check_input
-from maam.torch.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize, training_order
+from maam.torch.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize
 
 torch.fx.wrap("resize")  # its control flow depends on sizes, which symbolic tracing does not know
 
@@ -143,7 +144,7 @@ class Container(nn.Module):
 
     def _ordered(self) -> list[nn.Module]:
         children = [cast(nn.Module, self._modules[name]) for name in self.names]
-        return training_order(children) if self.training and self._pools_first else children
+        return training_order(children, nn.ReLU, nn.MaxPool2d) if self.training and self._pools_first else children
 
     def _get_name(self) -> str:
         return type(self.spec).__name__ if type(self) is Container else type(self).__name__

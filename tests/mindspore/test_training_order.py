@@ -10,21 +10,8 @@ from maam.mindspore.arrays import read_arrays
 from maam.mindspore.containers import Container
 from maam.mindspore.runner import Runner
 from maam.training import Optimizer
-
-SPECS = {
-    "maam": lambda: spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16, pool=(2, 2)),
-    "padded": lambda: spec.Model(
-        name="padded",
-        input_shape=(1, 8, 8),
-        children={
-            "conv": spec.Conv2d(in_channels=1, out_channels=4, kernel_size=3, padding=1),
-            "act": spec.Activation(function="relu"),
-            "pool": spec.MaxPool2d(kernel_size=3, stride=2, padding=1),
-            "flatten": spec.Flatten(),
-            "fc": spec.Linear(in_features=64, out_features=10),
-        },
-    ),
-}
+from tests import pooled
+from tests.pooled import SPECS
 
 
 def kinds(cells):
@@ -39,10 +26,8 @@ def in_the_order_of_the_spec(model):
 
 
 def trained(model, graph, ordered=False, steps=3):
-    """Losses and arrays after some steps on images in which many pixels, and so many maxima, are equal."""
-    generator = np.random.default_rng(4)
-    x = generator.integers(0, 3, (32, 1, 8, 8)).astype(np.float32) / 2
-    labels = generator.integers(0, 10, 32).astype(np.int32)
+    """Losses, arrays and logits after some steps."""
+    x, labels = pooled.batch()
     runner = Runner(model, graph=graph)
     trainer = runner.trainer(Optimizer(lr=0.1, nesterov=True))
     if ordered:

@@ -1,0 +1,27 @@
+"""Networks in which a max pooling follows a ReLU, and what they are trained on, for the tests of both rooms."""
+
+import numpy as np
+
+from maam import spec
+
+SPECS = {
+    "maam": lambda: spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16, pool=(2, 2)),
+    "padded": lambda: spec.Model(
+        name="padded",
+        input_shape=(1, 8, 8),
+        children={
+            "conv": spec.Conv2d(in_channels=1, out_channels=4, kernel_size=3, padding=1),
+            "act": spec.Activation(function="relu"),
+            "pool": spec.MaxPool2d(kernel_size=3, stride=2, padding=1),
+            "flatten": spec.Flatten(),
+            "fc": spec.Linear(in_features=64, out_features=10),
+        },
+    ),
+}
+
+
+def batch():
+    """Images in which many pixels, and so many maxima, are equal; and labels."""
+    generator = np.random.default_rng(4)
+    x = generator.integers(0, 3, (32, 1, 8, 8)).astype(np.float32) / 2
+    return x, generator.integers(0, 10, 32).astype(np.int32)
