@@ -26,6 +26,9 @@ def train(
         str | None, typer.Option(help="cifar10, cifar100, digits or imagefolder", autocompletion=completion.data_sets)
     ] = None,
     root: Root = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="weights file or run folder to start from (fine-tuning); drawn otherwise")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run; runs/PRESET otherwise")] = None,
     framework: Framework = "torch",
     device: Device = None,
@@ -47,7 +50,8 @@ def train(
     overrides = parse_overrides(override)
     model = _one_model(model, overrides)
     found = read_recipe(recipe) if recipe is not None else default_recipe(name_model(model))
-    changes = {"data": data, "precision": precision, "epochs": epochs, "seed": seed}
+    start = None if weights is None else str(weights)
+    changes = {"data": data, "weights": start, "precision": precision, "epochs": epochs, "seed": seed}
     given = {name: value for name, value in changes.items() if value is not None}
     found = found.replaced(given | overrides)
     name = name_model(model, found)

@@ -9,7 +9,7 @@ import numpy as np
 
 from maam.reference import Referee
 from maam.training.evaluation import Evaluation, Track, evaluate, untracked
-from maam.training.folder import RunFolder
+from maam.training.folder import RunFolder, weights_of
 from maam.training.image_sources import Reading
 from maam.training.recipe import Images, Recipe
 from maam.training.rooms import FRAMEWORKS, REFERENCE, check_framework, find_room
@@ -50,7 +50,7 @@ def evaluate_file(
     """
     check_framework(framework, (*FRAMEWORKS, REFERENCE))
     path = Path(model)
-    spec, arrays = read_whole(path / "final.safetensors" if path.is_dir() else path, np.dtype(np.float32))
+    spec, arrays = read_whole(weights_of(path), np.dtype(np.float32))
     recipe = recipe or (RunFolder(path).recipe() if path.is_dir() else None)
     images = Images() if recipe is None else recipe.images
     reading = Reading(framework, num_workers, on_broken)

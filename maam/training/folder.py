@@ -96,6 +96,12 @@ class RunFolder:
         _write(self.final, spec, arrays)
 
 
+def weights_of(path: str | os.PathLike[str]) -> Path:
+    """The weights file that `path` names: itself, or the final weights of a run's folder."""
+    found = Path(path)
+    return RunFolder(found).final if found.is_dir() else found
+
+
 def _write(path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:
     try:
         write_weights(path, spec, arrays)

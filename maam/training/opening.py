@@ -11,12 +11,15 @@ import numpy as np
 from maam import files
 from maam.environment import command_line, environment
 from maam.errors import DeviceError, TrainingError
-from maam.spec import Node
+from maam.spec import Model, Node
 from maam.training.checkpoint import Checkpoint, read_checkpoint
-from maam.training.folder import RunFolder
+from maam.training.folder import RunFolder, weights_of
 from maam.training.recipe import Precision, Recipe
 from maam.training.world import World
+from maam.weights.exchange import read_whole
+from maam.weights.matching import check_same_function, match
 
+Array = np.ndarray[Any, Any]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 MAY_DIFFER = {"presets", "precision"}
 
@@ -64,6 +67,23 @@ def check_same(folder: RunFolder, checkpoint: Checkpoint, spec: Node, recipe: Re
             f"{folder.path}: the run has another {changed[0]}: {then[changed[0]]}, not {now[changed[0]]}; "
             "resume with the recipe that it was started with, or choose another out (--out)"
         )
+
+
+def read_start(spec: Node, recipe: Recipe) -> dict[str, Array] | None:
+    """The arrays that a new run starts from; None where the seed draws them.
+
+    Raises:
+        WeightsError: the file is broken, or of another network than the recipe's.
+        SpecError: it has other classes, and no last layer that could be replaced.
+    """
+    if recipe.weights is None:
+        return None
+    path = weights_of(recipe.weights)
+    classes = spec.num_classes if isinstance(spec, Model) else None
+    saved, arrays = read_whole(path, np.dtype(np.float32), classes, recipe.seed)
+    advice = f"train the preset of the file, with its options as overrides: maam info {path} shows it"
+    check_same_function(spec, saved, source=str(path), advice=advice)
+    return match(spec, arrays, source=str(path))[0]
 
 
 def write_description(folder: RunFolder, recipe: Recipe, framework: str, device: str) -> None:

@@ -82,6 +82,8 @@ class Recipe(Section):
         model: the preset that the recipe trains where a command names none.
         presets: shell wildcards of the presets whose default recipe this is.
         overrides: of the preset (`num_classes`, ...).
+        weights: a weights file, or the folder of a run, that training starts from: of the same network, but for the
+            number of classes, for which a new last layer is drawn. None: all weights are drawn from `seed`.
         data: the data set.
         augmentation: of the training images, in data sets that are held in memory.
         images: how image files are cut and normalised.
@@ -102,6 +104,7 @@ class Recipe(Section):
     model: str | None = None
     presets: tuple[str, ...] = ()
     overrides: dict[str, Any] = Field(default_factory=dict)
+    weights: str | None = None
     data: DataName = "cifar10"
     augmentation: Augmentation = Augmentation()
     images: Images = Images()

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from maam.errors import RecipeError, require
-from maam.spec import Node, preset
+from maam.spec import preset
 from maam.training.checkpoint import Checkpoint
 from maam.training.folder import RunFolder
 from maam.training.image_sources import Reading
 from maam.training.library import default_recipe
 from maam.training.log import Record
 from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop
-from maam.training.opening import agree_on_precision, check_same, open_run, write_description
+from maam.training.opening import agree_on_precision, check_same, open_run, read_start, write_description
 from maam.training.protocol import Objective, Observer, Runner, Trainer
 from maam.training.recipe import Recipe
 from maam.training.report import write_report
@@ -80,11 +80,13 @@ def train(
     source = open_source(recipe, None if root is None else Path(root), spec, reading, share)
     room.select_precision(chosen, recipe.precision)  # what cannot be had is refused before anything is written
     folder = RunFolder(out)
+    start = None if resume and folder.last.exists() else read_start(spec, recipe)
     checkpoint = open_run(folder, resume, world)
     recipe = recipe.replaced({"precision": agree_on_precision(room, chosen, recipe, checkpoint, world)})
     if checkpoint is not None:
         check_same(folder, checkpoint, spec, recipe)
-    runner, trainer = _start(room, spec, recipe, chosen, checkpoint)
+    runner = room.make_runner(spec, seed=recipe.seed, device=chosen)
+    trainer = _start(runner, recipe, start, checkpoint)
     told = observer if observer is not None and world.rank == 0 else Silent()
     steps = {"checkpoint_steps": checkpoint_steps, "log_steps": log_steps}
     loop = Loop(runner, trainer, recipe, source, folder, told, world=world, **steps)
@@ -106,14 +108,15 @@ def _chosen(model: str | None, recipe: Recipe | None) -> tuple[str, Recipe]:
     return name, recipe.replaced({"model": name})
 
 
-def _start(room: Any, spec: Node, recipe: Recipe, device: str, checkpoint: Checkpoint | None) -> tuple[Runner, Trainer]:
-    """The model and what steps it, as drawn or as the checkpoint has them."""
-    runner = room.make_runner(spec, seed=recipe.seed, device=device)
+def _start(runner: Runner, recipe: Recipe, start: dict[str, Any] | None, checkpoint: Checkpoint | None) -> Trainer:
+    """What steps the model: as drawn, as the arrays of `start` have it, or as the checkpoint does."""
+    arrays = start if checkpoint is None else checkpoint.arrays
+    if arrays is not None:
+        runner.write_arrays(arrays)  # before there is a trainer, whose averages start from them
     trainer = runner.trainer(recipe.optimizer, objective(recipe))
     if checkpoint is not None:
-        runner.write_arrays(checkpoint.arrays)
         trainer.write_state(checkpoint.state)
-    return runner, trainer
+    return trainer
 
 
 def _run(loop: Loop, framework: str, device: str) -> None:

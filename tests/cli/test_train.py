@@ -42,6 +42,14 @@ def test_train_by_a_file(run, tmp_path):
     assert (tmp_path / "runs" / "maam_digits" / "report.md").exists()
 
 
+def test_train_from_weights(run, finished, tmp_path):
+    assert run("train", "maam_digits", *SHORT, "--weights", str(finished), "--out", "on").status == 0
+    session = json.loads((tmp_path / "on" / "run.json").read_text())["sessions"][0]
+    assert session["recipe"]["weights"] == str(finished)
+    losses = [RunFolder(folder).log.records()[0]["losses"][0] for folder in (finished, "on")]
+    assert losses[1] < 0.8 * losses[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -49,6 +57,8 @@ def test_train_by_a_file(run, tmp_path):
         (("maam_digit",), "no preset 'maam_digit'; did you mean maam_digits"),
         (("maam_digits", "-o", "model=cnn"), "-o model=cnn contradicts the preset maam_digits; name one of them"),
         (("-o", "model=nothing"), "no preset 'nothing'"),
+        (("maam_digits", "--weights", "no.safetensors"), "no.safetensors: no such file"),
+        (("maam_digits", "--weights", "no.pth"), "no.pth: no such file"),
         (("maam_digits", "--epochs", "0"), "recipe: epochs: input should be greater than or equal to 1, got 0"),
         (("maam_digits", "-o", "epochs=0"), "recipe: epochs: input should be greater than or equal to 1, got 0"),
         (("maam_digits", "--seed", "-1"), "recipe: seed: input should be greater than or equal to 0, got -1"),
