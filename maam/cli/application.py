@@ -17,6 +17,7 @@ from maam.cli import (
     optimization,
     parity,
     porting,
+    predict,
     pruning,
     quantization,
     reproduce,
@@ -35,6 +36,7 @@ application.command("list")(models.list_command)
 application.command("info")(models.info)
 application.command("train")(train.train)
 application.command("evaluate")(evaluate.evaluate)
+application.command("predict")(predict.predict)
 application.command("maf")(maf.maf)
 application.command("reproduce")(reproduce.reproduce)
 application.command("parity")(parity.parity)

@@ -13,7 +13,7 @@ from rich.table import Table
 from maam import files
 from maam.cli import completion
 from maam.cli.consoles import console, track
-from maam.cli.options import Device, Root, parse_overrides, split
+from maam.cli.options import Device, ImageOverride, ImageRecipe, NumWorkers, OnBroken, Root, image_recipe, split
 
 if TYPE_CHECKING:
     from maam.training.evaluation import Evaluation
@@ -32,34 +32,19 @@ def evaluate(
     device: Device = None,
     limit: Annotated[int | None, typer.Option(min=1, help="evaluate on the first images only")] = None,
     json: Annotated[Path | None, typer.Option(help="write figures and predictions to this file")] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            help="how image files are cut, a recipe's name or a .toml file; the run's otherwise",
-            autocompletion=completion.recipes,
-        ),
-    ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as images.size=160")
-    ] = None,
-    num_workers: Annotated[
-        int, typer.Option("--num-workers", "-j", min=0, help="processes (PyTorch) or threads that decode image files")
-    ] = 4,
-    on_broken: Annotated[str, typer.Option(help="broken image files: error or skip")] = "error",
+    recipe: ImageRecipe = None,
+    override: ImageOverride = None,
+    num_workers: NumWorkers = 4,
+    on_broken: OnBroken = "error",
 ) -> None:
     """Measure a model on the test images of a data set, in float32 (float64 in the reference)."""
     from maam.training.file_evaluation import evaluate_file
-    from maam.training.library import read_recipe
-    from maam.training.recipe import Recipe
     from maam.training.rooms import FRAMEWORKS, REFERENCE
 
-    chosen = None if recipe is None else read_recipe(recipe)
-    if override:
-        chosen = (chosen or Recipe(data="imagefolder")).replaced(parse_overrides(override))
     options: dict[str, Any] = {
         "device": device,
         "limit": limit,
-        "recipe": chosen,
+        "recipe": image_recipe(recipe, override),
         "num_workers": num_workers,
         "on_broken": on_broken,
         "track": track,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from maam.cli import completion
 from maam.errors import SpecError
+
+if TYPE_CHECKING:
+    from maam.training.recipe import Recipe
 
 Root = Annotated[Path | None, typer.Option(help="folder of the data set")]
 Framework = Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)]
@@ -19,6 +22,21 @@ Device = Annotated[
 Override = Annotated[
     list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as optimizer.lr=0.05")
 ]
+ImageRecipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="how image files are cut, a recipe's name or a .toml file; the run's otherwise",
+        autocompletion=completion.recipes,
+    ),
+]
+ImageOverride = Annotated[
+    list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as images.size=160")
+]
+NumWorkers = Annotated[
+    int, typer.Option("--num-workers", "-j", min=0, help="processes (PyTorch) or threads that decode image files")
+]
+OnBroken = Annotated[str, typer.Option(help="broken image files: error or skip")]
 Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16", autocompletion=completion.precisions)]
 
 
@@ -31,6 +49,21 @@ def parse_overrides(texts: list[str] | None) -> dict[str, Any]:
     from maam.training.library import parse_override
 
     return dict(parse_override(text) for text in texts or [])
+
+
+def image_recipe(name: str | None, texts: list[str] | None) -> Recipe | None:
+    """The recipe that `ImageRecipe` and `ImageOverride` ask for; None where they ask for none.
+
+    Raises:
+        RecipeError: there is no such recipe, or a field is wrong.
+    """
+    from maam.training.library import read_recipe
+    from maam.training.recipe import Recipe
+
+    chosen = None if name is None else read_recipe(name)
+    if texts:
+        chosen = (chosen or Recipe(data="imagefolder")).replaced(parse_overrides(texts))
+    return chosen
 
 
 def split(option: str, text: str, known: Iterable[str] | None = None) -> list[str]:

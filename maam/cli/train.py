@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from maam.cli import completion
-from maam.cli.options import Device, Framework, Override, Precision, Root, parse_overrides
+from maam.cli.options import Device, Framework, NumWorkers, OnBroken, Override, Precision, Root, parse_overrides
 from maam.cli.training_progress import Progress
 from maam.errors import RecipeError
 
@@ -37,10 +37,8 @@ def train(
     seed: Annotated[int | None, typer.Option(help="of initial weights, order, crops and flips")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
     checkpoint_steps: Annotated[int, typer.Option(min=1, help="steps between two checkpoints")] = 200,
-    num_workers: Annotated[
-        int, typer.Option("--num-workers", "-j", min=0, help="processes (PyTorch) or threads that decode image files")
-    ] = 4,
-    on_broken: Annotated[str, typer.Option(help="broken image files: error or skip")] = "error",
+    num_workers: NumWorkers = 4,
+    on_broken: OnBroken = "error",
 ) -> None:
     """Train a preset by a recipe; log, checkpoints, weights and a report go to a folder."""
     from maam.training.library import default_recipe, read_recipe

@@ -80,6 +80,18 @@ def imagefolder(root: str | os.PathLike[str], split: str = "train") -> ImageFold
     return ImageFolder(folder, tuple(file for found in files for file in found), labels, tuple(names))
 
 
+def find_images(folder: str | os.PathLike[str]) -> list[str]:
+    """The paths of all images below a folder, sorted in each of its folders.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    try:
+        return [str(Path(folder) / name) for name in _images(Path(folder), "")]
+    except OSError as error:
+        raise DataError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
+
+
 def _classes(folder: Path) -> list[str]:
     layout = f"expected {folder / 'CLASS' / '*.jpg'}, a folder for each class"
     if not folder.is_dir():

@@ -1,7 +1,9 @@
 """Training, written once: recipes, the loop, and the protocol that a framework's room fulfils."""
 
+from maam.training.file_evaluation import evaluate_file
 from maam.training.library import default_recipe, list_recipes, read_recipe
 from maam.training.optimizer import Optimizer
+from maam.training.prediction import Prediction, predict_files
 from maam.training.protocol import Objective, OptimizerState, Runner, Trainer
 from maam.training.recipe import Recipe
 from maam.training.schedule import learning_rate, one_cycle
@@ -11,13 +13,16 @@ __all__ = [
     "Objective",
     "Optimizer",
     "OptimizerState",
+    "Prediction",
     "Recipe",
     "Runner",
     "Trainer",
     "default_recipe",
+    "evaluate_file",
     "learning_rate",
     "list_recipes",
     "one_cycle",
+    "predict_files",
     "read_recipe",
     "train",
 ]

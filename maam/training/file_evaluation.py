@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from maam.reference import Referee
+from maam.spec import Node
 from maam.training.evaluation import Evaluation, Track, evaluate, untracked
 from maam.training.folder import RunFolder, weights_of
 from maam.training.image_sources import Reading
@@ -15,6 +18,8 @@ from maam.training.recipe import Images, Recipe
 from maam.training.rooms import FRAMEWORKS, REFERENCE, check_framework, find_room
 from maam.training.sources import open_test
 from maam.weights.exchange import read_whole
+
+Array = np.ndarray[Any, Any]
 
 
 def evaluate_file(
@@ -56,9 +61,22 @@ def evaluate_file(
     reading = Reading(framework, num_workers, on_broken)
     test = open_test(name, None if root is None else Path(root), spec, limit, images=images, reading=reading)
     batches = track(test.epoch(0), framework, len(test))
+    return evaluate(open_model(spec, arrays, framework, device), batches)
+
+
+def open_model(
+    spec: Node, arrays: Mapping[str, Array], framework: str, device: str | None = None
+) -> Callable[[Array], Array]:
+    """A model in inference mode, from images (B, C, H, W) to logits (B, classes), in any room.
+
+    Raises:
+        MaamError: there is no such framework or device here.
+    """
+    check_framework(framework, (*FRAMEWORKS, REFERENCE))
     if framework == REFERENCE:
-        return evaluate(Referee(spec, arrays), batches)
+        return Referee(spec, arrays)
     room = find_room(framework)
     runner = room.make_runner(spec, seed=None, device=room.select_device(device))
     runner.write_arrays(arrays)
-    return evaluate(runner.forward, batches)
+    forward: Callable[[Array], Array] = runner.forward
+    return forward

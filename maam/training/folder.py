@@ -77,6 +77,14 @@ class RunFolder:
         except (OSError, ValueError, LookupError, TypeError, RecipeError):
             return None
 
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes that the run was trained on; None where no readable run.json says them."""
+        try:
+            names = json.loads(self.run.read_text("utf-8"))["sessions"][-1]["class_names"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        return tuple(map(str, names)) if isinstance(names, list) else None
+
     def last_good(self) -> str:
         """A clause that names the checkpoint that a run can go on from."""
         if not self.last.exists():

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from maam.data import ImageBatches, ImageFolder, imagefolder
 from maam.data.framing import Framing
 from maam.errors import DataError, MissingFrameworkError
@@ -65,6 +67,19 @@ def validation_images(
         folder = folder.first(limit)
     framing = images.framings(_size(spec))[1]
     return _batches(folder, TEST_BATCH * share[1], framing, images, reading, shuffle=False, share=share)
+
+
+def listed_images(images: Images, files: tuple[str, ...], spec: Node, reading: Reading) -> ImageBatches:
+    """Batches of central crops of image files, in their order; all labels are 0.
+
+    Raises:
+        DataError: there is none.
+        MissingFrameworkError: the framework that decodes is not installed.
+    """
+    if not files:
+        raise DataError("no image files: name some, or a folder with files that end in .jpg, .png, ...")
+    folder = ImageFolder(Path(), files, np.zeros(len(files), np.int32), ("",))
+    return _batches(folder, TEST_BATCH, images.framings(_size(spec))[1], images, reading, shuffle=False)
 
 
 def _folder(root: Path | None, split: str) -> ImageFolder:

@@ -86,8 +86,10 @@ def read_start(spec: Node, recipe: Recipe) -> dict[str, Array] | None:
     return match(spec, arrays, source=str(path))[0]
 
 
-def write_description(folder: RunFolder, recipe: Recipe, framework: str, device: str) -> None:
-    """Add this session to run.json: command, framework, device, recipe, environment.
+def write_description(
+    folder: RunFolder, recipe: Recipe, framework: str, device: str, class_names: tuple[str, ...]
+) -> None:
+    """Add this session to run.json: command, framework, device, recipe, the classes' names, environment.
 
     Raises:
         TrainingError: the file cannot be written.
@@ -97,6 +99,7 @@ def write_description(folder: RunFolder, recipe: Recipe, framework: str, device:
         "framework": framework,
         "device": device,
         "recipe": json.loads(recipe.model_dump_json()),
+        "class_names": class_names,
         "environment": environment(),
     }
     try:

@@ -123,7 +123,8 @@ def _run(loop: Loop, framework: str, device: str) -> None:
     """From the first step to the report; the first process writes what there is to write."""
     first = loop.world.rank == 0
     if first:
-        write_description(loop.folder, loop.recipe, framework, device)  # first: by it a folder is known to hold a run
+        # first: by it a folder is known to hold a run
+        write_description(loop.folder, loop.recipe, framework, device, loop.source.class_names)
         loop.folder.log.rewind(loop.step)
     loop.run()
     evaluation = loop.evaluate()

@@ -1,0 +1,71 @@
+"""`maam predict`."""
+
+from __future__ import annotations
+
+import json as json_format
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from maam import files
+from maam.cli import completion
+from maam.cli.consoles import console, track
+from maam.cli.options import Device, ImageOverride, ImageRecipe, NumWorkers, OnBroken, image_recipe
+from maam.errors import DataError
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="a weights file, or the folder of a run (its final weights)")],
+    images: Annotated[list[Path], typer.Argument(help="image files, or folders of them")],
+    framework: Annotated[
+        str, typer.Option(help="torch, mindspore or reference", autocompletion=completion.rooms)
+    ] = "torch",
+    device: Device = None,
+    top: Annotated[int, typer.Option(min=1, help="classes to show of each image")] = 3,
+    classes: Annotated[
+        Path | None, typer.Option(help="text file with a class name a line; the run's otherwise")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="write all probabilities to this file")] = None,
+    recipe: ImageRecipe = None,
+    override: ImageOverride = None,
+    num_workers: NumWorkers = 0,
+    on_broken: OnBroken = "error",
+) -> None:
+    """Name the most probable classes of image files."""
+    from maam.training.prediction import predict_files
+
+    found = predict_files(
+        model,
+        images,
+        framework=framework,
+        device=device,
+        class_names=None if classes is None else read_names(classes),
+        recipe=image_recipe(recipe, override),
+        num_workers=num_workers,
+        on_broken=on_broken,
+        track=track,
+    )
+    table = Table("image", "class", "probability")
+    for one in found:
+        names, shares = zip(*one.top(top), strict=True)
+        table.add_row(one.path, "\n".join(names), "\n".join(f"{share:.1%}" for share in shares))
+    console().print(table)
+    if json is not None:
+        document = {one.path: dict(zip(one.class_names, one.probabilities.tolist(), strict=True)) for one in found}
+        files.write_text(json, json_format.dumps(document) + "\n")
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines of a text file that are not empty.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise DataError(f"{path}: cannot be read: {reason or error}") from None
+    return [line.strip() for line in lines if line.strip()]
