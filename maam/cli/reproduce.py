@@ -104,7 +104,7 @@ def _train(experiment: Experiment, recipe: Recipe, runs: Path, root: Path | None
 
     if root is None:
         raise MaamError("--root DIR is missing: the folder that `maam data cifar10 DIR` wrote")
-    with Progress() as progress:
+    with Progress("the same command goes on from the last checkpoint") as progress:
         reproduction.run(experiment, recipe, runs, root=root, observer=progress.named, **options)
 
 

@@ -54,7 +54,7 @@ def train(
     found = found.replaced(given | overrides)
     name = name_model(model, found)
     folder = out or Path("runs") / name
-    with Progress() as progress:
+    with Progress("the same command with --resume goes on from the last checkpoint") as progress:
         train(
             name,
             found,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from types import TracebackType
 from typing import Any
@@ -15,9 +16,13 @@ from maam.training.log import Record
 
 
 class Progress:
-    """An observer of a run with a progress bar: loss, accuracy, images a second, time left."""
+    """An observer of a run with a progress bar: loss, accuracy, images a second, time left.
 
-    def __init__(self) -> None:
+    `advice` says, where a run is interrupted, what goes on with it.
+    """
+
+    def __init__(self, advice: str = "") -> None:
+        self.advice = advice
         self.console = consoles.console()
         self.name = ""
         self.accuracy = ""
@@ -33,6 +38,8 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bar.stop()
+        if kind is KeyboardInterrupt and self.started and self.advice:
+            print(f"maam: interrupted; {self.advice}", file=sys.stderr)
 
     def named(self, name: str) -> Progress:
         """The same for the next of several runs, whose lines begin with its name."""

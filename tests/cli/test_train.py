@@ -36,6 +36,20 @@ def test_train(run, tmp_path):
     assert again.status == 0
 
 
+def test_an_interrupt_says_how_to_go_on(run, tmp_path, monkeypatch):
+    from maam.cli.training_progress import Progress
+
+    def interrupt(progress, record):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "epoch", interrupt)
+        result = run("train", "maam_digits", *SHORT, "--out", "run")
+    assert result.status == 130
+    assert result.err == "maam: interrupted; the same command with --resume goes on from the last checkpoint\n"
+    assert run("train", "maam_digits", *SHORT, "--out", "run", "--resume").status == 0
+
+
 def test_train_by_a_file(run, tmp_path):
     (tmp_path / "mine.toml").write_text('model = "maam_digits"\ndata = "digits"\nepochs = 1\nbatch_size = 256\n')
     assert run("train", "--recipe", "mine.toml").status == 0
