@@ -1,4 +1,4 @@
-"""What commands that write a model for an engine are told about it: class names, and how images are normalised."""
+"""What commands are told about a model: class names, and how images are normalised."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from rich.table import Table
 from maam import files
 from maam.cli import completion
 from maam.cli.consoles import console, track
+from maam.cli.metadata import Classes, class_names
 from maam.cli.options import Device, ImageOverride, ImageRecipe, NumWorkers, OnBroken, image_recipe
-from maam.errors import DataError
 
 
 def predict(
@@ -41,7 +41,7 @@ def predict(
         images,
         framework=framework,
         device=device,
-        class_names=None if classes is None else read_names(classes),
+        class_names=class_names(classes),
         recipe=image_recipe(recipe, override),
         num_workers=num_workers,
         on_broken=on_broken,
@@ -55,17 +55,3 @@ def predict(
     if json is not None:
         document = {one.path: dict(zip(one.class_names, one.probabilities.tolist(), strict=True)) for one in found}
         files.write_text(json, json_format.dumps(document) + "\n")
-
-
-def read_names(path: Path) -> list[str]:
-    """The lines of a text file that are not empty.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise DataError(f"{path}: cannot be read: {reason or error}") from None
-    return [line.strip() for line in lines if line.strip()]

@@ -37,8 +37,8 @@ def test_predict_refuses(fails, pictures, tmp_path):
     for arguments, message in (
         ((WEIGHTS, "no.png"), "no.png: no such file"),
         (("no.safetensors", pictures), "no.safetensors: no such file"),
-        ((WEIGHTS, pictures, "--classes", "no.txt"), "no.txt: cannot be read: No such file"),
-        ((WEIGHTS, pictures, "--classes", "bad.txt"), "bad.txt: cannot be read: it is no UTF-8 text"),
+        ((WEIGHTS, pictures, "--classes", "no.txt"), "--classes no.txt: no such file"),
+        ((WEIGHTS, pictures, "--classes", "bad.txt"), "--classes bad.txt: cannot be read: it is no UTF-8 text"),
         ((WEIGHTS, pictures, "--framework", "jax"), "framework: expected one of torch, mindspore, reference"),
         ((WEIGHTS, pictures, "--recipe", "no"), "no recipe 'no'"),
         ((WEIGHTS, pictures, "--on-broken", "ignore"), "on_broken is 'ignore'; expected"),
