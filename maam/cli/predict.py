@@ -24,9 +24,7 @@ def predict(
     ] = "torch",
     device: Device = None,
     top: Annotated[int, typer.Option(min=1, help="classes to show of each image")] = 3,
-    classes: Annotated[
-        Path | None, typer.Option(help="text file with a class name a line; the run's otherwise")
-    ] = None,
+    classes: Classes = None,
     json: Annotated[Path | None, typer.Option(help="write all probabilities to this file")] = None,
     recipe: ImageRecipe = None,
     override: ImageOverride = None,
