@@ -28,11 +28,13 @@ def attention_name(name: str, given: Any, layers: Mapping[str, type]) -> Any:
         return NO_ATTENTION
     found = next((known for known, layer in layers.items() if given is layer), given)
     if callable(found):
+        own = next(iter(layers.values())).__module__.rpartition(".")[0]
+        what = f"{found.__module__}.{found.__qualname__}" if isinstance(found, type) else type(found).__name__
         raise SpecError(
-            f"attention: {name!r} is a preset and takes a layer by name or as maam's own class, got an object of "
-            f"type {type(found).__name__}; for other arguments compose a spec of your own"
+            f"attention: {name!r} is a preset and takes a layer by name, or as the class of {own}, got {what}; for "
+            "other arguments compose a spec of your own"
         )
-    return found
+    return found.lower() if isinstance(found, str) else found
 
 
 def attention_option(name: str, given: Any, layers: Mapping[str, type]) -> Any:

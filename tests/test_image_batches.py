@@ -150,10 +150,15 @@ def test_broken_images_are_left_out(batches_of, tmp_path, workers):
 def test_a_batch_of_broken_images_alone(batches_of, tmp_path):
     write_folder(tmp_path, classes=2)
     path, reason = next(iter(break_files(tmp_path).items()))
-    loader = make(batches_of, tmp_path, size=3, shuffle=False, on_broken="skip")
+    loader = make(batches_of, tmp_path, size=3, shuffle=False, on_broken="skip", drop_last=True)
     with pytest.raises(DataError) as caught:
         list(loader.epoch(0))
     assert str(caught.value) == f"{path}: {reason}; none of the 3 images of a batch can be read"
+    loader = make(batches_of, tmp_path, size=3, shuffle=False, on_broken="skip")
+    with pytest.warns(BrokenImageWarning):
+        found = list(loader.epoch(0))
+    assert sum(len(labels) for _, labels in found) == len(loader.dataset) - len(loader.broken)
+    assert len(found) == len(loader) - 1
 
 
 def test_a_file_that_is_gone(batches_of, tmp_path):

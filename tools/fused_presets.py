@@ -10,6 +10,7 @@ from pathlib import Path
 import maam
 from maam import spec
 from maam.cli.images import test_images
+from maam.errors import require
 from maam.fusion.files import agreements
 from maam.fusion.rewrite import is_fusible
 from maam.parity.rooms import make_runners
@@ -44,6 +45,10 @@ def main():
     options = parser.parse_args()
     images, _ = test_images("cifar10", options.root)
     names = [name for name in options.presets or spec.list_presets() if is_fusible(network(name))]
+    if unfit := sorted(set(options.presets) - set(names)):
+        parser.error(f"nothing to fuse in {', '.join(unfit)}")
+    for framework in FRAMEWORKS:
+        require(framework, framework)
     print("| preset | images of another class | torch | mindspore graph | mindspore pynative |")
     print("| --- | --- | --- | --- | --- |")
     for name in names:

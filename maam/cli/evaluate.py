@@ -13,7 +13,7 @@ from rich.table import Table
 from maam import files
 from maam.cli import completion
 from maam.cli.consoles import console, track
-from maam.cli.options import Device, ImageOverride, ImageRecipe, NumWorkers, OnBroken, Root, image_recipe, split
+from maam.cli.options import Device, ImageOverride, ImageRecipe, NumWorkers, OnBroken, Root, image_options, split
 
 if TYPE_CHECKING:
     from maam.training.evaluation import Evaluation
@@ -44,7 +44,7 @@ def evaluate(
     options: dict[str, Any] = {
         "device": device,
         "limit": limit,
-        "recipe": image_recipe(recipe, override),
+        **image_options(recipe, override),
         "num_workers": num_workers,
         "on_broken": on_broken,
         "track": track,

@@ -69,7 +69,7 @@ def maf(
             framework=framework,
             device=device,
             recipe=None if trained else RECIPE,
-            override=None if trained else override,
+            override=[text for text in override or () if text.startswith("images.")],
             num_workers=num_workers,
             on_broken=on_broken,
         )

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from maam.cli import completion
 from maam.errors import SpecError
-
-if TYPE_CHECKING:
-    from maam.training.recipe import Recipe
 
 Root = Annotated[Path | None, typer.Option(help="folder of the data set")]
 Framework = Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)]
@@ -26,7 +23,7 @@ ImageRecipe = Annotated[
     str | None,
     typer.Option(
         "--recipe",
-        help="how image files are cut, a recipe's name or a .toml file; the run's otherwise",
+        help="how image files are cut, a recipe's name or a .toml file; the run's or the preset's otherwise",
         autocompletion=completion.recipes,
     ),
 ]
@@ -51,19 +48,15 @@ def parse_overrides(texts: list[str] | None) -> dict[str, Any]:
     return dict(parse_override(text) for text in texts or [])
 
 
-def image_recipe(name: str | None, texts: list[str] | None) -> Recipe | None:
-    """The recipe that `ImageRecipe` and `ImageOverride` ask for; None where they ask for none.
+def image_options(name: str | None, texts: list[str] | None) -> dict[str, Any]:
+    """What `ImageRecipe` and `ImageOverride` ask for, as arguments of `evaluate_file` and `predict_files`.
 
     Raises:
-        RecipeError: there is no such recipe, or a field is wrong.
+        RecipeError: there is no such recipe, or an override has no "=".
     """
     from maam.training.library import read_recipe
-    from maam.training.recipe import Recipe
 
-    chosen = None if name is None else read_recipe(name)
-    if texts:
-        chosen = (chosen or Recipe(data="imagefolder")).replaced(parse_overrides(texts))
-    return chosen
+    return {"recipe": None if name is None else read_recipe(name), "changes": parse_overrides(texts)}
 
 
 def split(option: str, text: str, known: Iterable[str] | None = None) -> list[str]:

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from maam import files
 from maam.cli import completion
 from maam.cli.consoles import console, track
 from maam.cli.metadata import Classes, class_names
-from maam.cli.options import Device, ImageOverride, ImageRecipe, NumWorkers, OnBroken, image_recipe
+from maam.cli.options import Device, ImageOverride, ImageRecipe, NumWorkers, OnBroken, image_options
 
 
 def predict(
@@ -40,16 +41,17 @@ def predict(
         framework=framework,
         device=device,
         class_names=class_names(classes),
-        recipe=image_recipe(recipe, override),
+        **image_options(recipe, override),
         num_workers=num_workers,
         on_broken=on_broken,
         track=track,
     )
+    if json is not None:
+        shares = {one.path: one.probabilities.tolist() for one in found}
+        document = {"class_names": list(found[0].class_names), "probabilities": shares}
+        files.write_text(json, json_format.dumps(document) + "\n")
     table = Table("image", "class", "probability")
     for one in found:
-        names, shares = zip(*one.top(top), strict=True)
-        table.add_row(one.path, "\n".join(names), "\n".join(f"{share:.1%}" for share in shares))
+        names, numbers = zip(*one.top(top), strict=True)
+        table.add_row(Text(one.path), Text("\n".join(names)), "\n".join(f"{share:.1%}" for share in numbers))
     console().print(table)
-    if json is not None:
-        document = {one.path: dict(zip(one.class_names, one.probabilities.tolist(), strict=True)) for one in found}
-        files.write_text(json, json_format.dumps(document) + "\n")

@@ -49,6 +49,10 @@ class Progress:
             self.bar.remove_task(self._task)
         return self
 
+    def note(self, text: str) -> None:
+        """Show it."""
+        self.console.print(f"{self.name}{text}", highlight=False, markup=False)
+
     def start(self, step: int, steps: int) -> None:
         """The run stands at `step` of `steps`."""
         self.started = True

@@ -67,7 +67,7 @@ class ImageBatches(EpochOrder, ABC):
             (MindSpore), at most one for each processor.
         share: (rank, size) of a process among several that share each batch; see `BatchLoader`.
         on_broken: what happens where a file is no image, empty or cut short: "error", or "skip": a warning, and
-            the batch has an image less.
+            the batch has an image less; a batch of broken files alone is left out, and is an error with `drop_last`.
 
     Attributes:
         broken: the reason by path, for each file that was left out so far.
@@ -117,7 +117,7 @@ class ImageBatches(EpochOrder, ABC):
 
         Raises:
             DataError: `index` or `start` is out of its range; and from the iterator, an image cannot be read and
-                `on_broken` is "error", or none of a batch can be read.
+                `on_broken` is "error", or none of the epoch, or with `drop_last` of a batch, can be read.
         """
         order, _ = self.draw(index)
         batches = [order[part] for part in self.parts(start)]
@@ -131,6 +131,7 @@ class ImageBatches(EpochOrder, ABC):
         """
 
     def _batches(self, batches: list[Rows], decoded: Iterator[Decoded]) -> Iterator[Batch]:
+        empty = bool(batches)
         for rows, (images, reasons) in zip(batches, decoded, strict=True):
             labels = self.dataset.labels[rows]
             whole = np.array([not reason for reason in reasons])
@@ -138,14 +139,19 @@ class ImageBatches(EpochOrder, ABC):
                 found = {str(self.dataset.path(row)): why for row, why in zip(rows, reasons, strict=True) if why}
                 self._report(found, len(rows))
                 images, labels = images[whole], labels[whole]
-            yield images, labels
+            if whole.any():
+                empty = False
+                yield images, labels
+        if empty:
+            path, reason = next(iter(self.broken.items()))
+            raise DataError(f"{path}: {reason}; none of the images can be read")
 
     def _report(self, found: dict[str, str], size: int) -> None:
         """Refuse the broken files of a batch of `size`, or warn of each once."""
         path, reason = next(iter(found.items()))
         if self.on_broken == "error":
             raise DataError(f"{path}: {reason}; mend or remove the file, or leave broken images out: on_broken='skip'")
-        if len(found) == size:
+        if len(found) == size and self.drop_last:  # a training loop counts its steps
             raise DataError(f"{path}: {reason}; none of the {size} images of a batch can be read")
         for path, reason in found.items():
             if path not in self.broken:

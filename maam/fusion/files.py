@@ -58,7 +58,7 @@ def agreements(
     `track` shows how far it is.
 
     Raises:
-        DeploymentError: there are no images.
+        DeploymentError: there are no images, or an output is not finite.
     """
     if not len(images):
         raise DeploymentError("images: expected at least one")
@@ -68,6 +68,8 @@ def agreements(
         for start in track(starts, plain.name, len(starts)):
             x = images[start : start + batch_size]
             expected, actual = plain.forward(x), fused.forward(x)
+            if not np.isfinite([actual, expected]).all():
+                raise DeploymentError(f"{plain.name}: the outputs for images {start} and on are not finite")
             worst = max(worst, float(np.abs(actual - expected).max()))
             largest = max(largest, float(np.abs(expected).max()))
             different += int((actual.argmax(1) != expected.argmax(1)).sum())

@@ -67,9 +67,6 @@ class Trainer:
         self.optimizer = optimizer
         self.objective = objective
         runner.enter()
-        for _, cell in runner.model.cells_and_names():
-            if isinstance(cell, Container):
-                cell.pool_first()
         own = parameters_by_name(unwrap(runner.model))
         self.names = [name for _, names in optimizer.groups(runner.spec) for name in names]
         groups = [
@@ -83,6 +80,9 @@ class Trainer:
         if objective.precision == "fp16":
             self.scaler = amp.DynamicLossScaler(INITIAL_SCALE, SCALE_FACTOR, SCALE_WINDOW)
         self._model = _mixed(runner.model, objective.precision)
+        for _, cell in self._model.cells_and_names():  # mixed precision has filled `cell_list` anew
+            if isinstance(cell, Container):
+                cell.pool_first()
         self._weights = ParameterTuple(own[name] for name in self.names)
         self._penalties = tuple(decay for decay, names in optimizer.groups(runner.spec) for _ in names)
         self._differentiate = ms.value_and_grad(self._loss, None, self._weights, has_aux=True)

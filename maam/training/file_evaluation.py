@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from maam.reference import Referee
-from maam.spec import Node
+from maam.spec import Model, Node
 from maam.training.evaluation import Evaluation, Track, evaluate, untracked
-from maam.training.folder import RunFolder, weights_of
 from maam.training.image_sources import Reading
-from maam.training.recipe import Images, Recipe
+from maam.training.recipe import IMAGE_FOLDER, Images, Recipe
 from maam.training.rooms import FRAMEWORKS, REFERENCE, check_framework, find_room
 from maam.training.sources import open_test
+from maam.training.trained import find_trained, image_preparation
 from maam.weights.exchange import read_whole
 
 Array = np.ndarray[Any, Any]
@@ -31,6 +31,7 @@ def evaluate_file(
     device: str | None = None,
     limit: int | None = None,
     recipe: Recipe | None = None,
+    changes: Mapping[str, Any] | None = None,
     num_workers: int = 0,
     on_broken: str = "error",
     track: Track = untracked,
@@ -44,8 +45,8 @@ def evaluate_file(
         framework: "torch" or "mindspore", in float32; or "reference", in float64.
         device: as in `train`.
         limit: evaluate on the first images only.
-        recipe: says how image files are cut and normalised; where None, the recipe of the run in a folder, else by
-            ImageNet's mean and deviation, at the model's size.
+        recipe: says how image files are cut and normalised; where None the run's, else the default one of the preset.
+        changes: fields of the recipe that differ, such as {"images.size": 160}.
         num_workers: as in `train`.
         on_broken: as in `train`.
         track: shows how far it is.
@@ -54,10 +55,11 @@ def evaluate_file(
         MaamError: the file, the data, the framework or the device does not fit.
     """
     check_framework(framework, (*FRAMEWORKS, REFERENCE))
-    path = Path(model)
-    spec, arrays = read_whole(weights_of(path), np.dtype(np.float32))
-    recipe = recipe or (RunFolder(path).recipe() if path.is_dir() else None)
-    images = Images() if recipe is None else recipe.images
+    trained = find_trained(model)
+    spec, arrays = read_whole(trained.path, np.dtype(np.float32))
+    images = Images()
+    if name == IMAGE_FOLDER and isinstance(spec, Model):
+        images = image_preparation(spec, trained, recipe, changes)
     reading = Reading(framework, num_workers, on_broken)
     test = open_test(name, None if root is None else Path(root), spec, limit, images=images, reading=reading)
     batches = track(test.epoch(0), framework, len(test))

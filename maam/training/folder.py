@@ -70,20 +70,38 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         return read_checkpoint(self.last) if self.last.name in names else None
 
-    def recipe(self) -> Recipe | None:
-        """The recipe of the run; None where there is no readable run.json."""
+    def recipe(self) -> Recipe:
+        """The recipe of the run's last session.
+
+        Raises:
+            TrainingError: run.json is missing or broken, or holds no valid recipe.
+        """
+        recipe: Any = self._session().get("recipe")
         try:
-            return Recipe(**json.loads(self.run.read_text("utf-8"))["sessions"][-1]["recipe"])
-        except (OSError, ValueError, LookupError, TypeError, RecipeError):
-            return None
+            return Recipe(**recipe)
+        except (TypeError, RecipeError) as error:
+            raise TrainingError(f"{self.run}: holds no valid recipe: {error}") from None
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The names of the classes that the run was trained on; None where no readable run.json says them."""
-        try:
-            names = json.loads(self.run.read_text("utf-8"))["sessions"][-1]["class_names"]
-        except (OSError, ValueError, LookupError, TypeError):
-            return None
+        """The names of the classes that the run was trained on; None where run.json does not say them.
+
+        Raises:
+            TrainingError: run.json is missing or broken.
+        """
+        names = self._session().get("class_names")
         return tuple(map(str, names)) if isinstance(names, list) else None
+
+    def _session(self) -> dict[str, Any]:
+        """What run.json says of the last session."""
+        try:
+            found = json.loads(self.run.read_text("utf-8"))["sessions"][-1]
+        except OSError as error:
+            raise TrainingError(f"{self.run}: cannot be read: {error.strerror or error}") from None
+        except (ValueError, LookupError, TypeError):
+            found = None
+        if not isinstance(found, dict):
+            raise TrainingError(f"{self.run}: not the description of a run")
+        return found
 
     def last_good(self) -> str:
         """A clause that names the checkpoint that a run can go on from."""
@@ -102,12 +120,6 @@ class RunFolder:
     def write_final(self, spec: Node, arrays: Mapping[str, Array]) -> None:
         """Write the weights after the last step."""
         _write(self.final, spec, arrays)
-
-
-def weights_of(path: str | os.PathLike[str]) -> Path:
-    """The weights file that `path` names: itself, or the final weights of a run's folder."""
-    found = Path(path)
-    return RunFolder(found).final if found.is_dir() else found
 
 
 def _write(path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from maam import files
 from maam.environment import command_line, environment
-from maam.errors import DeviceError, TrainingError
-from maam.spec import Model, Node
+from maam.errors import DeviceError, SpecError, TrainingError, WeightsError
+from maam.spec import Model, Node, head
 from maam.training.checkpoint import Checkpoint, read_checkpoint
-from maam.training.folder import RunFolder, weights_of
+from maam.training.folder import RunFolder
 from maam.training.recipe import Precision, Recipe
+from maam.training.trained import find_trained
 from maam.training.world import World
+from maam.weights import read_weights
 from maam.weights.exchange import read_whole
 from maam.weights.matching import check_same_function, match
 
@@ -69,42 +71,53 @@ def check_same(folder: RunFolder, checkpoint: Checkpoint, spec: Node, recipe: Re
         )
 
 
-def read_start(spec: Node, recipe: Recipe) -> dict[str, Array] | None:
-    """The arrays that a new run starts from; None where the seed draws them.
+class Start(NamedTuple):
+    """What a new run starts from.
+
+    Attributes:
+        arrays: of parameters and running statistics by name; None where the seed draws them all.
+        note: in words, where the arrays come from; "" where the seed draws them.
+    """
+
+    arrays: dict[str, Array] | None
+    note: str
+
+
+def read_start(spec: Node, recipe: Recipe) -> Start:
+    """The weights that the recipe names, as the run's model takes them.
 
     Raises:
         WeightsError: the file is broken, or of another network than the recipe's.
-        SpecError: it has other classes, and no last layer that could be replaced.
     """
     if recipe.weights is None:
-        return None
-    path = weights_of(recipe.weights)
+        return Start(None, "")
+    path = find_trained(recipe.weights).path
+    saved, _ = read_weights(path)
     classes = spec.num_classes if isinstance(spec, Model) else None
-    saved, arrays = read_whole(path, np.dtype(np.float32), classes, recipe.seed)
-    advice = f"train the preset of the file, with its options as overrides: maam info {path} shows it"
-    check_same_function(spec, saved, source=str(path), advice=advice)
-    return match(spec, arrays, source=str(path))[0]
+    try:
+        changed, arrays = read_whole(path, np.dtype(np.float32), classes, recipe.seed)
+    except SpecError as error:
+        raise WeightsError(f"{path}: not the weights of a classifier, which {recipe.model} is: {error}") from None
+    advice = "train the preset that the file was made from, with the same options (-o overrides.OPTION=VALUE)"
+    check_same_function(spec, changed, source=str(path), advice=advice)
+    new = "" if changed == saved else f"; new is the last layer, {head(spec)}, which the seed draws"
+    return Start(match(spec, arrays, source=str(path))[0], f"the weights are those of {path}{new}")
 
 
-def write_description(
-    folder: RunFolder, recipe: Recipe, framework: str, device: str, class_names: tuple[str, ...]
-) -> None:
-    """Add this session to run.json: command, framework, device, recipe, the classes' names, environment.
+def write_description(folder: RunFolder, recipe: Recipe, **facts: Any) -> None:
+    """Add this session to run.json: command, recipe, environment, and `facts` (framework, device, class_names, start).
+
+    A resumed run keeps what it started from.
 
     Raises:
         TrainingError: the file cannot be written.
     """
-    document = {
-        "command": command_line(),
-        "framework": framework,
-        "device": device,
-        "recipe": json.loads(recipe.model_dump_json()),
-        "class_names": class_names,
-        "environment": environment(),
-    }
+    facts = {"command": command_line(), **facts, "recipe": json.loads(recipe.model_dump_json())}
+    document = {**facts, "environment": environment()}
     try:
         before = json.loads(folder.run.read_text("utf-8"))["sessions"] if folder.run.exists() else []
-    except (ValueError, KeyError, TypeError):
+        document["start"] = document["start"] or (before[-1].get("start", "") if before else "")
+    except (ValueError, LookupError, TypeError, AttributeError):
         before = []
     try:
         files.write_text(folder.run, json.dumps({"sessions": [*before, document]}, indent=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from maam.data.image_folder import find_images
-from maam.errors import DataError, PresetError, RecipeError, ShapeError
+from maam.errors import DataError, ShapeError
 from maam.spec import Model, Node, input_rule
 from maam.training.evaluation import Track, untracked
 from maam.training.file_evaluation import open_model
-from maam.training.folder import RunFolder, weights_of
 from maam.training.image_sources import Reading, listed_images
-from maam.training.library import default_recipe
 from maam.training.recipe import Images, Recipe
+from maam.training.trained import find_trained, image_preparation
 from maam.weights.exchange import read_whole
 
 Array = np.ndarray[Any, Any]
@@ -53,14 +52,14 @@ def predict_files(
     device: str | None = None,
     class_names: Sequence[str] | None = None,
     recipe: Recipe | None = None,
+    changes: Mapping[str, Any] | None = None,
     num_workers: int = 0,
     on_broken: str = "error",
     track: Track = untracked,
 ) -> list[Prediction]:
     """What a weights file, or the final weights of a run's folder, make of image files, in their order.
 
-    Images are cut and normalised as in validation: by the recipe's `images` for models of image folders; for those of
-    CIFAR, the central square is resized to the model's size, and its pixels are scaled to [0, 1].
+    Images are cut and normalised as in the validation of the model's training; see `image_preparation`.
 
     Args:
         model: the file or folder; it takes RGB images.
@@ -68,18 +67,23 @@ def predict_files(
         framework: "torch" or "mindspore", in float32; or "reference", in float64.
         device: as in `train`.
         class_names: one for each logit; those that the run was trained with where None.
-        recipe: the run's where None, else the default recipe of the preset that the weights file names.
+        recipe: says how images are cut and normalised; where None the run's, else the default one of the preset.
+        changes: fields of the recipe that differ, such as {"images.size": 160}.
         num_workers: as in `train`.
-        on_broken: as in `train`; "skip" leaves the file out.
+        on_broken: as in `train`; "skip" leaves a broken file out, with a warning.
         track: shows how far it is.
 
     Raises:
         MaamError: the file, an image, the names, the recipe, the framework or the device does not fit.
     """
-    run = RunFolder(model) if Path(model).is_dir() else None
-    spec, arrays = read_whole(weights_of(model), np.dtype(np.float32))
-    images = _images(spec, recipe or (run.recipe() if run else None) or _default(spec))
-    names = _names(spec, class_names or (run.class_names() if run else None))
+    trained = find_trained(model)
+    spec, arrays = read_whole(trained.path, np.dtype(np.float32))
+    if class_names is None and trained.run is not None:
+        class_names = trained.run.class_names()
+    classifier = _classifier(spec, trained.path)
+    names = _names(classifier, class_names)
+    images = image_preparation(classifier, trained, recipe, changes)
+    _check_images(classifier, images)
     paths = tuple(_listed(files))
     batches = listed_images(images, paths, spec, Reading(framework, num_workers, on_broken))
     predict = open_model(spec, arrays, framework, device)
@@ -88,38 +92,27 @@ def predict_files(
     return [Prediction(path, p, names) for path, p in zip(read, _softmax(np.concatenate(logits)), strict=True)]
 
 
-def _images(spec: Node, recipe: Recipe) -> Images:
-    """How images are cut and normalised for a model, which is refused if it takes no RGB images."""
-    size = spec.input_shape[1] if isinstance(spec, Model) else 0
-    images = recipe.images
-    if recipe.data != "imagefolder":
-        images = Images(size=size or None, resize=size or None, mean=(0, 0, 0), std=(1, 1, 1))
-    size = images.size or size
-    try:
-        input_rule(spec).check((1, 3, size, size))
-    except ShapeError as error:
-        raise DataError(f"image files are read as RGB images of {size}x{size}: {error}") from None
-    return images
+def _classifier(spec: Node, path: Path) -> Model:
+    if not isinstance(spec, Model) or len(spec.output_shape(spec.input_shape)) != 1:
+        raise DataError(f"{path}: the weights of a layer, or of a model without logits; give a classifier's")
+    return spec
 
 
-def _default(spec: Node) -> Recipe:
-    try:
-        return default_recipe(spec.name if isinstance(spec, Model) else "")
-    except (PresetError, RecipeError):
-        raise RecipeError(
-            "nothing says how images are to be cut and normalised for these weights; name a recipe (--recipe NAME), or "
-            "give the folder of the run"
-        ) from None
-
-
-def _names(spec: Node, given: Sequence[str] | None) -> tuple[str, ...]:
-    output = spec.output_shape(spec.input_shape) if isinstance(spec, Model) else ()
-    if len(output) != 1:
-        raise DataError("these weights are those of a layer, or of a model without logits; give a classifier's")
-    names = tuple(given) if given is not None else tuple(f"class {index}" for index in range(output[0]))
-    if len(names) != output[0]:
-        raise DataError(f"{len(names)} class names, but the model has {output[0]} classes; expected one for each")
+def _names(spec: Model, given: Sequence[str] | None) -> tuple[str, ...]:
+    classes = spec.output_shape(spec.input_shape)[0]
+    if isinstance(given, str):
+        raise DataError(f"class_names: expected a sequence of names, got {given!r}; write ({given!r},)")
+    names = tuple(f"class {index}" for index in range(classes)) if given is None else tuple(map(str, given))
+    if len(names) != classes:
+        raise DataError(f"{len(names)} class names, but the model has {classes} classes; expected one for each")
     return names
+
+
+def _check_images(spec: Model, images: Images) -> None:
+    try:
+        input_rule(spec).check((1, 3, images.size or 0, images.size or 0))
+    except ShapeError as error:
+        raise DataError(f"image files are read as RGB images of {images.size}x{images.size}: {error}") from None
 
 
 def _listed(files: Sequence[PathLike] | PathLike) -> Iterator[str]:

@@ -133,6 +133,9 @@ class Runner(Protocol):
 class Observer(Protocol):
     """Who is told how a run goes."""
 
+    def note(self, text: str) -> None:
+        """Something that people should know before the run starts."""
+
     def start(self, step: int, steps: int) -> None:
         """The run goes on from `step` of `steps`."""
 

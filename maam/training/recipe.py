@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -14,6 +15,8 @@ from maam.training.section import Section, explain, nearest_field
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DataName = Literal["cifar10", "cifar100", "digits", "imagefolder"]
+IMAGE_FOLDER = "imagefolder"
+"""The data that is read file by file; the others are held in memory."""
 
 
 class Augmentation(Section):
@@ -124,6 +127,11 @@ class Recipe(Section):
         except ValidationError as error:
             raise RecipeError(f"recipe: {explain(error, Recipe)}") from None
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _weights(cls, value: Any) -> Any:
+        return os.fspath(value) if isinstance(value, os.PathLike) else value
+
     @field_validator("optimizer", mode="before")
     @classmethod
     def _optimizer(cls, value: Any) -> Any:
@@ -134,7 +142,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_fit_the_data(self) -> Recipe:
-        unused, used = ("augmentation", "images") if self.data == "imagefolder" else ("images", "augmentation")
+        unused, used = ("augmentation", "images") if self.data == IMAGE_FOLDER else ("images", "augmentation")
         if getattr(self, unused) != type(self).model_fields[unused].default:
             raise ValueError(f"{unused}: it does not act on data {self.data}; see {used}")
         return self

@@ -82,6 +82,8 @@ def _text(title: str, session: dict[str, Any], records: list[Record], evaluation
         "waiting for data (median)": f"{waiting:.2%}",
         "training time": f"{sum(record['seconds'] for record in ended) / 60:.1f} min",
     }
+    if session.get("start"):
+        rows["start"] = session["start"]
     lines = [f"# {title}", "", "| figure | value |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
     lines += ["", "![loss and accuracy](curves.png)", "", "![confusion matrix](confusion_matrix.png)", ""]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from maam.errors import RecipeError, require
 from maam.spec import preset
@@ -14,7 +13,7 @@ from maam.training.image_sources import Reading
 from maam.training.library import default_recipe
 from maam.training.log import Record
 from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop
-from maam.training.opening import agree_on_precision, check_same, open_run, read_start, write_description
+from maam.training.opening import Start, agree_on_precision, check_same, open_run, read_start, write_description
 from maam.training.protocol import Objective, Observer, Runner, Trainer
 from maam.training.recipe import Recipe
 from maam.training.report import write_report
@@ -24,6 +23,9 @@ from maam.training.sources import open_source
 
 class Silent:
     """An observer that says nothing."""
+
+    def note(self, text: str) -> None:
+        """Say nothing."""
 
     def start(self, step: int, steps: int) -> None:
         """Say nothing."""
@@ -80,7 +82,7 @@ def train(
     source = open_source(recipe, None if root is None else Path(root), spec, reading, share)
     room.select_precision(chosen, recipe.precision)  # what cannot be had is refused before anything is written
     folder = RunFolder(out)
-    start = None if resume and folder.last.exists() else read_start(spec, recipe)
+    start = Start(None, "") if resume and folder.last.exists() else read_start(spec, recipe)
     checkpoint = open_run(folder, resume, world)
     recipe = recipe.replaced({"precision": agree_on_precision(room, chosen, recipe, checkpoint, world)})
     if checkpoint is not None:
@@ -88,11 +90,13 @@ def train(
     runner = room.make_runner(spec, seed=recipe.seed, device=chosen)
     trainer = _start(runner, recipe, start, checkpoint)
     told = observer if observer is not None and world.rank == 0 else Silent()
+    if start.note:
+        told.note(start.note)
     steps = {"checkpoint_steps": checkpoint_steps, "log_steps": log_steps}
     loop = Loop(runner, trainer, recipe, source, folder, told, world=world, **steps)
     if checkpoint is not None:
         loop.best = checkpoint.best_accuracy
-    _run(loop, framework, chosen)
+    _run(loop, framework, chosen, start.note)
     return folder
 
 
@@ -108,9 +112,9 @@ def _chosen(model: str | None, recipe: Recipe | None) -> tuple[str, Recipe]:
     return name, recipe.replaced({"model": name})
 
 
-def _start(runner: Runner, recipe: Recipe, start: dict[str, Any] | None, checkpoint: Checkpoint | None) -> Trainer:
+def _start(runner: Runner, recipe: Recipe, start: Start, checkpoint: Checkpoint | None) -> Trainer:
     """What steps the model: as drawn, as the arrays of `start` have it, or as the checkpoint does."""
-    arrays = start if checkpoint is None else checkpoint.arrays
+    arrays = start.arrays if checkpoint is None else checkpoint.arrays
     if arrays is not None:
         runner.write_arrays(arrays)  # before there is a trainer, whose averages start from them
     trainer = runner.trainer(recipe.optimizer, objective(recipe))
@@ -119,12 +123,12 @@ def _start(runner: Runner, recipe: Recipe, start: dict[str, Any] | None, checkpo
     return trainer
 
 
-def _run(loop: Loop, framework: str, device: str) -> None:
+def _run(loop: Loop, framework: str, device: str, start: str) -> None:
     """From the first step to the report; the first process writes what there is to write."""
     first = loop.world.rank == 0
     if first:
-        # first: by it a folder is known to hold a run
-        write_description(loop.folder, loop.recipe, framework, device, loop.source.class_names)
+        facts = {"framework": framework, "device": device, "class_names": loop.source.class_names, "start": start}
+        write_description(loop.folder, loop.recipe, **facts)  # first: by it a folder is known to hold a run
         loop.folder.log.rewind(loop.step)
     loop.run()
     evaluation = loop.evaluate()

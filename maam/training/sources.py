@@ -13,10 +13,9 @@ from maam import data
 from maam.errors import DataError, RecipeError, ShapeError
 from maam.spec import Node, input_rule
 from maam.training.image_sources import TEST_BATCH, Reading, training_images, validation_images
-from maam.training.recipe import Augmentation, Images, Recipe
+from maam.training.recipe import IMAGE_FOLDER, Augmentation, Images, Recipe
 
 Array = np.ndarray[Any, Any]
-IMAGE_FOLDER = "imagefolder"
 
 
 class Batches(Protocol):

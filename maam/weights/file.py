@@ -147,7 +147,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str,
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (safetensors.SafetensorError, ValueError) as error:
-        raise WeightsError(f"{path}: not a safetensors file, or cut short: {_one_line(error)}") from None
+        foreign = Path(path).suffix.lower() in FOREIGN_SUFFIXES
+        advice = "; make a weights file of it: maam convert SRC DST --spec PRESET" if foreign else ""
+        raise WeightsError(f"{path}: not a safetensors file, or cut short: {_one_line(error)}{advice}") from None
     return _table(data)[0].get("__metadata__") or {}, tensors
 
 

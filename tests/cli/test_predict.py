@@ -22,14 +22,27 @@ def test_predict(run, pictures):
     result = run("predict", WEIGHTS, pictures, "--classes", CLASSES, "--top", 1, "--json", "found.json")
     assert result.status == 0
     found = json.loads(Path("found.json").read_text())
-    assert list(found) == [str(pictures / name / "01.png") for name in NAMES]
-    best = [max(shares, key=shares.get) for shares in found.values()]
+    assert found["class_names"] == list(NAMES)
+    shares = found["probabilities"]
+    assert list(shares) == [str(pictures / name / "01.png") for name in NAMES]
+    best = [NAMES[np.argmax(one)] for one in shares.values()]
     assert np.mean([name == own for name, own in zip(best, NAMES, strict=True)]) >= 0.7
-    assert all(sum(shares.values()) == pytest.approx(1) for shares in found.values())
-    for (path, shares), name in zip(found.items(), best, strict=True):
+    assert all(sum(one) == pytest.approx(1) for one in shares.values())
+    for (path, one), name in zip(shares.items(), best, strict=True):
         line = next(line for line in result.out.splitlines() if path in line)
         assert name in line
-        assert f"{shares[name]:.1%}" in line
+        assert f"{max(one):.1%}" in line
+
+
+def test_names_that_look_like_markup(run, pictures):
+    odd = pictures / "a[bold][" / "b].png"
+    odd.parent.mkdir()
+    (pictures / "cat" / "01.png").rename(odd)
+    classes = ",".join(["[red]x[/y]", *NAMES[1:]])
+    result = run("predict", WEIGHTS, odd, "--classes", classes, "--top", 10)
+    assert result.status == 0
+    assert str(odd) in result.out
+    assert "[red]x[/y]" in result.out
 
 
 def test_predict_refuses(fails, pictures, tmp_path):
@@ -42,6 +55,6 @@ def test_predict_refuses(fails, pictures, tmp_path):
         ((WEIGHTS, pictures, "--framework", "jax"), "framework: expected one of torch, mindspore, reference"),
         ((WEIGHTS, pictures, "--recipe", "no"), "no recipe 'no'"),
         ((WEIGHTS, pictures, "--on-broken", "ignore"), "on_broken is 'ignore'; expected"),
-        ((WEIGHTS, pictures, "-o", "images.size=64"), "image files are read as RGB images of 64x64"),
+        ((WEIGHTS, pictures, "-o", "images.size=64"), "recipe: images: resize is 32; expected at least size, 64"),
     ):
         assert fails("predict", *arguments).startswith(message)

@@ -149,8 +149,19 @@ def test_none_takes_a_presets_attention_out_and_nothing_leaves_it():
 def test_every_block_is_not_for_presets():
     with pytest.raises(PresetError, match="'mafc_v3' is a preset, whose spec says where attention stands"):
         create_model("mafc_v3", attention="se", every_block=True)
-    with pytest.raises(SpecError, match=r"'mafc_v2' is a preset and takes a layer by name or as maam's own class"):
+    message = r"'mafc_v2' is a preset and takes a layer by name, or as the class of maam.mindspore, got "
+    with pytest.raises(SpecError, match=f"{message}function"):
         create_model("mafc_v2", attention=lambda channels: MAFC(channels))
+    with pytest.raises(SpecError, match=f"{message}{__name__}.Other"):
+        create_model("mafc_v2", attention=Other)
+    small = {"num_classes": 10, "width_multiplier": 0.25}
+    assert (
+        create_model("mafc_v2", attention="SE", **small).spec == create_model("mafc_v2", attention="se", **small).spec
+    )
+
+
+class Other:
+    """No layer of ours."""
 
 
 def test_unknown_names():

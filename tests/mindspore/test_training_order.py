@@ -9,7 +9,7 @@ from maam.mindspore import build
 from maam.mindspore.arrays import read_arrays
 from maam.mindspore.containers import Container
 from maam.mindspore.runner import Runner
-from maam.training import Optimizer
+from maam.training import Objective, Optimizer
 from tests import pooled
 from tests.pooled import SPECS
 
@@ -58,6 +58,19 @@ def test_the_order():
     assert kinds(agent.cell_list) == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"] * 2
     Runner(model).trainer(Optimizer())
     assert kinds(agent.cell_list) == ["Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"] * 2
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_the_order_in_mixed_precision(precision):
+    """It fills the chains anew, with casts around each batch norm."""
+    model = build(SPECS["maam"](), seed=0)
+    Runner(model).trainer(Optimizer(), Objective(precision=precision))
+    for agent in model.agents.cell_list:
+        found = [kind for kind in kinds(agent.cell_list) if kind in ("ReLU", "MaxPool2d")]
+        assert found == ["MaxPool2d", "ReLU"] * 2
+
+
+def test_only_a_relu_is_passed():
     model = build(chain("gelu"))
     model.pool_first()
     assert kinds(model.cell_list) == ["GELU", "MaxPool2d"]

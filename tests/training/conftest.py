@@ -71,6 +71,9 @@ class Stopper:
     def __init__(self, at):
         self.at = at
 
+    def note(self, text):
+        """Nothing."""
+
     def start(self, step, steps):
         """Nothing."""
 

@@ -1,5 +1,7 @@
 """Runs that start from the weights of another one."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def learnt(arrays):
 
 
 def test_it_starts_from_a_run(short, done, framework, tmp_path):
-    run = train("maam_digits", short.replaced({"weights": str(done.path)}), out=tmp_path / "run", framework=framework)
+    run = train("maam_digits", short.replaced({"weights": done.path}), out=tmp_path / "run", framework=framework)
     before, after = (learnt(read_weights(path)[1]) for path in (done.final, run.final))
     assert before.keys() == after.keys()
     for name, array in before.items():
@@ -48,6 +50,9 @@ def test_a_new_head_where_the_classes_differ(short, seven, framework, tmp_path):
     for name, array in learnt(after).items():
         source = drawn if name.startswith("classifier.fc2.") else before
         np.testing.assert_allclose(array, source[name], rtol=1e-6, atol=1e-12, err_msg=name)
+    note = f"the weights are those of {seven}; new is the last layer, classifier.fc2, which the seed draws"
+    assert json.loads(run.run.read_text())["sessions"][0]["start"] == note
+    assert note in (run.path / "report.md").read_text()
 
 
 def test_a_resumed_run_has_no_need_of_the_file(recipe, seven, tmp_path, stop):
@@ -59,6 +64,8 @@ def test_a_resumed_run_has_no_need_of_the_file(recipe, seven, tmp_path, stop):
     run = train("maam_digits", recipe, out=tmp_path / "run", resume=True, **steps)
     assert run.final.read_bytes() == whole.final.read_bytes()
     assert read_checkpoint(run.last).recipe.weights == str(seven)
+    starts = [session["start"] for session in json.loads(run.run.read_text())["sessions"]]
+    assert starts[0] == starts[1] != ""
     with pytest.raises(TrainingError, match="the run has another weights: "):
         train("maam_digits", recipe.replaced({"weights": None}), out=tmp_path / "run", resume=True)
 
@@ -66,14 +73,15 @@ def test_a_resumed_run_has_no_need_of_the_file(recipe, seven, tmp_path, stop):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"act_layer": "gelu"}, "saved with another spec: .* train the preset of the file"),
+        ({"act_layer": "gelu"}, "saved with another spec: .* train the preset that the file was made from"),
+        ({}, "one.safetensors: not the weights of a classifier, which maam_digits is"),
         ({"channels": 8}, "saved with another spec: "),
         ({"in_channels": 3}, "saved with another spec: "),
     ],
 )
 def test_weights_of_another_network(short, tmp_path, options, message):
-    node = spec.preset("maam_digits", **options)
-    path = tmp_path / "other.safetensors"
+    node = spec.preset("maam_digits", **options) if options else spec.maam(3)
+    path = tmp_path / "one.safetensors"
     write_weights(path, node, draw(node.parameters(), 0))
     with pytest.raises(WeightsError, match=message):
         train("maam_digits", short.replaced({"weights": str(path)}), out=tmp_path / "run")
@@ -85,7 +93,8 @@ def test_weights_of_another_network(short, tmp_path, options, message):
     [
         ("absent.safetensors", None, "absent.safetensors: no such file"),
         ("broken.safetensors", b"rubbish", "broken.safetensors: not a safetensors file, or cut short"),
-        ("empty_folder", "folder", "final.safetensors: no such file"),
+        ("empty_folder", "folder", "empty_folder: this folder holds no run; name a weights file"),
+        ("model.pth", b"rubbish", "not a safetensors file, .* make a weights file of it: maam convert SRC DST"),
     ],
 )
 def test_no_weights(short, tmp_path, name, content, message):

@@ -38,7 +38,7 @@ class KilledError(BaseException):
 def test_a_kill_before_the_first_step(recipe, tmp_path, monkeypatch, place):
     """Such a folder can be resumed; where nothing was written yet, it can be started too."""
 
-    def kill(*arguments):
+    def kill(*arguments, **facts):
         raise KilledError
 
     monkeypatch.setattr(place, kill)
