@@ -30,7 +30,7 @@ test-all: lint types ## the slow tests too
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) fuzz
 
-# Not part of CI: each has an environment of its own. TORCH=1 adds PyTorch and torchvision (5 GB) and their tests.
+# Not part of `make test`: each has an environment of its own. TORCH=1 adds PyTorch and torchvision (5 GB) and their tests.
 test-lowest: $(LOWEST)/.installed$(if $(TORCH),-torch) ## with the oldest dependencies that pyproject.toml allows
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" tests/spec tests/reference tests/weights tests/data \
 	  tests/cli tests/test_package.py $(if $(TORCH),tests/torch)

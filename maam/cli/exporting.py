@@ -27,7 +27,7 @@ def export(
     fused: Annotated[bool, typer.Option(help="fuse batch norm and branch weights first")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT where it exists")] = False,
 ) -> None:
-    """Write a model for an inference engine, with a free batch; the file is run against the model before it stays."""
+    """Write a model for an inference engine, with a free batch (air: 1); the file is run against the model first."""
     from maam.exporting import export as write
 
     if dst is None:

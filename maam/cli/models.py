@@ -9,10 +9,11 @@ from rich.table import Table
 
 from maam.cli import completion
 from maam.cli.consoles import console
-from maam.cli.specs import find_spec, input_shape
+from maam.cli.specs import input_shape
 from maam.errors import PresetError
 from maam.spec import Model, list_presets, preset, preset_options
 from maam.spec.presets import aliases
+from maam.weights.naming import find_spec
 
 
 def list_command(

@@ -14,7 +14,10 @@ from maam.errors import SpecError
 Root = Annotated[Path | None, typer.Option(help="folder of the data set")]
 Framework = Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)]
 Device = Annotated[
-    str | None, typer.Option(help="cpu, cuda or ascend; the best otherwise", autocompletion=completion.devices)
+    str | None,
+    typer.Option(
+        help="cpu, cuda (PyTorch) or ascend (MindSpore); the best otherwise", autocompletion=completion.devices
+    ),
 ]
 Override = Annotated[
     list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as optimizer.lr=0.05")

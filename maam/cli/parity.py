@@ -16,11 +16,11 @@ from maam.cli import completion
 from maam.cli.consoles import console
 from maam.cli.images import Array, check_images, test_images
 from maam.cli.options import Root, split
-from maam.cli.specs import find_spec
 from maam.errors import DataError, MaamError, require
 from maam.parity import STAGES, Report, Verdict, check
 from maam.parity.picture import draw_depth
 from maam.spec import Node
+from maam.weights.naming import find_spec
 
 _COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
 _PICTURES = (".png", ".svg", ".pdf")

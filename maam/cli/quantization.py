@@ -14,6 +14,7 @@ from maam.cli.metadata import Classes, Mean, Std, class_names, numbers
 from maam.cli.options import Root
 from maam.errors import DataError, DeploymentError
 from maam.exporting.metadata import check_preprocessing
+from maam.quantization.quantize import MIN_IMAGES
 from maam.weights.exchange import read_whole
 
 
@@ -29,7 +30,7 @@ def quantize(
     ],
     root: Root = None,
     engine: Annotated[str | None, typer.Option(help="openvino or onnxruntime; by OUT's suffix otherwise")] = None,
-    images: Annotated[int, typer.Option(min=1, help="calibration images")] = 300,
+    images: Annotated[int, typer.Option(min=MIN_IMAGES, help="calibration images")] = 300,
     seed: Annotated[int, typer.Option(min=0, help="of their choice")] = 0,
     max_drop: Annotated[float, typer.Option(min=0, help="points of accuracy that may be lost")] = 0.5,
     classes: Classes = None,

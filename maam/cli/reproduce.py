@@ -30,7 +30,7 @@ def reproduce(
     ],
     root: Annotated[Path | None, typer.Option(help="folder of CIFAR-10")] = None,
     framework: Framework = "torch",
-    seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
+    seeds: Annotated[str, typer.Option(help="comma-separated; frameworks takes the first")] = "0,1,2",
     epochs: Annotated[int | None, typer.Option(help="the recipe's otherwise")] = None,
     recipe: Annotated[
         str | None,

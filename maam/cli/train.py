@@ -15,7 +15,12 @@ from maam.errors import RecipeError
 
 def train(
     model: Annotated[
-        str | None, typer.Argument(metavar="PRESET", help="`maam list` shows all", autocompletion=completion.presets)
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="a preset (`maam list`), a weights file to train on, or a spec document (.json)",
+            autocompletion=completion.presets,
+        ),
     ] = None,
     recipe: Annotated[
         str | None,
@@ -29,7 +34,7 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(help="weights file or run folder to start from (fine-tuning); drawn otherwise")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of the run; runs/PRESET otherwise")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the run; runs/MODEL otherwise")] = None,
     framework: Framework = "torch",
     device: Device = None,
     precision: Precision = None,
@@ -40,20 +45,22 @@ def train(
     num_workers: NumWorkers = 4,
     on_broken: OnBroken = "error",
 ) -> None:
-    """Train a preset by a recipe; log, checkpoints, weights and a report go to a folder."""
-    from maam.training.library import default_recipe, read_recipe
+    """Train a model by a recipe; log, checkpoints, weights and a report go to a folder."""
+    from maam.training.library import read_recipe
+    from maam.training.network import find_recipe, name_model
     from maam.training.rooms import find_room
-    from maam.training.session import name_model, train
+    from maam.training.session import train
+    from maam.weights.naming import names_file
 
     overrides = parse_overrides(override)
     model = _one_model(model, overrides)
-    found = read_recipe(recipe) if recipe is not None else default_recipe(name_model(model))
+    found = read_recipe(recipe) if recipe is not None else find_recipe(name_model(model))
     start = None if weights is None else str(weights)
     changes = {"data": data, "weights": start, "precision": precision, "epochs": epochs, "seed": seed}
     given = {name: value for name, value in changes.items() if value is not None}
     found = found.replaced(given | overrides)
     name = name_model(model, found)
-    folder = out or Path("runs") / name
+    folder = out or Path("runs") / (Path(name).stem if names_file(name) else name)
     with Progress("the same command with --resume goes on from the last checkpoint") as progress:
         train(
             name,

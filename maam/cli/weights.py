@@ -9,7 +9,7 @@ import typer
 
 from maam import conversion
 from maam.cli import completion
-from maam.cli.specs import find_spec
+from maam.weights.naming import find_spec
 
 
 def convert(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from maam.errors import RecipeError, require
 from maam.reference import Referee
 from maam.spec import Model, Node
 from maam.training.evaluation import Evaluation, Track, evaluate, untracked
@@ -55,9 +56,12 @@ def evaluate_file(
         MaamError: the file, the data, the framework or the device does not fit.
     """
     check_framework(framework, (*FRAMEWORKS, REFERENCE))
+    require("sklearn", "train")  # for the figures: better now than after minutes
     trained = find_trained(model)
     spec, arrays = read_whole(trained.path, np.dtype(np.float32))
     images = Images()
+    if name != IMAGE_FOLDER and (recipe is not None or changes):
+        raise RecipeError(f"a recipe acts on image files, data {IMAGE_FOLDER}, alone; leave it out for {name}")
     if name == IMAGE_FOLDER and isinstance(spec, Model):
         images = image_preparation(spec, trained, recipe, changes)
     reading = Reading(framework, num_workers, on_broken)

@@ -82,9 +82,9 @@ class Recipe(Section):
     """A training run.
 
     Attributes:
-        model: the preset that the recipe trains where a command names none.
+        model: the preset, weights file or spec document that the recipe trains where a command names none.
         presets: shell wildcards of the presets whose default recipe this is.
-        overrides: of the preset (`num_classes`, ...).
+        overrides: of the preset (`num_classes`, ...); of a file `num_classes` alone.
         weights: a weights file, or the folder of a run, that training starts from: of the same network, but for the
             number of classes, for which a new last layer is drawn. None: all weights are drawn from `seed`.
         data: the data set.
@@ -142,7 +142,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _sections_fit_the_data(self) -> Recipe:
-        unused, used = ("augmentation", "images") if self.data == IMAGE_FOLDER else ("images", "augmentation")
+        unused = _unused(self.data)
+        used = "images" if unused == "augmentation" else "augmentation"
         if getattr(self, unused) != type(self).model_fields[unused].default:
             raise ValueError(f"{unused}: it does not act on data {self.data}; see {used}")
         return self
@@ -150,10 +151,14 @@ class Recipe(Section):
     def replaced(self, changes: dict[str, Any]) -> Recipe:
         """The recipe with `changes`, whose keys are paths such as "optimizer.lr".
 
+        With other `data`, the section that does not act on it (`augmentation` or `images`) is left out.
+
         Raises:
             RecipeError: there is no such field, or it cannot have that value.
         """
         document = self.model_dump()
+        if "data" in changes:
+            document[_unused(changes["data"])] = {}
         for path, value in changes.items():
             *sections, field = path.split(".")
             table: Any = document
@@ -163,3 +168,8 @@ class Recipe(Section):
                 raise RecipeError(f"recipe: {path}: no such field{nearest_field(path, Recipe)}")
             table[field] = value
         return Recipe(**document)
+
+
+def _unused(data: Any) -> str:
+    """The section that does not act on `data`."""
+    return "augmentation" if data == IMAGE_FOLDER else "images"

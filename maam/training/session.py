@@ -6,13 +6,12 @@ import os
 from pathlib import Path
 
 from maam.errors import RecipeError, require
-from maam.spec import preset
 from maam.training.checkpoint import Checkpoint
 from maam.training.folder import RunFolder
 from maam.training.image_sources import Reading
-from maam.training.library import default_recipe
 from maam.training.log import Record
 from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop
+from maam.training.network import find_network, find_recipe, name_model, with_network
 from maam.training.opening import Start, agree_on_precision, check_same, open_run, read_start, write_description
 from maam.training.protocol import Objective, Observer, Runner, Trainer
 from maam.training.recipe import Recipe
@@ -52,11 +51,12 @@ def train(
     checkpoint_steps: int = CHECKPOINT_STEPS,
     log_steps: int = LOG_STEPS,
 ) -> RunFolder:
-    """Train a preset, write the run to the folder `out`, and return that folder.
+    """Train a network, write the run to the folder `out`, and return that folder.
 
     Args:
-        model: a preset's name; the recipe's where None.
-        recipe: the preset's default recipe where None.
+        model: a preset's name; a weights file, whose weights the run then starts from; or a spec document (.json).
+            The recipe's where None.
+        recipe: the default recipe of the preset, or of the one that the file's spec names, where None.
         out: a new or empty folder; with `resume`, that of the run to go on with.
         root: the folder of the data set.
         framework: "torch" or "mindspore". A run may be resumed in the other one.
@@ -72,7 +72,7 @@ def train(
         MaamError: the recipe, the data, the folder, the device or the framework does not fit, or training diverged.
     """
     name, recipe = _chosen(model, recipe)
-    spec = preset(name, **recipe.overrides)
+    spec = find_network(name, recipe.overrides)
     for package in ("sklearn", "matplotlib"):  # for the report: better now than after hours
         require(package, "train")
     room = find_room(framework)
@@ -101,15 +101,15 @@ def train(
 
 
 def _chosen(model: str | None, recipe: Recipe | None) -> tuple[str, Recipe]:
-    """The preset's name and the recipe, which then names it too."""
+    """The network's name and the recipe, which then names it too."""
     if recipe is not None and not isinstance(recipe, Recipe):
         raise RecipeError(
             f"recipe: expected a maam.training.Recipe, got an object of type {type(recipe).__name__}; "
             "read one with maam.training.read_recipe(NAME)"
         )
-    recipe = recipe or default_recipe(name_model(model))
+    recipe = recipe or find_recipe(name_model(model))
     name = name_model(model, recipe)
-    return name, recipe.replaced({"model": name})
+    return name, with_network(recipe, name)
 
 
 def _start(runner: Runner, recipe: Recipe, start: Start, checkpoint: Checkpoint | None) -> Trainer:
@@ -139,20 +139,3 @@ def _run(loop: Loop, framework: str, device: str, start: str) -> None:
 def objective(recipe: Recipe) -> Objective:
     """The part of a recipe that a step needs."""
     return Objective(recipe.label_smoothing, recipe.clip_norm, recipe.ema_decay is not None, recipe.precision)
-
-
-def name_model(model: str | None, recipe: Recipe | None = None) -> str:
-    """`model`, or the preset that the recipe names.
-
-    Raises:
-        RecipeError: neither names one, or `model` is no name.
-    """
-    if model is not None and not isinstance(model, str):
-        raise RecipeError(
-            f"model: expected the name of a preset, got an object of type {type(model).__name__}; give the name, and "
-            "options as the recipe's `overrides`; maam.register_preset(factory) makes a preset of your own model"
-        )
-    name = model or (recipe.model if recipe is not None else None)
-    if name is None:
-        raise RecipeError("no model to train: name a preset, or a recipe that has a `model`")
-    return name
