@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from maam.cli import completion
 from maam.cli.options import Device, Framework, NumWorkers, OnBroken, Override, Precision, Root, parse_overrides
 from maam.cli.training_progress import Progress
 from maam.errors import RecipeError
+
+if TYPE_CHECKING:
+    from maam.training.recipe import Recipe
 
 
 def train(
@@ -46,20 +49,13 @@ def train(
     on_broken: OnBroken = "error",
 ) -> None:
     """Train a model by a recipe; log, checkpoints, weights and a report go to a folder."""
-    from maam.training.library import read_recipe
-    from maam.training.network import find_recipe, name_model
     from maam.training.rooms import find_room
     from maam.training.session import train
     from maam.weights.naming import names_file
 
-    overrides = parse_overrides(override)
-    model = _one_model(model, overrides)
-    found = read_recipe(recipe) if recipe is not None else find_recipe(name_model(model))
-    start = None if weights is None else str(weights)
-    changes = {"data": data, "weights": start, "precision": precision, "epochs": epochs, "seed": seed}
+    changes = {"data": data, "weights": weights, "precision": precision, "epochs": epochs, "seed": seed}
     given = {name: value for name, value in changes.items() if value is not None}
-    found = found.replaced(given | overrides)
-    name = name_model(model, found)
+    name, found = _chosen(model, recipe, given, parse_overrides(override))
     folder = out or Path("runs") / (Path(name).stem if names_file(name) else name)
     with Progress("the same command with --resume goes on from the last checkpoint") as progress:
         train(
@@ -78,6 +74,19 @@ def train(
     find_room(framework).leave_world()
     if progress.started:  # of several processes the first alone is told
         typer.echo(f"{folder}: report.md, final.safetensors, best.safetensors")
+
+
+def _chosen(
+    model: str | None, recipe: str | None, given: dict[str, Any], overrides: dict[str, Any]
+) -> tuple[str, Recipe]:
+    """What is trained, and the recipe with what the command changes in it."""
+    from maam.training.library import read_recipe
+    from maam.training.network import find_recipe, name_model
+
+    model = _one_model(model, overrides)
+    found = read_recipe(recipe) if recipe is not None else find_recipe(name_model(model))
+    found = found.replaced(given | overrides)
+    return name_model(model, found), found
 
 
 def _one_model(given: str | None, overrides: dict[str, Any]) -> str | None:

@@ -89,9 +89,7 @@ def train(
         check_same(folder, checkpoint, spec, recipe)
     runner = room.make_runner(spec, seed=recipe.seed, device=chosen)
     trainer = _start(runner, recipe, start, checkpoint)
-    told = observer if observer is not None and world.rank == 0 else Silent()
-    if start.note:
-        told.note(start.note)
+    told = _told(observer if world.rank == 0 else None, start.note)
     steps = {"checkpoint_steps": checkpoint_steps, "log_steps": log_steps}
     loop = Loop(runner, trainer, recipe, source, folder, told, world=world, **steps)
     if checkpoint is not None:
@@ -110,6 +108,14 @@ def _chosen(model: str | None, recipe: Recipe | None) -> tuple[str, Recipe]:
     recipe = recipe or find_recipe(name_model(model))
     name = name_model(model, recipe)
     return name, with_network(recipe, name)
+
+
+def _told(observer: Observer | None, note: str) -> Observer:
+    """Who is told, and has been told of `note`."""
+    told = Silent() if observer is None else observer
+    if note:
+        told.note(note)
+    return told
 
 
 def _start(runner: Runner, recipe: Recipe, start: Start, checkpoint: Checkpoint | None) -> Trainer:
