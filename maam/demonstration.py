@@ -95,7 +95,7 @@ def _prove(test: ImageDataset, weights: Path, console: Console) -> bool:
     print_report(report, "digits")
     files.write_text(weights.parent / "parity.json", report.to_json())
     draw_depth(report, weights.parent / "parity.png")
-    return report.passed()
+    return report.passed
 
 
 def _say_what_next(out: Path, console: Console) -> None:

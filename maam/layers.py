@@ -11,6 +11,14 @@ from maam.errors import ArgumentError, SpecError
 from maam.spec import Node
 
 Layer = TypeVar("Layer")
+_ELSEWHERE = {
+    "reduction": "1 / rd_ratio",
+    "ratio": "1 / rd_ratio",
+    "reduction_ratio": "1 / rd_ratio",
+    "stride": "pool=(1, stride)",
+    "dim": "in_channels or channels",
+}
+"""What other libraries call arguments of our layers."""
 _SIZE = (64, 64)
 """A map that every layer of ours takes."""
 
@@ -50,7 +58,9 @@ def arguments_of(
     try:
         bound = inspect.signature(composite).bind(*args, **kwargs).arguments
     except TypeError as error:
-        raise ArgumentError(f"{composite.__name__}: {error}") from None
+        names = ", ".join(inspect.signature(composite).parameters)
+        hint = next((f"; {their} is {ours} here" for their, ours in _ELSEWHERE.items() if their in kwargs), "")
+        raise ArgumentError(f"{composite.__name__}: {error}{hint}; its arguments: {names}") from None
     tables = {"act_layer": activations, "gate_layer": activations, "norm_layer": norms}
     return {name: _name_of(name, value, tables[name]) if name in tables else value for name, value in bound.items()}
 
@@ -71,17 +81,23 @@ def layers_in(names: Mapping[str, Any], base: type) -> dict[str, type]:
     return {name.lower(): value for name, value in classes.items() if issubclass(value, base)}
 
 
-def find_layer(attention: Any, layers: Mapping[str, type]) -> Callable[..., Any]:
+def find_layer(attention: Any, layers: Mapping[str, type], module: type) -> Callable[..., Any]:
     """The layer class of that name; a class, or another function of the channels, is returned as it is.
 
     Raises:
-        SpecError: there is no layer of that name, or `attention` is neither a name nor can be called.
+        SpecError: there is no layer of that name, or `attention` is neither a name nor can be called, or is a `module`
+            of the framework, which other blocks cannot share.
     """
     if isinstance(attention, str):
         if (name := attention.lower()) not in layers:
             close = difflib.get_close_matches(name, layers, 1, cutoff=0)[0]
             raise SpecError(f"no layer {attention[:60]!r}; did you mean {close!r}? There are {', '.join(layers)}")
         return layers[name]
+    if isinstance(attention, module):
+        raise SpecError(
+            f"attention: expected a name, a layer class or a function of the channels, got a built "
+            f"{type(attention).__name__}: each block needs one of its own; functools.partial(CLASS, ...) sets arguments"
+        )
     if not callable(attention):
         raise SpecError(
             "attention: expected a name, a layer class or a function of the channels, got an object of type "

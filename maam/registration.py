@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,7 +35,8 @@ class Registry(NamedTuple):
         Raises:
             PresetError: a model of another origin has the name of one.
         """
-        found = {name: spec for name in list_presets(pattern) if _passes(look, spec := preset(name))}
+        made = {name: spec for name in list_presets(pattern) if (spec := _made(name)) is not None}
+        found = {name: spec for name, spec in made.items() if _passes(look, spec)}
         for name in found:
             if self.is_model(name) and not self.is_preset(name):
                 origin = self.model_entrypoint(name).__module__
@@ -43,6 +45,15 @@ class Registry(NamedTuple):
                     "preset by maam.register_preset(factory, name)"
                 )
         return found
+
+
+def _made(name: str) -> Model | None:
+    """The preset, or None and a warning where a user's function fails: the others are not to suffer from that."""
+    try:
+        return preset(name)
+    except Exception as error:  # any, from a function that is not ours
+        warnings.warn(f"preset {name!r} is left out: {type(error).__name__}: {error}", stacklevel=4)
+        return None
 
 
 def _passes(look: Callable[[Model], object], spec: Model) -> bool:

@@ -19,7 +19,7 @@ STAGES = ["exchange", "layers", "forward", "gradients", "precision"]
 def test_parity(name, channels):
     pytest.importorskip("torch")
     report = check(GATES[name](channels), compiled=False, stages=STAGES)
-    assert report.passed(), report.to_markdown()
+    assert report.passed, report.to_markdown()
 
 
 @pytest.mark.parametrize("pool_types", ["avg", "std", "max", ("avg", "std", "max"), ("max", "std")])
@@ -27,7 +27,7 @@ def test_any_statistics(pool_types):
     pytest.importorskip("torch")
     node = spec.mafc(8, pool_types=pool_types)
     report = check(node, compiled=False, stages=["exchange", "layers", "forward"])
-    assert report.passed(), report.to_markdown()
+    assert report.passed, report.to_markdown()
 
 
 @pytest.mark.parametrize("name", ["MAF", "MAFC", "MAFB"])

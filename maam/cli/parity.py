@@ -75,9 +75,9 @@ def parity(
         files.write_text(json, report.to_json())
     if plot is not None:
         draw_depth(report, plot)
-    if not report.passed():
+    if not report.passed:
         raise typer.Exit(1)
-    if not report.passed(require_all):
+    if require_all and not report.complete:
         raise MaamError("--require-all: not every stage ran; the table says NOT RUN, and why")
 
 
@@ -93,7 +93,7 @@ def print_report(report: Report, images: str) -> None:
     out.print(f"{report.title}, {images}; {versions}", highlight=False, markup=False)
     if report.failures:
         out.print(f"FAIL: the first layer that differs is {report.first_difference or 'not known'}", style="bold red")
-    elif not report.passed():
+    elif not report.passed:
         out.print("Nothing was compared.", style="yellow")
     else:
         out.print("All that was compared agrees.", style="green")

@@ -57,7 +57,7 @@ def port(
     )
     console().print(f"{len(report.pairs)} layers paired {report.how}", highlight=False)
     print_report(report, "random inputs")
-    if not report.passed():
+    if not report.passed:
         raise typer.Exit(1)
     if out is not None:
         target = direction.rpartition("-")[2]

@@ -13,9 +13,10 @@ from rich.progress import Progress as Bar
 
 from maam.cli import consoles
 from maam.training.log import Record
+from maam.training.protocol import Observer
 
 
-class Progress:
+class Progress(Observer):
     """An observer of a run with a progress bar: loss, accuracy, images a second, time left.
 
     `advice` says, where a run is interrupted, what goes on with it.

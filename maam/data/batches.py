@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maam.data.augmentation import Augmentation, Crops, to_float
-from maam.data.checks import Share
+from maam.data.checks import Share, check_type
 from maam.data.dataset import ImageDataset
 from maam.data.order import EpochOrder, Rows
 
@@ -43,6 +43,11 @@ class BatchLoader(EpochOrder):
         drop_last: bool = False,
         share: Share = (0, 1),
     ) -> None:
+        check_type(
+            "dataset", dataset, ImageDataset, "for image files: maam.torch.ImageFolderBatches, or maam.mindspore's"
+        )
+        if augmentation is not None:
+            check_type("augmentation", augmentation, Augmentation, "maam.data.Augmentation() draws crops and flips")
         super().__init__(
             len(dataset), "dataset", batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, share=share
         )

@@ -23,6 +23,12 @@ def check_count(name: str, value: Any, minimum: int) -> int:
     return number
 
 
+def check_type(name: str, value: object, expected: type, hint: str) -> None:
+    """Raise `DataError` unless `value` is an `expected`."""
+    if not isinstance(value, expected):
+        raise DataError(f"{name}: expected a maam.data.{expected.__name__}, got a {type(value).__name__}; {hint}")
+
+
 def check_share(share: Share, batch_size: int) -> Share:
     """Return `share`; raise `DataError` unless it is a rank and a number of processes that divides the batch."""
     rank, size = share
@@ -50,3 +56,9 @@ def check_images(images: Any) -> None:
         raise DataError(f"images is a {type(images).__name__}; expected a uint8 numpy array (N, C, H, W)")
     if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:]:
         raise DataError(f"images is {images.dtype} {images.shape}; expected uint8 (N, C, H, W)")
+    _, channels, height, width = images.shape
+    if width in (1, 3) and min(channels, height) > 4:
+        raise DataError(
+            f"images is {images.shape}, which looks like (N, H, W, C); "
+            "expected (N, C, H, W): images.transpose(0, 3, 1, 2)"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ class ImageDataset:
 
     Attributes:
         images: uint8 (N, C, H, W), 0..255.
-        labels: int32 (N,), 0..len(class_names) - 1.
-        class_names: the name of each label.
+        labels: int32 (N,), 0..len(class_names) - 1; other integers are cast.
+        class_names: the name of each label; "class 0", "class 1", ... up to the largest label where none are given.
 
     Raises:
         DataError: an array has another dtype or rank, the counts differ, or a label has no name.
@@ -29,11 +29,26 @@ class ImageDataset:
 
     images: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int32]
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_images(self.images)
+        if isinstance(self.labels, np.ndarray) and self.labels.dtype.kind in "iu" and self.labels.ndim == 1:
+            self._name_classes()
         _check_labels(self.labels, len(self.images), len(self.class_names))
+
+    def _name_classes(self) -> None:
+        """Integers as int32 where they fit, and names as a tuple."""
+        names = self.class_names
+        if isinstance(names, (str, Mapping)):
+            raise DataError(
+                f"class_names is a {type(names).__name__}; expected a sequence of names, one for each class"
+            )
+        if not len(names) and len(self.labels) and self.labels.min() >= 0:
+            names = tuple(f"class {index}" for index in range(int(self.labels.max()) + 1))
+        object.__setattr__(self, "class_names", tuple(names))
+        if len(self.labels) and self.labels.min() >= 0 and self.labels.max() < len(names):
+            object.__setattr__(self, "labels", self.labels.astype(np.int32, copy=False))
 
     def __len__(self) -> int:
         """Return the number of images, N."""

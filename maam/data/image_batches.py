@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from maam.data.batches import Batch
-from maam.data.checks import Share, check_count
+from maam.data.checks import Share, check_count, check_type
 from maam.data.framing import IMAGENET_MEAN, IMAGENET_STD, Frame, Framing, RandomResizedCrop
 from maam.data.image_folder import ImageFolder
 from maam.data.order import EpochOrder, Rows
@@ -92,6 +92,9 @@ class ImageBatches(EpochOrder, ABC):
         on_broken: str = "error",
         share: Share = (0, 1),
     ) -> None:
+        check_type("dataset", dataset, ImageFolder, "maam.data.imagefolder(root, split) lists one")
+        if framing is not None and not hasattr(framing, "frame"):
+            raise DataError(f"framing is {framing!r}; expected RandomResizedCrop(size) or CenterCrop(size, resize)")
         super().__init__(
             len(dataset), str(dataset.folder), batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, share=share
         )

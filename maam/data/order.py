@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +57,9 @@ class EpochOrder:
         """
         rng = np.random.default_rng([self.seed, check_count("index", index, 0)])
         return rng.permutation(self.count) if self.shuffle else np.arange(self.count), rng
+
+    def __iter__(self) -> NoReturn:
+        raise DataError("the order differs from epoch to epoch: iterate over .epoch(0), then over .epoch(1), ...")
 
     def parts(self, start: int) -> Iterator[slice]:
         """Yield where in the order this process's images of each batch stand, from batch `start` on.

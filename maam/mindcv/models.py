@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def create_model(
     num_classes: int = 1000,
     pretrained: bool = False,
     in_channels: int = 3,
-    checkpoint_path: str = "",
+    checkpoint_path: str | os.PathLike[str] = "",
     ema: bool = False,
     auto_mapping: bool = False,
     *,
@@ -62,6 +63,7 @@ def create_model(
         WeightsError: the checkpoint is missing or does not fit, or a preset is asked for pretrained weights.
     """
     _check_name(model_name)
+    checkpoint_path = os.fspath(checkpoint_path)
     if checkpoint_path and pretrained:
         raise WeightsError("checkpoint_path and pretrained are both given; leave one out")
     given = {"num_classes": num_classes, "pretrained": pretrained, "in_channels": in_channels, **options}
@@ -107,6 +109,13 @@ def _load(model: nn.Cell, plain: set[str], path: str, ema: bool, auto_mapping: b
         missing = [name for name in own if name not in found]
         if missing and set(missing) != set(own) - plain:
             raise WeightsError(f"{path}: does not fit the model; missing: {listed(missing)}")
+        for parameter in model.get_parameters():
+            shape = tuple(found[parameter.name].shape) if parameter.name in found else tuple(parameter.shape)
+            if shape != tuple(parameter.shape):
+                raise WeightsError(
+                    f"{path}: does not fit the model; wrong shape: {listed([parameter.name])} {shape} instead of "
+                    f"{tuple(parameter.shape)}"
+                )
     load_model_checkpoint(model, path, ema, auto_mapping)
 
 

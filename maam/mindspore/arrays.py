@@ -54,7 +54,8 @@ def parameters_by_name(model: nn.Cell) -> dict[str, Parameter]:
         ".".join(part for part in name.split(".") if part != "_backbone"): parameter
         for name, parameter in model.parameters_and_names()
     }
-    return {p.name: found[mindspore_name(p.name, p.role)] for p in model.spec.parameters()}
+    names = {p.name: mindspore_name(p.name, p.role) for p in model.spec.parameters()}
+    return {name: found[own] for name, own in names.items() if own in found}  # a user's own layer may have others
 
 
 def read_arrays(model: nn.Cell) -> dict[str, Array]:

@@ -32,7 +32,7 @@ def fill(network: nn.Cell, places: Sequence[Place], attention: str | MakeLayer, 
             shape; the network is then as it was.
     """
     chosen = choose_places(network, places, every_block, known)
-    make = find_layer(attention, LAYERS)
+    make = find_layer(attention, LAYERS, nn.Cell)
     made = [_made(make, place.channels, network.training) for place in chosen]
     names = {id(parameter): parameter.name for _, parameter in network.parameters_and_names()}
     for place, layer in zip(chosen, made, strict=True):

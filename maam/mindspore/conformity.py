@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mindspore import nn
@@ -13,18 +13,18 @@ from maam.weights.conformity import check_conforms
 
 _SETTINGS = (
     *("in_channels", "out_channels", "kernel_size", "stride", "pad_mode", "padding", "dilation", "group", "has_bias"),
-    *("num_features", "eps", "p", "keep_prob", "approximate", "function", "axes", "alpha"),
+    *("num_features", "eps", "approximate", "function", "axes", "alpha"),
 )
 """What a cell computes by; its repr has parameters besides, whose names change when a network takes it in."""
 
 
-def check_cell(cell: nn.Cell, act: str, error: type[MaamError]) -> None:
-    """Refuse a cell of maam in which a layer was replaced, or its settings were changed.
+def check_cell(cell: nn.Cell, act: str, error: type[MaamError], skip: Sequence[str] = ()) -> None:
+    """Refuse a cell of maam in which a layer was replaced, or its settings were changed; but for those in `skip`.
 
     Raises:
         error: naming the layer, what it was and what it is.
     """
-    check_conforms(cell, _children, words, act, error)
+    check_conforms(cell, _children, words, act, error, skip)
 
 
 def words(cell: nn.Cell) -> str:

@@ -122,6 +122,22 @@ class _Base(nn.SequentialCell):
             cells = [self._cells[name] for name in self.built]
             self.cell_list = training_order(cells, nn.ReLU, nn.MaxPool2d)
 
+    def append(self, cell: nn.Cell) -> None:
+        """Refuse another cell: the spec says which there are."""
+        raise SpecError("append: a cell of maam runs what its spec says; put both into an nn.SequentialCell")
+
+    def __getitem__(self, index: Any) -> nn.Cell:
+        if isinstance(index, slice):
+            raise SpecError(
+                "a part of a cell has no spec of its own; build one: maam.mindspore.build(cell.spec.until(NAME))"
+            )
+        return super().__getitem__(index)
+
+    def __delitem__(self, index: Any) -> None:
+        raise SpecError(
+            "a cell of maam runs what its spec says; build another: maam.mindspore.build(cell.spec.until(NAME))"
+        )
+
     def _forget_graph(self) -> None:
         object.__setattr__(self, "_create_time", time.time_ns())  # by which graph mode finds what it compiled
 

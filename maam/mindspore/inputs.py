@@ -19,7 +19,7 @@ def check_input(cell: Any, rule: InputRule, x: Any) -> None:
     Raises:
         ShapeError: what was given, and what was expected.
     """
-    if isinstance(x, (np.ndarray, list, tuple, type(None))):
+    if isinstance(x, (np.ndarray, list, tuple, type(None))) or type(x).__module__.startswith("torch"):
         raise ShapeError(
             f"expected a mindspore.Tensor {rule.describe()}, got {type(x).__name__}; mindspore.Tensor makes one"
         )

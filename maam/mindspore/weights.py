@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from mindspore import nn
 
 from maam.errors import WeightsError
@@ -13,7 +12,7 @@ from maam.mindspore.arrays import DTYPES, parameters_by_name, read_arrays, unwra
 from maam.mindspore.conformity import check_cell
 from maam.mindspore.models import build
 from maam.weights import Mismatch
-from maam.weights.exchange import PathLike, load_into, numpy_dtype, read_whole, save_model
+from maam.weights.exchange import PathLike, Slot, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES as FILE_DTYPES
 
 FLOATING = {ours: array for ours, array in DTYPES.items() if array in FILE_DTYPES.values()}
@@ -27,7 +26,7 @@ def save_weights(model: nn.Cell, path: PathLike) -> None:
         WeightsError: the model was not built by maam, or has a layer that its spec does not say, or arrays that do not
             fit it or are not finite; or the file cannot be written.
     """
-    own = unwrap(model)
+    own = _unwrapped(model, "save_weights")
     check_cell(own, "save_weights", WeightsError)
     save_model(path, own, read_arrays(own))
 
@@ -43,10 +42,13 @@ def load_weights(model: nn.Cell, path: PathLike, strict: bool = True, skip: Sequ
 
     Raises:
         WeightsError: the file is broken, or an array has the wrong shape, or is not finite in the model's dtype; with
-            `strict`, also where a name is missing or unexpected, or the file's spec computes something else; or
-            `skip` names no layer.
+            `strict`, also where a name is missing or unexpected, the file's spec computes something else, or a layer
+            was replaced that is not in `skip`; or `skip` names no layer, or `model` is none of this framework.
     """
-    return load_into(unwrap(model), path, strict, skip, _dtypes, write_arrays)
+    own = _unwrapped(model, "load_weights")
+    if strict:
+        check_cell(own, "load_weights", WeightsError, skip)
+    return load_into(own, path, strict, skip, _slots, write_arrays)
 
 
 def load(path: PathLike, dtype: Any = None, *, num_classes: int | None = None, seed: int = 0) -> nn.Cell:
@@ -72,6 +74,15 @@ def load(path: PathLike, dtype: Any = None, *, num_classes: int | None = None, s
     return model
 
 
-def _dtypes(model: nn.Cell) -> dict[str, np.dtype[Any]]:
+def _unwrapped(model: nn.Cell, act: str) -> nn.Cell:
+    if not isinstance(model, nn.Cell):
+        raise WeightsError(
+            f"{act}: expected a mindspore.nn.Cell and then a path, got an object of type {type(model).__name__}; "
+            "maam.weights.write_weights(path, spec, arrays) takes arrays, and maam.torch its own models"
+        )
+    return unwrap(model)
+
+
+def _slots(model: nn.Cell) -> dict[str, Slot]:
     own = parameters_by_name(model)
-    return {name: FLOATING[parameter.dtype] for name, parameter in own.items() if parameter.dtype in FLOATING}
+    return {name: Slot(tuple(array.shape), FLOATING.get(array.dtype)) for name, array in own.items()}

@@ -13,9 +13,11 @@ from maam.parity.report import Report, not_run
 from maam.parity.rooms import MODES, make_double, make_runners
 from maam.parity.stages import STAGES
 from maam.parity.subject import Subject, random_images
-from maam.spec import Model, Node, draw
+from maam.spec import Model, Node, draw, input_rule
 from maam.spec.presets import resolve
 from maam.training import Runner
+from maam.weights import match
+from maam.weights.naming import find_spec
 
 Array = np.ndarray[Any, Any]
 
@@ -38,7 +40,7 @@ def check(
     """Hold the frameworks to the float64 referee and to each other, stage by stage.
 
     Args:
-        spec: a spec, or the name of a preset.
+        spec: a spec, or the name of a preset, of a weights file (whose arrays are then taken) or of a spec document.
         arrays: weights by canonical name; freshly drawn from `seed` where None.
         images: float32 (count, C, H, W); random ones where None.
         labels: integers (count,), for the training stages.
@@ -52,12 +54,19 @@ def check(
         progress: called with the name of each stage before it runs.
 
     Raises:
-        SpecError: `spec` is none, a stage or framework is unknown, or images and labels do not fit.
+        SpecError: `spec` is none, a stage or framework is unknown, images and labels do not fit, or a count is under 1.
+        ShapeError, WeightsError: the images, or the arrays, are not those of the model.
         PresetError: there is no preset of that name.
     """
-    node, chosen = resolve(spec), _chosen(stages)
-    weights = draw(node.parameters(), seed) if arrays is None else _single(arrays)
+    node, saved = find_spec(spec) if isinstance(spec, str) else (resolve(spec), None)
+    chosen, arrays = _chosen([stages] if isinstance(stages, str) else stages), saved if arrays is None else arrays
+    weights = draw(node.parameters(), seed) if arrays is None else _single(match(node, arrays, source="arrays")[0])
     images, labels = random_images(node, 256, seed) if images is None else (images, _labels(labels, len(images)))
+    _check_data(node, images, labels)
+    for name, count in (("batch_size", batch_size), ("steps", steps)):
+        if not isinstance(count, (int, np.integer)) or count < 1:
+            raise SpecError(f"{name}: expected an integer of at least 1, got {count!r}")
+    frameworks = [frameworks] if isinstance(frameworks, str) else frameworks
     missing: dict[str, str] = {}
     if runners is None:
         runners, missing = make_runners(node, weights, frameworks, compiled=compiled)
@@ -97,6 +106,16 @@ def _chosen(stages: Iterable[str]) -> list[str]:
 
 def _single(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.asarray(array).astype(np.float32) for name, array in arrays.items()}
+
+
+def _check_data(node: Node, images: Array, labels: Array) -> None:
+    shape = np.shape(images)
+    input_rule(node).check(shape)
+    if not len(images):
+        raise SpecError("images: expected at least one")
+    output = node.output_shape(tuple(shape[1:]))
+    if len(output) == 1 and len(labels) and not 0 <= np.min(labels) <= np.max(labels) < output[0]:
+        raise SpecError(f"labels: expected 0..{output[0] - 1}, got {np.min(labels)}..{np.max(labels)}")
 
 
 def _labels(labels: Array | None, count: int) -> Array:

@@ -72,11 +72,18 @@ class Report:
         """The rows that failed."""
         return [row for row in self.rows if row.verdict is Verdict.FAIL]
 
-    def passed(self, require_all: bool = False) -> bool:
-        """Whether nothing failed and something was compared; `require_all` makes NOT RUN a failure."""
-        skipped = any(row.verdict is Verdict.NOT_RUN for row in self.rows)
-        judged = any(row.verdict is Verdict.PASS for row in self.rows)
-        return judged and not self.failures and not (require_all and skipped)
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed and something was compared; so says `bool(report)` too."""
+        return not self.failures and any(row.verdict is Verdict.PASS for row in self.rows)
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+    @property
+    def complete(self) -> bool:
+        """Whether it passed and every stage ran."""
+        return self.passed and all(row.verdict is not Verdict.NOT_RUN for row in self.rows)
 
     @property
     def first_difference(self) -> str:
@@ -107,7 +114,7 @@ class Report:
         """Everything, as JSON; numbers that do not exist are null."""
         document = {
             "title": self.title,
-            "passed": self.passed(),
+            "passed": self.passed,
             "first_difference": self.first_difference,
             "environment": self.environment,
             "rows": [_plain(asdict(row)) for row in self.rows],

@@ -36,9 +36,14 @@ def prune(
         DeploymentError: a share is not in [0, 1), or nothing would be dropped.
         WeightsError: the arrays do not fit the spec.
     """
+    if not isinstance(spec, Node):
+        raise DeploymentError(
+            f"prune: expected a spec and its weights, got an object of type {type(spec).__name__}; "
+            "maam.pruning.prune_file takes the path of a weights file"
+        )
     for name, value in (("min_weight", min_weight), ("channels", channels)):
-        if not 0 <= value < 1:
-            raise DeploymentError(f"{name}: expected a number in [0, 1), got {value}")
+        if not isinstance(value, (int, float)) or not 0 <= value < 1:
+            raise DeploymentError(f"{name}: expected a number in [0, 1), got {value!r}")
     arrays, _ = match(spec, weights, source="weights")
     part = prune_channels(
         prune_branches(Part(spec, {n: np.asarray(a) for n, a in arrays.items()}), min_weight), channels

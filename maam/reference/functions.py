@@ -19,7 +19,8 @@ def conv2d(x: Array, node: spec.Conv2d, weight: Array, bias: Array | None) -> Ar
     padded = _pad(x, node.padding, 0.0)
     views = _windows(padded, extent, node.stride)[..., :: node.dilation, :: node.dilation]
     n, _, height, width, *_ = views.shape  # (N, C, H', W', k, k)
-    columns = views.transpose(0, 2, 3, 1, 4, 5).reshape(n, height * width, node.groups, -1)
+    fan_in = math.prod(weight.shape[1:])
+    columns = views.transpose(0, 2, 3, 1, 4, 5).reshape(n, height * width, node.groups, fan_in)
     columns = columns.transpose(0, 2, 1, 3)  # (N, groups, H' * W', C / groups * k * k)
     matrix = weight.reshape(node.groups, node.out_channels // node.groups, -1).transpose(0, 2, 1)
     y = (columns @ matrix).transpose(0, 1, 3, 2).reshape(n, node.out_channels, height, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import reduce
 from typing import Any
@@ -115,7 +116,7 @@ LEAVES: dict[type[specs.Node], Leaf] = {
     specs.MaxPool2d: lambda self, node, path, x, _: F.max_pool2d(x, node.kernel_size, node.step, node.padding),
     specs.AvgPool2d: lambda self, node, path, x, _: F.avg_pool2d(x, node.kernel_size, node.step),
     specs.GlobalPool: lambda self, node, path, x, _: F.global_pool(x, node),
-    specs.Flatten: lambda self, node, path, x, _: x.reshape(len(x), -1),
+    specs.Flatten: lambda self, node, path, x, _: x.reshape(len(x), math.prod(x.shape[1:])),
     specs.Unflatten: lambda self, node, path, x, _: x[:, :, None, None],
     specs.Dropout: Referee._dropout,
     specs.Identity: lambda self, node, path, x, _: x,

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from maam.reference.models import Referee
 from maam.weights import Mismatch
-from maam.weights.exchange import PathLike, load_into, numpy_dtype, read_whole, save_model
+from maam.weights.exchange import PathLike, Slot, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES
 
 
@@ -38,7 +38,7 @@ def load_weights(model: Referee, path: PathLike, strict: bool = True, skip: Sequ
             `strict`, also where a name is missing or unexpected, or the file's spec computes something else; or
             `skip` names no layer.
     """
-    return load_into(model, path, strict, skip, lambda referee: referee.dtypes, _write)
+    return load_into(model, path, strict, skip, _slots, _write)
 
 
 def load(path: PathLike, dtype: npt.DTypeLike = None, *, num_classes: int | None = None, seed: int = 0) -> Referee:
@@ -63,3 +63,7 @@ def load(path: PathLike, dtype: npt.DTypeLike = None, *, num_classes: int | None
 def _write(model: Referee, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     for name, array in arrays.items():
         model.arrays[name][...] = array.astype(np.float64)
+
+
+def _slots(model: Referee) -> dict[str, Slot]:
+    return {name: Slot(array.shape, model.dtypes[name]) for name, array in model.arrays.items()}

@@ -34,6 +34,8 @@ def parse_json(text: str | bytes) -> Node:
     Raises:
         SpecError: the text is not JSON, or not a valid spec.
     """
+    if not isinstance(text, (str, bytes)):
+        raise SpecError(f"spec: expected JSON text, got {type(text).__name__}; parse_document takes plain data")
     if len(text) > MAX_LENGTH:
         raise SpecError(f"spec: expected at most {MAX_LENGTH} characters of JSON, got {len(text)}")
     try:

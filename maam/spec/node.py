@@ -152,6 +152,14 @@ class Node(BaseModel):
         """The spec as a JSON text that `maam.spec.parse_json` reads back to an equal spec."""
         return json.dumps(self.to_document(), indent=indent)
 
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """`to_document`: pydantic's own would leave the kinds out; `options` do nothing."""
+        return self.to_document()
+
+    def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
+        """`to_json`, for the same reason."""
+        return self.to_json(indent)
+
     def replace(self: NodeT, **fields: Any) -> NodeT:
         """A copy with other values in some fields, validated anew."""
         return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **fields})

@@ -91,11 +91,14 @@ def draw(parameters: Iterable[Parameter], seed: int) -> dict[str, npt.NDArray[np
     and shape share its initial weights.
 
     Raises:
-        SpecError: `seed` is not an integer in [0, 2**63).
+        SpecError: `seed` is not an integer in [0, 2**63), or `parameters` are none.
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
         raise SpecError(f"seed: expected an integer in [0, 2**63), got {seed!r}")
-    return {p.name: _draw_one(p, int(seed)) for p in parameters}
+    found = list(parameters)
+    if any(not isinstance(p, Parameter) for p in found):
+        raise SpecError("draw: expected parameters, as of a spec: draw(spec.parameters(), seed)")
+    return {p.name: _draw_one(p, int(seed)) for p in found}
 
 
 def _draw_one(parameter: Parameter, seed: int) -> npt.NDArray[np.float32]:

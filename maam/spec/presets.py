@@ -6,27 +6,66 @@ import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from maam.errors import PresetError, SpecError
 from maam.spec.node import Node
 from maam.spec.primitives import Model
 
 Factory = Callable[..., Model]
+FactoryT = TypeVar("FactoryT", bound=Factory)
 _FACTORIES: dict[str, Factory] = {}
 _ALIASES: dict[str, str] = {}
 
 
-def register_preset(factory: Factory, name: str | None = None) -> Factory:
+@overload
+def register_preset(factory: FactoryT, name: str | None = None, *, overwrite: bool = False) -> FactoryT: ...
+
+
+@overload
+def register_preset(
+    factory: None = None, name: str | None = None, *, overwrite: bool = False
+) -> Callable[[FactoryT], FactoryT]: ...
+
+
+def register_preset(factory: Factory | None = None, name: str | None = None, *, overwrite: bool = False) -> Any:
     """Register a function of keyword arguments that returns a `Model`, under its own name or `name`.
 
+    As a decorator too: `@register_preset` or `@register_preset(name="mine")`.
+
+    Args:
+        factory: the function; each of its arguments has a default.
+        name: of the preset; the function's own where None.
+        overwrite: a preset of that name is replaced, as running a cell of a notebook again asks for.
+
+    Returns:
+        The function.
+
     Raises:
-        PresetError: the name is taken, by a preset or by an alias of one.
+        PresetError: the name is taken, by a preset or by an alias of one; or `factory` is no function, or has an
+            argument without a default.
     """
+    if factory is None:
+        return lambda found: register_preset(found, name, overwrite=overwrite)
+    _check_factory(factory)
     name = factory.__name__ if name is None else name
-    _check_is_free(name)
+    if not (overwrite and name in _FACTORIES):
+        _check_is_free(name)
     _FACTORIES[name] = factory
     return factory
+
+
+def _check_factory(factory: object) -> None:
+    if not callable(factory):
+        raise PresetError(
+            f"expected a function that returns a Model, got an object of type {type(factory).__name__}; "
+            "for a spec that is there already: register_preset(lambda: spec, name)"
+        )
+    for argument in inspect.signature(factory).parameters.values():
+        if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD, argument.POSITIONAL_ONLY):
+            raise PresetError(f"{argument}: the options of a preset are named arguments; write them out, with defaults")
+        if argument.default is argument.empty:
+            raise PresetError(f"{argument.name}: an option of a preset has a default; give it one")
 
 
 def register_alias(alias: str, name: str) -> None:
@@ -79,15 +118,17 @@ def aliases() -> dict[str, str]:
     return dict(_ALIASES)
 
 
-def resolve(spec: Node | str) -> Node:
-    """`spec` itself, or the preset of that name.
+def resolve(spec: Node | str, **options: Any) -> Node:
+    """`spec` itself, or the preset of that name with `options`.
 
     Raises:
-        PresetError: there is no preset of that name.
-        SpecError: it is neither a spec nor a name.
+        PresetError: there is no preset of that name, or it has no such option.
+        SpecError: it is neither a spec nor a name, or a spec with options, or an option is invalid.
     """
     if isinstance(spec, str):
-        return preset(spec)
+        return preset(spec, **options)
+    if options:
+        raise SpecError(f"{next(iter(options))}: an option of presets; a spec has been composed already")
     if not isinstance(spec, Node):
         raise SpecError(f"expected a spec or the name of a preset, got an object of type {type(spec).__name__}")
     return spec
@@ -106,7 +147,7 @@ def list_presets(pattern: str = "*") -> list[str]:
 
 def _check_is_free(name: str) -> None:
     if name in _FACTORIES:
-        raise PresetError(f"there is a preset {name!r} already; choose another name")
+        raise PresetError(f"there is a preset {name!r} already; choose another name, or overwrite=True")
     if name in _ALIASES:
         raise PresetError(f"{name!r} is another name of the preset {_ALIASES[name]!r}; choose another name")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from typing import Any
 
@@ -9,6 +10,7 @@ import timm
 from timm.models import load_checkpoint
 from torch import nn
 
+from maam.errors import PresetError
 from maam.preset_attention import NotGiven, with_attention
 from maam.timm.aliases import preset_name
 from maam.timm.attention import insert_attention
@@ -42,14 +44,26 @@ def create_model(
 
     Raises:
         SpecError: as `insert_attention` does, or an option of a preset is invalid.
-        PresetError: a preset has no such option.
+        PresetError: there is no model of that name, or a preset has no such option.
     """
     own = is_preset(preset_name(model_name))
     if own:
         options = with_attention(model_name, options, attention, every_block, LAYERS)
-    model: nn.Module = timm.create_model(model_name, pretrained, **options)
+    model = _made(model_name, pretrained, options)
     if not own and attention is not None and not isinstance(attention, NotGiven):
         insert_attention(model, attention, every_block=every_block)
     if checkpoint_path:
         load_checkpoint(model, os.fspath(checkpoint_path))
+    return model
+
+
+def _made(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    try:
+        model: nn.Module = timm.create_model(name, pretrained, **options)
+    except RuntimeError as error:
+        if not str(error).startswith("Unknown model"):
+            raise
+        close = difflib.get_close_matches(name, timm.list_models(), 3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() shows all of them"
+        raise PresetError(f"no model {name[:60]!r}; {hint}") from None
     return model

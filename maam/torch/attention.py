@@ -49,7 +49,7 @@ def fill(
             the shape; the network is then as it was.
     """
     chosen = choose_places(network, places, every_block, known)
-    make = find_layer(attention, LAYERS)
+    make = find_layer(attention, LAYERS, nn.Module)
     for place, layer in [(place, _made(make, place, network)) for place in chosen]:
         place.put(layer)
 

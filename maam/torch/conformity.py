@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
 from maam.errors import MaamError
 from maam.weights.conformity import check_conforms
 
-_TRAINING_ALONE = ("momentum=", "inplace=")
+_TRAINING_ALONE = ("momentum=", "inplace=", "p=")
+"""Settings that do not count; p is that of dropout."""
 
 
-def check_module(module: nn.Module, act: str, error: type[MaamError]) -> None:
-    """Refuse a module of maam in which a layer was replaced, or its settings were changed.
+def check_module(module: nn.Module, act: str, error: type[MaamError], skip: Sequence[str] = ()) -> None:
+    """Refuse a module of maam in which a layer was replaced, or its settings were changed; but for those in `skip`.
 
     Raises:
         error: naming the layer, what it was and what it is.
     """
-    check_conforms(module, _children, words, act, error)
+    check_conforms(module, _children, words, act, error, skip)
 
 
 def words(module: nn.Module) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -145,6 +146,23 @@ class Container(nn.Module):
     def _ordered(self) -> list[nn.Module]:
         children = [cast(nn.Module, self._modules[name]) for name in self.names]
         return training_order(children, nn.ReLU, nn.MaxPool2d) if self.training and self._pools_first else children
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[nn.Module]:
+        return (cast(nn.Module, self._modules[name]) for name in self.names)
+
+    def __getitem__(self, index: int | slice) -> nn.Module:
+        """The layer that runs at this place, as of an `nn.Sequential`; `get_submodule` takes names."""
+        if isinstance(index, slice):
+            raise SpecError(
+                "a part of a module has no spec of its own; build one: maam.torch.build(module.spec.until(NAME))"
+            )
+        return cast(nn.Module, self._modules[self.names[index]])
+
+    def __bool__(self) -> bool:
+        return True
 
     def _get_name(self) -> str:
         return type(self.spec).__name__ if type(self) is Container else type(self).__name__

@@ -33,7 +33,7 @@ PyTorch, MindSpore and NumPy.
 ```python
 from maam.torch.huggingface import HubModel
 
-model = HubModel.from_pretrained("{{ model_id }}").eval()  # a repository, or a folder
+model = HubModel.from_pretrained("{{ model_id }}")  # a repository, or a folder; in eval mode
 ```
 
 In MindSpore: `maam.mindspore.load("{{ file }}")`. Input: float32 {{ shape }}, pixels scaled to [0, 1] unless the author
@@ -96,7 +96,7 @@ class HubModel(Wrapper, ModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, model_id: str | os.PathLike[str], **options: Any) -> HubModel:  # type: ignore[override]
-        """The model in a folder, or in a repository of the Hub; `options` are those of ModelHubMixin.
+        """The model in a folder, or in a repository of the Hub, in eval mode; `options` are those of ModelHubMixin.
 
         Raises:
             WeightsError: there is neither, or the weights file is broken.
@@ -112,8 +112,8 @@ class HubModel(Wrapper, ModelHubMixin):
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: Any) -> HubModel:
         if os.path.isdir(model_id):
-            return cls(load(os.path.join(model_id, FILE)))
-        return cls(load(hf_hub_download(model_id, FILE, **options)))
+            return cls(load(os.path.join(model_id, FILE))).eval()
+        return cls(load(hf_hub_download(model_id, FILE, **options))).eval()
 
 
 def _listed(shape: tuple[int, ...]) -> str:

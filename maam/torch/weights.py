@@ -15,7 +15,7 @@ from maam.torch.arrays import from_numpy, read_arrays, tensors, unwrap, write_ar
 from maam.torch.conformity import check_module
 from maam.torch.models import build
 from maam.weights import Mismatch
-from maam.weights.exchange import PathLike, load_into, numpy_dtype, read_whole, save_model
+from maam.weights.exchange import PathLike, Slot, load_into, numpy_dtype, read_whole, save_model
 
 FLOATING = {
     torch.float16: np.dtype(np.float16),
@@ -33,7 +33,7 @@ def save_weights(model: nn.Module, path: PathLike) -> None:
         WeightsError: the model was not built by maam, or has a layer that its spec does not say, or arrays that do not
             fit it or are not finite; or the file cannot be written.
     """
-    own = unwrap(model)
+    own = _unwrapped(model, "save_weights")
     check_module(own, "save_weights", WeightsError)
     save_model(path, own, read_arrays(own))
 
@@ -49,16 +49,24 @@ def load_weights(model: nn.Module, path: PathLike, strict: bool = True, skip: Se
 
     Raises:
         WeightsError: the file is broken, or an array has the wrong shape, or is not finite in the model's dtype; with
-            `strict`, also where a name is missing or unexpected, or the file's spec computes something else; or
-            `skip` names no layer.
+            `strict`, also where a name is missing or unexpected, the file's spec computes something else, or a layer
+            was replaced that is not in `skip`; or `skip` names no layer, or `model` is none of this framework.
     """
-    return load_into(unwrap(model), path, strict, skip, _dtypes, write_arrays)
+    own = _unwrapped(model, "load_weights")
+    if strict:
+        check_module(own, "load_weights", WeightsError, skip)
+    return load_into(own, path, strict, skip, _slots, write_arrays)
 
 
 def load(
-    path: PathLike, dtype: torch.dtype | None = None, *, num_classes: int | None = None, seed: int = 0
+    path: PathLike,
+    dtype: torch.dtype | None = None,
+    *,
+    num_classes: int | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
 ) -> nn.Module:
-    """The model or layer that a file describes, in train mode, on the CPU.
+    """The model or layer that a file describes, in train mode.
 
     Args:
         path: a weights file.
@@ -66,6 +74,7 @@ def load(
         num_classes: where it is not the file's, the last layer is replaced by one of so many logits, for training
             on other classes; all others keep their weights.
         seed: draws that new layer, bit-identical in every framework.
+        device: where the model goes; the CPU where None.
 
     Raises:
         WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
@@ -78,8 +87,18 @@ def load(
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.num_batches_tracked = torch.tensor(0)
-    return model
+    return model if device is None else model.to(device)
 
 
-def _dtypes(model: nn.Module) -> dict[str, np.dtype[Any]]:
-    return {name: FLOATING[tensor.dtype] for name, tensor in tensors(model).items() if tensor.dtype in FLOATING}
+def _unwrapped(model: nn.Module, act: str) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise WeightsError(
+            f"{act}: expected a torch.nn.Module and then a path, got an object of type {type(model).__name__}; "
+            "maam.weights.write_weights(path, spec, arrays) takes arrays, and maam.mindspore its own models"
+        )
+    return unwrap(model)
+
+
+def _slots(model: nn.Module) -> dict[str, Slot]:
+    own = tensors(model)
+    return {name: Slot(tuple(array.shape), FLOATING.get(array.dtype)) for name, array in own.items()}

@@ -9,6 +9,8 @@ from typing import Any
 import torchvision
 from torch import nn
 
+from maam.errors import PresetError
+from maam.spec import list_presets
 from maam.torch.attention import MakeLayer
 from maam.torchvision.attention import insert_attention
 
@@ -28,10 +30,23 @@ def create_model(
         The network: (N, 3, H, W) to the logits (N, num_classes).
 
     Raises:
+        PresetError: there is no classifier of that name.
         SpecError: as `insert_attention` does.
     """
+    _check_name(name)
     network: nn.Module = torchvision.models.get_model(name, **options)
     return network if attention is None else insert_attention(network, attention, every_block=every_block)
+
+
+def _check_name(name: str) -> None:
+    if name in list_presets():
+        raise PresetError(
+            f"{name!r} is a preset of maam: maam.torch.build({name!r}) or maam.timm.create_model({name!r})"
+        )
+    if str(name).lower() not in list_models():  # torchvision passes over case
+        close = difflib.get_close_matches(str(name), list_models(), 3)
+        hint = f"did you mean {' or '.join(close)}?" if close else "maam.torchvision.list_models() shows all of them"
+        raise PresetError(f"no model {str(name)[:60]!r}; {hint}")
 
 
 def list_models() -> list[str]:

@@ -4,13 +4,14 @@ from maam.training.file_evaluation import evaluate_file
 from maam.training.library import default_recipe, list_recipes, read_recipe
 from maam.training.optimizer import Optimizer
 from maam.training.prediction import Prediction, predict_files
-from maam.training.protocol import Objective, OptimizerState, Runner, Trainer
+from maam.training.protocol import Objective, Observer, OptimizerState, Runner, Trainer
 from maam.training.recipe import Recipe
 from maam.training.schedule import learning_rate, one_cycle
 from maam.training.session import train
 
 __all__ = [
     "Objective",
+    "Observer",
     "Optimizer",
     "OptimizerState",
     "Prediction",

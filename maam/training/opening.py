@@ -67,7 +67,8 @@ def check_same(folder: RunFolder, checkpoint: Checkpoint, spec: Node, recipe: Re
     if changed:
         raise TrainingError(
             f"{folder.path}: the run has another {changed[0]}: {then[changed[0]]}, not {now[changed[0]]}; "
-            "resume with the recipe that it was started with, or choose another out (--out)"
+            "resume with the recipe that it was started with; or start from its weights in another out: weights="
+            f"{str(folder.path)!r} (--weights {folder.path} --out ANOTHER)"
         )
 
 

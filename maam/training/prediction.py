@@ -100,8 +100,8 @@ def _classifier(spec: Node, path: Path) -> Model:
 
 def _names(spec: Model, given: Sequence[str] | None) -> tuple[str, ...]:
     classes = spec.output_shape(spec.input_shape)[0]
-    if isinstance(given, str):
-        raise DataError(f"class_names: expected a sequence of names, got {given!r}; write ({given!r},)")
+    if isinstance(given, (str, Mapping)):
+        raise DataError(f"class_names: expected a sequence of names, one for each class, got {given!r}")
     names = tuple(f"class {index}" for index in range(classes)) if given is None else tuple(map(str, given))
     if len(names) != classes:
         raise DataError(f"{len(names)} class names, but the model has {classes} classes; expected one for each")
@@ -117,6 +117,11 @@ def _check_images(spec: Model, images: Images) -> None:
 
 def _listed(files: Sequence[PathLike] | PathLike) -> Iterator[str]:
     for path in [files] if isinstance(files, (str, os.PathLike)) else files:
+        if not isinstance(path, (str, os.PathLike)):
+            raise DataError(
+                f"expected paths of image files, got an object of type {type(path).__name__}; arrays are for a loaded "
+                "model: maam.torch.load(path)(x), x of (N, C, H, W)"
+            )
         if Path(path).is_dir():
             yield from find_images(path)
         else:

@@ -130,8 +130,8 @@ class Runner(Protocol):
         """A runner of the same framework and mode with a new model, its arrays cast to `dtype`."""
 
 
-class Observer(Protocol):
-    """Who is told how a run goes."""
+class Observer:
+    """Who is told how a run goes; a subclass has the methods that it needs, the others do nothing."""
 
     def note(self, text: str) -> None:
         """Something that people should know before the run starts."""

@@ -151,6 +151,7 @@ class Recipe(Section):
     def replaced(self, changes: dict[str, Any]) -> Recipe:
         """The recipe with `changes`, whose keys are paths such as "optimizer.lr".
 
+        A table for a section changes the fields that it names, but another optimizer or schedule has its own defaults.
         With other `data`, the section that does not act on it (`augmentation` or `images`) is left out.
 
         Raises:
@@ -166,10 +167,17 @@ class Recipe(Section):
                 table = table.get(section) if isinstance(table, dict) else None
             if not isinstance(table, dict):
                 raise RecipeError(f"recipe: {path}: no such field{nearest_field(path, Recipe)}")
-            table[field] = value
+            table[field] = _merged(table.get(field), value) if field != "overrides" else value
         return Recipe(**document)
 
 
 def _unused(data: Any) -> str:
     """The section that does not act on `data`."""
     return "augmentation" if data == IMAGE_FOLDER else "images"
+
+
+def _merged(old: Any, new: Any) -> Any:
+    """A section with other fields; all of `new` where it is no table, or of something with another name."""
+    if not (isinstance(old, dict) and isinstance(new, dict)) or new.get("name", old.get("name")) != old.get("name"):
+        return new
+    return {**old, **new}

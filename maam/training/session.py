@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from maam.errors import RecipeError, require
+from maam.errors import RecipeError, TrainingError, require
 from maam.training.checkpoint import Checkpoint
 from maam.training.folder import RunFolder
 from maam.training.image_sources import Reading
-from maam.training.log import Record
 from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop
 from maam.training.network import find_network, find_recipe, name_model, with_network
 from maam.training.opening import Start, agree_on_precision, check_same, open_run, read_start, write_description
@@ -18,22 +17,6 @@ from maam.training.recipe import Recipe
 from maam.training.report import write_report
 from maam.training.rooms import find_room
 from maam.training.sources import open_source
-
-
-class Silent:
-    """An observer that says nothing."""
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
-
-    def start(self, step: int, steps: int) -> None:
-        """Say nothing."""
-
-    def steps(self, record: Record) -> None:
-        """Say nothing."""
-
-    def epoch(self, record: Record) -> None:
-        """Say nothing."""
 
 
 def train(
@@ -64,7 +47,7 @@ def train(
         resume: go on from the last checkpoint in `out`, from the beginning where there is none yet.
         num_workers: processes or threads that decode image files; see `maam.data.ImageBatches`.
         on_broken: what happens where an image file is broken: "error" or "skip".
-        observer: is told of every record of the log.
+        observer: is told of every record of the log; a `maam.training.Observer`.
         checkpoint_steps: steps between two checkpoints.
         log_steps: steps between two records of the log.
 
@@ -72,6 +55,7 @@ def train(
         MaamError: the recipe, the data, the folder, the device or the framework does not fit, or training diverged.
     """
     name, recipe = _chosen(model, recipe)
+    _check_observer(observer)
     spec = find_network(name, recipe.overrides)
     for package in ("sklearn", "matplotlib"):  # for the report: better now than after hours
         require(package, "train")
@@ -110,9 +94,18 @@ def _chosen(model: str | None, recipe: Recipe | None) -> tuple[str, Recipe]:
     return name, with_network(recipe, name)
 
 
+def _check_observer(observer: object) -> None:
+    missing = [name for name in vars(Observer) if not (name.startswith("_") or callable(getattr(observer, name, None)))]
+    if observer is not None and missing:
+        raise TrainingError(
+            f"observer: an object of type {type(observer).__name__} has no {missing[0]}(); let it inherit from "
+            "maam.training.Observer, whose methods do nothing"
+        )
+
+
 def _told(observer: Observer | None, note: str) -> Observer:
     """Who is told, and has been told of `note`."""
-    told = Silent() if observer is None else observer
+    told = Observer() if observer is None else observer
     if note:
         told.note(note)
     return told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from maam.errors import MaamError
@@ -11,7 +11,9 @@ Children = Callable[[Any], Mapping[str, Any]]
 Words = Callable[[Any], str]
 
 
-def check_conforms(model: Any, children: Children, words: Words, act: str, error: type[MaamError]) -> None:
+def check_conforms(
+    model: Any, children: Children, words: Words, act: str, error: type[MaamError], skip: Sequence[str] = ()
+) -> None:
     """Refuse to go by the spec of a model in which a layer was replaced, or its settings were changed.
 
     Containers put in place of others are followed: the spec above them has theirs.
@@ -22,12 +24,14 @@ def check_conforms(model: Any, children: Children, words: Words, act: str, error
         words: says what a layer is, by what the spec determines.
         act: what is refused.
         error: the exception to raise.
+        skip: layers that may be others.
     """
-    if (change := next(_changes(model, children, words, ""), None)) is not None:
-        path, was, now = change
+    for path, was, now in _changes(model, children, words, ""):
+        if any(path == layer or path.startswith(f"{layer}.") for layer in skip):
+            continue
         raise error(
             f"{act}: layer {path!r} was {was} and is {now}, which the spec does not say; build a model from a spec "
-            "that has it (load(path, num_classes=) replaces the last layer), or save by the framework's own means"
+            f"that has it ({_remedy(now)}), or go by the framework's own means"
         )
 
 
@@ -39,3 +43,9 @@ def _changes(model: Any, children: Children, words: Words, start: str) -> Iterat
             yield from _changes(layer, children, words, f"{start}{name}.")
         elif (now := "absent" if layer is None else words(layer)) != was:
             yield f"{start}{name}", was, now
+
+
+def _remedy(now: str) -> str:
+    if now.startswith("Parametrized"):
+        return "or take the parametrization off: torch.nn.utils.parametrize.remove_parametrizations"
+    return "load(path, num_classes=) replaces the last layer"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,17 @@ from maam.weights.matching import Mismatch, check_same_function, match
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 Dtypes = Mapping[str, np.dtype[Any]]
+_OF_BATCH_NORM = ".running_mean"
+
+
+class Slot(NamedTuple):
+    """What an array of a model takes; the dtype is None where no weights file has it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any] | None
+
+
+Slots = Mapping[str, Slot]
 
 
 def spec_of(model: object) -> Node:
@@ -48,23 +59,56 @@ def load_into(
     path: PathLike,
     strict: bool,
     skip: Sequence[str],
-    dtypes: Callable[[Any], Dtypes],
+    slots: Callable[[Any], Slots],
     write: Callable[[Any, Mapping[str, Array]], None],
 ) -> Mismatch:
-    """Read `path`, hold it against `model.spec` less `skip`, and `write(model, arrays)`, cast to `dtypes(model)`.
+    """Read `path`, hold it against `model.spec` less `skip`, and `write(model, arrays)`, cast as `slots(model)` are.
 
     Raises:
-        WeightsError: as `read_weights`, `match`, `cast` and, with `strict`, `check_same_function` do; the model
-            is then as it was.
+        WeightsError: as `read_weights`, `match`, `cast` and, with `strict`, `check_same_function` do; or the file is
+            of the fused form and the model is not, or the reverse; or the model has not the arrays that its spec
+            says. The model is then as it was.
     """
     spec = spec_of(model)
     saved, arrays = read_weights(path)
+    _check_form(spec, arrays, str(path))
     advice = functools.partial(_advice, spec, saved)
     matched, mismatch = match(spec, arrays, source=str(path), strict=strict, skip=skip, advice=advice)
     if strict:
         check_same_function(spec, saved, source=str(path), skip=skip)
-    write(model, cast(matched, dtypes(model), source=str(path)))
+    own = slots(model)
+    _check_slots(own, matched, str(path))
+    write(model, cast(matched, {name: slot.dtype for name, slot in own.items() if slot.dtype}, source=str(path)))
     return mismatch
+
+
+def _check_form(spec: Node, arrays: Mapping[str, Array], path: str) -> None:
+    """Refuse weights of the fused form for an unfused model, and the reverse: some of the names are the same."""
+    own, given = ({name for name in names if name.endswith(_OF_BATCH_NORM)} for names in (_names(spec), arrays))
+    biases = {name for name in arrays if name.endswith(".bias")} - _names(spec)
+    if given and not own:
+        raise WeightsError(
+            f"{path}: the model is fused for deployment, and the file is not: load the file first, then call "
+            "reparameterize(), or load a file that `maam fuse` wrote"
+        )
+    if own and not given and biases:
+        raise WeightsError(
+            f"{path}: the file is fused for deployment, and the model is not: load(path) builds the file's own"
+        )
+
+
+def _names(spec: Node) -> set[str]:
+    return {parameter.name for parameter in spec.parameters()}
+
+
+def _check_slots(own: Slots, arrays: Mapping[str, Array], path: str) -> None:
+    for name, array in arrays.items():
+        if name not in own or own[name].shape != array.shape:
+            there = f"has the shape {own[name].shape}" if name in own else "is absent"
+            raise WeightsError(
+                f"{path}: {name} {array.shape} {there} in the model, whose layer was replaced; leave the layer out "
+                f"(skip=({name.rpartition('.')[0]!r},)), or build the model with it: load(path, num_classes=...)"
+            )
 
 
 def read_whole(

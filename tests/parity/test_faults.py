@@ -18,7 +18,7 @@ def names_failed(report):
 
 def test_no_fault_no_failure(runner, small, arrays):
     report = check(small, arrays, runners=[runner], stages=["exchange", "layers", "forward", "gradients"])
-    assert report.passed()
+    assert report.passed
     assert report.first_difference == ""
 
 

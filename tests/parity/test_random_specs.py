@@ -50,7 +50,7 @@ def test_inside_the_bounds(pair, seed):
         runners=runners,
         stages=["exchange", "layers", "forward", "gradients"],
     )
-    assert report.passed(), report.to_markdown() + node.to_json()
+    assert report.passed, report.to_markdown() + node.to_json()
 
 
 def sibling_scrambled(node, seed):

@@ -63,23 +63,23 @@ def passing():
 
 
 def test_empty_report_has_proven_nothing():
-    assert not Report("x").passed()
-    assert not Report("x", not_run(["a"], "torch", "why")).passed()
-    assert Report("x", [passing()]).passed()
+    assert not Report("x").passed
+    assert not Report("x", not_run(["a"], "torch", "why")).passed
+    assert Report("x", [passing()]).passed
 
 
 def test_require_all_minds_what_did_not_run_and_nothing_else():
     report = Report("x", [passing(), *not_run(["free run"], "mindspore graph", "not installed")])
-    assert report.passed()
-    assert not report.passed(require_all=True)
+    assert report.passed
+    assert not report.complete
     applicable = Report("x", [passing(), Row("lattice", "torch", Verdict.NOT_APPLICABLE)])
-    assert applicable.passed(require_all=True)
+    assert applicable.complete
 
 
 def test_failure_names_the_first_layer():
     rows = [passing(), row("logits", "torch", Difference(1, 1, 9), LAYER, "agents.1"), passing()]
     report = Report("x", rows)
-    assert not report.passed()
+    assert not report.passed
     assert report.first_difference == "agents.1"
     assert "FAIL" in report.to_markdown()
     assert "first at agents.1" in report.to_markdown()

@@ -28,7 +28,7 @@ def make(torch_name, mindspore_name, *, mend=True):
 )
 def test_a_pair_agrees(torch_name, mindspore_name):
     report = maam.port(*make(torch_name, mindspore_name), input_shape=SHAPE, steps=1)
-    assert report.passed(), report.to_markdown()
+    assert report.passed, report.to_markdown()
 
 
 @pytest.mark.parametrize(

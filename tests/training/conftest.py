@@ -2,7 +2,7 @@
 
 import pytest
 
-from maam.training import default_recipe, train
+from maam.training import Observer, default_recipe, train
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -65,25 +65,16 @@ class StoppedError(Exception):
     """What stops a run in a test."""
 
 
-class Stopper:
+class Stopper(Observer):
     """An observer that stops a run at a step."""
 
     def __init__(self, at):
         self.at = at
 
-    def note(self, text):
-        """Nothing."""
-
-    def start(self, step, steps):
-        """Nothing."""
-
     def steps(self, record):
         """Stop where the time has come."""
         if record["step"] >= self.at:
             raise StoppedError
-
-    def epoch(self, record):
-        """Nothing."""
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ LAYER = "the weights of a layer, or of a model without logits; give a classifier
     [
         (small(), {"class_names": ["cat"]}, "1 class names, but the model has 10 classes"),
         (small(), {"class_names": []}, "0 class names, but the model has 10 classes"),
-        (small(), {"class_names": "cat"}, "class_names: expected a sequence of names, got 'cat'"),
+        (small(), {"class_names": "cat"}, "class_names: expected a sequence of names, one for each class, got 'cat'"),
         (small(), {"files": []}, "no image files: name some"),
         (small(), {"files": "no.png"}, "no.png: no such file"),
         (small(), {"changes": {"epochs": 3}}, "override 'epochs': it does not act here"),
