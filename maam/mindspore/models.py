@@ -31,7 +31,7 @@ def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstyp
         PresetError: there is no preset of that name, or it has no such option.
     """
     node = resolve(spec, **options)
-    if DTYPES.get(dtype) not in FILE_DTYPES.values():
+    if dtype not in DTYPES or DTYPES[dtype] not in FILE_DTYPES.values():
         raise SpecError(f"dtype: expected a floating dtype such as mindspore.float16, got {dtype!r}")
     cell = instantiate(node, dtype=dtype)
     cell.spec = node
