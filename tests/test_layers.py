@@ -28,11 +28,11 @@ def test_subclasses_by_name():
 
 @pytest.mark.parametrize("given", ["gate", "Gate", Gate])
 def test_by_name_or_class(given):
-    assert find_layer(given, LAYERS) is Gate
+    assert find_layer(given, LAYERS, Gate) is Gate
 
 
 def test_any_function_of_the_channels_will_do():
-    assert find_layer(len, LAYERS) is len
+    assert find_layer(len, LAYERS, Gate) is len
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_any_function_of_the_channels_will_do():
 )
 def test_what_is_no_layer(given, message):
     with pytest.raises(SpecError) as caught:
-        find_layer(given, LAYERS)
+        find_layer(given, LAYERS, Gate)
     assert message in str(caught.value)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from mindspore import Parameter, Tensor, nn, ops
@@ -18,9 +18,11 @@ from maam.layers import training_order
 from maam.mindspore.arrays import read_arrays, write_arrays
 from maam.mindspore.conformity import check_cell, words
 from maam.mindspore.initialization import initializer_of
-from maam.mindspore.inputs import check_input, dtype_name, expected_dtype, is_mixed
+from maam.mindspore.inputs import Constant, check_input, dtype_name, expected_dtype, is_mixed
 from maam.mindspore.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize, softmax
 from maam.spec.inputs import InputRule
+
+_FIXED = "the layers are those of the spec: a part is maam.mindspore.build(cell.spec.until(NAME))"
 
 
 def instantiate(node: spec.Node, **options: Any) -> nn.Cell:
@@ -41,16 +43,6 @@ def _check(shape: Any, dtype: Any, rule: Any, expected: Any) -> None:
     # A graph does not tell whether mixed precision is on, so a narrower dtype passes; float64 never comes of it.
     name = dtype_name(dtype)
     InputRule(*rule).check(tuple(shape), name, expected if name == "float64" else None)
-
-
-class _Constant:
-    """An attribute whose value Python computes; a property would be compiled into the graph."""
-
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.function = function
-
-    def __get__(self, cell: Any, owner: type) -> Any:
-        return self if cell is None else self.function(cell)
 
 
 class _Base(nn.SequentialCell):
@@ -124,19 +116,15 @@ class _Base(nn.SequentialCell):
 
     def append(self, cell: nn.Cell) -> None:
         """Refuse another cell: the spec says which there are."""
-        raise SpecError("append: a cell of maam runs what its spec says; put both into an nn.SequentialCell")
+        raise SpecError(_FIXED)
+
+    def __delitem__(self, index: Any) -> None:
+        raise SpecError(_FIXED)
 
     def __getitem__(self, index: Any) -> nn.Cell:
         if isinstance(index, slice):
-            raise SpecError(
-                "a part of a cell has no spec of its own; build one: maam.mindspore.build(cell.spec.until(NAME))"
-            )
+            raise SpecError(_FIXED)
         return super().__getitem__(index)
-
-    def __delitem__(self, index: Any) -> None:
-        raise SpecError(
-            "a cell of maam runs what its spec says; build another: maam.mindspore.build(cell.spec.until(NAME))"
-        )
 
     def _forget_graph(self) -> None:
         object.__setattr__(self, "_create_time", time.time_ns())  # by which graph mode finds what it compiled
@@ -158,7 +146,7 @@ class _Base(nn.SequentialCell):
             self.cell_list = [self._cells[child] for child in self.built]
             self._forget_graph()
 
-    expected_dtype = _Constant(expected_dtype)
+    expected_dtype = Constant(expected_dtype)
 
 
 class Container(_Base):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,16 @@ from mindspore.common import api
 from maam.errors import ShapeError
 from maam.mindspore.arrays import unwrap
 from maam.spec.inputs import InputRule, check_training_batch
+
+
+class Constant:
+    """An attribute whose value Python computes; a property would be compiled into the graph."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def __get__(self, cell: Any, owner: type) -> Any:
+        return self if cell is None else self.function(cell)
 
 
 def check_input(cell: Any, rule: InputRule, x: Any) -> None:

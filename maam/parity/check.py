@@ -58,23 +58,18 @@ def check(
         ShapeError, WeightsError: the images, or the arrays, are not those of the model.
         PresetError: there is no preset of that name.
     """
-    node, saved = find_spec(spec) if isinstance(spec, str) else (resolve(spec), None)
-    chosen, arrays = _chosen([stages] if isinstance(stages, str) else stages), saved if arrays is None else arrays
-    weights = draw(node.parameters(), seed) if arrays is None else _single(match(node, arrays, source="arrays")[0])
-    images, labels = random_images(node, 256, seed) if images is None else (images, _labels(labels, len(images)))
-    _check_data(node, images, labels)
-    for name, count in (("batch_size", batch_size), ("steps", steps)):
-        if not isinstance(count, (int, np.integer)) or count < 1:
-            raise SpecError(f"{name}: expected an integer of at least 1, got {count!r}")
-    frameworks = [frameworks] if isinstance(frameworks, str) else frameworks
+    chosen = _chosen([stages] if isinstance(stages, str) else stages)
+    node, weights = _model(spec, arrays, seed)
+    images, labels = _data(node, images, labels, seed)
+    _check_counts(batch_size=batch_size, steps=steps)
     missing: dict[str, str] = {}
     if runners is None:
         runners, missing = make_runners(node, weights, frameworks, compiled=compiled)
     subject = Subject(
         spec=node,
         arrays=weights,
-        images=np.asarray(images, np.float32),
-        labels=np.asarray(labels, np.int32),
+        images=images,
+        labels=labels,
         runners=runners,
         double=make_double(node, weights),
         seed=seed,
@@ -85,15 +80,15 @@ def check(
     for name in chosen:
         if progress is not None:
             progress(name)
-        _run(name, subject, report)
-        for runner, reason in missing.items():
-            report.rows.extend(not_run([name], runner, reason))
+        _run(name, subject, report, missing)
     return report
 
 
-def _run(stage: str, subject: Subject, report: Report) -> None:
+def _run(stage: str, subject: Subject, report: Report, missing: Mapping[str, str]) -> None:
     for row in STAGES[stage](subject, report):
         report.rows.append(row)  # one by one: a stage asks the report for what was found so far
+    for runner, reason in missing.items():
+        report.rows.extend(not_run([stage], runner, reason))
 
 
 def _chosen(stages: Iterable[str]) -> list[str]:
@@ -106,6 +101,31 @@ def _chosen(stages: Iterable[str]) -> list[str]:
 
 def _single(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.asarray(array).astype(np.float32) for name, array in arrays.items()}
+
+
+def _model(spec: Node | str, arrays: Mapping[str, Array] | None, seed: int) -> tuple[Node, dict[str, Array]]:
+    """What is compared, and its weights in float32: those given, those of the file, or drawn."""
+    node, saved = find_spec(spec) if isinstance(spec, str) else (resolve(spec), None)
+    given = saved if arrays is None else arrays
+    if given is None:
+        return node, draw(node.parameters(), seed)
+    return node, _single(match(node, given, source="arrays")[0])
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if not isinstance(count, (int, np.integer)) or count < 1:
+            raise SpecError(f"{name}: expected an integer of at least 1, got {count!r}")
+
+
+def _data(node: Node, images: Array | None, labels: Array | None, seed: int) -> tuple[Array, Array]:
+    """The images, float32, and labels, int32, that are compared on: those given, or random ones."""
+    if images is None:
+        images, labels = random_images(node, 256, seed)
+    else:
+        labels = _labels(labels, len(images))
+    _check_data(node, images, labels)
+    return np.asarray(images, np.float32), np.asarray(labels, np.int32)
 
 
 def _check_data(node: Node, images: Array, labels: Array) -> None:

@@ -28,7 +28,7 @@ def make_runners(
     """
     runners: list[Runner] = []
     missing: dict[str, str] = {}
-    for framework in frameworks:
+    for framework in [frameworks] if isinstance(frameworks, str) else frameworks:
         if framework not in MODES:
             raise SpecError(f"framework: expected one of {', '.join(MODES)}, got {framework!r}")
         try:

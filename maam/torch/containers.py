@@ -156,9 +156,7 @@ class Container(nn.Module):
     def __getitem__(self, index: int | slice) -> nn.Module:
         """The layer that runs at this place, as of an `nn.Sequential`; `get_submodule` takes names."""
         if isinstance(index, slice):
-            raise SpecError(
-                "a part of a module has no spec of its own; build one: maam.torch.build(module.spec.until(NAME))"
-            )
+            raise SpecError("the layers are those of the spec: a part is maam.torch.build(module.spec.until(NAME))")
         return cast(nn.Module, self._modules[self.names[index]])
 
     def __bool__(self) -> bool:

@@ -55,10 +55,8 @@ def train(
         MaamError: the recipe, the data, the folder, the device or the framework does not fit, or training diverged.
     """
     name, recipe = _chosen(model, recipe)
-    _check_observer(observer)
     spec = find_network(name, recipe.overrides)
-    for package in ("sklearn", "matplotlib"):  # for the report: better now than after hours
-        require(package, "train")
+    _check_ready(observer)
     room = find_room(framework)
     chosen = room.select_device(device)
     world = room.join_world(chosen)
@@ -94,7 +92,10 @@ def _chosen(model: str | None, recipe: Recipe | None) -> tuple[str, Recipe]:
     return name, with_network(recipe, name)
 
 
-def _check_observer(observer: object) -> None:
+def _check_ready(observer: object) -> None:
+    """Refuse what would fail after hours: an observer without a method, or a report without its packages."""
+    for package in ("sklearn", "matplotlib"):
+        require(package, "train")
     missing = [name for name in vars(Observer) if not (name.startswith("_") or callable(getattr(observer, name, None)))]
     if observer is not None and missing:
         raise TrainingError(

@@ -36,7 +36,7 @@ def test_a_wrong_index_is_refused(indices):
         (IMAGES.tolist(), LABELS),
         (IMAGES[0], LABELS[:2]),
         (IMAGES[:, :, :0], LABELS),
-        (IMAGES, LABELS.astype(np.int64)),
+        (IMAGES, LABELS.astype(np.float64)),
         (IMAGES, LABELS.tolist()),
         (IMAGES, LABELS[:, np.newaxis]),
         (IMAGES, LABELS[:4]),
