@@ -39,14 +39,15 @@ def create_model(
 
 
 def _check_name(name: str) -> None:
+    if str(name).lower() in list_models():  # torchvision passes over case
+        return
     if name in list_presets():
         raise PresetError(
             f"{name!r} is a preset of maam: maam.torch.build({name!r}) or maam.timm.create_model({name!r})"
         )
-    if str(name).lower() not in list_models():  # torchvision passes over case
-        close = difflib.get_close_matches(str(name), list_models(), 3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "maam.torchvision.list_models() shows all of them"
-        raise PresetError(f"no model {str(name)[:60]!r}; {hint}")
+    close = difflib.get_close_matches(str(name), list_models(), 3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "maam.torchvision.list_models() shows all of them"
+    raise PresetError(f"no model {str(name)[:60]!r}; {hint}")
 
 
 def list_models() -> list[str]:

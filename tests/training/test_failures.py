@@ -31,7 +31,11 @@ def test_a_full_disk_after_the_last_checkpoint(recipe, done, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("model", "recipe", "message"),
     [
-        (spec.preset("maam_digits"), None, "model: expected the name of a preset or a file, got an object of type Model; "),
+        (
+            spec.preset("maam_digits"),
+            None,
+            "model: expected the name of a preset or a file, got an object of type Model; ",
+        ),
         (spec.preset, None, "model: expected the name of a preset or a file, got an object of type function; "),
         ("maam_digits", "digits", "recipe: expected a maam.training.Recipe, got an object of type str; "),
     ],
