@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from maam.errors import PresetError, SpecError
 from maam.spec import Model, list_presets, preset
+
+
+def unknown_model(name: object, known: Iterable[str], listing: str) -> PresetError:
+    """The error for a library's model that there is not; `listing` is the call that lists the `known` ones."""
+    close = difflib.get_close_matches(str(name), list(known), 3)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"{listing} shows all of them"
+    return PresetError(f"no model {str(name)[:60]!r}; {hint}")
 
 
 class Registry(NamedTuple):

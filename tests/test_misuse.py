@@ -160,6 +160,9 @@ class TestModels:
         with pytest.raises(SpecError, match="num_classes: an option of presets"):
             room.build(DIGITS, num_classes=7)
 
+    def test_options_of_presets_in_numpy(self):
+        assert maam.reference.build("maam_digits", num_classes=7).spec == spec.preset("maam_digits", num_classes=7)
+
     @pytest.mark.parametrize("dtype", ["float16", "int32", 3])
     def test_dtypes(self, room, dtype):
         framework = import_module(room.__name__.removeprefix("maam."))

@@ -10,7 +10,7 @@ import typer
 
 from maam.cli import completion
 from maam.cli.evaluate import evaluate as evaluate_command
-from maam.cli.options import Device, Framework
+from maam.cli.options import Device, Framework, NumWorkers, OnBroken
 from maam.cli.train import train as train_command
 from maam.errors import WeightsError
 
@@ -38,10 +38,8 @@ def maf(
     device: Device = None,
     epochs: Annotated[int | None, typer.Option(help="the recipe's otherwise")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
-    num_workers: Annotated[
-        int, typer.Option("--num-workers", "-j", min=0, help="processes (PyTorch) or threads that decode images")
-    ] = 4,
-    on_broken: Annotated[str, typer.Option(help="broken images: error or skip")] = "error",
+    num_workers: NumWorkers = 4,
+    on_broken: OnBroken = "error",
 ) -> None:
     """Train a MobileNet with MAFC on ImageNet as its authors do (recipe imagenet_maf), or evaluate it."""
     folder = out or Path("runs") / f"{arch}_"

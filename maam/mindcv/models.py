@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import mindcv
 from mindcv.models.helpers import load_model_checkpoint
 from mindspore import load_checkpoint, nn
 
-from maam.errors import PresetError, WeightsError
+from maam.errors import WeightsError
 from maam.mindcv.attention import insert_attention
 from maam.mindcv.presets import is_preset
 from maam.mindspore import load_weights
@@ -20,6 +19,7 @@ from maam.mindspore.attention import LAYERS, MakeLayer
 from maam.mindspore.checkpoints import read_checkpoint
 from maam.names import listed
 from maam.preset_attention import NotGiven, with_attention
+from maam.registration import unknown_model
 from maam.weights import match
 
 
@@ -83,9 +83,7 @@ def create_model(
 
 def _check_name(name: str) -> None:
     if not mindcv.is_model(name):
-        close = difflib.get_close_matches(str(name), mindcv.list_models(), 3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "mindcv.list_models() shows all of them"
-        raise PresetError(f"no model {str(name)[:60]!r}; {hint}")
+        raise unknown_model(name, mindcv.list_models(), "mindcv.list_models()")
 
 
 def _load_preset(model: nn.Cell, path: str, ema: bool, auto_mapping: bool) -> None:

@@ -12,7 +12,7 @@ from maam.mindspore.arrays import DTYPES, parameters_by_name, read_arrays, unwra
 from maam.mindspore.conformity import check_cell
 from maam.mindspore.models import build
 from maam.weights import Mismatch
-from maam.weights.exchange import PathLike, Slot, load_into, numpy_dtype, read_whole, save_model
+from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES as FILE_DTYPES
 
 FLOATING = {ours: array for ours, array in DTYPES.items() if array in FILE_DTYPES.values()}
@@ -26,7 +26,8 @@ def save_weights(model: nn.Cell, path: PathLike) -> None:
         WeightsError: the model was not built by maam, or has a layer that its spec does not say, or arrays that do not
             fit it or are not finite; or the file cannot be written.
     """
-    own = _unwrapped(model, "save_weights")
+    check_model(model, nn.Cell, "mindspore.nn.Cell", "save_weights")
+    own = unwrap(model)
     check_cell(own, "save_weights", WeightsError)
     save_model(path, own, read_arrays(own))
 
@@ -45,7 +46,8 @@ def load_weights(model: nn.Cell, path: PathLike, strict: bool = True, skip: Sequ
             `strict`, also where a name is missing or unexpected, the file's spec computes something else, or a layer
             was replaced that is not in `skip`; or `skip` names no layer, or `model` is none of this framework.
     """
-    own = _unwrapped(model, "load_weights")
+    check_model(model, nn.Cell, "mindspore.nn.Cell", "load_weights")
+    own = unwrap(model)
     if strict:
         check_cell(own, "load_weights", WeightsError, skip)
     return load_into(own, path, strict, skip, _slots, write_arrays)
@@ -72,15 +74,6 @@ def load(path: PathLike, dtype: Any = None, *, num_classes: int | None = None, s
         parameter.set_dtype(kept[arrays[name].dtype])
     write_arrays(model, arrays)
     return model
-
-
-def _unwrapped(model: nn.Cell, act: str) -> nn.Cell:
-    if not isinstance(model, nn.Cell):
-        raise WeightsError(
-            f"{act}: expected a mindspore.nn.Cell and then a path, got an object of type {type(model).__name__}; "
-            "maam.weights.write_weights(path, spec, arrays) takes arrays, and maam.torch its own models"
-        )
-    return unwrap(model)
 
 
 def _slots(model: nn.Cell) -> dict[str, Slot]:

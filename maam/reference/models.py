@@ -134,14 +134,15 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def build(spec: specs.Node | str, *, seed: int | None = None) -> Referee:
-    """The referee of a spec or of a preset's name, with weights drawn from `seed` (None: a fresh one).
+def build(spec: specs.Node | str, *, seed: int | None = None, **options: Any) -> Referee:
+    """The referee of a spec or of a preset's name, with its `options`; weights are drawn from `seed`.
 
     Raises:
-        SpecError: `spec` is neither, a node is of a kind that the referee does not have, or the seed is invalid.
-        PresetError: there is no preset of that name.
+        SpecError: `spec` is neither, a node is of a kind that the referee does not have, or the seed or an option is
+            invalid.
+        PresetError: there is no preset of that name, or it has no such option.
     """
-    node = resolve(spec)
+    node = resolve(spec, **options)
     for _, inner in node.walk():
         if type(inner) not in LEAVES and type(inner) not in COMBINATIONS and not isinstance(inner, specs.Parallel):
             raise SpecError(f"maam.reference has no primitive of kind {inner.kind!r}")

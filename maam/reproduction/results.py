@@ -147,7 +147,7 @@ def _read(folder: RunFolder) -> Run:
     try:
         steps, epochs = curves(folder.log.records())
         losses = np.array([part.mean() for part in np.array_split(steps["loss"], len(epochs["loss"]))])
-        recipe = Recipe(**_last_session(folder)["recipe"])
+        recipe = Recipe(**folder.session()["recipe"])
         return Run(_figures(folder), losses, epochs["loss"], recipe, origin_of(folder))
     except (MaamError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise TrainingError(f"{folder.path}: the run's files are broken: {error}") from None
@@ -158,14 +158,9 @@ def _figures(folder: RunFolder) -> dict[str, float]:
     return {name: float(found[name]) for name in ("accuracy", "f1", "precision", "recall", "minutes")}
 
 
-def _last_session(folder: RunFolder) -> dict[str, Any]:
-    session: dict[str, Any] = json.loads(folder.run.read_text("utf-8"))["sessions"][-1]
-    return session
-
-
 def origin_of(folder: RunFolder) -> str:
     """On what a run was made: framework, precision, device, processor, versions."""
-    session = _last_session(folder)
+    session = folder.session()
     versions = dict(session["environment"])
     machine, cores = versions.pop("machine"), versions.pop("cores")
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if version != "not installed")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from typing import Any
 
@@ -10,8 +9,8 @@ import timm
 from timm.models import load_checkpoint
 from torch import nn
 
-from maam.errors import PresetError
 from maam.preset_attention import NotGiven, with_attention
+from maam.registration import unknown_model
 from maam.timm.aliases import preset_name
 from maam.timm.attention import insert_attention
 from maam.timm.presets import is_preset
@@ -63,7 +62,5 @@ def _made(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     except RuntimeError as error:
         if not str(error).startswith("Unknown model"):
             raise
-        close = difflib.get_close_matches(name, timm.list_models(), 3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "timm.list_models() shows all of them"
-        raise PresetError(f"no model {name[:60]!r}; {hint}") from None
+        raise unknown_model(name, timm.list_models(), "timm.list_models()") from None
     return model

@@ -15,7 +15,7 @@ from maam.torch.arrays import from_numpy, read_arrays, tensors, unwrap, write_ar
 from maam.torch.conformity import check_module
 from maam.torch.models import build
 from maam.weights import Mismatch
-from maam.weights.exchange import PathLike, Slot, load_into, numpy_dtype, read_whole, save_model
+from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 
 FLOATING = {
     torch.float16: np.dtype(np.float16),
@@ -33,7 +33,8 @@ def save_weights(model: nn.Module, path: PathLike) -> None:
         WeightsError: the model was not built by maam, or has a layer that its spec does not say, or arrays that do not
             fit it or are not finite; or the file cannot be written.
     """
-    own = _unwrapped(model, "save_weights")
+    check_model(model, nn.Module, "torch.nn.Module", "save_weights")
+    own = unwrap(model)
     check_module(own, "save_weights", WeightsError)
     save_model(path, own, read_arrays(own))
 
@@ -52,7 +53,8 @@ def load_weights(model: nn.Module, path: PathLike, strict: bool = True, skip: Se
             `strict`, also where a name is missing or unexpected, the file's spec computes something else, or a layer
             was replaced that is not in `skip`; or `skip` names no layer, or `model` is none of this framework.
     """
-    own = _unwrapped(model, "load_weights")
+    check_model(model, nn.Module, "torch.nn.Module", "load_weights")
+    own = unwrap(model)
     if strict:
         check_module(own, "load_weights", WeightsError, skip)
     return load_into(own, path, strict, skip, _slots, write_arrays)
@@ -88,15 +90,6 @@ def load(
         if isinstance(module, nn.BatchNorm2d):
             module.num_batches_tracked = torch.tensor(0)
     return model if device is None else model.to(device)
-
-
-def _unwrapped(model: nn.Module, act: str) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise WeightsError(
-            f"{act}: expected a torch.nn.Module and then a path, got an object of type {type(model).__name__}; "
-            "maam.weights.write_weights(path, spec, arrays) takes arrays, and maam.mindspore its own models"
-        )
-    return unwrap(model)
 
 
 def _slots(model: nn.Module) -> dict[str, Slot]:

@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from maam.errors import PresetError
+from maam.registration import unknown_model
 from maam.spec import list_presets
 from maam.torch.attention import MakeLayer
 from maam.torchvision.attention import insert_attention
@@ -45,9 +46,7 @@ def _check_name(name: str) -> None:
         raise PresetError(
             f"{name!r} is a preset of maam: maam.torch.build({name!r}) or maam.timm.create_model({name!r})"
         )
-    close = difflib.get_close_matches(str(name), list_models(), 3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "maam.torchvision.list_models() shows all of them"
-    raise PresetError(f"no model {str(name)[:60]!r}; {hint}")
+    raise unknown_model(name, list_models(), "maam.torchvision.list_models()")
 
 
 def list_models() -> list[str]:

@@ -76,7 +76,7 @@ class RunFolder:
         Raises:
             TrainingError: run.json is missing or broken, or holds no valid recipe.
         """
-        recipe: Any = self._session().get("recipe")
+        recipe: Any = self.session().get("recipe")
         try:
             return Recipe(**recipe)
         except (TypeError, RecipeError) as error:
@@ -88,11 +88,15 @@ class RunFolder:
         Raises:
             TrainingError: run.json is missing or broken.
         """
-        names = self._session().get("class_names")
+        names = self.session().get("class_names")
         return tuple(map(str, names)) if isinstance(names, list) else None
 
-    def _session(self) -> dict[str, Any]:
-        """What run.json says of the last session."""
+    def session(self) -> dict[str, Any]:
+        """What run.json says of the last session.
+
+        Raises:
+            TrainingError: it is missing or broken.
+        """
         try:
             found = json.loads(self.run.read_text("utf-8"))["sessions"][-1]
         except OSError as error:

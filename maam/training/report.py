@@ -25,7 +25,7 @@ def write_report(folder: RunFolder, evaluation: Evaluation, class_names: tuple[s
     Raises:
         MissingFrameworkError: matplotlib or scikit-learn is not installed.
     """
-    session = json.loads(folder.run.read_text("utf-8"))["sessions"][-1]
+    session = folder.session()
     title = session["recipe"]["model"]
     records = folder.log.records()
     draw_pictures(folder.path, records, evaluation, class_names, title)

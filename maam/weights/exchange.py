@@ -43,6 +43,19 @@ def spec_of(model: object) -> Node:
     return spec
 
 
+def check_model(model: object, expected: type, name: str, act: str) -> None:
+    """Refuse what is no model of the framework, whose class is `expected` and called `name`.
+
+    Raises:
+        WeightsError: it is none.
+    """
+    if not isinstance(model, expected):
+        raise WeightsError(
+            f"{act}: expected a {name} and then a path, got an object of type {type(model).__name__}; "
+            "maam.weights.write_weights(path, spec, arrays) takes arrays, and each framework its own models"
+        )
+
+
 def save_model(path: PathLike, model: object, arrays: Mapping[str, Array]) -> None:
     """Write a model's spec and arrays, which must be what `load` takes.
 
