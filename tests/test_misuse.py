@@ -125,6 +125,10 @@ class TestWeights:
             with pytest.raises(WeightsError, match="the file is fused for deployment, and the model is not"):
                 room.load_weights(room.build("maam_digits"), tmp_path / "fused.safetensors", strict)
 
+    def test_another_network_without_batch_norm_is_not_taken_for_a_fused_one(self, room, path):
+        with pytest.raises(WeightsError, match="does not fit the model; unexpected: "):
+            room.load_weights(room.build("mlp"), path)
+
     def test_something_else(self, room, path):
         model = room.build("maam_digits")
         for act in (room.save_weights, room.load_weights):

@@ -96,18 +96,25 @@ def load_into(
 
 
 def _check_form(spec: Node, arrays: Mapping[str, Array], path: str) -> None:
-    """Refuse weights of the fused form for an unfused model, and the reverse: some of the names are the same."""
-    own, given = ({name for name in names if name.endswith(_OF_BATCH_NORM)} for names in (_names(spec), arrays))
-    biases = {name for name in arrays if name.endswith(".bias")} - _names(spec)
-    if given and not own:
+    """Refuse weights of the fused form for an unfused model, and the reverse: some of the names are the same.
+
+    One is the other's fused form where it has no batch norm, and all its names but those of biases are there too.
+    """
+    own, given = _names(spec), set(arrays)
+    if _is_fused(own, given):
         raise WeightsError(
             f"{path}: the model is fused for deployment, and the file is not: load the file first, then call "
             "reparameterize(), or load a file that `maam fuse` wrote"
         )
-    if own and not given and biases:
+    if _is_fused(given, own):
         raise WeightsError(
             f"{path}: the file is fused for deployment, and the model is not: load(path) builds the file's own"
         )
+
+
+def _is_fused(names: set[str], others: set[str]) -> bool:
+    normed = [{name for name in each if name.endswith(_OF_BATCH_NORM)} for each in (names, others)]
+    return not normed[0] and bool(normed[1]) and {n for n in names if not n.endswith(".bias")} <= others
 
 
 def _names(spec: Node) -> set[str]:
