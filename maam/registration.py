@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from maam.errors import PresetError, SpecError
 from maam.spec import Model, list_presets, preset
+from maam.spec.presets import aliases
+
+
+def preset_name(name: str) -> str:
+    """The preset that a name of a model stands for; the name itself where it is no alias."""
+    return aliases().get(name, name)
 
 
 def unknown_model(name: object, known: Iterable[str], listing: str) -> PresetError:
@@ -36,6 +43,24 @@ class Registry(NamedTuple):
     def is_preset(self, name: str) -> bool:
         """Whether the library's model of this name is one of ours."""
         return self.is_model(name) and self.model_entrypoint(name).__module__ == self.module
+
+    def other_names(self, module: str) -> dict[str, Callable[..., Any]]:
+        """For each alias of a preset that the library has, such as "MAFCV2", a function that `module` can register.
+
+        An alias that the library has a model of stays what it is.
+        """
+        free = {alias: name for alias, name in aliases().items() if self.is_preset(name) and not self.is_model(alias)}
+        return {alias: self._renamed(name, alias, module) for alias, name in free.items()}
+
+    def _renamed(self, name: str, alias: str, module: str) -> Callable[..., Any]:
+        original = self.model_entrypoint(name)
+
+        @functools.wraps(original)
+        def create(*arguments: Any, **options: Any) -> Any:
+            return original(*arguments, **options)
+
+        create.__module__, create.__name__, create.__qualname__ = module, alias, alias  # what libraries register by
+        return create
 
     def find_classifiers(self, pattern: str, look: Callable[[Model], object]) -> dict[str, Model]:
         """The presets that match a shell wildcard and are classifiers, by name: `look` raises SpecError for others.

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maam.errors import DeploymentError, MaamError, require
-from maam.spec import Node
+from maam.exporting.metadata import exported_rule
+from maam.spec import InputRule, Node
 
 Array = np.ndarray[Any, Any]
 Predict = Callable[[Array], Array]
@@ -83,6 +84,9 @@ def write(name: str, path: Path, spec: Node, arrays: Mapping[str, Array], shape:
 def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
     """What an exported file computes, as a function of NumPy arrays, and its metadata.
 
+    The function takes (N, C, H, W) of the size that the file was written for, or (N, features), of any floating-point
+    dtype, and computes in float32. It raises ShapeError for what the model does not take, where the metadata say it.
+
     Raises:
         DeploymentError: there is no such file, its suffix is unknown, or it cannot be read.
         MissingFrameworkError: a package that reads it is not installed.
@@ -96,11 +100,21 @@ def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
     reader = getattr(import_module(FORMATS[name].reader), f"open_{name}")
     try:
         predict, metadata = reader(path)
+        rule = exported_rule(metadata)
     except MaamError:
         raise
     except Exception as error:  # of many kinds: each engine has its own
         raise DeploymentError(f"{path}: cannot be read as {name}: {' '.join(str(error).split())[:200]}") from None
-    return predict, metadata
+    return predict if rule is None else _checked(predict, rule), metadata
+
+
+def _checked(predict: Predict, rule: InputRule) -> Predict:
+    def call(x: Array) -> Array:
+        array = np.asarray(x)
+        rule.check(array.shape, str(array.dtype))
+        return predict(array)
+
+    return call
 
 
 def read_companion(path: Path) -> dict[str, str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from maam.errors import DeploymentError
-from maam.spec import Model, Node
+from maam.spec import InputRule, Model, Node, input_rule, parse_json
 
 Shape = tuple[int, ...]
 
@@ -43,6 +43,22 @@ def make_metadata(
         "maam.preprocessing": json.dumps(_preprocessing(shape, mean, std)),
     }
     return found if class_names is None else {**found, "maam.class_names": json.dumps(list(class_names))}
+
+
+def exported_rule(metadata: Mapping[str, str]) -> InputRule | None:
+    """What an exported file takes, of the one size that it was written for; None where it names no spec of ours.
+
+    Raises:
+        SpecError: the spec is broken.
+    """
+    if "maam.spec" not in metadata:
+        return None
+    rule = input_rule(parse_json(metadata["maam.spec"]))
+    described = json.loads(metadata["maam.preprocessing"])
+    if "size" not in described:
+        return rule
+    height, width = described["size"]
+    return rule._replace(rank=4, channels=len(described["mean"]), size=(height, width))
 
 
 def check_preprocessing(shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:

@@ -19,7 +19,7 @@ from maam.mindspore.attention import LAYERS, MakeLayer
 from maam.mindspore.checkpoints import read_checkpoint
 from maam.names import listed
 from maam.preset_attention import NotGiven, with_attention
-from maam.registration import unknown_model
+from maam.registration import preset_name, unknown_model
 from maam.weights import match
 
 
@@ -67,7 +67,7 @@ def create_model(
     if checkpoint_path and pretrained:
         raise WeightsError("checkpoint_path and pretrained are both given; leave one out")
     given = {"num_classes": num_classes, "pretrained": pretrained, "in_channels": in_channels, **options}
-    if is_preset(model_name):
+    if is_preset(preset_name(model_name)):
         model = mindcv.create_model(model_name, **with_attention(model_name, given, attention, every_block, LAYERS))
         if checkpoint_path:
             _load_preset(model, checkpoint_path, ema, auto_mapping)

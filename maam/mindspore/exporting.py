@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,8 @@ def write_air(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, m
 def _write(path: Path, spec: Node, arrays: Mapping[str, Array], example: Any, kind: str, metadata: Any) -> None:
     model = build(spec)
     write_arrays(model, arrays)
-    mode = ms.get_context("mode")
-    try:
+    with _mode_kept():
         ms.export(model, example, file_name=str(path), file_format=kind)
-    finally:
-        ms.set_context(mode=mode)
     path.parent.chmod(0o755)  # MindSpore takes the folder for itself
     path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
 
@@ -50,6 +48,20 @@ def _write(path: Path, spec: Node, arrays: Mapping[str, Array], example: Any, ki
 def open_mindir(path: Path) -> tuple[Predict, dict[str, str]]:
     """The graph in MindSpore."""
     metadata = read_companion(path)
-    ms.set_context(mode=ms.GRAPH_MODE)
     cell = nn.GraphCell(ms.load(str(path)))
-    return lambda x: to_numpy(cell(from_numpy(np.asarray(x, np.float32)))), metadata
+
+    def predict(x: Array) -> Array:
+        with _mode_kept():
+            ms.set_context(mode=ms.GRAPH_MODE)
+            return to_numpy(cell(from_numpy(np.asarray(x, np.float32))))
+
+    return predict, metadata
+
+
+@contextlib.contextmanager
+def _mode_kept() -> Iterator[None]:
+    mode = ms.get_context("mode")
+    try:
+        yield
+    finally:
+        ms.set_context(mode=mode)

@@ -10,8 +10,7 @@ from timm.models import load_checkpoint
 from torch import nn
 
 from maam.preset_attention import NotGiven, with_attention
-from maam.registration import unknown_model
-from maam.timm.aliases import preset_name
+from maam.registration import preset_name, unknown_model
 from maam.timm.attention import insert_attention
 from maam.timm.presets import is_preset
 from maam.torch.attention import LAYERS, MakeLayer

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 if importlib.util.find_spec("mindspore"):
     import mindspore  # noqa: F401  # before onnx: both bring protobuf
 
-from maam import DeploymentError, MissingFrameworkError, WeightsError, export, spec
+from maam import DeploymentError, MissingFrameworkError, ShapeError, WeightsError, export, spec
 from maam.errors import DeviceError
 from maam.exporting import FORMATS, open_exported
 from maam.exporting import export as exporting_function
@@ -103,6 +104,22 @@ def test_every_format(name, node, saved, tmp_path):
     assert preprocessing["size"] == list(node.input_shape[1:])
     assert preprocessing["mean"] == [0.5] * node.input_shape[0]
     assert "batch_norm2d" not in metadata["maam.spec"]
+    refuses_what_does_not_fit(predict, node.input_shape)
+
+
+def refuses_what_does_not_fit(predict, shape):
+    channels, height, width = shape
+    expected = re.escape(f"expected an input (N, {channels}, {height}, {width}), got ")
+    for wrong in (
+        (2, channels, height + 1, width),
+        (2, height, width, channels),
+        (2, channels + 1, height, width),
+        shape,
+    ):
+        with pytest.raises(ShapeError, match=expected):
+            predict(np.zeros(wrong, np.float32))
+    with pytest.raises(ShapeError, match=r"expected a floating-point input .* got uint8"):
+        predict(np.zeros((2, *shape), np.uint8))
 
 
 def test_a_layer_and_what_is_not_fused(saved, tmp_path):
@@ -114,6 +131,21 @@ def test_a_layer_and_what_is_not_fused(saved, tmp_path):
     np.testing.assert_allclose(predict(x), referee(x), rtol=1e-5, atol=1e-5)
     assert "batch_norm2d" in metadata["maam.spec"]
     assert "maam.class_names" not in metadata
+    refuses_what_does_not_fit(predict, (4, 8, 8))
+
+
+def test_mindir_leaves_the_mode_as_it_was(saved, tmp_path):
+    ms = pytest.importorskip("mindspore")
+    source, _ = saved(spec.maam(4))
+    before = ms.get_context("mode")
+    try:
+        for mode in (ms.PYNATIVE_MODE, ms.GRAPH_MODE):
+            ms.set_context(mode=mode)
+            export(source, tmp_path / "layer.mindir", size=8, overwrite=True)
+            open_exported(tmp_path / "layer.mindir")[0](images((4, 8, 8), 2))
+            assert ms.get_context("mode") == mode
+    finally:
+        ms.set_context(mode=before)
 
 
 def test_onnx_has_standard_operators_alone(saved, tmp_path):

@@ -38,6 +38,14 @@ def test_every_classifier_is_listed():
     assert not mindcv.is_model("mafc_v9")
 
 
+def test_other_names_of_presets():
+    assert mindcv.is_model("MAFCV2")
+    assert "MAFCV2" not in mindcv.list_models(module="presets")
+    assert mindcv.create_model("MAFCV2", in_channels=1, **SMALL).spec == maam.preset("mafc_v2", in_channels=1, **SMALL)
+    plain = maam.mindcv.create_model("MAFCV2", attention=None, **SMALL)
+    assert plain.spec == maam.preset("mafc_v2", attention=None, **SMALL)
+
+
 @pytest.mark.parametrize("name", maam.list_presets())
 def test_the_configuration_follows_from_the_spec(name):
     found, node = registry.get_pretrained_cfg(name), maam.preset(name)
