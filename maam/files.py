@@ -22,17 +22,22 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         OSError: the folder does not exist or cannot be written, or the disk is full.
     """
     target = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{_shortened(target.name)}.", suffix=target.suffix, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         _flush(temporary)
-        temporary.chmod(_mode(target))
+        temporary.chmod(mode_of(target))
         temporary.replace(target)
         _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _shortened(name: str) -> str:
+    """As much of a long name as leaves room for what is added to it: 255 bytes are what file systems take."""
+    return name if len(name.encode()) <= 200 else name.encode()[:100].decode(errors="ignore")
 
 
 def leftover_of(name: str) -> str | None:
@@ -75,7 +80,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     write_bytes(path, text.encode())
 
 
-def _mode(target: Path) -> int:
+def mode_of(target: Path) -> int:
+    """The permissions of the file at `target`; where there is none, those of the user's new files."""
     if target.exists():
         return target.stat().st_mode & 0o777
     mask = os.umask(0)

@@ -125,6 +125,18 @@ class TestWeights:
             with pytest.raises(WeightsError, match="the file is fused for deployment, and the model is not"):
                 room.load_weights(room.build("maam_digits"), tmp_path / "fused.safetensors", strict)
 
+    def test_a_layer_of_no_batch_norm_is_not_taken_for_a_fused_one(self, room, tmp_path):
+        normed, plain = spec.maam(4), spec.maam(4, norm_layer="identity")
+        for own, given in ((normed, plain), (plain, normed)):
+            room.save_weights(room.build(given), tmp_path / "given.safetensors")
+            with pytest.raises(WeightsError, match=r"does not fit the model; unexpected: .*; missing: "):
+                room.load_weights(room.build(own), tmp_path / "given.safetensors")
+
+    def test_layers_to_skip_are_a_list_of_names(self, room, path):
+        for skip, hint in (("reduce", r"got 'reduce'; write \('reduce',\)"), (None, "got None")):
+            with pytest.raises(WeightsError, match=f"skip: expected a sequence of layer names, {hint}"):
+                room.load_weights(room.build("maam_digits"), path, skip=skip)
+
     def test_another_network_without_batch_norm_is_not_taken_for_a_fused_one(self, room, path):
         with pytest.raises(WeightsError, match="does not fit the model; unexpected: "):
             room.load_weights(room.build("mlp"), path)
@@ -225,6 +237,36 @@ class TestLibraries:
 
 
 class TestSpecs:
+    def test_fields_have_names(self):
+        with pytest.raises(ArgumentError, match=r"^conv2d: name the fields: in_channels=, out_channels=, kernel_size="):
+            spec.Conv2d(3, 16, 3)
+
+    def test_bools_of_numpy(self):
+        assert spec.maam(4, reduce=np.True_) == spec.maam(4, reduce=True)
+
+    @pytest.mark.parametrize("channels", ["64", 64.5, -1, 0])
+    def test_widths(self, channels):
+        with pytest.raises(SpecError, match="out_channels: expected an integer of at least 1, got"):
+            spec.patch_widths(16, channels)
+
+    def test_a_batch_norm_behind_the_last_layer_leaves_no_head(self):
+        children = {
+            "conv": spec.Conv2d(in_channels=3, out_channels=5, kernel_size=1),
+            "bn": spec.BatchNorm2d(num_features=5),
+            "pool": spec.GlobalPool(),
+            "flatten": spec.Flatten(),
+        }
+        model = spec.Model(name="normed", input_shape=(3, 8, 8), children=children)
+        with pytest.raises(SpecError, match="normed: its last layer with weights does not give the logits"):
+            spec.with_num_classes(model, 7)
+
+    def test_a_dtype_by_name(self, path):
+        from maam import reference
+
+        assert set(reference.load(path, "float64").dtypes.values()) == {np.dtype("float64")}
+        with pytest.raises(WeightsError, match="dtype: expected a NumPy dtype or its name, got 'float33'"):
+            reference.load(path, "float33")
+
     def test_pydantics_documents_are_ours(self):
         assert spec.parse_json(DIGITS.model_dump_json()) == DIGITS == spec.parse_document(DIGITS.model_dump())
 

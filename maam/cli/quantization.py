@@ -14,7 +14,7 @@ from maam.cli.metadata import Classes, Mean, Std, class_names, numbers
 from maam.cli.options import Root
 from maam.errors import DataError, DeploymentError
 from maam.exporting.metadata import check_preprocessing
-from maam.quantization.quantize import MIN_IMAGES
+from maam.quantization.quantizer import MIN_IMAGES
 from maam.weights.exchange import read_whole
 
 
@@ -51,8 +51,7 @@ def quantize(
     check_images(spec, data, tested, labels)
     if images > len(candidates):
         raise DataError(f"--images {images}: {data} has {len(candidates)} training images")
-    means, deviations = numbers("--mean", mean), numbers("--std", std)
-    check_preprocessing(tested.shape[1:], means, deviations)
+    means, deviations = check_preprocessing(tested.shape[1:], numbers("--mean", mean), numbers("--std", std))
     candidates, tested = (_normalised(part, means, deviations) for part in (candidates, tested))
 
     def judge(before: Predict, after: Predict) -> None:

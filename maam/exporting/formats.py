@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maam.errors import DeploymentError, MaamError, require
+from maam.errors import DeploymentError, MaamError, SpecError, require
 from maam.exporting.metadata import exported_rule
 from maam.spec import InputRule, Node
 
@@ -49,12 +49,19 @@ FORMATS = {
 
 
 def find_format(path: Path, name: str | None = None) -> str:
-    """The format called `name`, or told by the suffix of `path`, with all that it needs installed.
+    """The format called `name`, or told by the suffix of `path`, with all that writing it needs installed.
 
     Raises:
         DeploymentError: there is no such format, or `path` has the suffix of another.
         MissingFrameworkError: a package that it needs is not installed; the message names the extra.
     """
+    name = _named(path, name)
+    for package, extra in FORMATS[name].packages:
+        require(package, extra)
+    return name
+
+
+def _named(path: Path, name: str | None) -> str:
     if name is None:
         name = next((known for known, one in FORMATS.items() if path.name.endswith(one.suffix)), None)
         if name is None:
@@ -64,8 +71,6 @@ def find_format(path: Path, name: str | None = None) -> str:
         raise DeploymentError(f"format: expected one of {', '.join(FORMATS)}, got {name[:60]!r}")
     if not path.name.endswith(FORMATS[name].suffix):
         raise DeploymentError(f"{path}: expected a name that ends in {FORMATS[name].suffix} for format {name}")
-    for package, extra in FORMATS[name].packages:
-        require(package, extra)
     return name
 
 
@@ -92,7 +97,7 @@ def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
         MissingFrameworkError: a package that reads it is not installed.
     """
     path = Path(path)
-    name = find_format(path)
+    name = _named(path, None)
     if not path.is_file():
         raise DeploymentError(f"{path}: no such file")
     if not FORMATS[name].reader:
@@ -100,12 +105,19 @@ def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
     reader = getattr(import_module(FORMATS[name].reader), f"open_{name}")
     try:
         predict, metadata = reader(path)
-        rule = exported_rule(metadata)
     except MaamError:
         raise
     except Exception as error:  # of many kinds: each engine has its own
         raise DeploymentError(f"{path}: cannot be read as {name}: {' '.join(str(error).split())[:200]}") from None
+    rule = _rule(path, metadata)
     return predict if rule is None else _checked(predict, rule), metadata
+
+
+def _rule(path: Path, metadata: dict[str, str]) -> InputRule | None:
+    try:
+        return exported_rule(metadata)
+    except (SpecError, KeyError, TypeError, ValueError) as error:
+        raise DeploymentError(f"{path}: its metadata are none that this version of maam reads: {error}") from None
 
 
 def _checked(predict: Predict, rule: InputRule) -> Predict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from maam.errors import DeploymentError
@@ -31,25 +31,28 @@ def make_metadata(
         std: for each channel, by which they are divided then; None: by nothing.
 
     Raises:
-        DeploymentError: there are not as many names as outputs, or `check_preprocessing` refuses mean or std.
+        DeploymentError: the names are no list of as many strings as there are outputs, or `check_preprocessing`
+            refuses mean or std.
     """
     output = spec.output_shape(shape)
-    if class_names is not None and (len(output) != 1 or len(class_names) != output[0]):
-        raise DeploymentError(f"class_names: expected {output[0]} names, one for each output, got {len(class_names)}")
-    check_preprocessing(shape, mean, std)
+    names = _names(class_names)
+    if names is not None and (len(output) != 1 or len(names) != output[0]):
+        raise DeploymentError(f"class_names: expected {output[0]} names, one for each output, got {len(names)}")
+    means, deviations = check_preprocessing(shape, mean, std)
     found = {
         "maam.name": spec.name if isinstance(spec, Model) else spec.kind,
         "maam.spec": spec.to_json(),
-        "maam.preprocessing": json.dumps(_preprocessing(shape, mean, std)),
+        "maam.preprocessing": json.dumps(_preprocessing(shape, means, deviations)),
     }
-    return found if class_names is None else {**found, "maam.class_names": json.dumps(list(class_names))}
+    return found if names is None else {**found, "maam.class_names": json.dumps(names)}
 
 
 def exported_rule(metadata: Mapping[str, str]) -> InputRule | None:
     """What an exported file takes, of the one size that it was written for; None where it names no spec of ours.
 
     Raises:
-        SpecError: the spec is broken.
+        SpecError: the spec is broken, or of a later version.
+        KeyError, TypeError, ValueError: what else is needed is absent or broken.
     """
     if "maam.spec" not in metadata:
         return None
@@ -61,19 +64,44 @@ def exported_rule(metadata: Mapping[str, str]) -> InputRule | None:
     return rule._replace(rank=4, channels=len(described["mean"]), size=(height, width))
 
 
-def check_preprocessing(shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
-    """Refuse means and deviations that inputs of `shape`, (C, H, W) or (features,), cannot be normalised by.
+def check_preprocessing(
+    shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[list[float] | None, list[float] | None]:
+    """Mean and deviation as plain numbers, by which inputs of `shape`, (C, H, W) or (features,), can be normalised.
 
     Raises:
-        DeploymentError: there are not as many as channels, one is not finite, or a deviation is not positive.
+        DeploymentError: one is no sequence of numbers, there are not as many as channels, one is not finite, or a
+            deviation is not positive.
     """
-    for name, values in (("mean", mean), ("std", std)):
-        if values is not None and len(values) != shape[0]:
-            raise DeploymentError(f"{name}: expected {shape[0]} values, one for each channel, got {len(values)}")
-        if wrong := [value for value in values or () if not math.isfinite(value)]:
-            raise DeploymentError(f"{name}: expected finite values, got {wrong[0]}")
-    if std is not None and min(std) <= 0:
-        raise DeploymentError(f"std: expected positive values, got {min(std)}")
+    means, deviations = (_numbers(name, values, shape[0]) for name, values in (("mean", mean), ("std", std)))
+    if deviations is not None and min(deviations) <= 0:
+        raise DeploymentError(f"std: expected positive values, got {min(deviations)}")
+    return means, deviations
+
+
+def _numbers(name: str, values: Any, count: int) -> list[float] | None:
+    if values is None:
+        return None
+    expected = f"{name}: expected a list of {count} number{'s' * (count > 1)}, one for each channel"
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        raise DeploymentError(f"{expected}, got {str(values)[:60]!r}") from None
+    if len(numbers) != count:
+        raise DeploymentError(f"{expected}, got {len(numbers)}")
+    if wrong := [number for number in numbers if not math.isfinite(number)]:
+        raise DeploymentError(f"{name}: expected finite values, got {wrong[0]}")
+    return numbers
+
+
+def _names(names: Any) -> list[str] | None:
+    """The class names as a list; a string is no list of letters."""
+    if names is None:
+        return None
+    given = None if isinstance(names, (str, bytes)) or not isinstance(names, Iterable) else list(names)
+    if given is None or not all(isinstance(name, str) for name in given):
+        raise DeploymentError(f"class_names: expected a list of strings, got {str(names)[:60]!r}")
+    return [str(name) for name in given]
 
 
 def _preprocessing(shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from maam.fusion.parts import Part
+import numpy as np
+
+from maam.fusion.parts import Array, Part
 from maam.spec import (
     Activation,
     AvgPool2d,
@@ -25,6 +27,16 @@ CHAINS = (Sequential, Model, Resize)
 """Containers whose output is that of their last child, perhaps resized."""
 
 _HOMOGENEOUS = (AvgPool2d, Dropout, Flatten, GlobalPool, Identity, MaxPool2d, Unflatten)
+
+
+def branch_weights(part: Part) -> Array:
+    """The constant weight of each branch of a `Parallel` that has them, softmax(alpha) or its own, float64."""
+    assert isinstance(part.node, Parallel)
+    if part.node.weights is not None:
+        return np.array(part.node.weights)
+    alpha = part.arrays["alpha"].astype(np.float64)
+    powers = np.exp(alpha - alpha.max())
+    return np.asarray(powers / powers.sum())
 
 
 def is_homogeneous(node: Node) -> bool:

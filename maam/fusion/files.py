@@ -15,6 +15,7 @@ from maam.training import Runner
 from maam.training.evaluation import Track, untracked
 from maam.weights import write_weights
 from maam.weights.exchange import PathLike, cast, read_whole
+from maam.weights.file import check_suffix
 
 Array = np.ndarray[Any, Any]
 
@@ -38,8 +39,9 @@ def fuse_file(src: PathLike, dst: PathLike, *, overwrite: bool = False) -> Node:
 
     Raises:
         DeploymentError: there is nothing to fuse, or `dst` cannot be written or exists.
-        WeightsError: `src` is missing or broken.
+        WeightsError: `src` is missing or broken, or `dst` has the suffix of another format.
     """
+    check_suffix(dst)
     check_target(dst, overwrite=overwrite)
     spec, arrays = read_whole(src)
     fused, found = fuse(spec, arrays)

@@ -9,7 +9,7 @@ import numpy as np
 
 from maam.errors import DeploymentError
 from maam.fusion.affine import Affine, Named, append, prepend
-from maam.fusion.factors import multiply
+from maam.fusion.factors import branch_weights, multiply
 from maam.fusion.parts import Part
 from maam.spec import Activation, BatchNorm2d, Dropout, Identity, Model, Node, Parallel, Sequential
 from maam.weights import match
@@ -110,17 +110,10 @@ def _fuse_branches(part: Part, node: Parallel) -> Part:
     if node.merge not in ("softmax", "weighted"):
         return part.with_parts(parts)
     kept: list[float] = []
-    for name, factor in zip(node.children, _factors(part, node), strict=True):
+    for name, factor in zip(node.children, branch_weights(part).tolist(), strict=True):
         found = multiply(parts[name], factor) if factor >= 0 else None
         kept.append(factor if found is None else 1.0)
         parts[name] = parts[name] if found is None else found
     plain = all(weight == 1 for weight in kept)
     merged: dict[str, Any] = {"merge": "sum", "weights": None} if plain else {"merge": "weighted", "weights": kept}
     return Part(node.replace(**merged), {}).with_parts(parts)
-
-
-def _factors(part: Part, node: Parallel) -> list[float]:
-    if node.weights is not None:
-        return list(node.weights)
-    powers = np.exp(part.arrays["alpha"] - part.arrays["alpha"].max())
-    return [float(factor) for factor in powers / powers.sum()]

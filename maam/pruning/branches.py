@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from maam.fusion.factors import branch_weights
 from maam.fusion.parts import Part
 from maam.spec import Parallel
 
@@ -16,10 +15,8 @@ def prune_branches(part: Part, least: float) -> Part:
     parts = {name: prune_branches(child, least) for name, child in part.parts.items()}
     if not (isinstance(part.node, Parallel) and part.node.merge == "softmax"):
         return part.with_parts(parts) if parts else part
-    alpha = part.arrays["alpha"]
-    weights = np.exp(alpha - alpha.max())
-    weights /= weights.sum()
+    weights = branch_weights(part)
     kept = [index for index, weight in enumerate(weights) if weight >= least or index == int(weights.argmax())]
     names = [list(parts)[index] for index in kept]
-    arrays = {**part.arrays, "alpha": alpha[kept]}
+    arrays = {**part.arrays, "alpha": part.arrays["alpha"][kept]}
     return Part(part.node, arrays).with_parts({name: parts[name] for name in names})

@@ -98,6 +98,8 @@ def _run_from(source: int, leaves: Sequence[Part]) -> _Run | None:
             return _Run(source, norm, tuple(between), index)
         depthwise = isinstance(node, Conv2d) and node.groups == node.in_channels == node.out_channels
         if depthwise or isinstance(node, BatchNorm2d):
+            if node.in_channels_expected != leaves[norm].node.in_channels_expected:  # flattened in between
+                return None
             between.append(index)
         elif not (isinstance(node, _PASSING) or _is_elementwise(node)):
             return None

@@ -9,6 +9,7 @@ from maam.pruning.rewrite import prune
 from maam.spec import Model, Node
 from maam.weights import write_weights
 from maam.weights.exchange import PathLike, read_whole
+from maam.weights.file import check_suffix
 
 
 class Pruned(NamedTuple):
@@ -26,8 +27,9 @@ def prune_file(
 
     Raises:
         DeploymentError: an argument is out of range, nothing would be dropped, or `dst` cannot be written or exists.
-        WeightsError: `src` is missing or broken.
+        WeightsError: `src` is missing or broken, or `dst` has the suffix of another format.
     """
+    check_suffix(dst)
     check_target(dst, overwrite=overwrite)
     before, arrays = read_whole(src)
     after, kept = prune(before, arrays, min_weight=min_weight, channels=channels)

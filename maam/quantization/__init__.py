@@ -1,5 +1,5 @@
 """Quantization after training: int8 by OpenVINO's NNCF or by ONNX Runtime."""
 
-from maam.quantization.quantize import MIN_IMAGES, Quantized, quantize
+from maam.quantization.quantizer import MIN_IMAGES, Quantized, quantize
 
 __all__ = ["MIN_IMAGES", "Quantized", "quantize"]

@@ -35,7 +35,7 @@ def linear(x: Array, weight: Array, bias: Array | None) -> Array:
 
 def rnn(x: Array, weight_ih: Array, weight_hh: Array, bias_ih: Array, bias_hh: Array) -> Array:
     """(N, C, H, W) to the last state (N, hidden_size)."""
-    rows = x.transpose(2, 0, 1, 3).reshape(x.shape[2], x.shape[0], -1)  # (H, N, C * W)
+    rows = x.transpose(2, 0, 1, 3).reshape(x.shape[2], x.shape[0], x.shape[1] * x.shape[3])  # (H, N, C * W)
     state = np.zeros((x.shape[0], len(weight_hh)))
     for row in rows:
         state = np.tanh(row @ weight_ih.T + bias_ih + state @ weight_hh.T + bias_hh)

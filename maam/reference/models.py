@@ -15,6 +15,7 @@ from maam.errors import SpecError
 from maam.reference import functions as F  # noqa: N812
 from maam.spec.inputs import check_training_batch
 from maam.spec.presets import resolve
+from maam.weights import match
 
 Array = np.ndarray[Any, Any]
 Observer = Callable[[str, Array, Array], None]
@@ -34,8 +35,9 @@ class Referee:
 
     def __init__(self, node: specs.Node, arrays: Mapping[str, npt.ArrayLike]) -> None:
         self.spec = node
-        self.arrays = {p.name: np.array(arrays[p.name], np.float64) for p in node.parameters()}
-        self.dtypes = {name: np.asarray(arrays[name]).dtype for name in self.arrays}
+        given, _ = match(node, {name: np.asarray(array) for name, array in arrays.items()}, source="Referee")
+        self.arrays = {name: array.astype(np.float64) for name, array in given.items()}
+        self.dtypes = {name: array.dtype for name, array in given.items()}
         self.rule = specs.input_rule(node)
         self.observer: Observer | None = None
         self._generator = np.random.default_rng(0)
@@ -97,6 +99,8 @@ class Referee:
         weight, bias, running_mean, running_var = self._own(path, "weight", "bias", "running_mean", "running_var")
         if not training:
             return F.batch_norm(x, weight, bias, running_mean, running_var, node.eps)
+        if x.size == 0:  # no image says nothing of the mean
+            return x
         mean, biased, unbiased = F.batch_statistics(x)
         running_mean += node.momentum * (mean - running_mean)
         running_var += node.momentum * (unbiased - running_var)

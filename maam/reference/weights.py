@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from maam.errors import WeightsError
 from maam.reference.models import Referee
 from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, load_into, numpy_dtype, read_whole, save_model
@@ -55,7 +56,10 @@ def load(path: PathLike, dtype: npt.DTypeLike = None, *, num_classes: int | None
         WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
         SpecError: the file's model has no last layer that gives logits, or `num_classes` or `seed` is invalid.
     """
-    wanted = None if dtype is None else np.dtype(dtype)
+    try:
+        wanted = None if dtype is None else np.dtype(dtype)
+    except TypeError:
+        raise WeightsError(f"dtype: expected a NumPy dtype or its name, got {dtype!r}") from None
     known = {dtype: dtype for dtype in DTYPES.values()}
     return Referee(*read_whole(path, numpy_dtype(wanted, known), num_classes, seed))
 

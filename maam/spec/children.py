@@ -40,7 +40,10 @@ def parse_node(document: Any) -> Node:
 
 
 def check_name(name: object) -> str:
-    """`name`, where it can serve as part of a canonical parameter name in every framework."""
+    """`name`, where it can serve as part of a canonical parameter name.
+
+    A framework refuses more when it builds: the names that its own classes have.
+    """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"layer name {str(name)[:60]!r}: expected letters, digits and underscores")
     if name in _RESERVED or keyword.iskeyword(name):

@@ -27,7 +27,7 @@ def plain_integer(value: Any) -> Any:
 
 
 def plain_number(value: Any) -> Any:
-    """A scalar of NumPy as Python's, so that its bool is none of the numbers; all else as it is."""
+    """A scalar of NumPy as Python's, its bool too, which is none of the numbers; all else as it is."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -44,7 +44,7 @@ Ordered = BeforeValidator(_ordered)
 
 Size = Annotated[int, Field(strict=True, ge=1, le=MAX_SIZE), AsInteger]
 NonNegative = Annotated[int, Field(strict=True, ge=0, le=MAX_SIZE), AsInteger]
-Flag = Annotated[bool, Field(strict=True)]
+Flag = Annotated[bool, Field(strict=True), AsNumber]
 Real = Annotated[float, Field(strict=True, allow_inf_nan=False), AsNumber]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False), AsNumber]
 Fraction = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False), AsNumber]

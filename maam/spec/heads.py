@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maam.errors import SpecError
 from maam.spec.node import Node
-from maam.spec.primitives import Conv2d, Linear, Model, Sequential
+from maam.spec.primitives import BatchNorm2d, Conv2d, Linear, Model, Sequential
 
 
 def head(model: Node) -> str:
@@ -15,7 +15,7 @@ def head(model: Node) -> str:
     """
     if not isinstance(model, Model) or len(model.output_shape(model.input_shape)) != 1:
         raise SpecError("expected a model that ends in logits (num_classes,); this one has no classes to replace")
-    paths = [path for path, node in model.walk() if isinstance(node, (Conv2d, Linear))]
+    paths = [path for path, node in model.walk() if isinstance(node, (BatchNorm2d, Conv2d, Linear))]
     if not paths or _size(model.at(paths[-1])) != model.num_classes:
         raise SpecError(f"{model.name}: its last layer with weights does not give the logits, so it has no head")
     return paths[-1]

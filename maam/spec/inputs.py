@@ -18,7 +18,7 @@ _FAR = 1024  # a spec that takes a size and this many times it takes any in betw
 class InputRule(NamedTuple):
     """The inputs that a spec takes: rank with batch, channels, least size, and a size if it is fixed.
 
-    Rank None stands for 2 or 4; channels None for any number. A rule never refuses what the spec accepts; where
+    Rank None stands for 2 or 4; channels None for any number. A rule refuses nothing that a layer accepts; where
     channels and size depend on each other (flatten, then linear) it leaves the refusal to the layers.
     """
 

@@ -8,12 +8,13 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from maam.errors import ShapeError, SpecError
+from maam.errors import ArgumentError, ShapeError, SpecError
 from maam.spec.fields import FrozenDict, Shape, describe
 from maam.spec.parameters import Parameter
 
 NodeT = TypeVar("NodeT", bound="Node")
 MAX_DEPTH = 64
+_NO_FUNCTION = frozenset({"init", "input_shape", "momentum", "name"})
 
 
 class Node(BaseModel):
@@ -30,7 +31,10 @@ class Node(BaseModel):
     kind: ClassVar[str]
     kinds: ClassVar[dict[str, type[Node]]] = {}
 
-    def __init__(self, /, **fields: Any) -> None:
+    def __init__(self, /, *unnamed: Any, **fields: Any) -> None:
+        if unnamed:
+            names = ", ".join(f"{field}=" for field in type(self).model_fields)
+            raise ArgumentError(f"{self.kind}: name the fields: {names}")
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -78,6 +82,14 @@ class Node(BaseModel):
                 raise SpecError(f"no layer {path!r} in this spec: {name!r} is not one of {list(node.nodes)}")
             node = node.nodes[name]
         return node
+
+    def function_fields(self) -> dict[str, Any]:
+        """The fields that decide what the layer itself computes in inference.
+
+        Not the layers inside it, nor what is for training (`init`, `momentum`) or people (`name`, `input_shape`).
+        """
+        found = {field: getattr(self, field) for field in type(self).model_fields if field not in _NO_FUNCTION}
+        return {field: value for field, value in found.items() if not isinstance(value, (Node, dict))}
 
     # --- shapes
 

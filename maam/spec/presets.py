@@ -42,13 +42,13 @@ def register_preset(factory: Factory | None = None, name: str | None = None, *, 
         The function.
 
     Raises:
-        PresetError: the name is taken, by a preset or by an alias of one; or `factory` is no function, or has an
-            argument without a default.
+        PresetError: the name is taken, by a preset or by an alias of one, or is no string; or `factory` is no
+            function, or has an argument without a default.
     """
     if factory is None:
         return lambda found: register_preset(found, name, overwrite=overwrite)
     _check_factory(factory)
-    name = factory.__name__ if name is None else name
+    name = _checked_name(getattr(factory, "__name__", None) if name is None else name)
     if not (overwrite and name in _FACTORIES):
         _check_is_free(name)
     _FACTORIES[name] = factory
@@ -61,11 +61,22 @@ def _check_factory(factory: object) -> None:
             f"expected a function that returns a Model, got an object of type {type(factory).__name__}; "
             "for a spec that is there already: register_preset(lambda: spec, name)"
         )
-    for argument in inspect.signature(factory).parameters.values():
+    try:
+        arguments = inspect.signature(factory).parameters.values()
+    except ValueError:
+        raise PresetError(f"{factory!r} does not tell its arguments; write a function around it") from None
+    for argument in arguments:
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD, argument.POSITIONAL_ONLY):
             raise PresetError(f"{argument}: the options of a preset are named arguments; write them out, with defaults")
         if argument.default is argument.empty:
             raise PresetError(f"{argument.name}: an option of a preset has a default; give it one")
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not name:
+        given = "none, and the function has none of its own" if name is None else repr(name)
+        raise PresetError(f"name: expected the name of a preset, a string, got {given}")
+    return name
 
 
 def register_alias(alias: str, name: str) -> None:
@@ -96,7 +107,7 @@ def preset_signature(
     return inspect.Signature([*added, *kept])
 
 
-def preset(name: str, **overrides: Any) -> Model:
+def preset(name: str, /, **overrides: Any) -> Model:
     """The spec of the preset `name`, with `overrides` in place of its defaults.
 
     Raises:
@@ -118,7 +129,7 @@ def aliases() -> dict[str, str]:
     return dict(_ALIASES)
 
 
-def resolve(spec: Node | str, **options: Any) -> Node:
+def resolve(spec: Node | str, /, **options: Any) -> Node:
     """`spec` itself, or the preset of that name with `options`.
 
     Raises:

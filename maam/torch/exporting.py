@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from maam.errors import DeploymentError
+from maam.errors import DeploymentError, require
 from maam.exporting.formats import Predict, read_companion
 from maam.spec import Node
 from maam.torch.arrays import write_arrays
@@ -83,6 +83,7 @@ def write_executorch(path: Path, spec: Node, arrays: Mapping[str, Array], shape:
 
 def open_executorch(path: Path) -> tuple[Predict, dict[str, str]]:
     """The program in ExecuTorch's runtime."""
+    require("executorch", "executorch")
     runtime = import_module("executorch.runtime").Runtime.get()
     method = runtime.load_program(path).load_method("forward")
     return lambda x: _run(lambda tensor: method.execute([tensor])[0].clone(), x), read_companion(path)

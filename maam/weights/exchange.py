@@ -18,7 +18,8 @@ from maam.weights.matching import Mismatch, check_same_function, match
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 Dtypes = Mapping[str, np.dtype[Any]]
-_OF_BATCH_NORM = ".running_mean"
+_NEVER_FUSED = (".running_mean", "alpha")
+"""Arrays of batch norm and of learned branch weights, which fusion does away with."""
 
 
 class Slot(NamedTuple):
@@ -98,9 +99,10 @@ def load_into(
 def _check_form(spec: Node, arrays: Mapping[str, Array], path: str) -> None:
     """Refuse weights of the fused form for an unfused model, and the reverse: some of the names are the same.
 
-    One is the other's fused form where it has no batch norm, and all its names but those of biases are there too.
+    One may be the other's fused form where it has neither batch norm nor learned branch weights, and all its names but
+    those of biases are there too.
     """
-    own, given = _names(spec), set(arrays)
+    own, given = {parameter.name for parameter in spec.parameters()}, set(arrays)
     if _is_fused(own, given):
         raise WeightsError(
             f"{path}: the model is fused for deployment, and the file is not: load the file first, then call "
@@ -113,12 +115,8 @@ def _check_form(spec: Node, arrays: Mapping[str, Array], path: str) -> None:
 
 
 def _is_fused(names: set[str], others: set[str]) -> bool:
-    normed = [{name for name in each if name.endswith(_OF_BATCH_NORM)} for each in (names, others)]
-    return not normed[0] and bool(normed[1]) and {n for n in names if not n.endswith(".bias")} <= others
-
-
-def _names(spec: Node) -> set[str]:
-    return {parameter.name for parameter in spec.parameters()}
+    unfused = [{name for name in each if name.endswith(_NEVER_FUSED)} for each in (names, others)]
+    return not unfused[0] and bool(unfused[1]) and {n for n in names if not n.endswith(".bias")} <= others
 
 
 def _check_slots(own: Slots, arrays: Mapping[str, Array], path: str) -> None:

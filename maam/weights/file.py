@@ -22,7 +22,10 @@ Array = np.ndarray[Any, Any]
 FORMAT = "maam"
 CHECKPOINT_FORMAT = "maam-checkpoint"
 VERSION = "1"
-FOREIGN_SUFFIXES = (".bin", ".ckpt", ".npz", ".pt", ".pth", ".tar")
+CHECKPOINT_SUFFIXES = (".bin", ".ckpt", ".npz", ".pt", ".pth", ".tar")
+_OF_OTHERS = ".air .h5 .json .keras .mindir .npy .onnx .pb .pickle .pkl .pt2 .pte .tflite .xml"
+FOREIGN_SUFFIXES = (*CHECKPOINT_SUFFIXES, *_OF_OTHERS.split())
+"""What other programs, and commands of maam, take for another format than safetensors."""
 DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -35,9 +38,12 @@ def write_weights(path: str | os.PathLike[str], spec: Node, arrays: Mapping[str,
     """Write `arrays` (by canonical name; float16, bfloat16, float32 or float64) and `spec` to `path`.
 
     Raises:
-        WeightsError: an array has another dtype, `path` has the suffix of another format, or the file cannot be
-            written; a file that was there stays.
+        WeightsError: `spec` is none, an array has another dtype, `path` has the suffix of another format, or the file
+            cannot be written; a file that was there stays.
     """
+    check_path(path)
+    if not isinstance(spec, Node):
+        raise WeightsError(f"write_weights: expected a spec, got an object of type {type(spec).__name__}")
     for name, array in arrays.items():
         check_dtype(array.dtype, f"{path}: {listed([name])}")
     write_safetensors(path, arrays, {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json()})
@@ -112,7 +118,7 @@ def check_path(path: object) -> None:
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Refuse a name under which other programs, and `maam convert`, would take the file for one of another format.
+    """Refuse a name under which other programs, and commands of maam, would take the file for one of another format.
 
     Raises:
         WeightsError: the suffix is one of `FOREIGN_SUFFIXES`.
@@ -121,7 +127,8 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
     if suffix.lower() in FOREIGN_SUFFIXES:
         raise WeightsError(
             f"{path}: a weights file is a safetensors file, and {suffix} stands for another format; give a name that "
-            "ends in .safetensors, and make .pth, .pt, .pth.tar or .ckpt of it with: maam convert SRC DST"
+            "ends in .safetensors; `maam convert SRC DST` makes .pth, .pt, .pth.tar or .ckpt of it, and `maam export` "
+            "what inference engines read"
         )
 
 
@@ -147,7 +154,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str,
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (safetensors.SafetensorError, ValueError) as error:
-        foreign = Path(path).suffix.lower() in FOREIGN_SUFFIXES
+        foreign = Path(path).suffix.lower() in CHECKPOINT_SUFFIXES
         advice = "; make a weights file of it: maam convert SRC DST --spec PRESET" if foreign else ""
         raise WeightsError(f"{path}: not a safetensors file, or cut short: {_one_line(error)}{advice}") from None
     return _table(data)[0].get("__metadata__") or {}, tensors

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from maam.errors import SpecError, WeightsError
 from maam.names import is_batch_counter, listed, strip_prefix
-from maam.spec import Dropout, Node, head
+from maam.spec import Dropout, Node, Role, head
 
 Array = np.ndarray[Any, Any]
 Advice = Callable[[tuple[int, int] | None], str]
-_NOT_COMPUTED = frozenset({"init", "input_shape", "momentum", "name"})
 _ADVICE = "build the model from the file's own spec with load(), or pass strict=False"
 
 
@@ -41,8 +40,8 @@ def match(
     it is but the number of classes that differs, the file's and the model's, else None.
 
     Raises:
-        WeightsError: an array has the wrong shape or holds NaN or infinity; with `strict`, a name is missing or
-            unexpected. The message lists every one. Or `skip` names no layer.
+        WeightsError: an array has the wrong shape or holds NaN or infinity, or a variance is negative; with `strict`,
+            a name is missing or unexpected. The message lists every one. Or `skip` names no layer.
     """
     _check_layers(spec, skip)
     given = {name: array for name, array in _canonical(arrays, source).items() if not _below(name, skip)}
@@ -60,6 +59,7 @@ def match(
         raise WeightsError(f"{source}: does not fit the model; {'; '.join(filter(None, problems))}")
     kept = {name: given[name] for name in wanted if name in given}
     _check_finite(kept, source)
+    _check_variances(spec, kept, source)
     return kept, Mismatch(missing, unexpected)
 
 
@@ -80,8 +80,9 @@ def check_same_function(
 
 
 def _check_layers(spec: Node, skip: Sequence[str]) -> None:
-    if isinstance(skip, str):
-        raise WeightsError(f"skip: expected a sequence of layer names, got {skip!r}; write ({skip!r},)")
+    if isinstance(skip, str) or not isinstance(skip, Collection):
+        hint = f"; write ({skip!r},)" if isinstance(skip, str) else ""
+        raise WeightsError(f"skip: expected a sequence of layer names, got {skip!r}{hint}")
     paths = [path for path, _ in spec.walk() if path]
     for name in skip:
         if name not in paths:
@@ -129,16 +130,22 @@ def _check_finite(arrays: Mapping[str, Array], source: str) -> None:
         raise WeightsError(f"{source}: NaN or infinity in {listed(bad)}; the run that saved it diverged")
 
 
+def _check_variances(spec: Node, arrays: Mapping[str, Array], source: str) -> None:
+    variances = (p.name for p in spec.parameters() if p.role is Role.RUNNING_VAR and p.name in arrays)
+    if bad := [name for name in variances if (arrays[name] < 0).any()]:
+        raise WeightsError(f"{source}: negative values in {listed(bad)}, which are variances; the file is broken")
+
+
 def _difference(own: Node, saved: Node, path: str, skip: Sequence[str]) -> str | None:
     """The first difference, the layers in running order, or None."""
     if own.kind != saved.kind:
         return _sentence(path or "the whole", f"a {own.kind}", f"a {saved.kind}")
     if isinstance(own, Dropout):
         return None
-    for field in type(own).model_fields:
-        values = getattr(own, field), getattr(saved, field)
-        if field not in _NOT_COMPUTED and not isinstance(values[0], (Node, dict)) and values[0] != values[1]:
-            return _sentence(_join(path, field), *(repr(value) for value in values))
+    theirs = saved.function_fields()
+    for field, value in own.function_fields().items():
+        if value != theirs.get(field):
+            return _sentence(_join(path, field), repr(value), repr(theirs.get(field)))
     return _layer_difference(_layers(own, path, skip), _layers(saved, path, skip), path, skip)
 
 

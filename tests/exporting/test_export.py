@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -13,9 +15,10 @@ if importlib.util.find_spec("mindspore"):
 
 from maam import DeploymentError, MissingFrameworkError, ShapeError, WeightsError, export, spec
 from maam.errors import DeviceError
-from maam.exporting import FORMATS, open_exported
+from maam.exporting import FORMATS, exporter, open_exported
 from maam.exporting import export as exporting_function
 from maam.exporting import formats as formats_module
+from maam.exporting.metadata import make_metadata
 from maam.reference import Referee
 from maam.weights import write_weights
 
@@ -193,7 +196,7 @@ class TestRefusals:
 
     def test_metadata(self, refused):
         refused("m.pt2", "class_names: expected 10 names, one for each output, got 2", class_names=["a", "b"])
-        refused("m.pt2", "mean: expected 1 values, one for each channel, got 3", mean=[0, 0, 0])
+        refused("m.pt2", "mean: expected a list of 1 number, one for each channel, got 3", mean=[0, 0, 0])
         refused("m.pt2", "std: expected positive values, got 0", std=[0])
 
     def test_what_the_format_cannot_express(self, refused, monkeypatch):
@@ -242,6 +245,67 @@ def test_what_is_not_installed(format, package, extra, saved, tmp_path, monkeypa
         MissingFrameworkError, match=rf"^{package} is not installed; run: pip install 'maam\[{extra}\]'$"
     ):
         export(source, tmp_path / f"m{FORMATS[format].suffix}")
+
+
+def test_reading_needs_the_reader_alone(saved, tmp_path):
+    """A file made elsewhere is read where there is neither PyTorch nor ONNX."""
+    for package, _ in FORMATS["onnx"].packages:
+        pytest.importorskip(package)
+    source, _ = saved(spec.preset("maam_digits", **SMALL))
+    export(source, tmp_path / "model.onnx")
+    program = f"""
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in ("torch", "onnx", "onnxscript") else find(name, *rest)
+import numpy as np
+from maam.exporting import open_exported
+assert open_exported({str(tmp_path / "model.onnx")!r})[0](np.zeros((2, 1, 8, 8), np.float32)).shape == (2, 10)
+assert "torch" not in sys.modules and "onnx" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("size", ["32", (32, 32), 32.0, 0, -3, True])
+def test_sizes(size, saved, tmp_path):
+    source, _ = saved(spec.maam(4))
+    with pytest.raises(DeploymentError, match="size: expected an integer of at least 1, height and width alike, got"):
+        export(source, tmp_path / "m.pt2", size=size)
+
+
+def test_metadata_of_a_later_version(saved, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    source, _ = saved(spec.preset("maam_digits", **SMALL))
+    for changed in ({"maam.spec": '{"kind": "later"}'}, {"maam.preprocessing": "{"}):
+        monkeypatch.setattr(exporter, "make_metadata", lambda *given, **named: make_metadata(*given, **named) | changed)  # noqa: B023
+        with pytest.raises(DeploymentError, match=r"m\.pt2: its metadata are none that this version of maam reads"):
+            export(source, tmp_path / "m.pt2")
+
+
+def test_values_of_numpy_are_taken():
+    node = spec.preset("maam_cifar10_2m3")
+    found = make_metadata(node, (3, 32, 32), mean=np.full(3, 0.5, np.float32), std=np.full(3, 0.25), class_names=NAMES)
+    assert json.loads(found["maam.preprocessing"])["mean"] == [0.5] * 3
+    assert json.loads(found["maam.preprocessing"])["std"] == [0.25] * 3
+    for names in ("abcdefghij", range(10), 10):
+        with pytest.raises(DeploymentError, match="class_names: expected a list of strings, got"):
+            make_metadata(node, (3, 32, 32), class_names=names)
+    for mean in (0.5, "abc", [None] * 3):
+        with pytest.raises(DeploymentError, match="mean: expected a list of 3 numbers, one for each channel, got"):
+            make_metadata(node, (3, 32, 32), mean=mean)
+
+
+def test_permissions_are_the_users(saved, tmp_path):
+    pytest.importorskip("torch")
+    source, _ = saved(spec.maam(4))
+    before = os.umask(0o077)
+    try:
+        export(source, tmp_path / "m.pt2", size=8)
+        assert (tmp_path / "m.pt2").stat().st_mode & 0o777 == 0o600
+        (tmp_path / "m.pt2").chmod(0o640)
+        export(source, tmp_path / "m.pt2", size=8, overwrite=True)
+        assert (tmp_path / "m.pt2").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
 
 
 def test_files_that_cannot_be_read(tmp_path):

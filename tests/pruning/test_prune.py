@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from maam import DeploymentError, spec
+from maam import DeploymentError, WeightsError, spec
 from maam.pruning import prune, prune_file
 from maam.reference import Referee
 from maam.spec import Activation, BatchNorm2d, Conv2d, Flatten, GlobalPool, Linear, MaxPool2d, Residual, Sequential
@@ -123,6 +123,8 @@ def test_each_layer_keeps_one_channel():
         (NODE, {"min_weight": -0.1}, r"^min_weight: expected a number in \[0, 1\), got -0\.1$"),
         (NODE, {}, r"^nothing to prune with min_weight 0\.0 and channels 0\.0: no branch is that light"),
         (NODE, {"min_weight": 0.1}, "nothing to prune"),
+        (NODE, {"channels": 0.01}, "no layer has so many channels that the share is one of them"),
+        (NODE, {"channels": True}, r"^channels: expected a number in \[0, 1\), got True$"),
         (spec.preset("cnn"), {"channels": 0.5}, "nothing to prune"),
     ],
 )
@@ -130,6 +132,41 @@ def test_refusals(node, options, match):
     arrays = {**scrambled(node), **({"agents.alpha": np.zeros(3)} if node is NODE else {})}
     with pytest.raises(DeploymentError, match=match):
         prune(node, arrays, **options)
+
+
+def test_numbers_of_numpy():
+    assert prune(NODE, scrambled(NODE), channels=np.float32(0.5))[0] == prune(NODE, scrambled(NODE), channels=0.5)[0]
+
+
+@pytest.mark.parametrize(("given", "what"), [(NODE, "a spec alone"), ("x.safetensors", "an object of type str")])
+def test_without_weights(given, what):
+    with pytest.raises(DeploymentError, match=rf"expected a spec and its weights, got {what}; maam\.pruning\."):
+        prune(given, channels=0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("count", [5, 25])
+def test_branches_of_the_least_weight_stay(count, dtype):
+    node = spec.maam(2, num_agents=count, hidden_channels=2)
+    arrays = scrambled(node) | {"agents.alpha": np.zeros(count, dtype)}
+    with pytest.raises(DeploymentError, match="nothing to prune"):
+        prune(node, arrays, min_weight=1 / count)
+
+
+def test_a_batch_norm_of_other_channels_ends_the_run():
+    """Flattened and unflattened, the channels of a map are others."""
+    norm, wide = BatchNorm2d(num_features=4), BatchNorm2d(num_features=16)
+    flat = (Flatten(), spec.Unflatten())
+    node = chain(conv(2, 4), norm, *flat, wide, conv(16, 3, 1), BatchNorm2d(num_features=3), conv(3, 2, 1))
+    pruned, kept = prune(node, scrambled(node), channels=0.5)
+    assert pruned.at("0").out_channels == 4
+    assert pruned.at("5").out_channels == 2
+    assert Referee(pruned, kept)(np.zeros((1, 2, 2, 2))).shape == (1, 2, 1, 1)
+
+
+def test_a_name_of_another_format(tmp_path):
+    with pytest.raises(WeightsError, match="stands for another format"):
+        prune_file(tmp_path / "none.safetensors", tmp_path / "out.pth", channels=0.5)
 
 
 def test_files(tmp_path):

@@ -60,6 +60,14 @@ def test_both_engines(engine, name, source, arrays, images, tmp_path):
     assert b"FakeQuantize" in text or b"QuantizeLinear" in text
 
 
+@pytest.mark.parametrize("name", ["float32.onnx", "model.onnx", "prepared.onnx"])
+def test_any_name_is_held_to_the_float32_model(name, source, images, tmp_path):
+    for package, _ in FORMATS["onnx"].packages:
+        pytest.importorskip(package)
+    assert quantize(source, tmp_path / name, images).signal_to_noise < 100
+    assert sorted(tmp_path.iterdir()) == sorted([source, tmp_path / name])
+
+
 class TestRefusals:
     @pytest.fixture
     def refused(self, source, images, tmp_path):

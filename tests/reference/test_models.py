@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maam import spec
-from maam.errors import PresetError, SpecError
+from maam.errors import PresetError, SpecError, WeightsError
 from maam.reference import Referee, build, models
 
 RANDOM = np.random.default_rng(0)
@@ -95,6 +95,33 @@ def test_batch_norm_in_inference_mode():
     y = referee(X)
     np.testing.assert_allclose(y[:, 1], 2 * (X[:, 1] - 6) / math.sqrt(4 + 1e-5) + 1, rtol=1e-13)
     assert {name: array.tolist() for name, array in referee.arrays.items()} == NORM
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_image_leaves_the_statistics_as_they_are():
+    model = build("maam_digits", seed=0)
+    before = {name: array.copy() for name, array in model.arrays.items()}
+    assert model(np.zeros((0, 1, 8, 8)), training=True).shape == (0, 10)
+    for name, array in model.arrays.items():
+        np.testing.assert_array_equal(array, before[name])
+    assert build("rnn", seed=0)(np.zeros((0, 3, 32, 32))).shape == (0, 10)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "missing: running_mean"),
+        ({"more": np.zeros(2)}, "unexpected: more"),
+        ({"bias": np.zeros(1)}, r"wrong shape: bias \(1,\) instead of \(3,\)"),
+        ({"running_var": [1, -1, 1]}, "negative values in running_var, which are variances"),
+    ],
+)
+def test_arrays_that_do_not_fit(arrays, message):
+    node = spec.BatchNorm2d(num_features=3)
+    whole = {p.name: np.ones(p.shape) for p in node.parameters()}
+    given = whole | arrays if arrays else {name: whole[name] for name in ("weight", "bias")}
+    with pytest.raises(WeightsError, match=f"Referee: .*{message}"):
+        Referee(node, given)
 
 
 def test_the_given_arrays_stay_as_they_are():

@@ -1,10 +1,12 @@
 """Presets by name: the registry, the published counts, overrides and what a wrong name or option earns."""
 
+import functools
+
 import pytest
 
 from maam import spec
 from maam.errors import PresetError, SpecError
-from maam.spec import list_presets, preset, preset_options, register_preset
+from maam.spec import list_presets, preset, preset_options, presets, register_preset
 
 NAMES = [
     "cnn",
@@ -159,6 +161,33 @@ def test_registering(monkeypatch):
     assert preset("tiny", num_classes=5).num_classes == 5
     with pytest.raises(PresetError, match="there is a preset 'tiny' already"):
         register_preset(tiny)
+
+
+def test_an_option_may_be_called_name(monkeypatch):
+    monkeypatch.setattr("maam.spec.presets._FACTORIES", dict(presets._FACTORIES))
+
+    @register_preset
+    def named(name: str = "mine") -> spec.Model:
+        return spec.preset("maam_digits").replace(name=name)
+
+    assert preset("named", name="other").name == "other"
+    with pytest.raises(PresetError, match="preset 'maam_digits' has no option 'name'"):
+        preset("maam_digits", name="other")
+
+
+@pytest.mark.parametrize(
+    ("factory", "name", "message"),
+    [
+        (spec.cnn, 5, "name: expected the name of a preset, a string, got 5"),
+        (spec.cnn, "", "name: expected the name of a preset, a string, got ''"),
+        (functools.partial(spec.maam_classifier, channels=64), None, "got none, and the function has none of its own"),
+        (dict, None, "<class 'dict'> does not tell its arguments; write a function around it"),
+    ],
+)
+def test_what_cannot_be_registered(factory, name, message):
+    with pytest.raises(PresetError, match=message):
+        register_preset(factory, name)
+    assert all(isinstance(name, str) and name for name in list_presets())
 
 
 def test_the_name_of_an_alias_is_taken():

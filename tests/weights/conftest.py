@@ -67,7 +67,10 @@ SPECS = {
 
 
 def arbitrary(node, dtype, seed=0):
-    """Arrays for `node` of random bits: all that is finite can come, -0 and denormal numbers too."""
+    """Arrays for `node` of random bits: all that is finite can come, -0 and denormal numbers too.
+
+    But no variance is negative.
+    """
     generator = np.random.default_rng(seed)
     dtype = DTYPES[dtype]
 
@@ -77,7 +80,11 @@ def arbitrary(node, dtype, seed=0):
         return array.reshape(shape)
 
     with np.errstate(invalid="ignore"):  # signalling NaN
-        return {p.name: one(p.shape) for p in node.parameters()}
+        arrays = {p.name: one(p.shape) for p in node.parameters()}
+    for p in node.parameters():
+        if p.role is spec.Role.RUNNING_VAR:
+            arrays[p.name] = np.abs(arrays[p.name])
+    return arrays
 
 
 class _Rooms(dict):

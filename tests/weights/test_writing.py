@@ -56,10 +56,10 @@ def test_a_failed_write_leaves_the_old_file_alone(room, old, monkeypatch, failur
     assert os.listdir(old.parent) == [old.name]
 
 
-@pytest.mark.parametrize("name", ["x.pth", "x.PT", "x.ckpt", "x.npz", "x.bin", "x.pth.tar"])
+@pytest.mark.parametrize("name", ["x.pth", "x.PT", "x.ckpt", "x.npz", "x.pth.tar", "x.onnx", "x.pt2", "x.json"])
 def test_a_suffix_of_another_format(room, tmp_path, name):
     with pytest.raises(
-        WeightsError, match=r"stands for another format; give a name that ends in .safetensors, .*maam conv"
+        WeightsError, match=r"stands for another format; give a name that ends in .safetensors; .maam conv"
     ):
         room.save_weights(room.build(NODE), tmp_path / name)
     assert not list(tmp_path.iterdir())
@@ -69,6 +69,19 @@ def test_a_suffix_of_another_format(room, tmp_path, name):
 def test_a_suffix_of_no_format(room, tmp_path, name):
     room.save_weights(room.build(NODE), tmp_path / name)
     assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["x" * 243 + ".safetensors", "\u00e4" * 121 + ".safetensors"])
+def test_the_longest_names(room, tmp_path, name):
+    room.save_weights(room.build(NODE), tmp_path / name)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_what_is_no_path_and_no_spec(room, tmp_path):
+    with pytest.raises(WeightsError, match="expected the path of a weights file, got an object of type NoneType"):
+        room.save_weights(room.build(NODE), None)
+    with pytest.raises(WeightsError, match="write_weights: expected a spec, got an object of type str"):
+        write_weights(tmp_path / "x.safetensors", "maam_digits", {})
 
 
 def test_a_missing_folder(room, tmp_path):

@@ -70,14 +70,16 @@ SMALLEST_WIDTH = 8
 
 
 def patch_widths(patch_size: int, out_channels: int) -> tuple[int, ...]:
-    """Widths for `maam_stem` that make one position of a patch: each twice the one before, the last `out_channels`.
+    """Widths for `maam_stem` that make one position of a patch: each twice the one before, up to `out_channels`.
 
     None is below 8. The patch is square; a stem halves it by its first convolution and by each MAAM layer.
 
     Raises:
-        SpecError: `patch_size` is no power of two of at least 4.
+        SpecError: `patch_size` is no power of two of at least 4, or `out_channels` no integer of at least 1.
     """
     patch_size, out_channels = plain_integer(patch_size), plain_integer(out_channels)
+    if not isinstance(out_channels, int) or out_channels < 1:
+        raise SpecError(f"out_channels: expected an integer of at least 1, got {out_channels!r}")
     if not isinstance(patch_size, int) or patch_size < 4 or patch_size & (patch_size - 1):
         raise SpecError(f"patch_size: expected a power of two of at least 4, got {patch_size}")
     count = patch_size.bit_length() - 2

@@ -52,7 +52,7 @@ def mobilenet(
         version: which one; "v3" is V3-large.
         num_classes: length of the logits.
         in_channels: channels of the image.
-        width_multiplier: factor of all widths but the head's, which grow only above 1.
+        width_multiplier: factor of all widths but the head's: V3's last one stays, the others grow only above 1.
         cifar: strides for images of 32x32.
         attention: a gate in the units listed for each network ("se", "cbam", "maf", "mafc"), or after each stage but
             the last ("mafb"); None: plain.

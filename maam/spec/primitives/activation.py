@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from maam.spec.fields import Real, Shape
 from maam.spec.node import Node
@@ -31,6 +31,11 @@ class Activation(Node):
     kind: ClassVar[str] = "activation"
     function: ActivationName
     negative_slope: Real = 0.01
+
+    def function_fields(self) -> dict[str, Any]:
+        """The slope for leaky_relu alone."""
+        found = super().function_fields()
+        return found if self.function == "leaky_relu" else found | {"negative_slope": None}
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """The input's shape."""

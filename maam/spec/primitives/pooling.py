@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -19,6 +19,10 @@ class _WindowPool(Node):
     def step(self) -> int:
         """The stride; as large as the window where none is given."""
         return self.kernel_size if self.stride is None else self.stride
+
+    def function_fields(self) -> dict[str, Any]:
+        """The stride as it is, given or not."""
+        return super().function_fields() | {"stride": self.step}
 
 
 class MaxPool2d(_WindowPool):
@@ -57,7 +61,7 @@ class GlobalPool(Node):
     """One statistic over the whole map, (C, H, W) to (C, 1, 1), or over the channels, to (1, H, W).
 
     std is the unbiased standard deviation: centred first, the sum of squares divided by max(n - 1, 1), in float32 or
-    wider; 0 with gradient 0 where all values are equal.
+    wider; where all values are equal it is 0 but for the rounding of their mean, and the gradient 0 where it is 0.
     """
 
     kind: ClassVar[str] = "global_pool"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +13,13 @@ from maam import files
 from maam.errors import DeploymentError
 from maam.exporting.formats import FORMATS, companions, find_format, open_exported, write
 from maam.exporting.metadata import make_metadata
+from maam.exporting.places import move, scratch_folder
 from maam.fusion import fuse, is_fusible
 from maam.parity.bounds import LOGITS, difference
 from maam.reference import Referee
 from maam.spec import Model, Node, input_rule
-from maam.weights.exchange import PathLike, read_whole
+from maam.spec.fields import plain_integer
+from maam.weights.exchange import PathLike, cast, read_whole
 
 Array = np.ndarray[Any, Any]
 BATCHES = (1, 3)
@@ -65,27 +65,36 @@ def export(
 
     Raises:
         WeightsError: `src` is missing or broken.
-        DeploymentError: the format is unknown, `dst` cannot be written or exists, metadata do not fit the model, the
-            format cannot express it, or the written file computes something else.
+        DeploymentError: the format is unknown, `dst` cannot be written or exists, `size` or metadata do not fit the
+            model, the format cannot express it, or the written file computes something else.
+        ShapeError: `size` is too small for the layer.
         DeviceError: AIR is asked for, and there is no Ascend here.
         MissingFrameworkError: a package is not installed.
     """
     target = Path(dst)
     name = find_format(target, format)
+    size = _checked_size(size)
     for path in (target, *companions(target, name)):
         files.check_target(path, overwrite=overwrite)
     spec, arrays = read_whole(src)
     shape = _input_shape(spec, size)
-    single = {key: np.asarray(array).astype(np.float32) for key, array in arrays.items()}
+    single = cast(arrays, dict.fromkeys(arrays, np.dtype(np.float32)), source=str(src))
     node, found = fuse(spec, single) if fused and is_fusible(spec) else (spec, single)
     metadata = make_metadata(node, shape, class_names=class_names, mean=mean, std=std)
     referee = Referee(spec, single)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        temporary = Path(folder) / target.name
+    with scratch_folder(target) as folder:
+        temporary = folder / target.name
         write(name, temporary, node, found, shape, metadata)
         worst = _check(temporary, referee, shape) if FORMATS[name].reader else math.nan
         move(temporary, target, name)
     return Exported(name, (target, *companions(target, name)), worst)
+
+
+def _checked_size(size: int) -> int:
+    found = plain_integer(size)
+    if isinstance(found, bool) or not isinstance(found, int) or found < 1:
+        raise DeploymentError(f"size: expected an integer of at least 1, height and width alike, got {size!r}")
+    return found
 
 
 def _input_shape(spec: Node, size: int) -> tuple[int, ...]:
@@ -109,15 +118,6 @@ def _check(path: Path, referee: Referee, shape: tuple[int, ...]) -> float:
             )
         worst = max(worst, found.absolute)
     return worst
-
-
-def move(temporary: Path, target: Path, name: str) -> None:
-    """Put a written file in its place, its companions first: a reader that finds the model finds them too."""
-    for source, path in zip(
-        [*companions(temporary, name), temporary], [*companions(target, name), target], strict=True
-    ):
-        source.chmod(0o644)
-        os.replace(source, path)
 
 
 __all__ = ["FORMATS", "Exported", "export"]

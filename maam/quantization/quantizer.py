@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +10,9 @@ import numpy as np
 
 from maam import files
 from maam.errors import DataError, DeploymentError, require
-from maam.exporting.export import move
 from maam.exporting.formats import FORMATS, companions, find_format, open_exported, write
 from maam.exporting.metadata import make_metadata
+from maam.exporting.places import move, scratch_folder
 from maam.fusion import fuse, is_fusible
 from maam.parity.bounds import signal_to_noise
 from maam.quantization.backends import BACKENDS
@@ -92,8 +91,9 @@ def quantize(
     node, found = fuse(spec, arrays) if is_fusible(spec) else (spec, arrays)
     described = make_metadata(node, shape, class_names=class_names, mean=mean, std=std)
     metadata = described | {"maam.precision": "int8"}
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        plain, temporary = Path(folder) / "float32.onnx", Path(folder) / target.name
+    with scratch_folder(target) as folder:
+        plain, temporary = folder / "float32" / "model.onnx", folder / target.name
+        plain.parent.mkdir()  # of its own: `target` may have any name
         write("onnx", plain, node, found, shape, {})
         BACKENDS[chosen][0](plain, temporary, np.asarray(images), metadata)
         before, after = open_exported(plain)[0], open_exported(temporary)[0]
