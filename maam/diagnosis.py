@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -130,15 +131,21 @@ def check_engine(name: str) -> Finding:
 
 
 def devices() -> list[str]:
-    """The devices on which an installed framework can train."""
+    """The devices on which an installed framework can train; one that cannot be imported has none."""
     found = ["cpu"]
-    if importlib.util.find_spec("torch") is not None:
-        torch = importlib.import_module("torch")
-        found += [f"cuda ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
-    if importlib.util.find_spec("mindspore") is not None:
-        mindspore = importlib.import_module("mindspore")
-        found += ["ascend"] if mindspore.device_context.ascend.is_available() else []
+    for package, ask in (("torch", _gpus), ("mindspore", _ascend)):
+        if importlib.util.find_spec(package) is not None:
+            with contextlib.suppress(Exception):  # whatever a broken package raises; its room's line says it
+                found += ask(importlib.import_module(package))
     return found
+
+
+def _gpus(torch: Any) -> list[str]:
+    return [f"cuda ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
+
+
+def _ascend(mindspore: Any) -> list[str]:
+    return ["ascend"] if mindspore.device_context.ascend.is_available() else []
 
 
 def _reference(images: Array) -> Array:

@@ -6,22 +6,31 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from maam.errors import DeploymentError
+
+fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success it takes the place of `path`, else it goes.
 
-    The data is on the disk before the rename, so that a reader finds the old file or the new one, whole.
+    The data is on the disk before the rename, so that a reader finds the old file or the new one, whole. A link stays
+    one, and what it leads to is replaced; what is no file, such as /dev/stdout, is written to.
 
     Raises:
         OSError: the folder does not exist or cannot be written, or the disk is full.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        with _written_to(target) as temporary:
+            yield temporary
+        return
     handle, name = tempfile.mkstemp(prefix=f".{_shortened(target.name)}.", suffix=target.suffix, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
@@ -33,6 +42,43 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         _flush(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _written_to(target: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        temporary = Path(folder) / f"written{target.suffix}"
+        yield temporary
+        with target.open("wb") as file:
+            file.write(temporary.read_bytes())
+
+
+def hold(folder: Path) -> Callable[[], None]:
+    """Keep everybody else from holding `folder`, until this process ends or the function that is returned is called.
+
+    On a system or a disk that knows no such locks nobody is kept from anything.
+
+    Raises:
+        BlockingIOError: it is held.
+    """
+    if fcntl is None:
+        return lambda: None
+    handle = os.open(folder, os.O_RDONLY)
+    closing = [handle]  # a process that is forked closes its own, or it would go on holding the folder
+
+    def release() -> None:
+        if closing:
+            os.close(closing.pop())
+
+    os.register_at_fork(after_in_child=release)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        release()
+        raise
+    except OSError:
+        release()
+    return release
 
 
 def _shortened(name: str) -> str:

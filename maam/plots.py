@@ -13,6 +13,7 @@ from maam.files import replacing
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
+_MOST_WITH_COUNTS, _MOST_WITH_NAMES = 30, 100
 
 
 def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path: PathLike, title: str) -> None:
@@ -32,7 +33,7 @@ def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path:
         axis.set(xlabel="epoch", ylabel="cross entropy" if name == "loss" else "accuracy, %")
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.suptitle(title)
+    figure.suptitle(_plain(title))
     _save(figure, path)
 
 
@@ -47,8 +48,8 @@ def draw_fusion(weights: Sequence[Mapping[str, Sequence[float]]], path: PathLike
     for name in weights[0]:
         values = np.array([epoch[name] for epoch in weights])
         for branch, line in enumerate(values.T):
-            axis.plot(range(1, len(line) + 1), line, "o-", markersize=3, label=f"{name}, branch {branch}")
-    axis.set(xlabel="epoch", ylabel="fusion weight", title=title)
+            axis.plot(range(1, len(line) + 1), line, "o-", markersize=3, label=_plain(f"{name}, branch {branch}"))
+    axis.set(xlabel="epoch", ylabel="fusion weight", title=_plain(title))
     axis.grid(alpha=0.3)
     axis.legend()
     _save(figure, path)
@@ -68,9 +69,9 @@ def draw_losses(training: Mapping[str, Array], test: Mapping[str, Array], path: 
         for curves, style, kind in ((training, "-", "training"), (test, "--", "test")):
             values = curves[name]
             epochs = range(1, values.shape[1] + 1)
-            axis.plot(epochs, values.mean(0), style, color=f"C{index}", label=f"{name}, {kind}")
+            axis.plot(epochs, values.mean(0), style, color=f"C{index}", label=_plain(f"{name}, {kind}"))
             axis.fill_between(epochs, values.min(0), values.max(0), color=f"C{index}", alpha=0.2)
-    axis.set(xlabel="epoch", ylabel="cross entropy", title=title, yscale="log")
+    axis.set(xlabel="epoch", ylabel="cross entropy", title=_plain(title), yscale="log")
     for which in ("major", "minor"):
         getattr(axis.yaxis, f"set_{which}_formatter")("{x:g}")
     axis.grid(alpha=0.3, which="both")
@@ -91,9 +92,9 @@ def draw_step_losses(losses: Mapping[str, Array], path: PathLike, title: str) ->
     width = max(1, len(one) // 200)
     ends = np.arange(width, len(one) + 1, width)
     for (name, values), style in zip(losses.items(), ("-", "--"), strict=True):
-        upper.plot(ends, _averages(values, width), style, label=name)
+        upper.plot(ends, _averages(values, width), style, label=_plain(name))
     lower.semilogy(np.arange(1, len(one) + 1), np.abs(one - other) + 1e-9, linewidth=0.4, color="tab:green")
-    upper.set(ylabel=f"training loss, mean of {width} steps" if width > 1 else "training loss", title=title)
+    upper.set(ylabel=f"training loss, mean of {width} steps" if width > 1 else "training loss", title=_plain(title))
     lower.set(xlabel="step", ylabel="difference")
     for axis in (upper, lower):
         axis.grid(alpha=0.3)
@@ -123,8 +124,8 @@ def draw_accuracies(
         axis.bar(place + 0.2, 100 * paper.get(name, 0), 0.38, color="tab:orange")
         if not values:
             axis.text(place - 0.2, 1, "not run", rotation=90, ha="center", va="bottom")
-    axis.set_xticks(range(len(found)), [name.replace(" (", "\n(") for name in found])
-    axis.set(ylabel="test accuracy, %", ylim=(0, 100), title=title)
+    axis.set_xticks(range(len(found)), [_plain(name.replace(" (", "\n(")) for name in found])
+    axis.set(ylabel="test accuracy, %", ylim=(0, 100), title=_plain(title))
     axis.legend(axis.patches[:2], ["here", "the paper"])
     axis.grid(axis="y", alpha=0.3)
     _save(figure, path)
@@ -132,6 +133,8 @@ def draw_accuracies(
 
 def draw_confusion_matrix(labels: Array, predictions: Array, names: Sequence[str], path: PathLike, title: str) -> None:
     """Draw how often each class (labels and predictions: integers (N,)) was taken for each other.
+
+    The counts stand in the cells of up to 30 classes, the names beside those of up to 100.
 
     Raises:
         MissingFrameworkError: matplotlib or scikit-learn is not installed.
@@ -142,10 +145,24 @@ def draw_confusion_matrix(labels: Array, predictions: Array, names: Sequence[str
     figure = _figure(6.5, 6)
     axis = figure.subplots()
     ConfusionMatrixDisplay.from_predictions(
-        labels, predictions, labels=range(len(names)), display_labels=names, ax=axis, cmap="Blues", colorbar=False
+        labels,
+        predictions,
+        labels=range(len(names)),
+        display_labels=[_plain(name) for name in names],
+        include_values=len(names) <= _MOST_WITH_COUNTS,
+        ax=axis,
+        cmap="Blues",
+        colorbar=len(names) > _MOST_WITH_COUNTS,
     )
-    axis.set_title(title)
+    if len(names) > _MOST_WITH_NAMES:
+        axis.set(xticks=[], yticks=[])
+    axis.set_title(_plain(title))
     _save(figure, path)
+
+
+def _plain(text: str) -> str:
+    """Text in which no dollar sign starts a formula."""
+    return text.replace("$", r"\$")
 
 
 def _figure(width: float, height: float) -> Any:

@@ -83,6 +83,14 @@ def test_engines(monkeypatch, tmp_path):
     assert diagnosis.check_engine("json").status is Status.GOOD
 
 
+def test_a_broken_framework_has_no_devices(monkeypatch):
+    def broken(name):
+        raise ImportError("libfoo.so: cannot open shared object file")
+
+    monkeypatch.setattr(diagnosis.importlib, "import_module", broken)
+    assert diagnosis.devices() == ["cpu"]
+
+
 def test_the_command():
     done = subprocess.run(
         [sys.executable, "-m", "maam", "doctor", "--quick"], capture_output=True, text=True, check=False

@@ -104,7 +104,7 @@ def _comparison(group: str, results: list[Result], accuracies: dict[str, float],
 
 
 def _batch(text: str) -> int:
-    if not text.strip().isdigit() or int(text) < 1:
+    if not text.strip().isdecimal() or int(text) < 1:
         raise MaamError(f"--batch: expected sizes from 1 on, comma-separated, got {text[:60]!r}")
     return int(text)
 

@@ -13,7 +13,17 @@ from rich.table import Table
 from maam import files
 from maam.cli import completion
 from maam.cli.consoles import console, track
-from maam.cli.options import Device, ImageOverride, ImageRecipe, NumWorkers, OnBroken, Root, image_options, split
+from maam.cli.options import (
+    Device,
+    ImageOverride,
+    ImageRecipe,
+    NumWorkers,
+    OnBroken,
+    Root,
+    check_written,
+    image_options,
+    split,
+)
 
 if TYPE_CHECKING:
     from maam.training.evaluation import Evaluation
@@ -30,7 +40,7 @@ def evaluate(
         typer.Option(help="comma-separated, of: torch, mindspore, reference", autocompletion=completion.several_rooms),
     ] = "torch",
     device: Device = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="evaluate on the first images only")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="evaluate on so many images only")] = None,
     json: Annotated[Path | None, typer.Option(help="write figures and predictions to this file")] = None,
     recipe: ImageRecipe = None,
     override: ImageOverride = None,
@@ -38,7 +48,7 @@ def evaluate(
     on_broken: OnBroken = "error",
 ) -> None:
     """Measure a model on the test images of a data set, in float32 (float64 in the reference)."""
-    from maam.training.file_evaluation import evaluate_file
+    from maam.training.file_evaluation import check_ready, evaluate_file
     from maam.training.rooms import FRAMEWORKS, REFERENCE
 
     options: dict[str, Any] = {
@@ -50,6 +60,9 @@ def evaluate(
         "track": track,
     }
     frameworks = split("--framework", framework, (*FRAMEWORKS, REFERENCE))
+    check_written("--json", json)
+    for name in frameworks:
+        check_ready(name, device)
     found = {name: evaluate_file(model, data, root, framework=name, **options) for name in frameworks}
     _print(found)
     if json is not None:

@@ -33,6 +33,8 @@ def export(
     if dst is None:
         if format not in FORMATS:
             raise DeploymentError(f"--format: expected one of {', '.join(FORMATS)}, or a name for OUT that tells it")
+        if not src.is_file():
+            raise DeploymentError(f"{src}: no such file")
         dst = src.with_suffix(FORMATS[format].suffix)
     found = write(
         src,

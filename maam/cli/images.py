@@ -20,14 +20,14 @@ def check_images(spec: Node, name: str, images: Array, labels: Array) -> None:
 
     Raises:
         ShapeError: the images have the wrong size or number of channels.
-        SpecError: there are more classes than logits.
+        SpecError: there are more or fewer classes than logits.
     """
     try:
         input_rule(spec).check(images.shape)
         output = spec.output_shape(images.shape[1:])
     except ShapeError as error:
         raise ShapeError(f"--data {name}: {error}") from None
-    if len(output) == 1 and labels.max() >= output[0]:  # a map has no classes, and is not trained
+    if len(output) == 1 and labels.max() + 1 != output[0]:  # a map has no classes, and is not trained
         raise SpecError(f"--data {name}: {labels.max() + 1} classes, but the model has {output[0]}")
 
 

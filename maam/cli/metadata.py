@@ -24,7 +24,7 @@ def class_names(text: str | None) -> list[str] | None:
         return None
     path = Path(text)
     try:
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise DeploymentError(f"--classes {path}: cannot be read: it is no UTF-8 text") from None
     except OSError as error:  # among others: a list of names is longer than names of files can be

@@ -52,6 +52,6 @@ def optimize(
 
 
 def _batch(text: str) -> int:
-    if not text.strip().isdigit() or not 1 <= int(text) <= MAX_BATCH:
+    if not text.strip().isdecimal() or not 1 <= int(text) <= MAX_BATCH:
         raise MaamError(f"--batch: expected sizes from 1 to {MAX_BATCH}, comma-separated, got {text[:60]!r}")
     return int(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from maam.cli import completion
-from maam.errors import SpecError
+from maam.errors import MaamError, RecipeError, SpecError
 
 Root = Annotated[Path | None, typer.Option(help="folder of the data set")]
 Framework = Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)]
@@ -51,6 +52,20 @@ def parse_overrides(texts: list[str] | None) -> dict[str, Any]:
     return dict(parse_override(text) for text in texts or [])
 
 
+def changes(given: dict[str, Any], texts: list[str] | None) -> dict[str, Any]:
+    """The changes of a recipe that options of their own and `-o` ask for together; an option of None asks for nothing.
+
+    Raises:
+        RecipeError: an override has no "=", or says another value than the option for the same field.
+    """
+    own = {field: value for field, value in given.items() if value is not None}
+    overrides = parse_overrides(texts)
+    for field, value in own.items():
+        if field in overrides and str(overrides[field]) != str(value):
+            raise RecipeError(f"-o {field}={overrides[field]} contradicts --{field} {value}; give one of them")
+    return own | overrides
+
+
 def image_options(name: str | None, texts: list[str] | None) -> dict[str, Any]:
     """What `ImageRecipe` and `ImageOverride` ask for, as arguments of `evaluate_file` and `predict_files`.
 
@@ -60,6 +75,16 @@ def image_options(name: str | None, texts: list[str] | None) -> dict[str, Any]:
     from maam.training.library import read_recipe
 
     return {"recipe": None if name is None else read_recipe(name), "changes": parse_overrides(texts)}
+
+
+def check_written(option: str, path: Path | None) -> None:
+    """Refuse before the work what could not be written after it.
+
+    Raises:
+        MaamError: there is no such folder, it may not be written, or `path` is a folder.
+    """
+    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+        raise MaamError(f"{option} {path}: expected a file in a folder that exists and can be written")
 
 
 def split(option: str, text: str, known: Iterable[str] | None = None) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from maam import files
 from maam.cli import completion
 from maam.cli.consoles import console
 from maam.cli.images import Array, check_images, test_images
-from maam.cli.options import Root, split
+from maam.cli.options import Root, check_written, split
 from maam.errors import DataError, MaamError, require
 from maam.parity import STAGES, Report, Verdict, check
 from maam.parity.picture import draw_depth
@@ -101,9 +100,8 @@ def print_report(report: Report, images: str) -> None:
 
 def _check_targets(json: Path | None, plot: Path | None) -> None:
     """Refuse before the run what could not be written after it."""
-    for option, path in (("--json", json), ("--plot", plot)):
-        if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-            raise MaamError(f"{option} {path}: expected a file in a folder that exists and can be written")
+    check_written("--json", json)
+    check_written("--plot", plot)
     if plot is not None and plot.suffix not in _PICTURES:
         raise MaamError(f"--plot {plot}: expected a name that ends in {', '.join(_PICTURES)}")
     if plot is not None:

@@ -37,6 +37,8 @@ def port(
 
     shape, mapping = _shape(input), _names(names)
     if out is not None:
+        if not transfer:
+            raise PortingError("--no-transfer: no weights are copied, so there are none to write; leave --out out")
         if out.suffix != ".safetensors":
             raise PortingError(f"--out {out}: expected a name that ends in .safetensors")
         check_target(out, overwrite=overwrite)
@@ -67,7 +69,7 @@ def port(
 
 def _shape(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() and int(part) for part in parts):
+    if not all(part.isdecimal() and int(part) for part in parts):
         raise MaamError(f"--input: expected positive integers such as 3,224,224, got {text!r}")
     return tuple(map(int, parts))
 

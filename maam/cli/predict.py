@@ -14,7 +14,7 @@ from maam import files
 from maam.cli import completion
 from maam.cli.consoles import console, track
 from maam.cli.metadata import Classes, class_names
-from maam.cli.options import Device, ImageOverride, ImageRecipe, NumWorkers, OnBroken, image_options
+from maam.cli.options import Device, ImageOverride, ImageRecipe, NumWorkers, OnBroken, check_written, image_options
 
 
 def predict(
@@ -35,6 +35,7 @@ def predict(
     """Name the most probable classes of image files."""
     from maam.training.prediction import predict_files
 
+    check_written("--json", json)
     found = predict_files(
         model,
         images,
@@ -46,12 +47,12 @@ def predict(
         on_broken=on_broken,
         track=track,
     )
-    if json is not None:
-        shares = {one.path: one.probabilities.tolist() for one in found}
-        document = {"class_names": list(found[0].class_names), "probabilities": shares}
-        files.write_text(json, json_format.dumps(document) + "\n")
     table = Table("image", "class", "probability")
     for one in found:
         names, numbers = zip(*one.top(top), strict=True)
         table.add_row(Text(one.path), Text("\n".join(names)), "\n".join(f"{share:.1%}" for share in numbers))
     console().print(table)
+    if json is not None:
+        shares = {one.path: one.probabilities.tolist() for one in found}
+        document = {"class_names": list(found[0].class_names), "probabilities": shares}
+        files.write_text(json, json_format.dumps(document) + "\n")

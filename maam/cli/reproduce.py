@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maam.cli import completion
-from maam.cli.options import Device, Framework, Override, Precision, parse_overrides
+from maam.cli.options import Device, Framework, Override, Precision, changes, split
 from maam.errors import MaamError
 
 if TYPE_CHECKING:
@@ -59,15 +59,15 @@ def reproduce(
     experiment, chosen = _experiment(name), _seeds(seeds)[: 1 if both else None]
     rooms.check_framework(framework)
     frameworks = rooms.FRAMEWORKS if both else (framework,)
-    changes = _changes(override, {"epochs": epochs, "precision": precision})
-    found = read_recipe(recipe or DEFAULT).replaced(changes)
+    changed = _changes(override, {"epochs": epochs, "precision": precision})
+    found = read_recipe(recipe or DEFAULT).replaced(changed)
+    narrowed = experiment if only is None else _narrowed(experiment, split("--only", only))
     if not collect:
-        narrowed = experiment if only is None else _narrowed(experiment, only.split(","))
         for each in frameworks:
             _train(narrowed, found, runs, root, seeds=chosen, framework=each, device=device)
     elif not runs.is_dir():
         raise MaamError(f"--runs {runs}: there is no such folder; give the one that holds the runs")
-    elif recipe is not None or changes:
+    elif recipe is not None or changed:
         for each in frameworks:
             reproduction.check_recipe(experiment, found, runs, chosen, each)
     if both:
@@ -80,11 +80,11 @@ def reproduce(
 
 def _changes(override: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
     """What options change in the recipe; rows and seeds are not the recipe's here."""
-    changes = {key: value for key, value in given.items() if value is not None} | parse_overrides(override)
+    changed = changes(given, override)
     for field, instead in (("model", "the rows name the models, see --only"), ("seed", "see --seeds")):
-        if field in changes:
-            raise MaamError(f"-o {field}={changes[field]}: {instead}")
-    return changes
+        if field in changed:
+            raise MaamError(f"-o {field}={changed[field]}: {instead}")
+    return changed
 
 
 def _experiment(name: str) -> Experiment:
@@ -116,7 +116,7 @@ def _narrowed(experiment: Experiment, presets: list[str]) -> Experiment:
 
 
 def _seeds(text: str) -> list[int]:
-    try:
-        return list(dict.fromkeys(int(part) for part in text.split(",")))
-    except ValueError:
-        raise MaamError(f"--seeds: expected comma-separated integers such as 0,1,2, got {text!r}") from None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise MaamError(f"--seeds: expected comma-separated integers such as 0,1,2, got {text!r}")
+    return list(dict.fromkeys(map(int, parts)))

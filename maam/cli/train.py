@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maam.cli import completion
-from maam.cli.options import Device, Framework, NumWorkers, OnBroken, Override, Precision, Root, parse_overrides
+from maam.cli.options import Device, Framework, NumWorkers, OnBroken, Override, Precision, Root, changes
 from maam.cli.training_progress import Progress
 from maam.errors import RecipeError
 
@@ -53,9 +53,8 @@ def train(
     from maam.training.session import train
     from maam.weights.naming import names_file
 
-    changes = {"data": data, "weights": weights, "precision": precision, "epochs": epochs, "seed": seed}
-    given = {name: value for name, value in changes.items() if value is not None}
-    name, found = _chosen(model, recipe, given, parse_overrides(override))
+    given = {"data": data, "weights": weights, "precision": precision, "epochs": epochs, "seed": seed}
+    name, found = _chosen(model, recipe, changes(given, override))
     folder = out or Path("runs") / (Path(name).stem if names_file(name) else name)
     with Progress("the same command with --resume goes on from the last checkpoint") as progress:
         train(
@@ -76,22 +75,20 @@ def train(
         typer.echo(f"{folder}: report.md, final.safetensors, best.safetensors")
 
 
-def _chosen(
-    model: str | None, recipe: str | None, given: dict[str, Any], overrides: dict[str, Any]
-) -> tuple[str, Recipe]:
+def _chosen(model: str | None, recipe: str | None, changed: dict[str, Any]) -> tuple[str, Recipe]:
     """What is trained, and the recipe with what the command changes in it."""
     from maam.training.library import read_recipe
     from maam.training.network import find_recipe, name_model
 
-    model = _one_model(model, overrides)
+    model = _one_model(model, changed)
     found = read_recipe(recipe) if recipe is not None else find_recipe(name_model(model))
-    found = found.replaced(given | overrides)
+    found = found.replaced(changed)
     return name_model(model, found), found
 
 
-def _one_model(given: str | None, overrides: dict[str, Any]) -> str | None:
+def _one_model(given: str | None, changed: dict[str, Any]) -> str | None:
     """The preset that the command names, as PRESET or by `-o model=`."""
-    named = overrides.get("model", given)
+    named = changed.get("model", given)
     if given is not None and named != given:
         raise RecipeError(f"-o model={named} contradicts the preset {given}; name one of them")
     return named if isinstance(named, str) else given

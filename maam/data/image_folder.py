@@ -43,9 +43,12 @@ class ImageFolder:
         """Return the path of image `index`, 0..N - 1."""
         return self.folder / self.files[index]
 
-    def first(self, count: int) -> ImageFolder:
-        """Return the first `count` images, or all where there are fewer."""
-        return replace(self, files=self.files[:count], labels=self.labels[:count])
+    def spread(self, count: int) -> ImageFolder:
+        """Return `count` images, evenly spaced because they stand class by class; all where there are fewer."""
+        if count >= len(self):
+            return self
+        indices = np.arange(count) * len(self) // count
+        return replace(self, files=tuple(self.files[index] for index in indices), labels=self.labels[indices])
 
 
 def imagefolder(root: str | os.PathLike[str], split: str = "train") -> ImageFolder:

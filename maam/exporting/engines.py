@@ -46,7 +46,7 @@ def thread_limit() -> int | None:
     import os
 
     value = os.environ.get("OMP_NUM_THREADS", "")
-    return int(value) if value.isdigit() and int(value) > 0 else None
+    return int(value) if value.isdecimal() and int(value) > 0 else None
 
 
 def _options(onnxruntime: Any, threads: int | None) -> Any:

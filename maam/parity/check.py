@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,13 +18,14 @@ from maam.spec import Model, Node, draw, input_rule
 from maam.spec.presets import resolve
 from maam.training import Runner
 from maam.weights import match
+from maam.weights.exchange import PathLike
 from maam.weights.naming import find_spec
 
 Array = np.ndarray[Any, Any]
 
 
 def check(
-    spec: Node | str,
+    spec: Node | PathLike,
     arrays: Mapping[str, Array] | None = None,
     *,
     images: Array | None = None,
@@ -103,9 +105,9 @@ def _single(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.asarray(array).astype(np.float32) for name, array in arrays.items()}
 
 
-def _model(spec: Node | str, arrays: Mapping[str, Array] | None, seed: int) -> tuple[Node, dict[str, Array]]:
+def _model(spec: Node | PathLike, arrays: Mapping[str, Array] | None, seed: int) -> tuple[Node, dict[str, Array]]:
     """What is compared, and its weights in float32: those given, those of the file, or drawn."""
-    node, saved = find_spec(spec) if isinstance(spec, str) else (resolve(spec), None)
+    node, saved = find_spec(os.fspath(spec)) if isinstance(spec, (str, os.PathLike)) else (resolve(spec), None)
     given = saved if arrays is None else arrays
     if given is None:
         return node, draw(node.parameters(), seed)

@@ -25,8 +25,9 @@ def load_factory(name: str) -> Any:
         sys.path.insert(0, os.getcwd())
     try:
         found: Any = importlib.import_module(module_name)
-    except ImportError as error:
-        raise PortingError(f"{name}: {module_name} cannot be imported: {error}") from None
+    except Exception as error:  # whatever the user's code raises
+        reason = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise PortingError(f"{name}: {module_name} cannot be imported: {reason}") from None
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise PortingError(f"{name}: {module_name} has no {attribute}")

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,8 @@ def write_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
     try:
         write_safetensors(path, _sections(checkpoint), header)
     except WeightsError as error:
-        raise TrainingError(f"{error}; the checkpoint before it is intact") from None
+        before = "the checkpoint before it is intact" if Path(path).exists() else "there is no checkpoint before it"
+        raise TrainingError(f"{error}; {before}") from None
 
 
 def read_checkpoint(path: PathLike) -> Checkpoint:
@@ -85,8 +87,10 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         scale = progress["loss_scale"]
         step, best = int(progress["step"]), float(progress["best_accuracy"])
         skipped = int(progress.get("skipped", 0))  # a file of before it was counted has none
+        if min(step, skipped) < 0:
+            raise ValueError(f"a step of {min(step, skipped)}")
         loss_scale = None if scale is None else LossScale(float(scale[0]), int(scale[1]))
-    except (MaamError, KeyError, TypeError, ValueError, IndexError) as error:
+    except (MaamError, ArithmeticError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         raise TrainingError(f"{path}: the checkpoint's header is broken: {error}") from None
     moments = {name: _section(arrays, f"optimizer.{name}") for name in recipe.optimizer.moments}
     checkpoint = Checkpoint(

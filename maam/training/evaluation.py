@@ -38,9 +38,11 @@ class Evaluation:
         return float((self.predictions == self.labels).mean())
 
     def top(self, count: int) -> float:
-        """The share of images whose label is among the `count` largest logits."""
-        own = np.take_along_axis(self.logits, self.labels[:, None].astype(np.int64), 1)
-        return float(((self.logits > own).sum(1) < count).mean())
+        """The share of images whose label is among the `count` largest logits; of equal ones the first count."""
+        labels = self.labels[:, None].astype(np.int64)
+        own = np.take_along_axis(self.logits, labels, 1)
+        before = (self.logits > own) | ((self.logits == own) & (np.arange(self.logits.shape[1]) < labels))
+        return float((before.sum(1) < count).mean())
 
     @property
     def loss(self) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maam.errors import RecipeError, require
+from maam.errors import DeviceError, RecipeError, require
 from maam.reference import Referee
 from maam.spec import Model, Node
 from maam.training.evaluation import Evaluation, Track, evaluate, untracked
@@ -45,7 +45,7 @@ def evaluate_file(
         root: its folder.
         framework: "torch" or "mindspore", in float32; or "reference", in float64.
         device: as in `train`.
-        limit: evaluate on the first images only.
+        limit: evaluate on so many images only: the first, or in a folder evenly spaced ones.
         recipe: says how image files are cut and normalised; where None the run's, else the default one of the preset.
         changes: fields of the recipe that differ, such as {"images.size": 160}.
         num_workers: as in `train`.
@@ -55,7 +55,7 @@ def evaluate_file(
     Raises:
         MaamError: the file, the data, the framework or the device does not fit.
     """
-    check_framework(framework, (*FRAMEWORKS, REFERENCE))
+    check_ready(framework, device)
     require("sklearn", "train")  # for the figures: better now than after minutes
     trained = find_trained(model)
     spec, arrays = read_whole(trained.path, np.dtype(np.float32))
@@ -70,6 +70,20 @@ def evaluate_file(
     return evaluate(open_model(spec, arrays, framework, device), batches)
 
 
+def check_ready(framework: str, device: str | None) -> str:
+    """The device on which a room, or the reference, evaluates.
+
+    Raises:
+        MaamError: there is no such framework or device here.
+    """
+    check_framework(framework, (*FRAMEWORKS, REFERENCE))
+    if framework != REFERENCE:
+        return str(find_room(framework).select_device(device))
+    if device not in (None, "cpu"):
+        raise DeviceError(f"device {device!r}: the reference computes on the cpu")
+    return "cpu"
+
+
 def open_model(
     spec: Node, arrays: Mapping[str, Array], framework: str, device: str | None = None
 ) -> Callable[[Array], Array]:
@@ -78,11 +92,10 @@ def open_model(
     Raises:
         MaamError: there is no such framework or device here.
     """
-    check_framework(framework, (*FRAMEWORKS, REFERENCE))
+    chosen = check_ready(framework, device)
     if framework == REFERENCE:
         return Referee(spec, arrays)
-    room = find_room(framework)
-    runner = room.make_runner(spec, seed=None, device=room.select_device(device))
+    runner = find_room(framework).make_runner(spec, seed=None, device=chosen)
     runner.write_arrays(arrays)
     forward: Callable[[Array], Array] = runner.forward
     return forward

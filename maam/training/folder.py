@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from maam import files
 from maam.errors import RecipeError, TrainingError, WeightsError
 from maam.files import leftover_of
 from maam.spec import Node
@@ -42,20 +43,35 @@ class RunFolder:
         self.final = self.path / "final.safetensors"
         self.run = self.path / "run.json"
         self.log = Log(self.path / "log.jsonl")
+        self._release: Callable[[], None] | None = None
 
     def open(self, resume: bool) -> Checkpoint | None:
         """Make the folder, or find the checkpoint in it that a resumed run starts from (None where there is none yet).
 
-        Temporary files that a killed run left are no obstacle, and are removed.
+        It is this run's alone until `close`. Temporary files that a killed run left are no obstacle, and are removed.
 
         Raises:
-            TrainingError: it holds a run and `resume` is not set, or other files, or it cannot be written.
+            TrainingError: it holds a run and `resume` is not set, or other files, or it cannot be written, or another
+                run that is going on.
         """
+        self.close()
+        try:
+            return self._opened(resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def _opened(self, resume: bool) -> Checkpoint | None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._release = files.hold(self.path)
             names = {entry.name for entry in self.path.iterdir()}
             leftovers = {name for name in names if leftover_of(name) in WRITTEN}
             names -= leftovers
+        except BlockingIOError:
+            raise TrainingError(
+                f"{self.path}: another run is going on in this folder; choose another out (--out), or wait for its end"
+            ) from None
         except OSError as error:
             raise TrainingError(f"{self.path}: no folder for a run: {error.strerror or error}") from None
         if not os.access(self.path, os.W_OK):
@@ -69,6 +85,11 @@ class RunFolder:
         for name in leftovers:
             (self.path / name).unlink(missing_ok=True)
         return read_checkpoint(self.last) if self.last.name in names else None
+
+    def close(self) -> None:
+        """Let others open the folder."""
+        if self._release is not None:
+            self._release()
 
     def recipe(self) -> Recipe:
         """The recipe of the run's last session.
@@ -101,7 +122,7 @@ class RunFolder:
             found = json.loads(self.run.read_text("utf-8"))["sessions"][-1]
         except OSError as error:
             raise TrainingError(f"{self.run}: cannot be read: {error.strerror or error}") from None
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise TrainingError(f"{self.run}: not the description of a run")

@@ -57,14 +57,14 @@ def validation_images(
     limit: int | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> ImageBatches:
-    """Batches of central crops of the images in root/val, or of the first `limit`, in their order.
+    """Batches of central crops of the images in root/val, or of `limit` evenly spaced ones, in their order.
 
     Raises:
         DataError, MissingFrameworkError: as `training_images` does.
     """
     folder = _folder(root, "val")
     if limit is not None:
-        folder = folder.first(limit)
+        folder = folder.spread(limit)
     framing = images.framings(_size(spec))[1]
     return _batches(folder, TEST_BATCH * share[1], framing, images, reading, shuffle=False, share=share)
 

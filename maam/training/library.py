@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -26,12 +27,13 @@ def list_recipes() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
 
 
-def read_recipe(name: str) -> Recipe:
+def read_recipe(name: str | os.PathLike[str]) -> Recipe:
     """The package's recipe of that name, or the one in the file `name` if that ends in .toml.
 
     Raises:
         RecipeError: there is no such recipe or file, it is no TOML, or a field is wrong.
     """
+    name = os.fspath(name)
     if name.endswith(".toml"):
         return _parse(name, _read(Path(name)))
     if name not in list_recipes():
@@ -46,15 +48,23 @@ def default_recipe(preset: str) -> Recipe:
         RecipeError: there is none.
         PresetError: nor is there such a preset.
     """
-    for name in list_recipes():
-        recipe = read_recipe(name)
-        if any(fnmatch.fnmatchcase(preset, pattern) for pattern in recipe.presets):
-            return recipe
+    if (recipe := _find_default(preset)) is not None:
+        return recipe
     preset_options(preset)
     raise RecipeError(
         f"no default recipe for {preset!r}; choose one with recipe=maam.training.read_recipe(NAME) (--recipe NAME): "
         f"{', '.join(list_recipes())}"
     )
+
+
+def has_default_recipe(preset: str) -> bool:
+    """Whether the package has a recipe for presets of that name."""
+    return _find_default(preset) is not None
+
+
+def _find_default(preset: str) -> Recipe | None:
+    recipes = map(read_recipe, list_recipes())
+    return next((r for r in recipes if any(fnmatch.fnmatchcase(preset, one) for one in r.presets)), None)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
@@ -74,7 +84,7 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:

@@ -63,7 +63,7 @@ class Loop:
         self.step = trainer.read_state().step
         self.best = -1.0
         self._pending: list[Any] = []
-        self._started = self._waited = 0.0
+        self._started = self._waited = self._rate = 0.0
         self._fusions = fusion_scalars(runner.spec)
         self._dropout = any(isinstance(node, Dropout) and node.p > 0 for _, node in runner.spec.walk())
 
@@ -73,6 +73,7 @@ class Loop:
         Raises:
             TrainingError: loss, weights or moments are not finite, or a file cannot be written.
         """
+        first = self.step
         self.observer.start(self.step, self.total)
         while self.step < self.total:
             epoch = self.step // self.steps_per_epoch
@@ -81,7 +82,7 @@ class Loop:
             self._checkpoint()  # what is not finite is refused before it could become the best
             self._evaluate(epoch, time.perf_counter() - start)
             self.save()
-        if self.world.rank == 0 and not self.folder.final.exists():  # also where a run ended just before this
+        if self.world.rank == 0 and (self.step > first or not self.folder.final.exists()):  # it may have ended here
             self.folder.write_final(self.runner.spec, self._final_arrays())
 
     def evaluate(self) -> Evaluation:
@@ -97,7 +98,8 @@ class Loop:
             if self._dropout:
                 self.trainer.seed(mask_seed(self.recipe.seed, self.step, self.world.rank))
             decay = average_decay(self.recipe.ema_decay, self.step)
-            self._pending.append(self.trainer.update(batch, self._rate(), decay))
+            self._rate = self._next_rate()
+            self._pending.append(self.trainer.update(batch, self._rate, decay))
             self.step += 1
             over = self.step % self.steps_per_epoch == 0
             if over or self.step % self.log_steps == 0 or self.step % self.checkpoint_steps == 0:
@@ -116,7 +118,7 @@ class Loop:
                 return
             yield batch
 
-    def _rate(self) -> float:
+    def _next_rate(self) -> float:
         recipe = self.recipe
         return learning_rate(recipe.schedule, recipe.optimizer.lr, self.step, self.total, self.steps_per_epoch)
 
@@ -135,7 +137,7 @@ class Loop:
             "kind": "steps",
             "step": self.step,
             "epoch": epoch,
-            "lr": self._rate(),
+            "lr": self._rate,
             "losses": found[:, 0].tolist(),
             "accuracies": found[:, 1].tolist(),
             "images_per_second": count * batch_size / seconds,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from maam.errors import RecipeError
 from maam.spec import Model, Node, preset, with_num_classes
-from maam.training.library import default_recipe
+from maam.training.library import default_recipe, has_default_recipe, list_recipes
 from maam.training.recipe import Recipe
 from maam.weights.naming import DOCUMENT, find_spec, names_file
 
@@ -22,6 +23,10 @@ def find_network(name: str, overrides: Mapping[str, Any]) -> Node:
     """
     if not names_file(name):
         return preset(name, **overrides)
+    if Path(name).is_dir():
+        raise RecipeError(
+            f"{name}: a folder, and no preset has that name (`maam list`); of a run name final.safetensors in it"
+        )
     spec, _ = find_spec(name)
     if not isinstance(spec, Model):
         raise RecipeError(f"{name}: a single layer ({spec.kind}); expected a model that ends in logits")
@@ -37,8 +42,16 @@ def find_recipe(name: str) -> Recipe:
         RecipeError: there is none.
         PresetError, SpecError, WeightsError: there is no such preset or file, or the file is broken.
     """
-    spec = find_network(name, {}) if names_file(name) else None
-    return default_recipe(spec.name if isinstance(spec, Model) else name)
+    if not names_file(name):
+        return default_recipe(name)
+    spec = find_network(name, {})
+    assert isinstance(spec, Model)
+    if not has_default_recipe(spec.name):
+        raise RecipeError(
+            f"{name}: no default recipe for a network called {spec.name!r}; choose one with "
+            f"recipe=maam.training.read_recipe(NAME) (--recipe NAME): {', '.join(list_recipes())}"
+        )
+    return default_recipe(spec.name)
 
 
 def with_network(recipe: Recipe, name: str) -> Recipe:
@@ -47,12 +60,13 @@ def with_network(recipe: Recipe, name: str) -> Recipe:
     return recipe.replaced({"model": name, "weights": name if trained else recipe.weights})
 
 
-def name_model(model: str | None, recipe: Recipe | None = None) -> str:
+def name_model(model: str | os.PathLike[str] | None, recipe: Recipe | None = None) -> str:
     """`model`, or what the recipe names.
 
     Raises:
         RecipeError: neither names one, or `model` is no name.
     """
+    model = os.fspath(model) if isinstance(model, os.PathLike) else model
     if model is not None and not isinstance(model, str):
         raise RecipeError(
             f"model: expected the name of a preset or a file, got an object of type {type(model).__name__}; give the "

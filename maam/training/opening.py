@@ -52,17 +52,22 @@ def agree_on_precision(room: Any, device: str, recipe: Recipe, checkpoint: Check
     return PRECISIONS[int(world.gather(np.array([chosen], np.float32))[0])]
 
 
-def check_same(folder: RunFolder, checkpoint: Checkpoint, spec: Node, recipe: Recipe) -> None:
+def check_same(folder: RunFolder, checkpoint: Checkpoint | None, spec: Node, recipe: Recipe) -> None:
     """Refuse to go on with another model or recipe; precision may change, as another framework may need.
+
+    A run that was killed before its first checkpoint is known by its description.
 
     Raises:
         TrainingError: naming what differs.
     """
-    if checkpoint.spec != spec:
+    if checkpoint is None and not folder.run.exists():
+        return
+    if checkpoint is not None and checkpoint.spec != spec:
         raise TrainingError(
             f"{folder.last}: a checkpoint of another model than {recipe.model}; choose another out (--out)"
         )
-    then, now = checkpoint.recipe.model_dump(), recipe.model_dump()
+    before = folder.recipe() if checkpoint is None else checkpoint.recipe
+    then, now = before.model_dump(), recipe.model_dump()
     changed = sorted(name for name in now if name not in MAY_DIFFER and then[name] != now[name])
     if changed:
         raise TrainingError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -24,9 +24,9 @@ def _held(value: float) -> float:
 
 
 Rate = Annotated[Positive, AfterValidator(_held)]
-NonNegativeReal = Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
+NonNegativeReal = Annotated[float, Field(strict=True, ge=0, le=LARGEST, allow_inf_nan=False)]
 Small = Annotated[float, Field(strict=True, gt=0, le=LARGEST, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
 
 MOMENTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq"), "adamw": ("exp_avg", "exp_avg_sq")}
 """The arrays that each optimizer keeps for each parameter; all start as zeros."""
@@ -43,6 +43,11 @@ class Optimizer(Section):
         SpecError: a setting is unknown, of the wrong type or range, or contradicts another.
     """
 
+    acting: ClassVar[dict[str, tuple[str, ...]]] = {
+        "sgd": ("momentum", "nesterov"),
+        "adam": ("betas", "eps"),
+        "adamw": ("betas", "eps"),
+    }
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Rate = 0.1
     momentum: Share = 0.9
@@ -60,8 +65,8 @@ class Optimizer(Section):
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Optimizer:
-        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
-            raise ValueError("nesterov: it belongs to sgd with a momentum above 0")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov: it needs a momentum above 0")
         return self
 
     @property
@@ -72,9 +77,7 @@ class Optimizer(Section):
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments besides learning rate and weight decay, as PyTorch and MindSpore both call them."""
-        if self.name == "sgd":
-            return {"momentum": self.momentum, "nesterov": self.nesterov}
-        return {"betas": self.betas, "eps": self.eps}
+        return {field: getattr(self, field) for field in self.acting[self.name]}
 
     def decays(self, parameter: Parameter) -> bool:
         """Whether weight decay acts on a parameter: on convolution and matrix weights, or with decay "all" on all."""

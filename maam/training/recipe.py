@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from maam.data import IMAGENET_MEAN, IMAGENET_STD, CenterCrop, RandomResizedCrop
 from maam.errors import RecipeError, SpecError
-from maam.spec.fields import Fraction, NonNegative, Positive, Probability, Size
+from maam.spec.fields import Fraction, NonNegative, Positive, Probability, Size, plain_integer, plain_number
 from maam.training.optimizer import Optimizer
 from maam.training.section import Section, explain, nearest_field
 
@@ -71,6 +71,12 @@ class Schedule(Section):
     cosine: `warmup` likewise, linear, then a cosine to 0. step: times `gamma`, at most 1, every `step_epochs` epochs.
     """
 
+    acting: ClassVar[dict[str, tuple[str, ...]]] = {
+        "one_cycle": ("warmup", "start"),
+        "cosine": ("warmup", "start"),
+        "step": ("step_epochs", "gamma"),
+        "constant": (),
+    }
     name: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
     warmup: Fraction = 0.3
     start: Fraction = 0.04
@@ -132,6 +138,11 @@ class Recipe(Section):
     def _weights(cls, value: Any) -> Any:
         return os.fspath(value) if isinstance(value, os.PathLike) else value
 
+    @field_validator("overrides", mode="before")
+    @classmethod
+    def _overrides(cls, value: Any) -> Any:
+        return {name: _plain(f"{name}", one) for name, one in value.items()} if isinstance(value, dict) else value
+
     @field_validator("optimizer", mode="before")
     @classmethod
     def _optimizer(cls, value: Any) -> Any:
@@ -151,7 +162,8 @@ class Recipe(Section):
     def replaced(self, changes: dict[str, Any]) -> Recipe:
         """The recipe with `changes`, whose keys are paths such as "optimizer.lr".
 
-        A table for a section changes the fields that it names, but another optimizer or schedule has its own defaults.
+        A table for a section changes the fields that it names, but another optimizer or schedule has its own defaults,
+        for its name alone too where the settings of the one before do not act.
         With other `data`, the section that does not act on it (`augmentation` or `images`) is left out.
 
         Raises:
@@ -168,12 +180,32 @@ class Recipe(Section):
             if not isinstance(table, dict):
                 raise RecipeError(f"recipe: {path}: no such field{nearest_field(path, Recipe)}")
             table[field] = _merged(table.get(field), value) if field != "overrides" else value
+            if field == "name" and sections in (["optimizer"], ["schedule"]):
+                document[sections[0]] = _left(type(getattr(self, sections[0])), table)
         return Recipe(**document)
+
+
+def _plain(path: str, value: Any) -> Any:
+    """An option of a preset as JSON has it, which is how a resumed run finds it again."""
+    if isinstance(value, dict):
+        return {str(name): _plain(f"{path}.{name}", one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(path, one) for one in value]
+    found = plain_number(plain_integer(value))
+    if found is not None and not isinstance(found, (bool, int, float, str)):
+        raise ValueError(f"{path}: expected what JSON can write, got an object of type {type(value).__name__}")
+    return found
 
 
 def _unused(data: Any) -> str:
     """The section that does not act on `data`."""
     return "augmentation" if data == IMAGE_FOLDER else "images"
+
+
+def _left(section: type[Section], table: dict[str, Any]) -> dict[str, Any]:
+    """The settings that act in a section of another name."""
+    foreign = section.foreign(table["name"])
+    return {field: value for field, value in table.items() if field not in foreign}
 
 
 def _merged(old: Any, new: Any) -> Any:

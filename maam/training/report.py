@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from maam import files, plots
+from maam.errors import TrainingError
 from maam.training.evaluation import Evaluation
 from maam.training.folder import RunFolder
 from maam.training.log import Record
@@ -51,9 +52,15 @@ def draw_pictures(
 
 
 def curves(records: list[Record]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Loss and accuracy of each step, and test loss and accuracy of each epoch, as arrays."""
+    """Loss and accuracy of each step, and test loss and accuracy of each epoch, as arrays.
+
+    Raises:
+        TrainingError: there are none.
+    """
     made = [record for record in records if record["kind"] == "steps"]
     ended = [record for record in records if record["kind"] == "epoch"]
+    if not made or not ended:
+        raise TrainingError("the log of the run has no whole epoch, so there is nothing to report: was it deleted?")
     steps = {
         "loss": np.concatenate([np.array(record["losses"]) for record in made]),
         "accuracy": np.concatenate([np.array(record["accuracies"]) for record in made]),

@@ -5,17 +5,37 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from maam.spec.fields import describe
 
 
 class Section(BaseModel):
-    """A frozen table; unknown fields are errors."""
+    """A frozen table; unknown fields are errors, and so are settings that do not act.
+
+    `acting` says which settings act under which `name`, where that is not all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    acting: ClassVar[dict[str, tuple[str, ...]]] = {}
+
+    @classmethod
+    def foreign(cls, name: Any) -> set[str]:
+        """The settings that belong to other names than `name`."""
+        if name not in cls.acting:
+            return set()
+        return {field for fields in cls.acting.values() for field in fields} - set(cls.acting[name])
+
+    @model_validator(mode="after")
+    def _settings_act(self) -> Section:
+        fields = type(self).model_fields
+        for field in sorted(self.foreign(getattr(self, "name", None))):
+            if getattr(self, field) != fields[field].default:
+                owners = " or ".join(name for name, acting in self.acting.items() if field in acting)
+                raise ValueError(f"{field}: it belongs to {owners}, and does not act in {getattr(self, 'name', None)}")
+        return self
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from maam.training.sources import open_source
 
 
 def train(
-    model: str | None = None,
+    model: str | os.PathLike[str] | None = None,
     recipe: Recipe | None = None,
     *,
     out: str | os.PathLike[str],
@@ -56,7 +57,7 @@ def train(
     """
     name, recipe = _chosen(model, recipe)
     spec = find_network(name, recipe.overrides)
-    _check_ready(observer)
+    _check_ready(observer, checkpoint_steps=checkpoint_steps, log_steps=log_steps)
     room = find_room(framework)
     chosen = room.select_device(device)
     world = room.join_world(chosen)
@@ -65,22 +66,22 @@ def train(
     room.select_precision(chosen, recipe.precision)  # what cannot be had is refused before anything is written
     folder = RunFolder(out)
     start = Start(None, "") if resume and folder.last.exists() else read_start(spec, recipe)
-    checkpoint = open_run(folder, resume, world)
-    recipe = recipe.replaced({"precision": agree_on_precision(room, chosen, recipe, checkpoint, world)})
-    if checkpoint is not None:
+    with contextlib.closing(folder):
+        checkpoint = open_run(folder, resume, world)
+        recipe = recipe.replaced({"precision": agree_on_precision(room, chosen, recipe, checkpoint, world)})
         check_same(folder, checkpoint, spec, recipe)
-    runner = room.make_runner(spec, seed=recipe.seed, device=chosen)
-    trainer = _start(runner, recipe, start, checkpoint)
-    told = _told(observer if world.rank == 0 else None, start.note)
-    steps = {"checkpoint_steps": checkpoint_steps, "log_steps": log_steps}
-    loop = Loop(runner, trainer, recipe, source, folder, told, world=world, **steps)
-    if checkpoint is not None:
-        loop.best = checkpoint.best_accuracy
-    _run(loop, framework, chosen, start.note)
+        runner = room.make_runner(spec, seed=recipe.seed, device=chosen)
+        trainer = _start(runner, recipe, start, checkpoint)
+        told = _told(observer if world.rank == 0 else None, start.note)
+        steps = {"checkpoint_steps": checkpoint_steps, "log_steps": log_steps}
+        loop = Loop(runner, trainer, recipe, source, folder, told, world=world, **steps)
+        if checkpoint is not None:
+            loop.best = checkpoint.best_accuracy
+        _run(loop, framework, chosen, start.note)
     return folder
 
 
-def _chosen(model: str | None, recipe: Recipe | None) -> tuple[str, Recipe]:
+def _chosen(model: str | os.PathLike[str] | None, recipe: Recipe | None) -> tuple[str, Recipe]:
     """The network's name and the recipe, which then names it too."""
     if recipe is not None and not isinstance(recipe, Recipe):
         raise RecipeError(
@@ -92,8 +93,11 @@ def _chosen(model: str | None, recipe: Recipe | None) -> tuple[str, Recipe]:
     return name, with_network(recipe, name)
 
 
-def _check_ready(observer: object) -> None:
-    """Refuse what would fail after hours: an observer without a method, or a report without its packages."""
+def _check_ready(observer: object, **counts: int) -> None:
+    """Refuse what would fail after hours: an observer without a method, a report without its packages, 0 steps."""
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise TrainingError(f"{name}: expected an integer of at least 1, got {count!r}")
     for package in ("sklearn", "matplotlib"):
         require(package, "train")
     missing = [name for name in vars(Observer) if not (name.startswith("_") or callable(getattr(observer, name, None)))]

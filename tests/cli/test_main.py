@@ -57,6 +57,10 @@ def test_wrong_usage_is_status_2(run, arguments):
         (OSError(28, "No space left on device"), "No space left on device"),
         (OSError("of no known kind"), "of no known kind"),
         (MemoryError("Unable to allocate 1 PiB"), "not enough memory: Unable to allocate 1 PiB"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            "not enough memory, a smaller batch_size needs less: DefaultCPUAllocator: can't allocate memory",
+        ),
     ],
     ids=repr,
 )

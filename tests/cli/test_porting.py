@@ -54,6 +54,19 @@ def test_differing_models_write_nothing(run, models, tmp_path):
     assert not (tmp_path / "own.safetensors").exists()
 
 
+def test_what_is_not_copied_is_not_written(fails, models):
+    assert "--no-transfer: no weights are copied" in fails(
+        "port", "ours:module", "ours:cell", "--input", "3", "--no-transfer", "--out", "x.safetensors"
+    )
+
+
+def test_a_module_that_fails_when_it_is_imported(fails, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "fails_at_import.py").write_text("1 / 0")
+    message = fails("port", "fails_at_import:module", "fails_at_import:cell", "--input", "3")
+    assert "fails_at_import cannot be imported: ZeroDivisionError: division by zero" in message
+
+
 def test_bad_input(fails, models, tmp_path):
     start = ("port", f"{models}:module")
     assert "expected package.module:callable" in fails(*start, "nothing", *ARGUMENTS)

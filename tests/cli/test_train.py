@@ -50,6 +50,25 @@ def test_an_interrupt_says_how_to_go_on(run, tmp_path, monkeypatch):
     assert run("train", "maam_digits", *SHORT, "--out", "run", "--resume").status == 0
 
 
+@pytest.mark.parametrize(
+    ("option", "override"),
+    [(("--epochs", "1"), "epochs=2"), (("--weights", "A"), "weights=B"), (("--seed", "0"), "seed=3")],
+)
+def test_an_option_and_an_override_that_contradict(fails, option, override):
+    message = fails("train", "maam_digits", *option, "-o", override)
+    assert message == f"-o {override} contradicts {' '.join(option)}; give one of them"
+
+
+def test_what_could_not_be_written_is_refused_first(fails, finished, monkeypatch):
+    monkeypatch.setattr("maam.training.file_evaluation.evaluate_file", None)
+    monkeypatch.setattr("maam.training.prediction.predict_files", None)
+    for command in (("evaluate", finished, "--data", "digits"), ("predict", finished, "a.png")):
+        for target in ("/nonexistent/x.json", "."):
+            assert "expected a file in a folder that exists" in fails(*command, "--json", target)
+    message = fails("evaluate", finished, "--data", "digits", "--framework", "reference,torch", "--device", "cuda:9")
+    assert "device 'cuda:9'" in message
+
+
 def test_train_by_a_file(run, tmp_path):
     (tmp_path / "mine.toml").write_text('model = "maam_digits"\ndata = "digits"\nepochs = 1\nbatch_size = 256\n')
     assert run("train", "--recipe", "mine.toml").status == 0

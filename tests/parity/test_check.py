@@ -70,6 +70,24 @@ def test_other_architectures(node):
     assert report.complete, report.to_markdown()
 
 
+def test_lattice_says_where_integers_prove_nothing():
+    """Eight residual blocks let sums grow beyond what float32 holds; negative biases leave no output."""
+    block = spec.Residual(
+        children={
+            "conv": spec.Conv2d(in_channels=8, out_channels=8, kernel_size=3, padding=1),
+            "bn": spec.BatchNorm2d(num_features=8),
+            "relu": spec.Activation(function="relu"),
+        }
+    )
+    layers = {"stem": spec.Conv2d(in_channels=1, out_channels=8, kernel_size=3, padding=1)}
+    layers |= {f"block{index}": block for index in range(12)}
+    layers |= {"flatten": spec.Flatten(), "fc": spec.Linear(in_features=512, out_features=10)}
+    deep = spec.Model(name="deep", input_shape=(1, 8, 8), children=layers)
+    report = check(deep, frameworks=["torch"], compiled=False, stages=["lattice"])
+    assert {row.verdict for row in report.rows} == {Verdict.NOT_APPLICABLE}
+    assert "float32 does not hold the sums of small integers" in report.rows[0].note
+
+
 def test_lattice_says_what_is_not_exact():
     report = check(spec.maam(4, act_layer="gelu"), compiled=False, stages=["lattice"])
     assert {row.verdict for row in report.rows} == {Verdict.NOT_APPLICABLE}

@@ -51,6 +51,47 @@ def test_a_kill_before_the_first_step(recipe, tmp_path, monkeypatch, place):
         assert folder.open(resume=False) is None
 
 
+def test_a_folder_is_one_runs(recipe, done, tmp_path):
+    holder = RunFolder(done.path)
+    holder.open(resume=True)
+    before = {path.name: path.read_bytes() for path in done.path.iterdir()}
+    with pytest.raises(TrainingError, match="another run is going on in this folder"):
+        train("maam_digits", recipe.replaced({"epochs": 1}), out=done.path, resume=True)
+    assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
+    holder.close()
+    train("maam_digits", recipe.replaced({"epochs": 1}), out=done.path, resume=True)
+
+
+def test_without_its_checkpoint_a_run_begins_again(recipe, done):
+    """The weights at its end are then those of what was trained now, by the recipe that the folder names."""
+    before = done.final.read_bytes()
+    done.last.unlink()
+    with pytest.raises(TrainingError, match="the run has another seed: 0, not 5"):
+        train("maam_digits", recipe.replaced({"epochs": 1, "seed": 5}), out=done.path, resume=True)
+    done.final.write_bytes(b"old")
+    train("maam_digits", recipe.replaced({"epochs": 1}), out=done.path, resume=True)
+    assert done.final.read_bytes() == before
+
+
+def test_a_log_that_is_gone(recipe, done):
+    done.log.path.unlink()
+    with pytest.raises(TrainingError, match="the log of the run has no whole epoch"):
+        train("maam_digits", recipe.replaced({"epochs": 1}), out=done.path, resume=True)
+
+
+def test_the_log_has_the_rate_of_its_step(recipe, tmp_path):
+    changes = {"epochs": 2, "optimizer.lr": 0.1, "schedule": {"name": "step", "step_epochs": 1, "gamma": 0.1}}
+    found = train("maam_digits", recipe.replaced(changes), out=tmp_path / "run").log.records()
+    assert [one["lr"] for one in found if one["kind"] == "steps"] == pytest.approx([0.1, 0.01])
+
+
+@pytest.mark.parametrize("counts", [{"log_steps": 0}, {"checkpoint_steps": 0}, {"checkpoint_steps": 2.5}])
+def test_steps_of_nothing(recipe, tmp_path, counts):
+    with pytest.raises(TrainingError, match=rf"^{next(iter(counts))}: expected an integer of at least 1, got"):
+        train("maam_digits", recipe, out=tmp_path / "run", **counts)
+    assert not (tmp_path / "run").exists()
+
+
 def leave(path):
     """A temporary file, as a process that is killed inside a write leaves it."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):

@@ -6,7 +6,7 @@ import pytest
 
 import maam
 from maam import spec
-from maam.errors import MaamError
+from maam.errors import MaamError, RecipeError
 from maam.pruning import prune
 from maam.spec import draw
 from maam.training import Recipe, default_recipe, read_recipe, train
@@ -43,6 +43,19 @@ def test_a_document_is_trained_from_fresh_weights(recipe, tmp_path):
 
 def test_the_recipe_is_that_of_the_preset_that_the_file_names(pruned):
     assert find_recipe(str(pruned)) == find_recipe("maam_digits") == default_recipe("maam_digits")
+
+
+def test_a_document_of_no_presets_name(recipe, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(spec.preset("maam_digits").replace(name="mine").to_json())
+    with pytest.raises(RecipeError, match=r"mine\.json: no default recipe for a network called 'mine'; choose one"):
+        train(path, out=tmp_path / "run")
+    assert train(path, recipe.replaced({"epochs": 1}), out=tmp_path / "run").final.exists()
+
+
+def test_a_folder_is_no_network(done, tmp_path):
+    with pytest.raises(RecipeError, match=r"a folder, and no preset has that name .* of a run name final\.safetensors"):
+        train(str(done.path), out=tmp_path / "run")
 
 
 def test_other_classes(pruned):

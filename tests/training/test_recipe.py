@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from maam import spec
+from maam.data import CenterCrop
 from maam.errors import PresetError, RecipeError
 from maam.training import Optimizer, Recipe, default_recipe, library, list_recipes, read_recipe
 from maam.training.library import parse_override
@@ -52,6 +54,30 @@ def test_a_recipe_survives_json():
         ({"optimizer": {"eps": 1e39}}, "recipe: optimizer: eps: input should be less than or equal to 1000000"),
         ({"optimizer": {"momentu": 0.5}}, "recipe: optimizer: momentu: no such field; did you mean 'momentum'?"),
         ({"optimizer": {"name": "adam", "nesterov": True}}, "recipe: optimizer: nesterov: it belongs to sgd"),
+        (
+            {"optimizer": {"name": "adamw", "momentum": 0.5}},
+            "recipe: optimizer: momentum: it belongs to sgd, and",
+        ),
+        (
+            {"optimizer": {"betas": (0.8, 0.9)}},
+            "recipe: optimizer: betas: it belongs to adam or adamw, and",
+        ),
+        (
+            {"optimizer": {"weight_decay": True}},
+            "recipe: optimizer: weight_decay: input should be a valid number",
+        ),
+        (
+            {"schedule": {"step_epochs": 5}},
+            "recipe: schedule: step_epochs: it belongs to step, and does not",
+        ),
+        (
+            {"schedule": {"name": "step", "warmup": 0.1}},
+            "recipe: schedule: warmup: it belongs to one_cycle or cosine",
+        ),
+        (
+            {"overrides": {"act_layer": object()}},
+            "recipe: overrides: act_layer: expected what JSON can write, got",
+        ),
         ({"optimizer": 3}, "recipe: optimizer: input should be a valid dictionary or instance of Optimizer, got 3"),
         ({"augmentation": {"pading": 4}}, "recipe: augmentation.pading: no such field; did you mean 'padding'?"),
         ({"schedule": {"name": "linear"}}, "recipe: schedule.name: input should be 'one_cycle', 'cosine', 'step'"),
@@ -67,6 +93,32 @@ def test_wrong_fields(fields, message):
     with pytest.raises(RecipeError) as caught:
         Recipe(**fields)
     assert str(caught.value).startswith(message)
+
+
+def test_another_name_leaves_the_settings_of_the_one_before():
+    recipe = read_recipe("cifar10").replaced({"schedule.warmup": 0.1})
+    changed = recipe.replaced({"optimizer.betas": [0.8, 0.9], "optimizer.name": "adamw", "schedule.name": "step"})
+    assert changed.optimizer.settings == {"betas": (0.8, 0.9), "eps": 1e-8}
+    assert changed.optimizer.weight_decay == recipe.optimizer.weight_decay
+    assert (changed.schedule.name, changed.schedule.gamma) == ("step", 0.1)
+
+
+def test_options_of_presets_are_plain():
+    recipe = Recipe(overrides={"pool": (1, 2), "num_classes": np.int64(7), "reduce": np.True_})
+    assert recipe.overrides == {"pool": [1, 2], "num_classes": 7, "reduce": True}
+    assert Recipe(**json.loads(recipe.model_dump_json())) == recipe
+
+
+@pytest.mark.parametrize("size", [160, 320])
+def test_the_crop_follows_the_size(size):
+    images = read_recipe("imagenet_maf").replaced({"images.size": size}).images
+    assert images.framings(224)[1] == CenterCrop(size, round(size * 8 / 7))
+    assert read_recipe("imagenet_maf").images.framings(224)[1] == CenterCrop(224, 256)
+
+
+def test_paths_and_byte_order_marks(tmp_path):
+    (tmp_path / "mine.toml").write_text("epochs = 3", "utf-8-sig")
+    assert read_recipe(tmp_path / "mine.toml").epochs == 3
 
 
 def test_overrides():

@@ -1,0 +1,63 @@
+"""What is written in one step: links, what is no file, folders that are held."""
+
+import multiprocessing
+import os
+import threading
+
+import pytest
+
+from maam import files
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "there").mkdir()
+    target, link = tmp_path / "there" / "file.json", tmp_path / "link.json"
+    link.symlink_to(target)
+    for text in ("new", "newer"):
+        files.write_text(link, text)
+        assert link.is_symlink()
+        assert target.read_text() == text
+    assert os.listdir(target.parent) == [target.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
+def test_what_is_no_file_is_written_to(tmp_path):
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader.start()
+    files.write_text(pipe, "text")
+    reader.join(10)
+    assert read == [b"text"]
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+def wait(there, go):
+    there.set()
+    go.wait(60)
+
+
+@pytest.mark.skipif(files.fcntl is None, reason="no locks of this kind")
+class TestHolding:
+    def test_one_at_a_time(self, tmp_path):
+        release = files.hold(tmp_path)
+        with pytest.raises(BlockingIOError):
+            files.hold(tmp_path)
+        release()
+        release()
+        files.hold(tmp_path)()
+
+    def test_a_child_does_not_hold_on(self, tmp_path):
+        """As the processes that decode images, which may outlive one that is killed."""
+        release = files.hold(tmp_path)
+        context = multiprocessing.get_context("fork")
+        there, go = context.Event(), context.Event()
+        child = context.Process(target=wait, args=(there, go))
+        child.start()
+        there.wait(60)
+        release()
+        try:
+            files.hold(tmp_path)()
+        finally:
+            go.set()
+            child.join()
