@@ -12,7 +12,7 @@ from rich.console import Console
 
 from maam import files
 from maam.cli import completion
-from maam.cli.options import split
+from maam.cli.options import refuse_given, split
 from maam.errors import MaamError
 
 if TYPE_CHECKING:
@@ -22,10 +22,12 @@ Said = tuple[list[str], dict[str, Any]]
 """Paragraphs for people, and a document for programs."""
 
 GROUPS = ("layers", "models", "growth")
+_OF_COMPARISONS = ("cases", "kinds", "batch", "channels", "size", "memory", "accuracies")
 KINDS_HELP = "comma-separated starts, without their own commas, such as inference fused; all otherwise"
 
 
 def bench(
+    context: typer.Context,
     group: Annotated[str, typer.Argument(help=", ".join(GROUPS), autocompletion=completion.groups)],
     frameworks: Annotated[
         str, typer.Option(help="comma-separated", autocompletion=completion.several_frameworks)
@@ -54,6 +56,7 @@ def bench(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     if group == "growth":
+        refuse_given(context, _OF_COMPARISONS, "growth is of the layer alone, over sizes of its own; leave it out")
         text, document = _growth(names, rounds, out)
     else:
         log = Console(stderr=True)

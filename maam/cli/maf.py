@@ -10,7 +10,7 @@ import typer
 
 from maam.cli import completion
 from maam.cli.evaluate import evaluate as evaluate_command
-from maam.cli.options import Device, Framework, NumWorkers, OnBroken
+from maam.cli.options import Device, Framework, NumWorkers, OnBroken, refuse_given
 from maam.cli.train import train as train_command
 from maam.errors import WeightsError
 
@@ -20,6 +20,7 @@ OWN = "final.safetensors"
 
 
 def maf(
+    context: typer.Context,
     arch: Annotated[
         str,
         typer.Option(
@@ -58,6 +59,7 @@ def maf(
             on_broken=on_broken,
         )
         return
+    refuse_given(context, ("epochs", "resume"), "for training, and -e (--evaluate) only measures; leave it out")
     trained = (folder / OWN).exists()
     with tempfile.TemporaryDirectory() as temporary:
         evaluate_command(

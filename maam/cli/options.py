@@ -62,7 +62,8 @@ def changes(given: dict[str, Any], texts: list[str] | None) -> dict[str, Any]:
     overrides = parse_overrides(texts)
     for field, value in own.items():
         if field in overrides and str(overrides[field]) != str(value):
-            raise RecipeError(f"-o {field}={overrides[field]} contradicts --{field} {value}; give one of them")
+            option = field.rpartition(".")[2].replace("_", "-")
+            raise RecipeError(f"-o {field}={overrides[field]} contradicts --{option} {value}; give one of them")
     return own | overrides
 
 
@@ -75,6 +76,18 @@ def image_options(name: str | None, texts: list[str] | None) -> dict[str, Any]:
     from maam.training.library import read_recipe
 
     return {"recipe": None if name is None else read_recipe(name), "changes": parse_overrides(texts)}
+
+
+def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Refuse options that were given and would do nothing; `why` ends the sentence.
+
+    Raises:
+        MaamError: naming the first.
+    """
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise MaamError(f"--{name.replace('_', '-')}: {why}")
 
 
 def check_written(option: str, path: Path | None) -> None:

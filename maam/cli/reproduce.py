@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from maam.cli import completion
-from maam.cli.options import Device, Framework, Override, Precision, changes, split
+from maam.cli.options import Device, Framework, Override, Precision, changes, refuse_given, split
 from maam.errors import MaamError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ DEFAULT = "cifar10"
 
 
 def reproduce(
+    context: typer.Context,
     name: Annotated[
         str,
         typer.Argument(
@@ -56,13 +57,17 @@ def reproduce(
     from maam.training.library import read_recipe
 
     both = name == FRAMEWORKS
+    if both:
+        refuse_given(context, ("framework",), "frameworks are both; leave it out")
+    if collect:
+        refuse_given(context, ("only", "device", "root"), "--collect trains nothing; leave it out")
     experiment, chosen = _experiment(name), _seeds(seeds)[: 1 if both else None]
     rooms.check_framework(framework)
     frameworks = rooms.FRAMEWORKS if both else (framework,)
     changed = _changes(override, {"epochs": epochs, "precision": precision})
     found = read_recipe(recipe or DEFAULT).replaced(changed)
-    narrowed = experiment if only is None else _narrowed(experiment, split("--only", only))
     if not collect:
+        narrowed = experiment if only is None else _narrowed(experiment, split("--only", only))
         for each in frameworks:
             _train(narrowed, found, runs, root, seeds=chosen, framework=each, device=device)
     elif not runs.is_dir():

@@ -42,6 +42,8 @@ def train(
     device: Device = None,
     precision: Precision = None,
     epochs: Annotated[int | None, typer.Option(help="the recipe's otherwise")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="over all processes; the recipe's otherwise")] = None,
+    lr: Annotated[float | None, typer.Option(help="the optimizer's, at its peak; the recipe's otherwise")] = None,
     seed: Annotated[int | None, typer.Option(help="of initial weights, order, crops and flips")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
     checkpoint_steps: Annotated[int, typer.Option(min=1, help="steps between two checkpoints")] = 200,
@@ -53,7 +55,15 @@ def train(
     from maam.training.session import train
     from maam.weights.naming import names_file
 
-    given = {"data": data, "weights": weights, "precision": precision, "epochs": epochs, "seed": seed}
+    given = {
+        "data": data,
+        "weights": weights,
+        "precision": precision,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer.lr": lr,
+        "seed": seed,
+    }
     name, found = _chosen(model, recipe, changes(given, override))
     folder = out or Path("runs") / (Path(name).stem if names_file(name) else name)
     with Progress("the same command with --resume goes on from the last checkpoint") as progress:

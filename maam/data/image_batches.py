@@ -51,6 +51,12 @@ class Work(NamedTuple):
         return np.zeros((3, self.framing.size, self.framing.size), np.float32)
 
 
+def check_on_broken(choice: str) -> None:
+    """Raise DataError for what is no answer to what happens where an image file is broken."""
+    if choice not in ("error", "skip"):
+        raise DataError(f"on_broken is {choice!r}; expected 'error' or 'skip'")
+
+
 class ImageBatches(EpochOrder, ABC):
     """Yields the batches of an epoch; the same seed and epoch give the same bytes in every framework.
 
@@ -100,8 +106,7 @@ class ImageBatches(EpochOrder, ABC):
         )
         self.dataset = dataset
         self.num_workers = min(check_count("num_workers", num_workers, 0), _processors())
-        if on_broken not in ("error", "skip"):
-            raise DataError(f"on_broken is {on_broken!r}; expected 'error' or 'skip'")
+        check_on_broken(on_broken)
         self.on_broken = on_broken
         self.work = Work(
             dataset, framing or RandomResizedCrop(), self.seed, _channels("mean", mean), _channels("std", std)

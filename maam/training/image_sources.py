@@ -12,6 +12,7 @@ import numpy as np
 
 from maam.data import ImageBatches, ImageFolder, imagefolder
 from maam.data.framing import Framing
+from maam.data.image_batches import check_on_broken
 from maam.errors import DataError, MissingFrameworkError
 from maam.spec import Model, Node
 from maam.training.recipe import Images, Recipe
@@ -33,6 +34,10 @@ class Reading:
     framework: str = "torch"
     num_workers: int = 0
     on_broken: str = "error"
+
+    def __post_init__(self) -> None:
+        """Raise DataError where `on_broken` is neither."""
+        check_on_broken(self.on_broken)
 
 
 def training_images(

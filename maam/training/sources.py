@@ -58,10 +58,12 @@ def open_source(
         files = training_images(recipe, root, spec, reading, share)
         validation = validation_images(recipe.images, root, spec, reading, share=share)
         _check_folder(spec, files)
+        _check_shares(len(validation.dataset), share)
         return Source(files, validation, files.dataset.class_names)
     train, test = (_dataset(recipe.data, root, split) for split in ("train", "test"))
     check_fit(spec, recipe.data, train.images.shape[1:], len(train.class_names))
     _check_augmentation(recipe, train.images.shape[2:])
+    _check_shares(len(test), share)
     drawn = data.Augmentation(**recipe.augmentation.model_dump())
     augmentation = None if recipe.augmentation == NO_AUGMENTATION else drawn
     options: dict[str, Any] = {"seed": recipe.seed, "augmentation": augmentation, "drop_last": True, "share": share}
@@ -122,6 +124,11 @@ def check_fit(spec: Node, name: str, image_shape: tuple[int, ...], classes: int)
             f"data {name} has {classes} classes, but the model has outputs {output}; "
             f"override num_classes in the recipe (-o overrides.num_classes={classes})"
         )
+
+
+def _check_shares(images: int, share: tuple[int, int]) -> None:
+    if images < share[1]:
+        raise DataError(f"{images} images to evaluate on, but {share[1]} processes; start fewer")
 
 
 def _check_augmentation(recipe: Recipe, size: tuple[int, ...]) -> None:

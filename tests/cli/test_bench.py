@@ -34,6 +34,8 @@ def test_refusals(fails, tmp_path):
     assert (
         fails("bench", "layers", "--frameworks", "jax") == "--frameworks: expected some of mindspore, torch, got 'jax'"
     )
+    assert fails("bench", "layers", "--batch", "\u00b2").startswith("--batch: expected sizes from 1 on")
+    assert fails("bench", "growth", "--batch", "3").startswith("--batch: growth is of the layer alone")
     assert "no case 'NOPE'" in fails("bench", "layers", "--frameworks", "torch", "--cases", "NOPE")
     message = fails("bench", "models", "--frameworks", "torch", "--kinds", "inference,foo")
     assert message.startswith("kinds: no kind starts with 'foo'; there are inference fp32; ")

@@ -66,4 +66,5 @@ def test_what_is_missing(fails, root):
     pytest.importorskip("torch")
     expected = "../../../datasets/ImageNet/train: no such folder; expected ../../../datasets/ImageNet/train/CLASS/*.jpg"
     assert fails("maf").startswith(expected)
+    assert fails("maf", "-e", "--epochs", 3).startswith("--epochs: for training, and -e (--evaluate) only measures")
     assert fails("maf", "-a", "MAFCV9").startswith("no preset 'MAFCV9'")

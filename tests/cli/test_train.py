@@ -24,7 +24,8 @@ def finished(tmp_path_factory):
 
 
 def test_train(run, tmp_path):
-    result = run("train", "maam_digits", *SHORT, "--out", "run")
+    options = ("--epochs", "1", "--batch-size", "128", "--lr", "0.05")
+    result = run("train", "maam_digits", *options, "--out", "run")
     assert result.status == 0
     assert result.out.startswith("epoch 1: test accuracy ")
     assert result.out.endswith("run: report.md, final.safetensors, best.safetensors\n")
@@ -52,7 +53,12 @@ def test_an_interrupt_says_how_to_go_on(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("option", "override"),
-    [(("--epochs", "1"), "epochs=2"), (("--weights", "A"), "weights=B"), (("--seed", "0"), "seed=3")],
+    [
+        (("--epochs", "1"), "epochs=2"),
+        (("--weights", "A"), "weights=B"),
+        (("--seed", "0"), "seed=3"),
+        (("--lr", "0.1"), "optimizer.lr=0.2"),
+    ],
 )
 def test_an_option_and_an_override_that_contradict(fails, option, override):
     message = fails("train", "maam_digits", *option, "-o", override)

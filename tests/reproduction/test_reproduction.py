@@ -182,9 +182,12 @@ def test_a_broken_run(runs, tmp_path):
         (("table1", "-o", "seed=3"), "-o seed=3: see --seeds"),
         (("table1", "--epochs", "0"), "recipe: epochs: input should be greater than or equal to 1, got 0"),
         (("table1", "--seeds", "a"), "--seeds: expected comma-separated integers such as 0,1,2, got 'a'"),
+        (("table1", "--seeds", "0,-3"), "--seeds: expected comma-separated integers such as 0,1,2, got '0,-3'"),
+        (("frameworks", "--framework", "torch"), "--framework: frameworks are both; leave it out"),
+        (("table1", "--collect", "--only", "rnn"), "--only: --collect trains nothing; leave it out"),
         (("table1", "--recipe", "none"), "no recipe 'none'"),
         (
-            ("table1", "--root", ".", "--only", "mlp,x"),
+            ("table1", "--root", ".", "--only", "mlp, x"),
             "--only: expected some of maam_cifar10_2m3, cnn, mlp, rnn, got 'x'",
         ),
     ],

@@ -174,7 +174,7 @@ def test_replace_validates():
 
 
 def test_fields_are_given_by_name():
-    with pytest.raises(TypeError, match="^conv2d: name the fields: in_channels="):
+    with pytest.raises(TypeError, match=r"^conv2d: name the fields: in_channels="):
         Conv2d(3, 4, 3)
 
 

@@ -11,7 +11,8 @@ from maam.errors import DataError, RecipeError
 from maam.training import Recipe, default_recipe, read_recipe, train
 from maam.training.checkpoint import read_checkpoint
 from maam.training.image_sources import Reading
-from maam.training.sources import open_source
+from maam.training.recipe import Images
+from maam.training.sources import open_source, open_test
 from tests.image_folders import NAMES, write_folder
 
 pytest.importorskip("PIL")
@@ -93,6 +94,12 @@ def test_the_source(framework, root, recipe, model):
     assert source.class_names == NAMES[:4]
     assert [x.shape for x, _ in source.train.epoch(0)] == [(8, 3, 32, 32)] * 4
     assert [x.shape for x, _ in source.test_batches()] == [(16, 3, 32, 32)]
+
+
+def test_a_few_images_are_of_all_classes(root, model):
+    few = open_test("imagefolder", root, model, 4, images=Images(size=32))
+    assert sorted(np.concatenate([labels for _, labels in few.epoch(0)])) == [0, 1, 2, 3]
+    assert len(few.dataset.spread(1000)) == 4
 
 
 def test_training(framework, root, recipe, tmp_path):
