@@ -57,10 +57,8 @@ def reproduce(
     from maam.training.library import read_recipe
 
     both = name == FRAMEWORKS
-    if both:
-        refuse_given(context, ("framework",), "frameworks are both; leave it out")
-    if collect:
-        refuse_given(context, ("only", "device", "root"), "--collect trains nothing; leave it out")
+    refuse_given(context, ("framework",) if both else (), "frameworks are both; leave it out")
+    refuse_given(context, ("only", "device", "root") if collect else (), "--collect trains nothing; leave it out")
     experiment, chosen = _experiment(name), _seeds(seeds)[: 1 if both else None]
     rooms.check_framework(framework)
     frameworks = rooms.FRAMEWORKS if both else (framework,)

@@ -55,15 +55,8 @@ def train(
     from maam.training.session import train
     from maam.weights.naming import names_file
 
-    given = {
-        "data": data,
-        "weights": weights,
-        "precision": precision,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "optimizer.lr": lr,
-        "seed": seed,
-    }
+    given: dict[str, Any] = {"data": data, "weights": weights, "precision": precision, "epochs": epochs, "seed": seed}
+    given |= {"batch_size": batch_size, "optimizer.lr": lr}
     name, found = _chosen(model, recipe, changes(given, override))
     folder = out or Path("runs") / (Path(name).stem if names_file(name) else name)
     with Progress("the same command with --resume goes on from the last checkpoint") as progress:
