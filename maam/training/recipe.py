@@ -172,7 +172,7 @@ class Recipe(Section):
         document = self.model_dump()
         if "data" in changes:
             document[_unused(changes["data"])] = {}
-        for path, value in changes.items():
+        for path, value in sorted(changes.items(), key=lambda change: not change[0].endswith(".name")):  # names first
             *sections, field = path.split(".")
             table: Any = document
             for section in sections:

@@ -24,7 +24,7 @@ class Section(BaseModel):
     @classmethod
     def foreign(cls, name: Any) -> set[str]:
         """The settings that belong to other names than `name`."""
-        if name not in cls.acting:
+        if not isinstance(name, str) or name not in cls.acting:
             return set()
         return {field for fields in cls.acting.values() for field in fields} - set(cls.acting[name])
 

@@ -101,6 +101,9 @@ def test_another_name_leaves_the_settings_of_the_one_before():
     assert changed.optimizer.settings == {"betas": (0.8, 0.9), "eps": 1e-8}
     assert changed.optimizer.weight_decay == recipe.optimizer.weight_decay
     assert (changed.schedule.name, changed.schedule.gamma) == ("step", 0.1)
+    for wrong in ({"optimizer.momentum": 0.5, "optimizer.name": "adamw"}, {"optimizer.name": [1]}):
+        with pytest.raises(RecipeError):
+            recipe.replaced(wrong)
 
 
 def test_options_of_presets_are_plain():
