@@ -82,7 +82,9 @@ class TestQuantize:
         assert "Invalid value for '--images'" in few.err
         assert "no such file" in fails("quantize", "none.safetensors", "q.onnx", *options, 64)
         assert fails("quantize", digits, "q.onnx", *options, 64, "--std", "0").startswith("std: expected positive")
-        assert fails("quantize", digits, "q.onnx", *options, 64, "--mean", "1,2").startswith("mean: expected a list of 1 number")
+        assert fails("quantize", digits, "q.onnx", *options, 64, "--mean", "1,2").startswith(
+            "mean: expected a list of 1 number"
+        )
 
 
 class TestPrune:
