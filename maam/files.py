@@ -21,16 +21,16 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success it takes the place of `path`, else it goes.
 
     The data is on the disk before the rename, so that a reader finds the old file or the new one, whole. A link stays
-    one, and what it leads to is replaced; what is no file, such as /dev/stdout, is written to.
+    one, and what it leads to is replaced; what `is_special` is written to.
 
     Raises:
         OSError: the folder does not exist or cannot be written, or the disk is full.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        with _written_to(target) as temporary:
+    if is_special(Path(path)):
+        with _written_to(Path(path)) as temporary:
             yield temporary
         return
+    target = Path(os.path.realpath(path))
     handle, name = tempfile.mkstemp(prefix=f".{_shortened(target.name)}.", suffix=target.suffix, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
@@ -44,12 +44,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_special(path: Path) -> bool:
+    """Whether a path is there that nothing may take the place of: a device, a pipe, /dev/stdout wherever it goes."""
+    if path.is_dir() or not path.exists():
+        return False
+    return not path.is_file() or path.absolute().parts[:2] == ("/", "dev")
+
+
 @contextlib.contextmanager
 def _written_to(target: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         temporary = Path(folder) / f"written{target.suffix}"
         yield temporary
-        with target.open("wb") as file:
+        with target.open("ab") as file:
             file.write(temporary.read_bytes())
 
 

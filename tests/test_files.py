@@ -2,7 +2,10 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +33,22 @@ def test_what_is_no_file_is_written_to(tmp_path):
     reader.join(10)
     assert read == [b"text"]
     assert os.listdir(tmp_path) == ["pipe"]
+
+
+def test_what_is_special(tmp_path):
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "null").symlink_to("/dev/null")
+    assert [files.is_special(tmp_path / name) for name in ("file", "null", "none", ".")] == [False, True, False, False]
+    assert files.is_special(Path("/dev/null"))
+
+
+def test_standard_output_is_appended_to(tmp_path):
+    program = "from maam import files; print('before', flush=True); files.write_text('/dev/stdout', 'text')"
+    with (tmp_path / "out.txt").open("wb") as out:
+        subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
+    assert (tmp_path / "out.txt").read_text() == "before\ntext"
+    piped = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert piped.stdout == "before\ntext"
 
 
 def wait(there, go):

@@ -7,7 +7,7 @@ from maam import plots
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
-ODD = "a$b_$^ $x"
+ODD = "a$b_$^ x"  # a formula that cannot be read
 
 
 @pytest.mark.parametrize("count", [3, 40, 120])

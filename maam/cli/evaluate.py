@@ -52,7 +52,6 @@ def evaluate(
     from maam.training.rooms import FRAMEWORKS, REFERENCE
 
     options: dict[str, Any] = {
-        "device": device,
         "limit": limit,
         **image_options(recipe, override),
         "num_workers": num_workers,
@@ -61,9 +60,12 @@ def evaluate(
     }
     frameworks = split("--framework", framework, (*FRAMEWORKS, REFERENCE))
     check_written("--json", json)
+    devices = {name: device if name != REFERENCE or len(frameworks) == 1 else None for name in frameworks}
     for name in frameworks:
-        check_ready(name, device)
-    found = {name: evaluate_file(model, data, root, framework=name, **options) for name in frameworks}
+        check_ready(name, devices[name])
+    found = {
+        name: evaluate_file(model, data, root, framework=name, device=devices[name], **options) for name in frameworks
+    }
     _print(found)
     if json is not None:
         document = {

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from maam import files
 from maam.cli import completion
 from maam.errors import MaamError, RecipeError, SpecError
 
@@ -60,11 +61,21 @@ def changes(given: dict[str, Any], texts: list[str] | None) -> dict[str, Any]:
     """
     own = {field: value for field, value in given.items() if value is not None}
     overrides = parse_overrides(texts)
+    said = _flat(overrides)
     for field, value in own.items():
-        if field in overrides and str(overrides[field]) != str(value):
+        if field in said and said[field] != value and str(said[field]) != str(value):
             option = field.rpartition(".")[2].replace("_", "-")
-            raise RecipeError(f"-o {field}={overrides[field]} contradicts --{option} {value}; give one of them")
-    return own | overrides
+            raise RecipeError(f"-o {field}={said[field]} contradicts --{option} {value}; give one of them")
+    return overrides | own
+
+
+def _flat(overrides: dict[str, Any]) -> dict[str, Any]:
+    """The same with the fields of tables as paths."""
+    flat = dict(overrides)
+    for section, value in overrides.items():
+        if isinstance(value, dict):
+            flat |= {f"{section}.{field}": one for field, one in value.items()}
+    return flat
 
 
 def image_options(name: str | None, texts: list[str] | None) -> dict[str, Any]:
@@ -96,7 +107,9 @@ def check_written(option: str, path: Path | None) -> None:
     Raises:
         MaamError: there is no such folder, it may not be written, or `path` is a folder.
     """
-    if path is not None and (path.is_dir() or not os.access(path.parent, os.W_OK)):
+    if path is None or (files.is_special(path) and os.access(path, os.W_OK)):
+        return
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise MaamError(f"{option} {path}: expected a file in a folder that exists and can be written")
 
 

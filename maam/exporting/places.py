@@ -24,6 +24,8 @@ def scratch_folder(target: Path) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix=".maam-", dir=target.parent) as folder:
             yield Path(folder)
     except OSError as error:
+        if error.filename is not None and target.parent.resolve() not in Path(error.filename).resolve().parents:
+            raise  # of something else that is done meanwhile
         raise DeploymentError(f"{target}: cannot be written: {error.strerror or error}") from None
 
 
@@ -36,4 +38,4 @@ def move(temporary: Path, target: Path, name: str) -> None:
         [*companions(temporary, name), temporary], [*companions(target, name), target], strict=True
     ):
         source.chmod(files.mode_of(path))
-        os.replace(source, path)
+        os.replace(source, os.path.realpath(path))  # a link stays one

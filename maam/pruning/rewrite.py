@@ -25,7 +25,7 @@ def prune(
 
     Args:
         spec: the architecture, not fused: alpha and batch norm tell what matters.
-        weights: its arrays by canonical name; without them there is nothing to prune.
+        weights: its arrays by canonical name.
         min_weight: drop the branches whose softmax(alpha)_i is below this, in [0, 1); the heaviest stays always.
         channels: the share of channels to drop in each layer, in [0, 1), those with the smallest batch-norm scale;
             in layers whose channels only the layers behind them in the chain see. At least one stays.
@@ -34,7 +34,8 @@ def prune(
         The new spec and its arrays by canonical name, in their dtypes. Names stay, also where a branch is gone.
 
     Raises:
-        DeploymentError: a share is not in [0, 1), or nothing would be dropped.
+        DeploymentError: `spec` is none or the weights are left out, a share is not in [0, 1), or nothing would be
+            dropped.
         WeightsError: the arrays do not fit the spec.
     """
     if not isinstance(spec, Node) or weights is None:

@@ -31,6 +31,9 @@ class Referee:
             running statistics, as it does in the frameworks.
         dtypes: the dtype that each array came in, and is saved in.
         observer: where set, called after each layer.
+
+    Raises:
+        WeightsError: the arrays are not those of the spec, by name and shape, or not finite, or a variance is negative.
     """
 
     def __init__(self, node: specs.Node, arrays: Mapping[str, npt.ArrayLike]) -> None:

@@ -88,8 +88,9 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others open the folder."""
-        if self._release is not None:
-            self._release()
+        release, self._release = self._release, None
+        if release is not None:
+            release()
 
     def recipe(self) -> Recipe:
         """The recipe of the run's last session.

@@ -48,27 +48,28 @@ def default_recipe(preset: str) -> Recipe:
         RecipeError: there is none.
         PresetError: nor is there such a preset.
     """
-    if (recipe := _find_default(preset)) is not None:
+    if (recipe := find_default(preset)) is not None:
         return recipe
     preset_options(preset)
-    raise RecipeError(
-        f"no default recipe for {preset!r}; choose one with recipe=maam.training.read_recipe(NAME) (--recipe NAME): "
+    raise no_default(repr(preset))
+
+
+def no_default(what: str) -> RecipeError:
+    """The error where `what` is to be trained, and the package has no recipe for it."""
+    return RecipeError(
+        f"no default recipe for {what}; choose one with recipe=maam.training.read_recipe(NAME) (--recipe NAME): "
         f"{', '.join(list_recipes())}"
     )
 
 
-def has_default_recipe(preset: str) -> bool:
-    """Whether the package has a recipe for presets of that name."""
-    return _find_default(preset) is not None
-
-
-def _find_default(preset: str) -> Recipe | None:
+def find_default(preset: str) -> Recipe | None:
+    """The package's recipe for presets of that name; None where there is none."""
     recipes = map(read_recipe, list_recipes())
     return next((r for r in recipes if any(fnmatch.fnmatchcase(preset, one) for one in r.presets)), None)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """The path and the value of an override such as "optimizer.lr=0.05"; the value is TOML's, else a string.
+    """The path and the value of an override such as "optimizer.lr=0.05"; the value is TOML's, else a number or string.
 
     Raises:
         RecipeError: it has no "=".
@@ -79,7 +80,15 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return path.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return path.strip(), value.strip()
+        return path.strip(), _number(value.strip())
+
+
+def _number(text: str) -> float | str:
+    """A number that TOML writes otherwise, such as .5; else the text."""
+    try:
+        return float(text) if any(map(str.isdecimal, text)) else text
+    except ValueError:
+        return text
 
 
 def _read(path: Path) -> str:

@@ -73,7 +73,6 @@ class Loop:
         Raises:
             TrainingError: loss, weights or moments are not finite, or a file cannot be written.
         """
-        first = self.step
         self.observer.start(self.step, self.total)
         while self.step < self.total:
             epoch = self.step // self.steps_per_epoch
@@ -82,7 +81,7 @@ class Loop:
             self._checkpoint()  # what is not finite is refused before it could become the best
             self._evaluate(epoch, time.perf_counter() - start)
             self.save()
-        if self.world.rank == 0 and (self.step > first or not self.folder.final.exists()):  # it may have ended here
+        if self.world.rank == 0 and not self.folder.final.exists():  # also where a run ended just before this
             self.folder.write_final(self.runner.spec, self._final_arrays())
 
     def evaluate(self) -> Evaluation:

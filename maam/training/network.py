@@ -9,7 +9,7 @@ from typing import Any
 
 from maam.errors import RecipeError
 from maam.spec import Model, Node, preset, with_num_classes
-from maam.training.library import default_recipe, has_default_recipe, list_recipes
+from maam.training.library import default_recipe, find_default, no_default
 from maam.training.recipe import Recipe
 from maam.weights.naming import DOCUMENT, find_spec, names_file
 
@@ -46,12 +46,9 @@ def find_recipe(name: str) -> Recipe:
         return default_recipe(name)
     spec = find_network(name, {})
     assert isinstance(spec, Model)
-    if not has_default_recipe(spec.name):
-        raise RecipeError(
-            f"{name}: no default recipe for a network called {spec.name!r}; choose one with "
-            f"recipe=maam.training.read_recipe(NAME) (--recipe NAME): {', '.join(list_recipes())}"
-        )
-    return default_recipe(spec.name)
+    if (recipe := find_default(spec.name)) is None:
+        raise no_default(f"{name}, a network called {spec.name!r}")
+    return recipe
 
 
 def with_network(recipe: Recipe, name: str) -> Recipe:

@@ -14,7 +14,7 @@ from maam.errors import DeviceError, SpecError, TrainingError, WeightsError
 from maam.spec import Model, Node, head
 from maam.training.checkpoint import Checkpoint, read_checkpoint
 from maam.training.folder import RunFolder
-from maam.training.recipe import Precision, Recipe
+from maam.training.recipe import IMAGE_FOLDER, Precision, Recipe
 from maam.training.trained import find_trained
 from maam.training.world import World
 from maam.weights import read_weights
@@ -55,26 +55,48 @@ def agree_on_precision(room: Any, device: str, recipe: Recipe, checkpoint: Check
 def check_same(folder: RunFolder, checkpoint: Checkpoint | None, spec: Node, recipe: Recipe) -> None:
     """Refuse to go on with another model or recipe; precision may change, as another framework may need.
 
-    A run that was killed before its first checkpoint is known by its description.
+    A run that was killed before its first checkpoint is known by its description, if that can be read.
 
     Raises:
         TrainingError: naming what differs.
     """
-    if checkpoint is None and not folder.run.exists():
-        return
     if checkpoint is not None and checkpoint.spec != spec:
         raise TrainingError(
             f"{folder.last}: a checkpoint of another model than {recipe.model}; choose another out (--out)"
         )
-    before = folder.recipe() if checkpoint is None else checkpoint.recipe
-    then, now = before.model_dump(), recipe.model_dump()
+    before = _described(folder) if checkpoint is None else checkpoint.recipe
+    if before is None:
+        return
+    then, now = _compared(before, spec), _compared(recipe, spec)
     changed = sorted(name for name in now if name not in MAY_DIFFER and then[name] != now[name])
     if changed:
         raise TrainingError(
             f"{folder.path}: the run has another {changed[0]}: {then[changed[0]]}, not {now[changed[0]]}; "
-            "resume with the recipe that it was started with; or start from its weights in another out: weights="
-            f"{str(folder.path)!r} (--weights {folder.path} --out ANOTHER)"
+            f"resume with the recipe that it was started with; or {_another(folder, checkpoint)}"
         )
+
+
+def _described(folder: RunFolder) -> Recipe | None:
+    try:
+        return folder.recipe()
+    except TrainingError:  # none yet, or one that a new description takes the place of
+        return None
+
+
+def _compared(recipe: Recipe, spec: Node) -> dict[str, Any]:
+    """The recipe's fields, with the size of validation written out that is the default where none is given."""
+    document = recipe.model_dump()
+    if isinstance(spec, Model) and recipe.data == IMAGE_FOLDER:
+        document["images"]["resize"] = recipe.images.framings(spec.input_shape[1])[1].resize
+    return document
+
+
+def _another(folder: RunFolder, checkpoint: Checkpoint | None) -> str:
+    if checkpoint is None:
+        return "choose another out (--out)"
+    return (
+        f"start from its weights in another out: weights={str(folder.path)!r} (--weights {folder.path} --out ANOTHER)"
+    )
 
 
 class Start(NamedTuple):

@@ -15,6 +15,7 @@ from maam.training.section import Section, explain, nearest_field
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DataName = Literal["cifar10", "cifar100", "digits", "imagefolder"]
+_NAMES = ("optimizer.name", "schedule.name")
 IMAGE_FOLDER = "imagefolder"
 """The data that is read file by file; the others are held in memory."""
 
@@ -172,7 +173,7 @@ class Recipe(Section):
         document = self.model_dump()
         if "data" in changes:
             document[_unused(changes["data"])] = {}
-        for path, value in sorted(changes.items(), key=lambda change: not change[0].endswith(".name")):  # names first
+        for path, value in sorted(changes.items(), key=lambda change: change[0] not in _NAMES):  # names first
             *sections, field = path.split(".")
             table: Any = document
             for section in sections:
@@ -180,7 +181,7 @@ class Recipe(Section):
             if not isinstance(table, dict):
                 raise RecipeError(f"recipe: {path}: no such field{nearest_field(path, Recipe)}")
             table[field] = _merged(table.get(field), value) if field != "overrides" else value
-            if field == "name" and sections in (["optimizer"], ["schedule"]):
+            if path in _NAMES:
                 document[sections[0]] = _left(type(getattr(self, sections[0])), table)
         return Recipe(**document)
 

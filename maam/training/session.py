@@ -134,6 +134,8 @@ def _run(loop: Loop, framework: str, device: str, start: str) -> None:
         facts = {"framework": framework, "device": device, "class_names": loop.source.class_names, "start": start}
         write_description(loop.folder, loop.recipe, **facts)  # first: by it a folder is known to hold a run
         loop.folder.log.rewind(loop.step)
+        if loop.step == 0:  # of a run that begins again
+            loop.folder.final.unlink(missing_ok=True)
     loop.run()
     evaluation = loop.evaluate()
     if first:

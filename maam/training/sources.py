@@ -81,9 +81,9 @@ def open_test(
     images: Images = Images(),  # noqa: B008
     reading: Reading = Reading(),  # noqa: B008
 ) -> Batches:
-    """Batches of the test images, or of the first `limit` of them, of a data set for a model.
+    """Batches of the test images, or of `limit` of them, of a data set for a model.
 
-    `images` and `reading` are for image files.
+    `limit` takes the first, or in a folder evenly spaced ones; `images` and `reading` are for image files.
 
     Raises:
         DataError: the data set is missing or broken.

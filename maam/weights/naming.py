@@ -9,6 +9,7 @@ import numpy as np
 
 from maam.errors import SpecError
 from maam.spec import Node, list_presets, parse_json, preset
+from maam.spec.presets import aliases
 from maam.weights.exchange import read_whole
 
 Array = np.ndarray[Any, Any]
@@ -18,7 +19,8 @@ DOCUMENT = ".json"
 def names_file(name: str) -> bool:
     """Whether `name` stands for a file: it is no preset, and has a suffix or is there."""
     path = Path(name)
-    return bool(name) and name not in list_presets() and bool(path.suffix or _exists(path))
+    known = name in list_presets() or name in aliases()
+    return bool(name) and not known and bool(path.suffix or _exists(path))
 
 
 def find_spec(name: str) -> tuple[Node, dict[str, Array] | None]:

@@ -58,11 +58,23 @@ def test_an_interrupt_says_how_to_go_on(run, tmp_path, monkeypatch):
         (("--weights", "A"), "weights=B"),
         (("--seed", "0"), "seed=3"),
         (("--lr", "0.1"), "optimizer.lr=0.2"),
+        (("--lr", "0.1"), "optimizer={lr=0.2}"),
     ],
 )
 def test_an_option_and_an_override_that_contradict(fails, option, override):
     message = fails("train", "maam_digits", *option, "-o", override)
-    assert message == f"-o {override} contradicts {' '.join(option)}; give one of them"
+    said = override.replace("={", ".").removesuffix("}")
+    assert message == f"-o {said} contradicts {' '.join(option)}; give one of them"
+
+
+def test_an_option_stays_where_an_override_gives_a_table():
+    from maam.cli.options import changes
+    from maam.training import default_recipe
+
+    changed = changes({"optimizer.lr": 0.5, "epochs": 1}, ["optimizer={name='adamw'}", "epochs=1"])
+    recipe = default_recipe("maam_digits").replaced(changed)
+    assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.epochs) == ("adamw", 0.5, 1)
+    assert changes({"optimizer.lr": 1.0}, ["optimizer.lr=1"]) == {"optimizer.lr": 1.0}
 
 
 def test_what_could_not_be_written_is_refused_first(fails, finished, monkeypatch):
@@ -72,7 +84,7 @@ def test_what_could_not_be_written_is_refused_first(fails, finished, monkeypatch
         for target in ("/nonexistent/x.json", "."):
             assert "expected a file in a folder that exists" in fails(*command, "--json", target)
     message = fails("evaluate", finished, "--data", "digits", "--framework", "reference,torch", "--device", "cuda:9")
-    assert "device 'cuda:9'" in message
+    assert "got 'cuda:9'" in message
 
 
 def test_train_by_a_file(run, tmp_path):

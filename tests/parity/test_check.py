@@ -71,7 +71,7 @@ def test_other_architectures(node):
 
 
 def test_lattice_says_where_integers_prove_nothing():
-    """Eight residual blocks let sums grow beyond what float32 holds; negative biases leave no output."""
+    """Twelve residual blocks let sums grow beyond what float32 holds."""
     block = spec.Residual(
         children={
             "conv": spec.Conv2d(in_channels=8, out_channels=8, kernel_size=3, padding=1),

@@ -1,5 +1,7 @@
 """The folder of a run: what it may hold at the start, and what a kill leaves in it."""
 
+import pickle
+
 import pytest
 
 from maam import files
@@ -71,6 +73,29 @@ def test_without_its_checkpoint_a_run_begins_again(recipe, done):
     done.final.write_bytes(b"old")
     train("maam_digits", recipe.replaced({"epochs": 1}), out=done.path, resume=True)
     assert done.final.read_bytes() == before
+
+
+def test_a_run_that_begins_again_has_no_final_weights(recipe, done, monkeypatch):
+    done.last.unlink()
+
+    def kill(*arguments):
+        raise KilledError
+
+    monkeypatch.setattr("maam.training.loop.Loop.run", kill)
+    with pytest.raises(KilledError):
+        train("maam_digits", recipe.replaced({"epochs": 1}), out=done.path, resume=True)
+    assert not done.final.exists()
+
+
+def test_the_folder_that_training_returns_can_be_sent(done):
+    assert pickle.loads(pickle.dumps(done)).final == done.final
+
+
+def test_a_description_that_is_broken_is_none(recipe, done):
+    done.last.unlink()
+    done.run.write_text("{")
+    train("maam_digits", recipe.replaced({"epochs": 1, "seed": 1}), out=done.path, resume=True)
+    assert done.recipe().seed == 1
 
 
 def test_a_log_that_is_gone(recipe, done):

@@ -106,6 +106,11 @@ def test_another_name_leaves_the_settings_of_the_one_before():
             recipe.replaced(wrong)
 
 
+def test_an_option_called_name_is_no_section():
+    changed = read_recipe("cifar10").replaced({"overrides": {"num_classes": 5}, "overrides.name": "x"})
+    assert changed.overrides == {"num_classes": 5, "name": "x"}
+
+
 def test_options_of_presets_are_plain():
     recipe = Recipe(overrides={"pool": (1, 2), "num_classes": np.int64(7), "reduce": np.True_})
     assert recipe.overrides == {"pool": [1, 2], "num_classes": 7, "reduce": True}

@@ -2,7 +2,7 @@
 
 - `class SE(Layer, composite=spec.se)` gets signature and documentation of the spec's function when Python makes it.
 - Primitives and named tuples get a constructor of their fields.
-- A package that takes a function from a module of the same name (`from maam.exporting.export import export`) means the
+- A package that takes a function from a module of the same name (`from maam.parity.check import check`) means the
   function.
 """
 
