@@ -143,6 +143,8 @@ def test_overrides():
     [
         ("epochs=3", ("epochs", 3)),
         ("optimizer.lr = 1e-3", ("optimizer.lr", 1e-3)),
+        ("optimizer.momentum=.9", ("optimizer.momentum", 0.9)),
+        ("model=2d", ("model", "2d")),
         ("optimizer.nesterov=true", ("optimizer.nesterov", True)),
         ("optimizer.betas=[0.9, 0.99]", ("optimizer.betas", [0.9, 0.99])),
         ("data=digits", ("data", "digits")),
