@@ -26,7 +26,7 @@ DTYPES = {
 
 
 def arbitrary(node, dtype):
-    """Arrays of random finite bits."""
+    """Arrays of random finite bits; no variance is negative."""
     generator = np.random.default_rng(0)
 
     def one(shape):
@@ -35,7 +35,8 @@ def arbitrary(node, dtype):
             array[~np.isfinite(array)] = 0
         return array.reshape(shape)
 
-    return {p.name: one(p.shape) for p in node.parameters()}
+    positive = spec.Role.RUNNING_VAR
+    return {p.name: np.abs(one(p.shape)) if p.role is positive else one(p.shape) for p in node.parameters()}
 
 
 @pytest.fixture
