@@ -66,6 +66,7 @@ class TestHolding:
         release()
         files.hold(tmp_path)()
 
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12; the child only waits
     def test_a_child_does_not_hold_on(self, tmp_path):
         """As the processes that decode images, which may outlive one that is killed."""
         release = files.hold(tmp_path)
