@@ -8,8 +8,17 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 # MindSpore cannot be imported after onnx in one process otherwise, and tests come in any order.
 os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 
+import pytest
 from hypothesis import settings
+
+from maam.spec import presets
 
 settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True)
 settings.register_profile("fuzz", max_examples=500, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(autouse=True)
+def own_presets(monkeypatch):
+    """A preset that a test registers is gone after it: other tests list them all."""
+    monkeypatch.setattr(presets, "_FACTORIES", dict(presets._FACTORIES))

@@ -21,9 +21,6 @@ def made(name="maam_digits", **options):
 @pytest.fixture
 def added(monkeypatch):
     """Register presets for the length of a test."""
-    from maam.spec import presets as ours
-
-    monkeypatch.setattr(ours, "_FACTORIES", dict(ours._FACTORIES))
     for name in ("_model_entrypoints", "_model_to_module", "_model_pretrained_cfgs"):
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     monkeypatch.setattr(presets, "default_cfgs", dict(presets.default_cfgs))

@@ -20,9 +20,6 @@ NO_MAP = ("mlp", "rnn")
 @pytest.fixture
 def added(monkeypatch):
     """Register presets for the length of a test."""
-    from maam.spec import presets as ours
-
-    monkeypatch.setattr(ours, "_FACTORIES", dict(ours._FACTORIES))
     for name, value in list(vars(registry).items()):
         if name.startswith("_mod") and isinstance(value, (dict, set)):
             monkeypatch.setattr(registry, name, copy.deepcopy(value))
