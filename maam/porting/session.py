@@ -125,15 +125,27 @@ def _trace(torch: Half, mindspore: Half, x: Array) -> tuple[list[Call], list[Cal
     """What runs in each model; None, and what MindSpore said, where its model alone cannot run."""
     said, found = {}, {}
     for half in (torch, mindspore):
+        mode = "eval"
         try:
-            found[half.framework] = half.record(x)[1]
+            calls = half.record(x)[1]
+            mode = "train"
+            _pass_in_train_mode(half, x)
+            found[half.framework] = calls
         except PortingError:
             raise
         except Exception as error:  # whatever a user's model raises
-            said[half.framework] = f"{TITLES[half.framework]}'s model cannot run: {first_line(error)}"
+            said[half.framework] = f"{TITLES[half.framework]}'s model cannot run in {mode} mode: {first_line(error)}"
     if "torch" in said:
-        raise ShapeError(f"input {x.shape}: {'; '.join(said.values())}; give the input that the models are made for")
+        cause = "; ".join(said.values())
+        raise ShapeError(f"input {x.shape}: {cause}; give a batch that the models are made for and can be trained on")
     return found["torch"], found.get("mindspore"), said.get("mindspore", "")
+
+
+def _pass_in_train_mode(half: Half, x: Array) -> None:
+    """Batch norm refuses a single sample, but only here."""
+    before = half.read()
+    half.forward(x, training=True)
+    half.write(before)
 
 
 def _transfer(torch: Half, mindspore: Half, pairings: Sequence[Pairing], direction: str, x: Array) -> Pairing:

@@ -1,5 +1,6 @@
 """Porting a small network: what agrees passes, and each planted fault is named."""
 
+import mindspore
 import numpy as np
 import pytest
 import torch
@@ -105,7 +106,7 @@ def test_a_map_of_names(pair):
 
 def test_bad_input(pair):
     module, cell = pair()
-    with pytest.raises(ShapeError, match=r"input \(4, 2, 8, 8\): PyTorch's model cannot run: RuntimeError"):
+    with pytest.raises(ShapeError, match=r"input \(4, 2, 8, 8\): PyTorch's model cannot run in eval mode: Runtime"):
         maam.port(module, cell, input_shape=(2, 8, 8))
     with pytest.raises(PortingError, match="give input_shape, of one sample, or inputs"):
         maam.port(module, cell)
@@ -115,3 +116,14 @@ def test_bad_input(pair):
         maam.port(cell, module, input_shape=SHAPE)
     with pytest.raises(PortingError, match="inputs: expected a batch of numbers"):
         maam.port(module, cell, inputs=np.array("x"))
+
+
+def test_a_batch_that_cannot_be_trained_on():
+    module = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.BatchNorm1d(4))
+    cell = mindspore.nn.SequentialCell(mindspore.nn.Dense(8, 4), mindspore.nn.BatchNorm1d(4))
+    message = r"input \(1, 8\): PyTorch's model cannot run in train mode: ValueError: .* a batch that"
+    with pytest.raises(ShapeError, match=message):
+        maam.port(module, cell, input_shape=(8,), batch_size=1)
+    assert module.training
+    assert (module[1].running_mean == 0).all()
+    assert maam.port(module, cell, input_shape=(8,), steps=1).passed
