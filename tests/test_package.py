@@ -109,6 +109,7 @@ def test_a_module_loads_on_access(name):
 
 def test_the_version_is_the_installed_one():
     assert maam.__version__ == importlib.metadata.version("maam")
+    assert f"\nversion: {maam.__version__}\n" in (Path(__file__).parents[1] / "CITATION.cff").read_text()
 
 
 def imported(file):
