@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
+from typing import cast as typed
 
 from maam.errors import WeightsError
 from maam.spec import Node
 from maam.spec.presets import resolve
 from maam.weights import match, write_weights
-from maam.weights.exchange import Array, PathLike
-from maam.weights.file import check_path, read_safetensors
+from maam.weights.exchange import Array, PathLike, cast, numpy_dtype
+from maam.weights.file import DTYPES, check_path, read_safetensors
 from maam.weights.matching import check_same_function
 
 
@@ -49,22 +50,26 @@ MODULES = {".pth": _TORCH, ".pt": _TORCH, ".pth.tar": _TORCH, ".ckpt": "maam.min
 """The module that knows a kind of file, by suffix; it is imported when such a file is read or written."""
 
 
-def convert(src: PathLike, dst: PathLike, spec: Node | str | None = None) -> Node:
+def convert(src: PathLike, dst: PathLike, spec: Node | str | None = None, *, dtype: str | None = None) -> Node:
     """Convert a file of weights into another kind, both told by their suffixes; returns the spec.
 
-    Values and dtypes (float16, bfloat16, float32, float64) stay bit for bit. Kinds: `.safetensors`, maam's own or
-    of any origin; `.pth` and `.pt`, a PyTorch state_dict; `.pth.tar`, a dict with the state_dict and the spec (a
-    dict with a state_dict can be read under all three); `.ckpt` of MindSpore, whose optimizer state is left out.
+    Values and dtypes (float16, bfloat16, float32, float64) stay bit for bit, unless `dtype` is given. Kinds:
+    `.safetensors`, maam's own or of any origin; `.pth` and `.pt`, a PyTorch state_dict; `.pth.tar`, a dict with the
+    state_dict and the spec (a dict with a state_dict can be read under all three); `.ckpt` of MindSpore, whose
+    optimizer state is left out.
 
     Args:
         src: the file to read.
         dst: the file to write; one that is there is replaced.
         spec: a spec or a preset's name: needed where `src` carries none (of what is written here, `.safetensors`
             and `.pth.tar` do), else it must compute the same as the one in the file, which is kept.
+        dtype: "float16", "bfloat16", "float32" or "float64": every array is rounded to it, once. A file of half
+            precision is half as large; `load(path, dtype=)` of each framework widens it again. None keeps each
+            array's own.
 
     Raises:
         WeightsError: a suffix is unknown, `src` is missing or broken or does not fit the spec, no spec is known,
-            two contradict each other, or `dst` cannot be written.
+            two contradict each other, `dtype` is unknown or a value too large for it, or `dst` cannot be written.
         PresetError: there is no preset of that name.
         SpecError: `spec` is neither a spec nor a name.
         MissingFrameworkError: the framework of a file is not installed.
@@ -74,9 +79,12 @@ def convert(src: PathLike, dst: PathLike, spec: Node | str | None = None) -> Nod
     reader, writer = _format(source), _format(target)
     _check_paths(source, target)
     given = None if spec is None else resolve(spec)
+    rounded = numpy_dtype(dtype, {known.name: known for known in DTYPES.values()})
     arrays, saved = reader.read_checkpoint(source, given)
     node = _agreed(source, saved, given)
     matched, _ = match(node, arrays, source=str(source), advice=_advice)
+    if rounded is not None:
+        matched = cast(matched, dict.fromkeys(matched, rounded), source=str(source))
     try:
         writer.write_checkpoint(target, node, matched)
     except OSError as error:
@@ -89,7 +97,7 @@ def _format(path: Path) -> Format:
         return _WeightsFiles()
     for suffix, module in MODULES.items():
         if path.name.endswith(suffix):
-            return cast(Format, import_module(module))
+            return typed(Format, import_module(module))
     known = ", ".join([".safetensors", *MODULES])
     raise WeightsError(f"{path}: unknown suffix {path.suffix[:60]!r}; known are {known}")
 
@@ -120,6 +128,6 @@ def _agreed(source: Path, saved: Node | None, given: Node | None) -> Node:
             f"{source}: carries no spec; give one as spec (--spec): a preset's name, or a spec (a JSON file of one)"
         )
     if saved is None or given is None:
-        return cast(Node, saved or given)
+        return typed(Node, saved or given)
     check_same_function(given, saved, source=str(source), advice="leave spec (--spec) out to use the file's own")
     return saved

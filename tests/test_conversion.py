@@ -91,6 +91,30 @@ def test_mixed_dtypes_are_kept(tmp_path):
     assert same(tmp_path / "e.safetensors", arrays)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_array_is_rounded_once(suffix, dtype, tmp_path):
+    generator = np.random.default_rng(0)
+    arrays = {p.name: 1 + generator.random(p.shape) / 2**7 for p in NODE.parameters()}
+    arrays["classifier.fc2.bias"] = np.full(3, 1 + 2.0**-11 + 2.0**-40)  # another number by way of float32
+    write_weights(tmp_path / "a.safetensors", NODE, arrays)
+    convert(tmp_path / "a.safetensors", tmp_path / f"b{suffix}", dtype=dtype)
+    convert(tmp_path / f"b{suffix}", tmp_path / "c.safetensors", NODE)
+    assert same(tmp_path / "c.safetensors", {name: array.astype(DTYPES[dtype]) for name, array in arrays.items()})
+
+
+def test_what_cannot_be_rounded_is_refused(arrays, tmp_path):
+    arrays = {name: np.ones_like(array) for name, array in arrays.items()}
+    arrays["classifier.fc2.bias"][1] = 70000
+    write_weights(tmp_path / "a.safetensors", NODE, arrays)
+    (tmp_path / "b.safetensors").write_text("kept")
+    with pytest.raises(WeightsError, match=r"a.safetensors: too large for float16: classifier.fc2.bias; take a"):
+        convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="float16")
+    with pytest.raises(WeightsError, match=r"^dtype: expected one of float16, bfloat16, float32, float64, got float8$"):
+        convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="float8")
+    assert (tmp_path / "b.safetensors").read_text() == "kept"
+
+
 @pytest.mark.parametrize("node", [spec.maam(4, scales=(1, 2, 1)), spec.rnn(3, 1, image_size=4)], ids=["layer", "rnn"])
 def test_layers_and_recurrent_models_are_converted_too(node, tmp_path):
     arrays = arbitrary(node, DTYPES["float32"])

@@ -29,7 +29,8 @@ def sample():
 
 def predictions(framework, path, images):
     room = import_module(f"maam.{framework}")
-    runner = import_module(f"maam.{framework}.runner").Runner(room.load(path))
+    model = room.load(path, dtype=import_module(framework).float32)  # stored in half precision, maybe
+    runner = import_module(f"maam.{framework}.runner").Runner(model)
     return runner.forward(images).argmax(1)
 
 

@@ -18,7 +18,10 @@ def convert(
     spec: Annotated[
         str | None, typer.Option(help="a preset's name or a spec document (.json)", autocompletion=completion.presets)
     ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="round to float16, bfloat16, float32 or float64; else dtypes stay")
+    ] = None,
 ) -> None:
-    """Convert weights between maam's file, PyTorch's and MindSpore's."""
-    conversion.convert(src, dst, None if spec is None else find_spec(spec)[0])
+    """Convert weights between maam's file, PyTorch's and MindSpore's, or to a smaller file of half precision."""
+    conversion.convert(src, dst, None if spec is None else find_spec(spec)[0], dtype=dtype)
     typer.echo(f"{src} -> {dst}")

@@ -55,8 +55,10 @@ class InputRule(NamedTuple):
                 f"expected a floating-point input {expected}, got {dtype}; convert it, and scale images to [0, 1]"
             )
         if parameter_dtype not in (None, dtype):
+            half = parameter_dtype in ("float16", "bfloat16")
             raise ShapeError(
                 f"expected an input of dtype {parameter_dtype}, as the parameters have, got {dtype}; convert one"
+                + ("; load(path, dtype=...) widens the weights of a file of half precision" if half else "")
             )
 
     def describe(self) -> str:

@@ -196,5 +196,5 @@ def cast(arrays: Mapping[str, Array], dtypes: Dtypes, *, source: str) -> dict[st
     with np.errstate(over="ignore"):
         found = {name: array.astype(dtypes.get(name, array.dtype), copy=False) for name, array in arrays.items()}
     if bad := [name for name, array in found.items() if not np.isfinite(array).all()]:
-        raise WeightsError(f"{source}: too large for {found[bad[0]].dtype}: {listed(bad)}; load them in a wider dtype")
+        raise WeightsError(f"{source}: too large for {found[bad[0]].dtype}: {listed(bad)}; take a wider dtype")
     return found

@@ -26,6 +26,13 @@ def test_convert_there_and_back(run, digits, tmp_path, suffix):
     }
 
 
+def test_convert_to_half_precision(run, fails, digits, tmp_path):
+    assert run("convert", digits, tmp_path / "half.safetensors", "--dtype", "float16").status == 0
+    assert {array.dtype for array in read_weights(tmp_path / "half.safetensors")[1].values()} == {np.dtype(np.float16)}
+    message = fails("convert", digits, tmp_path / "other.safetensors", "--dtype", "half")
+    assert message == "dtype: expected one of float16, bfloat16, float32, float64, got half"
+
+
 def test_convert_takes_a_spec_document(run, layer, document, tmp_path):
     pytest.importorskip("torch")
     run("convert", layer, tmp_path / "layer.pt")

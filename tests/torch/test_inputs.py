@@ -53,6 +53,13 @@ def test_another_float(layer, dtype):
     assert refused(layer, torch.zeros(2, 4, 8, 8, dtype=dtype)) == expected
 
 
+def test_weights_of_half_precision(layer):
+    message = refused(layer.half(), torch.zeros(2, 4, 8, 8))
+    assert message.startswith(
+        "expected an input of dtype float16, as the parameters have, got float32; convert one; load"
+    )
+
+
 def test_model_of_one_size():
     model = build("maam_digits")
     assert refused(model, torch.zeros(2, 1, 9, 9)) == "expected an input (N, 1, 8, 8), got (2, 1, 9, 9)"

@@ -63,7 +63,7 @@ def test_a_value_too_large_for_the_dtype_is_refused(room, write, same, tmp_path)
     arrays["fc.weight"][0, 1] = 70000
     arrays["fc.bias"][1] = -70000
     path = write(node, arrays)
-    message = f"{path}: too large for float16: fc.weight, fc.bias; load them in a wider dtype"
+    message = f"{path}: too large for float16: fc.weight, fc.bias; take a wider dtype"
     with pytest.raises(WeightsError) as caught:
         room.load(path, dtype=room.dtype("float16"))
     assert str(caught.value) == message
