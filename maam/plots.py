@@ -109,9 +109,15 @@ def _averages(values: Array, width: int) -> Array:
 
 
 def draw_accuracies(
-    found: Mapping[str, Sequence[float]], paper: Mapping[str, float], path: PathLike, title: str
+    found: Mapping[str, Sequence[float]],
+    paper: Mapping[str, float],
+    path: PathLike,
+    title: str,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
     """Draw the accuracies (0 to 1) of several models: each run a point, its mean a bar, the paper's figure beside.
+
+    `notes` are words below the names of models.
 
     Raises:
         MissingFrameworkError: matplotlib is not installed.
@@ -124,7 +130,9 @@ def draw_accuracies(
         axis.bar(place + 0.2, 100 * paper.get(name, 0), 0.38, color="tab:orange")
         if not values:
             axis.text(place - 0.2, 1, "not run", rotation=90, ha="center", va="bottom")
-    axis.set_xticks(range(len(found)), [_plain(name.replace(" (", "\n(")) for name in found])
+    notes = notes or {}
+    names = [name.replace(" (", "\n(") + (f"\n{notes[name]}" if name in notes else "") for name in found]
+    axis.set_xticks(range(len(found)), [_plain(name) for name in names])
     axis.set(ylabel="test accuracy, %", ylim=(0, 100), title=_plain(title))
     axis.legend(axis.patches[:2], ["here", "the paper"])
     axis.grid(axis="y", alpha=0.3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -30,6 +31,7 @@ class Progress(Observer):
         self.started = False
         self._task: Any = None
         self._last = time.monotonic()
+        self._total, self._begin, self._began = 0, 0, 0.0
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
 
@@ -57,6 +59,7 @@ class Progress(Observer):
     def start(self, step: int, steps: int) -> None:
         """The run stands at `step` of `steps`."""
         self.started = True
+        self._total, self._begin, self._began = steps, step, time.monotonic()
         self._task = self.bar.add_task("training", total=steps, completed=step)
 
     def steps(self, record: Record) -> None:
@@ -67,7 +70,12 @@ class Progress(Observer):
         self.bar.update(self._task, completed=record["step"], description=text)
         if not self.console.is_terminal and time.monotonic() - self._last > consoles.SECONDS:
             self._last = time.monotonic()
-            print(f"step {record['step']}: {text}", flush=True)
+            print(f"step {record['step']}: {text}{self._left(record['step'])}", flush=True)
+
+    def _left(self, step: int) -> str:
+        """The time left, at the rate of this session so far, such as ", 0:12:30 left"."""
+        seconds = (time.monotonic() - self._began) * (self._total - step) / (step - self._begin)
+        return f", {timedelta(seconds=round(seconds))} left"
 
     def epoch(self, record: Record) -> None:
         """Show how an epoch ended."""

@@ -41,8 +41,9 @@ class EpochOrder:
         self.drop_last = drop_last
         self.rank, self.size = check_share(share, self.batch_size)
         if len(self) == 0:
-            needed = self.batch_size if drop_last else 1
-            raise DataError(f"{name} has {count} images; expected at least {needed} to make a batch")
+            if not drop_last:
+                raise DataError(f"{name} has no images")
+            raise DataError(f"batch_size is {self.batch_size}, and {name} has {count} images; expected at most {count}")
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from maam import files, plots
 from maam.reproduction.experiments import Experiment
-from maam.reproduction.pages import NOT_RUN, count_seeds, csv_text, markdown_table, page, spread
+from maam.reproduction.pages import NOT_RUN, count_seeds, csv_text, markdown_table, missing_seeds, page, spread
 from maam.reproduction.recipes import name_recipe
 from maam.reproduction.results import Result, Run
 
@@ -74,8 +74,8 @@ def _lines(result: Result) -> Iterator[list[object]]:
     for seed, run in result.runs.items():
         for epoch, losses in enumerate(_pairs(run), 1):
             yield [*start, seed, epoch, *losses]
-    if not result.runs:
-        yield [*start, NOT_RUN, "", "", ""]
+    for seed in missing_seeds(result):
+        yield [*start, seed, NOT_RUN, "", ""]
 
 
 def _pairs(run: Run) -> Iterator[tuple[float, float]]:

@@ -19,7 +19,9 @@ def page(name: str, experiment: Experiment, results: Sequence[Result], body: Ite
     """The Markdown around `body`: title, note, picture, command, and on what the runs were made."""
     picture = f"![{experiment.title}]({name}.png)"
     command = f"Command: `{command_line()}`"
-    return "\n".join([f"# {experiment.title}", "", *body, "", note, "", picture, "", command, "", *_origins(results)])
+    said = [f"The paper's figure has no numbers. Its text says: {experiment.said}", ""] if experiment.said else []
+    parts = [f"# {experiment.title}", "", *body, "", note, "", *said, picture, "", command, "", *_origins(results)]
+    return "\n".join(parts)
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -38,6 +40,11 @@ def count_seeds(result: Result) -> str:
     """How many of the seeds that were asked for have a run."""
     made, asked = len(result.runs), len(result.seeds)
     return NOT_RUN if not made else str(made) if made == asked else f"{made} of {asked}"
+
+
+def missing_seeds(result: Result) -> list[int]:
+    """The seeds that were asked for and have no run."""
+    return [seed for seed in result.seeds if seed not in result.runs]
 
 
 def spread(values: Sequence[float]) -> str:

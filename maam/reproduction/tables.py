@@ -9,7 +9,7 @@ import numpy as np
 
 from maam import files, plots
 from maam.reproduction.experiments import Experiment
-from maam.reproduction.pages import NOT_RUN, count_seeds, csv_text, markdown_table, page, spread
+from maam.reproduction.pages import NOT_RUN, count_seeds, csv_text, markdown_table, missing_seeds, page, spread
 from maam.reproduction.recipes import name_recipe
 from maam.reproduction.results import Result
 from maam.spec import preset
@@ -28,7 +28,8 @@ def render_table(name: str, experiment: Experiment, results: Sequence[Result], o
     files.write_text(out / f"{name}.csv", _csv(results))
     found = {r.row.label: [run.figures["accuracy"] for run in r.runs.values()] for r in results}
     paper = {r.row.label: r.row.paper.accuracy for r in results if r.row.paper}
-    plots.draw_accuracies(found, paper, out / f"{name}.png", experiment.title)
+    notes = {r.row.label: f"{count_seeds(r)} seeds" for r in results if r.runs and missing_seeds(r)}
+    plots.draw_accuracies(found, paper, out / f"{name}.png", experiment.title, notes)
     return text
 
 
@@ -60,6 +61,6 @@ def _csv(results: Sequence[Result]) -> str:
         for seed, run in result.runs.items():
             figures = [run.figures[column] for column in (*COLUMNS, "minutes")]
             rows.append([*start, seed, name_recipe(run.recipe), run.recipe.epochs, *figures, *paper])
-        if not result.runs:
-            rows.append([*start, NOT_RUN, *[""] * (len(COLUMNS) + 3), *paper])
+        for seed in missing_seeds(result):
+            rows.append([*start, seed, NOT_RUN, *[""] * (len(COLUMNS) + 2), *paper])
     return csv_text(head, rows)

@@ -119,13 +119,21 @@ class RunFolder:
         Raises:
             TrainingError: it is missing or broken.
         """
+        return self.sessions()[-1]
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """What run.json says of each session, the first one first: there is more than one where a run was resumed.
+
+        Raises:
+            TrainingError: it is missing or broken.
+        """
         try:
-            found = json.loads(self.run.read_text("utf-8"))["sessions"][-1]
+            found = json.loads(self.run.read_text("utf-8"))["sessions"]
         except OSError as error:
             raise TrainingError(f"{self.run}: cannot be read: {error.strerror or error}") from None
         except (ValueError, LookupError, TypeError, RecursionError):
             found = None
-        if not isinstance(found, dict):
+        if not isinstance(found, list) or not found or not all(isinstance(session, dict) for session in found):
             raise TrainingError(f"{self.run}: not the description of a run")
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -19,7 +20,7 @@ _DIGITS = 7
 
 
 class Log:
-    """Appends records to a file; each is on the disk when `append` returns.
+    """Appends records to a file; `sync` puts on the disk what a checkpoint must not be without.
 
     Where the file is not there, but one of its name and `.gz` is, as of a run that was published, that one is read.
     """
@@ -37,7 +38,19 @@ class Log:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(_rounded(record)) + "\n")
         except OSError as error:
-            raise TrainingError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+            raise self._unwritten(error) from None
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk, so that not even a power cut leaves a checkpoint without them.
+
+        Raises:
+            TrainingError: they cannot be written.
+        """
+        try:
+            with contextlib.suppress(FileNotFoundError), self.path.open("ab") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._unwritten(error) from None
 
     def records(self) -> list[Record]:
         """All whole records in the file, none where there is no file; a line cut short by a crash does not count.
@@ -58,9 +71,19 @@ class Log:
         return list(_parse(content.decode("utf-8", errors="replace").splitlines()))
 
     def rewind(self, step: int) -> None:
-        """Drop the records of later steps than `step`: a resumed run writes them anew."""
+        """Drop the records of later steps than `step`: a resumed run writes them anew.
+
+        Raises:
+            TrainingError: the file cannot be read or written; it stays as it is.
+        """
         kept = [record for record in self.records() if record.get("step", 0) <= step]
-        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        try:
+            write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+        except OSError as error:
+            raise self._unwritten(error) from None
+
+    def _unwritten(self, error: OSError) -> TrainingError:
+        return TrainingError(f"{self.path}: cannot be written: {error.strerror or error}; the checkpoints are intact")
 
 
 def _parse(lines: Sequence[str]) -> Iterator[Record]:

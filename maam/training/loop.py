@@ -170,9 +170,10 @@ class Loop:
         """Write a checkpoint.
 
         Raises:
-            TrainingError: something in it is not finite, or it cannot be written; the file before it stays.
+            TrainingError: something in it is not finite, or it or the log cannot be written; the file before it stays.
         """
         if self.world.rank == 0:
+            self.folder.log.sync()
             write_checkpoint(self.folder.last, self._checkpoint())
 
     def _checkpoint(self) -> Checkpoint:

@@ -26,12 +26,12 @@ def write_report(folder: RunFolder, evaluation: Evaluation, class_names: tuple[s
     Raises:
         MissingFrameworkError: matplotlib or scikit-learn is not installed.
     """
-    session = folder.session()
-    title = session["recipe"]["model"]
+    sessions = folder.sessions()
+    title = sessions[-1]["recipe"]["model"]
     records = folder.log.records()
     draw_pictures(folder.path, records, evaluation, class_names, title)
     path = folder.path / "report.md"
-    files.write_text(path, _text(title, session, records, evaluation))
+    files.write_text(path, _text(title, sessions, records, evaluation))
     minutes = sum(record["seconds"] for record in records if record["kind"] == "epoch") / 60
     results = {"accuracy": evaluation.accuracy, "loss": evaluation.loss, **evaluation.macro(), "minutes": minutes}
     files.write_text(folder.path / "results.json", json.dumps(results, indent=1) + "\n")
@@ -69,7 +69,8 @@ def curves(records: list[Record]) -> tuple[dict[str, Any], dict[str, Any]]:
     return steps, epochs
 
 
-def _text(title: str, session: dict[str, Any], records: list[Record], evaluation: Evaluation) -> str:
+def _text(title: str, sessions: list[dict[str, Any]], records: list[Record], evaluation: Evaluation) -> str:
+    session = sessions[-1]
     ended = [record for record in records if record["kind"] == "epoch"]
     made = [record for record in records if record["kind"] == "steps"]
     best = max(ended, key=lambda record: record["test_accuracy"])
@@ -96,6 +97,11 @@ def _text(title: str, session: dict[str, Any], records: list[Record], evaluation
     lines += ["", "![loss and accuracy](curves.png)", "", "![confusion matrix](confusion_matrix.png)", ""]
     if ended[-1]["fusion"]:
         lines += ["![fusion weights](fusion.png)", ""]
-    versions = ", ".join(f"{name} {version}" for name, version in session["environment"].items())
-    lines += [f"Command: `{session['command']}`", "", f"{session['framework']} on {session['device']}; {versions}", ""]
+    lines += [line for text in dict.fromkeys(map(_origin, sessions)) for line in (text, "")]
     return "\n".join([*lines, "```json", json.dumps(session["recipe"], indent=1), "```", ""])
+
+
+def _origin(session: dict[str, Any]) -> str:
+    """By which command a session ran, and on what."""
+    versions = ", ".join(f"{name} {version}" for name, version in session["environment"].items())
+    return f"Command: `{session['command']}`\n\n{session['framework']} on {session['device']}; {versions}"

@@ -11,6 +11,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from maam.spec.fields import describe
 
+_ELSEWHERE = {
+    "learning_rate": "lr",
+    "max_lr": "lr",
+    "wd": "weight_decay",
+    "smoothing": "label_smoothing",
+    "max_norm": "clip_norm",
+    "grad_clip": "clip_norm",
+    "max_epochs": "epochs",
+    "amp": "precision",
+}
+"""What other libraries call a field."""
+
 
 class Section(BaseModel):
     """A frozen table; unknown fields are errors, and so are settings that do not act.
@@ -46,8 +58,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A clause that names what `name` may have meant."""
     known = list(known)
-    close = difflib.get_close_matches(name, known, 1, 0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; expected one of: {', '.join(known)}"
+    if close := _near(name, known, 0.5):
+        return f"; did you mean {close[0]!r}?"
+    return f"; expected one of: {', '.join(known)}"
 
 
 def nearest_field(path: str, model: type[BaseModel]) -> str:
@@ -57,12 +70,19 @@ def nearest_field(path: str, model: type[BaseModel]) -> str:
     """
     known = list(_paths(model))
     lasts = [_last(other) for other in known]
-    names = [_last(path)] if "." in path else difflib.get_close_matches(path, lasts, 1, 0.6)
+    names = [_ELSEWHERE.get(_last(path), _last(path))] if "." in path else _near(path, lasts, 0.6)
     same = [other for other in known if _last(other) in names]
     close = difflib.get_close_matches(path, same or known, 1, 0 if same else 0.6) if "." in path else same
     if not close:
         return nearest(path.partition(".")[0], model.model_fields)
     return f"; did you mean {' or '.join(map(repr, close))}?"
+
+
+def _near(name: str, known: list[str], cutoff: float) -> list[str]:
+    """The one of `known` that is nearest to `name`, by its own name or another library's; empty where none is near."""
+    words = [*known, *(other for other, field in _ELSEWHERE.items() if field in known)]
+    close = difflib.get_close_matches(name, words, 1, cutoff)
+    return [word if word in known else _ELSEWHERE[word] for word in close]
 
 
 def _last(path: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from maam.errors import RecipeError, TrainingError, require
 from maam.training.checkpoint import Checkpoint
+from maam.training.evaluation import Evaluation
 from maam.training.folder import RunFolder
 from maam.training.image_sources import Reading
 from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop
@@ -139,7 +140,18 @@ def _run(loop: Loop, framework: str, device: str, start: str) -> None:
     loop.run()
     evaluation = loop.evaluate()
     if first:
-        write_report(loop.folder, evaluation, loop.source.class_names)
+        _report(loop, evaluation)
+
+
+def _report(loop: Loop, evaluation: Evaluation) -> None:
+    folder = loop.folder
+    try:
+        write_report(folder, evaluation, loop.source.class_names)
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename or folder.path}: the report cannot be written: {error.strerror or error}; "
+            f"the run is whole, its weights are {folder.final}; to make the report, resume (--resume)"
+        ) from None
 
 
 def objective(recipe: Recipe) -> Objective:

@@ -88,25 +88,33 @@ def test_a_table_with_a_row_that_was_not_run(runs, tmp_path):
     assert "| 0.900 |" in trained
     assert missing.count("not run") == 6
     rows = list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines()))
-    assert [(row["seed"], row["epochs"]) for row in rows] == [("0", "1"), ("1", "1"), ("not run", "")]
+    assert [(row["model"], row["seed"], row["recipe"], row["epochs"]) for row in rows] == [
+        ("Ours", "0", "digits, batch_size 128", "1"),
+        ("Ours", "1", "digits, batch_size 128", "1"),
+        ("Ours", "2", "not run", ""),
+        *(("Other", seed, "not run", "") for seed in "012"),
+    ]
+    assert all(row["accuracy"] == "" for row in rows[2:])
     found = json.loads((runs / "maam_digits-seed1-torch" / "results.json").read_text())
     assert float(rows[1]["accuracy"]) == found["accuracy"]
     assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_figure_holds_losses(runs, tmp_path):
-    experiment = Experiment("A title", (TRAINED, MISSING))
+    experiment = Experiment("A title", (TRAINED, MISSING), "It falls.")
     results = reproduction.collect(experiment, runs, (*SEEDS, 2))
     text = reproduction.render("figure9", experiment, results, tmp_path)
     assert (tmp_path / "figure9.md").read_text() == text
     assert "| epoch | training, seed 0 | training, seed 1 | test, seed 0 | test, seed 1 | training, all |" in text
     assert "Seeds: 2 of 3. Recipe: `digits, batch_size 128`, 1 epochs." in text
     assert "## Other: `cnn`\n\nNot run.\n" in text
+    assert "\nThe paper's figure has no numbers. Its text says: It falls.\n" in text
     rows = list(csv.DictReader((tmp_path / "figure9.csv").read_text().splitlines()))
     assert [(row["model"], row["seed"], row["epoch"]) for row in rows] == [
         ("Ours", "0", "1"),
         ("Ours", "1", "1"),
-        ("Other", "not run", ""),
+        ("Ours", "2", "not run"),
+        *(("Other", seed, "not run") for seed in "012"),
     ]
     records = [json.loads(line) for line in (runs / "maam_digits-seed1-torch" / "log.jsonl").read_text().splitlines()]
     losses = [loss for record in records if record["kind"] == "steps" for loss in record["losses"]]

@@ -23,6 +23,13 @@ def test_top_counts():
     assert [found.top(count) for count in (1, 2, 3)] == [0, 0.5, 1]
 
 
+def test_means_over_the_classes():
+    """Of class 0 one of two is found, of class 1 both, and one image of class 0 is taken for class 1."""
+    logits = np.float32([[1, 0], [0, 1], [0, 1], [0, 1]])
+    found = Evaluation(logits, np.int32([0, 0, 1, 1])).macro()
+    assert found == pytest.approx({"precision": 5 / 6, "recall": 3 / 4, "f1": 11 / 15})
+
+
 def test_more_processes_than_images_to_evaluate_on():
     with pytest.raises(DataError, match=r"^359 images to evaluate on, but 1000 processes; start fewer$"):
         open_source(default_recipe("maam_digits"), None, spec.preset("maam_digits"), share=(0, 1000))

@@ -1,31 +1,64 @@
 """What stops a run, what it says, and that nothing is lost."""
 
+import contextlib
 import errno
 import json
+import shutil
+import tempfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from maam import files, spec
 from maam.errors import DataError, DeviceError, MaamError, RecipeError, SpecError, TrainingError, WeightsError
-from maam.training import default_recipe, train
+from maam.training import default_recipe, evaluate_file, train
+from maam.training import log as logs
 from maam.training.checkpoint import read_checkpoint, write_checkpoint
-from maam.training.folder import RunFolder
+from maam.training.folder import WRITTEN, RunFolder
 from maam.weights import read_weights
 from maam.weights.file import read_header_and_arrays, write_safetensors
 
+REPORT = ("results.json", "report.md", "curves.png", "confusion_matrix.png", "fusion.png")
 
-def test_a_full_disk_after_the_last_checkpoint(recipe, done, tmp_path, monkeypatch):
-    def full(*arguments):
-        raise TrainingError("No space left on device")
 
-    monkeypatch.setattr(RunFolder, "write_final", full)
-    with pytest.raises(TrainingError, match="No space left"):
-        train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "run")
-    monkeypatch.undo()
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_full_disk_loses_nothing(recipe, done, tmp_path, monkeypatch, name):
+    """Whichever file finds no room, the error names it, and the run goes on to the same end."""
+    make, message = tempfile.mkstemp, "No space left on device"
+
+    def full(*arguments, prefix, **keywords):
+        if prefix == f".{name}.":
+            raise OSError(errno.ENOSPC, message, name)
+        return make(*arguments, prefix=prefix, **keywords)
+
+    one, out = recipe.replaced({"epochs": 1}), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(files.tempfile, "mkstemp", full)
+        with pytest.raises(TrainingError, match=f"{name}.*{message}") as caught:
+            train("maam_digits", one, out=out, checkpoint_steps=4)
+    if name in REPORT:
+        assert "the run is whole, its weights are" in str(caught.value)
+        assert (out / "final.safetensors").read_bytes() == done.final.read_bytes()
+    shutil.rmtree(out) if name == "run.json" else None  # nothing was written, so there is no run to go on with
+    run = train("maam_digits", one, out=out, resume=True, checkpoint_steps=4)
+    for file in ("final", "best", "last"):
+        assert getattr(run, file).read_bytes() == getattr(done, file).read_bytes()
+    assert {path.name for path in out.iterdir()} == set(WRITTEN)
+
+
+def test_a_log_without_room(recipe, done, tmp_path, monkeypatch):
+    def full(handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logs, "os", SimpleNamespace(fsync=full))
+        with pytest.raises(
+            TrainingError, match=r"log.jsonl: cannot be written: No space .*; the checkpoints are intact"
+        ):
+            train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "run")
     run = train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "run", resume=True)
     assert run.final.read_bytes() == done.final.read_bytes()
-    assert (run.path / "results.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -47,6 +80,14 @@ def test_arguments_of_another_type(tmp_path, model, recipe, message):
     assert not (tmp_path / "run").exists()
 
 
+@contextlib.contextmanager
+def untouched(run):
+    """What happens within changes no file of a run."""
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.iterdir()}
+    yield
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -56,20 +97,21 @@ def test_arguments_of_another_type(tmp_path, model, recipe, message):
     ],
 )
 def test_resuming_with_another_recipe(recipe, done, changes, message):
-    with pytest.raises(TrainingError, match=message):
+    with untouched(done), pytest.raises(TrainingError, match=message):
         train("maam_digits", recipe.replaced(changes), out=done.path, resume=True)
 
 
 def test_resuming_another_model(recipe, done):
     other = recipe.replaced({"epochs": 1, "overrides.hidden_features": 16})
-    with pytest.raises(TrainingError, match="a checkpoint of another model than maam_digits"):
+    with untouched(done), pytest.raises(TrainingError, match="a checkpoint of another model than maam_digits"):
         train("maam_digits", other, out=done.path, resume=True)
 
 
 @pytest.mark.parametrize("size", [0, 7, 100, 5000])
 def test_a_checkpoint_cut_short(recipe, done, size):
     done.last.write_bytes(done.last.read_bytes()[:size])
-    with pytest.raises(TrainingError, match=r"last.safetensors: not a safetensors file, or cut short"):
+    cut = pytest.raises(TrainingError, match=r"last.safetensors: not a safetensors file, or cut short")
+    with untouched(done), cut:
         train("maam_digits", recipe.replaced({"epochs": 1}), out=done.path, resume=True)
 
 
@@ -182,7 +224,7 @@ def test_devices_of_mindspore(recipe, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"batch_size": 5000}, DataError, "dataset has 1438 images; expected at least 5000 to make a batch"),
+        ({"batch_size": 5000}, DataError, "batch_size is 5000, and dataset has 1438 images; expected at most 1438"),
         ({"data": "cifar10"}, DataError, r"data cifar10 needs root \(--root DIR\)"),
         (
             {"overrides.num_classes": 7},
@@ -209,6 +251,37 @@ def test_no_model(recipe, tmp_path):
         train(out=tmp_path / "run")
     with pytest.raises(RecipeError, match="no model to train"):
         train(None, recipe.replaced({"model": None}), out=tmp_path / "run")
+
+
+def test_the_figures_of_a_report(done):
+    """Those of the weights that it saved, computed from the definitions."""
+    found = evaluate_file(done.path, "digits", framework="torch")
+    counts = np.zeros((10, 10))  # [label, prediction]
+    np.add.at(counts, (found.labels, found.predictions), 1)
+    right = np.diag(counts)
+    precision, recall = right / np.maximum(counts.sum(0), 1), right / counts.sum(1)
+    f1 = 2 * right / (counts.sum(0) + counts.sum(1))
+    results = json.loads((done.path / "results.json").read_text())
+    expected = {"accuracy": right.sum() / counts.sum(), "f1": f1.mean()}
+    expected |= {"precision": precision.mean(), "recall": recall.mean()}
+    assert {name: results[name] for name in expected} == pytest.approx(expected, rel=1e-12)
+    report = (done.path / "report.md").read_text()
+    assert f"| accuracy, last epoch | {expected['accuracy']:.2%} |" in report
+    for name, title in (("f1", "macro F1"), ("precision", "macro precision"), ("recall", "macro recall")):
+        assert f"| {title} | {expected[name]:.4f} |" in report
+
+
+def test_a_report_names_each_session(recipe, tmp_path, monkeypatch):
+    pytest.importorskip("mindspore")
+    for framework in ("torch", "mindspore", "mindspore"):
+        monkeypatch.setattr("maam.training.opening.command_line", lambda name=framework: f"maam train on {name}")
+        run = train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path, framework=framework, resume=True)
+    lines = (run.path / "report.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("Command")] == [
+        "Command: `maam train on torch`",
+        "Command: `maam train on mindspore`",
+    ]
+    assert [line.split(" on ")[0] for line in lines if " on cpu; " in line] == ["torch", "mindspore"]
 
 
 def test_a_run_says_how_it_was_made(done):
