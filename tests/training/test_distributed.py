@@ -34,16 +34,25 @@ def free_port():
         return str(found.getsockname()[1])
 
 
-def launch(framework, folder):
+def launched(framework, folder, *program):
+    """A program that two processes ran, started as the documentation has it, and all that they printed."""
     if framework == "torch":
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
     else:
         command = [str(BIN / "msrun"), "--worker_num=2", "--local_worker_num=2", f"--master_port={free_port()}"]
-        command += [f"--log_dir={folder / 'log'}", "--join=True"]
+        command += [f"--log_dir={folder / 'log'}", "--join=True", *(["python"] if program[0] == "-m" else [])]
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "GLOG_v": "4"}
     environment |= {"GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0", "MS_OM_PATH": str(folder)}
-    done = subprocess.run([*command, str(WORKER), framework, str(folder)], env=environment, cwd=folder, timeout=500)
-    assert done.returncode == 0, "\n".join(path.read_text()[-2000:] for path in folder.glob("log/*.log"))
+    done = subprocess.run(
+        [*command, *map(str, program)], env=environment, cwd=folder, timeout=500, capture_output=True, text=True
+    )
+    printed = [done.stdout, done.stderr, *(path.read_text() for path in folder.glob("log/*.log"))]
+    return done.returncode, "\n".join(printed)
+
+
+def launch(framework, folder):
+    status, printed = launched(framework, folder, WORKER, framework, folder)
+    assert status == 0, printed[-4000:]
     return [dict(np.load(folder / f"{rank}.npz")) for rank in range(2)]
 
 
@@ -74,3 +83,35 @@ def test_two_processes(framework, tmp_path, worker):
     assert [record["kind"] for record in records] == ["steps", "epoch"]
     assert records[1]["test_accuracy"] > 0.5
     assert (tmp_path / "run" / "report.md").exists()
+
+
+@pytest.mark.parametrize("framework", ["torch", pytest.param("mindspore", marks=pytest.mark.slow)])
+def test_the_command(framework, recipe, stop, tmp_path):
+    """`maam train` in two processes goes on with a run that one began; where it may not, all of them end."""
+    pytest.importorskip(framework)
+    recipe = recipe.replaced({"epochs": 1, "precision": "fp32"})
+    (tmp_path / "recipe.toml").write_text(as_toml(recipe))
+    out = tmp_path / "run"
+    stop("maam_digits", recipe, out=out, framework=framework, at=8, log_steps=1, checkpoint_steps=4)
+    command = ("-m", "maam", "train", "maam_digits", "--recipe", tmp_path / "recipe.toml", "--framework", framework)
+    status, printed = launched(framework, tmp_path, *command, "--out", out, "--resume")
+    assert status == 0, printed[-4000:]
+    records = RunFolder(out).log.records()
+    assert [record["step"] for record in records if record["kind"] == "steps"] == [*range(1, 5), 11]
+    check_figures(out, framework)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    status, printed = launched(framework, tmp_path, *command, "--out", out)
+    assert status != 0
+    assert f"maam: {out}: this folder holds a run; go on with it by resume (--resume)" in printed
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+
+
+def as_toml(recipe):
+    """A recipe's file."""
+    lines, tables = [], []
+    for name, value in json.loads(recipe.model_dump_json(exclude_defaults=True)).items():
+        if isinstance(value, dict):
+            tables += [f"[{name}]", *(f"{key} = {json.dumps(one)}" for key, one in value.items())]
+        else:
+            lines.append(f"{name} = {json.dumps(value)}")
+    return "\n".join([*lines, *tables])
