@@ -59,6 +59,22 @@ def test_interrupted(framework, with_optimizer, tmp_path, stop, name, stops):
     assert len(json.loads(parts.run.read_text())["sessions"]) == len(stops) + 1
 
 
+@pytest.mark.parametrize(
+    ("framework", "precision"), [("torch", "bf16"), ("torch", "fp16"), pytest.param("mindspore", "fp16", marks=slow)]
+)
+def test_interrupted_in_half_precision(framework, precision, recipe, tmp_path, stop):
+    """The scale of the loss and the skipped steps of fp16 go along."""
+    pytest.importorskip(framework)
+    recipe = recipe.replaced({"precision": precision})
+    keywords = {"framework": framework, "log_steps": 1, "checkpoint_steps": 4}
+    whole = train("maam_digits", recipe, out=tmp_path / "whole", **keywords)
+    stop("maam_digits", recipe, out=tmp_path / "parts", at=9, **keywords)
+    parts = train("maam_digits", recipe, out=tmp_path / "parts", resume=True, **keywords)
+    assert read_checkpoint(parts.last).recipe.precision == precision
+    assert whole.last.read_bytes() == parts.last.read_bytes()
+    assert without_times(whole) == without_times(parts)
+
+
 def test_resuming_what_is_over_changes_nothing(recipe, tmp_path):
     done = train("maam_digits", recipe, out=tmp_path / "run")
     before = done.final.read_bytes(), done.last.read_bytes()

@@ -1,5 +1,6 @@
 """A run that goes on in the other framework makes the steps that it would have made."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +37,28 @@ def test_going_on_in_the_other_framework(recipe, tmp_path, stop, first, then):
     assert losses[first][:12] == losses[then][:12]
     np.testing.assert_allclose(losses[first][12:14], losses[then][12:14], rtol=1e-4)
     np.testing.assert_allclose(losses[first][14:], losses[then][14:], rtol=5e-2)
+
+
+@pytest.mark.parametrize(("first", "then"), [pytest.param(*BOTH_WAYS[0], marks=slow), BOTH_WAYS[1]])
+def test_there_and_back(recipe, tmp_path, stop, first, then):
+    """A run that makes three steps in the other framework ends as one that makes none there; all arrays go along."""
+    for framework in (first, then):
+        pytest.importorskip(framework)
+    recipe = recipe.replaced({"epochs": 1, "overrides.act_layer": "silu", "precision": "fp32"})
+    keywords = {"out": tmp_path / "run", "log_steps": 1, "checkpoint_steps": 1}
+    whole = train("maam_digits", recipe, **{**keywords, "out": tmp_path / "whole"}, framework=first)
+    stop("maam_digits", recipe, at=4, framework=first, **keywords)  # after the checkpoint of step 3
+    stop("maam_digits", recipe, at=7, framework=then, resume=True, **keywords)
+    run = train("maam_digits", recipe, framework=first, resume=True, **keywords)
+    sessions = json.loads(run.run.read_text())["sessions"]
+    assert [session["framework"] for session in sessions] == [first, then, first]
+    found, expected = (arrays_of(read_checkpoint(one.last)) for one in (run, whole))
+    assert found.keys() == expected.keys()
+    apart = {name: np.linalg.norm(found[name] - array) / np.linalg.norm(array) for name, array in expected.items()}
+    print(first, then, max(apart.values()))
+    assert max(apart.values()) < 1e-4, apart
+    losses = [[r["losses"][0] for r in one.log.records() if r["kind"] == "steps"] for one in (run, whole)]
+    np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +125,13 @@ def changes(before, after):
     for moment, arrays in after.state.moments.items():
         found |= {f"{moment}/{name}": array.astype(np.float64) for name, array in arrays.items()}
     return found
+
+
+def arrays_of(checkpoint):
+    """By name: weights, statistics, averages and moments."""
+    state = checkpoint.state
+    sections = {"model": checkpoint.arrays, "average": state.average, **state.moments}
+    return {f"{section}/{name}": array for section, arrays in sections.items() for name, array in arrays.items()}
 
 
 def start(framework, checkpoint):
