@@ -28,7 +28,7 @@ SGD = Optimizer(lr=0.01, nesterov=True, weight_decay=5e-4)
 def make_trainers(node):
     """A trainer for each configuration; the first is the yardstick."""
     torch_models = {
-        name: build_torch(node, seed=0) for name in ("NCHW float32", "channels_last float32", "default bf16")
+        name: build_torch(node, seed=0) for name in ("NCHW float32", "channels_last float32", "channels_last bf16")
     }
     runners = {name: TorchRunner(m, channels_last=name != "NCHW float32") for name, m in torch_models.items()}
     trainers = {
