@@ -41,7 +41,7 @@ class EpochOrder:
         self.drop_last = drop_last
         self.rank, self.size = check_share(share, self.batch_size)
         if len(self) == 0:
-            if not drop_last:
+            if count == 0:
                 raise DataError(f"{name} has no images")
             raise DataError(f"batch_size is {self.batch_size}, and {name} has {count} images; expected at most {count}")
 

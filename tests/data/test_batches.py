@@ -142,8 +142,8 @@ def test_the_length_is_the_number_of_batches(count, size, drop_last, sizes):
         (4, {"batch_size": -2}, "batch_size"),
         (4, {"batch_size": 2.0}, "batch_size"),
         (4, {"batch_size": 2, "seed": -1}, "seed"),
-        (4, {"batch_size": 5, "drop_last": True}, "dataset has 4 images; expected at least 5"),
-        (0, {"batch_size": 5}, "dataset has 0 images; expected at least 1"),
+        (4, {"batch_size": 5, "drop_last": True}, "batch_size is 5, and dataset has 4 images; expected at most 4"),
+        (0, {"batch_size": 5}, "dataset has no images"),
     ],
 )
 def test_a_wrong_argument_is_named(count, options, named):
