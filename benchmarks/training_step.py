@@ -43,8 +43,11 @@ def make_trainers(node):
     return trainers
 
 
-def measure(trainers, images, labels, rounds):
-    """The least CPU time of a step, by configuration."""
+def measure(trainers, node, batch_size, rounds):
+    """The least CPU time of a step on a batch of random images, by configuration."""
+    rng = np.random.default_rng(0)
+    images = rng.random((batch_size, *node.input_shape), np.float32)
+    labels = rng.integers(0, node.num_classes, batch_size).astype(np.int32)
     found = {name: [] for name in trainers}
     for _ in range(rounds + 1):
         for name, trainer in trainers.items():
@@ -55,17 +58,19 @@ def measure(trainers, images, labels, rounds):
     return {name: min(times[1:]) for name, times in found.items()}  # the first step compiles
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+def make_parser(description, rounds):
+    """The command line: a preset, --batch-size and --rounds."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("preset", nargs="?", default="maam_cifar10_2m3")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    options = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=rounds)
+    return parser
+
+
+def main():
+    options = make_parser(__doc__, rounds=5).parse_args()
     node = spec.preset(options.preset)
-    rng = np.random.default_rng(0)
-    images = rng.random((options.batch_size, *node.input_shape), np.float32)
-    labels = rng.integers(0, node.num_classes, options.batch_size).astype(np.int32)
-    times = measure(make_trainers(node), images, labels, options.rounds)
+    times = measure(make_trainers(node), node, options.batch_size, options.rounds)
     first = next(iter(times.values()))
     print(f"{options.preset}, batch {options.batch_size}: CPU time of a training step\n")
     print("| configuration | CPU time of a step | of plain eager float32 | images a second and core |")

@@ -8,17 +8,15 @@ Everything but the sum is the same; all in turns within one run. weighted_sum.py
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from types import MethodType
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np
 import torch
 from mindspore import ops
-from training_step import SGD, measure
+from training_step import SGD, make_parser, measure
 from weighted_sum import torch_chain, torch_stack
 
 from maam import spec
@@ -61,10 +59,7 @@ def mindspore_trainer(node, way):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("preset", nargs="?", default="maam_cifar10_2m3")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser = make_parser(__doc__, rounds=8)
     parser.add_argument("--graph-kernels", action="store_true", help="in MindSpore; PyTorch's chain is the yardstick")
     options = parser.parse_args()
     node = spec.preset(options.preset)
@@ -77,10 +72,7 @@ def main():
         ways["PyTorch, chain, compiled"] = torch_trainer(node, torch.compile(torch_chain))
         ways["MindSpore, chain (what maam does)"] = mindspore_trainer(node, None)
         ways["MindSpore, stack"] = mindspore_trainer(node, Stacked)
-    rng = np.random.default_rng(0)
-    images = rng.random((options.batch_size, *node.input_shape), np.float32)
-    labels = rng.integers(0, node.num_classes, options.batch_size).astype(np.int32)
-    times = measure(ways, images, labels, options.rounds)
+    times = measure(ways, node, options.batch_size, options.rounds)
     print("| weighted sum | CPU time of a step | of PyTorch's chain |\n| --- | --- | --- |")
     for name, seconds in times.items():
         print(f"| {name} | {1000 * seconds:.0f} ms | {seconds / times['PyTorch, chain (what maam does)']:.2f} |")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import os
@@ -47,7 +46,7 @@ class Log:
             TrainingError: they cannot be written.
         """
         try:
-            with contextlib.suppress(FileNotFoundError), self.path.open("ab") as file:
+            with self.path.open("ab") as file:
                 os.fsync(file.fileno())
         except OSError as error:
             raise self._unwritten(error) from None
