@@ -139,6 +139,24 @@ def draw_accuracies(
     _save(figure, path)
 
 
+def draw_runs(training: Mapping[str, Array], test: Mapping[str, Array], path: PathLike, title: str) -> None:
+    """Draw training (dashed) and test accuracy, 0 to 1, of runs by epoch (epochs,); those of a run in one colour.
+
+    Raises:
+        MissingFrameworkError: matplotlib is not installed.
+    """
+    figure = _figure(8, 4.5)
+    axis = figure.subplots()
+    for name, values in test.items():
+        epochs = range(1, len(values) + 1)
+        (line,) = axis.plot(epochs, 100 * values, "o-", markersize=3, label=_plain(name))
+        axis.plot(epochs, 100 * training[name], "--", linewidth=0.8, color=line.get_color())
+    axis.set(xlabel="epoch", ylabel="accuracy, %: test, and training (dashed)", title=_plain(title))
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize="small")
+    _save(figure, path)
+
+
 def draw_confusion_matrix(labels: Array, predictions: Array, names: Sequence[str], path: PathLike, title: str) -> None:
     """Draw how often each class (labels and predictions: integers (N,)) was taken for each other.
 

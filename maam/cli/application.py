@@ -21,6 +21,7 @@ from maam.cli import (
     pruning,
     quantization,
     reproduce,
+    runs,
     train,
     weights,
 )
@@ -35,6 +36,7 @@ application = typer.Typer(
 application.command("list")(models.list_command)
 application.command("info")(models.info)
 application.command("train")(train.train)
+application.command("runs")(runs.runs)
 application.command("evaluate")(evaluate.evaluate)
 application.command("predict")(predict.predict)
 application.command("maf")(maf.maf)

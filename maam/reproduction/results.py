@@ -11,7 +11,8 @@ import numpy as np
 
 from maam.errors import MaamError, TrainingError
 from maam.reproduction.experiments import Experiment, Row
-from maam.reproduction.recipes import differences, without_own
+from maam.reproduction.recipes import without_own
+from maam.training.comparison import differences
 from maam.training.folder import RunFolder
 from maam.training.protocol import Observer
 from maam.training.recipe import Recipe

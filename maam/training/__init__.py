@@ -1,5 +1,6 @@
 """Training, written once: recipes, the loop, and the protocol that a framework's room fulfils."""
 
+from maam.training.comparison import RunSummary, read_runs
 from maam.training.file_evaluation import evaluate_file
 from maam.training.library import default_recipe, list_recipes, read_recipe
 from maam.training.optimizer import Optimizer
@@ -16,6 +17,7 @@ __all__ = [
     "OptimizerState",
     "Prediction",
     "Recipe",
+    "RunSummary",
     "Runner",
     "Trainer",
     "default_recipe",
@@ -25,5 +27,6 @@ __all__ = [
     "one_cycle",
     "predict_files",
     "read_recipe",
+    "read_runs",
     "train",
 ]

@@ -1,0 +1,88 @@
+"""Runs side by side: what the table says, unfinished and published runs, and what cannot be compared."""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maam.errors import TrainingError
+from maam.reproduction.overview import tabulate
+from maam.training import read_recipe, read_runs, train
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+DIGITS = read_recipe("digits").replaced({"epochs": 2, "batch_size": 128})
+PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "runs"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two runs that differ in the learning rate and the schedule."""
+    out = tmp_path_factory.mktemp("search")
+    train("maam_digits", DIGITS.replaced({"optimizer.lr": 0.2}), out=out / "high")
+    train("maam_digits", DIGITS.replaced({"optimizer.lr": 1e-6, "schedule.name": "constant"}), out=out / "low")
+    return out
+
+
+@pytest.fixture
+def runs(made, tmp_path):
+    return Path(shutil.copytree(made, tmp_path / "search"))
+
+
+def test_the_table_says_what_differs_and_how_far_each_came(runs):
+    found = read_runs([runs])
+    assert [run.name for run in found] == ["high", "low"]  # the most accurate first
+    head, rows = tabulate(found)
+    figures = ["epochs made", "test accuracy", "best", "training accuracy", "minutes"]
+    assert head == ["run", "optimizer.lr", "schedule.name", *figures]
+    assert [row[:3] for row in rows] == [["high", "0.2", "one_cycle"], ["low", "1e-06", "constant"]]
+    accuracy = json.loads((runs / "high" / "results.json").read_text())["accuracy"]
+    assert rows[0][-5:-3] == ["2 of 2", f"{accuracy:.2%}"]
+    assert found[0].test_accuracy[-1] == pytest.approx(accuracy, abs=1e-6)  # the log has seven digits
+
+
+def test_training_accuracy_is_the_mean_of_an_epochs_steps(runs):
+    (run,) = read_runs([runs / "high"])
+    records = [json.loads(line) for line in (runs / "high" / "log.jsonl").read_text().splitlines()]
+    for epoch in range(2):
+        steps = [r["accuracies"] for r in records if r["kind"] == "steps" and r["epoch"] == epoch]
+        assert run.training_accuracy[epoch] == pytest.approx(np.concatenate(steps).mean())
+
+
+def test_a_run_that_goes_on_is_read_as_far_as_it_came(runs):
+    log = runs / "high" / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    first = next(index for index, line in enumerate(lines) if '"kind": "epoch"' in line)
+    log.write_text("".join(lines[: first + 2]))  # and some steps of the second epoch
+    head, rows = tabulate(read_runs([runs / "high"]))
+    assert rows[0][head.index("epochs made")] == "1 of 2"
+    log.write_text(lines[0])
+    assert [run.name for run in read_runs([runs])] == ["low"]
+    with pytest.raises(TrainingError, match=r"high: this run cannot be read: the log of the run has no whole epoch"):
+        read_runs([runs / "high"])
+
+
+def test_a_published_run_whose_log_is_compressed(runs):
+    log = runs / "low" / "log.jsonl"
+    log.with_name("log.jsonl.gz").write_bytes(gzip.compress(log.read_bytes()))
+    expected = read_runs([runs / "low"])[0].test_accuracy
+    log.unlink()
+    assert np.array_equal(read_runs([runs / "low"])[0].test_accuracy, expected)
+
+
+def test_two_runs_of_one_name_are_told_apart(runs, tmp_path):
+    shutil.copytree(runs / "high", tmp_path / "other" / "high")
+    found = read_runs([runs / "high", tmp_path / "other" / "high", runs / "high"])
+    assert [run.name for run in found] == [str(runs / "high"), str(tmp_path / "other" / "high")]
+
+
+def test_frameworks_are_told_apart():
+    row = "maam_cifar10_2m3-seed0-"
+    head, rows = tabulate(read_runs([PUBLISHED / f"{row}torch", PUBLISHED / f"{row}mindspore"]))
+    assert head[:2] == ["run", "framework"]
+    assert [cells[:2] for cells in rows] == [[f"{row}mindspore", "mindspore"], [f"{row}torch", "torch"]]
