@@ -6,8 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from maam.parity.optimizers import Outcome
+from maam.parity.rooms import make_double, make_runners
+from maam.parity.stages.steps import take_steps
+from maam.parity.subject import Subject
 from maam.training import train
 from maam.training.checkpoint import Checkpoint, read_checkpoint
+from maam.training.protocol import OptimizerState
 from maam.training.rooms import find_room
 from maam.training.session import objective
 from maam.training.sources import open_source
@@ -80,6 +85,41 @@ def test_ten_steps_after_the_switch(with_optimizer, tmp_path, stop, first, then,
     assert all(found[figure] <= bound for figure, bound in BOUNDS.items()), found
 
 
+@pytest.mark.parametrize(
+    ("first", "name"),
+    [
+        ("torch", "sgd"),
+        ("mindspore", "adamw"),
+        pytest.param("torch", "adam", marks=slow),
+        pytest.param("torch", "adamw", marks=slow),
+        pytest.param("mindspore", "sgd", marks=slow),
+        pytest.param("mindspore", "adam", marks=slow),
+    ],
+)
+def test_ten_steps_after_the_switch_hold_the_bounds_of_parity(with_optimizer, tmp_path, stop, first, name):
+    """The network with its ReLUs, whose kinks parity settles; from the moments that the first framework left."""
+    for framework in ("torch", "mindspore"):
+        pytest.importorskip(framework)
+    checkpoint = stopped(with_optimizer(name), tmp_path, stop, first, activation="relu")
+    found = steps_from(checkpoint)
+    for runner, worst in found.items():
+        print(first, name, runner, worst.step, worst.statistics, worst.crossed)
+        assert worst.step.used <= 1, (runner, worst.layer, worst.step)
+        assert worst.statistics.used <= 1, (runner, worst.statistics_layer, worst.statistics)
+
+
+def steps_from(checkpoint):
+    """By runner: how far ten steps from a checkpoint are from those of the float64 referee."""
+    runners, missing = make_runners(checkpoint.spec, checkpoint.arrays, ("torch", "mindspore"), compiled=False)
+    assert not missing
+    images, labels = next(iter(open_source(checkpoint.recipe, None, checkpoint.spec).train.epoch(1)))
+    double = make_double(checkpoint.spec, checkpoint.arrays)
+    subject = Subject(checkpoint.spec, checkpoint.arrays, images, labels, runners, double)
+    state = OptimizerState(checkpoint.state.step, checkpoint.state.moments)
+    worst = take_steps(subject, checkpoint.recipe.optimizer, Outcome(dict(checkpoint.arrays), state))
+    return {runner.name: one for runner, one in zip(runners, worst, strict=True)}
+
+
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 def test_a_lost_weight_decay_would_show(with_optimizer, tmp_path, stop, name):
     checkpoint = stopped(with_optimizer(name), tmp_path, stop, "torch")
@@ -89,9 +129,9 @@ def test_a_lost_weight_decay_would_show(with_optimizer, tmp_path, stop, name):
     assert found["norm"] > 5 * BOUNDS["norm"], found
 
 
-def stopped(recipe, folder, stop, framework):
-    """The checkpoint of a run that was stopped; with an activation that has no kink."""
-    recipe = recipe.replaced({"overrides.act_layer": "silu", "precision": "fp32"})
+def stopped(recipe, folder, stop, framework, activation="silu"):
+    """The checkpoint of a run that was stopped; by default with an activation that has no kink."""
+    recipe = recipe.replaced({"overrides.act_layer": activation, "precision": "fp32"})
     stop("maam_digits", recipe, out=folder / "run", framework=framework, at=9, log_steps=1, checkpoint_steps=4)
     return read_checkpoint(folder / "run" / "last.safetensors")
 

@@ -44,7 +44,7 @@ def compare_steps(subject: Subject, report: Report) -> Iterator[Row]:
             for runner in subject.runners:
                 yield _skipped(stage, runner.name, reason)
             continue
-        for runner, worst in zip(subject.runners, _compare_steps(subject, optimizer), strict=True):
+        for runner, worst in zip(subject.runners, take_steps(subject, optimizer), strict=True):
             layer = report.first_difference or worst.layer
             note = "; ".join(filter(None, (remark, crossings(worst.crossed))))
             yield row(stage, runner.name, worst.step, STEP, layer, note)
@@ -76,12 +76,15 @@ def _skipped(stage: str, runner: str, reason: str) -> Row:
     return not_run([stage], runner, reason)[0]
 
 
-def _compare_steps(subject: Subject, optimizer: Optimizer) -> list[Worst]:
+def take_steps(subject: Subject, optimizer: Optimizer, start: Outcome | None = None) -> list[Worst]:
+    """The worst difference of each runner from the referee over ten steps, each from the same state in all.
+
+    They start from `start`, the weights and state of a run that goes on, or from fresh weights.
+    """
     trainers = [runner.trainer(optimizer) for runner in subject.runners]
     before = [runner.read_arrays() for runner in subject.runners]
     found = [Worst() for _ in subject.runners]
-    arrays: Arrays = dict(subject.fresh)
-    state = _zeros(subject, optimizer)
+    arrays, state = start or Outcome(dict(subject.fresh), _zeros(subject, optimizer))
     batch = 0
     for index in range(STEPS):
         lr = one_cycle(index + 1, STEPS + 1, optimizer.lr)
