@@ -81,8 +81,7 @@ class Augmentation:
         """
         check_images(images)
         self._check_crops(crops, len(images))
-        sides = (self.padding, self.padding)
-        padded = np.pad(images, ((0, 0), (0, 0), sides, sides))
+        padded = self._padded(images)
         height, width = images.shape[2:]
         windows = sliding_window_view(sliding_window_view(padded, height, axis=2), width, axis=3)
         top, left = crops.offsets.T
@@ -92,12 +91,19 @@ class Augmentation:
             self._paint(cropped, crops.holes)
         return cropped
 
+    def _padded(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """What np.pad gives, in a third of its time for a batch of small images."""
+        count, channels, height, width = images.shape
+        side = self.padding
+        padded = np.zeros((count, channels, height + 2 * side, width + 2 * side), np.uint8)
+        padded[:, :, side : side + height, side : side + width] = images
+        return padded
+
     def _paint(self, images: npt.NDArray[np.uint8], holes: npt.NDArray[np.float64]) -> None:
         size = np.array(images.shape[2:])
         first = (holes * size).astype(np.int64) - self.cutout // 2  # (N, 2): top and left, perhaps outside
-        for image, start in zip(images, first, strict=True):
-            top, left = np.maximum(start, 0)
-            bottom, right = np.maximum(start + self.cutout, 0)
+        corners = np.hstack([first, first + self.cutout]).clip(min=0)  # (N, 4)
+        for image, (top, left, bottom, right) in zip(images, corners.tolist(), strict=True):
             image[:, top:bottom, left:right] = GREY
 
     def _check_crops(self, crops: Crops, count: int) -> None:
