@@ -129,8 +129,11 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` to `path` in UTF-8, in one step. Raises OSError where that cannot be."""
-    write_bytes(path, text.encode())
+    """Write `text` to `path` in UTF-8, in one step. Raises OSError where that cannot be.
+
+    What is no text, as bytes in the name of a file or in an argument may be, is written as escapes (backslashes).
+    """
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def mode_of(target: Path) -> int:

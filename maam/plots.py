@@ -14,6 +14,7 @@ from maam.files import replacing
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 _MOST_WITH_COUNTS, _MOST_WITH_NAMES = 30, 100
+_LONG, _MOST_LETTERS, _CYCLE = 50, 100, 10
 
 
 def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path: PathLike, title: str) -> None:
@@ -145,15 +146,16 @@ def draw_runs(training: Mapping[str, Array], test: Mapping[str, Array], path: Pa
     Raises:
         MissingFrameworkError: matplotlib is not installed.
     """
-    figure = _figure(8, 4.5)
+    columns = 1 if max(map(len, test)) > _LONG else 2
+    figure = _figure(8, 4.5 + 0.2 * len(test) / columns)
     axis = figure.subplots()
-    for name, values in test.items():
-        epochs = range(1, len(values) + 1)
-        (line,) = axis.plot(epochs, 100 * values, "o-", markersize=3, label=_plain(name))
-        axis.plot(epochs, 100 * training[name], "--", linewidth=0.8, color=line.get_color())
+    for name, colour in zip(test, _colours(len(test)), strict=True):
+        epochs = range(1, len(test[name]) + 1)
+        axis.plot(epochs, 100 * test[name], "o-", markersize=3, color=colour, label=_plain(_shortened(name)))
+        axis.plot(epochs, 100 * training[name], "--", linewidth=0.8, color=colour)
     axis.set(xlabel="epoch", ylabel="accuracy, %: test, and training (dashed)", title=_plain(title))
     axis.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize="small")
+    figure.legend(loc="outside lower center", fontsize="small", ncols=columns)
     _save(figure, path)
 
 
@@ -186,9 +188,25 @@ def draw_confusion_matrix(labels: Array, predictions: Array, names: Sequence[str
     _save(figure, path)
 
 
+def _shortened(name: str) -> str:
+    """The end of a name that would be wider than a picture."""
+    return name if len(name) <= _MOST_LETTERS else "..." + name[-_MOST_LETTERS:]
+
+
+def _colours(count: int) -> list[Any]:
+    """As many colours as are asked for, no two alike."""
+    import matplotlib
+
+    return (
+        [f"C{index}" for index in range(count)]
+        if count <= _CYCLE
+        else list(matplotlib.colormaps["turbo"](np.linspace(0, 1, count)))
+    )
+
+
 def _plain(text: str) -> str:
-    """Text in which no dollar sign starts a formula."""
-    return text.replace("$", r"\$")
+    """Text in which no dollar sign starts a formula, and what is no text is written as escapes."""
+    return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 
 def _figure(width: float, height: float) -> Any:

@@ -18,6 +18,11 @@ def test_confusion_matrices(count, tmp_path):
     assert (tmp_path / "matrix.png").stat().st_size > 1000
 
 
+def test_names_of_classes_that_are_no_text(tmp_path):
+    plots.draw_confusion_matrix(np.arange(2), np.arange(2), ["caf\udce9", "b"], tmp_path / "matrix.png", "")
+    assert (tmp_path / "matrix.png").stat().st_size > 1000
+
+
 def test_counts_stand_in_small_matrices_alone(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure.axes[0]))
@@ -26,6 +31,18 @@ def test_counts_stand_in_small_matrices_alone(tmp_path, monkeypatch):
         plots.draw_confusion_matrix(labels, labels, [str(label) for label in labels], tmp_path / "m.png", "")
     assert [len(axis.texts) for axis in drawn] == [900, 0, 0]
     assert [len(axis.get_xticks()) for axis in drawn] == [30, 31, 0]
+
+
+def test_many_runs_and_long_names(tmp_path, monkeypatch):
+    drawn = []
+    save = plots._save
+    monkeypatch.setattr(plots, "_save", lambda figure, path: (drawn.append(figure), save(figure, path)))
+    for names in ([f"run {index}" for index in range(20)], ["a" * 300, "b" * 300], ["caf\udce9 $x"]):
+        curves = {name: np.linspace(0, 1, 3) for name in names}
+        plots.draw_runs(curves, curves, tmp_path / "runs.png", "")
+        lines = drawn[-1].axes[0].lines
+        assert len({str(line.get_color()) for line in lines}) == len(names) == len(lines) / 2
+    assert (tmp_path / "runs.png").stat().st_size > 1000
 
 
 def test_titles_and_legends_are_no_formulas(tmp_path):

@@ -63,6 +63,8 @@ def reproduce(
     rooms.check_framework(framework)
     frameworks = rooms.FRAMEWORKS if both else (framework,)
     changed = _changes(override, {"epochs": epochs, "precision": precision})
+    if (out or runs).exists() and not (out or runs).is_dir():
+        raise MaamError(f"{'--runs' if out is None else '--out'} {out or runs}: expected a folder, this is a file")
     found = read_recipe(recipe or DEFAULT).replaced(changed)
     if not collect:
         narrowed = experiment if only is None else _narrowed(experiment, split("--only", only))

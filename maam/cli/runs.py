@@ -27,7 +27,9 @@ def runs(
     check_written("--out", out)
     found = read_runs(folders)
     head, rows = tabulate(found)
-    table = Table(*head)
+    table = Table()
+    for name in head:
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     console().print(table)

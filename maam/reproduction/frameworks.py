@@ -10,11 +10,10 @@ import numpy as np
 
 from maam import files, plots
 from maam.environment import command_line
-from maam.errors import TrainingError
+from maam.errors import MaamError, TrainingError
 from maam.reproduction.experiments import Row
 from maam.reproduction.results import folder_of, origin_of
-from maam.training.log import Record
-from maam.training.report import curves
+from maam.training.curves import read_curves
 from maam.training.rooms import FRAMEWORKS
 
 Array = np.ndarray[Any, Any]
@@ -70,18 +69,12 @@ def _read(row: Row, runs: Path, seed: int, framework: str) -> Side:
     if not any(record["kind"] == "epoch" for record in records):
         raise TrainingError(f"{folder.path}: no epoch of this run was made; run: maam reproduce frameworks --root DIR")
     try:
-        steps, epochs = curves(records)
-        return Side(steps["loss"], epochs["accuracy"], _speed(records), _minutes(records), origin_of(folder))
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        curves = read_curves(records, folder.recipe().batch_size)
+        curves.check_whole()
+        minutes = float(np.median(curves.minutes))
+        return Side(curves.loss, curves.test_accuracy, curves.images_per_second, minutes, origin_of(folder))
+    except (MaamError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise TrainingError(f"{folder.path}: the run's files are broken: {error}") from None
-
-
-def _speed(records: list[Record]) -> float:
-    return float(np.median([record["images_per_second"] for record in records if record["kind"] == "steps"]))
-
-
-def _minutes(records: list[Record]) -> float:
-    return float(np.median([record["seconds"] for record in records if record["kind"] == "epoch"])) / 60
 
 
 def _markdown(row: Row, sides: Mapping[str, Side], shared: Mapping[str, Array]) -> str:

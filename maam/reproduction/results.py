@@ -13,10 +13,10 @@ from maam.errors import MaamError, TrainingError
 from maam.reproduction.experiments import Experiment, Row
 from maam.reproduction.recipes import without_own
 from maam.training.comparison import differences
+from maam.training.curves import read_curves
 from maam.training.folder import RunFolder
 from maam.training.protocol import Observer
 from maam.training.recipe import Recipe
-from maam.training.report import curves
 from maam.training.session import train
 
 Array = np.ndarray[Any, Any]
@@ -146,22 +146,28 @@ def _check_alike(out: Path, runs: Mapping[str, Run]) -> None:
 
 def _read(folder: RunFolder) -> Run:
     try:
-        steps, epochs = curves(folder.log.records())
-        losses = np.array([part.mean() for part in np.array_split(steps["loss"], len(epochs["loss"]))])
-        recipe = Recipe(**folder.session()["recipe"])
-        return Run(_figures(folder), losses, epochs["loss"], recipe, origin_of(folder))
+        recipe = folder.recipe()
+        curves = read_curves(folder.log.records(), recipe.batch_size)
+        curves.check_whole()
+        if len(curves.epochs) != recipe.epochs:
+            raise TrainingError(f"the log has {len(curves.epochs)} epochs, not the {recipe.epochs} of the recipe")
+        figures = {**_figures(folder), "minutes": float(curves.minutes.sum())}
+        return Run(figures, curves.means(curves.loss), curves.test_loss, recipe, origin_of(folder))
     except (MaamError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise TrainingError(f"{folder.path}: the run's files are broken: {error}") from None
 
 
 def _figures(folder: RunFolder) -> dict[str, float]:
     found = json.loads((folder.path / "results.json").read_text("utf-8"))
-    return {name: float(found[name]) for name in ("accuracy", "f1", "precision", "recall", "minutes")}
+    return {name: float(found[name]) for name in ("accuracy", "f1", "precision", "recall")}
 
 
 def origin_of(folder: RunFolder) -> str:
-    """On what a run was made: framework, precision, device, processor, versions."""
-    session = folder.session()
+    """On what a run was made: framework, precision, device, processor, versions; of each session that differs."""
+    return "; then ".join(dict.fromkeys(map(_origin, folder.sessions())))
+
+
+def _origin(session: dict[str, Any]) -> str:
     versions = dict(session["environment"])
     machine, cores = versions.pop("machine"), versions.pop("cores")
     named = ", ".join(f"{name} {version}" for name, version in versions.items() if version != "not installed")

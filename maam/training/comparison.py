@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maam.errors import MaamError, TrainingError
+from maam.training.curves import read_curves
 from maam.training.folder import RunFolder
 from maam.training.recipe import Recipe
-from maam.training.report import curves
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
@@ -32,11 +32,11 @@ class RunSummary(NamedTuple):
 
     Attributes:
         name: of its folder; its path where two have one name.
-        framework: "torch" or "mindspore".
+        framework: "torch" or "mindspore"; both, in their order, where the run went on in another.
         recipe: what it is made by.
         training_accuracy: the mean over the steps of each epoch, on augmented images, float64 (epochs made,).
         test_accuracy: after each epoch, float64 (epochs made,).
-        minutes: of all epochs together.
+        minutes: of training, all whole epochs together.
     """
 
     name: str
@@ -70,17 +70,23 @@ def varying_fields(runs: Sequence[RunSummary]) -> list[str]:
     return [path for path in paths if path in found]
 
 
-def read_runs(paths: Iterable[PathLike]) -> list[RunSummary]:
-    """The runs in folders, each that of a run or one that holds such; the most accurate after its last epoch first.
+def read_runs(paths: PathLike | Iterable[PathLike]) -> list[RunSummary]:
+    """The runs in a folder or several, each that of a run or one that holds such; the most accurate at its end first.
 
     A run that goes on is read as far as it has come; one without a whole epoch is left out of a folder of several.
 
     Raises:
         TrainingError: there is no run with a whole epoch, or the files of one are broken.
     """
-    folders = list(dict.fromkeys(folder for path in paths for folder in _folders(Path(path))))
-    names = [folder.name for folder in folders]
-    runs = [_read(folder, folder.name if names.count(folder.name) == 1 else str(folder)) for folder in folders]
+    given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
+    if not given:
+        raise TrainingError("no folder was given; expected that of a run (--out of maam train), or one of several")
+    folders = list(dict.fromkeys(folder for path in given for folder in _folders(Path(path))))
+    names = [folder.resolve().name for folder in folders]
+    runs = [
+        _read(folder, name if names.count(name) == 1 else str(folder))
+        for folder, name in zip(folders, names, strict=True)
+    ]
     return sorted(runs, key=lambda run: -run.test_accuracy[-1])
 
 
@@ -99,26 +105,25 @@ def _is_run(path: Path) -> bool:
 
 
 def _has_epoch(path: Path) -> bool:
-    return any(record.get("kind") == "epoch" for record in RunFolder(path).log.records())
+    return any(record["kind"] == "epoch" for record in RunFolder(path).log.records())
 
 
 def _read(path: Path, name: str) -> RunSummary:
     folder = RunFolder(path)
     try:
-        session, records = folder.session(), folder.log.records()
-        steps, epochs = curves(records)
-        ended = [record for record in records if record["kind"] == "epoch"]
-        whole = steps["accuracy"][: ended[-1]["step"]]  # an epoch that is not over has no test accuracy
-        training = np.array([part.mean() for part in np.array_split(whole, len(ended))])
-        minutes = sum(record["seconds"] for record in ended) / 60
-        return RunSummary(name, session["framework"], folder.recipe(), training, epochs["accuracy"], minutes)
-    except (MaamError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        recipe = folder.recipe()
+        curves = read_curves(folder.log.records(), recipe.batch_size)
+        curves.check_whole()
+        frameworks = dict.fromkeys(str(session.get("framework")) for session in folder.sessions())
+    except MaamError as error:
         raise TrainingError(f"{path}: this run cannot be read: {error}") from None
+    training, minutes = curves.means(curves.accuracy), float(curves.minutes.sum())
+    return RunSummary(name, ", ".join(frameworks), recipe, training, curves.test_accuracy, minutes)
 
 
 def _flat(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in table.items():
-        if isinstance(value, Mapping) and value:
+        if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value

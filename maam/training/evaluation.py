@@ -41,7 +41,7 @@ class Evaluation:
         """The share of images whose label is among the `count` largest logits; of equal ones the first count."""
         labels = self.labels[:, None].astype(np.int64)
         own = np.take_along_axis(self.logits, labels, 1)
-        before = (self.logits > own) | ((self.logits == own) & (np.arange(self.logits.shape[1]) < labels))
+        before = ~(self.logits <= own) | ((self.logits == own) & (np.arange(self.logits.shape[1]) < labels))
         return float((before.sum(1) < count).mean())
 
     @property

@@ -80,7 +80,7 @@ class RunFolder:
             what = "a run" if self.run.name in names or self.last.name in names else "other files"
             resuming = "go on with it by resume (--resume), or " if what == "a run" else ""
             raise TrainingError(f"{self.path}: this folder holds {what}; {resuming}choose another out (--out)")
-        if names and self.run.name not in names:
+        if names and not names & {self.run.name, self.last.name}:
             raise TrainingError(f"{self.path}: nothing to resume: this folder holds no run; choose another out (--out)")
         for name in leftovers:
             (self.path / name).unlink(missing_ok=True)

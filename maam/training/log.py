@@ -52,7 +52,7 @@ class Log:
             raise self._unwritten(error) from None
 
     def records(self) -> list[Record]:
-        """All whole records in the file, none where there is no file; a line cut short by a crash does not count.
+        """All records in the file, none where there is no file; a line that is none, as one cut short, does not count.
 
         Raises:
             TrainingError: it cannot be read.
@@ -75,7 +75,7 @@ class Log:
         Raises:
             TrainingError: the file cannot be read or written; it stays as it is.
         """
-        kept = [record for record in self.records() if record.get("step", 0) <= step]
+        kept = [record for record in self.records() if record["step"] <= step]
         try:
             write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
         except OSError as error:
@@ -89,9 +89,9 @@ def _parse(lines: Sequence[str]) -> Iterator[Record]:
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict):
+        if isinstance(record, dict) and isinstance(record.get("kind"), str) and isinstance(record.get("step"), int):
             yield record
 
 

@@ -63,7 +63,7 @@ class Loop:
         self.step = trainer.read_state().step
         self.best = -1.0
         self._pending: list[Any] = []
-        self._started = self._waited = self._rate = 0.0
+        self._started = self._waited = self._spent = self._rate = 0.0
         self._fusions = fusion_scalars(runner.spec)
         self._dropout = any(isinstance(node, Dropout) and node.p > 0 for _, node in runner.spec.walk())
 
@@ -76,10 +76,10 @@ class Loop:
         self.observer.start(self.step, self.total)
         while self.step < self.total:
             epoch = self.step // self.steps_per_epoch
-            start = time.perf_counter()
+            self._spent = self._spent_before(epoch)
             self._train_epoch(epoch)
             self._checkpoint()  # what is not finite is refused before it could become the best
-            self._evaluate(epoch, time.perf_counter() - start)
+            self._evaluate(epoch, self._spent)
             self.save()
         if self.world.rank == 0 and not self.folder.final.exists():  # also where a run ended just before this
             self.folder.write_final(self.runner.spec, self._final_arrays())
@@ -89,6 +89,13 @@ class Loop:
         share_statistics(self.world, self.runner, self.trainer)
         own = evaluate(self.trainer.predict, self.source.test_batches())
         return Evaluation(self.world.gather(own.logits), self.world.gather(own.labels))
+
+    def _spent_before(self, epoch: int) -> float:
+        """The seconds that an interrupted session trained in this epoch."""
+        if self.step % self.steps_per_epoch == 0:
+            return 0.0
+        made = [r.get("seconds") for r in self.folder.log.records() if r["kind"] == "steps" and r.get("epoch") == epoch]
+        return sum(seconds for seconds in made if isinstance(seconds, float))
 
     def _train_epoch(self, epoch: int) -> None:
         self._started, self._waited = time.perf_counter(), 0.0
@@ -139,16 +146,18 @@ class Loop:
             "lr": self._rate,
             "losses": found[:, 0].tolist(),
             "accuracies": found[:, 1].tolist(),
+            "seconds": seconds,
             "images_per_second": count * batch_size / seconds,
             "waiting": self._waited / seconds,
         }
         self._started, self._waited = now, 0.0
+        self._spent += seconds
         self._write(record)
         self.observer.steps(record)
 
     def _evaluate(self, epoch: int, seconds: float) -> None:
         found = self.evaluate()
-        arrays = self.runner.read_arrays() if self._fusions else {}
+        arrays = self._final_arrays() if self._fusions else {}
         record = {
             "kind": "epoch",
             "step": self.step,

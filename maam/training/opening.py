@@ -142,11 +142,10 @@ def write_description(folder: RunFolder, recipe: Recipe, **facts: Any) -> None:
     """
     facts = {"command": command_line(), **facts, "recipe": json.loads(recipe.model_dump_json())}
     document = {**facts, "environment": environment()}
-    try:
-        before = json.loads(folder.run.read_text("utf-8"))["sessions"] if folder.run.exists() else []
-        document["start"] = document["start"] or (before[-1].get("start", "") if before else "")
-    except (ValueError, LookupError, TypeError, AttributeError):
-        before = []
+    before: list[dict[str, Any]] = []
+    with contextlib.suppress(TrainingError):  # none yet, or broken: this session takes its place
+        before = folder.sessions()
+        document["start"] = document["start"] or before[-1].get("start", "")
     try:
         files.write_text(folder.run, json.dumps({"sessions": [*before, document]}, indent=1))
     except OSError as error:

@@ -10,7 +10,11 @@ import pytest
 
 from maam.errors import TrainingError
 from maam.reproduction.overview import tabulate
+from maam.reproduction.recipes import name_recipe
+from maam.reproduction.results import origin_of
 from maam.training import read_recipe, read_runs, train
+from maam.training.comparison import varying_fields
+from maam.training.folder import RunFolder
 
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
@@ -79,6 +83,41 @@ def test_two_runs_of_one_name_are_told_apart(runs, tmp_path):
     shutil.copytree(runs / "high", tmp_path / "other" / "high")
     found = read_runs([runs / "high", tmp_path / "other" / "high", runs / "high"])
     assert [run.name for run in found] == [str(runs / "high"), str(tmp_path / "other" / "high")]
+
+
+def test_one_folder_and_none(runs, monkeypatch):
+    assert [run.name for run in read_runs(str(runs))] == ["high", "low"]
+    monkeypatch.chdir(runs / "low")
+    assert [run.name for run in read_runs(".")] == ["low"]
+    with pytest.raises(TrainingError, match="no folder was given"):
+        read_runs([])
+
+
+def test_an_override_is_one_field(runs):
+    path = runs / "low" / "run.json"
+    document = json.loads(path.read_text())
+    document["sessions"][-1]["recipe"]["overrides"] = {"act_layer": "silu"}
+    path.write_text(json.dumps(document))
+    runs = read_runs(runs)
+    assert [field for field in varying_fields(runs) if field.startswith("overrides")] == ["overrides.act_layer"]
+    assert name_recipe(runs[1].recipe).endswith("overrides.act_layer silu")
+
+
+def test_a_run_in_both_frameworks_names_both(runs):
+    path = runs / "low" / "run.json"
+    (session,) = json.loads(path.read_text())["sessions"]
+    path.write_text(json.dumps({"sessions": [session, {**session, "framework": "mindspore"}]}))
+    head, rows = tabulate(read_runs(runs))
+    assert [row[head.index("framework")] for row in rows] == ["torch", "torch, mindspore"]
+    assert "; then mindspore fp32, cpu: " in origin_of(RunFolder(runs / "low"))
+
+
+def test_lost_lines_are_told(runs):
+    log = runs / "high" / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if '"epoch": 0' not in line))
+    with pytest.raises(TrainingError, match="high: this run cannot be read: the log of the run lacks epochs"):
+        read_runs(runs)
 
 
 def test_frameworks_are_told_apart():

@@ -210,6 +210,16 @@ def test_the_command_refuses(monkeypatch, capsys, tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_command_refuses_a_file_for_a_folder(monkeypatch, capsys, tmp_path):
+    (tmp_path / "table.md").write_text("")
+    arguments = ["table1", "--root", str(tmp_path), "--out", str(tmp_path / "table.md")]
+    monkeypatch.setattr(sys, "argv", ["maam", "reproduce", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == f"maam: --out {tmp_path / 'table.md'}: expected a folder, this is a file\n"
+
+
 def test_the_command_collects(monkeypatch, capsys, runs, tmp_path):
     monkeypatch.setitem(EXPERIMENTS, "table1", Experiment("One row", (TRAINED,)))
     arguments = ["reproduce", "table1", "--collect", "--runs", str(runs), "--seeds", "0,1", "--out", str(tmp_path)]

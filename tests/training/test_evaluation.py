@@ -17,6 +17,11 @@ def test_of_equal_logits_the_first_counts():
     assert constant.top(10) == 1
 
 
+def test_what_is_no_number_is_not_right():
+    found = Evaluation(np.full((2, 10), np.nan, np.float32), np.array([1, 2], np.int32))
+    assert found.top(5) == 0
+
+
 def test_top_counts():
     logits = np.float32([[3, 1, 2], [1, 3, 2]])
     found = Evaluation(logits, np.int32([2, 0]))

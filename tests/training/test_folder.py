@@ -1,12 +1,14 @@
 """The folder of a run: what it may hold at the start, and what a kill leaves in it."""
 
+import json
 import pickle
 
 import pytest
 
 from maam import files
 from maam.errors import TrainingError
-from maam.training import train
+from maam.reproduction.overview import render_runs
+from maam.training import read_runs, train
 from maam.training.folder import RunFolder
 
 
@@ -96,6 +98,42 @@ def test_a_description_that_is_broken_is_none(recipe, done):
     done.run.write_text("{")
     train("maam_digits", recipe.replaced({"epochs": 1, "seed": 1}), out=done.path, resume=True)
     assert done.recipe().seed == 1
+
+
+@pytest.mark.parametrize("text", ['{"sessions": null}', '{"sessions": 0}', '{"sessions": [1]}', "[" * 200_000])
+def test_a_description_of_odd_things_is_none(recipe, done, text):
+    done.run.write_text(text)
+    train("maam_digits", recipe.replaced({"epochs": 1}), out=done.path, resume=True)
+    assert len(done.sessions()) == 1
+
+
+def test_sessions_that_say_little(recipe, done):
+    (session,) = done.sessions()
+    done.run.write_text(json.dumps({"sessions": [{"recipe": session["recipe"]}]}))
+    train("maam_digits", recipe.replaced({"epochs": 1}), out=done.path, resume=True)
+    assert "Command: `unknown`" in (done.path / "report.md").read_text()
+
+
+def test_a_checkpoint_alone_can_be_gone_on_from(recipe, tmp_path, stop):
+    """As where it was copied: log and report tell of what was trained since."""
+    stop("maam_digits", recipe, out=tmp_path / "run", at=14, log_steps=1, checkpoint_steps=4)
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "run" / "last.safetensors").rename(tmp_path / "copy" / "last.safetensors")
+    with pytest.raises(TrainingError, match="holds a run; go on with it by resume"):
+        train("maam_digits", recipe, out=tmp_path / "copy")
+    run = train("maam_digits", recipe, out=tmp_path / "copy", resume=True)
+    assert "epoch 2 |" in (run.path / "report.md").read_text()
+    with pytest.raises(TrainingError, match="this run cannot be read: the log of the run lacks epochs"):
+        read_runs(run.path)
+
+
+def test_names_that_are_no_text(recipe, tmp_path, monkeypatch):
+    """Bytes that are not UTF-8 in a command or the name of a folder cost nobody the report."""
+    monkeypatch.setattr("maam.training.opening.command_line", lambda: "maam train --out \udcff")
+    run = train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "run\udcff")
+    assert "--out \\udcff`" in (run.path / "report.md").read_text()
+    render_runs(read_runs(run.path), tmp_path / "runs.md")
+    assert "run\\udcff" in (tmp_path / "runs.md").read_text()
 
 
 def test_a_log_that_is_gone(recipe, done):
