@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from maam import files, plots
 from maam.environment import command_line
@@ -39,7 +41,7 @@ def render_runs(runs: Sequence[RunSummary], path: Path) -> str:
     picture = path.with_suffix(".png")
     head, rows = tabulate(runs)
     table = markdown_table(head, [[cell.replace("|", r"\|") for cell in row] for row in rows])
-    lines = ["# Runs", "", *table, "", NOTE, "", f"![accuracy by epoch](<{picture.name}>)", ""]
+    lines = ["# Runs", "", *table, "", NOTE, "", f"![accuracy by epoch]({quote(os.fsencode(picture.name))})", ""]
     text = "\n".join([*lines, f"Command: `{command_line()}`", ""])
     training = {run.name: run.training_accuracy for run in runs}
     plots.draw_runs(training, {run.name: run.test_accuracy for run in runs}, picture, "Runs side by side")

@@ -25,7 +25,9 @@ def test_table_and_picture(run, runs):
         assert words in result.out
         assert words in text
     assert text.index("cnn-seed0") < text.index("mlp-seed0")
-    assert "![accuracy by epoch](<search.png>)" in text
+    assert "![accuracy by epoch](search.png)" in text
+    assert run("runs", runs, "--out", "my search.md").status == 0
+    assert "![accuracy by epoch](my%20search.png)" in Path("my search.md").read_text()
     assert Path("search.png").read_bytes().startswith(b"\x89PNG")
 
 
