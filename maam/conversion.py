@@ -103,6 +103,13 @@ def _format(path: Path) -> Format:
 
 
 def _check_paths(source: Path, target: Path) -> None:
+    try:
+        _check_files(source, target)
+    except OSError as error:  # names that are too long, folders that cannot be looked into
+        raise WeightsError(f"{error.filename or source}: {error.strerror or error}") from None
+
+
+def _check_files(source: Path, target: Path) -> None:
     if not source.exists():
         raise WeightsError(f"{source}: no such file")
     if source.is_dir() or target.is_dir():

@@ -45,10 +45,14 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def is_special(path: Path) -> bool:
-    """Whether a path is there that nothing may take the place of: a device, a pipe, /dev/stdout wherever it goes."""
+    """Whether a path is there that nothing may take the place of: a device, a pipe, /dev/stdout wherever it goes.
+
+    Files below /dev/shm are ordinary ones, in memory.
+    """
     if path.is_dir() or not path.exists():
         return False
-    return not path.is_file() or path.absolute().parts[:2] == ("/", "dev")
+    place = path.absolute().parts
+    return not path.is_file() or (place[:2] == ("/", "dev") and place[:3] != ("/", "dev", "shm"))
 
 
 @contextlib.contextmanager
@@ -90,7 +94,8 @@ def hold(folder: Path) -> Callable[[], None]:
 
 def _shortened(name: str) -> str:
     """As much of a long name as leaves room for what is added to it: 255 bytes are what file systems take."""
-    return name if len(name.encode()) <= 200 else name.encode()[:100].decode(errors="ignore")
+    raw = os.fsencode(name)  # which need not be text
+    return name if len(raw) <= 200 else raw[:100].decode(errors="ignore")
 
 
 def leftover_of(name: str) -> str | None:

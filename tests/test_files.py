@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -33,6 +34,23 @@ def test_what_is_no_file_is_written_to(tmp_path):
     reader.join(10)
     assert read == [b"text"]
     assert os.listdir(tmp_path) == ["pipe"]
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no such folder")
+def test_files_in_memory_are_replaced():
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "file"
+        for text in ("one", "two"):
+            files.write_text(path, text)
+        assert path.read_text() == "two"
+        assert not files.is_special(path)
+
+
+def test_names_that_are_no_text(tmp_path):
+    for name in (b"a\xff.json", b"\xff" * 240):
+        path = tmp_path / os.fsdecode(name)
+        files.write_text(path, "text \udcff")
+        assert path.read_text() == "text \\udcff"
 
 
 def test_what_is_special(tmp_path):

@@ -12,7 +12,7 @@ from tests.image_folders import write_folder
 
 image = pytest.importorskip("PIL.Image")
 FRAMINGS = {"train": RandomResizedCrop(24), "val": CenterCrop(24, 28)}
-MODES = ("L", "LA", "P", "RGBA", "CMYK", "1", "I;16")
+MODES = ("L", "LA", "P", "RGBA", "CMYK", "1", "RGB")
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12
 
 
@@ -23,7 +23,7 @@ def root(tmp_path_factory):
     for index, mode in enumerate(MODES):
         picture = image.open(folder / "train" / "bird" / f"{index:02}.jpg")
         path = folder / "train" / "bird" / f"{index:02}.{'tif' if mode == 'CMYK' else 'png'}"
-        (picture.convert("I") if mode == "I;16" else picture).convert(mode).save(path)
+        picture.convert(mode).save(path)
     return folder
 
 
@@ -126,6 +126,17 @@ def test_broken_images_stop_by_default(batches_of, tmp_path, workers):
         assert str(caught.value).startswith(f"{path}: {reason}")
         assert str(caught.value).endswith("mend or remove the file, or leave broken images out: on_broken='skip'")
     assert as_bytes(loader.epoch(0, 3)) == whole[3:]
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("I;16", ".png"), ("I", ".tif"), ("F", ".tif")])
+def test_more_than_eight_bits(batches_of, tmp_path, mode, suffix):
+    """Pillow would make 255 of all that is more."""
+    write_folder(tmp_path, classes=2)
+    path = tmp_path / "train" / "airplane" / f"00{suffix}"
+    image.fromarray(np.full((40, 40), 1000, np.int32)).convert(mode).save(path)
+    path.with_suffix(".jpg").unlink()
+    with pytest.raises(DataError, match=f"{path}: .*pixels of more than 8 bits, mode {mode}.*; convert the file to 8"):
+        list(make(batches_of, tmp_path, size=1, shuffle=False).epoch(0))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

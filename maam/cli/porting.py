@@ -13,6 +13,7 @@ from maam.cli.consoles import console
 from maam.cli.parity import print_report
 from maam.errors import MaamError, PortingError
 from maam.files import check_target
+from maam.spec.document import unique
 
 
 def port(
@@ -78,10 +79,10 @@ def _names(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        found: Any = json.loads(path.read_text("utf-8-sig"))
+        found: Any = json.loads(path.read_text("utf-8-sig"), object_pairs_hook=unique)
     except OSError as error:
         raise PortingError(f"--names {path}: cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PortingError(f"--names {path}: no JSON: {error}") from None
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise PortingError(f"--names {path}: expected an object of PyTorch's paths and MindSpore's")

@@ -73,6 +73,7 @@ def download(
     layout, folder = LAYOUTS[name], Path(root)
     if _is_whole(layout, folder):
         return find_folder(layout, folder)[0]
+    _check_python()
     try:
         return _install(layout, archive, folder, progress)
     except OSError as error:
@@ -129,6 +130,16 @@ def _read_chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
             error.close()  # it holds the open answer of the server
         advice = "check the network and the url, then try again"
         raise DataError(f"{url}: cannot be downloaded ({_one_line(error)}); {advice}") from error
+
+
+def _check_python() -> None:
+    """Refuse a Python that cannot unpack archives of strangers safely, before one is downloaded.
+
+    Raises:
+        DataError: it is older than 3.10.12 or 3.11.4.
+    """
+    if not hasattr(tarfile, "data_filter"):
+        raise DataError("this Python's tarfile unpacks archives unsafely; update it to 3.10.12, 3.11.4, 3.12 or later")
 
 
 def _unpack(archive: Archive, packed: Path, target: Path) -> None:

@@ -15,12 +15,25 @@ Share = tuple[int, int]
 def check_count(name: str, value: Any, minimum: int) -> int:
     """Return `value` as an int; raise `DataError` unless it is an integer of at least `minimum`."""
     try:
-        number = operator.index(value)
+        number = operator.index(_no_bool(value))
     except TypeError:
         raise DataError(f"{name} is {value!r}; expected an integer of at least {minimum}") from None
     if number < minimum:
         raise DataError(f"{name} is {number}; expected an integer of at least {minimum}")
     return number
+
+
+def check_number(value: Any) -> float:
+    """Return `value` as a float; raise `TypeError` or `ValueError` unless it is a number: neither text nor a bool."""
+    if isinstance(value, (str, bytes)):
+        raise TypeError
+    return float(_no_bool(value))
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError
+    return value
 
 
 def check_type(name: str, value: object, expected: type, hint: str) -> None:
@@ -42,7 +55,7 @@ def check_share(share: Share, batch_size: int) -> Share:
 def check_fraction(name: str, value: Any) -> float:
     """Return `value` as a float; raise `DataError` unless it is a number in [0, 1]."""
     try:
-        number = float(value)
+        number = check_number(value)
     except (TypeError, ValueError):
         raise DataError(f"{name} is {value!r}; expected a number in [0, 1]") from None
     if not 0 <= number <= 1:

@@ -12,6 +12,9 @@ import numpy.typing as npt
 from maam.data.checks import check_images
 from maam.errors import DataError
 
+_MOST_CLASSES = 100_000
+"""More are not named by counting: such labels are rather identifiers that were not mapped to 0, 1, 2, ..."""
+
 
 # Arrays have no single truth value, so the generated == would raise: sets compare by identity.
 @dataclass(frozen=True, eq=False)
@@ -45,7 +48,12 @@ class ImageDataset:
                 f"class_names is a {type(names).__name__}; expected a sequence of names, one for each class"
             )
         if not len(names) and len(self.labels) and self.labels.min() >= 0:
-            names = tuple(f"class {index}" for index in range(int(self.labels.max()) + 1))
+            if (largest := int(self.labels.max())) >= _MOST_CLASSES:
+                raise DataError(
+                    f"labels reach {largest}; expected 0..classes - 1, and class_names where there are {_MOST_CLASSES} "
+                    "classes or more"
+                )
+            names = tuple(f"class {index}" for index in range(largest + 1))
         object.__setattr__(self, "class_names", tuple(names))
         if len(self.labels) and self.labels.min() >= 0 and self.labels.max() < len(names):
             object.__setattr__(self, "labels", self.labels.astype(np.int32, copy=False))

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from maam.data.checks import check_count, check_fraction
+from maam.data.checks import check_count, check_fraction, check_number
 from maam.errors import DataError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -137,7 +137,7 @@ class CenterCrop:
 
 def _check_range(name: str, value: tuple[float, float], largest: float) -> None:
     try:
-        low, high = (float(bound) for bound in value)
+        low, high = (check_number(bound) for bound in value)
     except (TypeError, ValueError):
         raise DataError(f"{name} is {value!r}; expected two numbers") from None
     if not 0 < low <= high <= largest or math.isinf(high):

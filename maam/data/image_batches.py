@@ -178,7 +178,19 @@ def reason_of(error: Exception, path: Path) -> str:
         return "an empty file"
     if type(cause).__name__ == "UnidentifiedImageError":
         return "not an image"
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return f"cannot be read ({cause.strerror})"
     return f"a broken image ({' '.join(str(cause).split())})"
+
+
+def check_mode(mode: str) -> None:
+    """Refuse pixels that Pillow would cut off at 255 where it makes 8 bits of them.
+
+    Raises:
+        ValueError: `mode`, Pillow's, is one of more than 8 bits a channel.
+    """
+    if mode in ("I", "F") or mode.startswith("I;"):
+        raise ValueError(f"pixels of more than 8 bits, mode {mode}; convert the file to 8 bits")
 
 
 def _processors() -> int:

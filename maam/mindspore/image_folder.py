@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from mindspore.dataset import GeneratorDataset, vision
 from mindspore.dataset.vision import Inter
+from PIL import Image
 
-from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, reason_of
+from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, check_mode, reason_of
 from maam.data.order import Rows
 
 Array = np.ndarray[Any, Any]
@@ -60,6 +62,8 @@ class _Read:
             return self.work.blank(), np.array(reason_of(error, path))
 
     def _image(self, content: bytes, sample: Sample) -> Array:
+        with Image.open(io.BytesIO(content)) as stored:
+            check_mode(stored.mode)
         picture = self.decode(np.frombuffer(content, np.uint8))
         frame = self.work.frame(sample, picture.height, picture.width)
         top, left, height, width = frame.source

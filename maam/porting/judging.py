@@ -42,14 +42,14 @@ def held(actual: Array, expected: Array, single: Array, bound: Bound) -> Differe
 
 
 def errors(actual: Arrays, expected: Arrays) -> dict[str, float]:
-    """For each tensor the norm of the error, as a share of the norm of the tensor."""
+    """For each tensor the norm of the error, as a share of the norm of the tensor; infinity where it is no number."""
     sizes = {name: float(np.linalg.norm(array)) / max(array.size, 1) ** 0.5 for name, array in expected.items()}
     floor = max(FLOOR * max(sizes.values(), default=0.0), 1e-300)
-    return {
-        name: float(np.linalg.norm(actual[name].astype(np.float64) - array)) / max(array.size, 1) ** 0.5
-        / max(sizes[name], floor)
-        for name, array in expected.items()
-    }  # fmt: skip
+    found = {}
+    for name, array in expected.items():
+        error = float(np.linalg.norm(actual[name].astype(np.float64) - array)) / max(array.size, 1) ** 0.5
+        found[name] = float(np.nan_to_num(error / max(sizes[name], floor), nan=np.inf, posinf=np.inf))
+    return found
 
 
 def allowances(expected: Arrays, others: Sequence[Arrays]) -> dict[str, float]:

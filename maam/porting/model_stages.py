@@ -104,6 +104,9 @@ def _judge(subject: Subject, report: Report, stage: str, run: Any) -> Row:
     """
     trained = [slot.name for pair in subject.pairs for slot, _ in pair.slots if slot.trainable]
     expected = _of(_run(subject.double, run, subject.x), trained)
+    if bad := [name for name in trained if not np.isfinite(expected[name]).all()]:
+        note = f"not finite in PyTorch itself: {len(bad)} arrays"
+        return Row(stage, RUNNER, Verdict.FAIL, layer=report.first_difference or subject.layer(bad[-1]), note=note)
     moved = moved_runs(subject.double, subject.torch.read(), subject.x, run, subject.seed)
     others = [_of(found, trained) for found in (_run(subject.torch, run, subject.x), *moved)]
     allowed = allowances(expected, others)
@@ -123,7 +126,11 @@ def _judge(subject: Subject, report: Report, stage: str, run: Any) -> Row:
 
 
 def _vain(trained: list[str]) -> str:
-    return "rounding alone moves every gradient by a third; give more, or larger, inputs" if trained else "none trained"
+    return (
+        "rounding alone moves every gradient by a tenth or more; give more, or larger, inputs"
+        if trained
+        else "none trained"
+    )
 
 
 def _run(half: Half, run: Any, x: Array) -> dict[str, Array]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from maam.errors import PortingError
+from maam.names import listed
 from maam.porting.half import Layer, Slot
 from maam.porting.mismatch import differences, explain_mismatch
 from maam.porting.naming import Names, check_names
@@ -86,18 +87,55 @@ def pair_layers(
 
 
 def _fixed(own: Sequence[Layer], other: Sequence[Layer], names: Mapping[str, str]) -> list[Pair]:
-    """The pairs that the user's map of names settles."""
+    """The pairs that the user's map of names settles: below each path by the rest of the name, what is left in order.
+
+    Raises:
+        PortingError: a path settles no layer, a layer is given twice, or two that are paired differ.
+    """
     by_name = {layer.name: layer for layer in other}
-    found = []
-    for layer in own:
-        start = max((n for n in names if _below(layer.name, [n])), key=len, default=None)
-        wanted = None if start is None else by_name.get(names[start] + layer.name[len(start) :])
-        if wanted is None:
-            continue
-        if reason := differences(layer, wanted):
-            raise PortingError(f"names: {layer} of PyTorch cannot stand for {wanted} of MindSpore: {reason}")
-        found.append(Pair(layer, wanted))
+    wanted = {layer.name: names[start] + layer.name[len(start) :] for start, layer in _starts(own, names)}
+    found = [Pair(layer, by_name[wanted[layer.name]]) for layer in own if wanted.get(layer.name) in by_name]
+    for start, target in names.items():
+        found += _left_in_order(start, target, own, other, names, found)
+    for pair in found:
+        if reason := differences(*pair):
+            raise PortingError(
+                f"names: {pair.torch} of PyTorch cannot stand for {pair.mindspore} of MindSpore: {reason}"
+            )
+    given = [pair.mindspore.name for pair in found]
+    if twice := [name for name in dict.fromkeys(given) if given.count(name) > 1]:
+        raise PortingError(f"names: {listed(twice[:1])} of MindSpore is given for several layers of PyTorch")
     return found
+
+
+def _starts(own: Sequence[Layer], names: Mapping[str, str]) -> Iterator[tuple[str, Layer]]:
+    """Each layer that the map names, or that lies below a path of it: the longest such path, and the layer."""
+    for layer in own:
+        if above := [name for name in names if _below(layer.name, [name])]:
+            yield max(above, key=len), layer
+
+
+def _left_in_order(
+    start: str,
+    target: str,
+    own: Sequence[Layer],
+    other: Sequence[Layer],
+    names: Mapping[str, str],
+    found: Sequence[Pair],
+) -> list[Pair]:
+    """The layers below `start` and `target` whose names differ within, in order of registration if as many are left."""
+    taken = {pair.torch.name for pair in found}, {pair.mindspore.name for pair in found}
+    inner = [layer for above, layer in _starts(own, names) if above == start]
+    left = [layer for layer in inner if layer.name not in taken[0]]
+    rest = [layer for layer in other if _below(layer.name, [target]) and layer.name not in taken[1]]
+    if left and len(left) == len(rest):
+        return [Pair(*both) for both in zip(left, rest, strict=True)]
+    if inner and len(left) == len(inner):
+        raise PortingError(
+            f"names: {listed([start])} of PyTorch holds {len(left)} layers with weights and {listed([target])} of "
+            f"MindSpore {len(rest)}, and no names agree; name the layers themselves"
+        )
+    return []
 
 
 def _ways(

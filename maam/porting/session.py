@@ -194,6 +194,6 @@ def save_weights(framework: str, model: Any, path: str | os.PathLike[str]) -> No
 
     Raises:
         MissingFrameworkError, PortingError: as `port`.
-        OSError: the file cannot be written; one that was there stays.
+        WeightsError: `path` has the suffix of another format, or cannot be written; a file that was there stays.
     """
     write_safetensors(path, make_half(framework, model).read(), {"framework": framework})

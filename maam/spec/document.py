@@ -39,7 +39,7 @@ def parse_json(text: str | bytes) -> Node:
     if len(text) > MAX_LENGTH:
         raise SpecError(f"spec: expected at most {MAX_LENGTH} characters of JSON, got {len(text)}")
     try:
-        document = json.loads(text, object_pairs_hook=_unique)
+        document = json.loads(text, object_pairs_hook=unique)
     except RecursionError:
         raise SpecError("spec: the document is nested too deeply") from None
     except ValueError as error:
@@ -47,9 +47,11 @@ def parse_json(text: str | bytes) -> Node:
     return parse_document(document)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice[:60]!r} stands twice in one object")
-    return dict(pairs)
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's pairs as a dict, for `object_pairs_hook`. Raises ValueError where a name stands twice."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the name {name[:60]!r} stands twice in one object")
+        found[name] = value
+    return found

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, reason_of
+from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, check_mode, reason_of
 from maam.data.order import Rows
 from maam.errors import require
 
@@ -55,10 +55,12 @@ class _Images(Dataset[tuple[Tensor, str]]):
 
 
 def _image(path: str, work: Work, sample: Sample) -> Tensor:
-    from torchvision.datasets.folder import pil_loader
+    from PIL import Image
     from torchvision.transforms import functional as F  # noqa: N812
 
-    picture = pil_loader(path)
+    with Image.open(path) as stored:
+        check_mode(stored.mode)
+        picture = stored.convert("RGB")
     frame = work.frame(sample, picture.height, picture.width)
     picture = F.resized_crop(picture, *frame.source, size=list(frame.size))
     picture = F.crop(picture, *frame.crop)

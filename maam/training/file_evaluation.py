@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from maam.errors import DeviceError, RecipeError, require
+from maam.errors import DataError, DeviceError, RecipeError, require
 from maam.reference import Referee
 from maam.spec import Model, Node
 from maam.training.evaluation import Evaluation, Track, evaluate, untracked
+from maam.training.folder import RunFolder
 from maam.training.image_sources import Reading
 from maam.training.recipe import IMAGE_FOLDER, Images, Recipe
 from maam.training.rooms import FRAMEWORKS, REFERENCE, check_framework, find_room
@@ -66,8 +67,25 @@ def evaluate_file(
         images = image_preparation(spec, trained, recipe, changes)
     reading = Reading(framework, num_workers, on_broken)
     test = open_test(name, None if root is None else Path(root), spec, limit, images=images, reading=reading)
+    if name == IMAGE_FOLDER and trained.run is not None:
+        _check_names(trained.run, test)
     batches = track(test.epoch(0), framework, len(test))
     return evaluate(open_model(spec, arrays, framework, device), batches)
+
+
+def _check_names(run: RunFolder, test: Any) -> None:
+    """Refuse a folder whose classes have other names than those that the run was trained on: its labels mean others.
+
+    Raises:
+        DataError: it has.
+    """
+    known, found = run.class_names(), test.dataset.class_names
+    if known is not None and tuple(known) != tuple(found):
+        other = next((pair for pair in zip(known, found, strict=False) if pair[0] != pair[1]), (len(known), len(found)))
+        raise DataError(
+            f"{run.path}: the run was trained on other classes than the folder has ({other[0]} there, {other[1]} "
+            f"here); rename the folder's, or where they mean the same evaluate a copy of {run.final.name} elsewhere"
+        )
 
 
 def check_ready(framework: str, device: str | None) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from maam.errors import SpecError, WeightsError
@@ -185,16 +186,36 @@ def numpy_dtype(dtype: Any, known: Mapping[Any, np.dtype[Any]]) -> np.dtype[Any]
     return known[dtype]
 
 
+def _rounded(array: Array, dtype: np.dtype[Any]) -> Array:
+    """The array in another dtype, each value rounded once."""
+    if array.dtype == np.float64 and dtype == ml_dtypes.bfloat16:
+        array = _round_to_odd(array)
+    return array.astype(dtype, copy=False)
+
+
+def _round_to_odd(array: Array) -> Array:
+    """float64 in float32, inexact values towards 0 and then to an odd last bit: rounded again, that is as if once.
+
+    The cast of ml_dtypes from float64 to bfloat16 goes by way of float32.
+    """
+    near = array.astype(np.float32)
+    bits = near.view(np.uint32).copy()
+    wide = near.astype(np.float64)
+    bits -= np.abs(wide) > np.abs(array)
+    bits |= wide != array
+    return bits.view(np.float32)
+
+
 def cast(arrays: Mapping[str, Array], dtypes: Dtypes, *, source: str) -> dict[str, Array]:
     """`arrays` rounded to `dtypes`, those that it does not name as they are.
 
-    It is done here, by NumPy, because PyTorch rounds float64 to float16 twice, by way of float32.
+    It is done here because PyTorch rounds float64 to half precision twice, by way of float32.
 
     Raises:
         WeightsError: a value is too large for its dtype.
     """
     with np.errstate(over="ignore"):
-        found = {name: array.astype(dtypes.get(name, array.dtype), copy=False) for name, array in arrays.items()}
+        found = {name: _rounded(array, dtypes.get(name, array.dtype)) for name, array in arrays.items()}
     if bad := [name for name, array in found.items() if not np.isfinite(array).all()]:
         raise WeightsError(f"{source}: too large for {found[bad[0]].dtype}: {listed(bad)}; take a wider dtype")
     return found

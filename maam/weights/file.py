@@ -17,6 +17,7 @@ from maam.errors import SpecError, WeightsError
 from maam.files import write_bytes
 from maam.names import is_batch_counter, listed
 from maam.spec import Node, parse_json
+from maam.weights.matching import match
 
 Array = np.ndarray[Any, Any]
 FORMAT = "maam"
@@ -38,15 +39,16 @@ def write_weights(path: str | os.PathLike[str], spec: Node, arrays: Mapping[str,
     """Write `arrays` (by canonical name; float16, bfloat16, float32 or float64) and `spec` to `path`.
 
     Raises:
-        WeightsError: `spec` is none, an array has another dtype, `path` has the suffix of another format, or the file
-            cannot be written; a file that was there stays.
+        WeightsError: `spec` is none, the arrays are not those that it needs, hold NaN or infinity or have another
+            dtype, `path` has the suffix of another format, or the file cannot be written; a file that was there stays.
     """
     check_path(path)
     if not isinstance(spec, Node):
         raise WeightsError(f"write_weights: expected a spec, got an object of type {type(spec).__name__}")
     for name, array in arrays.items():
         check_dtype(array.dtype, f"{path}: {listed([name])}")
-    write_safetensors(path, arrays, {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json()})
+    matched, _ = match(spec, arrays, source=f"{path}: not written")
+    write_safetensors(path, matched, {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json()})
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
@@ -56,12 +58,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
         WeightsError: there is no such file, it is truncated or no weights file of maam, it is of a later format
             version, its spec is invalid, or an array has a dtype that is not floating point.
     """
-    header, tensors = _read(path)
-    if header.get("format") == CHECKPOINT_FORMAT:
-        raise WeightsError(
-            f"{path}: a training checkpoint; the weights of its model lie beside it, in best.safetensors and, when "
-            "training is over, final.safetensors"
-        )
+    header, tensors = _read_model(path)
     if (spec := _spec(path, header)) is None:
         raise WeightsError(
             f"{path}: a safetensors file, but without maam's header; "
@@ -100,7 +97,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[Node | None, dict[st
     Raises:
         WeightsError: as `read_weights` does.
     """
-    header, tensors = _read(path)
+    header, tensors = _read_model(path)
     return _spec(path, header), _arrays(path, tensors)
 
 
@@ -141,6 +138,17 @@ def check_dtype(dtype: np.dtype[Any], what: str) -> None:
     if dtype not in DTYPES.values():
         known = ", ".join(known.name for known in DTYPES.values())
         raise WeightsError(f"{what} has dtype {dtype}; expected one of {known}")
+
+
+def _read_model(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str, dict[str, Any]]]]:
+    """As `_read`, of a file that holds the weights of a model."""
+    header, tensors = _read(path)
+    if header.get("format") == CHECKPOINT_FORMAT:
+        raise WeightsError(
+            f"{path}: a training checkpoint; the weights of its model lie beside it, in best.safetensors and, when "
+            "training is over, final.safetensors"
+        )
+    return header, tensors
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str, dict[str, Any]]]]:

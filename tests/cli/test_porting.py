@@ -75,4 +75,8 @@ def test_bad_input(fails, models, tmp_path):
     assert fails(*start, f"{models}:broken", *ARGUMENTS).startswith("own_models:broken() failed: KeyError")
     assert fails(*start, f"{models}:cell", "--input", "3,x").startswith("--input: expected positive integers")
     (tmp_path / "names.json").write_text("[1]")
-    assert "expected an object" in fails(*start, f"{models}:cell", *ARGUMENTS, "--names", tmp_path / "names.json")
+    named = (*start, f"{models}:cell", *ARGUMENTS, "--names", tmp_path / "names.json")
+    assert "expected an object" in fails(*named)
+    for text, message in (("[" * 200_000, "no JSON: "), ('{"a": "b", "a": "c"}', "the name 'a' stands twice")):
+        (tmp_path / "names.json").write_text(text)
+        assert message in fails(*named)

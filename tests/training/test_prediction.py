@@ -105,6 +105,10 @@ def test_a_run_says_how_and_what(tmp_path, framework):
     np.testing.assert_allclose(
         probabilities(other), evaluated(run.path, "imagefolder", root, framework=framework, recipe=whole), rtol=1e-5
     )
+    for split in ("train", "val"):
+        (root / split / NAMES[3]).rename(root / split / "zebra")
+    with pytest.raises(DataError, match=f"other classes than the folder has .{NAMES[3]} there, zebra here."):
+        evaluated(run.path, "imagefolder", root, framework=framework)
     run.run.write_text("{}")
     with pytest.raises(TrainingError, match=r"run.json: not the description of a run"):
         predict_files(run.path, root / "val", framework=framework)

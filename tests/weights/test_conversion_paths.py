@@ -35,6 +35,12 @@ def test_a_missing_source(tmp_path, suffix, refused):
     assert refused(tmp_path / f"a{suffix}", tmp_path / "b.pth") == f"{tmp_path}/a{suffix}: no such file"
 
 
+@pytest.mark.parametrize("names", [("a" * 300 + ".pth", "b.pth"), (None, "b" * 300 + ".pth")])
+def test_names_that_are_too_long(weights, tmp_path, names, refused):
+    src, dst = (weights if name is None else tmp_path / name for name in names)
+    assert refused(src, dst) == f"{dst if names[0] is None else src}: File name too long"
+
+
 def test_a_folder_as_source_or_destination(weights, tmp_path, refused):
     (tmp_path / "folder.pth").mkdir()
     for src, dst in ((tmp_path / "folder.pth", tmp_path / "b.pt"), (weights, tmp_path / "folder.pth")):

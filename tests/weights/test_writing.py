@@ -84,6 +84,23 @@ def test_what_is_no_path_and_no_spec(room, tmp_path):
         write_weights(tmp_path / "x.safetensors", "maam_digits", {})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"x": np.zeros(1, np.float32)}, "does not fit the model; unexpected: x"),
+        ({"fc.bias": None}, "does not fit the model; missing: fc.bias"),
+        ({"fc.bias": np.zeros(2, np.float32)}, r"wrong shape: fc.bias \(2,\) instead of \(1,\)"),
+        ({"fc.bias": ARRAYS["fc.bias"] * np.nan}, "fc.bias"),
+        ({"\udcff": np.zeros(1, np.float32)}, r"unexpected: '\\udcff'"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_written(old, changes, message):
+    arrays = {name: array for name, array in (ARRAYS | changes).items() if array is not None}
+    with pytest.raises(WeightsError, match=f"{old}: not written.*{message}"):
+        write_weights(old, NODE, arrays)
+    assert old.read_bytes() == b"old"
+
+
 def test_a_missing_folder(room, tmp_path):
     path = tmp_path / "none" / "weights.safetensors"
     with pytest.raises(WeightsError) as caught:
