@@ -114,7 +114,7 @@ def _rounded(array, dtype):
     """In another dtype, rounded once, which ml_dtypes does not do to a value just above a tie."""
     found = array.astype(dtype)
     if dtype == ml_dtypes.bfloat16:
-        found[array == ABOVE_A_TIE] = 1 + 2.0**-7
+        found[array.astype(np.float64) == ABOVE_A_TIE] = 1 + 2.0**-7
     return found
 
 
