@@ -13,7 +13,7 @@ import numpy as np
 from maam.bench.cases import CIFAR, LAYERS, MODELS, check_cases, check_kinds, make_case, starts_with
 from maam.bench.memory import KINDS as MEMORY_KINDS
 from maam.bench.memory import peak_memory
-from maam.errors import MaamError, require
+from maam.errors import MaamError, SpecError, require
 from maam.spec import Node, maam
 from maam.timing import interleave
 
@@ -80,9 +80,13 @@ def measure(
         progress: called with what is made ready.
 
     Raises:
-        SpecError: an unknown case or kind.
+        SpecError: an unknown group, framework, case or kind.
         MissingFrameworkError: a framework is not installed.
     """
+    if group not in ("layers", "models"):
+        raise SpecError(f"group: expected layers or models, got {group!r}")
+    if not frameworks or not set(frameworks) <= set(FRAMEWORKS):
+        raise SpecError(f"frameworks: expected some of {', '.join(FRAMEWORKS)}, got {list(frameworks)}")
     shape = CIFAR if group == "models" else (channels, size, size)
     x = np.random.default_rng(0).random((batch, *shape)).astype(np.float32)
     result = Result(batch)

@@ -50,6 +50,10 @@ def bench(
 
     if group not in GROUPS:
         raise MaamError(f"expected one of {', '.join(GROUPS)}, got {group[:60]!r}")
+    if group == "models":
+        refuse_given(context, ("channels", "size"), "the models take images of 32x32; leave it out")
+    if out is None:
+        refuse_given(context, ("accuracies",), "it is for the picture, which needs --out")
     names = split("--frameworks", frameworks, FRAMEWORKS)
     sizes = [_batch(text) for text in batch.split(",")]
     known = {} if accuracies is None else _accuracies(accuracies)

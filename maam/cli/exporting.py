@@ -23,7 +23,9 @@ def export(
     classes: Classes = None,
     mean: Mean = None,
     std: Std = None,
-    size: Annotated[int, typer.Option(min=1, help="height and width, for a single layer")] = 32,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="height and width; a model's own, or 32 for a layer, otherwise")
+    ] = None,
     fused: Annotated[bool, typer.Option(help="fuse batch norm and branch weights first")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT where it exists")] = False,
 ) -> None:

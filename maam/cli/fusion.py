@@ -11,12 +11,13 @@ from rich.table import Table
 from maam.cli import completion
 from maam.cli.consoles import console, track
 from maam.cli.images import check_images, test_images
-from maam.cli.options import Root, split
+from maam.cli.options import Root, refuse_given, split
 from maam.errors import DataError, DeploymentError
 from maam.files import check_target
 
 
 def fuse(
+    context: typer.Context,
     src: Annotated[Path, typer.Argument(help="a weights file (.safetensors)", metavar="IN")],
     dst: Annotated[Path, typer.Argument(help="the fused one", metavar="OUT")],
     data: Annotated[
@@ -37,6 +38,8 @@ def fuse(
     if root is not None and data is None:
         raise DataError(f"--root {root}: name the data set with --data too")
     names = split("--frameworks", frameworks, FRAMEWORKS)
+    if data is None:
+        refuse_given(context, ("frameworks",), "without --data nothing is compared; leave it out")
     if data is not None:
         _hold(src, data, root, names)
     spec = fuse_file(src, dst, overwrite=overwrite)
@@ -62,6 +65,8 @@ def _hold(src: Path, name: str, root: Path | None, frameworks: list[str]) -> Non
     pairs = list(zip(plain, make_runners(fused, found, frameworks, compiled=False)[0], strict=True))
     if not pairs:
         raise DeploymentError("; ".join(missing.values()))
+    for name, reason in missing.items():
+        typer.echo(f"{name}: not compared: {reason}")
     table = Table("runner", "images", "another class", "worst abs", "worst rel")
     different = 0
     for one in agreements(pairs, images, track=track):

@@ -31,6 +31,17 @@ def check_images(spec: Node, name: str, images: Array, labels: Array) -> None:
         raise SpecError(f"--data {name}: {labels.max() + 1} classes, but the model has {output[0]}")
 
 
+def check_classifier(spec: Node, images: Array) -> None:
+    """Refuse a model of maps, of which there is no accuracy, before anything is written.
+
+    Raises:
+        SpecError: its output for `images` (N, C, H, W) is no vector.
+    """
+    output = spec.output_shape(images.shape[1:])
+    if len(output) != 1:
+        raise SpecError(f"--data shows accuracies, which a model of maps {output} has not; take a classifier")
+
+
 def test_images(name: str, root: Path | None) -> tuple[Array, Array]:
     """`split_images` of the test split."""
     return split_images(name, root, "test")

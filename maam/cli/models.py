@@ -9,9 +9,9 @@ from rich.table import Table
 
 from maam.cli import completion
 from maam.cli.consoles import console
-from maam.cli.specs import input_shape
 from maam.errors import PresetError
 from maam.spec import Model, list_presets, preset, preset_options
+from maam.spec.inputs import example_shape
 from maam.spec.presets import aliases
 from maam.weights.naming import find_spec
 
@@ -37,7 +37,9 @@ def info(
             help="a preset's name, a weights file or a spec document (.json)", autocompletion=completion.presets
         ),
     ],
-    size: Annotated[int, typer.Option(min=1, help="height and width, for a single layer")] = 32,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="height and width; a model's own, or 32 for a layer, otherwise")
+    ] = None,
     depth: Annotated[int, typer.Option(min=1, help="levels of nesting to show")] = 9,
     as_json: Annotated[bool, typer.Option("--json", help="print the spec as JSON instead")] = False,
 ) -> None:
@@ -46,7 +48,7 @@ def info(
     if as_json:
         typer.echo(spec.to_json(indent=1))
         return
-    shape = input_shape(spec, size)
+    shape = example_shape(spec, size)
     table = Table("layer", "kind", "output", "parameters", "MACs")
     for path, node, given, output in spec.summary(shape):
         if path and path.count(".") < depth:

@@ -12,9 +12,9 @@ from rich.table import Table
 from maam.cli import completion
 from maam.cli.consoles import console
 from maam.cli.options import split
-from maam.cli.specs import input_shape
 from maam.errors import DeploymentError, MaamError, require
 from maam.exporting.precision import ENGINES
+from maam.spec.inputs import example_shape
 from maam.weights.exchange import read_whole
 
 MAX_BATCH = 4096
@@ -27,7 +27,9 @@ def optimize(
         str, typer.Option(help="comma-separated: auto, fp32, bf16, fp16", autocompletion=completion.several_precisions)
     ] = "fp32,auto",
     batch: Annotated[str, typer.Option(help="comma-separated sizes of batches")] = "1,64",
-    size: Annotated[int, typer.Option(min=1, help="height and width, for a single layer")] = 32,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="height and width; a model's own, or 32 for a layer, otherwise")
+    ] = None,
 ) -> None:
     """Measure here, by CPU time, what `maam.torch.optimize` makes of a model: times faster than plain PyTorch."""
     require("torch", "torch")
@@ -38,7 +40,7 @@ def optimize(
     table = Table("engine", "precision", *(f"batch {count}" for count in batches))
     rows: dict[tuple[str, str], list[str]] = {}
     for column, count in enumerate(batches):
-        speeds, reasons = measure(file, (count, *input_shape(spec, size)), engines, precisions)
+        speeds, reasons = measure(file, (count, *example_shape(spec, size)), engines, precisions)
         for key, value in speeds.items():
             rows.setdefault(key, [""] * len(batches))[column] = f"{value:.2f}"
     if not any(key[0] != "eager" for key in rows):

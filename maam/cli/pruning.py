@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from maam.cli import completion
-from maam.cli.images import check_images, test_images
+from maam.cli.images import check_classifier, check_images, test_images
 from maam.cli.options import Root
 from maam.errors import DataError, require
 from maam.files import check_target
@@ -41,6 +41,7 @@ def prune(
     if data is not None and tested is not None:
         require("torch", "torch")
         check_images(spec, data, *tested)
+        check_classifier(spec, tested[0])
     pruned = prune_file(src, dst, min_weight=min_weight, channels=channels, overwrite=overwrite)
     if tested is not None:
         _show(spec, arrays, dst, *tested)

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from maam.cli import completion
-from maam.cli.images import Array, check_images, split_images, test_images
+from maam.cli.images import Array, check_classifier, check_images, split_images, test_images
 from maam.cli.metadata import Classes, Mean, Std, class_names, numbers
 from maam.cli.options import Root
 from maam.errors import DataError, DeploymentError
@@ -49,6 +49,7 @@ def quantize(
     candidates, _ = split_images(data, root, "train")
     tested, labels = test_images(data, root)
     check_images(spec, data, tested, labels)
+    check_classifier(spec, tested)
     if images > len(candidates):
         raise DataError(f"--images {images}: {data} has {len(candidates)} training images")
     means, deviations = check_preprocessing(tested.shape[1:], numbers("--mean", mean), numbers("--std", std))

@@ -63,8 +63,7 @@ def reproduce(
     rooms.check_framework(framework)
     frameworks = rooms.FRAMEWORKS if both else (framework,)
     changed = _changes(override, {"epochs": epochs, "precision": precision})
-    if (out or runs).exists() and not (out or runs).is_dir():
-        raise MaamError(f"{'--runs' if out is None else '--out'} {out or runs}: expected a folder, this is a file")
+    _check_folder("--runs" if out is None else "--out", out or runs)
     found = read_recipe(recipe or DEFAULT).replaced(changed)
     if not collect:
         narrowed = experiment if only is None else _narrowed(experiment, split("--only", only))
@@ -81,6 +80,12 @@ def reproduce(
     else:
         results = reproduction.collect(experiment, runs, chosen, framework)
         typer.echo(reproduction.render(name, experiment, results, out or runs))
+
+
+def _check_folder(option: str, path: Path) -> None:
+    """Refuse before the training a file where tables are to go."""
+    if path.exists() and not path.is_dir():
+        raise MaamError(f"{option} {path}: expected a folder, this is a file")
 
 
 def _changes(override: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from maam.exporting.places import move, scratch_folder
 from maam.fusion import fuse, is_fusible
 from maam.parity.bounds import LOGITS, difference
 from maam.reference import Referee
-from maam.spec import Model, Node, input_rule
 from maam.spec.fields import plain_integer
+from maam.spec.inputs import example_shape
 from maam.weights.exchange import PathLike, cast, read_whole
 
 Array = np.ndarray[Any, Any]
@@ -39,7 +39,7 @@ def export(
     dst: PathLike,
     format: str | None = None,
     *,
-    size: int = 32,
+    size: int | None = None,
     fused: bool = True,
     class_names: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
@@ -56,7 +56,7 @@ def export(
         dst: the file to write: .onnx, .xml (OpenVINO, with .bin), .pt2, .pte (ExecuTorch), .mindir, or on a
             host with Ascend .air, for a batch of 1 and unchecked, because nothing runs it as it is.
         format: "onnx", "openvino", "pt2", "executorch", "mindir" or "air"; told by the suffix of `dst` where None.
-        size: height and width of the input, for a layer that names none.
+        size: height and width of the input; where None a model's own, or 32 for a layer.
         fused: whether batch norm and branch weights are fused first.
         class_names: one for each output, as metadata.
         mean: of each channel, subtracted from pixels in [0, 1] in front of the model, as metadata.
@@ -67,7 +67,7 @@ def export(
         WeightsError: `src` is missing or broken.
         DeploymentError: the format is unknown, `dst` cannot be written or exists, `size` or metadata do not fit the
             model, the format cannot express it, or the written file computes something else.
-        ShapeError: `size` is too small for the layer.
+        ShapeError: the model takes no images of `size`.
         DeviceError: AIR is asked for, and there is no Ascend here.
         MissingFrameworkError: a package is not installed.
     """
@@ -77,7 +77,7 @@ def export(
     for path in (target, *companions(target, name)):
         files.check_target(path, overwrite=overwrite)
     spec, arrays = read_whole(src)
-    shape = _input_shape(spec, size)
+    shape = example_shape(spec, size)
     single = cast(arrays, dict.fromkeys(arrays, np.dtype(np.float32)), source=str(src))
     node, found = fuse(spec, single) if fused and is_fusible(spec) else (spec, single)
     metadata = make_metadata(node, shape, class_names=class_names, mean=mean, std=std)
@@ -90,19 +90,13 @@ def export(
     return Exported(name, (target, *companions(target, name)), worst)
 
 
-def _checked_size(size: int) -> int:
+def _checked_size(size: int | None) -> int | None:
+    if size is None:
+        return None
     found = plain_integer(size)
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
         raise DeploymentError(f"size: expected an integer of at least 1, height and width alike, got {size!r}")
     return found
-
-
-def _input_shape(spec: Node, size: int) -> tuple[int, ...]:
-    if isinstance(spec, Model):
-        return spec.input_shape
-    rule = input_rule(spec)
-    channels = rule.channels or 3
-    return (channels,) if rule.rank == 2 else (channels, size, size)
 
 
 def _check(path: Path, referee: Referee, shape: tuple[int, ...]) -> float:

@@ -24,7 +24,7 @@ def check_cell(cell: nn.Cell, act: str, error: type[MaamError], skip: Sequence[s
     Raises:
         error: naming the layer, what it was and what it is.
     """
-    check_conforms(cell, _children, words, act, error, skip)
+    check_conforms(cell, _children, words, act, error, skip, method="construct")
 
 
 def words(cell: nn.Cell) -> str:

@@ -114,17 +114,19 @@ class _Base(nn.SequentialCell):
             cells = [self._cells[name] for name in self.built]
             self.cell_list = training_order(cells, nn.ReLU, nn.MaxPool2d)
 
-    def append(self, cell: nn.Cell) -> None:
-        """Refuse another cell: the spec says which there are."""
+    def _refuse(self, *_: Any) -> None:
         raise SpecError(_FIXED)
 
-    def __delitem__(self, index: Any) -> None:
-        raise SpecError(_FIXED)
+    append = __delitem__ = __setitem__ = _refuse
 
     def __getitem__(self, index: Any) -> nn.Cell:
         if isinstance(index, slice):
             raise SpecError(_FIXED)
         return super().__getitem__(index)
+
+    def __len__(self) -> int:
+        """As in PyTorch: what weighs branches is none of them."""
+        return len(self._spec.children)
 
     def _forget_graph(self) -> None:
         object.__setattr__(self, "_create_time", time.time_ns())  # by which graph mode finds what it compiled

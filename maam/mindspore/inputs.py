@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from mindspore import Tensor, nn
 from mindspore.common import api
+from mindspore.nn.layer.normalization import _BatchNorm
 
 from maam.errors import ShapeError
 from maam.mindspore.arrays import unwrap
@@ -38,7 +39,7 @@ def check_input(cell: Any, rule: InputRule, x: Any) -> None:
         return
     rule.check(tuple(x.shape), dtype_name(x.dtype), expected_dtype(cell))
     if cell.training:
-        check_training_batch(cell.spec, tuple(x.shape), lambda path: _at(cell, path).training)
+        check_training_batch(cell.spec, tuple(x.shape), lambda path: _normalises(cell, path))
 
 
 def expected_dtype(cell: nn.Cell) -> str | None:
@@ -67,7 +68,10 @@ def _parameter_dtype(cell: nn.Cell) -> str | None:
     return None
 
 
-def _at(cell: nn.Cell, path: str) -> nn.Cell:
+def _normalises(cell: nn.Cell, path: str) -> bool:
+    """Whether there is a batch norm in train mode, not one over several processes, where the spec has one."""
     for name in path.split("."):
-        cell = unwrap(cell._cells[name])
-    return cell
+        if (found := cell._cells.get(name)) is None:  # what holds it was replaced
+            return False
+        cell = unwrap(found)
+    return isinstance(cell, _BatchNorm) and not isinstance(cell, nn.SyncBatchNorm) and cell.training

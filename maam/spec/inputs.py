@@ -12,6 +12,7 @@ from maam.spec.primitives import BatchNorm2d, Model
 
 _LARGEST_MINIMUM = 512
 _MOST_STATISTICS = 4
+_OF_LAYERS = 32
 _FAR = 1024  # a spec that takes a size and this many times it takes any in between; strides hide smaller steps
 
 
@@ -93,6 +94,23 @@ def input_rule(spec: Node) -> InputRule:
     if not _fits(spec, (probe, _FAR * least, _FAR * least)):
         return InputRule(rank, None, 1, None)
     return InputRule(rank, channels, least, None)
+
+
+def example_shape(spec: Node, size: int | None = None) -> Shape:
+    """The shape of a sample that the spec takes: (C, H, W), or (features,) for a layer that takes vectors alone.
+
+    `size` is height and width; None the model's own, or 32 for a layer.
+
+    Raises:
+        ShapeError: the model takes no images of `size`.
+    """
+    rule = input_rule(spec)
+    if isinstance(spec, Model):
+        shape = spec.input_shape if size is None else (spec.input_shape[0], size, size)
+        rule.check((1, *shape))
+        return shape
+    channels = rule.channels or 3
+    return (channels,) if rule.rank == 2 else (channels, size or _OF_LAYERS, size or _OF_LAYERS)
 
 
 def check_training_batch(spec: Node, shape: Shape, is_training: Callable[[str], bool] = lambda path: True) -> None:

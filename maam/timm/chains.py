@@ -20,12 +20,7 @@ def chain(container: Any, path: str, opened: frozenset[str]) -> list[tuple[str, 
 def truncate(container: Any, path: str) -> None:
     """Take away what comes after the layer at `path`; the specs follow."""
     name, _, rest = path.partition(".")
-    kept = container.names[: container.names.index(name) + 1]
-    nodes = container.spec.nodes
-    for gone in container.names[len(kept) :]:
-        delattr(container, gone)
-    container.names = kept
-    container.spec = container.spec.with_nodes({name: nodes[name] for name in kept})
+    container.keep(container.names[: container.names.index(name) + 1])
     if rest:
         truncate(container._modules[name], rest)
 

@@ -42,8 +42,7 @@ def put(model: Container, path: str, layer: Layer) -> Layer:
     above, _, name = path.rpartition(".")
     parent: Any = model.get_submodule(above)
     old = parent._modules[name], parent.spec.nodes[name]
-    parent._modules[name] = layer[0]
-    parent.spec = parent.spec.with_nodes({**parent.spec.nodes, name: layer[1]})
+    parent.put(name, *layer)
     return old
 
 

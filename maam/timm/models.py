@@ -9,6 +9,7 @@ import timm
 from timm.models import load_checkpoint
 from torch import nn
 
+from maam.errors import WeightsError
 from maam.preset_attention import NotGiven, with_attention
 from maam.registration import preset_name, unknown_model
 from maam.timm.attention import insert_attention
@@ -43,7 +44,10 @@ def create_model(
     Raises:
         SpecError: as `insert_attention` does, or an option of a preset is invalid.
         PresetError: there is no model of that name, or a preset has no such option.
+        WeightsError: `pretrained` for a preset, of which no weights are published; or there is no `checkpoint_path`.
     """
+    if checkpoint_path and not os.path.isfile(checkpoint_path):
+        raise WeightsError(f"{os.fspath(checkpoint_path)}: no such file")
     own = is_preset(preset_name(model_name))
     if own:
         options = with_attention(model_name, options, attention, every_block, LAYERS)

@@ -19,7 +19,7 @@ def check_module(module: nn.Module, act: str, error: type[MaamError], skip: Sequ
     Raises:
         error: naming the layer, what it was and what it is.
     """
-    check_conforms(module, _children, words, act, error, skip)
+    check_conforms(module, _children, words, act, error, skip, method="forward")
 
 
 def words(module: nn.Module) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -84,11 +84,27 @@ class Container(nn.Module):
         self._spec = node
         self.built = {name: words(self._modules[name]) for name in node.nodes}  # type: ignore[arg-type]
 
-    def reparameterize(self) -> None:
-        """Fuse for deployment, in place, as `maam.fuse` does; parameters are new ones, in the old device and dtype.
+    def put(self, name: str, module: nn.Module, node: Any) -> None:
+        """Put a layer in the place of another, and its node into the spec; of the other layers nothing is said."""
+        self._modules[name] = module
+        self._spec = self.spec.with_nodes({**self.spec.nodes, name: node})
+        self.built = {**self.built, name: words(module)}
 
-        Where there is nothing to fuse, nothing happens. timm's `reparameterize_model` calls it on what it finds. Of
-        layers whose parameters were all frozen the new ones are too; hooks on layers inside are gone.
+    def keep(self, names: Sequence[str]) -> None:
+        """Take away the layers that are not named; the spec follows."""
+        nodes = self.spec.nodes
+        for gone in set(self.names) - set(names):
+            delattr(self, gone)
+        self.names = tuple(names)
+        self._spec = self._spec.with_nodes({name: nodes[name] for name in names})
+        self.built = {name: self.built[name] for name in names}
+
+    def reparameterize(self) -> None:
+        """Fuse for deployment, in place, as `maam.fuse` does.
+
+        Parameters are new ones, in the old device, dtype and memory format; of layers whose parameters were all frozen
+        the new ones are too; hooks on layers inside are gone. Where there is nothing to fuse, nothing happens. timm's
+        `reparameterize_model` calls it on what it finds.
 
         Raises:
             DeploymentError: the module is in train mode, was fused before, or has a layer that its spec does not say.
@@ -102,10 +118,13 @@ class Container(nn.Module):
             return
         like = next(self.parameters())
         before = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
+        maps = [p for p in self.parameters() if p.dim() == 4 and not p.is_contiguous()]
         for name in (*self._spec.nodes, *(p.name for p in self._spec.own_parameters())):
             delattr(self, name)
         self._fill(found[0], device=like.device, dtype=like.dtype)
         write_arrays(self, found[1])
+        if maps and all(p.is_contiguous(memory_format=torch.channels_last) for p in maps):
+            self.to(memory_format=torch.channels_last)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(stays_trainable(before, name))
         for container in [m for name in self._spec.nodes for m in self._modules[name].modules()]:  # type: ignore[union-attr]

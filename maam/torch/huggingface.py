@@ -60,7 +60,7 @@ class HubModel(Wrapper, ModelHubMixin):
     def __init__(self, model: nn.Module | str) -> None:
         super().__init__()
         self.model = build(model) if isinstance(model, str) else model
-        self._hub_mixin_config = {"spec": json.loads(spec_of(self.model).to_json())}
+        self._hub_mixin_config = self._config()
 
     @property
     def spec(self) -> Node:
@@ -90,6 +90,18 @@ class HubModel(Wrapper, ModelHubMixin):
             file=FILE,
             description=description,
         )
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> Any:
+        """Write weights file, config.json and README to a folder; `options` are those of ModelHubMixin.
+
+        Raises:
+            WeightsError: as `maam.torch.save_weights` does.
+        """
+        self._hub_mixin_config = self._config()  # of the model as it is now: it may have been fused
+        return super().save_pretrained(os.fspath(save_directory), **options)
+
+    def _config(self) -> dict[str, Any]:
+        return {"spec": json.loads(spec_of(self.model).to_json())}
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_weights(self.model, save_directory / FILE)

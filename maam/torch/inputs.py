@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from maam.errors import ShapeError
 from maam.spec.inputs import InputRule, check_training_batch
@@ -29,7 +30,16 @@ def check_input(module: Any, rule: InputRule, x: Any) -> None:
     if not accepted:
         rule.check(tuple(x.shape), _name(x.dtype), None if expected is None else _name(expected))
     if module.training and not torch.compiler.is_compiling() and x.shape[0] == 1:
-        check_training_batch(module.spec, tuple(x.shape), lambda path: module.get_submodule(path).training)
+        check_training_batch(module.spec, tuple(x.shape), lambda path: _normalises(module, path))
+
+
+def _normalises(module: nn.Module, path: str) -> bool:
+    """Whether there is a batch norm in train mode, not one over several processes, where the spec has one."""
+    try:
+        layer = module.get_submodule(path)
+    except AttributeError:  # what holds it was replaced
+        return False
+    return isinstance(layer, _BatchNorm) and not isinstance(layer, nn.SyncBatchNorm) and layer.training
 
 
 def _casts(x: Tensor) -> bool:

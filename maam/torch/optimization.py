@@ -85,7 +85,10 @@ def optimize(
     check_engine(engine, device)
     precisions = _precisions(engine, device, precision)
     with torch.no_grad():
-        expected = model(example).double().cpu().numpy()
+        output = model(example)
+        if not isinstance(output, Tensor):
+            raise DeploymentError(f"optimize: expected a module that returns a tensor, got a {type(output).__name__}")
+        expected = output.double().cpu().numpy()
         candidates = [
             Optimized(function, getattr(model, "rule", None), engine, each)
             for each in precisions

@@ -12,7 +12,14 @@ Words = Callable[[Any], str]
 
 
 def check_conforms(
-    model: Any, children: Children, words: Words, act: str, error: type[MaamError], skip: Sequence[str] = ()
+    model: Any,
+    children: Children,
+    words: Words,
+    act: str,
+    error: type[MaamError],
+    skip: Sequence[str] = (),
+    *,
+    method: str,
 ) -> None:
     """Refuse to go by the spec of a model in which a layer was replaced, or its settings were changed.
 
@@ -25,7 +32,15 @@ def check_conforms(
         act: what is refused.
         error: the exception to raise.
         skip: layers that may be others.
+        method: the name of the framework's method that computes, which no subclass of a user may have of its own.
     """
+    for path, container in _containers(model, children, ""):
+        owner = next(kind for kind in type(container).__mro__ if method in vars(kind))
+        if not owner.__module__.startswith("maam."):
+            raise error(
+                f"{act}: {owner.__name__}{f' at {path!r}' if path else ''} has a {method} of its own, which the spec "
+                "does not say; put the layer into a module of yours instead, or go by the framework's own means"
+            )
     for path, was, now in _changes(model, children, words, ""):
         if any(path == layer or path.startswith(f"{layer}.") for layer in skip):
             continue
@@ -33,6 +48,14 @@ def check_conforms(
             f"{act}: layer {path!r} was {was} and is {now}, which the spec does not say; build a model from a spec "
             f"that has it ({_remedy(now)}), or go by the framework's own means"
         )
+
+
+def _containers(model: Any, children: Children, path: str) -> Iterator[tuple[str, Any]]:
+    """The model and all below that are containers, with their paths."""
+    if hasattr(model, "built"):
+        yield path, model
+        for name in model.built:
+            yield from _containers(children(model).get(name), children, f"{path}.{name}" if path else name)
 
 
 def _changes(model: Any, children: Children, words: Words, start: str) -> Iterator[tuple[str, str, str]]:

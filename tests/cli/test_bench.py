@@ -4,6 +4,9 @@ import json
 
 import pytest
 
+from maam.bench import measure
+from maam.errors import SpecError
+
 
 def test_layers(run, tmp_path):
     pytest.importorskip("torch")
@@ -42,4 +45,11 @@ def test_refusals(fails, tmp_path):
     for option in ("--kinds", "--cases", "--frameworks"):
         assert fails("bench", "models", option, ",") == f"{option}: expected at least one name"
     (tmp_path / "a.json").write_text("[1]")
-    assert "--accuracies a.json: expected JSON such as" in fails("bench", "models", "--accuracies", "a.json")
+    assert "--accuracies a.json: expected JSON such as" in fails(
+        "bench", "models", "--accuracies", "a.json", "--out", "out"
+    )
+    assert fails("bench", "models", "--accuracies", "a.json").startswith("--accuracies: it is for the picture, which")
+    assert fails("bench", "models", "--size", 9).startswith("--size: the models take images of 32x32; leave it out")
+    for arguments in ({"group": "layer"}, {"group": "layers", "frameworks": ["pytorch"]}):
+        with pytest.raises(SpecError, match=f"{list(arguments)[-1]}: expected "):
+            measure(**arguments)

@@ -9,8 +9,10 @@ import sys
 import numpy as np
 import pytest
 
+import maam
 from maam.cli import comparison, quantization
 from maam.exporting import open_exported
+from maam.reference import build, save_weights
 from maam.weights import read_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -103,6 +105,10 @@ class TestPrune:
         out = tmp_path / "p.safetensors"
         assert fails("prune", digits, out).startswith("nothing to prune with min_weight 0.0 and channels 0.0")
         assert fails("prune", digits, out, "--channels", 2) == "channels: expected a number in [0, 1), got 2.0"
+        save_weights(build(maam.spec.maam(1, 8), seed=0), "layer.safetensors")
+        message = fails("prune", "layer.safetensors", out, "--channels", 0.5, "--data", "digits")
+        assert message.startswith("--data shows accuracies, which a model of maps (8, 8, 8) has not")
+        assert not out.exists()
         assert "name the data set" in fails("prune", digits, out, "--channels", 0.5, "--root", tmp_path)
         assert "exists" in fails("prune", digits, digits, "--channels", 0.5)
         assert not out.exists()

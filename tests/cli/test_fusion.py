@@ -29,6 +29,7 @@ def test_refusals(fails, run, digits, tmp_path):
     assert "--data: expected one of digits" in fails("fuse", digits, out, "--data", "mnist")
     message = "--frameworks: expected some of torch, mindspore, got 'reference'"
     assert fails("fuse", digits, out, "--frameworks", "reference") == message
+    assert fails("fuse", digits, out, "--frameworks", "torch").startswith("--frameworks: without --data nothing is")
     run("fuse", digits, out)
     before = out.read_bytes()
     assert "exists; give another name, or pass overwrite (--overwrite)" in fails("fuse", digits, out)

@@ -272,6 +272,18 @@ def test_sizes(size, saved, tmp_path):
         export(source, tmp_path / "m.pt2", size=size)
 
 
+def test_the_size_of_a_model_that_takes_any(saved, tmp_path):
+    pytest.importorskip("torch")
+    source, referee = saved(spec.preset("mafc_v3_small", num_classes=3))
+    export(source, tmp_path / "m.pt2", size=64)
+    x = images((3, 64, 64), 2)
+    np.testing.assert_allclose(open_exported(tmp_path / "m.pt2")[0](x), referee(x), atol=1e-4, rtol=1e-4)
+    source, _ = saved(spec.preset("maam_digits"))
+    with pytest.raises(ShapeError, match=r"expected an input \(N, 1, 8, 8\), got \(1, 1, 16, 16\)"):
+        export(source, tmp_path / "n.pt2", size=16)
+    assert not (tmp_path / "n.pt2").exists()
+
+
 def test_metadata_of_a_later_version(saved, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     source, _ = saved(spec.preset("maam_digits", **SMALL))

@@ -74,6 +74,35 @@ def test_frozen_batch_norm_takes_a_batch_of_one():
         layer(ms.ops.ones((1, 8, 1, 1)))
 
 
+@pytest.mark.parametrize("other", [lambda norm: nn.GroupNorm(1, norm.num_features), lambda norm: nn.Identity()])
+def test_other_norms_take_a_batch_of_one(other):
+    layer = maam.mindspore.MAAM(8).set_train(True)
+    for _, cell in list(layer.cells_and_names()):
+        for name, inner in list(cell.name_cells().items()):
+            if isinstance(inner, nn.BatchNorm2d):
+                setattr(cell, name, other(inner))
+    assert layer(ms.ops.ones((1, 8, 1, 1))).shape == (1, 8, 1, 1)
+    layer.reduce = nn.Identity()
+    assert layer(ms.ops.ones((1, 8, 1, 1))).shape == (1, 8, 1, 1)
+
+
+def test_a_function_of_its_own_is_not_saved(tmp_path):
+    class Twice(maam.mindspore.MAFC):
+        def construct(self, x):
+            return 2 * super().construct(x)
+
+    with pytest.raises(WeightsError, match=r"save_weights: Twice has a construct of its own, which the spec does not"):
+        maam.mindspore.save_weights(Twice(8), tmp_path / "layer.safetensors")
+
+
+def test_branches_are_counted_and_fixed():
+    agents = maam.mindspore.MAAM(8, fusion="dynamic").agents
+    assert len(agents) == 3
+    assert [type(branch).__name__ for branch in agents] == ["Container"] * 3
+    with pytest.raises(maam.SpecError):
+        agents[0] = nn.Identity()
+
+
 @pytest.mark.parametrize("x", [None, [1.0], X], ids=["None", "list", "ndarray"])
 def test_no_tensor(x):
     with pytest.raises(maam.ShapeError, match=rf"expected a mindspore.Tensor .*, got {type(x).__name__}"):

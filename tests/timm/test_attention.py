@@ -11,7 +11,7 @@ from timm.utils import reparameterize_model
 from torch import nn
 
 import maam.timm
-from maam.errors import PresetError, SpecError
+from maam.errors import PresetError, SpecError, WeightsError
 from maam.timm import create_model, insert_attention, list_attention
 from maam.torch import CBAM, MAAM, MAF, MAFC, SE
 from maam.torch.layer import Layer
@@ -105,6 +105,8 @@ def test_weights_of_the_plain_network(images):
 def test_a_checkpoint_of_the_network_with_attention(images):
     network = create_model("mobilenetv3_small_050", num_classes=3, attention="mafc").eval()
     torch.save(network.state_dict(), "model.pth")
+    with pytest.raises(WeightsError, match=r"none.pth: no such file"):
+        create_model("mobilenetv3_small_050", checkpoint_path="none.pth")
     again = create_model("mobilenetv3_small_050", num_classes=3, attention="mafc", checkpoint_path="model.pth")
     x = images()
     assert torch.equal(again.eval()(x), network(x))

@@ -24,6 +24,22 @@ PARTS = {  # channels of the features, length of the pre-logits, and the maps' (
 }
 
 
+def test_another_head_hides_no_replaced_layer(tmp_path):
+    """Neither a new head nor features alone make a layer that was replaced pass for what the spec says."""
+    for change in (lambda m: m.reset_classifier(5), lambda m: m.prune_intermediate_layers([0], prune_head=True)):
+        model = timm.create_model("maam_digits", seed=0)
+        model.reset_classifier(4)
+        save_weights(model, tmp_path / "new.safetensors")
+        x = torch.rand(2, 1, 8, 8)
+        assert torch.equal(load(tmp_path / "new.safetensors").eval()(x), model.eval()(x))
+        model.agents.get_submodule("0").act1 = torch.nn.GELU()
+        change(model)
+        with pytest.raises(maam.WeightsError, match=r"layer 'agents.0.act1' was ReLU.* and is GELU"):
+            save_weights(model, tmp_path / "y.safetensors")
+        with pytest.raises(DeploymentError, match=r"layer 'agents.0.act1' was ReLU"):
+            model.eval().reparameterize()
+
+
 def _size(model):
     channels, size, _ = model.spec.input_shape
     return size, channels

@@ -105,6 +105,39 @@ def test_frozen_batch_norm_takes_a_batch_of_one():
         layer(torch.rand(1, 8, 1, 1))
 
 
+@pytest.mark.parametrize("other", [lambda norm: nn.GroupNorm(1, norm.num_features), lambda norm: nn.Identity()])
+def test_other_norms_take_a_batch_of_one(other):
+    layer = maam.torch.MAAM(8).train()
+    for module in list(layer.modules()):
+        for name, inner in list(module.named_children()):
+            if isinstance(inner, nn.BatchNorm2d):
+                setattr(module, name, other(inner))
+    assert layer(torch.rand(1, 8, 1, 1)).shape == (1, 8, 1, 1)
+    layer.reduce = nn.Identity()
+    assert layer(torch.rand(1, 8, 1, 1)).shape == (1, 8, 1, 1)
+
+
+def test_a_function_of_its_own_is_not_saved(tmp_path):
+    class Twice(maam.torch.MAFC):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    class Named(maam.torch.MAFC):
+        """Adds nothing that computes."""
+
+    with pytest.raises(WeightsError, match=r"save_weights: Twice has a forward of its own, which the spec does not"):
+        maam.torch.save_weights(Twice(8), tmp_path / "layer.safetensors")
+    maam.torch.save_weights(Named(8), tmp_path / "layer.safetensors")
+
+
+def test_channels_last_stays_when_fused():
+    layer = maam.torch.MAAM(8).to(memory_format=torch.channels_last).eval()
+    layer.reparameterize()
+    maps = [p for p in layer.parameters() if p.dim() == 4 and not p.is_contiguous()]
+    assert maps
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in maps)
+
+
 @pytest.mark.parametrize("x", [None, [1.0], torch.rand(1, 8, 4, 4).numpy()], ids=["None", "list", "ndarray"])
 def test_no_tensor(x):
     with pytest.raises(maam.ShapeError, match=rf"expected a torch.Tensor \(N, 8, H, W\), got {type(x).__name__}"):

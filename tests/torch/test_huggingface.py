@@ -38,6 +38,15 @@ def test_the_file_is_ours(saved):
     assert json.loads((folder / "config.json").read_text())["spec"]["name"] == "maam_digits"
 
 
+def test_what_was_fused_says_so(saved, tmp_path):
+    model, _ = saved
+    model.eval().model.reparameterize()
+    model.save_pretrained(tmp_path / "fused")
+    node, _ = read_weights(tmp_path / "fused" / FILE)
+    assert json.loads((tmp_path / "fused" / "config.json").read_text())["spec"] == json.loads(node.to_json())
+    assert node == model.spec
+
+
 def test_the_card(saved):
     text = (saved[1] / "README.md").read_text()
     card = hub.ModelCard(text)

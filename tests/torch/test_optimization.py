@@ -87,6 +87,15 @@ def test_one_channel(scramble):
             close(fast(images), model(images))
 
 
+def test_what_gives_no_tensor():
+    class Pair(torch.nn.Module):
+        def forward(self, x):
+            return x, x
+
+    with pytest.raises(DeploymentError, match="optimize: expected a module that returns a tensor, got a tuple"):
+        optimize(Pair().eval(), torch.zeros(1, 3))
+
+
 @pytest.mark.parametrize(
     ("model", "example", "message"),
     [
