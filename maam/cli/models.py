@@ -10,6 +10,7 @@ from rich.table import Table
 from maam.cli import completion
 from maam.cli.consoles import console
 from maam.errors import PresetError
+from maam.names import listed
 from maam.spec import Model, list_presets, preset, preset_options
 from maam.spec.inputs import example_shape
 from maam.spec.presets import aliases
@@ -58,9 +59,13 @@ def info(
     if model in list_presets() or model in aliases():
         options = ", ".join(f"{option}={default!r}" for option, default in preset_options(model).items())
         out.print(f"options: {options}", highlight=False, markup=False)
-    name = spec.name if isinstance(spec, Model) else spec.kind
+    name = listed([spec.name if isinstance(spec, Model) else spec.kind])
     total = f"{spec.num_parameters:,} parameters, {spec.macs(shape):,} MACs"
-    out.print(f"{name}: {_shape(shape)} to {_shape(spec.output_shape(shape))}, {total}", highlight=False, markup=False)
+    out.print(
+        f"{name}: {_shape(shape)} to {_shape(spec.output_shape(shape))}, {total}",
+        highlight=False,
+        markup=False,
+    )
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mindspore import nn
 
-from maam.errors import MaamError
+from maam.errors import MaamError, SpecError
 from maam.mindspore.arrays import unwrap
-from maam.weights.conformity import check_conforms
+from maam.weights.conformity import check_conforms, check_method
 
 _SETTINGS = (
     *("in_channels", "out_channels", "kernel_size", "stride", "pad_mode", "padding", "dilation", "group", "has_bias"),
@@ -24,7 +24,28 @@ def check_cell(cell: nn.Cell, act: str, error: type[MaamError], skip: Sequence[s
     Raises:
         error: naming the layer, what it was and what it is.
     """
-    check_conforms(cell, _children, words, act, error, skip, method="construct")
+    check_conforms(cell, _children, words, act, error, skip)
+
+
+def check_construct(cell: nn.Cell, act: str, error: type[MaamError], *, root: bool = True) -> None:
+    """Refuse a cell of maam (with `root`), or one that it holds, whose class is a user's with a construct of its own.
+
+    Raises:
+        error: naming the class.
+    """
+    check_method(cell, _children, "construct", act, error, root=root)
+
+
+def check_names(names: Iterable[str], container: type[nn.Cell]) -> None:
+    """Refuse names of layers that a container has for attributes of its own.
+
+    Raises:
+        SpecError: naming the layer.
+    """
+    plain = nn.SequentialCell()
+    for name in names:
+        if hasattr(plain, name) or hasattr(container, name):
+            raise SpecError(f"layer name {name!r} is an attribute of a MindSpore cell; choose another")
 
 
 def words(cell: nn.Cell) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from mindspore import Parameter, Tensor, nn, ops
@@ -16,7 +15,7 @@ from maam.errors import DeploymentError, SpecError
 from maam.fusion import fused_form, stays_trainable
 from maam.layers import training_order
 from maam.mindspore.arrays import read_arrays, write_arrays
-from maam.mindspore.conformity import check_cell, words
+from maam.mindspore.conformity import check_cell, check_construct, check_names, words
 from maam.mindspore.initialization import initializer_of
 from maam.mindspore.inputs import Constant, check_input, dtype_name, expected_dtype, is_mixed
 from maam.mindspore.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize, softmax
@@ -88,6 +87,7 @@ class _Base(nn.SequentialCell):
         inner = self.rule is None and self.reparameterized
         if not inner:
             check_cell(self, "reparameterize", DeploymentError)
+            check_construct(self, "reparameterize", DeploymentError, root=False)  # what is below is made anew
         found = None if inner else fused_form(self, read_arrays(self))
         if found is None:
             return
@@ -117,7 +117,11 @@ class _Base(nn.SequentialCell):
     def _refuse(self, *_: Any) -> None:
         raise SpecError(_FIXED)
 
-    append = __delitem__ = __setitem__ = _refuse
+    append = __delitem__ = _refuse
+
+    def __setitem__(self, index: Any, cell: nn.Cell) -> None:
+        super().__setitem__(index, cell)  # which mixed precision of level O1 calls
+        self._forget_graph()
 
     def __getitem__(self, index: Any) -> nn.Cell:
         if isinstance(index, slice):
@@ -125,8 +129,7 @@ class _Base(nn.SequentialCell):
         return super().__getitem__(index)
 
     def __len__(self) -> int:
-        """As in PyTorch: what weighs branches is none of them."""
-        return len(self._spec.children)
+        return len(self._spec.children)  # as in PyTorch: what weighs branches is none of them
 
     def _forget_graph(self) -> None:
         object.__setattr__(self, "_create_time", time.time_ns())  # by which graph mode finds what it compiled
@@ -169,7 +172,7 @@ class Container(_Base):
         self._fill(node, dtype)
 
     def _fill(self, node: Any, dtype: Any) -> None:
-        _check_names(node.nodes)
+        check_names(node.nodes, Container)
         self._size = len(node.nodes)
         for name, child in node.nodes.items():
             cell = instantiate(child, dtype=dtype)
@@ -241,10 +244,3 @@ class Container(_Base):
     def extend_repr(self) -> str:
         """How the branches are merged, where there are branches."""
         return f"merge={self._mode!r}" if self.kind == "parallel" else ""
-
-
-def _check_names(names: Iterable[str]) -> None:
-    plain = nn.SequentialCell()
-    for name in names:
-        if hasattr(plain, name) or hasattr(Container, name):
-            raise SpecError(f"layer name {name!r} is an attribute of a MindSpore cell; choose another")

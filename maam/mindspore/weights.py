@@ -9,7 +9,7 @@ from mindspore import nn
 
 from maam.errors import WeightsError
 from maam.mindspore.arrays import DTYPES, parameters_by_name, read_arrays, unwrap, write_arrays
-from maam.mindspore.conformity import check_cell
+from maam.mindspore.conformity import check_cell, check_construct
 from maam.mindspore.models import build
 from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
@@ -29,6 +29,7 @@ def save_weights(model: nn.Cell, path: PathLike) -> None:
     check_model(model, nn.Cell, "mindspore.nn.Cell", "save_weights")
     own = unwrap(model)
     check_cell(own, "save_weights", WeightsError)
+    check_construct(own, "save_weights", WeightsError)
     save_model(path, own, read_arrays(own))
 
 

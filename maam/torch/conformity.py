@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from maam.errors import MaamError
-from maam.weights.conformity import check_conforms
+from maam.weights.conformity import check_conforms, check_method
 
 _TRAINING_ALONE = ("momentum=", "inplace=", "p=")
 """Settings that do not count; p is that of dropout."""
@@ -19,7 +19,16 @@ def check_module(module: nn.Module, act: str, error: type[MaamError], skip: Sequ
     Raises:
         error: naming the layer, what it was and what it is.
     """
-    check_conforms(module, _children, words, act, error, skip, method="forward")
+    check_conforms(module, _children, words, act, error, skip)
+
+
+def check_forward(module: nn.Module, act: str, error: type[MaamError], *, root: bool = True) -> None:
+    """Refuse a module of maam (with `root`), or one that it holds, whose class is a user's with a forward of its own.
+
+    Raises:
+        error: naming the class.
+    """
+    check_method(module, _children, "forward", act, error, root=root)
 
 
 def words(module: nn.Module) -> str:

@@ -14,7 +14,7 @@ from maam.fusion import fused_form, stays_trainable
 from maam.layers import training_order
 from maam.spec import InputRule, Parallel, Sequential
 from maam.torch.arrays import read_arrays, write_arrays
-from maam.torch.conformity import check_module, words
+from maam.torch.conformity import check_forward, check_module, words
 from maam.torch.initialization import initialize
 from maam.torch.inputs import check_input
 from maam.torch.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize
@@ -113,6 +113,7 @@ class Container(nn.Module):
         inner = self.rule is None and self.reparameterized  # timm goes on into what it has fused
         if not inner:
             check_module(self, "reparameterize", DeploymentError)
+            check_forward(self, "reparameterize", DeploymentError, root=False)  # what is below is made anew
         found = None if inner else fused_form(self, read_arrays(self))
         if found is None:
             return

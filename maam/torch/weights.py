@@ -12,7 +12,7 @@ from torch import nn
 
 from maam.errors import WeightsError
 from maam.torch.arrays import from_numpy, read_arrays, tensors, unwrap, write_arrays
-from maam.torch.conformity import check_module
+from maam.torch.conformity import check_forward, check_module
 from maam.torch.models import build
 from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
@@ -36,6 +36,7 @@ def save_weights(model: nn.Module, path: PathLike) -> None:
     check_model(model, nn.Module, "torch.nn.Module", "save_weights")
     own = unwrap(model)
     check_module(own, "save_weights", WeightsError)
+    check_forward(own, "save_weights", WeightsError)
     save_model(path, own, read_arrays(own))
 
 

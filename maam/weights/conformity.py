@@ -18,8 +18,6 @@ def check_conforms(
     act: str,
     error: type[MaamError],
     skip: Sequence[str] = (),
-    *,
-    method: str,
 ) -> None:
     """Refuse to go by the spec of a model in which a layer was replaced, or its settings were changed.
 
@@ -32,15 +30,7 @@ def check_conforms(
         act: what is refused.
         error: the exception to raise.
         skip: layers that may be others.
-        method: the name of the framework's method that computes, which no subclass of a user may have of its own.
     """
-    for path, container in _containers(model, children, ""):
-        owner = next(kind for kind in type(container).__mro__ if method in vars(kind))
-        if not owner.__module__.startswith("maam."):
-            raise error(
-                f"{act}: {owner.__name__}{f' at {path!r}' if path else ''} has a {method} of its own, which the spec "
-                "does not say; put the layer into a module of yours instead, or go by the framework's own means"
-            )
     for path, was, now in _changes(model, children, words, ""):
         if any(path == layer or path.startswith(f"{layer}.") for layer in skip):
             continue
@@ -48,6 +38,30 @@ def check_conforms(
             f"{act}: layer {path!r} was {was} and is {now}, which the spec does not say; build a model from a spec "
             f"that has it ({_remedy(now)}), or go by the framework's own means"
         )
+
+
+def check_method(
+    model: Any, children: Children, method: str, act: str, error: type[MaamError], *, root: bool = True
+) -> None:
+    """Refuse to go by the spec of a model, or of what it holds, that computes by a method of a user's subclass.
+
+    Args:
+        model: as in `check_conforms`, as are `children`, `act` and `error`.
+        children: of a container.
+        method: the name of the framework's method that computes.
+        act: what is refused.
+        error: the exception to raise.
+        root: whether the model itself counts, and not only what it holds.
+    """
+    for path, container in _containers(model, children, ""):
+        if not path and not root:
+            continue
+        owner = next(kind for kind in type(container).__mro__ if method in vars(kind))
+        if not owner.__module__.startswith("maam."):
+            raise error(
+                f"{act}: {owner.__name__}{f' at {path!r}' if path else ''} has a {method} of its own, which the spec "
+                "does not say; put the layer into a module of yours instead, or go by the framework's own means"
+            )
 
 
 def _containers(model: Any, children: Children, path: str) -> Iterator[tuple[str, Any]]:

@@ -135,3 +135,12 @@ def test_a_line_break_in_a_path_gives_one_line(fails):
 def test_a_file_that_may_not_be_read(fails, digits):
     digits.chmod(0)
     assert fails("info", digits) == f"{digits}: cannot be read: Permission denied"
+
+
+def test_names_of_strangers_do_not_act_on_a_terminal(run, tmp_path):
+    document = json.loads(spec.preset("maam_digits").to_json()) | {"name": "\x1b]0;owned\x07"}
+    (tmp_path / "spec.json").write_text(json.dumps(document))
+    result = run("info", "spec.json")
+    assert result.status == 0
+    assert "\x1b" not in result.out
+    assert r"'\x1b]0;owned\x07': 1x8x8 to 10" in result.out

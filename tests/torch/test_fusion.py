@@ -94,6 +94,18 @@ def test_modules_of_a_subclass_stay(scramble, x):
     torch.testing.assert_close(layer(x), before, **CLOSE)
 
 
+def test_a_function_of_its_own_below_is_not_fused_away(scramble, x):
+    class Twice(MAAM):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    layer = scramble(MAAM(4)).eval()
+    inner = layer.agents.get_submodule("0")
+    inner.__class__ = type("Mine", (type(inner),), {"forward": Twice.forward})
+    with pytest.raises(DeploymentError, match=r"reparameterize: Mine at 'agents.0' has a forward of its own"):
+        layer.reparameterize()
+
+
 class TestTimm:
     """timm calls it on each module below the one that it is given, and goes on into what that has become."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from maam.errors import ShapeError, SpecError
 from maam.spec.children import Children
@@ -84,12 +84,6 @@ class Resize(Sequential):
         return channels, height // self.stride, width // self.stride
 
 
-def _printable(name: str) -> str:
-    if not name.isprintable():  # it is shown on terminals, and comes from files of strangers
-        raise ValueError(f"expected printable characters, got {name[:60]!r}")
-    return name
-
-
 class Model(Sequential):
     """A whole network: a chain with the input shape that it was made for and a name for people to read.
 
@@ -98,7 +92,7 @@ class Model(Sequential):
     """
 
     kind: ClassVar[str] = "model"
-    name: Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+    name: Annotated[str, Field(max_length=200)]
     input_shape: Annotated[tuple[Size, Size, Size], Ordered]
 
     @model_validator(mode="after")
