@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from maam.data import IMAGENET_MEAN, IMAGENET_STD, BrokenImageWarning, CenterCrop, RandomResizedCrop, imagefolder
+from maam.data.image_batches import reason_of
 from maam.errors import DataError
 from tests.image_folders import write_folder
 
@@ -211,3 +212,9 @@ def test_no_more_workers_than_processors(batches_of, root):
     loader = make(batches_of, root, num_workers=10_000)
     assert 1 <= loader.num_workers < 10_000
     assert as_bytes(loader.epoch(0, 4)) == as_bytes(make(batches_of, root).epoch(0, 4))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_broken(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x")
+    assert reason_of(PermissionError(13, "Permission denied", str(path)), path) == "cannot be read (Permission denied)"

@@ -1,4 +1,4 @@
-"""Whether a cell still is what its spec says."""
+"""Whether a cell still is what its spec says, and what its layers may be called."""
 
 from __future__ import annotations
 

@@ -66,11 +66,11 @@ def pair_layers(
     """
     own, other = ([layer for layer in layers if layer.slots] for layers in (torch, mindspore))
     check_names(own, other, Names(names or {}, skip))
+    own, other = ([layer for layer in layers if not _below(layer.name, skip)] for layers in (own, other))
     fixed = _fixed(own, other, names or {})
     taken = {pair.torch.name for pair in fixed}, {pair.mindspore.name for pair in fixed}
     rest = [
-        [layer for layer in layers if layer.name not in gone and not _below(layer.name, skip)]
-        for layers, gone in zip((own, other), taken, strict=True)
+        [layer for layer in layers if layer.name not in gone] for layers, gone in zip((own, other), taken, strict=True)
     ]
     ways = _ways(rest[0], rest[1], orders)
     found = [(way, pairs) for way, pairs in ways if pairs is not None and _all_fit(pairs)]

@@ -104,9 +104,11 @@ def example_shape(spec: Node, size: int | None = None) -> Shape:
     Raises:
         ShapeError: the model takes no images of `size`.
     """
+    if isinstance(spec, Model) and size is None:
+        return spec.input_shape
     rule = input_rule(spec)
-    if isinstance(spec, Model):
-        shape = spec.input_shape if size is None else (spec.input_shape[0], size, size)
+    if isinstance(spec, Model) and size is not None:
+        shape = (spec.input_shape[0], size, size)
         rule.check((1, *shape))
         return shape
     channels = rule.channels or 3

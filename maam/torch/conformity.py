@@ -1,12 +1,12 @@
-"""Whether a module still is what its spec says."""
+"""Whether a module still is what its spec says, and what its layers may be called."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
-from maam.errors import MaamError
+from maam.errors import MaamError, SpecError
 from maam.weights.conformity import check_conforms, check_method
 
 _TRAINING_ALONE = ("momentum=", "inplace=", "p=")
@@ -29,6 +29,17 @@ def check_forward(module: nn.Module, act: str, error: type[MaamError], *, root: 
         error: naming the class.
     """
     check_method(module, _children, "forward", act, error, root=root)
+
+
+def check_names(names: Iterable[str], container: nn.Module) -> None:
+    """Refuse names of layers that a container without layers has for attributes of its own.
+
+    Raises:
+        SpecError: naming the layer.
+    """
+    for name in names:
+        if hasattr(container, name):
+            raise SpecError(f"layer name {name!r} is an attribute of a PyTorch module; choose another")
 
 
 def words(module: nn.Module) -> str:

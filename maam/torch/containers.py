@@ -14,7 +14,7 @@ from maam.fusion import fused_form, stays_trainable
 from maam.layers import training_order
 from maam.spec import InputRule, Parallel, Sequential
 from maam.torch.arrays import read_arrays, write_arrays
-from maam.torch.conformity import check_forward, check_module, words
+from maam.torch.conformity import check_forward, check_module, check_names, words
 from maam.torch.initialization import initialize
 from maam.torch.inputs import check_input
 from maam.torch.primitives import WITH_ARRAYS, WITHOUT_ARRAYS, resize
@@ -58,9 +58,8 @@ class Container(nn.Module):
         self._stride = getattr(node, "stride", 1)
         self._mode, self._constants = getattr(node, "merge", ""), getattr(node, "weights", None)
         self.names = tuple(node.children)  # what forward runs; a subclass may add modules of its own
+        check_names(node.nodes, self)
         for name, child in node.nodes.items():
-            if hasattr(self, name):
-                raise SpecError(f"layer name {name!r} is an attribute of a PyTorch module; choose another")
             self.add_module(name, instantiate(child, **options))
         for parameter in node.own_parameters():
             self.register_parameter(parameter.name, nn.Parameter(torch.empty(parameter.shape, **options)))

@@ -81,3 +81,9 @@ def test_lines_are_printed_where_there_is_no_terminal(published, root, capsys):
     output = capsys.readouterr()
     assert output.out == ""
     assert output.err.splitlines()[-1] == "cifar10: 100 %"
+
+
+def test_a_python_that_unpacks_unsafely(root, monkeypatch):
+    monkeypatch.delattr("tarfile.data_filter")
+    with pytest.raises(DataError, match=r"unpacks archives unsafely; update it to 3\.10\.12, 3\.11\.4"):
+        download("cifar10", root, url="http://127.0.0.1:9/none")

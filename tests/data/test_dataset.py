@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import maam.data
-from maam.data import ImageDataset
+from maam.data import Augmentation, ImageDataset, RandomResizedCrop
 from maam.errors import DataError
 
 IMAGES = np.arange(5 * 2 * 3 * 4, dtype=np.uint8).reshape(5, 2, 3, 4)
@@ -58,3 +58,22 @@ def test_the_import_brings_no_heavy_package():
     code = f"import sys, maam.data; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Augmentation(flip_probability="0.5"),
+        lambda: Augmentation(flip_probability=True),
+        lambda: Augmentation(padding=True),
+        lambda: RandomResizedCrop(8, ratio=("0.75", "1.3")),
+    ],
+)
+def test_neither_text_nor_bools_are_numbers(make):
+    with pytest.raises(DataError, match=r"expected (a number|an integer|two numbers)"):
+        make()
+
+
+def test_labels_that_are_identifiers():
+    with pytest.raises(DataError, match=r"labels reach 1234567890; expected 0\.\.classes - 1, and class_names where"):
+        ImageDataset(np.zeros((1, 3, 2, 2), np.uint8), np.array([1234567890]))

@@ -31,6 +31,11 @@ def test_names_within_and_order_for_the_rest():
     assert pairs(own, other, names={"a": "b"}) == {"a.x": "b.x", "a.p": "b.s", "a.q": "b.t"}
 
 
+def test_what_is_skipped_is_not_paired_in_order():
+    found = pairs(("a.x", "a.p"), ("b.x", "b.t"), names={"a": "b"}, skip=["a.p", "b.t"])
+    assert found == {"a.x": "b.x"}
+
+
 def test_a_map_that_settles_nothing():
     message = "names: a of PyTorch holds 2 layers with weights and x of MindSpore 1, and no names agree; name the"
     with pytest.raises(PortingError, match=message):

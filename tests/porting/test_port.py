@@ -127,3 +127,26 @@ def test_a_batch_that_cannot_be_trained_on():
     assert module.training
     assert (module[1].running_mean == 0).all()
     assert maam.port(module, cell, input_shape=(8,), steps=1).passed
+
+
+def test_gradients_that_are_no_numbers_in_pytorch_itself():
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = torch.nn.Linear(4, 3)
+
+        def forward(self, x):
+            return torch.sqrt(self.fc(x) * 0)  # whose gradient is infinity times 0
+
+    class Cell(mindspore.nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.fc = mindspore.nn.Dense(4, 3)
+
+        def construct(self, x):
+            return mindspore.ops.sqrt(self.fc(x) * 0)
+
+    report = maam.port(Module(), Cell(), input_shape=(4,), steps=1)
+    (row,) = [row for row in report.rows if row.stage == "gradients"]
+    assert row.verdict is Verdict.FAIL
+    assert row.note == "not finite in PyTorch itself: 2 arrays"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from maam import files, spec
+from maam.conversion import convert
 from maam.errors import DataError, DeviceError, MaamError, RecipeError, SpecError, TrainingError, WeightsError
 from maam.training import default_recipe, evaluate_file, train
 from maam.training import log as logs
@@ -168,6 +169,8 @@ def test_arrays_that_do_not_fit(done):
 def test_a_checkpoint_is_no_weights_file(done):
     with pytest.raises(WeightsError, match=r"a training checkpoint; .* best.safetensors and, .* final.safetensors"):
         read_weights(done.last)
+    with pytest.raises(WeightsError, match=r"a training checkpoint; .* best.safetensors and, .* final.safetensors"):
+        convert(done.last, done.path / "other.safetensors", "maam_digits")
 
 
 @pytest.mark.parametrize("at", ["write", "flush"])
