@@ -150,3 +150,23 @@ def test_gradients_that_are_no_numbers_in_pytorch_itself():
     (row,) = [row for row in report.rows if row.stage == "gradients"]
     assert row.verdict is Verdict.FAIL
     assert row.note == "not finite in PyTorch itself: 2 arrays"
+
+
+class Refusing(mindspore.nn.Cell):
+    """Its sum does not fit, which MindSpore tells only later, after the cell's own error."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = mindspore.nn.Conv2d(3, 8, 3)
+
+    def construct(self, x):
+        y = self.conv(x)
+        y + y[:, :, :4, :4]
+        raise RuntimeError("refused")
+
+
+def test_an_error_that_comes_late_does_not_end_the_report():
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, bias=False))
+    report = maam.port(module, Refusing(), input_shape=SHAPE)
+    row = next(row for row in report.rows if row.stage == "output, eval")
+    assert row.note == "MindSpore's model cannot run in eval mode: RuntimeError: refused"
