@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from numbers import Integral
 
 
 class MaamError(Exception):
@@ -83,3 +84,10 @@ def require(package: str, extra: str) -> None:
         found = False
     if not found:
         raise MissingFrameworkError(f"{package} is not installed; run: pip install 'maam[{extra}]'")
+
+
+def check_counts(**counts: object) -> None:
+    """Raise `SpecError` naming the argument, unless each is an integer of at least 1, of Python or NumPy."""
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, Integral) or int(count) < 1:
+            raise SpecError(f"{name}: expected an integer of at least 1, got {count!r}")

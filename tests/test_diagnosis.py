@@ -62,12 +62,14 @@ def test_rooms_that_do_not(monkeypatch):
     monkeypatch.setitem(diagnosis._LOGITS, "reference", lambda images: np.zeros((2, 10)))
     assert diagnosis.check_room("reference").text.startswith("differs from the referee by ")
 
-    def broken(images):
-        raise ImportError("libfoo.so: cannot open\nshared object file")
+    for kind in (ImportError, AttributeError, SystemError):
 
-    monkeypatch.setitem(diagnosis._LOGITS, "reference", broken)
-    found = diagnosis.check_room("reference")
-    assert (found.status, found.text) == (Status.BAD, "ImportError: libfoo.so: cannot open shared object file")
+        def broken(images, kind=kind):
+            raise kind("libfoo.so: cannot open\nshared object file")
+
+        monkeypatch.setitem(diagnosis._LOGITS, "reference", broken)
+        found = diagnosis.check_room("reference")
+        assert (found.status, found.text) == (Status.BAD, f"{kind.__name__}: libfoo.so: cannot open shared object file")
     monkeypatch.setitem(diagnosis.ROOMS, "torch", "no_such_package")
     assert diagnosis.check_room("torch").status is Status.ABSENT
 

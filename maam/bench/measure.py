@@ -13,7 +13,7 @@ import numpy as np
 from maam.bench.cases import CIFAR, LAYERS, MODELS, check_cases, check_kinds, make_case, starts_with
 from maam.bench.memory import KINDS as MEMORY_KINDS
 from maam.bench.memory import peak_memory
-from maam.errors import MaamError, SpecError, require
+from maam.errors import MaamError, SpecError, check_counts, require
 from maam.spec import Node, maam
 from maam.timing import interleave
 
@@ -80,9 +80,10 @@ def measure(
         progress: called with what is made ready.
 
     Raises:
-        SpecError: an unknown group, framework, case or kind.
+        SpecError: an unknown group, framework, case or kind, or a count under 1.
         MissingFrameworkError: a framework is not installed.
     """
+    check_counts(batch=batch, channels=channels, size=size, rounds=rounds)
     if group not in ("layers", "models"):
         raise SpecError(f"group: expected layers or models, got {group!r}")
     if not frameworks or not set(frameworks) <= set(FRAMEWORKS):
@@ -126,8 +127,10 @@ def measure_growth(framework: str = "torch", *, rounds: int = 5) -> dict[str, tu
     """For each of `GROWTH`: seconds of inference at its values, and the slope on logarithmic scales.
 
     Raises:
+        SpecError: rounds is under 1.
         MissingFrameworkError: the framework is not installed.
     """
+    check_counts(rounds=rounds)
     room = _room(framework)
     functions = {}
     for axis, values in GROWTH.items():
@@ -161,7 +164,7 @@ def _add(
     for kind in kinds:
         try:
             made = room.make_functions(name, node, x, [kind])
-        except (MaamError, RuntimeError) as error:
+        except (MaamError, RuntimeError, ImportError) as error:
             result.left_out[f"{name}, {framework} {kind}"] = " ".join(str(error).split())[:200]
         else:
             functions |= {(name, f"{framework} {k}"): function for k, function in made.items()}

@@ -24,7 +24,8 @@ def peak_memory(framework: str, name: str, kind: str, shape: tuple[int, int, int
     The framework and other libraries, once they have run the kind on a small map, do not count.
 
     Raises:
-        MaamError: the system is not Linux, whose /proc tells the peak; the process died, mostly of too little memory.
+        MaamError: the system is not Linux, whose /proc tells the peak; there is too little memory, of which the
+            process mostly dies.
     """
     if sys.platform != "linux":
         raise MaamError(f"peak memory is read from /proc, which {sys.platform} does not have")
@@ -33,6 +34,8 @@ def peak_memory(framework: str, name: str, kind: str, shape: tuple[int, int, int
             return pool.submit(_measure, framework, name, kind, shape).result()
         except BrokenProcessPool:
             raise MaamError(f"{name}, {framework} {kind}: the process that measures memory died") from None
+        except (MemoryError, RuntimeError, OSError) as error:
+            raise MaamError(f"{name}, {framework} {kind}: {' '.join(str(error).split())[:200]}") from None
 
 
 def _measure(framework: str, name: str, kind: str, shape: tuple[int, int, int, int]) -> int:

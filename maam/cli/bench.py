@@ -13,7 +13,7 @@ from rich.console import Console
 from maam import files
 from maam.cli import completion
 from maam.cli.options import refuse_given, split
-from maam.errors import MaamError
+from maam.errors import MaamError, require
 
 if TYPE_CHECKING:
     from maam.bench import Result
@@ -58,6 +58,7 @@ def bench(
     sizes = [_batch(text) for text in batch.split(",")]
     known = {} if accuracies is None else _accuracies(accuracies)
     if out is not None:
+        require("matplotlib", "train")  # before minutes of measuring
         out.mkdir(parents=True, exist_ok=True)
     if group == "growth":
         refuse_given(context, _OF_COMPARISONS, "growth is of the layer alone, over sizes of its own; leave it out")

@@ -7,6 +7,7 @@ can be of any order, it is the tensor's largest value itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -95,8 +96,9 @@ def difference(
 
 
 def worse(a: Difference, b: Difference) -> Difference:
-    """Field by field the larger one."""
-    return Difference(max(a.absolute, b.absolute), max(a.relative, b.relative), max(a.used, b.used))
+    """Field by field the larger one; a share of NaN is past every bound."""
+    used = math.inf if math.isnan(a.used) or math.isnan(b.used) else max(a.used, b.used)
+    return Difference(max(a.absolute, b.absolute), max(a.relative, b.relative), used)
 
 
 def root_mean_square(values: Iterable[float]) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from maam.environment import environment
-from maam.errors import SpecError
+from maam.errors import SpecError, check_counts
 from maam.parity.report import Report, not_run
 from maam.parity.rooms import MODES, make_double, make_runners
 from maam.parity.stages import STAGES
@@ -43,11 +44,11 @@ def check(
 
     Args:
         spec: a spec, or the name of a preset, of a weights file (whose arrays are then taken) or of a spec document.
-        arrays: weights by canonical name; freshly drawn from `seed` where None.
+        arrays: weights by canonical name; where None those of the first of `runners`, or freshly drawn from `seed`.
         images: float32 (count, C, H, W); random ones where None.
-        labels: integers (count,), for the training stages.
+        labels: integers (count,), for the training stages; given with images.
         frameworks: which to compare; one that is not installed gets NOT RUN rows.
-        runners: models to compare instead of freshly built ones (of this spec).
+        runners: models to compare instead of freshly built ones (of this spec); they keep their weights and mode.
         stages: which stages to run, of `maam.parity.STAGES`.
         compiled: whether torch.compile is among the modes.
         seed: of all that is drawn.
@@ -61,29 +62,34 @@ def check(
         PresetError: there is no preset of that name.
     """
     chosen = _chosen([stages] if isinstance(stages, str) else stages)
-    node, weights = _model(spec, arrays, seed)
+    node, weights = _model(spec, runners[0].read_arrays() if runners and arrays is None else arrays, seed)
     images, labels = _data(node, images, labels, seed)
-    _check_counts(batch_size=batch_size, steps=steps)
+    check_counts(batch_size=batch_size, steps=steps)
     missing: dict[str, str] = {}
     if runners is None:
         runners, missing = make_runners(node, weights, frameworks, compiled=compiled)
-    subject = Subject(
-        spec=node,
-        arrays=weights,
-        images=images,
-        labels=labels,
-        runners=runners,
-        double=make_double(node, weights),
-        seed=seed,
-        batch_size=batch_size,
-        steps=steps,
-    )
+    double = make_double(node, weights)
+    subject = Subject(node, weights, images, labels, runners, double, seed=seed, batch_size=batch_size, steps=steps)
     report = Report(title=node.name if isinstance(node, Model) else node.kind, environment=environment())
-    for name in chosen:
-        if progress is not None:
-            progress(name)
-        _run(name, subject, report, missing)
+    with _kept(runners):
+        for name in chosen:
+            if progress is not None:
+                progress(name)
+            _run(name, subject, report, missing)
     return report
+
+
+@contextmanager
+def _kept(runners: Sequence[Runner]) -> Iterator[None]:
+    """Leave the models as they were."""
+    before = [(runner, runner.read_arrays(), runner.model.training) for runner in runners]
+    try:
+        yield
+    finally:
+        for runner, arrays, training in before:
+            runner.write_arrays(arrays)
+            model = runner.model
+            (model.set_train if hasattr(model, "set_train") else model.train)(training)
 
 
 def _run(stage: str, subject: Subject, report: Report, missing: Mapping[str, str]) -> None:
@@ -114,12 +120,6 @@ def _model(spec: Node | PathLike, arrays: Mapping[str, Array] | None, seed: int)
     return node, _single(match(node, given, source="arrays")[0])
 
 
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if not isinstance(count, (int, np.integer)) or count < 1:
-            raise SpecError(f"{name}: expected an integer of at least 1, got {count!r}")
-
-
 def _data(node: Node, images: Array | None, labels: Array | None, seed: int) -> tuple[Array, Array]:
     """The images, float32, and labels, int32, that are compared on: those given, or random ones."""
     if images is None:
@@ -135,6 +135,10 @@ def _check_data(node: Node, images: Array, labels: Array) -> None:
     input_rule(node).check(shape)
     if not len(images):
         raise SpecError("images: expected at least one")
+    if (kind := np.asarray(images).dtype).kind != "f":
+        raise SpecError(f"images: expected floating-point numbers, got {kind}; scale pixels by maam.data.to_float")
+    if not np.isfinite(images).all():
+        raise SpecError("images: they hold NaN or infinity, which nothing can be compared on")
     output = node.output_shape(tuple(shape[1:]))
     if len(output) == 1 and len(labels) and not 0 <= np.min(labels) <= np.max(labels) < output[0]:
         raise SpecError(f"labels: expected 0..{output[0] - 1}, got {np.min(labels)}..{np.max(labels)}")
@@ -144,4 +148,7 @@ def _labels(labels: Array | None, count: int) -> Array:
     if labels is None or len(labels) != count:
         given = "none" if labels is None else len(labels)
         raise SpecError(f"labels: expected one for each of {count} images, got {given}")
-    return labels
+    array = np.asarray(labels)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise SpecError(f"labels: expected integers of shape ({count},), got {array.dtype} of shape {array.shape}")
+    return array

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from maam.reference import Referee
-from maam.spec import Model, Node, draw, input_rule
+from maam.spec import Dropout, Model, Node, draw, input_rule
 from maam.training import Runner
 
 Array = np.ndarray[Any, Any]
+RANDOM = "dropout is random; compare with dropout=0"
 
 
 @dataclass
@@ -94,3 +95,8 @@ def _open_shape(spec: Node) -> tuple[int, ...]:
     rule = input_rule(spec)
     channels = rule.channels or 3
     return (channels,) if rule.rank == 2 else (channels, max(rule.minimum, 16), max(rule.minimum, 16))
+
+
+def has_dropout(node: Node) -> bool:
+    """Whether a layer at or below `node` drops at random in train mode."""
+    return any(isinstance(inner, Dropout) for _, inner in node.walk())

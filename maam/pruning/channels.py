@@ -115,7 +115,8 @@ def _is_elementwise(node: Any) -> bool:
 def _kept(norm: Part, share: float) -> Array:
     """The channels that stay, ascending."""
     scales = np.abs(norm.arrays["weight"])
-    count = max(1, len(scales) - math.floor(share * len(scales)))
+    dropped = math.floor(round(share * len(scales), 9))  # 0.29 of 100 are 29, though 0.29 * 100 < 29 in binary
+    count = max(1, len(scales) - dropped)
     return np.sort(np.argsort(-scales, kind="stable")[:count])
 
 

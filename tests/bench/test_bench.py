@@ -131,6 +131,30 @@ def test_memory_needs_linux(monkeypatch):
         peak_memory("torch", "SE", "inference fp32", (1, 4, 4, 4))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_too_little_memory_is_said():
+    pytest.importorskip("torch")
+    with pytest.raises(MaamError, match=r"^SE, torch inference fp32: Unable to allocate"):
+        peak_memory("torch", "SE", "inference fp32", (10**6, 4, 4096, 4096))
+
+
+def test_a_missing_engine_leaves_the_others(monkeypatch):
+    pytest.importorskip("torch")
+    for package in ("nncf", "openvino", "onnxscript"):
+        monkeypatch.setitem(sys.modules, package, None)
+    options = {"batch": 2, "channels": 4, "size": 4, "rounds": 1}
+    found = measure("layers", cases=["SE"], frameworks=["torch"], kinds=["inference fp32", "inference int8"], **options)
+    assert ("SE", "torch inference fp32") in found.times
+    assert list(found.left_out) == ["SE, torch inference int8"]
+
+
+@pytest.mark.parametrize("name", ["batch", "channels", "size", "rounds"])
+@pytest.mark.parametrize("count", [0, -1, 2.5, True])
+def test_counts(name, count):
+    with pytest.raises(SpecError, match=f"^{name}: expected an integer of at least 1, got {count}"):
+        measure("layers", **{name: count})
+
+
 def test_unknown_cases():
     pytest.importorskip("torch")
     with pytest.raises(SpecError, match=r"^cases: no case 'NOPE'; there are conv stage, MAAM, "):

@@ -1,5 +1,6 @@
 """`maam bench`."""
 
+import importlib.util
 import json
 
 import pytest
@@ -28,6 +29,15 @@ def test_kinds_are_written_without_their_commas(run):
     out = run("bench", "layers", *options, "--kinds", "inference optimized").out
     assert "inference, optimized" in out
     assert "inference fp32" not in out
+
+
+def test_pictures_are_asked_for_before_the_work(fails, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *rest: None if name == "matplotlib" else find_spec(name)
+    )
+    monkeypatch.setattr("maam.bench.measure", lambda *given, **options: pytest.fail("measured"))
+    assert fails("bench", "layers", "--out", "out") == "matplotlib is not installed; run: pip install 'maam[train]'"
 
 
 def test_refusals(fails, tmp_path):

@@ -6,12 +6,14 @@ import pytest
 from maam import spec
 from maam.errors import SpecError
 from maam.parity import STAGES, Verdict, check, make_runners
+from maam.parity.bounds import NONE, Difference, worse
 from maam.parity.picture import draw_depth
 from maam.parity.stages.lattice import STAGE as LATTICE
 
 pytest.importorskip("torch")
 pytest.importorskip("mindspore")
 
+ZEROS = np.zeros((4, 1, 8, 8), np.float32)
 RUNNERS = ["torch", "torch compiled", "mindspore graph", "mindspore pynative"]
 
 
@@ -98,7 +100,58 @@ def test_dropout_is_compared_where_it_can_be():
     node = spec.preset("maam_digits", channels=8, dropout=0.5)
     report = check(node, compiled=False, stages=["layers", "forward", "gradients", "steps"])
     assert not report.failures, report.to_markdown()
+    left_out = {row.stage for row in report.rows if row.verdict is Verdict.NOT_RUN}
+    assert {"logits, train", "running statistics, whole model"} < left_out
+    assert not left_out & {"layers, eval", "layers, train", "running statistics", "logits, eval"}
     assert {row.verdict for row in report.rows if row.stage.startswith("gradients")} == {Verdict.NOT_RUN}
+    assert all("dropout left out" in row.note for row in report.rows if row.stage == "layers, train")
+
+
+@pytest.mark.parametrize("mode", ["torch", "mindspore graph", "mindspore pynative"])
+def test_faults_beside_dropout_are_found(faults, mode):
+    node = spec.preset("maam_digits", channels=4, hidden_channels=2, hidden_features=8, dropout=0.5)
+    arrays = spec.draw(node.parameters(), 0)
+    runner = next(r for r in make_runners(node, arrays, compiled=False)[0] if r.name == mode)
+    faults.wrong_momentum(runner, "reduce.bn")
+    report = check(node, arrays, runners=[runner], stages=["layers"])
+    assert report.first_difference.startswith("reduce.bn"), report.to_markdown()
+
+
+def test_dropout_alone_is_not_run():
+    report = check(spec.Dropout(p=0.5), compiled=False, frameworks=["torch"], stages=["layers"])
+    verdicts = {row.stage: row.verdict for row in report.rows}
+    assert verdicts == {"layers, eval": Verdict.PASS, "layers, train": Verdict.NOT_RUN}
+
+
+def test_models_given_keep_weights_and_mode(small):
+    for runner in make_runners(small, spec.draw(small.parameters(), 123), compiled=False)[0]:
+        before = runner.read_arrays()
+        runner.model.eval() if runner.name == "torch" else runner.model.set_train(False)
+        report = check(small, runners=[runner], stages=["layers", "forward"])
+        assert report.complete, report.to_markdown()
+        assert all((array == before[name]).all() for name, array in runner.read_arrays().items())
+        assert not runner.model.training
+
+
+def test_a_single_class_has_no_loss():
+    node = spec.preset("maam_digits", channels=4, hidden_channels=2, hidden_features=8, num_classes=1)
+    report = check(node, frameworks=["torch"], compiled=False, stages=["free run"], steps=2)
+    assert [row.note for row in report.rows] == ["the loss is 0 from the start"]
+
+
+def test_lattice_counts_fractions():
+    layers = {"stem": spec.Conv2d(in_channels=3, out_channels=4, kernel_size=3, padding=1)}
+    layers |= {f"maam{index}": spec.maam(4, scales=(1, 2, 4)) for index in range(3)}
+    layers |= {"flatten": spec.Flatten(), "fc": spec.Linear(in_features=1024, out_features=10)}
+    node = spec.Model(name="pooling", input_shape=(3, 16, 16), children=layers)
+    report = check(node, frameworks=["torch"], compiled=False, stages=["lattice"], batch_size=2)
+    assert "with 15 binary digits behind the point" in report.rows[0].note
+    assert report.rows[0].verdict is Verdict.NOT_APPLICABLE
+
+
+def test_nan_is_past_every_bound():
+    nan = Difference(float("nan"), float("nan"), float("nan"))
+    assert worse(NONE, nan).used == worse(nan, NONE).used == float("inf")
 
 
 def test_real_images_and_trained_looking_weights(arrays, small):
@@ -139,7 +192,18 @@ def test_batch_of_one(small, arrays):
     [
         ({"stages": ["nothing"]}, "no stage 'nothing'"),
         ({"frameworks": ["jax"]}, "expected one of torch, mindspore, got 'jax'"),
-        ({"images": np.zeros((4, 1, 8, 8), np.float32)}, "expected one for each of 4 images, got none"),
+        ({"images": ZEROS}, "expected one for each of 4 images, got none"),
+        (
+            {"images": ZEROS, "labels": np.eye(4, dtype=int)},
+            r"labels: expected integers of shape \(4,\), got int64 of sh",
+        ),
+        ({"images": ZEROS, "labels": np.full(4, 0.5)}, "labels: expected integers .* got float64"),
+        (
+            {"images": ZEROS.astype(np.uint8), "labels": np.zeros(4, int)},
+            "images: expected floating-point .* got uint8",
+        ),
+        ({"images": ZEROS * np.nan, "labels": np.zeros(4, int)}, "images: they hold NaN or infinity"),
+        ({"batch_size": True}, "batch_size: expected an integer of at least 1, got True"),
     ],
 )
 def test_bad_arguments(small, options, message):

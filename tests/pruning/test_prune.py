@@ -179,3 +179,9 @@ def test_files(tmp_path):
     assert {array.dtype for array in kept.values()} == {np.dtype(np.float32)}
     with pytest.raises(DeploymentError, match="exists"):
         prune_file(tmp_path / "in.safetensors", tmp_path / "out.safetensors", channels=0.5)
+
+
+def test_a_share_is_taken_as_it_is_written():
+    """0.29 * 100 is less than 29 in binary."""
+    node = chain(conv(2, 100), BatchNorm2d(num_features=100), conv(100, 2, 1))
+    assert prune(node, scrambled(node), channels=0.29)[0].at("0").out_channels == 71

@@ -9,8 +9,7 @@ import numpy as np
 
 from maam.parity.bounds import FREE_RUN_FACTOR, Difference
 from maam.parity.report import Report, Row, Verdict, not_run, row
-from maam.parity.subject import Subject
-from maam.spec import Dropout
+from maam.parity.subject import Subject, has_dropout
 from maam.training import Optimizer, Runner
 
 Array = np.ndarray[Any, Any]
@@ -28,13 +27,17 @@ def run_freely(subject: Subject, report: Report) -> Iterator[Row]:
         for runner in subject.runners:
             yield from not_run([stage], runner.name, "it needs PyTorch; run: pip install 'maam[torch]'")
         return
-    if len(subject.spec.output_shape(subject.images.shape[1:])) != 1 or _has_dropout(subject):
+    if len(subject.spec.output_shape(subject.images.shape[1:])) != 1 or has_dropout(subject.spec):
         for runner in subject.runners:
             yield Row(stage, runner.name, Verdict.NOT_APPLICABLE, note="it needs logits, and no dropout")
         return
     assert subject.single is not None
     lead = subject.single
     losses = _run(subject, lead, subject.fresh)
+    if not losses.any():  # of a single class
+        for runner in subject.runners:
+            yield Row(stage, runner.name, Verdict.NOT_APPLICABLE, note="the loss is 0 from the start")
+        return
     pairs = [float(np.abs(_run(subject, lead, _neighbour(subject, pair)) - losses).mean()) for pair in range(PAIRS)]
     floor = max(*pairs, LOSS_ROUNDING * float(np.abs(losses).mean()))
     for runner in subject.runners:
@@ -44,10 +47,6 @@ def run_freely(subject: Subject, report: Report) -> Iterator[Row]:
         found = Difference(apart, apart / float(np.abs(losses).mean()), apart / (FREE_RUN_FACTOR * floor))
         note = f"loss {losses[0]:.2f} to {losses[-1]:.2f}"
         yield row(stage, runner.name, found, f"{FREE_RUN_FACTOR:.0f} x {floor:.1e}", report.first_difference, note)
-
-
-def _has_dropout(subject: Subject) -> bool:
-    return any(isinstance(node, Dropout) for _, node in subject.spec.walk())
 
 
 def _run(subject: Subject, runner: Runner, arrays: Mapping[str, Array]) -> Array:

@@ -22,9 +22,8 @@ from maam.parity.stages.crowded_gradients import (
     hold,
     smooth_subject,
 )
-from maam.parity.subject import Subject
+from maam.parity.subject import RANDOM, Subject, has_dropout
 from maam.reference import Referee
-from maam.spec import Dropout
 from maam.training import Optimizer, Runner
 
 Array = np.ndarray[Any, Any]
@@ -88,8 +87,8 @@ def _against_own(errors: Mapping[str, float], own: float, factor: float) -> tupl
 def _obstacle(subject: Subject) -> str | None:
     if subject.double is None:
         return "the referee of gradients is PyTorch in float64; run: pip install 'maam[torch]'"
-    if any(isinstance(node, Dropout) for _, node in subject.spec.walk()):
-        return "dropout is random; compare with dropout=0"
+    if has_dropout(subject.spec):
+        return RANDOM
     return None
 
 

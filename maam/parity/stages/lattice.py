@@ -34,6 +34,8 @@ STAGE = "integer lattice"
 EPS = 2.0**-10
 TAPS = 4
 LIMIT = 2.0**24
+SPARE, LEAST = 2, 6
+"""Binary digits for what batch norm and sums of branches add to the sums that are looked at, and for all in all."""
 _EXACT_NODES = (BatchNorm2d, Conv2d, Flatten, Identity, Linear, MaxPool2d, Resize, Sequential)
 
 
@@ -84,7 +86,7 @@ def _with_exact_eps(document: Any) -> Any:
 
 
 def _cases(spec: Node, seed: int) -> Iterator[dict[str, Array]]:
-    """One set of arrays for each way of weighting the branches: each alone, then each pair by halves."""
+    """One set of arrays for each way of weighting the branches: each alone, then each and the next by halves."""
     parameters = spec.parameters()
     arrays = {p.name: _integers(p, np.random.default_rng([seed, 5, i])) for i, p in enumerate(parameters)}
     alphas = [p for p in parameters if p.role is Role.FUSION]
@@ -93,7 +95,7 @@ def _cases(spec: Node, seed: int) -> Iterator[dict[str, Array]]:
         yield arrays
     for kept in range(count):
         yield {**arrays, **{p.name: _alpha(p.size, (kept,)) for p in alphas}}
-    for kept in range(count if count > 2 else 0):
+    for kept in range(count if count > 2 else count - 1):
         yield {**arrays, **{p.name: _alpha(p.size, (kept, kept + 1)) for p in alphas}}
 
 
@@ -136,9 +138,20 @@ def _judge(spec: Node, arrays: dict[str, Array], x: Array) -> Array:
 
     referee.observer = watch
     output = referee(x)
-    # Two stages of average pooling and a half from fusion cost a few binary digits each.
     if not output.any():
         raise _DegenerateError("every output is 0 with small integers for weights")
-    if largest * 2**6 >= LIMIT:
-        raise _DegenerateError(f"float32 does not hold the sums of small integers: they reach {largest:.0f}")
+    digits = _digits(spec)
+    if largest * 2.0 ** max(digits + SPARE, LEAST) >= LIMIT:
+        fractions = f", with {digits} binary digits behind the point" if digits else ""
+        raise _DegenerateError(f"float32 does not hold the sums of small integers: they reach {largest:.0f}{fractions}")
     return output
+
+
+def _digits(node: Node) -> int:
+    """At most so many binary digits have the values behind the point: average pooling and halved fusion add some."""
+    if isinstance(node, AvgPool2d):
+        return 2 * (node.kernel_size.bit_length() - 1)
+    inner = [_digits(child) for child in node.nodes.values()]
+    if isinstance(node, Parallel):
+        return max(inner, default=0) + (node.merge == "softmax")
+    return sum(inner)

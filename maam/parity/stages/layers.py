@@ -12,10 +12,10 @@ import numpy as np
 
 from maam.parity.bounds import LAYER, LOGITS, NONE, STATISTICS, Bound, Difference, difference, worse
 from maam.parity.kinks import DEEP
-from maam.parity.report import Depth, Report, Row, row
-from maam.parity.subject import Subject
+from maam.parity.report import Depth, Report, Row, not_run, row
+from maam.parity.subject import RANDOM, Subject, has_dropout
 from maam.reference import Referee
-from maam.spec import BatchNorm2d, Dropout, Node
+from maam.spec import BatchNorm2d, Node
 from maam.training import Runner
 
 Array = np.ndarray[Any, Any]
@@ -73,18 +73,22 @@ class _Walk:
             self.one(path)
 
     def from_top(self, path: str) -> bool:
-        """The layer at `path`; where it differs, its children first, so that the innermost is named."""
-        clean = self.one(path, dry=True)
+        """The layer at `path`; where it differs, or is random, its children first, so that the innermost is named."""
+        clean = not self._is_random(path) and self.one(path, dry=True)
         if clean:
             return self.one(path)
         children = [f"{path}.{name}".removeprefix(".") for name in self.subject.spec.at(path).nodes]
         found = [self.from_top(child) for child in children if child in self.inputs]
         return self.one(path) and all(found)
 
+    def _is_random(self, path: str) -> bool:
+        """Whether it draws numbers of its own."""
+        return self.training and has_dropout(self.subject.spec.at(path))
+
     def one(self, path: str, dry: bool = False) -> bool:
         """Compare the layer at `path`; `dry` keeps no record. Returns whether it agrees."""
         node, x = self.subject.spec.at(path), self.inputs[path]
-        if self.training and any(isinstance(inner, Dropout) for _, inner in node.walk()):
+        if self._is_random(path):
             return True
         referee = self.subject.referee()
         expected = referee.run(path, x.astype(np.float64), self.training)
@@ -98,12 +102,16 @@ class _Walk:
 
     def rows(self) -> Iterator[Row]:
         """What was found."""
+        mode = "train" if self.training else "eval"
+        if not self.depth:
+            yield from not_run([f"layers, {mode}"], self.runner.name, RANDOM)
+            return
         if self.training and any(isinstance(node, BatchNorm2d) for _, node in self.subject.spec.walk()):
             yield row("running statistics", self.runner.name, self.moved, STATISTICS, self.first_moved)
-        mode = "train" if self.training else "eval"
         deep = [path or "the whole" for path in self.inputs if layer_bound(self.subject.spec.at(path)) != LAYER]
-        note = f"{' and '.join(deep)}, deep, to {LOGITS}" if deep else ""
-        yield row(f"layers, {mode}", self.runner.name, self.output, LAYER, self.first, note)
+        notes = [f"{' and '.join(deep)}, deep, to {LOGITS}"] if deep else []
+        notes += ["what holds dropout left out"] if any(map(self._is_random, self.inputs)) else []
+        yield row(f"layers, {mode}", self.runner.name, self.output, LAYER, self.first, "; ".join(notes))
 
     def _record(self, path: str, found: Difference, moved: Difference, largest: float) -> None:
         mode = "train" if self.training else "eval"

@@ -15,8 +15,8 @@ from maam.parity.overrides import rounding
 from maam.parity.report import Report, Row, Verdict, not_run, row
 from maam.parity.stages.crowded_gradients import smooth_subject
 from maam.parity.step_judgement import Worst, judge
-from maam.parity.subject import Subject
-from maam.spec import Dropout, Node
+from maam.parity.subject import RANDOM, Subject, has_dropout
+from maam.spec import Node
 from maam.training import Optimizer, Runner, Trainer, one_cycle
 from maam.training.protocol import OptimizerState
 
@@ -58,8 +58,8 @@ def _obstacle(subject: Subject) -> str | None:
         return "the referee of steps is PyTorch in float64; run: pip install 'maam[torch]'"
     if len(subject.spec.output_shape(subject.images.shape[1:])) != 1:
         return "no logits"
-    if any(isinstance(node, Dropout) for _, node in subject.spec.walk()):
-        return "dropout is random; compare with dropout=0"
+    if has_dropout(subject.spec):
+        return RANDOM
     return None
 
 

@@ -6,6 +6,7 @@ convolution; widths are `int(width * width_multiplier)`, without rounding to 8.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
@@ -149,9 +150,8 @@ class _Builder:
     def _width(self, width: int) -> int:
         scaled = int(width * self.factor)
         if scaled < 1:
-            raise SpecError(
-                f"width_multiplier: {self.factor} leaves no channel of {width}; use at least {1 / width:.3g}"
-            )
+            least = math.ceil(10**4 / width) / 10**4
+            raise SpecError(f"width_multiplier: {self.factor} leaves no channel of {width}; use at least {least}")
         return scaled
 
 

@@ -72,7 +72,7 @@ def test_image_is_normalised_first():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"width_multiplier": 0.02}, "width_multiplier: 0.02 leaves no channel of 32; use at least 0.0312"),
+        ({"width_multiplier": 0.02}, "width_multiplier: 0.02 leaves no channel of 32; use at least 0.0313"),
         ({"width_multiplier": 0}, "width_multiplier: input should be greater than 0"),
         ({"attention": "eca"}, "attention: input should be 'se', 'cbam', 'maf', 'mafc' or 'mafb'"),
         ({"num_classes": 0}, "num_classes: input should be greater than or equal to 1"),
