@@ -15,6 +15,7 @@ Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 _MOST_WITH_COUNTS, _MOST_WITH_NAMES = 30, 100
 _LONG, _MOST_LETTERS, _CYCLE = 50, 100, 10
+_LETTERS_IN_A_LINE = 70
 
 
 def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path: PathLike, title: str) -> None:
@@ -180,6 +181,9 @@ def draw_confusion_matrix(labels: Array, predictions: Array, names: Sequence[str
         include_values=len(names) <= _MOST_WITH_COUNTS,
         ax=axis,
         cmap="Blues",
+        xticks_rotation="vertical"
+        if len(names) * max(map(len, names), default=0) > _LETTERS_IN_A_LINE
+        else "horizontal",
         colorbar=len(names) > _MOST_WITH_COUNTS,
     )
     if len(names) > _MOST_WITH_NAMES:

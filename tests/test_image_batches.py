@@ -125,7 +125,9 @@ def test_broken_images_stop_by_default(batches_of, tmp_path, workers):
         with pytest.raises(DataError) as caught:
             list(loader.epoch(0, index))
         assert str(caught.value).startswith(f"{path}: {reason}")
-        assert str(caught.value).endswith("mend or remove the file, or leave broken images out: on_broken='skip'")
+        assert str(caught.value).endswith(
+            "mend or remove the file, or leave broken images out: on_broken='skip' (--on-broken skip)"
+        )
     assert as_bytes(loader.epoch(0, 3)) == whole[3:]
 
 

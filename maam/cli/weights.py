@@ -14,7 +14,7 @@ from maam.weights.naming import find_spec
 
 def convert(
     src: Annotated[Path, typer.Argument(help=".safetensors, .pth, .pt, .pth.tar or .ckpt")],
-    dst: Annotated[Path, typer.Argument(help="the same; the suffix says which")],
+    dst: Annotated[Path, typer.Argument(help="the same; the suffix says which; a file there is replaced")],
     spec: Annotated[
         str | None, typer.Option(help="a preset's name or a spec document (.json)", autocompletion=completion.presets)
     ] = None,

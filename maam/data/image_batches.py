@@ -158,7 +158,8 @@ class ImageBatches(EpochOrder, ABC):
         """Refuse the broken files of a batch of `size`, or warn of each once."""
         path, reason = next(iter(found.items()))
         if self.on_broken == "error":
-            raise DataError(f"{path}: {reason}; mend or remove the file, or leave broken images out: on_broken='skip'")
+            advice = "mend or remove the file, or leave broken images out: on_broken='skip' (--on-broken skip)"
+            raise DataError(f"{path}: {reason}; {advice}")
         if len(found) == size and self.drop_last:  # a training loop counts its steps
             raise DataError(f"{path}: {reason}; none of the {size} images of a batch can be read")
         for path, reason in found.items():

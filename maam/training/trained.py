@@ -15,7 +15,7 @@ from maam.training.recipe import IMAGE_FOLDER, Images, Recipe
 from maam.weights.file import check_path
 
 _IMAGES = "images."
-_ADVICE = "name a recipe (--recipe NAME), or the folder of the run"
+_ADVICE = "name a recipe (--recipe NAME), or the folder of the run, or give -o images.mean=... and -o images.std=..."
 
 
 class Trained(NamedTuple):
@@ -62,7 +62,7 @@ def image_preparation(
         trained: the model.
         recipe: says it where given; else the run's recipe does, else the default one of the preset, if its images
             are as large as the model's.
-        changes: fields that differ, such as {"images.size": 160}; of ImageNet's preparation where nothing else says it.
+        changes: fields that differ, such as {"images.size": 160}; mean and std among them where nothing else says how.
 
     Raises:
         RecipeError: nothing says it, or a change is no field of `images`, or has a wrong value.
@@ -70,7 +70,7 @@ def image_preparation(
     """
     size = spec.input_shape[1]
     found = recipe or (trained.run.recipe() if trained.run is not None else None) or _default(spec.name, size)
-    if found is None and not changes:
+    if found is None and not {f"{_IMAGES}mean", f"{_IMAGES}std"} <= set(changes or ()):
         raise RecipeError(f"{trained.path}: nothing says how images are cut and normalised for this model; {_ADVICE}")
     images = Images(size=size) if found is None else _images(found, size)
     for field in changes or ():
