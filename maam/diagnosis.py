@@ -119,7 +119,9 @@ def check_room(name: str) -> Finding:
 def check_engine(name: str) -> Finding:
     """Whether an engine of deployment can be imported."""
     if importlib.util.find_spec(name) is None:
-        return Finding(name, Status.ABSENT, "not installed", f"pip install 'maam[{ENGINES[name]}]'")
+        apart = name == "executorch" and importlib.util.find_spec("mindspore") is not None
+        remedy = f"pip install 'maam[{ENGINES[name]}]'{', in an environment without mindspore' if apart else ''}"
+        return Finding(name, Status.ABSENT, "not installed", remedy)
     try:
         importlib.import_module(name)
     except Exception as error:  # whatever a broken package raises

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -83,6 +84,8 @@ def test_engines(monkeypatch, tmp_path):
     monkeypatch.setitem(diagnosis.ENGINES, "absentengine", "deploy")
     assert diagnosis.check_engine("absentengine").remedy == "pip install 'maam[deploy]'"
     assert diagnosis.check_engine("json").status is Status.GOOD
+    if find_spec("executorch") is None and find_spec("mindspore") is not None:
+        assert diagnosis.check_engine("executorch").remedy.endswith(", in an environment without mindspore")
 
 
 def test_a_broken_framework_has_no_devices(monkeypatch):

@@ -160,7 +160,9 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str,
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
+        held = ", ".join(sorted(file.name for file in Path(path).glob("*.safetensors"))[:4])
+        advice = f"; it holds {held}: name one of them" if held else ""
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}{advice}") from None
     except (safetensors.SafetensorError, ValueError) as error:
         foreign = Path(path).suffix.lower() in CHECKPOINT_SUFFIXES
         advice = "; make a weights file of it: maam convert SRC DST --spec PRESET" if foreign else ""

@@ -35,6 +35,11 @@ def test_a_missing_file(room, tmp_path):
 
 def test_a_folder(room, tmp_path):
     assert _refusal(room, tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
+    for name in ("final", "best"):
+        (tmp_path / f"{name}.safetensors").touch()
+    assert _refusal(room, tmp_path).endswith(
+        "a directory; it holds best.safetensors, final.safetensors: name one of them"
+    )
 
 
 def test_a_file_that_cannot_be_read(room, write, monkeypatch):
