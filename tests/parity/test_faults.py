@@ -2,6 +2,7 @@
 
 import pytest
 
+from maam import spec
 from maam.parity import check
 from maam.parity.stages import steps as steps_stage
 
@@ -55,7 +56,7 @@ def test_permuted_branches(runner, small, arrays, faults):
 def test_permuted_branches_at_equal_fusion_weights(runner, small, faults):
     # The forward pass is the same at alpha = 0; the gradient of alpha is not.
     faults.permuted_branches(runner, "agents")
-    report = check(small, runners=[runner], stages=["layers", "gradients"])
+    report = check(small, spec.draw(small.parameters(), 0), runners=[runner], stages=["layers", "gradients"])
     assert names_failed(report) == {"gradients, fresh weights"}
     assert report.first_difference == "agents.alpha"
 
