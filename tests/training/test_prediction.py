@@ -206,6 +206,8 @@ def test_names_without_a_recipe(files, tmp_path):
     write_weights(tmp_path / "mine.safetensors", node, draw(node.parameters(), 0))
     with pytest.raises(RecipeError, match="nothing says how"):
         predict_files(tmp_path / "mine.safetensors", files)
+    with pytest.raises(RecipeError, match="nothing says how"):
+        predict_files(tmp_path / "mine.safetensors", files, changes={"images.resize": 40})
     names = np.array(NAMES)
     found = predict_files(tmp_path / "mine.safetensors", files, recipe=read_recipe("cifar10"), class_names=names)
     assert {name for one in found for name, _ in one.top(10)} == set(NAMES)
