@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import mindspore as ms
@@ -49,6 +50,17 @@ class Runner:
     def write_arrays(self, arrays: Mapping[str, Array]) -> None:
         """Put arrays into the model, cast to its dtypes."""
         write_arrays(unwrap(self.model), arrays)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Leave the model with the arrays and modes, layer by layer, that it has now."""
+        arrays, modes = self.read_arrays(), {cell: cell.training for _, cell in self.model.cells_and_names()}
+        try:
+            yield
+        finally:
+            self.write_arrays(arrays)
+            for cell, training in modes.items():
+                cell.set_train(training)  # of a container first, then of what it holds
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """The output for x (N, C, H, W); in training mode the running statistics move."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ def check(
         PresetError: there is no preset of that name.
     """
     chosen = _chosen([stages] if isinstance(stages, str) else stages)
-    node, weights = _model(spec, runners[0].read_arrays() if runners and arrays is None else arrays, seed)
+    node, weights = _model(spec, arrays, runners, seed)
     images, labels = _data(node, images, labels, seed)
     check_counts(batch_size=batch_size, steps=steps)
     missing: dict[str, str] = {}
@@ -71,25 +71,14 @@ def check(
     double = make_double(node, weights)
     subject = Subject(node, weights, images, labels, runners, double, seed=seed, batch_size=batch_size, steps=steps)
     report = Report(title=node.name if isinstance(node, Model) else node.kind, environment=environment())
-    with _kept(runners):
+    with ExitStack() as stack:
+        for runner in runners:
+            stack.enter_context(runner.kept())
         for name in chosen:
             if progress is not None:
                 progress(name)
             _run(name, subject, report, missing)
     return report
-
-
-@contextmanager
-def _kept(runners: Sequence[Runner]) -> Iterator[None]:
-    """Leave the models as they were."""
-    before = [(runner, runner.read_arrays(), runner.model.training) for runner in runners]
-    try:
-        yield
-    finally:
-        for runner, arrays, training in before:
-            runner.write_arrays(arrays)
-            model = runner.model
-            (model.set_train if hasattr(model, "set_train") else model.train)(training)
 
 
 def _run(stage: str, subject: Subject, report: Report, missing: Mapping[str, str]) -> None:
@@ -111,10 +100,14 @@ def _single(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.asarray(array).astype(np.float32) for name, array in arrays.items()}
 
 
-def _model(spec: Node | PathLike, arrays: Mapping[str, Array] | None, seed: int) -> tuple[Node, dict[str, Array]]:
-    """What is compared, and its weights in float32: those given, those of the file, or drawn."""
+def _model(
+    spec: Node | PathLike, arrays: Mapping[str, Array] | None, runners: Sequence[Runner] | None, seed: int
+) -> tuple[Node, dict[str, Array]]:
+    """What is compared, and its weights in float32: those given, of the file, of the first runner, or drawn."""
     node, saved = find_spec(os.fspath(spec)) if isinstance(spec, (str, os.PathLike)) else (resolve(spec), None)
     given = saved if arrays is None else arrays
+    if given is None and runners:
+        given = runners[0].read_arrays()
     if given is None:
         return node, draw(node.parameters(), seed)
     return node, _single(match(node, given, source="arrays")[0])

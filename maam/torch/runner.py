@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,17 @@ class Runner:
     def write_arrays(self, arrays: Mapping[str, Array]) -> None:
         """Put arrays into the model, cast to its dtypes."""
         write_arrays(self.model, arrays)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Leave the model with the arrays and modes, layer by layer, that it has now."""
+        arrays, modes = self.read_arrays(), {module: module.training for module in self.model.modules()}
+        try:
+            yield
+        finally:
+            self.write_arrays(arrays)
+            for module, training in modes.items():
+                module.training = training
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """The output for x (N, C, H, W); in training mode the running statistics move."""

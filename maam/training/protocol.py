@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -113,6 +114,9 @@ class Runner(Protocol):
 
     def write_arrays(self, arrays: Mapping[str, Array]) -> None:
         """Put arrays into the model, cast to its dtypes."""
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Leave the model with the arrays and modes, layer by layer, that it has now."""
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """The output for x (N, C, H, W); in training mode the running statistics move."""

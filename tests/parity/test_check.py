@@ -9,6 +9,7 @@ from maam.parity import STAGES, Verdict, check, make_runners
 from maam.parity.bounds import NONE, Difference, worse
 from maam.parity.picture import draw_depth
 from maam.parity.stages.lattice import STAGE as LATTICE
+from maam.weights import write_weights
 
 pytest.importorskip("torch")
 pytest.importorskip("mindspore")
@@ -131,6 +132,24 @@ def test_models_given_keep_weights_and_mode(small):
         assert report.complete, report.to_markdown()
         assert all((array == before[name]).all() for name, array in runner.read_arrays().items())
         assert not runner.model.training
+
+
+def test_a_frozen_batch_norm_stays_so(small, runner):
+    norm = runner.model.agents[0].bn1
+    runner.model.train() if runner.name == "torch" else runner.model.set_train()
+    norm.eval() if runner.name == "torch" else norm.set_train(False)
+    check(small, runners=[runner], stages=["forward"])
+    assert runner.model.training
+    assert not norm.training
+
+
+def test_the_weights_of_a_file_go_before_those_of_models(small, arrays, tmp_path):
+    write_weights(tmp_path / "a.safetensors", small, arrays)
+    runners = make_runners(small, spec.draw(small.parameters(), 1), ["torch"], compiled=False)[0]
+    seen = []
+    runners[0].write_arrays = lambda given, write=runners[0].write_arrays: seen.append(given) or write(given)
+    check(tmp_path / "a.safetensors", runners=runners, stages=["forward"])
+    assert all((seen[0][name] == array.astype(np.float32)).all() for name, array in arrays.items())
 
 
 def test_a_single_class_has_no_loss():
