@@ -8,7 +8,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 
-from maam.bench.cases import LAYERS, MODELS, make_case
+from benchmarks.cost.cases import LAYERS, MODELS, make_case
 
 pytest.importorskip("pytest_benchmark")
 SHAPES = {"layers": (8, 64, 16, 16), "models": (8, 3, 32, 32)}

@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and the frameworks
 import numpy as np
 
 from maam import spec
-from maam.environment import environment
+from maam._system import environment
 from maam.mindspore import build as build_mindspore
 from maam.mindspore.runner import Runner as MindSporeRunner
 from maam.torch import build as build_torch

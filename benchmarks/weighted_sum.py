@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from mindspore import Tensor, ops
 
-from maam.environment import environment
+from maam._system import environment
 
 SHAPE = (64, 128, 16, 16)
 

@@ -20,10 +20,10 @@ from training_step import SGD, make_parser, measure
 from weighted_sum import torch_chain, torch_stack
 
 from maam import spec
-from maam.environment import environment
+from maam._system import environment
 from maam.mindspore import build as build_mindspore
 from maam.mindspore import configure
-from maam.mindspore.containers import Container
+from maam.mindspore.cells import Container
 from maam.mindspore.runner import Runner as MindSporeRunner
 from maam.torch import build as build_torch
 from maam.torch.runner import Runner as TorchRunner

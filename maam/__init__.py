@@ -9,27 +9,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names as below, for type checkers
-    from maam import bench as bench
+    from maam import backend as backend
     from maam import data as data
+    from maam import deploy as deploy
     from maam import errors as errors
-    from maam import exporting as exporting
     from maam import fusion as fusion
     from maam import mindcv as mindcv
     from maam import mindspore as mindspore
     from maam import parity as parity
     from maam import plots as plots
     from maam import porting as porting
-    from maam import pruning as pruning
-    from maam import quantization as quantization
     from maam import reference as reference
-    from maam import reproduction as reproduction
     from maam import spec as spec
     from maam import timm as timm
     from maam import torch as torch
     from maam import torchvision as torchvision
     from maam import training as training
     from maam import weights as weights
-    from maam.conversion import convert as convert
+    from maam.backend.convert import convert as convert
+    from maam.deploy import export as export
     from maam.errors import ArgumentError as ArgumentError
     from maam.errors import DataError as DataError
     from maam.errors import DeploymentError as DeploymentError
@@ -43,7 +41,6 @@ if TYPE_CHECKING:  # the same names as below, for type checkers
     from maam.errors import SpecError as SpecError
     from maam.errors import TrainingError as TrainingError
     from maam.errors import WeightsError as WeightsError
-    from maam.exporting import export as export
     from maam.fusion import fuse as fuse
     from maam.porting import port as port
     from maam.spec import list_presets as list_presets
@@ -52,20 +49,17 @@ if TYPE_CHECKING:  # the same names as below, for type checkers
 
 _NAMES = {
     "maam": (
-        "bench",
+        "backend",
         "data",
+        "deploy",
         "errors",
-        "exporting",
         "fusion",
         "mindcv",
         "mindspore",
         "parity",
         "plots",
         "porting",
-        "pruning",
-        "quantization",
         "reference",
-        "reproduction",
         "spec",
         "timm",
         "torch",
@@ -73,7 +67,7 @@ _NAMES = {
         "training",
         "weights",
     ),
-    "maam.conversion": ("convert",),
+    "maam.backend.convert": ("convert",),
     "maam.errors": (
         "ArgumentError",
         "DataError",
@@ -89,7 +83,7 @@ _NAMES = {
         "TrainingError",
         "WeightsError",
     ),
-    "maam.exporting": ("export",),
+    "maam.deploy": ("export",),
     "maam.fusion": ("fuse",),
     "maam.porting": ("port",),
     "maam.spec": (
@@ -109,11 +103,10 @@ _ELSEWHERE = {
     "evaluate_file": "maam.training.evaluate_file",
     "insert_attention": "maam.timm.insert_attention, maam.torchvision.insert_attention or maam.mindcv.insert_attention",
     "list_recipes": "maam.training.list_recipes",
-    "measure": "maam.bench.measure",
     "optimize": "maam.torch.optimize",
     "predict_files": "maam.training.predict_files",
-    "prune": "maam.pruning.prune",
-    "quantize": "maam.quantization.quantize",
+    "prune": "maam.deploy.prune",
+    "quantize": "maam.deploy.quantize",
     "train": "maam.training.train",
 }
 """Names that are looked for here, and where they are."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from maam._io import replacing
 from maam.errors import require
-from maam.files import replacing
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]

@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from maam import spec
-from maam.conversion import convert
+from maam.backend.convert import convert
 from maam.errors import PresetError, SpecError, WeightsError
 from maam.weights import read_weights, write_weights
 

@@ -1,4 +1,4 @@
-"""The demonstration: what it writes, and that it says so where a room disagrees."""
+"""The demo: what it writes, and that it says so where a room disagrees."""
 
 import functools
 import json
@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from maam import data, demonstration, parity, spec
+from maam import data, parity, spec
+from maam.cli import demo
 from maam.errors import MissingFrameworkError
 from maam.weights import read_weights, write_weights
 
@@ -45,9 +46,9 @@ def check_results(folder):
 
 def test_a_short_one(tmp_path, monkeypatch, capsys):
     short = functools.partial(parity.check, stages=["exchange", "layers"], compiled=False)
-    monkeypatch.setattr(demonstration, "check", short)
-    monkeypatch.setattr(demonstration, "LEAST_ACCURACY", 0.3)
-    assert demonstration.run(tmp_path / "new" / "demo", epochs=2)
+    monkeypatch.setattr(demo, "check", short)
+    monkeypatch.setattr(demo, "LEAST_ACCURACY", 0.3)
+    assert demo.run(tmp_path / "new" / "demo", epochs=2)
     report = check_results(tmp_path / "new" / "demo")
     assert {row["stage"] for row in report["rows"]} >= {"weight exchange", "layers, eval", "layers, train"}
     printed = capsys.readouterr().out
@@ -64,9 +65,9 @@ def untrained(monkeypatch):
         node = spec.preset("maam_digits")
         write_weights(weights, node, spec.draw(node.parameters(), seed))
 
-    monkeypatch.setattr(demonstration, "_train", write)
-    monkeypatch.setattr(demonstration, "_prove", lambda *arguments: True)
-    monkeypatch.setattr(demonstration, "LEAST_ACCURACY", 0.0)
+    monkeypatch.setattr(demo, "_train", write)
+    monkeypatch.setattr(demo, "_prove", lambda *arguments: True)
+    monkeypatch.setattr(demo, "LEAST_ACCURACY", 0.0)
     return monkeypatch
 
 
@@ -84,27 +85,27 @@ def answers(wrong, absent=()):
 
 @pytest.mark.parametrize("wrong", ["torch", "mindspore", "reference", "none"])
 def test_one_wrong_prediction_in_one_room(tmp_path, untrained, capsys, wrong):
-    untrained.setattr(demonstration, "_predict", answers(wrong))
-    assert demonstration.run(tmp_path) is (wrong == "none")
+    untrained.setattr(demo, "_predict", answers(wrong))
+    assert demo.run(tmp_path) is (wrong == "none")
     said = "the same" if wrong == "none" else "NOT the same"
     assert f"   {said} prediction on every image in 3 rooms" in capsys.readouterr().out
 
 
 def test_failed_parity(tmp_path, untrained):
-    untrained.setattr(demonstration, "_predict", answers("none"))
-    untrained.setattr(demonstration, "_prove", lambda *arguments: False)
-    assert demonstration.run(tmp_path) is False
+    untrained.setattr(demo, "_predict", answers("none"))
+    untrained.setattr(demo, "_prove", lambda *arguments: False)
+    assert demo.run(tmp_path) is False
 
 
 def test_a_low_accuracy_is_said(tmp_path, untrained, capsys):
-    untrained.setattr(demonstration, "LEAST_ACCURACY", 0.97)
-    assert demonstration.run(tmp_path) is False
+    untrained.setattr(demo, "LEAST_ACCURACY", 0.97)
+    assert demo.run(tmp_path) is False
     assert "the accuracy is below 97%; train for more epochs" in capsys.readouterr().out
 
 
 def test_a_missing_framework_is_said(tmp_path, untrained, capsys):
-    untrained.setattr(demonstration, "_predict", answers("none", absent=("mindspore",)))
-    assert demonstration.run(tmp_path) is True
+    untrained.setattr(demo, "_predict", answers("none", absent=("mindspore",)))
+    assert demo.run(tmp_path) is True
     printed = capsys.readouterr().out
     assert "   MindSpore not installed" in printed
     assert "in 2 rooms" in printed
@@ -114,18 +115,18 @@ def test_predictions_of_a_room_that_is_not_installed(monkeypatch, tmp_path):
     def refuse(name):
         raise MissingFrameworkError(name)
 
-    monkeypatch.setattr(demonstration.importlib, "import_module", refuse)
-    assert demonstration._predict("mindspore", tmp_path, np.zeros((1, 1, 8, 8), np.float32)) is None
+    monkeypatch.setattr(demo.importlib, "import_module", refuse)
+    assert demo._predict("mindspore", tmp_path, np.zeros((1, 1, 8, 8), np.float32)) is None
 
 
 def test_a_folder_whose_name_looks_like_markup(tmp_path, untrained):
-    untrained.setattr(demonstration, "_predict", answers("none"))
-    assert demonstration.run(tmp_path / "[" / "bold]") is True
+    untrained.setattr(demo, "_predict", answers("none"))
+    assert demo.run(tmp_path / "[" / "bold]") is True
 
 
 @pytest.mark.slow
 def test_all_of_it(tmp_path):
-    assert demonstration.run(tmp_path / "out")
+    assert demo.run(tmp_path / "out")
     report = check_results(tmp_path / "out")
     assert "NOT RUN" not in {row["verdict"] for row in report["rows"]}
     runners = {row["runner"] for row in report["rows"]}

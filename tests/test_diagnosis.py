@@ -7,15 +7,15 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
-from maam import diagnosis
-from maam.diagnosis import Status
+from maam.cli import doctor
+from maam.cli.doctor import Status
 
 HEALTHY = {"numpy": "1.26.4", "mindspore": "2.8.0", "torch": "2.15.0", "onnx": "1.20", "protobuf": "7.35.0"}
 
 
 def troubles(features=(), **changes):
     installed = {**HEALTHY, **changes}
-    found = diagnosis.known_troubles({k: v for k, v in installed.items() if v is not None}, list(features))
+    found = doctor.known_troubles({k: v for k, v in installed.items() if v is not None}, list(features))
     return {finding.subject: finding for finding in found}
 
 
@@ -50,50 +50,50 @@ def test_troubles_of_mindspore_need_mindspore():
     assert all("wheels" in found.text for found in troubles(mindspore=None, numpy="2.0.0").values())
 
 
-@pytest.mark.parametrize("name", list(diagnosis.ROOMS))
+@pytest.mark.parametrize("name", list(doctor.ROOMS))
 def test_a_room_that_works(name):
     if name != "reference":
         pytest.importorskip(name)
-    found = diagnosis.check_room(name)
+    found = doctor.check_room(name)
     assert found.status is Status.GOOD
     assert found.text.startswith("agrees with the referee to ")
 
 
 def test_rooms_that_do_not(monkeypatch):
-    monkeypatch.setitem(diagnosis._LOGITS, "reference", lambda images: np.zeros((2, 10)))
-    assert diagnosis.check_room("reference").text.startswith("differs from the referee by ")
+    monkeypatch.setitem(doctor._LOGITS, "reference", lambda images: np.zeros((2, 10)))
+    assert doctor.check_room("reference").text.startswith("differs from the referee by ")
 
     for kind in (ImportError, AttributeError, SystemError):
 
         def broken(images, kind=kind):
             raise kind("libfoo.so: cannot open\nshared object file")
 
-        monkeypatch.setitem(diagnosis._LOGITS, "reference", broken)
-        found = diagnosis.check_room("reference")
+        monkeypatch.setitem(doctor._LOGITS, "reference", broken)
+        found = doctor.check_room("reference")
         assert (found.status, found.text) == (Status.BAD, f"{kind.__name__}: libfoo.so: cannot open shared object file")
-    monkeypatch.setitem(diagnosis.ROOMS, "torch", "no_such_package")
-    assert diagnosis.check_room("torch").status is Status.ABSENT
+    monkeypatch.setitem(doctor.ROOMS, "torch", "no_such_package")
+    assert doctor.check_room("torch").status is Status.ABSENT
 
 
 def test_engines(monkeypatch, tmp_path):
     (tmp_path / "brokenengine.py").write_text("raise RuntimeError('no such instruction')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(diagnosis.ENGINES, "brokenengine", "deploy")
-    found = diagnosis.check_engine("brokenengine")
+    monkeypatch.setitem(doctor.ENGINES, "brokenengine", "deploy")
+    found = doctor.check_engine("brokenengine")
     assert (found.status, found.text) == (Status.BAD, "RuntimeError: no such instruction")
-    monkeypatch.setitem(diagnosis.ENGINES, "absentengine", "deploy")
-    assert diagnosis.check_engine("absentengine").remedy == "pip install 'maam[deploy]'"
-    assert diagnosis.check_engine("json").status is Status.GOOD
+    monkeypatch.setitem(doctor.ENGINES, "absentengine", "deploy")
+    assert doctor.check_engine("absentengine").remedy == "pip install 'maam[deploy]'"
+    assert doctor.check_engine("json").status is Status.GOOD
     if find_spec("executorch") is None and find_spec("mindspore") is not None:
-        assert diagnosis.check_engine("executorch").remedy.endswith(", in an environment without mindspore")
+        assert doctor.check_engine("executorch").remedy.endswith(", in an environment without mindspore")
 
 
 def test_a_broken_framework_has_no_devices(monkeypatch):
     def broken(name):
         raise ImportError("libfoo.so: cannot open shared object file")
 
-    monkeypatch.setattr(diagnosis.importlib, "import_module", broken)
-    assert diagnosis.devices() == ["cpu"]
+    monkeypatch.setattr(doctor.importlib, "import_module", broken)
+    assert doctor.devices() == ["cpu"]
 
 
 def test_the_command():

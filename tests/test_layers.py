@@ -3,8 +3,8 @@
 import pytest
 
 from maam import spec
+from maam.backend.layers import arguments_of, check_keeps_shape, find_layer, layers_in
 from maam.errors import ArgumentError, SpecError
-from maam.layers import arguments_of, check_keeps_shape, find_layer, layers_in
 
 
 class Base:

@@ -9,6 +9,7 @@ import pytest
 import maam
 from maam import parity, spec
 from maam.data import Augmentation, BatchLoader, ImageDataset
+from maam.deploy import prune
 from maam.errors import (
     ArgumentError,
     DataError,
@@ -19,7 +20,6 @@ from maam.errors import (
     TrainingError,
     WeightsError,
 )
-from maam.pruning import prune
 from maam.spec import draw
 from maam.training import Observer, default_recipe, train
 from maam.weights import write_weights
@@ -301,7 +301,7 @@ class TestSpecs:
         assert maam.preset("of_test_misuse") == spec.preset("cnn")
 
     def test_pruning(self, path):
-        with pytest.raises(DeploymentError, match=r"maam.pruning.prune_file takes the path"):
+        with pytest.raises(DeploymentError, match=r"maam.deploy.prune_file takes the path"):
             prune(str(path), {})
         with pytest.raises(DeploymentError, match=r"channels: expected a number in \[0, 1\), got '0.5'"):
             prune(DIGITS, draw(DIGITS.parameters(), 0), channels="0.5")

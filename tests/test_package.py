@@ -11,7 +11,7 @@ import pytest
 
 import maam
 from maam import errors, spec
-from maam.environment import command_line
+from maam._system import command_line
 from maam.errors import SpecError
 
 PACKAGE = Path(maam.__file__).parent

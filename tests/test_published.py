@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from maam import spec
-from maam.parity.bounds import LOGITS, difference
 from maam.reference import Referee
+from maam.tolerance import LOGITS, difference
 
 FILES = sorted((Path(__file__).parent / "published").glob("*.json"))
 PRESETS = {"v1": "mafc_v1", "v2": "mafc_v2", "v3_large": "mafc_v3", "v3_small": "mafc_v3_small"}

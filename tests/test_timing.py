@@ -2,7 +2,7 @@
 
 import pytest
 
-from maam.timing import interleave, ratios
+from maam._system import interleave, ratios
 
 
 class Clock:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import maam
 from maam import spec
-from maam.cli.images import test_images
+from maam.backend.registry import make_runners
+from maam.cli.predict import test_images
 from maam.errors import require
 from maam.fusion.files import agreements
 from maam.fusion.rewrite import is_fusible
-from maam.parity.rooms import make_runners
 
 FRAMEWORKS = ["torch", "mindspore"]
 

@@ -4,8 +4,6 @@ python tools/graph_nodes.py [PRESET ...]  prints a Markdown table. Nodes are ope
 and outputs are counted apart for torch.export, where they are nodes too.
 """
 
-# ruff: noqa: E402
-
 import argparse
 import os
 import platform
@@ -17,14 +15,14 @@ from pathlib import Path
 GRAPHS = tempfile.TemporaryDirectory()
 os.environ |= {"MS_DEV_SAVE_GRAPHS": "2", "MS_DEV_SAVE_GRAPHS_PATH": GRAPHS.name}  # read when MindSpore is imported
 
-import mindspore as ms
-import numpy as np
-import torch
+import mindspore as ms  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
-import maam.mindspore
-import maam.torch
-from maam import fuse, preset, spec
-from maam.torch.arrays import write_arrays
+import maam.mindspore  # noqa: E402
+import maam.torch  # noqa: E402
+from maam import fuse, preset, spec  # noqa: E402
+from maam.torch.arrays import write_arrays  # noqa: E402
 
 BOOKKEEPING = {"Load", "MakeTuple", "TupleGetItem", "UpdateState", "Depend", "Return"}
 

@@ -9,9 +9,9 @@ from functools import partial
 import numpy as np
 
 from maam import data, spec
+from maam.backend.registry import make_double
 from maam.parity.kinks import Reference, named_gradients
 from maam.parity.optimizers import take_step
-from maam.parity.rooms import make_double
 from maam.parity.stages.steps import OPTIMIZERS, STEPS, _loss_cotangent, _rounded, _statistics, _zeros
 from maam.parity.subject import Subject
 from maam.training import one_cycle

@@ -18,8 +18,8 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
     try:
-        from maam.cli.application import application
-        from maam.cli.consoles import quiet_mindspore
+        from maam.cli.app import application
+        from maam.cli.terminal import quiet_mindspore
 
         with quiet_mindspore():
             application(prog_name="maam")  # completion is for this name, by `python -m maam` too

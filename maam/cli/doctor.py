@@ -2,17 +2,187 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import os
 import platform
-from typing import Annotated
+import sys
+import time
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from maam import diagnosis
-from maam.cli.consoles import console
-from maam.diagnosis import Finding, Status
-from maam.environment import environment
+from maam._system import environment
+from maam.cli.terminal import console
+
+Array = np.ndarray[Any, Any]
+PACKAGES = (
+    "maam", "numpy", "torch", "torchvision", "mindspore", "scikit-learn", "matplotlib", "timm", "mindcv",
+    "huggingface_hub", "onnx", "onnxruntime", "openvino", "nncf", "executorch", "protobuf",
+)  # fmt: skip
+FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16")
+ROOMS = {"reference": "numpy", "torch": "torch", "mindspore": "mindspore"}
+ENGINES = {"onnxruntime": "deploy", "openvino": "deploy", "nncf": "deploy", "executorch": "executorch"}
+TOLERANCE = 1e-4
+"""Of the logits, absolute and relative: the bound of parity."""
+
+
+class Status(Enum):
+    """How a check ended."""
+
+    GOOD = "good"
+    ABSENT = "not installed"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+class Finding(NamedTuple):
+    """One line of the diagnosis; `remedy` is empty where there is nothing to do."""
+
+    subject: str
+    status: Status
+    text: str
+    remedy: str = ""
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that maam can use; those that are not installed are left out."""
+    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def cpu_features() -> list[str]:
+    """Those instruction sets of the processor that matter here; none where the system does not tell."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text("utf-8").split())
+    except OSError:
+        return []
+    return [name for name in FEATURES if name in words]
+
+
+def known_troubles(installed: dict[str, str], features: list[str]) -> Iterator[Finding]:
+    """Combinations of versions and processor that are known to be bad, each with what helps."""
+    mindspore, numpy = _number(installed.get("mindspore")), _number(installed.get("numpy"))
+    protobuf = _number(installed.get("protobuf"))
+    if mindspore and numpy >= (2,):
+        text = f"MindSpore's operators fail with numpy {installed['numpy']}: they are compiled for numpy 1"
+        yield Finding("mindspore, numpy", Status.BAD, text, "pip install 'numpy<2'")
+    if mindspore >= (2, 9) and "avx512f" in features and "ONEDNN_MAX_CPU_ISA" not in os.environ:
+        text = f"MindSpore {installed['mindspore']} convolves very slowly on processors with AVX-512"
+        remedy = "maam sets ONEDNN_MAX_CPU_ISA=AVX2 where it is imported; elsewhere set it, or use mindspore<2.9"
+        yield Finding("mindspore, AVX-512", Status.WARNING, text, remedy)
+    if mindspore and mindspore < (2, 7):
+        text = f"maam is tested with MindSpore 2.8; this is {installed['mindspore']}"
+        yield Finding("mindspore", Status.WARNING, text, "pip install 'mindspore>=2.7,<2.9'")
+    if not mindspore and sys.version_info >= (3, 13):
+        text = "MindSpore has no wheels for Python 3.13 and later"
+        yield Finding("mindspore, python", Status.WARNING, text, "use Python 3.10, 3.11 or 3.12 for MindSpore")
+    if mindspore and "onnx" in installed and protobuf < (7,):
+        text = f"import mindspore after onnx fails with protobuf {installed.get('protobuf', 'none')}"
+        remedy = "import mindspore first, or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python"
+        yield Finding("mindspore, onnx", Status.WARNING, text, remedy)
+    if mindspore and "executorch" in installed:
+        text = "ExecuTorch needs numpy 2, MindSpore numpy 1"
+        yield Finding("mindspore, executorch", Status.BAD, text, "give each an environment of its own")
+
+
+def check_room(name: str) -> Finding:
+    """Build `maam_digits` in a room, run it on two images, and hold the logits to the referee's."""
+    from maam import reference
+
+    if importlib.util.find_spec(ROOMS[name]) is None:
+        return Finding(name, Status.ABSENT, "not installed", f"pip install 'maam[{name}]'")
+    images = np.random.default_rng(0).random((2, 1, 8, 8), np.float32)
+    expected = reference.build("maam_digits", seed=0)(images)
+    start = time.perf_counter()
+    try:
+        logits = _LOGITS[name](images)
+    except Exception as error:  # whatever a broken install raises
+        reason = " ".join(str(error).split())[:200]
+        return Finding(
+            name, Status.BAD, f"{type(error).__name__}: {reason}", f"reinstall it: pip install 'maam[{name}]'"
+        )
+    seconds, difference = time.perf_counter() - start, float(np.abs(logits - expected).max())
+    if not np.allclose(logits, expected, rtol=TOLERANCE, atol=TOLERANCE):
+        return Finding(
+            name, Status.BAD, f"differs from the referee by {difference:.1e}", "see `maam parity maam_digits`"
+        )
+    return Finding(name, Status.GOOD, f"agrees with the referee to {difference:.1e} ({seconds:.1f} s)")
+
+
+def check_engine(name: str) -> Finding:
+    """Whether an engine of deployment can be imported."""
+    if importlib.util.find_spec(name) is None:
+        apart = name == "executorch" and importlib.util.find_spec("mindspore") is not None
+        remedy = f"pip install 'maam[{ENGINES[name]}]'{', in an environment without mindspore' if apart else ''}"
+        return Finding(name, Status.ABSENT, "not installed", remedy)
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # whatever a broken package raises
+        reason = " ".join(str(error).split())[:200]
+        return Finding(name, Status.BAD, f"{type(error).__name__}: {reason}", "reinstall it")
+    return Finding(name, Status.GOOD, "can be imported")
+
+
+def devices() -> list[str]:
+    """The devices on which an installed framework can train; one that cannot be imported has none."""
+    found = ["cpu"]
+    for package, ask in (("torch", _gpus), ("mindspore", _ascend)):
+        if importlib.util.find_spec(package) is not None:
+            with contextlib.suppress(Exception):  # whatever a broken package raises; its room's line says it
+                found += ask(importlib.import_module(package))
+    return found
+
+
+def _gpus(torch: Any) -> list[str]:
+    return [f"cuda ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
+
+
+def _ascend(mindspore: Any) -> list[str]:
+    return ["ascend"] if mindspore.device_context.ascend.is_available() else []
+
+
+def _reference(images: Array) -> Array:
+    from maam import reference
+
+    return reference.build("maam_digits", seed=0)(images)
+
+
+def _torch(images: Array) -> Array:
+    runner = importlib.import_module("maam.torch.runner").Runner
+    return runner(importlib.import_module("maam.torch").build("maam_digits", seed=0)).forward(images)
+
+
+def _mindspore(images: Array) -> Array:
+    runner = importlib.import_module("maam.mindspore.runner").Runner  # PyNative: nothing to compile
+    return runner(importlib.import_module("maam.mindspore").build("maam_digits", seed=0), graph=False).forward(images)
+
+
+_LOGITS: dict[str, Callable[[Array], Array]] = {
+    "reference": _reference,
+    "torch": _torch,
+    "mindspore": _mindspore,
+}
+
+
+def _number(version: str | None) -> tuple[int, ...]:
+    """(2, 8) of "2.8.0rc1"; () where there is none."""
+    parts = (version or "").split(".")[:2]
+    return tuple(int(part) for part in parts if part.isdigit())
+
 
 _COLOURS = {Status.GOOD: "green", Status.BAD: "bold red", Status.WARNING: "yellow", Status.ABSENT: "dim"}
 
@@ -21,19 +191,19 @@ def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="leave the self-checks of the rooms out")] = False,
 ) -> None:
     """Show versions, devices, what works here and what helps where something does not; exit status 1 if it is bad."""
-    installed, features = diagnosis.versions(), diagnosis.cpu_features()
+    installed, features = versions(), cpu_features()
     out = console()
     out.print(", ".join(f"{name} {version}" for name, version in installed.items()), highlight=False)
     machine = (
         f"{environment()['machine']}, {environment()['cores']} cores ({', '.join(features) or 'features unknown'})"
     )
     out.print(f"{platform.system()} {platform.machine()}, {machine}", highlight=False, markup=False)
-    out.print(f"devices: {', '.join(diagnosis.devices())}", highlight=False, markup=False)
-    findings = list(diagnosis.known_troubles(installed, features))
+    out.print(f"devices: {', '.join(devices())}", highlight=False, markup=False)
+    findings = list(known_troubles(installed, features))
     if not quick:
         # MindSpore before the engines: some of them bring a protobuf that it must not see first
-        findings += [diagnosis.check_room(name) for name in ("mindspore", "torch", "reference")]
-    findings += [diagnosis.check_engine(name) for name in diagnosis.ENGINES]
+        findings += [check_room(name) for name in ("mindspore", "torch", "reference")]
+    findings += [check_engine(name) for name in ENGINES]
     out.print(_table(findings))
     if any(finding.status is Status.BAD for finding in findings):
         raise typer.Exit(1)

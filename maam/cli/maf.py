@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from maam.cli import completion
-from maam.cli.evaluate import evaluate as evaluate_command
+from maam.cli import terminal
 from maam.cli.options import Device, Framework, NumWorkers, OnBroken, refuse_given
+from maam.cli.predict import evaluate as evaluate_command
 from maam.cli.train import train as train_command
 from maam.errors import WeightsError
 
@@ -23,9 +23,7 @@ def maf(
     context: typer.Context,
     arch: Annotated[
         str,
-        typer.Option(
-            "--arch", "-a", help="MAFCV1, MAFCV2, MAFCV3 or another preset", autocompletion=completion.presets
-        ),
+        typer.Option("--arch", "-a", help="MAFCV1, MAFCV2, MAFCV3 or another preset", autocompletion=terminal.presets),
     ] = "MAFCV1",
     evaluate: Annotated[bool, typer.Option("--evaluate", "-e", help="measure on root/val; do not train")] = False,
     root: Annotated[Path, typer.Option(help="the folder that holds train and val")] = Path(
@@ -84,9 +82,9 @@ def _published(folder: Path, arch: str, override: list[str] | None, temporary: P
             f"{folder}: {what}; expected one of {', '.join((OWN, *PUBLISHED))}: "
             f"train by `maam maf -a {arch}`, or put the published checkpoint there"
         )
-    from maam.conversion import convert
+    from maam.backend.convert import convert
     from maam.spec import preset
-    from maam.training.library import parse_override, read_recipe
+    from maam.training.recipe_files import parse_override, read_recipe
 
     recipe = read_recipe(RECIPE).replaced(dict(parse_override(text) for text in override or []))
     target = temporary / "published.safetensors"

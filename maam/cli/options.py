@@ -9,17 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from maam import files
-from maam.cli import completion
+from maam import _io
+from maam.cli import terminal
 from maam.errors import MaamError, RecipeError, SpecError
 
 Root = Annotated[Path | None, typer.Option(help="folder of the data set")]
-Framework = Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)]
+Framework = Annotated[str, typer.Option(help="torch or mindspore", autocompletion=terminal.frameworks)]
 Device = Annotated[
     str | None,
-    typer.Option(
-        help="cpu, cuda (PyTorch) or ascend (MindSpore); the best otherwise", autocompletion=completion.devices
-    ),
+    typer.Option(help="cpu, cuda (PyTorch) or ascend (MindSpore); the best otherwise", autocompletion=terminal.devices),
 ]
 Override = Annotated[
     list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as optimizer.lr=0.05")
@@ -29,7 +27,7 @@ ImageRecipe = Annotated[
     typer.Option(
         "--recipe",
         help="how image files are cut, a recipe's name or a .toml file; the run's or the preset's otherwise",
-        autocompletion=completion.recipes,
+        autocompletion=terminal.recipes,
     ),
 ]
 ImageOverride = Annotated[
@@ -39,7 +37,7 @@ NumWorkers = Annotated[
     int, typer.Option("--num-workers", "-j", min=0, help="processes (PyTorch) or threads that decode image files")
 ]
 OnBroken = Annotated[str, typer.Option(help="broken image files: error or skip")]
-Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16", autocompletion=completion.precisions)]
+Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16", autocompletion=terminal.precisions)]
 
 
 def parse_overrides(texts: list[str] | None) -> dict[str, Any]:
@@ -48,7 +46,7 @@ def parse_overrides(texts: list[str] | None) -> dict[str, Any]:
     Raises:
         RecipeError: one has no "=".
     """
-    from maam.training.library import parse_override
+    from maam.training.recipe_files import parse_override
 
     return dict(parse_override(text) for text in texts or [])
 
@@ -84,7 +82,7 @@ def image_options(name: str | None, texts: list[str] | None) -> dict[str, Any]:
     Raises:
         RecipeError: there is no such recipe, or an override has no "=".
     """
-    from maam.training.library import read_recipe
+    from maam.training.recipe_files import read_recipe
 
     return {"recipe": None if name is None else read_recipe(name), "changes": parse_overrides(texts)}
 
@@ -107,7 +105,7 @@ def check_written(option: str, path: Path | None) -> None:
     Raises:
         MaamError: there is no such folder, it may not be written, or `path` is a folder.
     """
-    if path is None or (files.is_special(path) and os.access(path, os.W_OK)):
+    if path is None or (_io.is_special(path) and os.access(path, os.W_OK)):
         return
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise MaamError(f"{option} {path}: expected a file in a folder that exists and can be written")

@@ -1,14 +1,20 @@
 """Image data sets and the preprocessing of images, with numpy only."""
 
-from maam.data.archives import download
-from maam.data.augmentation import Augmentation, Crops, to_float
-from maam.data.batches import BatchLoader
 from maam.data.cifar import cifar10, cifar100
-from maam.data.dataset import ImageDataset
-from maam.data.framing import IMAGENET_MEAN, IMAGENET_STD, CenterCrop, RandomResizedCrop
+from maam.data.dataset import ImageDataset, digits
+from maam.data.download import download
 from maam.data.image_batches import BrokenImageWarning, ImageBatches
 from maam.data.image_folder import ImageFolder, imagefolder
-from maam.data.scikit_digits import digits
+from maam.data.loader import BatchLoader
+from maam.data.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Augmentation,
+    CenterCrop,
+    Crops,
+    RandomResizedCrop,
+    to_float,
+)
 
 __all__ = [
     "IMAGENET_MEAN",

@@ -12,11 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from maam.data.batches import Batch
-from maam.data.checks import Share, check_count, check_type
-from maam.data.framing import IMAGENET_MEAN, IMAGENET_STD, Frame, Framing, RandomResizedCrop
+from maam.data.dataset import Share, check_count, check_type
 from maam.data.image_folder import ImageFolder
-from maam.data.order import EpochOrder, Rows
+from maam.data.loader import Batch, EpochOrder, Rows
+from maam.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Frame, Framing, RandomResizedCrop
 from maam.errors import DataError
 
 Decoded = tuple[npt.NDArray[np.float32], Sequence[str]]

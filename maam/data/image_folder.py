@@ -10,8 +10,8 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from maam._messages import listed
 from maam.errors import DataError
-from maam.names import listed
 
 SPLITS = ("train", "val")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maam._io import check_target
 from maam.errors import DeploymentError, WeightsError
-from maam.files import check_target
 from maam.fusion.rewrite import fuse
 from maam.spec import Node
 from maam.training import Runner
-from maam.training.evaluation import Track, untracked
+from maam.training.evaluate import Track, untracked
 from maam.weights import write_weights
 from maam.weights.exchange import PathLike, cast, read_whole
 from maam.weights.file import check_suffix

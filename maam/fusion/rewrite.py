@@ -2,19 +2,207 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from maam.errors import DeploymentError
-from maam.fusion.affine import Affine, Named, append, prepend
-from maam.fusion.factors import branch_weights, multiply
-from maam.fusion.parts import Part
-from maam.spec import Activation, BatchNorm2d, Dropout, Identity, Model, Node, Parallel, Sequential
+from maam.spec import (
+    Activation,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    Identity,
+    Linear,
+    MaxPool2d,
+    Model,
+    Node,
+    Parallel,
+    Resize,
+    Sequential,
+    Unflatten,
+)
 from maam.weights import match
 
 Array = np.ndarray[Any, Any]
+
+
+class Part(NamedTuple):
+    """A node and its arrays, float64, by the names that they have within it."""
+
+    node: Node
+    arrays: dict[str, Array]
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The nodes directly inside, each with its arrays."""
+        return {name: Part(child, _below(self.arrays, name)) for name, child in self.node.nodes.items()}
+
+    def replace(self, **fields: Any) -> Part:
+        """The same arrays in a node with other values in some fields."""
+        return self._replace(node=self.node.replace(**fields))
+
+    def with_parts(self, parts: Mapping[str, Part]) -> Part:
+        """The node with other nodes inside, and their arrays; it keeps its own arrays and its other fields."""
+        arrays = {p.name: self.arrays[p.name] for p in self.node.own_parameters()}
+        for name, part in parts.items():
+            arrays |= {f"{name}.{local}": array for local, array in part.arrays.items()}
+        return Part(self.node.with_nodes({name: part.node for name, part in parts.items()}), arrays)
+
+
+def _below(arrays: Mapping[str, Array], name: str) -> dict[str, Array]:
+    start = f"{name}."
+    return {local.removeprefix(start): array for local, array in arrays.items() if local.startswith(start)}
+
+
+CHAINS = (Sequential, Model, Resize)
+"""Containers whose output is that of their last child, perhaps resized."""
+
+_HOMOGENEOUS = (AvgPool2d, Dropout, Flatten, GlobalPool, Identity, MaxPool2d, Unflatten)
+
+
+def branch_weights(part: Part) -> Array:
+    """The constant weight of each branch of a `Parallel` that has them, softmax(alpha) or its own, float64."""
+    assert isinstance(part.node, Parallel)
+    if part.node.weights is not None:
+        return np.array(part.node.weights)
+    alpha = part.arrays["alpha"].astype(np.float64)
+    powers = np.exp(alpha - alpha.max())
+    return np.asarray(powers / powers.sum())
+
+
+def is_homogeneous(node: Node) -> bool:
+    """Whether f(c x) = c f(x) for every c >= 0."""
+    if isinstance(node, Activation):
+        return node.function in ("relu", "leaky_relu", "identity")
+    if type(node) in CHAINS or (isinstance(node, Parallel) and node.merge in ("sum", "concat", "stack", "weighted")):
+        return all(is_homogeneous(child) for child in node.nodes.values())
+    return isinstance(node, _HOMOGENEOUS)
+
+
+def multiply(part: Part, factor: float) -> Part | None:
+    """`part` with its output times `factor`, a constant >= 0, and no more to compute than before; None: impossible."""
+    if isinstance(part.node, (Conv2d, Linear)):
+        return part._replace(arrays={name: factor * array for name, array in part.arrays.items()})
+    if isinstance(part.node, Parallel):
+        return _multiply_branches(part, part.node, factor)
+    return _multiply_chain(part, factor) if type(part.node) in CHAINS else None
+
+
+def _multiply_chain(part: Part, factor: float) -> Part | None:
+    """The factor goes into the last child that takes it, if only homogeneous ones come after."""
+    parts = part.parts
+    for name, child in reversed(parts.items()):
+        if (found := multiply(child, factor)) is not None:
+            return part.with_parts({**parts, name: found})
+        if not is_homogeneous(child.node):
+            return None
+    return None
+
+
+def _multiply_branches(part: Part, node: Parallel, factor: float) -> Part | None:
+    if node.weights is not None:
+        return part.replace(weights=tuple(factor * weight for weight in node.weights))
+    if node.merge == "softmax":
+        return None
+    parts = part.parts
+    for name in node.children:
+        if (found := multiply(parts[name], factor)) is None:
+            return None
+        parts[name] = found
+    return part.with_parts(parts)
+
+
+Named = tuple[str, Part]
+
+
+class Affine(NamedTuple):
+    """scale x + shift, both (channels,)."""
+
+    scale: Array
+    shift: Array
+
+    @classmethod
+    def of(cls, part: Part) -> Affine:
+        """What a batch norm with these arrays computes in inference."""
+        assert isinstance(part.node, BatchNorm2d)
+        own = part.arrays
+        scale = own["weight"] / np.sqrt(own["running_var"] + part.node.eps)
+        return cls(scale, own["bias"] - own["running_mean"] * scale)
+
+    def as_part(self) -> Part:
+        """A depthwise 1x1 convolution that computes it."""
+        count = len(self.scale)
+        node = Conv2d(in_channels=count, out_channels=count, kernel_size=1, groups=count)
+        return Part(node, {"weight": self.scale.reshape(-1, 1, 1, 1), "bias": self.shift})
+
+
+def append(parts: Sequence[Named], affine: Affine) -> list[Named] | None:
+    """The chain `parts` followed by `affine`, which is moved into its last linear layer; None: none can take it."""
+    for index in range(len(parts) - 1, -1, -1):
+        name, part = parts[index]
+        if (found := _append_to(part, affine)) is not None:
+            return [*parts[:index], (name, found), *parts[index + 1 :]]
+        if not _commutes(part.node, affine):
+            return None
+    return None
+
+
+def prepend(parts: Sequence[Named], affine: Affine) -> list[Named] | None:
+    """`affine` followed by the chain `parts`, moved into its first linear layer; None: none can take it."""
+    for index, (name, part) in enumerate(parts):
+        if (found := _prepend_to(part, affine)) is not None:
+            return [*parts[:index], (name, found), *parts[index + 1 :]]
+        if not (isinstance(part.node, Flatten) or _commutes(part.node, affine)):
+            return None
+    return None
+
+
+def _append_to(part: Part, affine: Affine) -> Part | None:
+    if isinstance(part.node, (Conv2d, Linear)):
+        weight = part.arrays["weight"]
+        scale = affine.scale.reshape(-1, *[1] * (weight.ndim - 1))
+        bias = part.arrays.get("bias", 0.0) * affine.scale + affine.shift
+        return Part(part.node.replace(bias=True), {"weight": scale * weight, "bias": bias})
+    if type(part.node) in CHAINS and (found := append(list(part.parts.items()), affine)) is not None:
+        return part.with_parts(dict(found))
+    return None
+
+
+def _prepend_to(part: Part, affine: Affine) -> Part | None:
+    node = part.node
+    if isinstance(node, Linear) or (isinstance(node, Conv2d) and node.padding == 0):
+        return _prepend_to_linear(part, node, affine)
+    if type(node) in (Sequential, Model) and (found := prepend(list(part.parts.items()), affine)) is not None:
+        return part.with_parts(dict(found))
+    return None
+
+
+def _prepend_to_linear(part: Part, node: Linear | Conv2d, affine: Affine) -> Part:
+    """W (s x + t) + b = (W s) x + (W t + b); zero padding would come between x and t."""
+    weight = part.arrays["weight"]
+    groups = node.groups if isinstance(node, Conv2d) else 1
+    inputs = weight.shape[1] * groups
+    scale, shift = (np.repeat(array, inputs // len(affine.scale)) for array in affine)  # flattened maps: one a value
+    rows = weight.reshape(groups, -1, weight.shape[1], weight[0, 0].size)  # (groups, out / groups, in / groups, k * k)
+    scaled = rows * scale.reshape(groups, 1, -1, 1)
+    bias = (rows * shift.reshape(groups, 1, -1, 1)).sum((2, 3)).reshape(-1) + part.arrays.get("bias", 0.0)
+    return Part(node.replace(bias=True), {"weight": scaled.reshape(weight.shape), "bias": bias})
+
+
+def _commutes(node: Node, affine: Affine) -> bool:
+    """Whether it makes no difference if `affine` comes before or after the layer."""
+    if isinstance(node, MaxPool2d):
+        return bool((affine.scale >= 0).all())
+    if isinstance(node, GlobalPool):
+        return node.function == "avg" and node.axis == "spatial"
+    if type(node) in (Sequential, Resize):
+        return all(_commutes(child, affine) for child in node.nodes.values())
+    return isinstance(node, (AvgPool2d, Unflatten))
 
 
 def fuse(spec: Node, weights: Mapping[str, Array] | None = None) -> tuple[Node, dict[str, Array]]:

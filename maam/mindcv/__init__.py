@@ -8,12 +8,12 @@ from maam.errors import require
 require("mindspore", "mindcv")
 require("mindcv", "mindcv")
 
-import maam.mindspore  # noqa: E402, F401 - before mindcv, because it settles how MindSpore is imported
+import maam.mindspore  # noqa: E402, F401
 from maam.mindcv.aliases import register_aliases  # noqa: E402
-from maam.mindcv.attention import insert_attention  # noqa: E402
+from maam.mindcv.insert import insert_attention  # noqa: E402
 from maam.mindcv.models import create_model  # noqa: E402
 from maam.mindcv.presets import register_presets  # noqa: E402
-from maam.mindspore.attention import list_attention  # noqa: E402
+from maam.mindspore.insertion import list_attention  # noqa: E402
 
 register_presets()
 register_aliases()

@@ -10,16 +10,15 @@ import mindcv
 from mindcv.models.helpers import load_model_checkpoint
 from mindspore import load_checkpoint, nn
 
+from maam._messages import listed
+from maam._registration import NotGiven, preset_name, unknown_model, with_attention
 from maam.errors import WeightsError
-from maam.mindcv.attention import insert_attention
+from maam.mindcv.insert import insert_attention
 from maam.mindcv.presets import is_preset
 from maam.mindspore import load_weights
 from maam.mindspore.arrays import write_arrays
-from maam.mindspore.attention import LAYERS, MakeLayer
-from maam.mindspore.checkpoints import read_checkpoint
-from maam.names import listed
-from maam.preset_attention import NotGiven, with_attention
-from maam.registration import preset_name, unknown_model
+from maam.mindspore.insertion import LAYERS, MakeLayer
+from maam.mindspore.weights import read_checkpoint
 from maam.weights import match
 
 

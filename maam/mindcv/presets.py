@@ -11,11 +11,10 @@ from typing import Any
 from mindcv.models.registry import is_model, model_entrypoint, register_model
 from mindspore import nn
 
+from maam._registration import Registry, attention_option
 from maam.errors import WeightsError
 from maam.mindspore import build
-from maam.mindspore.attention import LAYERS
-from maam.preset_attention import attention_option
-from maam.registration import Registry
+from maam.mindspore.insertion import LAYERS
 from maam.spec import Conv2d, Model, head, preset
 
 default_cfgs: dict[str, dict[str, Any]] = {}

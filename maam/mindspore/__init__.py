@@ -16,12 +16,18 @@ except TypeError as error:
         "import maam.mindspore first, or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python"
     ) from None
 
-from maam.mindspore.configuration import Configuration, cap_instructions, configure  # noqa: E402
-from maam.mindspore.data import generator_dataset  # noqa: E402
-from maam.mindspore.image_folder import ImageFolderBatches  # noqa: E402
+from maam.mindspore.configure import Configuration, cap_instructions, configure  # noqa: E402
+from maam.mindspore.data import (  # noqa: E402
+    ImageFolderBatches,
+    generator_dataset,
+)
 from maam.mindspore.layers import CBAM, MAAM, MAF, MAFB, MAFC, SE  # noqa: E402
-from maam.mindspore.models import build  # noqa: E402
-from maam.mindspore.weights import load, load_weights, save_weights  # noqa: E402
+from maam.mindspore.weights import (  # noqa: E402
+    build,
+    load,
+    load_weights,
+    save_weights,
+)
 
 cap_instructions()
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import mindspore as ms
 
-from maam.mindspore.distributed import join_world, leave_world
-from maam.mindspore.models import build
-from maam.mindspore.runner import Runner
+from maam.backend.devices import choose_device, choose_precision
+from maam.mindspore.runner import Runner, join_world, leave_world
+from maam.mindspore.weights import build
 from maam.spec import Node
-from maam.training.devices import choose_device, choose_precision
 
 TARGETS = {"cpu": "CPU", "cuda": "GPU", "ascend": "Ascend"}
 

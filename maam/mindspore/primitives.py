@@ -8,11 +8,49 @@ from typing import Any
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore import dtype as mstype
+from mindspore.common import initializer as native
 from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
 
 from maam import spec
-from maam.mindspore.initialization import initializer_of, weight_and_bias
+from maam.spec import Node
+
+
+class _Readable:
+    """An initializer that stands in a cell's repr by name, where MindSpore's own stands by its address."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(value)  # type: ignore[call-arg]
+        self.value = value
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.value:.4g})"
+
+
+class Constant(_Readable, native.Constant):
+    """The given value everywhere."""
+
+
+class Uniform(_Readable, native.Uniform):
+    """U(-value, value)."""
+
+
+class Normal(_Readable, native.Normal):
+    """N(0, value squared)."""
+
+
+_CLASSES = {"constant": Constant, "uniform": Uniform, "normal": Normal}
+
+
+def initializer_of(parameter: spec.Parameter) -> Any:
+    """MindSpore's initializer of the distribution that the table gives."""
+    return _CLASSES[parameter.init.distribution](parameter.init.value)
+
+
+def weight_and_bias(node: Node) -> dict[str, Any]:
+    """The arguments `weight_init` and `bias_init` of a convolution or a dense layer."""
+    return {f"{parameter.name}_init": initializer_of(parameter) for parameter in node.own_parameters()}
+
 
 Options = dict[str, Any]
 """Keyword argument `dtype` of a cell that owns arrays."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from maam.environment import environment
+from maam._system import environment
+from maam.backend.registry import MODES, make_double, make_runners
 from maam.errors import SpecError, check_counts
 from maam.parity.report import Report, not_run
-from maam.parity.rooms import MODES, make_double, make_runners
 from maam.parity.stages import STAGES
 from maam.parity.subject import Subject, random_images
 from maam.spec import Model, Node, draw, input_rule
@@ -20,7 +20,7 @@ from maam.spec.presets import resolve
 from maam.training import Runner
 from maam.weights import match
 from maam.weights.exchange import PathLike
-from maam.weights.naming import find_spec
+from maam.weights.lookup import find_spec
 
 Array = np.ndarray[Any, Any]
 

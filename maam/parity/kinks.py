@@ -15,10 +15,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maam.parity.bounds import MAX_CROSSED, MAX_NOISE
-from maam.parity.rooms import kink_module
+from maam.backend.registry import kink_module
 from maam.parity.subject import Subject
+from maam.spec import Activation, Node
+from maam.tolerance import MAX_CROSSED, MAX_NOISE
 from maam.training import Runner
+
+SMOOTH = {
+    "relu": "silu",
+    "relu6": "silu",
+    "leaky_relu": "silu",
+    "hard_swish": "silu",
+    "hard_sigmoid": "sigmoid",
+}
+"""The smooth function that takes the place of each activation with a kink."""
+
+
+def smoothed(spec: Node) -> Node:
+    """`spec` with `SMOOTH` activations; layers, shapes and canonical names stay."""
+    if isinstance(spec, Activation):
+        return spec.replace(function=SMOOTH.get(spec.function, spec.function))
+    return spec.with_nodes({name: smoothed(node) for name, node in spec.nodes.items()}) if spec.nodes else spec
+
 
 Array = np.ndarray[Any, Any]
 Arrays = dict[str, Array]

@@ -2,15 +2,142 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from maam._messages import listed
+from maam.backend.adapter import OWN, Call, Layer, Slot
 from maam.errors import PortingError
-from maam.names import listed
-from maam.porting.half import Layer, Slot
-from maam.porting.mismatch import differences, explain_mismatch
-from maam.porting.naming import Names, check_names
+
+_HELP = (
+    "give both models the same layers, say which layer stands for which by names={PyTorch's: MindSpore's} (--names), "
+    "or leave out what has no counterpart by skip=(...) (--skip)"
+)
+_CONTEXT = 2
+
+
+def differences(torch: Layer, mindspore: Layer) -> str:
+    """Why one layer cannot take the other's arrays; empty where it can."""
+    if torch.kind != mindspore.kind:
+        return f"a {torch.kind} is no {mindspore.kind}"
+    own, other = torch.slots, mindspore.slots
+    if torch.kind == OWN and set(own) != set(other):
+        shapes = [sorted(slot.shape for slot in slots.values()) for slots in (own, other)]
+        ordered = [[slot.shape for slot in slots.values()] for slots in (own, other)]
+        return "" if ordered[0] == ordered[1] else f"arrays of shapes {shapes[0]} and {shapes[1]}"
+    for name in [*own, *other]:
+        if name not in own or name not in other:
+            return _absent(torch.kind, name, has_torch=name in own)
+        if not same_shape(torch.kind, own[name], other[name]):
+            return f"{name} is {own[name].shape} and {other[name].shape}"
+    return ""
+
+
+def same_shape(kind: str, torch: Slot, mindspore: Slot) -> bool:
+    """Whether the shapes are the same; MindSpore's convolution in one dimension has one of size 1 besides."""
+    if torch.shape == mindspore.shape:
+        return True
+    one = "convolution" in kind and len(torch.shape) == 3 and len(mindspore.shape) == 4
+    return one and mindspore.shape == (*torch.shape[:2], 1, torch.shape[2])
+
+
+def explain_mismatch(torch: Sequence[Layer], mindspore: Sequence[Layer]) -> str:
+    """Where two lists of layers part, and what would help."""
+    keys = [[_signature(layer) for layer in layers] for layers in (torch, mindspore)]
+    matcher = difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False)
+    tag, i1, i2, j1, j2 = next(code for code in matcher.get_opcodes() if code[0] != "equal")
+    counts = f"PyTorch has {len(torch)} layers with weights, MindSpore {len(mindspore)}"
+    before = f" after {torch[i1 - 1].name!r} (MindSpore: {mindspore[j1 - 1].name!r})" if i1 and j1 else ""
+    if tag == "delete":
+        where = f"{_some(torch[i1:i2])} of PyTorch has no counterpart in MindSpore"
+    elif tag == "insert":
+        where = f"{_some(mindspore[j1:j2])} of MindSpore has no counterpart in PyTorch"
+    else:
+        where = f"{torch[i1]} of PyTorch meets {mindspore[j1]} of MindSpore: {differences(torch[i1], mindspore[j1])}"
+    return f"the models cannot be matched: {counts};{before} {where}; {_HELP}"
+
+
+def _signature(layer: Layer) -> tuple[str, ...]:
+    """Equal for layers that fit."""
+    wide = "convolution" in layer.kind
+    shapes = {name: slot.shape for name, slot in layer.slots.items()}
+    shapes = {n: (*s[:2], 1, s[2]) if wide and len(s) == 3 else s for n, s in shapes.items()}
+    return (layer.kind, *(f"{'' if layer.kind == OWN else name}{shape}" for name, shape in sorted(shapes.items())))
+
+
+def _some(layers: Sequence[Layer]) -> str:
+    more = len(layers) - _CONTEXT
+    text = ", ".join(str(layer) for layer in layers[:_CONTEXT])
+    return f"{text} and {more} more" if more > 0 else text
+
+
+_REMEDIES: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("convolution", "bias"): ("bias=", "has_bias="),
+    ("transposed convolution", "bias"): ("bias=", "has_bias="),
+    ("linear", "bias"): ("bias=", "has_bias="),
+}
+
+
+def _absent(kind: str, name: str, has_torch: bool) -> str:
+    with_, without = ("PyTorch", "MindSpore") if has_torch else ("MindSpore", "PyTorch")
+    text = f"{name} is there in {with_} and absent in {without}"
+    if (kind, name) in _REMEDIES:
+        own, other = _REMEDIES[kind, name]
+        text += f" (set by {own} in PyTorch and {other} in MindSpore, whose defaults differ)"
+    elif name.startswith("running_") and not has_torch:
+        text += " (track_running_stats=False in PyTorch)"
+    return text
+
+
+class Names(NamedTuple):
+    """MindSpore's path for a path in PyTorch; and the paths of what has no counterpart."""
+
+    torch_to_mindspore: Any  # checked: a mapping
+    skip: Sequence[str]
+
+
+def check_names(torch: Sequence[Layer], mindspore: Sequence[Layer], names: Names) -> None:
+    """Hold what the user named to what is there.
+
+    Raises:
+        PortingError: a path names neither a layer with weights nor what holds some, or is given twice.
+    """
+    if not isinstance(names.torch_to_mindspore, Mapping):
+        kind = type(names.torch_to_mindspore).__name__
+        raise PortingError(f"names: expected a mapping from PyTorch's names to MindSpore's, got a {kind}")
+    if isinstance(names.skip, str):
+        raise PortingError(f"skip: expected a sequence of names, got {names.skip!r}; write ({names.skip!r},)")
+    own, other = _paths(torch), _paths(mindspore)
+    for key, value in names.torch_to_mindspore.items():
+        _check("names", key, own, "the PyTorch module")
+        _check("names", value, other, "the MindSpore cell")
+    for name in names.skip:
+        _check("skip", name, [*own, *other], "neither model", negative=True)
+    targets = list(names.torch_to_mindspore.values())
+    if twice := [target for target in dict.fromkeys(targets) if targets.count(target) > 1]:
+        raise PortingError(f"names: {listed(twice[:1])} of MindSpore is given for several layers of PyTorch")
+
+
+def _paths(layers: Iterable[Layer]) -> list[str]:
+    """The paths of all layers and of all that holds them."""
+    found: dict[str, None] = {}
+    for layer in layers:
+        parts = layer.name.split(".")
+        found |= dict.fromkeys(".".join(parts[: index + 1]) for index in range(len(parts)))
+    return list(found)
+
+
+def _check(what: str, name: object, paths: Sequence[str], where: str, negative: bool = False) -> None:
+    if name in paths:
+        return
+    close = difflib.get_close_matches(str(name), paths, 1)
+    hint = f"did you mean {listed(close)}?" if close else f"it has {listed(paths[:8])}, ..."
+    verb = "has" if negative else "has no"
+    raise PortingError(f"{what}: {where} {verb} layer with weights named {listed([str(name)])}; {hint}")
+
 
 BY_NAME = "by name"
 BY_REGISTRATION = "by order of registration"
@@ -187,3 +314,47 @@ def _plain(name: str) -> str:
 
 def _below(name: str, paths: Sequence[str]) -> bool:
     return any(name == path or name.startswith(f"{path}.") for path in paths)
+
+
+class Run(NamedTuple):
+    """A run of a layer in PyTorch and its counterpart; None where MindSpore's model could not run."""
+
+    pair: Pair
+    torch: int
+    mindspore: int | None
+
+
+def align(
+    pairs: Sequence[Pair],
+    layers: tuple[Sequence[Layer], Sequence[Layer]],
+    torch: Sequence[Call],
+    mindspore: Sequence[Call] | None,
+) -> list[Run]:
+    """The runs that stand for each other, as indices into the two recordings, in PyTorch's running order."""
+    tables = [{layer.name: layer for layer in side} for side in layers]
+    own = _tokens([tables[0][call.name] for call in torch], {p.torch.name: i for i, p in enumerate(pairs)})
+    right = layers[1] if mindspore is None else [tables[1][call.name] for call in mindspore]
+    other = _tokens(right, {p.mindspore.name: i for i, p in enumerate(pairs)})
+    found = {(token, count): index for index, (token, count) in enumerate(_counted(other)) if token.isdigit()}
+    matched = {i: found[key] for i, key in enumerate(_counted(own)) if key in found}
+    for i, j, size in difflib.SequenceMatcher(None, own, other, autojunk=False).get_matching_blocks():
+        matched |= {i + k: j + k for k in range(size) if not own[i + k].isdigit() and own[i + k]}
+    return [
+        Run(Pair(tables[0][torch[i].name], right[j]), i, None if mindspore is None else j)
+        for i, j in sorted(matched.items())
+    ]
+
+
+def _tokens(layers: Sequence[Layer], indices: dict[str, int]) -> list[str]:
+    """A pair's number for a layer with weights, else its kind; nothing for one that cannot be told."""
+    return [str(indices[x.name]) if x.name in indices else "" if x.kind == OWN else x.kind for x in layers]
+
+
+def _counted(tokens: Sequence[str]) -> list[tuple[str, int]]:
+    """Each with how often it stood there before."""
+    seen: Counter[str] = Counter()
+    found = []
+    for token in tokens:
+        found.append((token, seen[token]))
+        seen[token] += 1
+    return found

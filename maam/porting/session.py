@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from maam.environment import environment
+from maam._system import environment
+from maam.backend.adapter import TITLES, Call, Half, make_half
 from maam.errors import PortingError, ShapeError
-from maam.parity.bounds import LOGITS, difference
 from maam.parity.report import Report, Row
-from maam.porting.alignment import align
-from maam.porting.half import TITLES, Call, Half, make_half
-from maam.porting.layer_stages import compare_layers, compare_layers_inside, first_line
-from maam.porting.model_stages import compare_gradients, compare_outputs, compare_steps, compare_weights
-from maam.porting.pairing import Pair, Pairing, pair_layers
-from maam.porting.subject import Subject
+from maam.porting.compare import (
+    Subject,
+    compare_gradients,
+    compare_layers,
+    compare_layers_inside,
+    compare_outputs,
+    compare_steps,
+    compare_weights,
+    first_line,
+)
+from maam.porting.pairing import Pair, Pairing, align, pair_layers
+from maam.tolerance import LOGITS, difference
 from maam.weights.file import write_safetensors
+
+
+def load_factory(name: str) -> Any:
+    """What `package.module:callable` returns when called without arguments; this runs the user's own code.
+
+    The working folder is searched too, as `python -m` does.
+
+    Raises:
+        PortingError: the name has another form, there is no such module or callable, or it fails.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not (module_name and colon and attribute):
+        raise PortingError(f"{name!r}: expected package.module:callable, such as my_models:resnet")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's code raises
+        reason = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise PortingError(f"{name}: {module_name} cannot be imported: {reason}") from None
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise PortingError(f"{name}: {module_name} has no {attribute}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise PortingError(f"{name}: expected a function or class, got an object of type {type(found).__name__}")
+    try:
+        return found()
+    except Exception as error:  # whatever the user's code raises
+        raise PortingError(f"{name}() failed: {type(error).__name__}: {error}") from error
+
 
 Array = np.ndarray[Any, Any]
 DIRECTIONS = ("torch-to-mindspore", "mindspore-to-torch")

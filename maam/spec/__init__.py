@@ -5,13 +5,13 @@ It needs Python, NumPy and pydantic alone; a backend turns a spec into modules o
 
 from maam.spec import models as _models  # registers the presets
 from maam.spec.composites import composite
-from maam.spec.document import parse_document, parse_json
+from maam.spec.containers import Model, Parallel, Residual, Resize, Scale, Sequential
 from maam.spec.fields import Shape
 from maam.spec.heads import head, with_num_classes
 from maam.spec.inputs import InputRule, input_rule
 from maam.spec.layers import agent_block, cbam, maam, maam_stem, maf, mafb, mafc, patch_widths, reduce_layer, se
 from maam.spec.models import cnn, maam_classifier, maam_imagenet, mlp, mobilenet, rnn
-from maam.spec.node import Node
+from maam.spec.node import Node, parse_document, parse_json
 from maam.spec.parameters import Init, Parameter, Role, draw
 from maam.spec.presets import list_presets, preset, preset_options, register_preset
 from maam.spec.primitives import (
@@ -26,12 +26,6 @@ from maam.spec.primitives import (
     Identity,
     Linear,
     MaxPool2d,
-    Model,
-    Parallel,
-    Residual,
-    Resize,
-    Scale,
-    Sequential,
     Unflatten,
 )
 

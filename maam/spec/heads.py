@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from maam.errors import SpecError
+from maam.spec.containers import Model, Sequential
 from maam.spec.node import Node
-from maam.spec.primitives import BatchNorm2d, Conv2d, Linear, Model, Sequential
+from maam.spec.primitives import BatchNorm2d, Conv2d, Linear
 
 
 def head(model: Node) -> str:

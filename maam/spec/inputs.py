@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from maam.errors import ShapeError
+from maam.spec.containers import Model
 from maam.spec.fields import Shape
 from maam.spec.node import Node
-from maam.spec.primitives import BatchNorm2d, Model
+from maam.spec.primitives import BatchNorm2d
 
 _LARGEST_MINIMUM = 512
 _MOST_STATISTICS = 4

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import keyword
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from maam.errors import ArgumentError, ShapeError, SpecError
 from maam.spec.fields import FrozenDict, Shape, describe
@@ -187,7 +189,6 @@ class Node(BaseModel):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from maam.spec.document import parse_json
 
         return parse_json, (self.to_json(),)
 
@@ -208,3 +209,110 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+_RESERVED = frozenset(
+    {"alpha", "weight", "bias", "running_mean", "running_var", "spec", "training", "cls_name", "module"}
+)
+
+
+def parse_node(document: Any) -> Node:
+    """A node from its JSON data ({"kind": ..., fields}); a node is returned as it is.
+
+    Raises:
+        ValueError: the document is no object, has no known kind, or a field is wrong.
+    """
+    if isinstance(document, Node):
+        return document
+    if not isinstance(document, Mapping):
+        raise ValueError(f"expected a layer (an object with a 'kind'), got {type(document).__name__}")
+    fields = dict(document)
+    if "kind" not in fields:
+        raise ValueError("kind: required, but not given")
+    kind = fields.pop("kind")
+    if not isinstance(kind, str) or kind not in Node.kinds:
+        raise ValueError(f"unknown kind {str(kind)[:60]!r}; known kinds: {', '.join(sorted(Node.kinds))}")
+    if not all(isinstance(name, str) for name in fields):
+        raise ValueError(f"{kind}: field names must be strings")
+    return Node.kinds[kind](**fields)
+
+
+def check_name(name: object) -> str:
+    """`name`, where it can serve as part of a canonical parameter name.
+
+    A framework refuses more when it builds: the names that its own classes have.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"layer name {str(name)[:60]!r}: expected letters, digits and underscores")
+    if name in _RESERVED or keyword.iskeyword(name):
+        raise ValueError(f"layer name {name!r} is reserved; choose another")
+    return name
+
+
+def _parse_children(value: Any) -> FrozenDict:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"expected an object of named layers, got {type(value).__name__}")
+    children: dict[str, Any] = {}
+    for name, child in value.items():
+        check_name(name)
+        try:
+            children[name] = parse_node(child)
+        except ValueError as error:
+            raise ValueError(f"{name} > {error}") from None
+    return FrozenDict(children)
+
+
+if TYPE_CHECKING:
+    Children = Mapping[str, Node]
+else:
+    Children = Annotated[FrozenDict, BeforeValidator(_parse_children)]
+OptionalNode = Annotated[Node | None, BeforeValidator(lambda value: None if value is None else parse_node(value))]
+
+
+MAX_LENGTH = 16 * 2**20
+
+
+def parse_document(document: Any) -> Node:
+    """A spec from plain JSON data.
+
+    Raises:
+        SpecError: unknown kind or field, wrong type or range, contradicting fields, or nesting without end.
+    """
+    try:
+        return parse_node(document)
+    except SpecError:
+        raise
+    except ValueError as error:
+        raise SpecError(f"spec: {error}") from None
+    except RecursionError:
+        raise SpecError("spec: the document is nested too deeply") from None
+
+
+def parse_json(text: str | bytes) -> Node:
+    """A spec from the text that `Node.to_json` writes.
+
+    Raises:
+        SpecError: the text is not JSON, or not a valid spec.
+    """
+    if not isinstance(text, (str, bytes)):
+        raise SpecError(f"spec: expected JSON text, got {type(text).__name__}; parse_document takes plain data")
+    if len(text) > MAX_LENGTH:
+        raise SpecError(f"spec: expected at most {MAX_LENGTH} characters of JSON, got {len(text)}")
+    try:
+        document = json.loads(text, object_pairs_hook=unique)
+    except RecursionError:
+        raise SpecError("spec: the document is nested too deeply") from None
+    except ValueError as error:
+        raise SpecError(f"spec: not a JSON document: {error}") from None
+    return parse_document(document)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's pairs as a dict, for `object_pairs_hook`. Raises ValueError where a name stands twice."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the name {name[:60]!r} stands twice in one object")
+        found[name] = value
+    return found

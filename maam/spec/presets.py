@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar, overload
 
 from maam.errors import PresetError, SpecError
+from maam.spec.containers import Model
 from maam.spec.node import Node
-from maam.spec.primitives import Model
 
 Factory = Callable[..., Model]
 FactoryT = TypeVar("FactoryT", bound=Factory)

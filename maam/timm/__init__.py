@@ -18,12 +18,14 @@ if TorchVersion(timm.__version__) < MINIMUM:
     )
 
 from maam.timm.aliases import register_aliases  # noqa: E402
-from maam.timm.attention import insert_attention  # noqa: E402
-from maam.timm.embedding import MAAMEmbed  # noqa: E402
+from maam.timm.embedding import (  # noqa: E402
+    MAAMEmbed,
+    TokenMap,
+)
+from maam.timm.insert import insert_attention  # noqa: E402
 from maam.timm.models import create_model  # noqa: E402
 from maam.timm.presets import register_presets  # noqa: E402
-from maam.timm.tokens import TokenMap  # noqa: E402
-from maam.torch.attention import list_attention  # noqa: E402
+from maam.torch.insertion import list_attention  # noqa: E402
 
 register_presets()
 register_aliases()

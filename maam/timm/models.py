@@ -9,12 +9,11 @@ import timm
 from timm.models import load_checkpoint
 from torch import nn
 
+from maam._registration import NotGiven, preset_name, unknown_model, with_attention
 from maam.errors import WeightsError
-from maam.preset_attention import NotGiven, with_attention
-from maam.registration import preset_name, unknown_model
-from maam.timm.attention import insert_attention
+from maam.timm.insert import insert_attention
 from maam.timm.presets import is_preset
-from maam.torch.attention import LAYERS, MakeLayer
+from maam.torch.insertion import LAYERS, MakeLayer
 
 
 def create_model(

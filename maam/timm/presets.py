@@ -6,7 +6,7 @@ The functions stand in this module by name, as timm's own do in theirs: `timm.li
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from timm.models import (
@@ -17,16 +17,169 @@ from timm.models import (
     register_model,
     resolve_pretrained_cfg,
 )
-from torch import nn
+from torch import Tensor, nn
 
-from maam.errors import PresetError, WeightsError
-from maam.registration import Registry
-from maam.spec import Model, preset
-from maam.timm.anatomy import dissect
-from maam.timm.configuration import changed_size, default_cfg
+from maam._messages import strip_prefixes
+from maam._registration import Registry, attention_option
+from maam.errors import PresetError, RecipeError, SpecError, WeightsError
+from maam.spec import BatchNorm2d, Conv2d, Model, Node, head, input_rule, preset, preset_options
 from maam.timm.model import PresetModel
-from maam.timm.options import split_options, timms_options
-from maam.timm.weights import checkpoint_filter
+from maam.timm.structure import dissect, first_convolutions
+from maam.torch.insertion import LAYERS
+from maam.training import default_recipe
+from maam.training.recipe import Images
+from maam.weights.file import read_safetensors
+from maam.weights.match import check_same_function
+
+_TIMMS = {"in_channels": "in_chans", "image_size": "img_size"}
+
+
+def timms_options(name: str) -> list[str]:
+    """The options of a preset, as timm's users call them."""
+    return [_TIMMS.get(option, option) for option in preset_options(name)]
+
+
+def split_options(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options that are the preset's, under the spec's names, and the others.
+
+    Raises:
+        PresetError: an option has timm's name and is not given under it.
+        SpecError: `img_size` is not square, or `attention` is a function.
+    """
+    own: dict[str, Any] = {}
+    rest = dict(options)
+    for option in preset_options(name):
+        known = _TIMMS.get(option, option)
+        if option != known and option in rest:
+            raise PresetError(f"{name!r} has no option {option!r} here; timm calls it {known!r}")
+        if known in rest:
+            own[option] = rest.pop(known)
+    if isinstance(size := own.get("image_size"), (tuple, list)):
+        own["image_size"] = _side(size)
+    if "attention" in own:
+        own["attention"] = attention_option(name, own["attention"], LAYERS)
+    return own, rest
+
+
+def _side(size: tuple[Any, ...] | list[Any]) -> Any:
+    if len(size) != 2 or size[0] != size[1]:
+        raise SpecError(f"img_size: expected one number or two that are equal, got {tuple(size)}")
+    return size[0]
+
+
+INTERPOLATION = "bilinear"
+"""How `maam.data` resizes images."""
+
+
+def default_cfg(name: str, spec: Model) -> dict[str, Any]:
+    """The fields of timm's `PretrainedCfg`.
+
+    Mean, deviation and crop are those of the images of the preset's recipe where it reads image files; else pixels in
+    [0, 1] are taken as they are, whole.
+    """
+    channels = spec.input_shape[0]
+    images = _images(name)
+    mean, std = ((0.0,) * channels, (1.0,) * channels) if images is None else (images.mean, images.std)
+    return {
+        "url": "",
+        "num_classes": spec.num_classes,
+        **_size(name, spec),
+        "interpolation": INTERPOLATION,
+        "mean": mean,
+        "std": std,
+        "first_conv": _one_or_all(first_convolutions(spec)),
+        "classifier": head(spec),
+    }
+
+
+def changed_size(name: str, spec: Model) -> dict[str, Any]:
+    """The fields that options of the preset have changed: none where the size of the images is the preset's own.
+
+    The channels stay the preset's: to timm they say what pretrained weights take.
+    """
+    default = preset(name)
+    if spec.input_shape[1:] == default.input_shape[1:]:
+        return {}
+    return {**_size(name, spec), "input_size": (default.input_shape[0], *spec.input_shape[1:])}
+
+
+def _size(name: str, spec: Model) -> dict[str, Any]:
+    images, size = _images(name), spec.input_shape[1]
+    crop = images.framings(size)[1] if images is not None else None
+    return {
+        "input_size": spec.input_shape,
+        "fixed_input_size": input_rule(spec).size is not None,
+        "crop_pct": 1.0 if crop is None else crop.size / crop.resize,
+    }
+
+
+def _images(name: str) -> Images | None:
+    try:
+        recipe = default_recipe(name)
+    except RecipeError:  # a preset of the user's own
+        return None
+    return recipe.images if recipe.data == "imagefolder" else None
+
+
+def _one_or_all(names: tuple[str, ...]) -> str | tuple[str, ...] | None:
+    return names[0] if len(names) == 1 else names or None
+
+
+def checkpoint_filter(
+    state_dict: Mapping[str, Tensor], model: PresetModel, *, new_head: bool = True
+) -> dict[str, Tensor]:
+    """The arrays for `model`, which timm then fits to its classes and channels.
+
+    What timm must know of the source for that, classes and channels, is read off the arrays. A batch norm in front of
+    the first convolution gets the mean over the source's channels, where the model has another number of them.
+
+    Raises:
+        WeightsError: the arrays come from a weights file of maam whose network computes something else, or there are
+            other classes and `new_head` is false.
+    """
+    arrays = strip_prefixes(state_dict)
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    first, last = first_convolutions(model.whole), model.anatomy.head
+    changed: tuple[str, ...] = ()
+    if f"{last}.weight" in arrays:
+        cfg["num_classes"] = classes = arrays[f"{last}.weight"].shape[0]
+        changed += (last,) if classes != model.num_classes else ()
+        if changed and not new_head:
+            raise WeightsError(
+                f"{cfg.get('file', 'weights')}: {classes} classes there, {model.num_classes} in the model; pass "
+                f"num_classes={classes} to keep the last layer, or another number for a new one"
+            )
+    channels = _channels(arrays, model.whole, first)
+    if channels not in (None, model.in_chans):
+        cfg["input_size"] = (channels, *cfg["input_size"][1:])
+        norms = [path for path in model.anatomy.stem if isinstance(model.whole.at(path), BatchNorm2d)]
+        arrays = {name: _averaged(name, array, norms, model.in_chans) for name, array in arrays.items()}
+        changed += (*first, *norms)
+    _check_function(model.whole, cfg.get("file"), changed)
+    return arrays
+
+
+def _channels(arrays: Mapping[str, Tensor], spec: Node, first: tuple[str, ...]) -> int | None:
+    """The channels of the source's images; None where no convolution says it."""
+    for path in first:
+        layer = spec.at(path)
+        if isinstance(layer, Conv2d) and layer.groups == 1 and f"{path}.weight" in arrays:
+            return arrays[f"{path}.weight"].shape[1]
+    return None
+
+
+def _averaged(name: str, array: Tensor, norms: list[str], channels: int) -> Tensor:
+    if name.rpartition(".")[0] in norms and array.dim() == 1:
+        return array.mean().expand(channels).clone()
+    return array
+
+
+def _check_function(own: Node, path: Any, skip: tuple[str, ...]) -> None:
+    if path and str(path).endswith(".safetensors"):
+        saved, _ = read_safetensors(path)
+        if saved is not None:
+            check_same_function(own, saved, source=str(path), skip=skip)
+
 
 __all__ = ["is_preset", "register_presets"]  # timm adds the models' names
 default_cfgs: dict[str, Any] = {}

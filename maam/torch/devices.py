@@ -8,12 +8,11 @@ import time
 import torch
 from torch.nn import functional
 
+from maam._system import interleave, ratios
+from maam.backend.devices import choose_device, choose_precision
 from maam.spec import Node
-from maam.timing import interleave, ratios
-from maam.torch.distributed import join_world, leave_world
-from maam.torch.models import build
-from maam.torch.runner import Runner
-from maam.training.devices import choose_device, choose_precision
+from maam.torch.runner import Runner, join_world, leave_world
+from maam.torch.weights import build
 
 __all__ = ["join_world", "leave_world", "make_runner", "select_device", "select_precision"]
 

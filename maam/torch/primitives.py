@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,7 +10,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maam import spec
-from maam.torch.initialization import initialize
+from maam.spec import Parameter
+
+
+def initialize(module: nn.Module, parameters: Iterable[Parameter]) -> None:
+    """Draw the arrays that `module` itself owns, by their local names in the table."""
+    for parameter in parameters:
+        distribution, value = parameter.init
+        array = getattr(module, parameter.name)
+        if distribution == "constant":
+            nn.init.constant_(array, value)
+        elif distribution == "uniform":
+            nn.init.uniform_(array, -value, value)
+        else:
+            nn.init.normal_(array, 0.0, value)
+
 
 Options = dict[str, Any]
 """Keyword arguments `device` and `dtype` of a module that owns arrays."""

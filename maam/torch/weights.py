@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import ml_dtypes
 import numpy as np
 import torch
 from torch import nn
 
-from maam.errors import WeightsError
-from maam.torch.arrays import from_numpy, read_arrays, tensors, unwrap, write_arrays
-from maam.torch.conformity import check_forward, check_module
-from maam.torch.models import build
+from maam import spec as specs
+from maam._io import write_bytes
+from maam._messages import is_batch_counter, listed
+from maam.errors import SpecError, WeightsError
+from maam.spec import Node, parse_json
+from maam.spec.presets import resolve
+from maam.torch.arrays import from_numpy, read_arrays, tensors, to_numpy, unwrap, write_arrays
+from maam.torch.modules import Container, check_forward, check_module, instantiate
 from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
+
+
+def build(
+    spec: specs.Node | str,
+    *,
+    seed: int | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **options: Any,
+) -> nn.Module:
+    """The module of a spec, in train mode, with the spec at `.spec`.
+
+    Args:
+        spec: a spec, or the name of a preset.
+        seed: draw the initial weights by NumPy, bit-identical in every framework; None: by PyTorch's generator,
+            from the same distributions.
+        device: where the parameters are made.
+        dtype: their dtype, a floating one; PyTorch's default dtype where None.
+        options: of the preset (`num_classes`, ...).
+
+    Raises:
+        SpecError: `spec` is neither, a node is of a kind that this framework does not have, or the seed, the dtype or
+            an option is invalid.
+        PresetError: there is no preset of that name, or it has no such option.
+    """
+    node = resolve(spec, **options)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise SpecError(f"dtype: expected a floating torch.dtype such as torch.float16, got {dtype!r}")
+    module = instantiate(node, device=device, dtype=dtype)
+    module.spec = node  # type: ignore[assignment]
+    if isinstance(module, Container):
+        module.rule = specs.input_rule(node)
+    if seed is not None:
+        write_arrays(module, specs.draw(node.parameters(), seed))
+    return module
+
 
 FLOATING = {
     torch.float16: np.dtype(np.float16),
@@ -96,3 +140,88 @@ def load(
 def _slots(model: nn.Module) -> dict[str, Slot]:
     own = tensors(model)
     return {name: Slot(tuple(array.shape), FLOATING.get(array.dtype)) for name, array in own.items()}
+
+
+Array = np.ndarray[Any, Any]
+_CONTENT = "expected a state_dict, bare or in a dict under the key 'state_dict'; save model.state_dict() alone"
+
+
+def read_checkpoint(path: Path, spec: Node | None = None) -> tuple[dict[str, Array], Node | None]:
+    """The arrays of a checkpoint by their names in it, batch counters left out, and the spec where it holds one.
+
+    Tensors come to the CPU, from wherever they were saved. Nothing in the file is run.
+
+    Raises:
+        WeightsError: the file is cut short, no checkpoint, holds Python objects, or a tensor is not dense or not
+            of float16, bfloat16, float32 or float64.
+    """
+    content = _load(path)
+    state, text = content, None
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        state, text = content["state_dict"], content.get("spec")
+    if not isinstance(state, Mapping):
+        raise WeightsError(f"{path}: holds a {type(state).__name__}; {_CONTENT}")
+    arrays = {name: _array(path, name, value) for name, value in state.items() if not is_batch_counter(str(name))}
+    return arrays, _spec(path, text) if isinstance(text, str) else None
+
+
+def write_checkpoint(path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:
+    """Write a state_dict with canonical names; for the suffix `.pth.tar` a dict of it and the spec's JSON text.
+
+    Raises:
+        OSError: the file cannot be written; a file that was there stays.
+    """
+    state = {p.name: from_numpy(arrays[p.name]) for p in spec.parameters()}
+    whole = path.name.endswith(".pth.tar")
+    buffer = io.BytesIO()
+    torch.save({"state_dict": state, "spec": spec.to_json()} if whole else state, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def _load(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            return _unpickle(path, file)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _unpickle(path: Path, file: BinaryIO) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old formats, which do load
+            return torch.load(file, weights_only=True, map_location="cpu")
+    except Exception as error:  # of many kinds, and PyTorch's own advice is to run the code in the file
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            raise WeightsError(
+                f"{path}: holds a Python object, {found[1][:100]}, and loading one can run code; "
+                "save model.state_dict() alone, where you trust the file"
+            ) from None
+        raise WeightsError(f"{path}: no PyTorch checkpoint of tensors alone, or cut short; save it again") from None
+
+
+def _array(path: Path, name: object, value: object) -> Array:
+    if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+        raise WeightsError(f"{path}: holds a {type(value).__name__} under {listed([str(name)])}; {_CONTENT}")
+    if value.dtype not in FLOATING:
+        known = ", ".join(dtype.name for dtype in FLOATING.values())
+        raise WeightsError(
+            f"{path}: {listed([name])} has dtype {str(value.dtype).removeprefix('torch.')}; expected one of {known}"
+        )
+    if not _is_dense(value):
+        raise WeightsError(f"{path}: {listed([name])} is not a dense tensor with data of its own; save a dense one")
+    return to_numpy(value)
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """False for sparse tensors, for those without data, and for few values expanded to a shape without end."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _spec(path: Path, text: str) -> Node:
+    try:
+        return parse_json(text)
+    except SpecError as error:
+        raise WeightsError(f"{path}: the spec in it is invalid: {error}") from None

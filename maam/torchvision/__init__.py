@@ -13,8 +13,8 @@ from maam.errors import require
 require("torch", "torch")
 require("torchvision", "torch")
 
-from maam.torch.attention import list_attention  # noqa: E402
-from maam.torchvision.attention import insert_attention  # noqa: E402
+from maam.torch.insertion import list_attention  # noqa: E402
+from maam.torchvision.insert import insert_attention  # noqa: E402
 from maam.torchvision.models import builder, create_model, list_models  # noqa: E402
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import Any
 import torchvision
 from torch import nn
 
+from maam._registration import unknown_model
 from maam.errors import PresetError
-from maam.registration import unknown_model
 from maam.spec import list_presets
-from maam.torch.attention import MakeLayer
-from maam.torchvision.attention import insert_attention
+from maam.torch.insertion import MakeLayer
+from maam.torchvision.insert import insert_attention
 
 
 def create_model(

@@ -1,14 +1,14 @@
 """Training, written once: recipes, the loop, and the protocol that a framework's room fulfils."""
 
-from maam.training.comparison import RunSummary, read_runs
-from maam.training.file_evaluation import evaluate_file
-from maam.training.library import default_recipe, list_recipes, read_recipe
-from maam.training.optimizer import Optimizer
-from maam.training.prediction import Prediction, predict_files
-from maam.training.protocol import Objective, Observer, OptimizerState, Runner, Trainer
+from maam.backend.optimizer import Optimizer
+from maam.backend.protocol import Objective, Observer, OptimizerState, Runner, Trainer
+from maam.training.compare import RunSummary, read_runs
+from maam.training.evaluate import evaluate_file
+from maam.training.predict import Prediction, predict_files
 from maam.training.recipe import Recipe
+from maam.training.recipe_files import default_recipe, list_recipes, read_recipe
+from maam.training.run import train
 from maam.training.schedule import learning_rate, one_cycle
-from maam.training.session import train
 
 __all__ = [
     "Objective",

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from maam._messages import listed
+from maam.backend.protocol import LossScale, OptimizerState
 from maam.errors import MaamError, TrainingError, WeightsError
-from maam.names import listed
 from maam.spec import Node, parse_json
-from maam.training.protocol import LossScale, OptimizerState
 from maam.training.recipe import Recipe
 from maam.weights.file import CHECKPOINT_FORMAT, read_header_and_arrays, write_safetensors
 

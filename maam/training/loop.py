@@ -3,25 +3,55 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
+from maam._messages import listed
+from maam.backend.protocol import Alone, Observer, Record, Runner, Trainer, World, share_statistics
 from maam.errors import TrainingError
-from maam.names import listed
-from maam.spec import Dropout
-from maam.training.branches import fusion_scalars, fusion_weights
+from maam.spec import Dropout, Node, Parallel
 from maam.training.checkpoint import Checkpoint, find_not_finite, write_checkpoint
-from maam.training.evaluation import Evaluation, evaluate
-from maam.training.folder import RunFolder
-from maam.training.log import Record
-from maam.training.prefetch import prefetch
-from maam.training.protocol import Array, Observer, Runner, Trainer
+from maam.training.evaluate import Evaluation, evaluate
 from maam.training.recipe import Recipe
+from maam.training.run_dir import RunFolder
 from maam.training.schedule import average_decay, learning_rate, mask_seed
 from maam.training.sources import Source
-from maam.training.world import Alone, World, share_statistics
+
+Item = TypeVar("Item")
+
+
+def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+    """Yield `items` in their order; a thread makes the next `depth` meanwhile. What it raises is raised here."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+        pending = deque(pool.submit(next, iterator, end) for _ in range(depth))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, iterator, end))
+            yield item  # type: ignore[misc]
+
+
+Array = np.ndarray[Any, Any]
+
+
+def fusion_scalars(spec: Node) -> list[str]:
+    """The canonical names of all scalars whose softmax weighs branches (equation 2 of the MAAM paper)."""
+    merges = [path for path, node in spec.walk() if isinstance(node, Parallel) and node.merge == "softmax"]
+    return [f"{path}.alpha" if path else "alpha" for path in merges]
+
+
+def fusion_weights(names: Sequence[str], arrays: Mapping[str, Array]) -> dict[str, list[float]]:
+    """The weight of each branch, by the name of the scalars (branches,) in `arrays` that it follows from."""
+    return {name: _softmax(arrays[name]).tolist() for name in names}
+
+
+def _softmax(values: Array) -> Array:
+    powers = np.exp(values.astype(np.float64) - values.max())
+    return powers / powers.sum()
+
 
 CHECKPOINT_STEPS = 200
 LOG_STEPS = 50

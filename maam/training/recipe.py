@@ -7,11 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from maam._config import Section, explain, nearest_field
+from maam.backend.optimizer import Optimizer
 from maam.data import IMAGENET_MEAN, IMAGENET_STD, CenterCrop, RandomResizedCrop
 from maam.errors import RecipeError, SpecError
 from maam.spec.fields import Fraction, NonNegative, Positive, Probability, Size, plain_integer, plain_number
-from maam.training.optimizer import Optimizer
-from maam.training.section import Section, explain, nearest_field
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DataName = Literal["cifar10", "cifar100", "digits", "imagefolder"]

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from maam._messages import listed
 from maam.errors import SpecError, WeightsError
-from maam.names import listed
 from maam.spec import Model, Node, draw, head, with_num_classes
 from maam.weights.file import read_weights, write_weights
-from maam.weights.matching import Mismatch, check_same_function, match
+from maam.weights.match import Mismatch, check_same_function, match
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]

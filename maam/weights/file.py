@@ -13,11 +13,11 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from maam._io import write_bytes
+from maam._messages import is_batch_counter, listed
 from maam.errors import SpecError, WeightsError
-from maam.files import write_bytes
-from maam.names import is_batch_counter, listed
 from maam.spec import Node, parse_json
-from maam.weights.matching import match
+from maam.weights.match import match
 
 Array = np.ndarray[Any, Any]
 FORMAT = "maam"

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from maam import MaamError, SpecError, spec
-from maam.bench import LAYERS, MODELS, Result, measure
-from maam.bench.cases import make_case
-from maam.bench.memory import peak_memory
-from maam.bench.report import (
+from benchmarks.cost import LAYERS, MODELS, Result, measure
+from benchmarks.cost.cases import make_case
+from benchmarks.cost.measure import peak_memory
+from benchmarks.cost.report import (
     BASE_KIND,
     _label,
     draw_growth,
@@ -25,6 +24,7 @@ from maam.bench.report import (
     pareto_front,
     times_table,
 )
+from maam import MaamError, SpecError, spec
 
 RESULT = Result(
     batch=2,
@@ -115,7 +115,7 @@ def test_peak_memory(framework):
 def test_memory_is_measured_by_case(monkeypatch):
     pytest.importorskip("torch")
     asked = []
-    module = importlib.import_module("maam.bench.measure")  # the package has a function of this name
+    module = importlib.import_module("benchmarks.cost.measure")  # the package has a function of this name
     monkeypatch.setattr(module, "peak_memory", lambda *given: asked.append(given) or 3 * 2**20)
     options = {"batch": 2, "channels": 4, "size": 4, "rounds": 1, "memory": True}
     found = measure("layers", cases=["SE"], frameworks=["torch"], kinds=["inference fp32"], **options)
@@ -126,7 +126,7 @@ def test_memory_is_measured_by_case(monkeypatch):
 
 
 def test_memory_needs_linux(monkeypatch):
-    monkeypatch.setattr("maam.bench.memory.sys.platform", "darwin")
+    monkeypatch.setattr("benchmarks.cost.measure.sys.platform", "darwin")
     with pytest.raises(MaamError, match=r"^peak memory is read from /proc, which darwin does not have$"):
         peak_memory("torch", "SE", "inference fp32", (1, 4, 4, 4))
 
@@ -163,26 +163,26 @@ def test_unknown_cases():
 
 class TestRivals:
     @pytest.fixture
-    def rivals(self):
+    def baselines(self):
         pytest.importorskip("timm")
         pytest.importorskip("torchvision")
-        from maam.torch import rivals
+        from benchmarks.cost import baselines
 
-        return rivals
+        return baselines
 
-    def test_layers_keep_their_shape(self, rivals):
+    def test_layers_keep_their_shape(self, baselines):
         import torch
 
-        for name in rivals.LAYERS:
+        for name in baselines.LAYERS:
             x = torch.rand(2, 16, 8, 8)
-            assert rivals.make_rival(name, 16).eval()(x).shape == x.shape, name
-        assert rivals.make_rival("ShuffleNetV2", 3).eval()(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+            assert baselines.make_rival(name, 16).eval()(x).shape == x.shape, name
+        assert baselines.make_rival("ShuffleNetV2", 3).eval()(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
-    def test_agent_attention_is_its_definition(self, rivals):
+    def test_agent_attention_is_its_definition(self, baselines):
         """With as many agents as positions and none pooled away, by matrices written out."""
         import torch
 
-        layer = rivals.make_rival("agent attention", 4).eval()
+        layer = baselines.make_rival("agent attention", 4).eval()
         layer.heads = 1
         x = torch.rand(1, 4, 3, 3)
         tokens = x[0].flatten(1).T

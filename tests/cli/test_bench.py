@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from maam.bench import measure
+from benchmarks.cost import measure
 from maam.errors import SpecError
 
 
@@ -36,7 +36,7 @@ def test_pictures_are_asked_for_before_the_work(fails, monkeypatch):
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name, *rest: None if name == "matplotlib" else find_spec(name)
     )
-    monkeypatch.setattr("maam.bench.measure", lambda *given, **options: pytest.fail("measured"))
+    monkeypatch.setattr("benchmarks.cost.measure", lambda *given, **options: pytest.fail("measured"))
     assert fails("bench", "layers", "--out", "out") == "matplotlib is not installed; run: pip install 'maam[train]'"
 
 

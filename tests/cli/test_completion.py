@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from maam.data.archives import ARCHIVES
-from maam.exporting import FORMATS
+from maam.data.download import ARCHIVES
+from maam.deploy import FORMATS
 from maam.parity import STAGES
 from maam.spec import list_presets
-from maam.training.library import list_recipes
+from maam.training.recipe_files import list_recipes
 
 FRAMEWORKS = ["torch", "mindspore"]
 OFFERED = [
@@ -96,7 +96,7 @@ def test_zsh(complete):
 def test_the_script_is_shown_and_installed(run, monkeypatch, tmp_path, shell):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
-    for name in [name for name in sys.modules if name.startswith("maam.cli.application")]:
+    for name in [name for name in sys.modules if name.startswith("maam.cli.app")]:
         monkeypatch.delitem(sys.modules, name)  # Typer reads the variable when the application is made
     shown = run("--show-completion", shell)
     assert shown.status == 0

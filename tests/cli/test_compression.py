@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import maam
-from maam.cli import comparison, quantization
-from maam.exporting import open_exported
+from maam.cli import deploy
+from maam.deploy import open_exported
 from maam.reference import build, save_weights
 from maam.weights import read_weights
 
@@ -52,7 +52,7 @@ class TestQuantize:
 
     def test_images_are_normalised(self):
         images = np.array([0.5, 1], np.float32).reshape(1, 2, 1, 1)
-        found = quantization._normalised(images, [0.5, 0.5], [1, 0.25])
+        found = deploy._normalised(images, [0.5, 0.5], [1, 0.25])
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found.ravel(), [0, 2])
 
@@ -66,7 +66,7 @@ class TestQuantize:
         assert (found.returncode, found.stderr) == (0, "")
 
     def test_too_much_lost(self, run, digits, tmp_path, monkeypatch):
-        monkeypatch.setattr(comparison, "compare", lambda *_: {"float32": 0.9, "int8": 0.894})
+        monkeypatch.setattr(deploy, "compare", lambda *_: {"float32": 0.9, "int8": 0.894})
         result = run("quantize", digits, tmp_path / "q.onnx", "--data", "digits", "--images", 64)
         assert result.status == 1
         assert "int8 loses 0.60 points of accuracy, allowed are 0.5: nothing was written" in result.err

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from maam import demonstration
+from maam.cli import demo
 
 
 @pytest.fixture
 def calls(monkeypatch):
     """The calls of the demonstration, which runs nothing and agrees."""
     found = []
-    monkeypatch.setattr(demonstration, "run", lambda out, **options: found.append((out, options)) or True)
+    monkeypatch.setattr(demo, "run", lambda out, **options: found.append((out, options)) or True)
     return found
 
 
@@ -26,7 +26,7 @@ def test_options(run, calls):
 
 
 def test_disagreement_is_status_1(run, monkeypatch):
-    monkeypatch.setattr(demonstration, "run", lambda out, **options: False)
+    monkeypatch.setattr(demo, "run", lambda out, **options: False)
     assert run("demo").status == 1
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from maam.exporting import open_exported
+from maam.deploy import open_exported
 
 
 def test_export(run, digits, tmp_path):

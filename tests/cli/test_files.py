@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maam import spec
-from maam.data import archives, cifar10, layouts
+from maam.data import cifar10, download, layouts
 from maam.weights import read_weights
 
 
@@ -76,7 +76,7 @@ def published(tmp_path, monkeypatch):
     with tarfile.open(packed, "w:gz") as tar:
         tar.add(source, arcname=source.name)
     md5 = hashlib.md5(packed.read_bytes()).hexdigest()
-    monkeypatch.setitem(archives.ARCHIVES, "cifar10", archives.Archive(packed.as_uri(), md5))
+    monkeypatch.setitem(download.ARCHIVES, "cifar10", download.Archive(packed.as_uri(), md5))
     return packed
 
 

@@ -85,10 +85,10 @@ def test_an_interrupt_is_status_130_without_a_traceback(run, monkeypatch):
 def test_an_interrupt_while_commands_are_imported(run, monkeypatch):
     class Interrupting:
         def find_spec(self, name, path=None, target=None):
-            if name == "maam.cli.application":
+            if name == "maam.cli.app":
                 raise KeyboardInterrupt
 
-    monkeypatch.delitem(sys.modules, "maam.cli.application", raising=False)
+    monkeypatch.delitem(sys.modules, "maam.cli.app", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
     assert run("list") == (130, "", "")
 

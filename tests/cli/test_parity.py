@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from maam import data, spec
+from maam.backend import registry
 from maam.cli import parity
 from maam.data import ImageDataset
-from maam.parity import rooms
 
 torch = pytest.importorskip("torch")
 
@@ -94,12 +94,12 @@ def test_cifar(run, monkeypatch):
 
 def test_a_wrong_runner_is_status_1_and_named(run, monkeypatch, tmp_path):
     def wrong(node, arrays):
-        (runner, *_) = rooms._torch(node, arrays)
+        (runner, *_) = registry._torch(node, arrays)
         write = runner.write_arrays
         runner.write_arrays = lambda given: write({**given, "reduce.bn.bias": given["reduce.bn.bias"] + 1})
         return [runner]
 
-    monkeypatch.setitem(rooms._MAKERS, "torch", wrong)
+    monkeypatch.setitem(registry._MAKERS, "torch", wrong)
     result = run("parity", "maam_digits", *TINY, "--json", "report.json")
     assert result.status == 1
     assert result.out.splitlines()[-1] == "FAIL: the first layer that differs is reduce.bn.bias"

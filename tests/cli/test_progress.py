@@ -6,21 +6,21 @@ import re
 import pytest
 from rich.console import Console
 
-from maam.cli import consoles, training_progress
+from maam.cli import terminal, train
 
 
 @pytest.mark.parametrize(("tick", "lines"), [(1, []), (30, ["25%", "75%"]), (90, ["0%", "25%", "50%", "75%"])])
 def test_lines(tick, lines, monkeypatch, capsys):
-    monkeypatch.setattr(consoles.time, "monotonic", itertools.count(0, tick).__next__)
-    assert list(consoles.track("abcd", "torch", 4)) == list("abcd")
+    monkeypatch.setattr(terminal.time, "monotonic", itertools.count(0, tick).__next__)
+    assert list(terminal.track("abcd", "torch", 4)) == list("abcd")
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines() == [f"torch: {line}" for line in lines]
 
 
 def test_a_bar_on_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(consoles, "Console", lambda **options: Console(**options, force_terminal=True, width=80))
-    assert list(consoles.track(iter(range(4)), "torch", 4)) == [0, 1, 2, 3]
+    monkeypatch.setattr(terminal, "Console", lambda **options: Console(**options, force_terminal=True, width=80))
+    assert list(terminal.track(iter(range(4)), "torch", 4)) == [0, 1, 2, 3]
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "torch" in printed.err
@@ -29,7 +29,7 @@ def test_a_bar_on_a_terminal(monkeypatch, capsys):
 
 def test_evaluation_and_fusion_show_it(run, digits, monkeypatch, tmp_path):
     pytest.importorskip("torch")
-    monkeypatch.setattr(consoles, "SECONDS", 0.0)
+    monkeypatch.setattr(terminal, "SECONDS", 0.0)
     assert run("evaluate", digits, "--data", "digits").err.startswith("torch: 0%")
     options = ("--data", "digits", "--frameworks", "torch")
     assert run("fuse", digits, tmp_path / "fused.safetensors", *options).err.startswith("torch: 0%")
@@ -41,8 +41,8 @@ EPOCH = {"kind": "epoch", "epoch": 0, "test_accuracy": 0.625, "test_loss": 1.25,
 
 def test_training_on_a_terminal(monkeypatch, capsys):
     """A bar with loss, accuracy, images a second, steps and the time left."""
-    monkeypatch.setattr(consoles, "console", lambda: Console(force_terminal=True, width=160))
-    with training_progress.Progress() as shown:
+    monkeypatch.setattr(terminal, "console", lambda: Console(force_terminal=True, width=160))
+    with train.Progress() as shown:
         shown.start(10, 50)
         shown.steps(RECORD)
         shown.bar.refresh()
@@ -59,9 +59,9 @@ def test_training_on_a_terminal(monkeypatch, capsys):
 def test_training_elsewhere(monkeypatch, capsys):
     """Lines, with the time left at the rate so far: 20 steps in 100 seconds, 20 steps to go."""
     clock = iter([0.0] * 2 + [100.0] * 3)
-    monkeypatch.setattr(training_progress.time, "monotonic", lambda: next(clock, 100.0))
-    monkeypatch.setattr(training_progress.consoles, "SECONDS", 5.0)
-    shown = training_progress.Progress()
+    monkeypatch.setattr(train.time, "monotonic", lambda: next(clock, 100.0))
+    monkeypatch.setattr(terminal, "SECONDS", 5.0)
+    shown = train.Progress()
     shown.start(10, 50)
     shown.steps(RECORD)
     shown.epoch(EPOCH)

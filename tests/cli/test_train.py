@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from maam.training.folder import RunFolder
+from maam.training.run_dir import RunFolder
 
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
@@ -38,7 +38,7 @@ def test_train(run, tmp_path):
 
 
 def test_an_interrupt_says_how_to_go_on(run, tmp_path, monkeypatch):
-    from maam.cli.training_progress import Progress
+    from maam.cli.train import Progress
 
     def interrupt(progress, record):
         raise KeyboardInterrupt
@@ -78,8 +78,8 @@ def test_an_option_stays_where_an_override_gives_a_table():
 
 
 def test_what_could_not_be_written_is_refused_first(fails, finished, monkeypatch):
-    monkeypatch.setattr("maam.training.file_evaluation.evaluate_file", None)
-    monkeypatch.setattr("maam.training.prediction.predict_files", None)
+    monkeypatch.setattr("maam.training.evaluate.evaluate_file", None)
+    monkeypatch.setattr("maam.training.predict.predict_files", None)
     for command in (("evaluate", finished, "--data", "digits"), ("predict", finished, "a.png")):
         for target in ("/nonexistent/x.json", "."):
             assert "expected a file in a folder that exists" in fails(*command, "--json", target)

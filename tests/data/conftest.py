@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from maam.data import archives, layouts
+from maam.data import download, layouts
 
 OFFICIAL_RECORDS = {name: layout.records for name, layout in layouts.LAYOUTS.items()}
 RECORDS = {"train": 12, "test": 10}
@@ -153,7 +153,7 @@ def published(server, write_binary, tmp_path, monkeypatch):
             content = write_binary(name, tmp_path / f"source-{name}")
             body = _pack(content.folder, content.folder.name)
         server.body = body
-        monkeypatch.setitem(archives.ARCHIVES, name, archives.Archive(server.url, hashlib.md5(body).hexdigest()))
+        monkeypatch.setitem(download.ARCHIVES, name, download.Archive(server.url, hashlib.md5(body).hexdigest()))
         return body
 
     publish("cifar10")

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from maam.data import archives, download
+from maam.data import download
 from maam.errors import DataError
 
 FOLDER = "cifar-10-batches-bin"
@@ -56,7 +56,7 @@ def test_a_refused_connection_is_named(root):
 
 
 def test_a_server_that_says_nothing_runs_into_the_timeout(published, root, monkeypatch):
-    monkeypatch.setattr(archives, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.2)
     published.stall.clear()
     fail(root, published.url, "timed out")
 
@@ -89,8 +89,8 @@ def test_a_download_that_is_cut_short_is_named(published, root):
 
 @pytest.mark.parametrize("body", [b"", b"<html>", None])
 def test_a_wrong_checksum_is_named_before_anything_is_unpacked(published, root, body, monkeypatch):
-    monkeypatch.setattr(archives, "_unpack", None)
-    official = archives.ARCHIVES["cifar10"].md5
+    monkeypatch.setattr(download, "_unpack", None)
+    official = download.ARCHIVES["cifar10"].md5
     published.body = published.body + b"\0" if body is None else body
     fail(root, "MD5 checksum is " + hashlib.md5(published.body).hexdigest(), f"expected {official}")
 
@@ -138,7 +138,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(published, root, function, monk
     def fill(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(archives, function, fill)
+    monkeypatch.setattr(download, function, fill)
     fail(root, f"{root}: cannot store cifar10", "No space left on device")
 
 
@@ -147,7 +147,7 @@ def test_an_interruption_leaves_nothing(published, root, function, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(archives, function, interrupt)
+    monkeypatch.setattr(download, function, interrupt)
     with pytest.raises(KeyboardInterrupt):
         download("cifar10", root, progress=silent)
     assert left_over(root) == []

@@ -6,7 +6,7 @@ import tempfile
 import numpy as np
 import pytest
 
-from maam.data import archives, cifar10, cifar100, download
+from maam.data import cifar10, cifar100, download
 from maam.errors import DataError
 
 FOLDER = "cifar-10-batches-bin"
@@ -56,7 +56,7 @@ def test_another_url_and_checksum_are_used(published, root):
         download("cifar10", root, progress=silent)
     published.body = body
     md5 = hashlib.md5(body).hexdigest().upper()
-    archives.ARCHIVES["cifar10"] = archives.Archive("http://127.0.0.1:1/", "0" * 32)
+    download.ARCHIVES["cifar10"] = download.Archive("http://127.0.0.1:1/", "0" * 32)
     assert download("cifar10", root, url=published.url, md5=md5, progress=silent) == root / FOLDER
 
 
@@ -67,7 +67,7 @@ def test_nothing_is_written_outside_the_root(published, root, monkeypatch):
 
 @pytest.mark.parametrize("length", [None, "none"])
 def test_progress_is_reported_to_the_end(published, root, monkeypatch, length):
-    monkeypatch.setattr(archives, "_CHUNK_BYTES", 50_000)
+    monkeypatch.setattr(download, "_CHUNK_BYTES", 50_000)
     published.length = length
     calls = []
     download("cifar10", root, progress=lambda done, total: calls.append((done, total)))
@@ -85,5 +85,5 @@ def test_lines_are_printed_where_there_is_no_terminal(published, root, capsys):
 
 def test_a_python_that_unpacks_unsafely(root, monkeypatch):
     monkeypatch.delattr("tarfile.data_filter")
-    with pytest.raises(DataError, match=r"unpacks archives unsafely; update it to 3\.10\.12, 3\.11\.4"):
+    with pytest.raises(DataError, match=r"unpacks download unsafely; update it to 3\.10\.12, 3\.11\.4"):
         download("cifar10", root, url="http://127.0.0.1:9/none")

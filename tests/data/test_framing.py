@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maam.data import CenterCrop, RandomResizedCrop
-from maam.data.framing import Box
+from maam.data.transforms import Box
 from maam.errors import DataError
 
 SIZES = [(375, 500), (500, 375), (32, 32), (1, 1), (1, 300), (300, 2), (224, 256), (257, 255)]

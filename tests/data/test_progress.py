@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from maam.data.progress import show_progress
+from maam.data.download import show_progress
 
 
 class Terminal(io.StringIO):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maam import export, spec
-from maam.exporting import open_exported
+from maam.deploy import open_exported
 from maam.weights import write_weights
 
 pytest.importorskip("executorch")

@@ -14,11 +14,9 @@ if importlib.util.find_spec("mindspore"):
     import mindspore  # noqa: F401  # before onnx: both bring protobuf
 
 from maam import DeploymentError, MissingFrameworkError, ShapeError, WeightsError, export, spec
+from maam.deploy import FORMATS, exporting, open_exported
+from maam.deploy.exporting import make_metadata
 from maam.errors import DeviceError
-from maam.exporting import FORMATS, exporter, open_exported
-from maam.exporting import export as exporting_function
-from maam.exporting import formats as formats_module
-from maam.exporting.metadata import make_metadata
 from maam.reference import Referee
 from maam.weights import write_weights
 
@@ -200,18 +198,18 @@ class TestRefusals:
         refused("m.pt2", "std: expected positive values, got 0", std=[0])
 
     def test_what_the_format_cannot_express(self, refused, monkeypatch):
-        from maam.torch import exporting
+        from maam.torch import export
 
         def fail(*_, **__):
             raise RuntimeError("no\nsuch operator")
 
-        monkeypatch.setattr(exporting.torch.export, "export", fail)
+        monkeypatch.setattr(export.torch.export, "export", fail)
         refused("m.pt2", r"^torch\.export: no such operator$")
 
     def test_a_wrong_file(self, refused, monkeypatch):
-        right = formats_module.open_exported
+        right = exporting.open_exported
         wrong = lambda path: ((lambda x: right(path)[0](x) + 0.01), {})  # noqa: E731
-        monkeypatch.setattr(sys.modules[exporting_function.__module__], "open_exported", wrong)
+        monkeypatch.setattr(exporting, "open_exported", wrong)
         refused("m.pt2", r"m\.pt2: the written file computes something else: off by 1\.0e-02 with a batch of 1")
 
     def test_overwrite(self, refused, saved, tmp_path):
@@ -258,7 +256,7 @@ import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name in ("torch", "onnx", "onnxscript") else find(name, *rest)
 import numpy as np
-from maam.exporting import open_exported
+from maam.deploy import open_exported
 assert open_exported({str(tmp_path / "model.onnx")!r})[0](np.zeros((2, 1, 8, 8), np.float32)).shape == (2, 10)
 assert "torch" not in sys.modules and "onnx" not in sys.modules
 """
@@ -288,7 +286,11 @@ def test_metadata_of_a_later_version(saved, tmp_path, monkeypatch):
     pytest.importorskip("torch")
     source, _ = saved(spec.preset("maam_digits", **SMALL))
     for changed in ({"maam.spec": '{"kind": "later"}'}, {"maam.preprocessing": "{"}):
-        monkeypatch.setattr(exporter, "make_metadata", lambda *given, **named: make_metadata(*given, **named) | changed)  # noqa: B023
+        monkeypatch.setattr(
+            exporting,
+            "make_metadata",
+            lambda *given, **named: make_metadata(*given, **named) | changed,  # noqa: B023
+        )
         with pytest.raises(DeploymentError, match=r"m\.pt2: its metadata are none that this version of maam reads"):
             export(source, tmp_path / "m.pt2")
 

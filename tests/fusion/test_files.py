@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from maam import DeploymentError, WeightsError, spec
+from maam.backend.registry import make_runners
 from maam.fusion.files import agreements, fuse_file
-from maam.parity.rooms import make_runners
 from maam.reference import Referee
 from maam.weights import read_weights, write_weights
 

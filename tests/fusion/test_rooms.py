@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from maam import fuse, spec
+from maam.backend.registry import make_runners
 from maam.fusion.files import agreements
-from maam.parity.bounds import LAYER, LOGITS, difference
-from maam.parity.rooms import make_runners
 from maam.reference import Referee
+from maam.tolerance import LAYER, LOGITS, difference
 
 MODES = {"torch": "torch", "graph": "mindspore graph", "pynative": "mindspore pynative"}
 

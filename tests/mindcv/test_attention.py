@@ -13,7 +13,7 @@ from maam import spec
 from maam.errors import SpecError
 from maam.mindcv import create_model, insert_attention, list_attention
 from maam.mindspore import MAAM, MAF, MAFC, SE
-from maam.mindspore.layer import Layer
+from maam.mindspore.layers import Layer
 
 BLOCKS = {"resnet18": 8, "mobilenet_v1_025": 13, "mobilenet_v2_035_96": 17, "mobilenet_v3_small_075": 9}
 DEEP = [

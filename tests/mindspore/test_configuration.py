@@ -10,7 +10,7 @@ import pytest
 
 from maam import DeploymentError, MissingFrameworkError, spec
 from maam.errors import DeviceError
-from maam.mindspore import Configuration, build, configuration, configure
+from maam.mindspore import Configuration, build, configure
 
 IMPORT = """
 import builtins, io, os
@@ -154,26 +154,26 @@ class TestInstructionCap:
     def _environment(self, monkeypatch):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "")
         monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-        monkeypatch.setattr(configuration, "_has_avx512", lambda: True)
+        monkeypatch.setattr(configure, "_has_avx512", lambda: True)
 
     def test_set_and_said(self, monkeypatch):
         monkeypatch.setattr(ms, "__version__", "2.10.0")
         with pytest.warns(UserWarning, match="ONEDNN_MAX_CPU_ISA is set to AVX2; set it yourself to choose"):
-            configuration.cap_instructions()
+            configure.cap_instructions()
         assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
-        configuration.cap_instructions()  # said once
+        configure.cap_instructions()  # said once
 
     def test_the_users_own_stays(self, monkeypatch):
         monkeypatch.setattr(ms, "__version__", "2.9.0")
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
-        configuration.cap_instructions()
+        configure.cap_instructions()
         assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX512_CORE"
 
     @pytest.mark.parametrize(("version", "avx512"), [("2.8.0", True), ("2.9.0", False)])
     def test_where_it_is_not_needed(self, monkeypatch, version, avx512):
         monkeypatch.setattr(ms, "__version__", version)
-        monkeypatch.setattr(configuration, "_has_avx512", lambda: avx512)
-        configuration.cap_instructions()
+        monkeypatch.setattr(configure, "_has_avx512", lambda: avx512)
+        configure.cap_instructions()
         assert "ONEDNN_MAX_CPU_ISA" not in os.environ
 
     @pytest.mark.parametrize("own", [None, "AVX512_CORE"])

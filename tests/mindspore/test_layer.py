@@ -12,7 +12,7 @@ from maam import spec
 from maam.errors import PresetError, SpecError
 from maam.mindspore import MAAM, build
 from maam.mindspore.arrays import read_arrays
-from maam.mindspore.layer import Layer
+from maam.mindspore.layers import Layer
 
 SIGNATURE = (
     "(in_channels, out_channels=None, *, hidden_channels=None, num_agents=3, kernel_sizes=3, scales=1, pool=1, "

@@ -7,7 +7,7 @@ import re
 import pytest
 from mindspore import nn, ops
 
-from maam.mindspore import containers, distributed, exporting, primitives, runner, trainer
+from maam.mindspore import cells, export, primitives, runner
 
 NAMESPACES = {"nn": nn, "ops": ops}
 
@@ -27,8 +27,8 @@ def platforms(name):
     return set(re.findall(r"``(\w+)``", found[1])) if found else None
 
 
-NAMES = sorted({name for module in (primitives, containers, runner, trainer, exporting) for name in used(module)})
-SEVERAL = sorted(set(used(distributed)))
+NAMES = sorted({name for module in (primitives, cells, runner, export) for name in used(module)})
+SEVERAL = sorted(set(used(runner)))
 
 
 def test_the_source_is_read():

@@ -9,8 +9,7 @@ from mindspore import nn, train
 from maam import spec
 from maam.mindspore import MAAM, build
 from maam.mindspore.arrays import parameters_by_name, read_arrays
-from maam.mindspore.runner import Runner
-from maam.mindspore.trainer import _Average
+from maam.mindspore.runner import Runner, _Average
 from maam.training import Objective, Optimizer
 
 pytestmark = pytest.mark.usefixtures("mode")

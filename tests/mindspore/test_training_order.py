@@ -7,7 +7,7 @@ from mindspore import nn
 from maam import spec
 from maam.mindspore import build
 from maam.mindspore.arrays import read_arrays
-from maam.mindspore.containers import Container
+from maam.mindspore.cells import Container
 from maam.mindspore.runner import Runner
 from maam.training import Objective, Optimizer
 from tests import pooled

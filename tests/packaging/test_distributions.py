@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import maam
-from maam.training.library import list_recipes
+from maam.training.recipe_files import list_recipes
 
 ROOT = Path(__file__).parents[2]
 EXTRAS = {"all", "deploy", "dev", "executorch", "huggingface", "mindcv", "mindspore", "timm", "torch", "train"}

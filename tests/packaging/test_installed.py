@@ -9,7 +9,7 @@ import pytest
 LIGHT = """
 import json, sys
 import maam, maam.spec
-from maam.training.library import list_recipes, read_recipe
+from maam.training.recipe_files import list_recipes, read_recipe
 recipes = [read_recipe(name).data for name in list_recipes()]
 frameworks = [name for name in ("torch", "mindspore", "sklearn", "matplotlib") if name in sys.modules]
 print(json.dumps([maam.__file__, len(recipes), frameworks]))

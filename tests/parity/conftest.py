@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maam import spec
-from maam.parity.rooms import make_runners
+from maam.backend.registry import make_runners
 
 SMALL = spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16)
 RUNNERS = {"torch": "torch", "mindspore": "mindspore pynative"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from maam.training.protocol import OptimizerState
+from maam.backend.protocol import OptimizerState
 
 
 def layer(runner, path):

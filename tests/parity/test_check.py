@@ -6,9 +6,9 @@ import pytest
 from maam import spec
 from maam.errors import SpecError
 from maam.parity import STAGES, Verdict, check, make_runners
-from maam.parity.bounds import NONE, Difference, worse
-from maam.parity.picture import draw_depth
+from maam.parity.report import draw_depth
 from maam.parity.stages.lattice import STAGE as LATTICE
+from maam.tolerance import NONE, Difference, worse
 from maam.weights import write_weights
 
 pytest.importorskip("torch")

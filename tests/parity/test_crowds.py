@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from maam import spec
+from maam.backend.registry import make_double, make_runners
 from maam.parity import check, kinks
-from maam.parity.kinks import Reference
-from maam.parity.rooms import make_double, make_runners
-from maam.parity.smoothing import SMOOTH, smoothed
+from maam.parity.kinks import SMOOTH, Reference, smoothed
 from maam.parity.subject import Subject
 
 pytest.importorskip("torch")

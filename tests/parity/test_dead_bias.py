@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from maam import spec
+from maam.backend.registry import make_double, make_runners
 from maam.parity import check
 from maam.parity.kinks import NOISE_MARGIN, ZERO_MARGIN, Reference
-from maam.parity.rooms import make_double, make_runners
 from maam.parity.subject import Subject
 
 pytest.importorskip("torch")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from maam import spec
+from maam.backend.registry import make_double
 from maam.parity.kinks import ROUNDING, Reference, calm_batch, crossings, named_gradients
-from maam.parity.rooms import make_double
 from maam.parity.subject import Subject
 
 pytest.importorskip("torch")

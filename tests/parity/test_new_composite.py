@@ -38,8 +38,8 @@ def test_as_layer_in_both_frameworks():
     import mindspore as ms
     import torch
 
-    from maam.mindspore.layer import Layer as Cell
-    from maam.torch.layer import Layer as Module
+    from maam.mindspore.layers import Layer as Cell
+    from maam.torch.layers import Layer as Module
 
     class TorchGate(Module, composite=squeeze_excite):
         pass

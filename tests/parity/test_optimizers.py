@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from maam import spec
+from maam.backend.protocol import OptimizerState
 from maam.parity.optimizers import gradient_share, take_step
 from maam.training import Optimizer
-from maam.training.protocol import OptimizerState
 
 torch = pytest.importorskip("torch")
 

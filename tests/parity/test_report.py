@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from maam.parity.bounds import GRADIENT, LAYER, Bound, Difference, difference, signal_to_noise, worse
 from maam.parity.report import Report, Row, Verdict, not_run, row
+from maam.tolerance import GRADIENT, LAYER, Bound, Difference, difference, signal_to_noise, worse
 
 
 def test_difference_within_and_beyond_the_bound():

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from maam import spec
-from maam.parity.bounds import LAYER, LOGITS
-from maam.parity.optimizers import OptimizerState, Outcome, take_step
-from maam.parity.overrides import Rounding, rounding
+from maam.parity.optimizers import OptimizerState, Outcome, Worst, _above_noise, judge, take_step
 from maam.parity.stages.layers import layer_bound
 from maam.parity.stages.steps import OPTIMIZERS
-from maam.parity.step_judgement import Worst, _above_noise, judge
+from maam.parity.tolerance import Rounding, rounding
+from maam.tolerance import LAYER, LOGITS
 from maam.training import Optimizer
 
 NOISE = 1e-5

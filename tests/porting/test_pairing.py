@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from maam.backend.adapter import Layer, Slot
 from maam.errors import PortingError
-from maam.porting.half import Layer, Slot
-from maam.porting.judging import allowances, errors
+from maam.porting.compare import allowances, errors
 from maam.porting.pairing import pair_layers
 
 

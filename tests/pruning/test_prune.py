@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maam import DeploymentError, WeightsError, spec
-from maam.pruning import prune, prune_file
+from maam.deploy import prune, prune_file
 from maam.reference import Referee
 from maam.spec import Activation, BatchNorm2d, Conv2d, Flatten, GlobalPool, Linear, MaxPool2d, Residual, Sequential
 from maam.weights import read_weights, write_weights

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from maam import DataError, DeploymentError, MissingFrameworkError, ShapeError, data, spec
-from maam.exporting import FORMATS, open_exported
-from maam.quantization import MIN_IMAGES, quantize
+from maam.deploy import FORMATS, MIN_IMAGES, open_exported, quantize
 from maam.reference import Referee
 from maam.weights import write_weights
 
@@ -105,11 +104,11 @@ class TestRefusals:
         refused(DeploymentError, "^too bad$", accept=accept)
 
     def test_outputs_that_are_far_off(self, refused, images, monkeypatch):
-        from maam.quantization import backends
+        from maam.deploy import quantize
 
-        real = backends.BACKENDS["onnxruntime"]
+        real = quantize.BACKENDS["onnxruntime"]
         narrow = lambda s, t, x, m: real[0](s, t, x * 1e-3, m)  # noqa: E731
-        monkeypatch.setitem(backends.BACKENDS, "onnxruntime", (narrow, real[1]))
+        monkeypatch.setitem(quantize.BACKENDS, "onnxruntime", (narrow, real[1]))
         refused(
             DeploymentError, r"int8 outputs have a signal-to-noise ratio of -?\d+ dB.*preprocessed as in training\?"
         )

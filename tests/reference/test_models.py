@@ -7,7 +7,7 @@ import pytest
 
 from maam import spec
 from maam.errors import PresetError, SpecError, WeightsError
-from maam.reference import Referee, build, models
+from maam.reference import Referee, build, model
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, 3, 6, 5))
@@ -154,7 +154,7 @@ def test_results_are_float64(dtype):
 
 
 def test_a_kind_that_it_does_not_have(monkeypatch):
-    monkeypatch.delitem(models.LEAVES, spec.Dropout)
+    monkeypatch.delitem(model.LEAVES, spec.Dropout)
     with pytest.raises(SpecError, match=r"maam\.reference has no primitive of kind 'dropout'"):
         build(spec.Sequential(children={"a": spec.Dropout(p=0.5)}))
 

@@ -6,10 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from maam import plots, reproduction
+from benchmarks import paper
+from benchmarks.paper import EXPERIMENTS, Experiment, Row
+from maam import plots
 from maam.cli import main
 from maam.errors import TrainingError
-from maam.reproduction import EXPERIMENTS, Experiment, Row
 from maam.training import read_recipe
 
 pytest.importorskip("torch")
@@ -25,15 +26,15 @@ def runs(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     recipe = read_recipe("digits").replaced({"epochs": 1, "batch_size": 128})
     for framework in ("torch", "mindspore"):
-        reproduction.run(Experiment("One row", (ROW,)), recipe, out, root=out, seeds=(0,), framework=framework)
+        paper.run(Experiment("One row", (ROW,)), recipe, out, root=out, seeds=(0,), framework=framework)
     return out
 
 
 def test_the_same_run(runs, tmp_path):
-    sides = reproduction.read_sides(ROW, runs, 0)
+    sides = paper.read_sides(ROW, runs, 0)
     assert [len(side.losses) for side in sides.values()] == [11, 11]
     assert all(side.speed > 0 for side in sides.values())
-    text = reproduction.render_frameworks(ROW, sides, tmp_path)
+    text = paper.render_frameworks(ROW, sides, tmp_path)
     assert (tmp_path / "frameworks.md").read_text() == text
     assert (tmp_path / "frameworks.png").read_bytes().startswith(b"\x89PNG")
     first = float(re.search(r"\| 1 to 1 \| (\S+) \|", text).group(1))
@@ -43,10 +44,10 @@ def test_the_same_run(runs, tmp_path):
 
 
 def test_training_time_beside_the_papers(runs, tmp_path):
-    sides = reproduction.read_sides(ROW, runs, 0)
+    sides = paper.read_sides(ROW, runs, 0)
     assert all(side.minutes > 0 for side in sides.values())
     sides = {name: side._replace(minutes=minutes) for (name, side), minutes in zip(sides.items(), (2, 3), strict=True)}
-    text = reproduction.render_frameworks(ROW, sides, tmp_path)
+    text = paper.render_frameworks(ROW, sides, tmp_path)
     assert "| torch | 11 | 2.00 |" in text
     assert "takes 1.50 times as long in MindSpore as in PyTorch here" in text
     assert '"improving training efficiency by 30%"' in text
@@ -54,16 +55,16 @@ def test_training_time_beside_the_papers(runs, tmp_path):
 
 def test_a_run_that_goes_on(runs, tmp_path):
     """As many steps are compared as both have made."""
-    sides = reproduction.read_sides(ROW, runs, 0)
+    sides = paper.read_sides(ROW, runs, 0)
     half = sides["mindspore"]._replace(losses=sides["mindspore"].losses[:5])
-    text = reproduction.render_frameworks(ROW, sides | {"mindspore": half}, tmp_path)
+    text = paper.render_frameworks(ROW, sides | {"mindspore": half}, tmp_path)
     assert "| mindspore | 5 |" in text
     assert "| 2 to 5 |" in text
 
 
 def test_no_run(tmp_path):
     with pytest.raises(TrainingError, match=r"maam_digits-seed0-torch: no epoch of this run was made; run: maam"):
-        reproduction.read_sides(ROW, tmp_path, 0)
+        paper.read_sides(ROW, tmp_path, 0)
 
 
 def test_averages():

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.paper.experiments import name_recipe
+from benchmarks.paper.results import origin_of
 from maam.errors import TrainingError
-from maam.reproduction.overview import tabulate
-from maam.reproduction.recipes import name_recipe
-from maam.reproduction.results import origin_of
 from maam.training import read_recipe, read_runs, train
-from maam.training.comparison import varying_fields
-from maam.training.folder import RunFolder
+from maam.training.compare import varying_fields
+from maam.training.overview import tabulate
+from maam.training.run_dir import RunFolder
 
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")

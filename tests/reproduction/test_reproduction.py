@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from maam import reproduction
+from benchmarks import paper
+from benchmarks.paper import EXPERIMENTS, Experiment, Row
+from benchmarks.paper.experiments import Figures, name_recipe
 from maam.cli import main
 from maam.errors import TrainingError
-from maam.reproduction import EXPERIMENTS, Experiment, Row
-from maam.reproduction.experiments import Figures
-from maam.reproduction.recipes import name_recipe
 from maam.spec import list_presets
 from maam.training import read_recipe
 
@@ -33,7 +32,7 @@ RECIPE = read_recipe("digits").replaced({"epochs": 1, "batch_size": 128})
 def runs(tmp_path_factory):
     """Two runs of one epoch."""
     out = tmp_path_factory.mktemp("runs")
-    reproduction.run(Experiment("One row", (TRAINED,)), RECIPE, out, root=out, seeds=SEEDS)
+    paper.run(Experiment("One row", (TRAINED,)), RECIPE, out, root=out, seeds=SEEDS)
     return out
 
 
@@ -45,7 +44,7 @@ def test_the_papers_rows():
 
 def test_finished_runs_are_not_made_again(runs):
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
-    reproduction.run(Experiment("One row", (TRAINED,)), RECIPE, runs, root=runs, seeds=SEEDS)
+    paper.run(Experiment("One row", (TRAINED,)), RECIPE, runs, root=runs, seeds=SEEDS)
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
 
 
@@ -62,14 +61,14 @@ def test_runs_of_another_recipe_are_not_those_asked_for(runs, changes, message):
     before = {path: path.stat().st_mtime_ns for path in runs.rglob("*")}
     experiment = Experiment("Two rows", (MISSING, TRAINED))  # nothing is trained before all runs were looked at
     with pytest.raises(TrainingError, match=f"maam_digits-seed0-torch: this run was made with {message}; ask for"):
-        reproduction.run(experiment, RECIPE.replaced(changes), runs, root=runs, seeds=SEEDS)
+        paper.run(experiment, RECIPE.replaced(changes), runs, root=runs, seeds=SEEDS)
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*")} == before
 
 
 def test_the_precision_that_auto_chose_may_be_named(runs):
     experiment = Experiment("One row", (TRAINED,))
     for precision in ("auto", "fp32"):
-        reproduction.check_recipe(experiment, RECIPE.replaced({"precision": precision}), runs, SEEDS)
+        paper.check_recipe(experiment, RECIPE.replaced({"precision": precision}), runs, SEEDS)
 
 
 def test_the_name_of_a_recipe():
@@ -79,8 +78,8 @@ def test_the_name_of_a_recipe():
 
 def test_a_table_with_a_row_that_was_not_run(runs, tmp_path):
     name, experiment = "table9", Experiment("A title", (TRAINED, MISSING))
-    results = reproduction.collect(experiment, runs, (*SEEDS, 2))
-    text = reproduction.render(name, experiment, results, tmp_path)
+    results = paper.collect(experiment, runs, (*SEEDS, 2))
+    text = paper.render(name, experiment, results, tmp_path)
     assert (tmp_path / f"{name}.md").read_text() == text
     trained, missing = [line for line in text.splitlines() if line.startswith(("| Ours", "| Other"))]
     assert "| 2 of 3 | `digits, batch_size 128` | 1 | 0." in trained
@@ -102,8 +101,8 @@ def test_a_table_with_a_row_that_was_not_run(runs, tmp_path):
 
 def test_a_figure_holds_losses(runs, tmp_path):
     experiment = Experiment("A title", (TRAINED, MISSING), "It falls.")
-    results = reproduction.collect(experiment, runs, (*SEEDS, 2))
-    text = reproduction.render("figure9", experiment, results, tmp_path)
+    results = paper.collect(experiment, runs, (*SEEDS, 2))
+    text = paper.render("figure9", experiment, results, tmp_path)
     assert (tmp_path / "figure9.md").read_text() == text
     assert "| epoch | training, seed 0 | training, seed 1 | test, seed 0 | test, seed 1 | training, all |" in text
     assert "Seeds: 2 of 3. Recipe: `digits, batch_size 128`, 1 epochs." in text
@@ -125,21 +124,21 @@ def test_a_figure_holds_losses(runs, tmp_path):
 
 def test_a_table_of_no_run(tmp_path):
     with pytest.raises(TrainingError, match="no finished run of these rows in torch with seeds 0, 1; train them"):
-        reproduction.collect(Experiment("One row", (TRAINED,)), tmp_path, SEEDS)
+        paper.collect(Experiment("One row", (TRAINED,)), tmp_path, SEEDS)
 
 
 def test_runs_of_different_recipes_make_no_table(runs, tmp_path):
     experiment = Experiment("One row", (TRAINED,))
     other = read_recipe("digits").replaced({"epochs": 1, "batch_size": 256})
-    reproduction.run(experiment, other, tmp_path, root=tmp_path, seeds=(0,))
+    paper.run(experiment, other, tmp_path, root=tmp_path, seeds=(0,))
     (tmp_path / "maam_digits-seed1-torch").symlink_to(runs / "maam_digits-seed1-torch")
     with pytest.raises(TrainingError, match=r"different recipes: maam_digits-seed0-torch, .* \(batch_size 256, 128\)"):
-        reproduction.collect(experiment, tmp_path, SEEDS)
+        paper.collect(experiment, tmp_path, SEEDS)
 
 
 def test_what_the_runs_were_made_on(runs, tmp_path):
     experiment = Experiment("One row", (TRAINED,))
-    text = reproduction.render("table9", experiment, reproduction.collect(experiment, runs, SEEDS), tmp_path)
+    text = paper.render("table9", experiment, paper.collect(experiment, runs, SEEDS), tmp_path)
     assert text.count("Run by torch fp32, cpu: ") == 1
     for run in runs.iterdir():
         shutil.copytree(run, tmp_path / "runs" / run.name)
@@ -147,9 +146,7 @@ def test_what_the_runs_were_made_on(runs, tmp_path):
     sessions = json.loads(described.read_text())
     sessions["sessions"][-1]["recipe"]["precision"] = "bf16"  # what trains fastest differs between machines
     described.write_text(json.dumps(sessions))
-    text = reproduction.render(
-        "table9", experiment, reproduction.collect(experiment, tmp_path / "runs", SEEDS), tmp_path
-    )
+    text = paper.render("table9", experiment, paper.collect(experiment, tmp_path / "runs", SEEDS), tmp_path)
     assert re.search("Run by torch fp32, .*: maam_digits seed 0\n", text)
     assert re.search("Run by torch bf16, .*: maam_digits seed 1\n", text)
 
@@ -161,13 +158,13 @@ def test_published_runs_give_the_same_table(runs, tmp_path):
     experiment = Experiment("One row", (TRAINED,))
     tables = []
     for folder in (runs, tmp_path / "published"):
-        results = reproduction.collect(experiment, folder, SEEDS)
-        tables.append(reproduction.render("table9", experiment, results, tmp_path))
+        results = paper.collect(experiment, folder, SEEDS)
+        tables.append(paper.render("table9", experiment, results, tmp_path))
         assert [len(result.runs[1].training_loss) for result in results] == [1]
     assert tables[0] == tables[1]
     (tmp_path / "published" / "maam_digits-seed1-torch" / "log.jsonl.gz").write_bytes(b"\x1f\x8bbroken")
     with pytest.raises(TrainingError, match="maam_digits-seed1-torch: the run's files are broken: "):
-        reproduction.collect(experiment, tmp_path / "published", SEEDS)
+        paper.collect(experiment, tmp_path / "published", SEEDS)
 
 
 def test_a_broken_run(runs, tmp_path):
@@ -176,7 +173,7 @@ def test_a_broken_run(runs, tmp_path):
     for content in ("{}", "[", "null"):
         (folder / "results.json").write_text(content)
         with pytest.raises(TrainingError, match=r"maam_digits-seed0-torch: the run's files are broken: "):
-            reproduction.collect(Experiment("One row", (TRAINED,)), tmp_path, SEEDS)
+            paper.collect(Experiment("One row", (TRAINED,)), tmp_path, SEEDS)
 
 
 @pytest.mark.parametrize(

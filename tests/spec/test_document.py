@@ -12,9 +12,9 @@ from maam.spec import (
     Identity,
     Model,
     Sequential,
-    document,
     list_presets,
     maam,
+    node,
     parse_document,
     parse_json,
     preset,
@@ -93,6 +93,6 @@ def test_a_node_is_a_document_of_itself():
 
 
 def test_texts_without_end_are_refused_by_their_length(monkeypatch):
-    monkeypatch.setattr(document, "MAX_LENGTH", 10)
+    monkeypatch.setattr(node, "MAX_LENGTH", 10)
     with pytest.raises(SpecError, match="spec: expected at most 10 characters of JSON, got 19"):
         parse_json('{"kind":"identity"}')

@@ -7,20 +7,7 @@ import numpy as np
 import pytest
 
 from maam.errors import SpecError
-from maam.spec import (
-    RNN,
-    BatchNorm2d,
-    Conv2d,
-    Init,
-    Linear,
-    Parallel,
-    Parameter,
-    Role,
-    Sequential,
-    draw,
-    maam,
-    preset,
-)
+from maam.spec import RNN, BatchNorm2d, Conv2d, Init, Linear, Parallel, Parameter, Role, Sequential, draw, maam, preset
 
 
 def table(node):

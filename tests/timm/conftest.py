@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
-import maam.timm  # noqa: E402, F401 - registers the presets
+import maam.timm  # noqa: E402, F401
 
 SMALL = {"width_multiplier": 0.25, "cifar": True}
 

@@ -14,7 +14,7 @@ import maam.timm
 from maam.errors import PresetError, SpecError, WeightsError
 from maam.timm import create_model, insert_attention, list_attention
 from maam.torch import CBAM, MAAM, MAF, MAFC, SE
-from maam.torch.layer import Layer
+from maam.torch.layers import Layer
 
 SMALL_RESNETS = {
     "basic": partial(ResNet, BasicBlock, (1, 1, 1, 1), num_classes=3, channels=(8, 16, 16, 16), stem_width=8),

@@ -11,7 +11,7 @@ from maam import spec
 from maam.errors import ShapeError, SpecError
 from maam.timm import MAAMEmbed, TokenMap, create_model, insert_attention, list_attention
 from maam.torch import MAAM, MAFC
-from maam.torch.layer import Layer
+from maam.torch.layers import Layer
 
 STEM = "patch_embed.backbone"
 

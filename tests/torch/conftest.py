@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maam.names import strip_prefix
+from maam._messages import strip_prefix
 from maam.torch import MAAM
 
 VARIANTS = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import distributed
 
-from maam.names import strip_prefixes
+from maam._messages import strip_prefixes
 from maam.torch.arrays import read_arrays, unwrap
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="PyTorch without torch.distributed")

@@ -70,5 +70,5 @@ def test_missing_torch(block):
 
 
 def test_spec_loads_no_framework():
-    code = "import sys, maam.spec, maam.layers, maam.errors; print([n for n in ('torch', *%r) if n in sys.modules])"
+    code = "import sys, maam.spec, maam.backend.layers, maam.errors; print([n for n in ('torch', *%r) if n in sys.modules])"  # noqa: E501
     assert run(code % (FORBIDDEN,)) == "[]"

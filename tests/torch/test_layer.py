@@ -9,7 +9,7 @@ from torch import nn
 from maam import spec
 from maam.errors import PresetError, SpecError
 from maam.torch import MAAM, build
-from maam.torch.layer import Layer
+from maam.torch.layers import Layer
 
 SIGNATURE = (
     "(in_channels, out_channels=None, *, hidden_channels=None, num_agents=3, kernel_sizes=3, scales=1, pool=1, "

@@ -9,7 +9,7 @@ from torch import nn
 
 from maam import DeploymentError, MissingFrameworkError, ShapeError, spec
 from maam.errors import DeviceError
-from maam.torch import MAAM, build, optimization, optimize
+from maam.torch import MAAM, build, optimize
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 SMALL = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
@@ -52,7 +52,7 @@ def test_pytorch(model, x, precision, compile):
 
 @pytest.mark.parametrize(("engine", "precision"), [("onnxruntime", "auto"), ("openvino", "fp32"), ("openvino", "auto")])
 def test_engines(model, x, engine, precision):
-    for package in optimization.check_engine.__globals__["ENGINES"][engine]:
+    for package in optimize.check_engine.__globals__["ENGINES"][engine]:
         pytest.importorskip(package)
     fast = optimize(model, x, engine=engine, precision=precision)
     with torch.inference_mode():
@@ -132,7 +132,7 @@ def test_where_nothing_can_be_compiled(model, x, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("no compiler\nfound")
 
-    monkeypatch.setattr(optimization.torch, "compile", lambda function: fail)
+    monkeypatch.setattr(optimize.torch, "compile", lambda function: fail)
     with pytest.warns(
         UserWarning, match="torch.compile does not work here, the model is not compiled: no compiler found"
     ):
@@ -177,8 +177,8 @@ class TestRefusals:
                 fast(wrong)
 
     def test_a_result_that_is_off(self, model, x, monkeypatch):
-        engine = optimization._ENGINES["torch"]
+        engine = optimize._ENGINES["torch"]
         wrong = lambda *args: [lambda x: engine(*args)[0](x) + 0.1]  # noqa: E731
-        monkeypatch.setitem(optimization._ENGINES, "torch", wrong)
+        monkeypatch.setitem(optimize._ENGINES, "torch", wrong)
         with pytest.raises(DeploymentError, match=r"the result is off by 1\.0e-01 from the model"):
             optimize(model, x, precision="fp32", compile=False)

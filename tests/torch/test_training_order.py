@@ -7,7 +7,7 @@ from torch import nn
 
 from maam.torch import build
 from maam.torch.arrays import read_arrays
-from maam.torch.containers import Container
+from maam.torch.modules import Container
 from maam.torch.runner import Runner
 from maam.training import Optimizer
 from tests import pooled

@@ -15,7 +15,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: E4
 import maam.torchvision  # noqa: E402
 from maam.errors import SpecError  # noqa: E402
 from maam.torch import MAAM, MAF, MAFC, SE  # noqa: E402
-from maam.torch.layer import Layer  # noqa: E402
+from maam.torch.layers import Layer  # noqa: E402
 from maam.torchvision import insert_attention, list_attention  # noqa: E402
 
 PLACES = {  # how many blocks have attention, how many there are, and where the first stands in each case

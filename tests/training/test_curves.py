@@ -7,9 +7,8 @@ import pytest
 
 from maam.errors import TrainingError
 from maam.training import read_runs, train
-from maam.training.curves import read_curves
-from maam.training.folder import RunFolder
-from maam.training.log import Log
+from maam.training.report import read_curves
+from maam.training.run_dir import Log, RunFolder
 from maam.weights import read_weights
 
 STEPS = {"kind": "steps", "step": 2, "epoch": 0, "losses": [2.0, 1.0], "accuracies": [0.25, 0.75], "seconds": 4.0}

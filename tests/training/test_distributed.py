@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maam.training.file_evaluation import evaluate_file
-from maam.training.folder import RunFolder
-from maam.training.rooms import find_room
+from maam.backend.registry import find_room
+from maam.training.evaluate import evaluate_file
+from maam.training.run_dir import RunFolder
 
 WORKER = Path(__file__).with_name("world_worker.py")
 BIN = Path(sys.executable).parent

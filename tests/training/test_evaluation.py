@@ -6,7 +6,7 @@ import pytest
 from maam import spec
 from maam.errors import DataError, DeviceError
 from maam.training import default_recipe, evaluate_file
-from maam.training.evaluation import Evaluation
+from maam.training.evaluate import Evaluation
 from maam.training.sources import open_source
 
 

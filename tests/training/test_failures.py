@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from maam import files, spec
-from maam.conversion import convert
+from maam import _io, spec
+from maam.backend.convert import convert
 from maam.errors import DataError, DeviceError, MaamError, RecipeError, SpecError, TrainingError, WeightsError
 from maam.training import default_recipe, evaluate_file, train
-from maam.training import log as logs
+from maam.training import run_dir as logs
 from maam.training.checkpoint import read_checkpoint, write_checkpoint
-from maam.training.folder import WRITTEN, RunFolder
+from maam.training.run_dir import WRITTEN, RunFolder
 from maam.weights import read_weights
 from maam.weights.file import read_header_and_arrays, write_safetensors
 
@@ -35,7 +35,7 @@ def test_a_full_disk_loses_nothing(recipe, done, tmp_path, monkeypatch, name):
 
     one, out = recipe.replaced({"epochs": 1}), tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(files.tempfile, "mkstemp", full)
+        patch.setattr(_io.tempfile, "mkstemp", full)
         with pytest.raises(TrainingError, match=f"{name}.*{message}") as caught:
             train("maam_digits", one, out=out, checkpoint_steps=4)
     if name in REPORT:
@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(done, monkeypatch, at):
     if at == "write":
         monkeypatch.setattr("pathlib.Path.write_bytes", full)
     else:
-        monkeypatch.setattr(files.os, "fsync", full)
+        monkeypatch.setattr(_io.os, "fsync", full)
     with pytest.raises(TrainingError, match="No space left on device; the checkpoint before it is intact"):
         write_checkpoint(done.last, checkpoint)
     monkeypatch.undo()
@@ -277,7 +277,7 @@ def test_the_figures_of_a_report(done):
 def test_a_report_names_each_session(recipe, tmp_path, monkeypatch):
     pytest.importorskip("mindspore")
     for framework in ("torch", "mindspore", "mindspore"):
-        monkeypatch.setattr("maam.training.opening.command_line", lambda name=framework: f"maam train on {name}")
+        monkeypatch.setattr("maam.training.run.command_line", lambda name=framework: f"maam train on {name}")
         run = train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path, framework=framework, resume=True)
     lines = (run.path / "report.md").read_text().splitlines()
     assert [line for line in lines if line.startswith("Command")] == [

@@ -5,11 +5,11 @@ import pickle
 
 import pytest
 
-from maam import files
+from maam import _io
 from maam.errors import TrainingError
-from maam.reproduction.overview import render_runs
 from maam.training import read_runs, train
-from maam.training.folder import RunFolder
+from maam.training.overview import render_runs
+from maam.training.run_dir import RunFolder
 
 
 def test_a_folder_that_holds_a_run(recipe, done):
@@ -38,7 +38,7 @@ class KilledError(BaseException):
     """Stands for a kill: nothing catches it on the way."""
 
 
-@pytest.mark.parametrize("place", ["maam.training.session.write_description", "maam.training.log.Log.rewind"])
+@pytest.mark.parametrize("place", ["maam.training.run.write_description", "maam.training.run_dir.Log.rewind"])
 def test_a_kill_before_the_first_step(recipe, tmp_path, monkeypatch, place):
     """Such a folder can be resumed; where nothing was written yet, it can be started too."""
 
@@ -129,7 +129,7 @@ def test_a_checkpoint_alone_can_be_gone_on_from(recipe, tmp_path, stop):
 
 def test_names_that_are_no_text(recipe, tmp_path, monkeypatch):
     """Bytes that are not UTF-8 in a command or the name of a folder cost nobody the report."""
-    monkeypatch.setattr("maam.training.opening.command_line", lambda: "maam train --out \udcff")
+    monkeypatch.setattr("maam.training.run.command_line", lambda: "maam train --out \udcff")
     run = train("maam_digits", recipe.replaced({"epochs": 1}), out=tmp_path / "run\udcff")
     assert "--out \\udcff`" in (run.path / "report.md").read_text()
     render_runs(read_runs(run.path), tmp_path / "runs.md")
@@ -162,7 +162,7 @@ def leave(path):
 
 
 def write_half(path, patch):
-    with files.replacing(path):
+    with _io.replacing(path):
         patch.setattr("pathlib.Path.unlink", lambda *arguments, **keywords: None)
         raise KilledError
 
@@ -202,4 +202,4 @@ def test_temporary_files_of_kills_go(done):
     ],
 )
 def test_names_of_temporary_files(name, expected):
-    assert files.leftover_of(name) == expected
+    assert _io.leftover_of(name) == expected

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maam import spec
-from maam.conversion import convert
+from maam.backend.convert import convert
 from maam.spec import draw
 from maam.training import evaluate_file, predict_files, train
 from maam.weights import write_weights

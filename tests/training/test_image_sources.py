@@ -10,9 +10,8 @@ from maam.data import BrokenImageWarning
 from maam.errors import DataError, RecipeError
 from maam.training import Recipe, default_recipe, read_recipe, train
 from maam.training.checkpoint import read_checkpoint
-from maam.training.image_sources import Reading
 from maam.training.recipe import Images
-from maam.training.sources import open_source, open_test
+from maam.training.sources import Reading, open_source, open_test
 from tests.image_folders import NAMES, write_folder
 
 pytest.importorskip("PIL")

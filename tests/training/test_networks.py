@@ -6,11 +6,11 @@ import pytest
 
 import maam
 from maam import spec
+from maam.deploy import prune
 from maam.errors import MaamError, RecipeError
-from maam.pruning import prune
 from maam.spec import draw
 from maam.training import Recipe, default_recipe, read_recipe, train
-from maam.training.network import find_network, find_recipe
+from maam.training.recipe_files import find_network, find_recipe
 from maam.weights import read_weights, write_weights
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from maam import spec
+from maam.backend.optimizer import LARGEST, LARGEST_RATE
+from maam.backend.registry import find_room
 from maam.errors import TrainingError
 from maam.training import Optimizer, default_recipe, train
 from maam.training.checkpoint import find_not_finite, read_checkpoint
-from maam.training.optimizer import LARGEST, LARGEST_RATE
-from maam.training.rooms import find_room
 
 
 def test_a_loss_that_is_not_finite(framework, recipe, tmp_path):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from maam import spec
+from maam.backend.protocol import LossScale, OptimizerState
 from maam.training import Objective, Optimizer, Recipe
 from maam.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from maam.training.protocol import LossScale, OptimizerState
 
 NODE = spec.preset("maam_digits")
 SGD = Optimizer(lr=0.05, nesterov=True, weight_decay=5e-3)

@@ -159,7 +159,7 @@ def test_broken_images(files, weights):
 
 
 def test_a_whole_batch_of_broken_images(files, weights, monkeypatch):
-    monkeypatch.setattr("maam.training.image_sources.TEST_BATCH", 2)
+    monkeypatch.setattr("maam.training.sources.TEST_BATCH", 2)
     for path in files[2:4]:
         path.write_bytes(b"rubbish")
     with pytest.warns(BrokenImageWarning):

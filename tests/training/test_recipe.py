@@ -8,8 +8,8 @@ import pytest
 from maam import spec
 from maam.data import CenterCrop
 from maam.errors import PresetError, RecipeError
-from maam.training import Optimizer, Recipe, default_recipe, library, list_recipes, read_recipe
-from maam.training.library import parse_override
+from maam.training import Optimizer, Recipe, default_recipe, list_recipes, read_recipe, recipe_files
+from maam.training.recipe_files import parse_override
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -234,7 +234,7 @@ def test_no_such_recipe(tmp_path):
 
 
 def test_no_default_recipe(monkeypatch):
-    monkeypatch.setattr(library, "list_recipes", lambda: ["paper"])
+    monkeypatch.setattr(recipe_files, "list_recipes", lambda: ["paper"])
     with pytest.raises(
         RecipeError, match=r"no default recipe for 'cnn'; choose one with recipe=.* \(--recipe NAME\): paper"
     ):

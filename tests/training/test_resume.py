@@ -108,7 +108,7 @@ def test_dropout_is_drawn_from_seed_and_step(recipe, tmp_path, stop, monkeypatch
         order.insert(-1, "dropout")
         return node.replace(children={name: children[name] for name in order})
 
-    monkeypatch.setattr("maam.training.network.preset", with_dropout)
+    monkeypatch.setattr("maam.training.recipe_files.preset", with_dropout)
     keywords = {"log_steps": 1, "checkpoint_steps": 4}
     whole = train("maam_digits", recipe, out=tmp_path / "whole", **keywords)
     stop("maam_digits", recipe, out=tmp_path / "parts", at=9, **keywords)

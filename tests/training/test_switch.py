@@ -6,15 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from maam.backend.protocol import OptimizerState
+from maam.backend.registry import find_room, make_double, make_runners
 from maam.parity.optimizers import Outcome
-from maam.parity.rooms import make_double, make_runners
 from maam.parity.stages.steps import take_steps
 from maam.parity.subject import Subject
 from maam.training import train
 from maam.training.checkpoint import Checkpoint, read_checkpoint
-from maam.training.protocol import OptimizerState
-from maam.training.rooms import find_room
-from maam.training.session import objective
+from maam.training.run import objective
 from maam.training.sources import open_source
 
 STEPS = 22

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from maam import spec
+from maam.backend.registry import find_room
 from maam.training import Optimizer, default_recipe, train
-from maam.training.rooms import find_room
 
 SGD = Optimizer(lr=0.01, momentum=0.9)
 SIZE = 8

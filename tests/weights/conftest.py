@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from maam import spec
-from maam.conversion import convert
+from maam.backend.convert import convert
 from maam.errors import WeightsError
 from maam.weights import read_weights
 from maam.weights.file import FORMAT, VERSION, write_safetensors

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from maam import spec
-from maam.conversion import convert
+from maam.backend.convert import convert
 from maam.errors import MissingFrameworkError
 
 NODE = spec.maam(4)
@@ -110,7 +110,7 @@ def test_two_conversions_write_the_same_bytes(weights, tmp_path, suffix):
 
 
 def test_no_framework_is_loaded_where_none_is_needed():
-    script = "import maam.conversion, sys; print({'torch', 'mindspore', 'pandas'} & set(sys.modules))"
+    script = "import maam.backend.convert, sys; print({'torch', 'mindspore', 'pandas'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"
 

@@ -5,8 +5,8 @@ import pytest
 import safetensors.numpy
 
 from maam import spec
+from maam._messages import strip_prefix
 from maam.errors import WeightsError
-from maam.names import strip_prefix
 from maam.weights import match
 from maam.weights.file import FORMAT, VERSION
 

@@ -2,7 +2,7 @@ import pytest
 
 from maam import spec
 from maam.errors import WeightsError
-from maam.weights.matching import check_same_function
+from maam.weights.match import check_same_function
 
 
 def _chain(**children):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maam import spec
-from maam.conversion import convert
+from maam.backend.convert import convert
 from maam.errors import WeightsError
 
 NODE = spec.maam_classifier(

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from maam.parity.bounds import EXACT, NONE, difference, worse
 from maam.parity.report import Report, Row, Verdict, row
 from maam.parity.subject import Subject
 from maam.reference import Referee
@@ -28,6 +27,7 @@ from maam.spec import (
     Sequential,
     parse_document,
 )
+from maam.tolerance import EXACT, NONE, difference, worse
 
 Array = np.ndarray[Any, Any]
 STAGE = "integer lattice"

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from maam.parity.bounds import LAYER, LOGITS, NONE, STATISTICS, Bound, Difference, difference, worse
 from maam.parity.kinks import DEEP
 from maam.parity.report import Depth, Report, Row, not_run, row
 from maam.parity.subject import RANDOM, Subject, has_dropout
 from maam.reference import Referee
 from maam.spec import BatchNorm2d, Node
+from maam.tolerance import LAYER, LOGITS, NONE, STATISTICS, Bound, Difference, difference, worse
 from maam.training import Runner
 
 Array = np.ndarray[Any, Any]

@@ -1,8 +1,7 @@
 """Whole networks, and their presets."""
 
 from maam.spec.models.baselines import cnn, mlp, rnn
-from maam.spec.models.maam import maam_classifier
-from maam.spec.models.maam_imagenet import maam_imagenet
+from maam.spec.models.maam import maam_classifier, maam_imagenet
 from maam.spec.models.mobilenet import mobilenet
 
 __all__ = ["cnn", "maam_classifier", "maam_imagenet", "mlp", "mobilenet", "rnn"]

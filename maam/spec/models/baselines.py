@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from maam.spec.composites import composite
+from maam.spec.containers import Model
 from maam.spec.fields import Size
 from maam.spec.node import Node
 from maam.spec.presets import register_preset
-from maam.spec.primitives import RNN, Activation, Conv2d, Flatten, Linear, MaxPool2d, Model
+from maam.spec.primitives import RNN, Activation, Conv2d, Flatten, Linear, MaxPool2d
 
 
 @register_preset

@@ -3,25 +3,87 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
 
 from maam.errors import PresetError
-from maam.spec.composites import OddSizes, Sizes, composite
+from maam.spec.composites import OddSizes, Sizes, composite, one_each
+from maam.spec.containers import Model, Sequential
 from maam.spec.fields import Flag, Probability, Size
-from maam.spec.layers.blocks import NormName
-from maam.spec.layers.maam import Fusion, NumAgents
-from maam.spec.models.maam_ablations import VARIANTS, Ablation
+from maam.spec.layers.maam import NUM_CONVS, Fusion, NormName, NumAgents, agent_block, maam, maam_stem, reduce_layer
 from maam.spec.node import Node
 from maam.spec.presets import preset_signature, register_preset
-from maam.spec.primitives import (
-    Activation,
-    Dropout,
-    ElementwiseName,
-    Flatten,
-    Linear,
-    Model,
-    Sequential,
-)
+from maam.spec.primitives import Activation, Dropout, ElementwiseName, Flatten, GlobalPool, Linear, MaxPool2d
+
+Ablation = Literal["none", "t_cnn", "without_agent_attention", "without_fusion", "without_reduce"]
+Body = dict[str, Node]
+"""Named layers from the image (in_channels, H, W) to the feature map (channels, H', W')."""
+
+
+def _whole(in_channels: int, channels: int, **layer: Any) -> Body:
+    return dict(maam(in_channels, channels, **layer).children)
+
+
+def _t_cnn(
+    in_channels: int,
+    channels: int,
+    *,
+    num_agents: int,
+    kernel_sizes: tuple[int, ...],
+    scales: tuple[int, ...],
+    fusion: str,
+    reduce: bool,
+    **branch: Any,
+) -> Body:
+    """The first branch alone."""
+    kernel_size = one_each("kernel_sizes", kernel_sizes, num_agents, "agents")[0]
+    scale = one_each("scales", scales, num_agents, "agents")[0]
+    return {"agent": agent_block(in_channels, channels, kernel_size=kernel_size, scale=scale, **branch)}
+
+
+def _without_agent_attention(
+    in_channels: int,
+    channels: int,
+    *,
+    pool: tuple[int, ...],
+    act_layer: ElementwiseName,
+    norm_layer: NormName,
+    **_: Any,
+) -> Body:
+    """The image max-pooled to the size of F, then the reduce layer."""
+    pools = pool if len(pool) == 1 else one_each("pool", pool, NUM_CONVS, "convolutions")
+    shrink = MaxPool2d(kernel_size=math.prod(pools))
+    return {
+        "pool": shrink,
+        "reduce": reduce_layer(in_channels, channels, act_layer=act_layer, norm_layer=norm_layer),
+    }
+
+
+def _without_fusion(in_channels: int, channels: int, **layer: Any) -> Body:
+    return _whole(in_channels, channels, **{**layer, "fusion": "mean"})
+
+
+def _without_reduce(in_channels: int, channels: int, **layer: Any) -> Body:
+    return _whole(in_channels, channels, **{**layer, "reduce": False})
+
+
+class Variant(NamedTuple):
+    """How to make a body of `maam`'s arguments, and those of them that it does not heed."""
+
+    make: Callable[..., Body]
+    unheeded: tuple[str, ...] = ()
+
+
+VARIANTS: dict[Ablation, Variant] = {
+    "none": Variant(_whole),
+    "t_cnn": Variant(_t_cnn, ("num_agents", "fusion", "reduce")),
+    "without_agent_attention": Variant(
+        _without_agent_attention,
+        ("hidden_channels", "num_agents", "kernel_sizes", "scales", "fusion", "reduce", "depthwise"),
+    ),
+    "without_fusion": Variant(_without_fusion, ("fusion",)),
+    "without_reduce": Variant(_without_reduce, ("reduce",)),
+}
 
 
 @composite
@@ -138,3 +200,58 @@ for _name in _SETTINGS:
 for _ablation in VARIANTS:
     if _ablation != "none":
         _register_ablation(_ablation)
+
+
+@register_preset
+@composite
+def maam_imagenet(
+    num_classes: Size = 1000,
+    in_channels: Size = 3,
+    *,
+    image_size: Size = 224,
+    channels: Sizes = (64, 128, 256, 512),
+    num_agents: NumAgents = 3,
+    fusion: Fusion = "softmax",
+    reduce: Flag = True,
+    depthwise: Flag = True,
+    act_layer: ElementwiseName = "relu",
+    norm_layer: NormName = "batch_norm",
+    dropout: Probability = 0.0,
+) -> Model:
+    """A 3x3 convolution of stride 2, MAAM layers that halve the map and double the width, global average, linear.
+
+    (in_channels, H, W) to the logits (num_classes,); it takes images of other sizes too.
+
+    Args:
+        num_classes: length of the logits.
+        in_channels: channels of the image.
+        image_size: height and width that the spec notes.
+        channels: width of each MAAM layer; the first convolution has half of the first.
+        num_agents: number of parallel branches.
+        fusion: how the branches become one: "softmax" of one learnable scalar a branch, "mean", or "dynamic": softmax
+            of a linear map of the globally average-pooled input.
+        reduce: whether the 1x1 convolution, batch norm and activation of the reduce layer follow.
+        depthwise: each convolution of a branch becomes a depthwise one and a 1x1.
+        act_layer: activation by name.
+        norm_layer: "batch_norm", or "identity": no normalisation, and convolutions with bias.
+        dropout: probability of dropout in front of the linear layer; 0 leaves the layer out.
+
+    Raises:
+        SpecError: an argument is invalid, or the image is too small for the layers.
+    """
+    body = maam_stem(
+        in_channels,
+        channels,
+        num_agents=num_agents,
+        fusion=fusion,
+        reduce=reduce,
+        depthwise=depthwise,
+        act_layer=act_layer,
+        norm_layer=norm_layer,
+    )
+    classifier: dict[str, Node] = {"pool": GlobalPool(), "flatten": Flatten()}
+    if dropout:
+        classifier["dropout"] = Dropout(p=dropout)
+    classifier["fc"] = Linear(in_features=channels[-1], out_features=num_classes)
+    children = {**body.children, "classifier": Sequential(children=classifier)}
+    return Model(name="maam_imagenet", input_shape=(in_channels, image_size, image_size), children=children)

@@ -6,7 +6,7 @@ import pytest
 
 from maam.errors import SpecError
 from maam.spec import BatchNorm2d, Residual, list_presets, mobilenet, preset, preset_options
-from maam.spec.primitives import Scale
+from maam.spec.containers import Scale
 
 COUNTS = {"mafc_v1": 4959222, "mafc_v2": 3551887, "mafc_v3": 3991264, "mafc_v3_small": 2151673}
 

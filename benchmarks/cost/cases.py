@@ -1,0 +1,116 @@
+"""What is compared: layers for a map that keep its shape, and classifiers of 32x32 images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from maam.errors import SpecError
+from maam.spec import (
+    Activation,
+    BatchNorm2d,
+    Conv2d,
+    Flatten,
+    GlobalPool,
+    Linear,
+    Model,
+    Node,
+    Parallel,
+    Residual,
+    Sequential,
+    cbam,
+    maam,
+    mafc,
+    preset,
+    se,
+)
+
+CIFAR = (3, 32, 32)
+
+
+def conv_stage(channels: int) -> Sequential:
+    """Two conv3x3, each with batch norm and ReLU: what a network has where no attention stands."""
+    return Sequential(children={f"conv{index}": _block(channels, channels) for index in (1, 2)})
+
+
+def resnet20(num_classes: int = 10) -> Model:
+    """ResNet-20 for CIFAR (arXiv 1512.03385, section 4.2), with 1x1 convolutions where widths change."""
+    children: dict[str, Node] = {"stem": _block(3, 16)}
+    given = 16
+    for stage, width in enumerate((16, 32, 64)):
+        for unit in range(3):
+            children[f"stage{stage + 1}_{unit + 1}"] = _basic(given, width, 2 if stage and not unit else 1)
+            given = width
+    children |= {
+        "pool": GlobalPool(),
+        "flatten": Flatten(),
+        "fc": Linear(in_features=given, out_features=num_classes),
+    }
+    return Model(name="resnet20", input_shape=CIFAR, children=children)
+
+
+LAYERS: dict[str, Callable[[int], Node]] = {
+    "conv stage": conv_stage,
+    "MAAM": maam,
+    "MAAM depthwise": lambda channels: maam(channels, depthwise=True),
+    "MAF_C": mafc,
+    "SE": se,
+    "CBAM": cbam,
+}
+"""Layers that both frameworks have, by their number of channels. Others: `benchmarks.cost.baselines`."""
+
+MODELS: dict[str, Callable[[], Model]] = {
+    "maam_cifar10": lambda: preset("maam_cifar10"),
+    "maam_cifar10_2m3": lambda: preset("maam_cifar10_2m3"),
+    "t_cnn": lambda: preset("t_cnn"),
+    "mafc_v2": lambda: preset("mafc_v2", cifar=True, num_classes=10),
+    "MobileNetV2": lambda: preset("mobilenet_v2", cifar=True, num_classes=10),
+    "ResNet-20": resnet20,
+}
+"""Classifiers that both frameworks have."""
+
+
+def make_case(name: str, channels: int) -> Node | None:
+    """The spec of a case; None for one that only PyTorch has."""
+    if name in LAYERS:
+        return LAYERS[name](channels)
+    return MODELS[name]() if name in MODELS else None
+
+
+def check_cases(names: list[str], known: list[str]) -> None:
+    """Raise `SpecError` for a name that is not known."""
+    if unknown := [name for name in names if name not in known]:
+        raise SpecError(f"cases: no case {unknown[0]!r}; there are {', '.join(known)}")
+
+
+def check_kinds(starts: list[str], known: list[str]) -> None:
+    """Raise `SpecError` for a start with which no known kind begins."""
+    if unknown := [start for start in starts if not any(starts_with(kind, start) for kind in known)]:
+        raise SpecError(f"kinds: no kind starts with {unknown[0][:60]!r}; there are {'; '.join(known)}")
+
+
+def starts_with(kind: str, start: str) -> bool:
+    """Whether a kind begins with `start`, in which commas may be left out: they part the starts of a command."""
+    return kind.replace(",", "").startswith(start.replace(",", ""))
+
+
+def _block(given: int, width: int, kernel_size: int = 3, stride: int = 1, act: bool = True) -> Sequential:
+    conv = Conv2d(
+        in_channels=given,
+        out_channels=width,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=kernel_size // 2,
+        bias=False,
+        init="kaiming_normal",
+    )
+    children: dict[str, Node] = {"conv": conv, "bn": BatchNorm2d(num_features=width)}
+    return Sequential(children={**children, **({"act": Activation(function="relu")} if act else {})})
+
+
+def _basic(given: int, width: int, stride: int) -> Sequential:
+    main: dict[str, Node] = {"1": _block(given, width, 3, stride), "2": _block(width, width, act=False)}
+    added: Node = Residual(children=main)
+    if given != width:
+        shortcut = _block(given, width, 1, stride, act=False)
+        added = Parallel(children={"main": Sequential(children=main), "shortcut": shortcut})
+    return Sequential(children={"sum": added, "act": Activation(function="relu")})

@@ -1,0 +1,84 @@
+"""Times of functions that are to be compared: taken in turns, so that what else the machine does hits all alike."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+PACKAGES = ("maam", "numpy", "torch", "mindspore")
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python, maam, NumPy and the frameworks, and the processor; the same keys everywhere."""
+    found = {"python": platform.python_version(), "machine": _processor(), "cores": str(os.cpu_count())}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def command_line() -> str:
+    """The command of this process as it is typed again: the program by its name, not by where it lies here."""
+    name = Path(sys.argv[0]).name
+    return shlex.join(["maam" if name == "__main__.py" else name, *sys.argv[1:]])
+
+
+Clock = Callable[[], float]
+
+
+def interleave(
+    functions: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = 7,
+    least: float = 0.02,
+    clock: Clock = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Seconds for one call of each function, by name, one value for each round.
+
+    Each function is called once to warm up, and in each round as often as `least` seconds take. `clock` is
+    `time.perf_counter`, or `time.process_time` for the CPU time of all threads.
+    """
+    calls = {name: _calls(function, least, clock) for name, function in functions.items()}
+    found: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            found[name].append(_seconds(function, calls[name], clock))
+    return found
+
+
+def ratios(times: Mapping[str, list[float]], base: str) -> dict[str, float]:
+    """How many times faster than `base` each is: the median over the rounds of the ratio within a round."""
+    return {
+        name: statistics.median(b / own for b, own in zip(times[base], values, strict=True))
+        for name, values in times.items()
+    }
+
+
+def _calls(function: Callable[[], object], least: float, clock: Clock) -> int:
+    function()
+    return max(1, round(least / max(_seconds(function, 1, clock), 1e-9)))
+
+
+def _seconds(function: Callable[[], object], calls: int, clock: Clock) -> float:
+    start = clock()
+    for _ in range(calls):
+        function()
+    return max(clock() - start, 1e-9) / calls

@@ -1,6 +1,0 @@
-"""What layers and models cost, in turns within one run, beside the machine's own rate of matrix products."""
-
-from maam.bench.cases import LAYERS, MODELS
-from maam.bench.measure import FRAMEWORKS, GROWTH, Result, measure, measure_growth
-
-__all__ = ["FRAMEWORKS", "GROWTH", "LAYERS", "MODELS", "Result", "measure", "measure_growth"]

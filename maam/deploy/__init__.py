@@ -1,0 +1,18 @@
+"""Deployment: export to inference engines, int8 quantization, pruning."""
+
+from maam.deploy.exporting import FORMATS, Exported, export, open_exported
+from maam.deploy.pruning import Pruned, prune, prune_file
+from maam.deploy.quantization import MIN_IMAGES, Quantized, quantize
+
+__all__ = [
+    "FORMATS",
+    "MIN_IMAGES",
+    "Exported",
+    "Pruned",
+    "Quantized",
+    "export",
+    "open_exported",
+    "prune",
+    "prune_file",
+    "quantize",
+]

@@ -1,0 +1,67 @@
+"""Models as MindIR, and as AIR on a host with Ascend."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from maam.deploy.exporting import Predict, read_companion
+from maam.mindspore.arrays import from_numpy, to_numpy, write_arrays
+from maam.mindspore.devices import select_device
+from maam.mindspore.weights import build
+from maam.spec import Node
+
+Array = np.ndarray[Any, Any]
+
+
+def write_mindir(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
+    """MindIR, which MindSpore Lite and Ascend hosts convert on, with the metadata beside it."""
+    _write(path, spec, arrays, ms.Tensor(shape=(None, *shape), dtype=ms.float32), "MINDIR", metadata)
+
+
+def write_air(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
+    """AIR for Ascend's compiler `atc`, for a batch of 1: it has no free sizes. Never run by the authors.
+
+    Raises:
+        DeviceError: there is no Ascend here.
+    """
+    select_device("ascend")
+    _write(path, spec, arrays, from_numpy(np.zeros((1, *shape), np.float32)), "AIR", metadata)
+
+
+def _write(path: Path, spec: Node, arrays: Mapping[str, Array], example: Any, kind: str, metadata: Any) -> None:
+    model = build(spec)
+    write_arrays(model, arrays)
+    with _mode_kept():
+        ms.export(model, example, file_name=str(path), file_format=kind)
+    path.parent.chmod(0o755)  # MindSpore takes the folder for itself
+    path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
+
+
+def open_mindir(path: Path) -> tuple[Predict, dict[str, str]]:
+    """The graph in MindSpore."""
+    metadata = read_companion(path)
+    cell = nn.GraphCell(ms.load(str(path)))
+
+    def predict(x: Array) -> Array:
+        with _mode_kept():
+            ms.set_context(mode=ms.GRAPH_MODE)
+            return to_numpy(cell(from_numpy(np.asarray(x, np.float32))))
+
+    return predict, metadata
+
+
+@contextlib.contextmanager
+def _mode_kept() -> Iterator[None]:
+    mode = ms.get_context("mode")
+    try:
+        yield
+    finally:
+        ms.set_context(mode=mode)

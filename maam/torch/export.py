@@ -1,0 +1,120 @@
+"""Models in the formats that come by way of torch.export: ONNX, OpenVINO, pt2, ExecuTorch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from maam.deploy.exporting import Predict, read_companion
+from maam.errors import DeploymentError, require
+from maam.spec import Node
+from maam.torch.arrays import write_arrays
+from maam.torch.weights import build
+
+Array = np.ndarray[Any, Any]
+OPSET = 18
+EXAMPLE_BATCH = 2  # 0 and 1 would be taken for constants
+
+
+def write_pt2(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
+    """A program of torch.export, with the metadata as extra files."""
+    torch.export.save(_program(_model(spec, arrays), shape), path, extra_files=dict(metadata))
+
+
+def open_pt2(path: Path) -> tuple[Predict, dict[str, str]]:
+    """The program in PyTorch, and its extra files."""
+    extra: dict[str, Any] = {"maam.name": "", "maam.spec": "", "maam.preprocessing": "", "maam.class_names": ""}
+    with _quiet():
+        program = torch.export.load(path, extra_files=extra).module()
+    texts = {name: text.decode() if isinstance(text, bytes) else text for name, text in extra.items()}
+    return lambda x: _run(program, x), {name: text for name, text in texts.items() if text}
+
+
+def write_onnx(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
+    """ONNX with the weights inside, input `input`, output `output`."""
+    program = onnx_program(_model(spec, arrays), shape)
+    program.model.metadata_props.update(metadata)
+    program.save(path, external_data=False)
+
+
+def onnx_program(model: nn.Module, shape: Any) -> Any:
+    """The model, in eval mode, as torch.onnx's program with a free batch."""
+    with _quiet():
+        return torch.onnx.export(
+            _program(model, shape),
+            input_names=["input"],
+            output_names=["output"],
+            opset_version=OPSET,
+            verbose=False,
+        )
+
+
+def write_openvino(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
+    """OpenVINO's .xml, with .bin beside it, in float32."""
+    openvino = import_module("openvino")
+    source = path.with_suffix(".onnx")
+    write_onnx(source, spec, arrays, shape, {})
+    model = openvino.Core().read_model(source)
+    for name, text in metadata.items():
+        model.set_rt_info(text, [name])
+    openvino.save_model(model, path, compress_to_fp16=False)
+    source.unlink()
+
+
+def write_executorch(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
+    """ExecuTorch's .pte for XNNPACK, in float32, with the metadata beside it."""
+    exir = import_module("executorch.exir")
+    xnnpack = import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
+    with _quiet():
+        program = _program(_model(spec, arrays), shape, largest=64)
+        edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
+        path.write_bytes(edge.to_executorch().buffer)
+    path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
+
+
+def open_executorch(path: Path) -> tuple[Predict, dict[str, str]]:
+    """The program in ExecuTorch's runtime."""
+    require("executorch", "executorch")
+    runtime = import_module("executorch.runtime").Runtime.get()
+    method = runtime.load_program(path).load_method("forward")
+    return lambda x: _run(lambda tensor: method.execute([tensor])[0].clone(), x), read_companion(path)
+
+
+def _model(spec: Node, arrays: Mapping[str, Array]) -> nn.Module:
+    model = build(spec)
+    write_arrays(model, arrays)
+    return model.eval()
+
+
+def _program(model: nn.Module, shape: Any, largest: int | None = None) -> torch.export.ExportedProgram:
+    """The model with a free batch; `largest` bounds it, where memory is planned beforehand."""
+    like = next(model.parameters(), torch.empty(0))
+    example = torch.zeros(EXAMPLE_BATCH, *shape, dtype=like.dtype, device=like.device)
+    batch = torch.export.Dim("batch", min=1, max=largest)
+    try:
+        with _quiet(), torch.no_grad():
+            return torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+    except (RuntimeError, torch._dynamo.exc.UserError) as error:
+        raise DeploymentError(f"torch.export: {' '.join(str(error).split())[:300]}") from None
+
+
+def _run(function: Callable[[Any], Any], x: Array) -> Array:
+    with torch.inference_mode():
+        return np.asarray(function(torch.from_numpy(np.ascontiguousarray(x, np.float32))).float().numpy())
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters warn of what is theirs to mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
