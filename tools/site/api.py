@@ -1,9 +1,8 @@
-"""What reading the source alone would miss in the API pages: an extension of Griffe.
+"""Complete the API pages where the source alone does not suffice: an extension of Griffe.
 
-- `class SE(Layer, composite=spec.se)` gets signature and documentation of the spec's function when Python makes it.
-- Primitives and named tuples get a constructor of their fields.
-- A package that takes a function from a module of the same name (`from maam.parity.check import check`) means the
-  function.
+- A layer class such as `class SE(Layer, composite=spec.se)` gets the signature and documentation of its spec function.
+- Primitives and named tuples get a constructor from their fields.
+- A name that is both a function and a module (`from maam.parity.check import check`) means the function.
 """
 
 import ast
@@ -30,19 +29,19 @@ NODE = "maam.spec.node.Node"
 
 
 class Api(Extension):
-    """Completes the package once all of it is read."""
+    """An extension that completes the package once all of it is read."""
 
     def __init__(self) -> None:
         self.composites: list[tuple[Class, str]] = []
 
     def on_class_instance(self, *, node: ast.AST, cls: Class, **_: Any) -> None:
-        """Note the classes that have a composite."""
+        """Record the classes that have a composite."""
         for keyword in getattr(node, "keywords", ()):
             if keyword.arg == "composite":
                 self.composites.append((cls, ast.unparse(keyword.value)))
 
     def on_package(self, *, pkg: Module, loader: GriffeLoader, **_: Any) -> None:
-        """Give names the objects that Python gives them, and layers what their composites say."""
+        """Resolve names as Python does, and document layers by their composites."""
         loader.resolve_aliases(implicit=True, external=False)
         for module in [*modules_of(pkg)]:
             prefer_objects(module)
@@ -54,7 +53,7 @@ class Api(Extension):
 
 
 def modules_of(module: Module) -> Iterator[Module]:
-    """The module and all below it."""
+    """Yield the module and all modules below it."""
     yield module
     for child in module.members.values():
         if isinstance(child, Module):
@@ -62,7 +61,7 @@ def modules_of(module: Module) -> Iterator[Module]:
 
 
 def prefer_objects(module: Module) -> None:
-    """Where an import gives a name to a function or class and a module is called the same, the former wins."""
+    """Prefer an imported function or class to a module of the same name."""
     for name in module.imports.keys() & module.members.keys():
         found = target_of(module.members[name])
         inner = target_of(found.members[name]) if isinstance(found, Module) and name in found.members else None
@@ -71,7 +70,7 @@ def prefer_objects(module: Module) -> None:
 
 
 def target_of(member: Object | Alias) -> Object | None:
-    """What a name stands for; None where that belongs to another package."""
+    """Return the object that a name refers to, or None if it belongs to another package."""
     try:
         return member.final_target if isinstance(member, Alias) else member
     except AliasResolutionError:
@@ -79,9 +78,9 @@ def target_of(member: Object | Alias) -> Object | None:
 
 
 def document(cls: Class, composite: Object) -> None:
-    """The class's constructor takes the composite's arguments, and the keyword arguments that its base class adds."""
+    """Give the class the docstring and arguments of its composite, and the keyword arguments of its base class."""
     if not isinstance(composite, Function) or composite.docstring is None:
-        raise TypeError(f"{cls.path}: the composite {composite.path} is no documented function")
+        raise TypeError(f"{cls.path}: the composite {composite.path} is not a function with a docstring")
     text = composite.docstring
     cls.docstring = Docstring(
         text.value, lineno=text.lineno, parent=cls, parser=text.parser, parser_options=text.parser_options
@@ -92,7 +91,7 @@ def document(cls: Class, composite: Object) -> None:
 
 
 def construct(cls: Class) -> None:
-    """Give a primitive or a named tuple the constructor that its annotated fields make."""
+    """Give a primitive or a named tuple a constructor from its annotated fields."""
     classes = [cls, *(one for one in cls.mro() if one.package is cls.package)]
     is_tuple = any(str(base) == "NamedTuple" for base in cls.bases)
     if not is_tuple and not any(one.path == NODE for one in classes[1:]):
@@ -105,12 +104,12 @@ def construct(cls: Class) -> None:
 
 
 def is_field(member: Object) -> bool:
-    """Whether each instance has its own: neither a class variable nor private nor a property."""
+    """Return whether the member is a public field of each instance, not a class variable or a property."""
     own = isinstance(member, Attribute) and "instance-attribute" in member.labels and "property" not in member.labels
     return own and member.annotation is not None and not member.name.startswith("_")
 
 
 def set_constructor(cls: Class, parameters: Sequence[Parameter]) -> None:
-    """The class is made with these."""
+    """Give the class a constructor with these parameters."""
     first = Parameter("self", kind=ParameterKind.positional_or_keyword)
     cls.set_member("__init__", Function("__init__", parameters=Parameters(first, *parameters)))

@@ -1,6 +1,7 @@
-"""Links that lead out of docs/, for the site: what the site has a page for goes there, the rest loses its link.
+"""Rewrite links that lead out of docs/: a hook of MkDocs.
 
-On GitHub a page may link to any file of the repository; the site holds docs/ alone. This is a hook of MkDocs.
+On GitHub a page may link to any file of the repository, but the site contains docs/ only. A link to a file that has a page
+on the site leads to that page. Any other link becomes text.
 """
 
 import posixpath
@@ -16,13 +17,13 @@ PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGEL
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: object) -> str:
-    """MkDocs calls this with each page."""
+    """Return the text of a page with its links rewritten. MkDocs calls this for each page."""
     root = Path(config.config_file_path).parent
     return LINK.sub(lambda link: inside(link, page.file.src_uri, root), markdown)
 
 
 def inside(link: re.Match[str], page: str, root: Path) -> str:
-    """The link as the site has it. Raises PluginError where the file does not exist."""
+    """Return the link in the form for the site. Raises PluginError if its file does not exist."""
     target = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page), link["target"]))
     if target.startswith("docs/"):
         return link[0]
