@@ -1,4 +1,4 @@
-"""Runs side by side: in which fields their recipes differ, and how far each came."""
+"""Comparison of runs: how their recipes differ, and the accuracy that each reached, as a table and a picture."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 
+from maam import _io, plots
+from maam._system import command_line
 from maam.errors import MaamError, TrainingError
 from maam.training.recipe import Recipe
 from maam.training.report import read_curves
@@ -17,10 +20,22 @@ from maam.training.run_dir import RunFolder
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 AUTO = "auto"
+NOTE = (
+    "Test accuracy is measured after the last finished epoch. The best one is the highest of all epochs; it is chosen "
+    "on the test images and therefore optimistic. Training accuracy is the mean over the steps of the last epoch, on "
+    "augmented images."
+)
+_EXPECTED = "pass the folder of a run (--out of maam train) or one that contains runs"
 
 
 class Difference(NamedTuple):
-    """A field by its path, such as "optimizer.lr", and its two values."""
+    """A field that differs between two recipes.
+
+    Attributes:
+        field: the path of the field, such as "optimizer.lr".
+        one: its value in the first recipe.
+        other: its value in the second recipe.
+    """
 
     field: str
     one: Any
@@ -28,15 +43,22 @@ class Difference(NamedTuple):
 
 
 class RunSummary(NamedTuple):
-    """A run, finished or not.
+    """The recipe and the curves of a run, finished or not.
 
     Attributes:
-        name: of its folder; its path where two have one name.
-        framework: "torch" or "mindspore"; both, in their order, where the run went on in another.
-        recipe: what it is made by.
-        training_accuracy: the mean over the steps of each epoch, on augmented images, float64 (epochs made,).
-        test_accuracy: after each epoch, float64 (epochs made,).
-        minutes: of training, all whole epochs together.
+        name: the name of the run's folder; its path if two runs have the same name.
+        framework: "torch" or "mindspore"; comma-separated if the run was resumed in the other framework.
+        recipe: the recipe of the run.
+        training_accuracy: mean over the steps of each epoch, on augmented images, float64 (epochs,).
+        test_accuracy: accuracy after each epoch, float64 (epochs,).
+        minutes: training time of all finished epochs together.
+
+    Example:
+        >>> from maam.training import Recipe, RunSummary
+        >>> accuracy = np.array([0.5, 0.75])
+        >>> run = RunSummary("first", "torch", Recipe(model="maam_digits", data="digits"), accuracy, accuracy, 1.5)
+        >>> float(run.test_accuracy[-1])
+        0.75
     """
 
     name: str
@@ -48,9 +70,10 @@ class RunSummary(NamedTuple):
 
 
 def differences(one: Recipe, other: Recipe) -> list[Difference]:
-    """The fields in which two recipes differ, in the order of `Recipe`; `presets` decides nothing and is left out.
+    """Return the fields in which two recipes differ, in the order of `Recipe`.
 
-    Precision "auto" is whatever a machine found fastest, so it differs from no other.
+    The field `presets` has no effect on a run and is ignored. Precision "auto" is equal to any other: it means the
+    fastest one on the machine of the run.
     """
     values, others = flat_fields(one), flat_fields(other)
     paths = [path for path in dict.fromkeys((*values, *others)) if path != "presets"]
@@ -59,29 +82,45 @@ def differences(one: Recipe, other: Recipe) -> list[Difference]:
 
 
 def flat_fields(recipe: Recipe) -> dict[str, Any]:
-    """All fields by their paths, such as "optimizer.lr"."""
+    """Return the values of all fields of a recipe by their paths, such as "optimizer.lr"."""
     return dict(_flat(recipe.model_dump()))
 
 
 def varying_fields(runs: Sequence[RunSummary]) -> list[str]:
-    """The paths of the fields that are not the same in all runs, in the order of `Recipe`."""
+    """Return the paths of the recipe fields that differ between the runs, in the order of `Recipe`."""
     found = {d.field for run in runs[1:] for d in differences(runs[0].recipe, run.recipe)}
     paths = dict.fromkeys(path for run in runs for path in flat_fields(run.recipe))
     return [path for path in paths if path in found]
 
 
 def read_runs(paths: PathLike | Iterable[PathLike]) -> list[RunSummary]:
-    """The runs in a folder or several, each that of a run or one that holds such; the most accurate at its end first.
+    """Read runs and sort them by their last test accuracy, the best first.
 
-    A run that goes on is read as far as it has come; one without a whole epoch is left out of a folder of several.
+    A run in progress is read up to its last finished epoch.
+
+    Args:
+        paths: one folder or several; each is the folder of a run or contains folders of runs. Runs inside a containing
+            folder that have not finished an epoch are skipped.
+
+    Returns:
+        One summary for each run.
 
     Raises:
-        TrainingError: there is no run with a whole epoch, or the files of one are broken.
+        TrainingError: there is no run with a finished epoch, or the files of a run are broken.
+
+    Example:
+        >>> from maam.training import read_recipe, read_runs, train
+        >>> recipe = read_recipe("digits").replaced({"epochs": 1, "batch_size": 256})
+        >>> folder = train("maam_digits", recipe, out="runs/short")
+        >>> [(run.name, len(run.test_accuracy)) for run in read_runs("runs")]
+        [('short', 1)]
     """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not given:
-        raise TrainingError("no folder was given; expected that of a run (--out of maam train), or one of several")
-    folders = list(dict.fromkeys(folder for path in given for folder in _folders(Path(path))))
+        raise TrainingError(
+            "no folder was given; pass the folder of a run (--out of maam train) or one that holds runs"
+        )
+    folders = list(dict.fromkeys(folder for path in given for folder in _run_folders(Path(path))))
     names = [folder.resolve().name for folder in folders]
     runs = [
         _read(folder, name if names.count(name) == 1 else str(folder))
@@ -90,13 +129,56 @@ def read_runs(paths: PathLike | Iterable[PathLike]) -> list[RunSummary]:
     return sorted(runs, key=lambda run: -run.test_accuracy[-1])
 
 
-def _folders(path: Path) -> list[Path]:
+def tabulate(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of a table with one row a run.
+
+    The columns are the name, the recipe fields that differ between the runs, and the results.
+    """
+    fields = varying_fields(runs)
+    several_frameworks = len({run.framework for run in runs}) > 1
+    start = ["run", *(["framework"] if several_frameworks else []), *fields]
+    rows = []
+    for run in runs:
+        values = flat_fields(run.recipe)
+        own = [run.framework] if several_frameworks else []
+        rows.append([run.name, *own, *(_cell(values.get(field)) for field in fields), *_results(run)])
+    return [*start, "epochs trained", "test accuracy", "best", "training accuracy", "minutes"], rows
+
+
+def render_runs(runs: Sequence[RunSummary], path: Path) -> str:
+    """Write the table of runs to the Markdown file `path` and their curves to a picture beside it.
+
+    Returns:
+        The Markdown.
+
+    Raises:
+        MissingFrameworkError: matplotlib is not installed.
+    """
+    picture = path.with_suffix(".png")
+    head, rows = tabulate(runs)
+    table = markdown_table(head, [[cell.replace("|", r"\|") for cell in row] for row in rows])
+    lines = ["# Runs", "", *table, "", NOTE, "", f"![accuracy by epoch]({quote(os.fsencode(picture.name))})", ""]
+    text = "\n".join([*lines, f"Command: `{command_line()}`", ""])
+    training = {run.name: run.training_accuracy for run in runs}
+    plots.draw_runs(training, {run.name: run.test_accuracy for run in runs}, picture, "Runs side by side")
+    _io.write_text(path, text)
+    return text
+
+
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    names = list(head)
+    return [f"| {' | '.join(row)} |" for row in (names, ["---"] * len(names), *rows)]
+
+
+def _run_folders(path: Path) -> list[Path]:
+    """Return `path` if it is the folder of a run, else the folders of runs that it contains."""
     if _is_run(path):
         return [path]
     found = [child for child in sorted(path.glob("*/")) if _is_run(child) and _has_epoch(child)]
     if not found:
-        missing = "holds no run with a whole epoch" if path.is_dir() else "no such folder"
-        raise TrainingError(f"{path}: {missing}; expected the folder of a run (--out of maam train), or one of several")
+        problem = "contains no run with a finished epoch" if path.is_dir() else "no such folder"
+        raise TrainingError(f"{path}: {problem}; {_EXPECTED}")
     return found
 
 
@@ -127,3 +209,14 @@ def _flat(table: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any
             yield from _flat(value, f"{before}{name}.")
         else:
             yield f"{before}{name}", value
+
+
+def _results(run: RunSummary) -> list[str]:
+    accuracy = run.test_accuracy
+    epochs = f"{len(accuracy)} of {run.recipe.epochs}"
+    best = f"{accuracy.max():.2%}, epoch {accuracy.argmax() + 1}"
+    return [epochs, f"{accuracy[-1]:.2%}", best, f"{run.training_accuracy[-1]:.2%}", f"{run.minutes:.0f}"]
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -34,8 +34,8 @@ def test_table_and_picture(run, runs):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["absent"], "absent: no such folder; expected the folder of a run"),
-        (["."], ".: holds no run with a whole epoch; expected the folder of a run"),
+        (["absent"], "absent: no such folder; pass the folder of a run"),
+        (["."], ".: contains no run with a finished epoch; pass the folder of a run"),
         (["runs"], "runs/cnn-seed0-torch: this run cannot be read: runs/cnn-seed0-torch/run.json: not the description"),
         (["runs/mlp-seed0-torch", "--out", "table.txt"], "--out table.txt: expected a file that ends with .md"),
         (["runs/mlp-seed0-torch", "--out", "no/t.md"], "--out no/t.md: expected a file in a folder that exists"),

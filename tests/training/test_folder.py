@@ -8,7 +8,7 @@ import pytest
 from maam import _io
 from maam.errors import TrainingError
 from maam.training import read_runs, train
-from maam.training.overview import render_runs
+from maam.training.compare import render_runs
 from maam.training.run_dir import RunFolder
 
 
