@@ -183,8 +183,7 @@ def runs(
     out: Annotated[Path | None, typer.Option(help="a .md file for the table; the curves go beside it as .png")] = None,
 ) -> None:
     """Show runs side by side: in what their recipes differ, and how far each came."""
-    from maam.training import read_runs
-    from maam.training.overview import render_runs, tabulate
+    from maam.training.compare import read_runs, render_runs, tabulate
 
     if out is not None and out.suffix != ".md":
         raise MaamError(f"--out {out}: expected a file that ends with .md")
