@@ -24,7 +24,7 @@ from maam.spec import (
     Unflatten,
     parse_document,
 )
-from maam.spec.primitives import Merge
+from maam.spec.containers import Merge
 from tests import layer_strategies as layers
 
 MAX_SIDE = 12

@@ -1,13 +1,13 @@
-"""Composites: functions with validated arguments that expand into primitives."""
+"""Composites: functions with checked arguments that return a node built from primitives."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, ParamSpec, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
 
-from pydantic import BeforeValidator, ConfigDict, ValidationError, validate_call
+from pydantic import BeforeValidator, ConfigDict, GetPydanticSchema, ValidationError, validate_call
 
 from maam.errors import SpecError
 from maam.spec.fields import OddSize, Size, describe
@@ -15,29 +15,62 @@ from maam.spec.node import Node
 
 P = ParamSpec("P")
 NodeT = TypeVar("NodeT", bound=Node)
+ItemT = TypeVar("ItemT")
 
 
-def _as_tuple(value: Any) -> Any:
+def as_tuple(value: ItemT | Sequence[ItemT]) -> tuple[ItemT, ...]:
+    """Return a list as a tuple, and any other value as a tuple of length 1.
+
+    Raises:
+        ValueError: the list is empty.
+    """
     if not isinstance(value, (list, tuple)):
-        return (value,)
+        return (value,)  # type: ignore[return-value]  # a str or a number is one item
     if not value:
         raise ValueError("expected at least one value")
     return tuple(value)
 
 
-Sizes = Annotated[tuple[Size, ...], BeforeValidator(_as_tuple)]
-OddSizes = Annotated[tuple[OddSize, ...], BeforeValidator(_as_tuple)]
+def checked_as(annotation: Any) -> GetPydanticSchema:
+    """Return metadata that makes pydantic check a value by `annotation` in place of the annotated type."""
+    return GetPydanticSchema(lambda _, handler: handler(annotation))
+
+
+Sizes = Annotated[int | Sequence[int], checked_as(Annotated[tuple[Size, ...], BeforeValidator(as_tuple)])]
+"""One size or several, each at least 1; the function receives a tuple."""
+OddSizes = Annotated[int | Sequence[int], checked_as(Annotated[tuple[OddSize, ...], BeforeValidator(as_tuple)])]
+"""The same for odd sizes."""
 
 
 def composite(function: Callable[P, NodeT]) -> Callable[P, NodeT]:
-    """Make `function`, which returns a node built of primitives, check its arguments by their annotations.
+    """Return `function` with arguments that are checked against their annotations.
 
-    The result raises `SpecError` for an unknown, missing or invalid argument. A backend turns it into a layer
-    class with one line: `class SE(Layer, composite=spec.se)`.
+    A backend turns a composite into a layer class with one line: `class SE(Layer, composite=spec.se)`.
+
+    Args:
+        function: returns a node. Each argument has an annotation that pydantic can check.
+
+    Returns:
+        A function with the same arguments. It raises `SpecError` for an unknown, missing or invalid argument.
+
+    Example:
+        >>> from maam import spec
+        >>> @spec.composite
+        ... def conv_relu(in_channels: int, out_channels: int, kernel_size: int = 3) -> spec.Node:
+        ...     conv = spec.Conv2d(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
+        ...     return spec.Sequential(children={"conv": conv, "act": spec.Activation(function="relu")})
+        >>> conv_relu(3, 16).output_shape((3, 32, 32))
+        (16, 30, 30)
+        >>> conv_relu(3, "many")
+        Traceback (most recent call last):
+            ...
+        maam.errors.SpecError: conv_relu: out_channels: input should be a valid integer, ... got 'many'
     """
     arguments = inspect.signature(function).parameters.values()
     names = [argument.name for argument in arguments if argument.kind is not argument.KEYWORD_ONLY]
-    checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True, validate_default=True))(function)
+    validator = functools.cache(lambda: validate_call(config=_CONFIG)(function))  # costly: built by the first call
+    if "<locals>" in function.__qualname__:
+        validator()  # now, while pydantic can still see the types of the enclosing function
 
     @functools.wraps(function)
     def expand(*args: P.args, **kwargs: P.kwargs) -> NodeT:
@@ -45,10 +78,10 @@ def composite(function: Callable[P, NodeT]) -> Callable[P, NodeT]:
             raise SpecError(f"{function.__name__}: expected at most {len(names)} positional arguments, got {len(args)}")
         if repeated := set(names[: len(args)]) & set(kwargs):
             raise SpecError(f"{function.__name__}: {min(repeated)}: given twice")
-        if "self" in kwargs:  # which older versions of pydantic take for their own
+        if "self" in kwargs:  # older versions of pydantic would bind it themselves
             raise SpecError(f"{function.__name__}: self: no such argument")
         try:
-            return checked(**dict(zip(names, args, strict=False)), **kwargs)  # type: ignore[arg-type,call-arg]
+            return validator()(**dict(zip(names, args, strict=False)), **kwargs)  # type: ignore[arg-type,call-arg]
         except SpecError:
             raise
         except ValidationError as error:
@@ -59,8 +92,49 @@ def composite(function: Callable[P, NodeT]) -> Callable[P, NodeT]:
     return expand
 
 
-def one_each(name: str, values: tuple[int, ...], count: int, what: str) -> tuple[int, ...]:
-    """`values`, or its single value repeated, so that there are `count` of them: one for each `what`."""
+_CONFIG = ConfigDict(arbitrary_types_allowed=True, validate_default=True)
+
+
+def plain_signature(composite: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a composite as people read it: plain types, without pydantic's constraints.
+
+    Args:
+        composite: a composite, or any other function.
+
+    Returns:
+        The signature with resolved annotations: `in_channels: int`, `kernel_sizes: int | Sequence[int]`,
+        `fusion: Literal['softmax', 'mean', 'dynamic']`. Annotations that cannot be resolved stay as written.
+
+    Example:
+        >>> from maam import spec
+        >>> plain_signature(spec.mafc).parameters["gate_layer"]
+        <Parameter "gate_layer: Literal['sigmoid', 'hard_sigmoid', 'tanh'] = 'sigmoid'">
+    """
+    signature = inspect.signature(composite)
+    try:
+        hints = get_type_hints(composite)
+    except (NameError, TypeError):
+        return signature
+    parameters = [
+        argument.replace(annotation=hints.get(argument.name, argument.annotation))
+        for argument in signature.parameters.values()
+    ]
+    return signature.replace(parameters=parameters, return_annotation=hints.get("return", signature.return_annotation))
+
+
+def one_each(name: str, values: int | Sequence[int], count: int, what: str) -> tuple[int, ...]:
+    """Return `count` values: those given, or the single given value repeated.
+
+    Args:
+        name: the argument's name, for the message.
+        values: one value, or as many as `count`.
+        count: the number of values to return.
+        what: what each value is for, in the plural, for the message.
+
+    Raises:
+        SpecError: the number of values is neither 1 nor `count`.
+    """
+    values = as_tuple(values)
     if len(values) == 1:
         return values * count
     if len(values) != count:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import Phase, find, given, settings
 
 from maam.spec import Node, input_rule, parse_json
-from maam.spec.primitives import Merge
+from maam.spec.containers import Merge
 from tests.strategies import specs, without_dropout
 
 SHORT = settings(max_examples=25, deadline=None)

@@ -6,11 +6,12 @@ MAF, MAF_C and MAF_B follow the paper on accumulated features and the code that 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from maam.spec.composites import composite
+from maam.spec.composites import checked_as, composite
 from maam.spec.containers import Parallel, Residual, Scale, Sequential
 from maam.spec.fields import AsNumber, Flag, Ordered, Size
 from maam.spec.node import Node
@@ -28,6 +29,10 @@ from maam.spec.primitives import (
 PoolType = Literal["avg", "std", "max"]
 
 
+def _as_names(value: PoolType | Sequence[PoolType]) -> Sequence[PoolType]:
+    return (value,) if isinstance(value, str) else value
+
+
 def _each_once(pool_types: tuple[PoolType, ...]) -> tuple[PoolType, ...]:
     if not pool_types:
         raise ValueError("expected at least one of avg, std, max")
@@ -37,10 +42,15 @@ def _each_once(pool_types: tuple[PoolType, ...]) -> tuple[PoolType, ...]:
 
 
 PoolTypes = Annotated[
-    tuple[PoolType, ...],
-    Ordered,
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-    AfterValidator(_each_once),
+    PoolType | Sequence[PoolType],
+    checked_as(
+        Annotated[
+            tuple[PoolType, ...],
+            Ordered,
+            BeforeValidator(_as_names),
+            AfterValidator(_each_once),
+        ]
+    ),
 ]
 Ratio = Annotated[float, Field(gt=0, le=1, strict=True), AsNumber]
 GateName = Literal["sigmoid", "hard_sigmoid", "tanh"]
@@ -55,14 +65,14 @@ def hidden_width(channels: int, rd_ratio: float, rd_channels: int | None) -> int
     return max(int(channels * rd_ratio), 1) if rd_channels is None else rd_channels
 
 
-def statistics(pool_types: tuple[PoolType, ...], axis: Literal["spatial", "channels"]) -> Node:
+def statistics(pool_types: Sequence[PoolType], axis: Literal["spatial", "channels"]) -> Node:
     """The statistics of a map along an axis, side by side."""
     pools: dict[str, Node] = {name: GlobalPool(function=name, axis=axis) for name in pool_types}
     return Parallel(children=pools, merge="concat")
 
 
 def perceptron(
-    channels: int, width: int, pool_types: tuple[PoolType, ...], act_layer: ElementwiseName
+    channels: int, width: int, pool_types: Sequence[PoolType], act_layer: ElementwiseName
 ) -> dict[str, Node]:
     """Pooling and deformed-bottleneck recalibration: (channels, H, W) to logits (channels, 1, 1)."""
     mlp = {
@@ -74,7 +84,7 @@ def perceptron(
     return {"pools": statistics(pool_types, "spatial"), "mlp": Sequential(children=mlp), "unflatten": Unflatten()}
 
 
-def spatial_gate(pool_types: tuple[PoolType, ...], gate_layer: GateName) -> Scale:
+def spatial_gate(pool_types: Sequence[PoolType], gate_layer: GateName) -> Scale:
     """The map times gate(BN(Conv7x7(statistics over the channels))), (C, H, W) to the same shape."""
     conv = Conv2d(
         in_channels=len(pool_types),
@@ -146,7 +156,8 @@ def maf(
     Raises:
         SpecError: an argument is invalid, or a pool type stands there twice.
     """
-    gate = perceptron(channels, hidden_width(channels, rd_ratio, rd_channels), pool_types, act_layer)
+    pools = _as_names(pool_types)
+    gate = perceptron(channels, hidden_width(channels, rd_ratio, rd_channels), pools, act_layer)
     return Scale(children={**gate, "gate": Activation(function=gate_layer)})
 
 
@@ -181,7 +192,7 @@ def mafc(
     channel = maf(channels, rd_ratio, rd_channels, pool_types, act_layer=act_layer, gate_layer=gate_layer)
     children: dict[str, Node] = {"ChannelGate": channel}
     if spatial:
-        children["SpatialGate"] = spatial_gate(pool_types, gate_layer)
+        children["SpatialGate"] = spatial_gate(_as_names(pool_types), gate_layer)
     return Sequential(children=children)
 
 
@@ -211,7 +222,8 @@ def mafb(
     Raises:
         SpecError: an argument is invalid, or a pool type stands there twice.
     """
-    channel = perceptron(channels, hidden_width(channels, rd_ratio, rd_channels), pool_types, act_layer)
+    pools = _as_names(pool_types)
+    channel = perceptron(channels, hidden_width(channels, rd_ratio, rd_channels), pools, act_layer)
     both = {"ChannelGate": Sequential(children=channel), "SpatialGate": dilated_branch(channels, act_layer)}
     gate = Scale(children={"logits": Parallel(children=both), "gate": Activation(function=gate_layer)})
     return Residual(children={"attention": gate})

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from maam.errors import SpecError
-from maam.spec.composites import OddSizes, Sizes, composite, one_each
+from maam.spec.composites import OddSizes, Sizes, as_tuple, composite, one_each
 from maam.spec.containers import Parallel, Resize, Sequential
 from maam.spec.fields import AsInteger, Flag, OddSize, Size, plain_integer
 from maam.spec.node import Node
@@ -73,9 +73,9 @@ def maam(
     *,
     hidden_channels: Size | None = None,
     num_agents: NumAgents = 3,
-    kernel_sizes: OddSizes = 3,  # type: ignore[assignment]  # one value serves all branches
-    scales: Sizes = 1,  # type: ignore[assignment]
-    pool: Sizes = 1,  # type: ignore[assignment]
+    kernel_sizes: OddSizes = 3,
+    scales: Sizes = 1,
+    pool: Sizes = 1,
     fusion: Fusion = "softmax",
     reduce: Flag = True,
     depthwise: Flag = False,
@@ -125,7 +125,7 @@ def agent_block(
     hidden_channels: Size | None = None,
     kernel_size: OddSize = 3,
     scale: Size = 1,
-    pool: Sizes = 1,  # type: ignore[assignment]
+    pool: Sizes = 1,
     depthwise: Flag = False,
     act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
@@ -150,7 +150,8 @@ def agent_block(
         SpecError: an argument is invalid, or `pool` has neither one value nor two.
     """
     hidden_channels = max(out_channels // 2, 1) if hidden_channels is None else hidden_channels
-    pools = (1,) * (NUM_CONVS - 1) + pool if len(pool) == 1 else one_each("pool", pool, NUM_CONVS, "convolutions")
+    pools = as_tuple(pool)
+    pools = (1,) * (NUM_CONVS - 1) + pools if len(pools) == 1 else one_each("pool", pools, NUM_CONVS, "convolutions")
     widths = (in_channels, hidden_channels, out_channels)
     children: dict[str, Node] = {"scale": AvgPool2d(kernel_size=scale)} if scale > 1 else {}
     for index in range(NUM_CONVS):
@@ -252,6 +253,7 @@ def maam_stem(
     Raises:
         SpecError: an argument is invalid.
     """
+    channels = as_tuple(channels)
     width = max(channels[0] // 2, 1)
     conv = Conv2d(
         in_channels=in_channels,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from maam.errors import PresetError
-from maam.spec.composites import OddSizes, Sizes, composite, one_each
+from maam.spec.composites import OddSizes, Sizes, as_tuple, composite, one_each
 from maam.spec.containers import Model, Sequential
 from maam.spec.fields import Flag, Probability, Size
 from maam.spec.layers.maam import NUM_CONVS, Fusion, NormName, NumAgents, agent_block, maam, maam_stem, reduce_layer
@@ -95,8 +95,8 @@ def maam_classifier(
     channels: Size = 128,
     hidden_channels: Size | None = None,
     num_agents: NumAgents = 3,
-    kernel_sizes: OddSizes = 3,  # type: ignore[assignment]  # one value serves all branches
-    scales: Sizes = 1,  # type: ignore[assignment]
+    kernel_sizes: OddSizes = 3,
+    scales: Sizes = 1,
     pool: Sizes = (1, 2),
     fusion: Fusion = "softmax",
     reduce: Flag = True,
@@ -252,6 +252,6 @@ def maam_imagenet(
     classifier: dict[str, Node] = {"pool": GlobalPool(), "flatten": Flatten()}
     if dropout:
         classifier["dropout"] = Dropout(p=dropout)
-    classifier["fc"] = Linear(in_features=channels[-1], out_features=num_classes)
+    classifier["fc"] = Linear(in_features=as_tuple(channels)[-1], out_features=num_classes)
     children = {**body.children, "classifier": Sequential(children=classifier)}
     return Model(name="maam_imagenet", input_shape=(in_channels, image_size, image_size), children=children)
