@@ -1,4 +1,4 @@
-"""Every Python block of the README and the documentation runs as it stands; every file that they link to exists."""
+"""README and documentation: every Python block runs, every link leads to a file, tables agree with the code."""
 
 import importlib.util
 import re
@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+import maam
+
 ROOT = Path(__file__).parents[1]
+WIDEST_CODE = 95
+"""Characters of a line of code that the site shows without scrolling in a window of 1366 pixels."""
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [
     pytest.param(block, id=f"{page.name}-{index}")
@@ -42,6 +46,21 @@ def test_there_are_blocks():
 def test_links_lead_somewhere(page):
     targets = re.findall(r"\]\(([^)#]+)", page.read_text())
     assert all((page.parent / target).exists() for target in targets if "://" not in target)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_fits_the_page(page):
+    text = page.read_text()
+    fenced = [line for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    indented = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    assert [line for line in {*fenced, *indented} if len(line) > WIDEST_CODE] == []
+
+
+def test_the_page_of_models_agrees_with_the_presets():
+    rows = re.findall(r"^\| `(\w+)`.*? ([\d,]{5,}) \| ([\d,]{5,}) \|", (ROOT / "docs" / "models.md").read_text(), re.M)
+    written = {name: (parameters.replace(",", ""), macs.replace(",", "")) for name, parameters, macs in rows}
+    specs = {name: maam.preset(name) for name in maam.list_presets()}
+    assert written == {name: (str(one.num_parameters), str(one.macs(one.input_shape))) for name, one in specs.items()}
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an unpacked archive, where git knows nothing")

@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds without a warning, and its pages say what Python says."""
+"""The documentation as a site: it builds without a warning, and its API pages agree with Python."""
 
 import html
 import importlib.util
@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = {"cli"}  # described by --help
+WITHOUT_PAGE = {"cli"}  # maam --help describes it
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The built site. MkDocs fails here on pages outside the navigation, on entries without a page, on dead links."""
+    """Build the site. MkDocs fails on a page outside the navigation, an entry without a page, or a dead link."""
     pytest.importorskip("mkdocs")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
@@ -28,7 +28,7 @@ def site(tmp_path_factory):
 
 
 def text_of(page):
-    """What a reader sees, with single spaces."""
+    """Return the visible text, with single spaces."""
     return " ".join(html.unescape(re.sub(r"<[^>]+>", "", page.read_text())).split())
 
 
@@ -41,7 +41,7 @@ def test_layers_have_the_signature_of_their_composite(site):
 @pytest.mark.parametrize(
     ("page", "signature"),
     [
-        ("exporting", "export( src: PathLike, dst: PathLike,"),  # a function, and a module of the same name
+        ("deploy", "export( src: PathLike, dst: PathLike,"),  # a function, and a module of the same name
         ("spec", "maam( in_channels: Size,"),
         ("spec", "RNN(*, input_size: Size, hidden_size: Size)"),  # a model of pydantic
         ("spec", "Parameter(name: str, shape: Shape, role: Role, init: Init)"),  # a named tuple
@@ -54,16 +54,20 @@ def test_signatures(site, page, signature):
 def test_the_home_page_is_the_readme(site):
     text = text_of(site / "index.html")
     assert "proof that both compute the same function" in text
-    assert "Honest limits" in text
-    assert "make demo" not in text
+    assert "pip install '.[torch]'" in text
+    assert "make demo" in text
+    assert "Limits" in text
+    assert "assets/overview.svg" in (site / "index.html").read_text()
 
 
 def test_notebooks_are_shown(site):
-    assert "MAAM(16, 32, pool=(1, 2))" in text_of(site / "notebooks" / "pytorch.html")
+    page = site / "notebooks" / "pytorch.html"
+    assert "MAAM(16, 32, pool=(1, 2))" in text_of(page)
+    assert "data:image/png;base64" in page.read_text()
 
 
 def test_every_public_package_has_a_page():
-    packages = {path.parent.name for path in (ROOT / "maam").glob("*/__init__.py")} - COMMANDS
+    packages = {path.parent.name for path in (ROOT / "maam").glob("*/__init__.py")} - WITHOUT_PAGE
     pages = {path.stem for path in (ROOT / "docs" / "api").glob("*.md")}
     assert packages <= pages
     overview = (ROOT / "docs" / "api" / "index.md").read_text()

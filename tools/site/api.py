@@ -3,9 +3,11 @@
 - A layer class such as `class SE(Layer, composite=spec.se)` gets the signature and documentation of its spec function.
 - Primitives and named tuples get a constructor from their fields.
 - A name that is both a function and a module (`from maam.parity.check import check`) means the function.
+- The section "Example:" of a docstring is shown as code, as Griffe does with "Examples:".
 """
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -45,6 +47,7 @@ class Api(Extension):
         loader.resolve_aliases(implicit=True, external=False)
         for module in [*modules_of(pkg)]:
             prefer_objects(module)
+            show_examples(module)
             for member in module.members.values():
                 if isinstance(member, Class):
                     construct(member)
@@ -67,6 +70,15 @@ def prefer_objects(module: Module) -> None:
         inner = target_of(found.members[name]) if isinstance(found, Module) and name in found.members else None
         if isinstance(inner, Function | Class):
             module.members[name] = Alias(name, inner, parent=module)
+
+
+def show_examples(item: Object) -> None:
+    """Rename the sections "Example:" in the docstrings of an object and its members."""
+    if item.docstring is not None:
+        item.docstring.value = re.sub(r"^(\s*)Example:$", r"\1Examples:", item.docstring.value, flags=re.MULTILINE)
+    for member in item.members.values():
+        if isinstance(member, Class | Function | Attribute):
+            show_examples(member)
 
 
 def target_of(member: Object | Alias) -> Object | None:

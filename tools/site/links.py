@@ -1,7 +1,7 @@
 """Rewrite links that lead out of docs/: a hook of MkDocs.
 
-On GitHub a page may link to any file of the repository, but the site contains docs/ only. A link to a file that has a page
-on the site leads to that page. Any other link becomes text.
+On GitHub a page may link to any file of the repository, but the site contains docs/ only. A link to a file that has a
+page on the site leads to that page. Any other link becomes text.
 """
 
 import posixpath
