@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from maam.errors import require
-
 Array = np.ndarray[Any, Any]
-
-TITLES = {"torch": "PyTorch", "mindspore": "MindSpore"}
 
 KINDS = {
     "Conv1d": "convolution",
@@ -81,7 +76,7 @@ class Call(NamedTuple):
     output: Array | None
 
 
-class Half(Protocol):
+class ModelAdapter(Protocol):
     """A model of one framework. Arrays carry the framework's full names (`Slot.name`)."""
 
     framework: str
@@ -110,20 +105,8 @@ class Half(Protocol):
     def train(self, batches: Sequence[tuple[Array, Array]], lr: float, momentum: float, weight_decay: float) -> None:
         """A step of SGD for each (x, target): mean cross entropy for integers, else mean(output * target)."""
 
-    def double(self) -> Half | None:
+    def double(self) -> ModelAdapter | None:
         """A copy in float64; None where the model or the framework cannot."""
-
-
-def make_half(framework: str, model: Any) -> Half:
-    """The room's half for a model.
-
-    Raises:
-        MissingFrameworkError: the framework is not installed.
-        PortingError: `model` is not one of its models.
-    """
-    require(framework, framework)
-    importlib.import_module(f"maam.{framework}")
-    return importlib.import_module(f"maam.{framework}.porting").Half(model)
 
 
 def kind_of(cls: type, package: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import Protocol
 from typing import cast as typed
 
+from maam.backend.protocol import CheckpointBackend
+from maam.backend.registry import checkpoint_suffixes, load_checkpoint_backend
 from maam.errors import WeightsError
 from maam.spec import Node
 from maam.spec.presets import resolve
@@ -16,26 +16,6 @@ from maam.weights.file import DTYPES, check_path, read_safetensors
 from maam.weights.match import check_same_function
 
 
-class Format(Protocol):
-    """A kind of weights file: what a room's module `checkpoints` offers."""
-
-    def read_checkpoint(self, path: Path, spec: Node | None) -> tuple[dict[str, Array], Node | None]:
-        """The arrays by canonical name (with wrappers' prefixes), and the spec where the file carries one.
-
-        `spec` is for formats whose names follow from roles.
-
-        Raises:
-            WeightsError: the file is broken, or holds anything but arrays of a known dtype.
-        """
-
-    def write_checkpoint(self, path: Path, spec: Node, arrays: dict[str, Array]) -> None:
-        """Write all arrays of `spec` in one step.
-
-        Raises:
-            OSError, WeightsError: the file cannot be written; a file that was there stays.
-        """
-
-
 class _WeightsFiles:
     def read_checkpoint(self, path: Path, spec: Node | None) -> tuple[dict[str, Array], Node | None]:
         saved, arrays = read_safetensors(path)
@@ -43,11 +23,6 @@ class _WeightsFiles:
 
     def write_checkpoint(self, path: Path, spec: Node, arrays: dict[str, Array]) -> None:
         write_weights(path, spec, arrays)
-
-
-_TORCH = "maam.torch.weights"
-MODULES = {".pth": _TORCH, ".pt": _TORCH, ".pth.tar": _TORCH, ".ckpt": "maam.mindspore.weights"}
-"""The module that knows a kind of file, by suffix; it is imported when such a file is read or written."""
 
 
 def convert(src: PathLike, dst: PathLike, spec: Node | str | None = None, *, dtype: str | None = None) -> Node:
@@ -92,13 +67,14 @@ def convert(src: PathLike, dst: PathLike, spec: Node | str | None = None, *, dty
     return node
 
 
-def _format(path: Path) -> Format:
+def _format(path: Path) -> _WeightsFiles | CheckpointBackend:
     if path.name.endswith(".safetensors"):
         return _WeightsFiles()
-    for suffix, module in MODULES.items():
+    suffixes = checkpoint_suffixes()
+    for suffix, backend in suffixes.items():
         if path.name.endswith(suffix):
-            return typed(Format, import_module(module))
-    known = ", ".join([".safetensors", *MODULES])
+            return load_checkpoint_backend(backend)
+    known = ", ".join([".safetensors", *suffixes])
     raise WeightsError(f"{path}: unknown suffix {path.suffix[:60]!r}; known are {known}")
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from maam.backend.protocol import Predict
 from maam.errors import DeploymentError, DeviceError, require
 from maam.tolerance import LOGITS, SIGNAL_TO_NOISE, difference, signal_to_noise
 
 Array = np.ndarray[Any, Any]
-Predict = Callable[[Array], Array]
 
 
 def open_onnx(path: Path, threads: int | None = None) -> tuple[Predict, dict[str, str]]:
@@ -97,3 +98,12 @@ def check_output(actual: Array, expected: Array, precision: str) -> None:
             f"in {precision} the result has a signal-to-noise ratio of {ratio:.0f} dB to the model, "
             f"expected {_LEAST[precision]:.0f}; use precision='fp32'"
         )
+
+
+def read_companion(path: Path) -> dict[str, str]:
+    """Return the metadata in the file beside a model whose format holds none."""
+    return dict(json.loads(Path(f"{path}.json").read_text("utf-8")))
+
+
+OPENERS: dict[str, Callable[[Path], tuple[Predict, dict[str, str]]]] = {"onnx": open_onnx, "openvino": open_openvino}
+"""The engines by the formats that they read."""

@@ -1,31 +1,73 @@
-"""What a room offers to code that does not know which framework it drives: NumPy arrays in and out."""
+"""The contract between maam and a framework: what each backend provides, with NumPy arrays in and out.
+
+`Backend` is the least: build models and run them. What training, porting, conversion, export and the gradient reference
+need on top is a protocol of its own, and a capability says whether a backend provides it. Code above this module
+chooses by capability, never by a backend's name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from maam.backend.optimizer import Optimizer
 from maam.spec import Node
 
+if TYPE_CHECKING:
+    from maam.backend.adapter import ModelAdapter
+    from maam.data import ImageBatches
+
 Array = np.ndarray[Any, Any]
-Record = dict[str, Any]
-"""What one line of the log holds, by name."""
+Predict = Callable[[Array], Array]
+"""A model as a function: float32 (N, C, H, W) or (N, features) to its outputs, float32."""
+
+
+class Capability(str, Enum):
+    """What a backend, or one of its modes, can do beyond the inference of a whole model."""
+
+    TRAINING = "training"
+    """`TrainingBackend`; its runners have `gradients` and `trainer`."""
+    PORTING = "porting"
+    """`PortingBackend`: adapts models that maam did not build."""
+    CHECKPOINTS = "checkpoints"
+    """`CheckpointBackend`: reads and writes the framework's own files of weights."""
+    EXPORT = "export"
+    """`ExportBackend`: writes formats of inference engines."""
+    GRADIENT_REFERENCE = "gradient reference"
+    """`GradientReferenceBackend`: computes in float64 and finds kinks."""
+    COMPILED = "compiled"
+    """Of a mode: the whole model is compiled into one program."""
+    SINGLE_LAYERS = "single layers"
+    """Of a mode: `Runner.forward_layer` runs a layer as the whole model would."""
+    COSTLY_LAYERS = "costly layers"
+    """Of a mode: running a single layer compiles it, which takes about a second for each."""
 
 
 class Gradients(NamedTuple):
-    """Gradients with respect to the input and to each parameter, by canonical name."""
+    """Gradients with respect to the input and to each trainable parameter.
+
+    Attributes:
+        input: the shape of the input.
+        parameters: by canonical name, each of its parameter's shape.
+    """
 
     input: Array
     parameters: dict[str, Array]
 
 
 class LossScale(NamedTuple):
-    """A dynamic loss scale, and the steps since it last changed or overflowed."""
+    """The state of a dynamic loss scale.
+
+    Attributes:
+        scale: the factor on the loss.
+        growth_tracker: steps since the scale last changed or the gradients last overflowed.
+    """
 
     scale: float
     growth_tracker: int
@@ -33,14 +75,14 @@ class LossScale(NamedTuple):
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """All that an optimizer remembers.
+    """The state of an optimizer, complete enough to resume a run bit for bit.
 
     Attributes:
-        step: updates made.
-        moments: for each kind of moment (`Optimizer.moments`) an array for each parameter by name.
-        average: the moving averages of parameters and running statistics by name; empty without an average.
-        loss_scale: None without loss scaling.
-        skipped: of these updates, those that loss scaling left out: the optimizer has counted the others.
+        step: the number of updates so far, skipped ones included.
+        moments: for each kind of moment (`Optimizer.moments`) one array per parameter, by canonical name.
+        average: the moving averages of parameters and running statistics by canonical name; empty without an average.
+        loss_scale: the dynamic loss scale; None without loss scaling.
+        skipped: the number of updates that loss scaling skipped.
     """
 
     step: int
@@ -52,13 +94,13 @@ class OptimizerState:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a step minimises and how its gradients are treated.
+    """The loss of a training step and the treatment of its gradients.
 
     Attributes:
-        label_smoothing: share of the target that is spread evenly over all classes.
-        clip_norm: greatest norm of all gradients together; None for no limit.
-        average: whether a moving average of the weights is kept.
-        precision: "fp32", "bf16" or "fp16" (whose loss is scaled).
+        label_smoothing: the share of the target that is spread evenly over all classes.
+        clip_norm: the largest norm of all gradients taken together; None for no limit.
+        average: whether to keep a moving average of the weights.
+        precision: "fp32", "bf16", or "fp16" with a dynamic loss scale.
     """
 
     label_smoothing: float = 0.0
@@ -67,43 +109,94 @@ class Objective:
     precision: str = "fp32"
 
 
+class Kink(NamedTuple):
+    """A value near a kink: a point where ReLU or max pooling is not differentiable.
+
+    Attributes:
+        layer: the canonical name of the activation or pooling layer.
+        place: the index of the value in the layer's flattened input (N, ...).
+        shift: what moves the value across.
+        distance: the distance from the kink, in units of the layer's rounding error.
+    """
+
+    layer: str
+    place: int
+    shift: float
+    distance: float
+
+
+class NearKinks(NamedTuple):
+    """The values of a batch that rounding may have moved across a kink.
+
+    Attributes:
+        kinks: the nearest first.
+        values: the number of values in layers with kinks.
+        layers: the number of layers with kinks.
+    """
+
+    kinks: list[Kink]
+    values: int
+    layers: int
+
+
 class Trainer(Protocol):
     """A model with an optimizer."""
 
     optimizer: Optimizer
 
     def prepare(self, images: Array, labels: Array) -> Any:
-        """A batch on the device, without waiting for the copy; images (N, C, H, W), labels int32 (N,)."""
+        """Return a batch on the device, without waiting for the copy.
+
+        Args:
+            images: float32 (N, C, H, W).
+            labels: int32 (N,).
+        """
 
     def update(self, batch: Any, lr: float, decay: float = 0.0) -> Any:
-        """One update in training mode by mean cross entropy, from a prepared batch.
+        """Update the model once in train mode by mean cross entropy.
 
-        `decay` is that of the moving average in this step. Returns (loss, accuracy) before the update, on the device.
+        Args:
+            batch: a prepared batch.
+            lr: the learning rate of this step.
+            decay: the decay of the moving average in this step.
+
+        Returns:
+            (loss, accuracy) before the update, on the device.
         """
 
     def seed(self, value: int) -> None:
-        """Seed the framework's generator of dropout masks, where a run can do so from step to step."""
+        """Seed the generator of dropout masks; do nothing where the framework cannot be seeded between steps."""
 
     def fetch(self, found: Sequence[Any]) -> Array:
-        """What updates returned, float64 (len(found), 2); waits for the device."""
+        """Wait for the results of updates and return them, float64 (len(found), 2), averaged over all processes."""
 
     def step(self, x: Array, labels: Array, lr: float) -> float:
-        """`prepare`, `update` and `fetch` in one."""
+        """Prepare, update and fetch; return the loss before the update."""
 
     def predict(self, x: Array) -> Array:
-        """Logits in inference mode, float32, in the precision of training, by the averaged weights if there are."""
+        """Return logits (N, classes) in inference mode, float32, computed in the precision of training.
+
+        The averaged weights are used if there is a moving average.
+        """
 
     def read_state(self) -> OptimizerState:
-        """Copies of all that the optimizer remembers."""
+        """Return copies of the optimizer's state."""
 
     def write_state(self, state: OptimizerState) -> None:
-        """Put it back."""
+        """Restore a state."""
 
 
 class Runner(Protocol):
-    """A model of one framework in one mode."""
+    """A model in one mode of its framework.
+
+    Attributes:
+        name: the name of the mode in reports, such as "torch compiled".
+        capabilities: what this mode can do.
+        model: the framework's own model.
+    """
 
     name: str
+    capabilities: frozenset[Capability]
     model: Any
 
     @property
@@ -111,88 +204,196 @@ class Runner(Protocol):
         """The model's spec."""
 
     def read_arrays(self) -> dict[str, Array]:
-        """Copies of all parameters and running statistics by canonical name."""
+        """Return copies of all parameters and running statistics by canonical name."""
 
     def write_arrays(self, arrays: Mapping[str, Array]) -> None:
-        """Put arrays into the model, cast to its dtypes."""
+        """Copy arrays into the model, cast to its dtypes."""
 
-    def kept(self) -> AbstractContextManager[None]:
-        """Leave the model with the arrays and modes, layer by layer, that it has now."""
+    def preserve_state(self) -> AbstractContextManager[None]:
+        """Restore the model's arrays and the mode of each layer on leaving the context."""
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """The output for x (N, C, H, W); in training mode the running statistics move."""
+        """Return the output for x (N, C, H, W); train mode updates the running statistics."""
 
     def forward_layer(self, path: str, x: Array, training: bool = False) -> Array:
-        """The output of the layer at a canonical path for its own input x."""
+        """Return the output of the layer at a canonical path ("" for the whole model) for its input x."""
 
     def gradients(self, x: Array, cotangent: Array) -> Gradients:
-        """Gradients of sum(output * cotangent) in training mode."""
+        """Return the gradients of sum(output * cotangent) in train mode.
+
+        Raises:
+            MaamError: the backend cannot train.
+        """
 
     def trainer(self, optimizer: Optimizer, objective: Objective = ...) -> Trainer:
-        """A trainer of this model with a fresh optimizer."""
+        """Return a trainer of this model with a fresh optimizer.
 
-    def sibling(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
-        """A runner of the same framework and mode with a new model, its arrays cast to `dtype`."""
+        Raises:
+            MaamError: the backend cannot train.
+        """
 
-
-class Observer:
-    """Who is told how a run goes; a subclass has the methods that it needs, the others do nothing."""
-
-    def note(self, text: str) -> None:
-        """Something that people should know before the run starts."""
-
-    def start(self, step: int, steps: int) -> None:
-        """The run goes on from `step` of `steps`."""
-
-    def steps(self, record: Record) -> None:
-        """Some steps were made; `record` is what the log has of them."""
-
-    def epoch(self, record: Record) -> None:
-        """An epoch is over and was evaluated."""
+    def clone_with(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
+        """Return a runner in the same mode with a new model of `spec`, its arrays cast to `dtype`."""
 
 
-class World(Protocol):
-    """One process's view of all of them; each room makes it with its framework's own engine."""
+class ProcessGroup(Protocol):
+    """The processes that train together, as one of them sees them.
+
+    Attributes:
+        rank: the index of this process.
+        size: the number of processes.
+    """
 
     rank: int
     size: int
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have arrived."""
 
     def gather(self, array: Array) -> Array:
-        """The arrays (N, ...) of all processes, whose N may differ, one after the other along the first axis."""
+        """Concatenate the arrays (N, ...) of all processes along the first axis; N may differ."""
 
 
-class Alone:
-    """The world of a single process."""
+class SingleProcess:
+    """The process group of a run with one process."""
 
     rank, size = 0, 1
 
     def barrier(self) -> None:
-        """Go on."""
+        """Return at once."""
 
     def gather(self, array: Array) -> Array:
-        """The array itself."""
+        """Return the array."""
         return array
 
 
-def share_statistics(world: World, runner: Runner, trainer: Trainer) -> None:
-    """Give all processes the first one's running statistics: each has seen its share of the batches alone."""
-    names = [p.name for p in runner.spec.parameters() if not p.trainable]
-    if world.size == 1 or not names:
-        return
-    runner.write_arrays(_of_the_first(world, runner.read_arrays(), names))
-    state = trainer.read_state()
-    if state.average:
-        shared = _of_the_first(world, state.average, names)
-        trainer.write_state(replace(state, average=state.average | shared))
+class Backend(Protocol):
+    """The least that a framework provides: models built from a spec, and run."""
+
+    name: str
+
+    def build(self, spec: Node | str, seed: int | None = None) -> Any:
+        """Return the framework's model of a spec or preset.
+
+        Args:
+            spec: a spec, or the name of a preset.
+            seed: draws all parameters, bit for bit as in every backend; None uses the framework's generator.
+        """
+
+    def load(self, path: str | Path) -> Any:
+        """Return the model that a weights file describes."""
+
+    def save_weights(self, model: Any, path: str | Path) -> None:
+        """Write a model's spec and arrays to a weights file."""
+
+    def make_runner(self, model: Any, mode: str | None = None) -> Runner:
+        """Return a runner of a model.
+
+        Args:
+            model: a model that this backend built or loaded.
+            mode: one of the modes that the backend is registered with; the first where None.
+        """
 
 
-def _of_the_first(world: World, arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
-    """The first process's arrays of these names, in all; on the way they are one vector."""
-    own = np.concatenate([arrays[name].ravel() for name in names])
-    first = world.gather(own)[: own.size]
-    ends = np.cumsum([arrays[name].size for name in names])
-    parts = np.split(first, ends[:-1])
-    return {name: part.reshape(arrays[name].shape) for name, part in zip(names, parts, strict=True)}
+class TrainingBackend(Backend, Protocol):
+    """A backend that trains (`Capability.TRAINING`)."""
+
+    def list_devices(self) -> dict[str, str]:
+        """Return the available devices ("cpu", "cuda", "ascend"), the best one first, each with its description."""
+
+    def select_device(self, name: str | None = None) -> str:
+        """Return the device of that name, or the best one where it is None, and make it the framework's.
+
+        Raises:
+            DeviceError: the device is not available.
+        """
+
+    def select_precision(self, device: str, name: str = "auto") -> str:
+        """Return the precision of that name, or the fastest suitable one for "auto".
+
+        Raises:
+            DeviceError: the device does not support it.
+        """
+
+    def make_training_runner(self, spec: Node, *, seed: int | None, device: str) -> Runner:
+        """Return a runner of a new model on a selected device, in the mode that trains fastest."""
+
+    def join_processes(self, device: str) -> ProcessGroup:
+        """Join the processes that the framework's launcher started; return `SingleProcess` without a launcher."""
+
+    def leave_processes(self) -> None:
+        """Leave the process group."""
+
+    def image_batches(self) -> type[ImageBatches]:
+        """Return the class that decodes and batches folders of images with the framework's data pipeline."""
+
+
+class PortingBackend(Backend, Protocol):
+    """A backend that adapts models of a user's own (`Capability.PORTING`)."""
+
+    def adapt(self, model: Any) -> ModelAdapter:
+        """Return an adapter of a model that maam did not build.
+
+        Raises:
+            PortingError: `model` is not a model of this framework.
+        """
+
+
+class CheckpointBackend(Backend, Protocol):
+    """A backend that reads and writes its framework's files of weights (`Capability.CHECKPOINTS`)."""
+
+    def read_checkpoint(self, path: Path, spec: Node | None = None) -> tuple[dict[str, Array], Node | None]:
+        """Return the arrays of a file by canonical name, and its spec where it carries one.
+
+        Args:
+            path: the file.
+            spec: needed by formats whose names follow from the roles of parameters.
+
+        Raises:
+            WeightsError: the file is broken, or holds anything but arrays of a known dtype.
+        """
+
+    def write_checkpoint(self, path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:
+        """Write all arrays of a spec; a failed write leaves an existing file as it was.
+
+        Raises:
+            OSError: the file cannot be written.
+            WeightsError: the format cannot hold an array.
+        """
+
+
+class ExportBackend(Backend, Protocol):
+    """A backend that writes formats of inference engines (`Capability.EXPORT`)."""
+
+    def write_exported(
+        self, kind: str, path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]
+    ) -> None:
+        """Write a model with a free batch axis.
+
+        Args:
+            kind: the name of a format that the backend is registered with.
+            path: the file to write.
+            spec: the architecture.
+            arrays: float32, by canonical name.
+            shape: the shape of one input, without the batch.
+            metadata: texts to store in the file or beside it.
+        """
+
+    def open_exported(self, kind: str, path: Path) -> tuple[Predict, dict[str, str]]:
+        """Return an exported file as a function of NumPy arrays, and its metadata."""
+
+
+class GradientReferenceBackend(TrainingBackend, Protocol):
+    """A backend whose float64 gradients others are compared with (`Capability.GRADIENT_REFERENCE`)."""
+
+    def near_kinks(self, exact: Any, rounded: Any, x: Array) -> NearKinks:
+        """Find values that rounding may have moved across a kink.
+
+        Args:
+            exact: the model in float64.
+            rounded: the same model in float32.
+            x: a batch (N, C, H, W).
+        """
+
+    def across(self, model: Any, kink: Kink) -> AbstractContextManager[None]:
+        """Move one value across its kink for as long as the context lasts."""

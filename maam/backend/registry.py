@@ -1,105 +1,328 @@
-"""The runners that can be made here: each framework in each of its modes."""
+"""The registry of backends: the one place that knows which frameworks exist, and imports them when they are needed.
+
+A framework is registered by a `BackendEntry`: plain facts that help texts and errors need before anything is imported.
+`register` adds one of your own.
+"""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import importlib.util
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
-from maam.backend.protocol import Runner
+from maam.backend.protocol import (
+    Backend,
+    Capability,
+    CheckpointBackend,
+    ExportBackend,
+    GradientReferenceBackend,
+    PortingBackend,
+    Runner,
+    TrainingBackend,
+)
 from maam.errors import MissingFrameworkError, SpecError, require
 from maam.spec import Node
 
-FRAMEWORKS = ("torch", "mindspore")
-REFERENCE = "reference"
-"""Evaluates, and does not train."""
-
-
-def check_framework(framework: str, known: tuple[str, ...] = FRAMEWORKS) -> None:
-    """Refuse a name that is not among the `known`.
-
-    Raises:
-        SpecError: it is not.
-    """
-    if framework not in known:
-        hint = "; the reference evaluates alone" if framework == REFERENCE else ""
-        raise SpecError(f"framework: expected one of {', '.join(known)}, got {framework[:60]!r}{hint}")
-
-
-def find_room(framework: str) -> Any:
-    """The `devices` module of a framework's room: what selects a device, and makes runners on it.
-
-    Raises:
-        SpecError: the framework's name is unknown.
-        MissingFrameworkError: it is not installed.
-    """
-    check_framework(framework)
-    require(framework, framework)
-    return importlib.import_module(f"maam.{framework}.devices")
-
-
 Array = np.ndarray[Any, Any]
-MODES = {"torch": ("torch", "torch compiled"), "mindspore": ("mindspore graph", "mindspore pynative")}
+_ONNX = (("torch", "torch"), ("onnx", "deploy"), ("onnxscript", "deploy"), ("onnxruntime", "deploy"))
+
+
+class Format(NamedTuple):
+    """A format of exported models.
+
+    Attributes:
+        suffix: the end of a file's name.
+        packages: what writing and reading need, as pairs of package and extra.
+        companions: the suffixes of files written beside the model.
+        engine: the inference engine that reads the format without the backend: "onnx", "openvino" or "".
+        readable: whether anything here can run a file; AIR needs Ascend's own compiler first.
+    """
+
+    suffix: str
+    packages: tuple[tuple[str, str], ...]
+    companions: tuple[str, ...] = ()
+    engine: str = ""
+    readable: bool = True
+
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """The facts about a backend that are known without importing it.
+
+    Attributes:
+        name: the name in calls and commands, as in `framework="torch"`.
+        title: the name in texts, as in "PyTorch".
+        location: "module:attribute" of an object that implements `Backend`.
+        package: the package that must be installed.
+        extra: the extra of maam that installs it.
+        modes: the modes of its runners by name, the default first, each with its capabilities.
+        capabilities: what the backend provides beyond building and running models.
+        formats: the formats it exports to, by name.
+        checkpoint_suffixes: the ends of the names of its files of weights.
+    """
+
+    name: str
+    title: str
+    location: str
+    package: str
+    extra: str
+    modes: Mapping[str, frozenset[Capability]]
+    capabilities: frozenset[Capability] = frozenset()
+    formats: Mapping[str, Format] = field(default_factory=dict)
+    checkpoint_suffixes: tuple[str, ...] = ()
+
+
+_TORCH = BackendEntry(
+    name="torch",
+    title="PyTorch",
+    location="maam.torch.backend:BACKEND",
+    package="torch",
+    extra="torch",
+    modes={
+        "torch": frozenset({Capability.SINGLE_LAYERS}),
+        "torch compiled": frozenset({Capability.COMPILED}),
+    },
+    capabilities=frozenset(
+        {
+            Capability.TRAINING,
+            Capability.PORTING,
+            Capability.CHECKPOINTS,
+            Capability.EXPORT,
+            Capability.GRADIENT_REFERENCE,
+        }
+    ),
+    formats={
+        "onnx": Format(".onnx", _ONNX, engine="onnx"),
+        "openvino": Format(".xml", (*_ONNX, ("openvino", "deploy")), (".bin",), engine="openvino"),
+        "pt2": Format(".pt2", (("torch", "torch"),)),
+        "executorch": Format(".pte", (("torch", "torch"), ("executorch", "executorch")), (".pte.json",)),
+    },
+    checkpoint_suffixes=(".pth", ".pt", ".pth.tar"),
+)
+_MINDSPORE = BackendEntry(
+    name="mindspore",
+    title="MindSpore",
+    location="maam.mindspore.backend:BACKEND",
+    package="mindspore",
+    extra="mindspore",
+    modes={
+        "mindspore graph": frozenset({Capability.COMPILED, Capability.SINGLE_LAYERS, Capability.COSTLY_LAYERS}),
+        "mindspore pynative": frozenset({Capability.SINGLE_LAYERS}),
+    },
+    capabilities=frozenset({Capability.TRAINING, Capability.PORTING, Capability.CHECKPOINTS, Capability.EXPORT}),
+    formats={
+        "air": Format(".air", (("mindspore", "mindspore"),), (".air.json",), readable=False),
+        "mindir": Format(".mindir", (("mindspore", "mindspore"),), (".mindir.json",)),
+    },
+    checkpoint_suffixes=(".ckpt",),
+)
+_REFERENCE = BackendEntry(
+    name="reference",
+    title="NumPy",
+    location="maam.backend.reference:BACKEND",
+    package="numpy",
+    extra="",
+    modes={"reference": frozenset({Capability.SINGLE_LAYERS})},
+)
+_ENTRIES = {entry.name: entry for entry in (_TORCH, _MINDSPORE, _REFERENCE)}
+
+
+def register(entry: BackendEntry) -> None:
+    """Add a backend to the registry.
+
+    Raises:
+        SpecError: the name is taken, or the entry has no mode.
+
+    Example:
+        >>> from maam.backend import BackendEntry, backend_names, register, unregister
+        >>> register(BackendEntry("mine", "Mine", "my_package:BACKEND", "my_package", "", {"mine": frozenset()}))
+        >>> backend_names()
+        ['torch', 'mindspore', 'reference', 'mine']
+        >>> unregister("mine")
+    """
+    if entry.name in _ENTRIES:
+        raise SpecError(f"backend {entry.name!r} is registered already; choose another name")
+    if not entry.modes:
+        raise SpecError(f"backend {entry.name!r}: modes is empty; name at least one mode")
+    _ENTRIES[entry.name] = entry
+
+
+def unregister(name: str) -> None:
+    """Remove a backend that `register` added.
+
+    Raises:
+        SpecError: there is no backend of that name.
+
+    Example:
+        See `register`.
+    """
+    find_entry(name)
+    del _ENTRIES[name]
+
+
+def backend_names(*needs: Capability) -> list[str]:
+    """Return the names of the registered backends that have all the capabilities `needs`, installed or not.
+
+    Example:
+        >>> from maam.backend import Capability, backend_names
+        >>> backend_names(Capability.TRAINING)
+        ['torch', 'mindspore']
+    """
+    return [entry.name for entry in _ENTRIES.values() if entry.capabilities.issuperset(needs)]
+
+
+def trainable_names() -> list[str]:
+    """Return the names of the backends that train."""
+    return backend_names(Capability.TRAINING)
+
+
+def find_entry(name: object, *needs: Capability) -> BackendEntry:
+    """Return the entry of the backend `name`, which must have the capabilities `needs`.
+
+    Raises:
+        SpecError: there is no such backend, or it lacks a capability.
+
+    Example:
+        >>> from maam.backend import find_entry
+        >>> find_entry("mindspore").title
+        'MindSpore'
+    """
+    known = backend_names(*needs)
+    if name not in known:
+        hint = f"; {name} cannot be used for {needs[0].value}" if needs and name in _ENTRIES else ""
+        raise SpecError(f"framework: expected one of {', '.join(known)}, got {str(name)[:60]!r}{hint}")
+    return _ENTRIES[str(name)]
+
+
+def is_installed(name: str) -> bool:
+    """Return whether the package of a backend is installed; nothing is imported.
+
+    Example:
+        >>> from maam.backend import is_installed
+        >>> is_installed("reference")
+        True
+    """
+    try:
+        require(find_entry(name).package, "")
+    except MissingFrameworkError:
+        return False
+    return True
+
+
+def load_backend(name: str, *needs: Capability) -> Backend:
+    """Import a backend and return it.
+
+    Args:
+        name: the name that it is registered under.
+        needs: the capabilities that it must have.
+
+    Raises:
+        SpecError: there is no such backend, or it lacks a capability.
+        MissingFrameworkError: its package is not installed; the message names the extra.
+
+    Example:
+        >>> from maam import preset
+        >>> from maam.backend import load_backend
+        >>> backend = load_backend("reference")
+        >>> model = backend.build("maam_digits", seed=0)
+        >>> backend.make_runner(model).spec == preset("maam_digits")
+        True
+    """
+    entry = find_entry(name, *needs)
+    require(entry.package, entry.extra)
+    module, _, attribute = entry.location.partition(":")
+    return cast(Backend, getattr(importlib.import_module(module), attribute))
+
+
+def load_training_backend(name: str) -> TrainingBackend:
+    """Import a backend that trains; errors are those of `load_backend`."""
+    return cast(TrainingBackend, load_backend(name, Capability.TRAINING))
+
+
+def load_porting_backend(name: str) -> PortingBackend:
+    """Import a backend that adapts models of a user's own; errors are those of `load_backend`."""
+    return cast(PortingBackend, load_backend(name, Capability.PORTING))
+
+
+def load_checkpoint_backend(name: str) -> CheckpointBackend:
+    """Import a backend that reads and writes files of weights; errors are those of `load_backend`."""
+    return cast(CheckpointBackend, load_backend(name, Capability.CHECKPOINTS))
+
+
+def load_export_backend(name: str) -> ExportBackend:
+    """Import a backend that exports models; errors are those of `load_backend`."""
+    return cast(ExportBackend, load_backend(name, Capability.EXPORT))
+
+
+def load_gradient_reference() -> GradientReferenceBackend | None:
+    """Import the backend that gradients are compared with; return None where it is not installed."""
+    for name in backend_names(Capability.GRADIENT_REFERENCE):
+        if is_installed(name):
+            return cast(GradientReferenceBackend, load_backend(name))
+    return None
+
+
+def checkpoint_suffixes() -> dict[str, str]:
+    """Return the suffixes of files of weights, each with the name of the backend that reads them."""
+    return {suffix: entry.name for entry in _ENTRIES.values() for suffix in entry.checkpoint_suffixes}
+
+
+def export_formats() -> dict[str, tuple[Format, str]]:
+    """Return the formats of exported models by name, each with the name of the backend that writes them."""
+    return {name: (one, entry.name) for entry in _ENTRIES.values() for name, one in entry.formats.items()}
 
 
 def make_runners(
-    spec: Node, arrays: Mapping[str, Array], frameworks: Iterable[str] = tuple(MODES), *, compiled: bool = True
+    spec: Node, arrays: Mapping[str, Array], frameworks: Iterable[str] | None = None, *, compiled: bool = True
 ) -> tuple[list[Runner], dict[str, str]]:
-    """A runner with its own model for each framework and mode, and the reason for each that cannot be made.
+    """Build a model for each mode of each framework, and return their runners.
 
-    `compiled` False leaves torch.compile out.
+    Args:
+        spec: the architecture.
+        arrays: the weights by canonical name.
+        frameworks: the names of backends, or one name; all that train where None.
+        compiled: whether to include modes that compile the whole model besides a mode that does not, as torch.compile
+            does. The default mode of a backend is always included.
+
+    Returns:
+        The runners, and for each mode that cannot be made the reason, by the mode's name.
 
     Raises:
         SpecError: a framework's name is unknown.
+
+    Example:
+        >>> from maam import preset
+        >>> from maam.backend import make_runners
+        >>> from maam.spec import draw
+        >>> spec = preset("maam_digits")
+        >>> runners, missing = make_runners(spec, draw(spec.parameters(), seed=0), ["reference"])
+        >>> [runner.name for runner in runners], missing
+        (['reference'], {})
     """
+    names = trainable_names() if frameworks is None else [frameworks] if isinstance(frameworks, str) else frameworks
     runners: list[Runner] = []
     missing: dict[str, str] = {}
-    for framework in [frameworks] if isinstance(frameworks, str) else frameworks:
-        if framework not in MODES:
-            raise SpecError(f"framework: expected one of {', '.join(MODES)}, got {framework!r}")
+    for name in names:
+        entry = find_entry(name)
         try:
-            require(framework, framework)
+            backend = load_backend(name)
         except MissingFrameworkError as error:
-            missing |= {name: str(error) for name in MODES[framework]}
+            missing |= dict.fromkeys(entry.modes, str(error))
             continue
-        runners.extend(
-            runner for runner in _MAKERS[framework](spec, arrays) if compiled or "compiled" not in runner.name
-        )
+        for index, mode in enumerate(entry.modes):
+            if compiled or index == 0 or Capability.COMPILED not in entry.modes[mode]:
+                runners.append(backend.make_runner(backend.build(spec), mode))
+                runners[-1].write_arrays(arrays)
     return runners, missing
 
 
 def make_double(spec: Node, arrays: Mapping[str, Array]) -> Runner | None:
-    """A float64 PyTorch runner; None where PyTorch is not installed."""
-    try:
-        require("torch", "torch")
-    except MissingFrameworkError:
+    """Return a float64 runner of the gradient reference; None where it is not installed."""
+    reference = load_gradient_reference()
+    if reference is None:
         return None
-    return _torch(spec, arrays)[0].sibling(spec, arrays, "float64")
-
-
-def kink_module() -> Any:
-    """`maam.torch.kinks`, which looks into the float64 runner's model."""
-    return importlib.import_module("maam.torch.kinks")
-
-
-def _torch(spec: Node, arrays: Mapping[str, Array]) -> list[Runner]:
-    room, module = importlib.import_module("maam.torch"), importlib.import_module("maam.torch.runner")
-    runners = [module.Runner(room.build(spec), compiled=compiled) for compiled in (False, True)]
-    return _filled(runners, arrays)
-
-
-def _mindspore(spec: Node, arrays: Mapping[str, Array]) -> list[Runner]:
-    room, module = importlib.import_module("maam.mindspore"), importlib.import_module("maam.mindspore.runner")
-    runners = [module.Runner(room.build(spec), graph=graph) for graph in (True, False)]
-    return _filled(runners, arrays)
-
-
-def _filled(runners: list[Runner], arrays: Mapping[str, Array]) -> list[Runner]:
-    for runner in runners:
-        runner.write_arrays(arrays)
-    return runners
-
-
-_MAKERS: dict[str, Callable[[Node, Mapping[str, Array]], list[Runner]]] = {"torch": _torch, "mindspore": _mindspore}
+    return reference.make_runner(reference.build(spec)).clone_with(spec, arrays, "float64")

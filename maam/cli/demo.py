@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +11,11 @@ import typer
 from rich.console import Console
 
 from maam import _io, data, plots, training
+from maam.backend.registry import backend_names, find_entry, is_installed, load_backend
 from maam.cli.terminal import console as standard_output
 from maam.cli.train import Progress
 from maam.data import ImageDataset
-from maam.errors import MissingFrameworkError, require
+from maam.errors import require
 from maam.parity import check
 from maam.parity.report import draw_depth
 from maam.training import default_recipe
@@ -24,7 +24,6 @@ from maam.weights import read_weights
 Array = np.ndarray[Any, Any]
 PRESET = "maam_digits"
 LEAST_ACCURACY = 0.97
-ROOMS = {"PyTorch": "torch", "MindSpore": "mindspore", "NumPy": "reference"}
 
 
 def run(out: Path, *, epochs: int = 30, seed: int = 0) -> bool:
@@ -59,9 +58,10 @@ def _train(weights: Path, *, epochs: int, seed: int) -> None:
 
 
 def _evaluate(test: ImageDataset, weights: Path, console: Console) -> bool:
-    predictions = {name: _predict(room, weights, data.to_float(test.images)) for name, room in ROOMS.items()}
+    titles = {find_entry(name).title: name for name in backend_names()}
+    predictions = {title: _predict(name, weights, data.to_float(test.images)) for title, name in titles.items()}
     found = {name: array for name, array in predictions.items() if array is not None}
-    for name in ROOMS:
+    for name in titles:
         accuracy = f"accuracy {(found[name] == test.labels).mean():.2%}" if name in found else "not installed"
         console.print(f"   {name:9} {accuracy}", highlight=False)
     reference = found["NumPy"]
@@ -76,15 +76,12 @@ def _evaluate(test: ImageDataset, weights: Path, console: Console) -> bool:
     return same and accurate
 
 
-def _predict(room: str, weights: Path, images: Array) -> Array | None:
-    try:
-        model = importlib.import_module(f"maam.{room}").load(weights)
-    except MissingFrameworkError:
+def _predict(name: str, weights: Path, images: Array) -> Array | None:
+    """Return the predicted classes (N,) of a backend; None where it is not installed."""
+    if not is_installed(name):
         return None
-    if room == "reference":
-        return np.asarray(model(images).argmax(1))
-    runner = importlib.import_module(f"maam.{room}.runner").Runner(model)
-    return np.asarray(runner.forward(images).argmax(1))
+    backend = load_backend(name)
+    return np.asarray(backend.make_runner(backend.load(weights)).forward(images).argmax(1))
 
 
 def _prove(test: ImageDataset, weights: Path, console: Console) -> bool:

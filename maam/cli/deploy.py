@@ -80,13 +80,13 @@ def fuse(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace OUT where it exists")] = False,
 ) -> None:
     """Fuse batch norm and branch weights into the convolutions: the same function, smaller and faster."""
-    from maam.backend.registry import FRAMEWORKS
+    from maam.backend.registry import trainable_names
     from maam.fusion.files import fuse_file
 
     check_target(dst, overwrite=overwrite)
     if root is not None and data is None:
         raise DataError(f"--root {root}: name the data set with --data too")
-    names = split("--frameworks", frameworks, FRAMEWORKS)
+    names = split("--frameworks", frameworks, trainable_names())
     if data is None:
         refuse_given(context, ("frameworks",), "without --data nothing is compared; leave it out")
     if data is not None:

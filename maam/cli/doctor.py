@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -21,6 +21,16 @@ from rich.table import Table
 from rich.text import Text
 
 from maam._system import environment
+from maam.backend.protocol import Capability
+from maam.backend.registry import (
+    BackendEntry,
+    backend_names,
+    find_entry,
+    is_installed,
+    load_backend,
+    load_training_backend,
+    trainable_names,
+)
 from maam.cli.terminal import console
 
 Array = np.ndarray[Any, Any]
@@ -29,7 +39,6 @@ PACKAGES = (
     "huggingface_hub", "onnx", "onnxruntime", "openvino", "nncf", "executorch", "protobuf",
 )  # fmt: skip
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16")
-ROOMS = {"reference": "numpy", "torch": "torch", "mindspore": "mindspore"}
 ENGINES = {"onnxruntime": "deploy", "openvino": "deploy", "nncf": "deploy", "executorch": "executorch"}
 TOLERANCE = 1e-4
 """Of the logits, absolute and relative: the bound of parity."""
@@ -99,28 +108,33 @@ def known_troubles(installed: dict[str, str], features: list[str]) -> Iterator[F
         yield Finding("mindspore, executorch", Status.BAD, text, "give each an environment of its own")
 
 
-def check_room(name: str) -> Finding:
-    """Build `maam_digits` in a room, run it on two images, and hold the logits to the referee's."""
+def check_backend(name: str) -> Finding:
+    """Build `maam_digits` in a backend, run it on two images, and compare the logits with the reference's."""
     from maam import reference
 
-    if importlib.util.find_spec(ROOMS[name]) is None:
-        return Finding(name, Status.ABSENT, "not installed", f"pip install 'maam[{name}]'")
+    entry = find_entry(name)
+    install = f"pip install 'maam[{entry.extra}]'"
+    if not is_installed(name):
+        return Finding(name, Status.ABSENT, "not installed", install)
     images = np.random.default_rng(0).random((2, 1, 8, 8), np.float32)
     expected = reference.build("maam_digits", seed=0)(images)
     start = time.perf_counter()
     try:
-        logits = _LOGITS[name](images)
-    except Exception as error:  # whatever a broken install raises
+        backend = load_backend(name)
+        logits = backend.make_runner(backend.build("maam_digits", seed=0), _fastest_start(entry)).forward(images)
+    except Exception as error:  # a broken installation can raise anything
         reason = " ".join(str(error).split())[:200]
-        return Finding(
-            name, Status.BAD, f"{type(error).__name__}: {reason}", f"reinstall it: pip install 'maam[{name}]'"
-        )
+        return Finding(name, Status.BAD, f"{type(error).__name__}: {reason}", f"reinstall it: {install}")
     seconds, difference = time.perf_counter() - start, float(np.abs(logits - expected).max())
     if not np.allclose(logits, expected, rtol=TOLERANCE, atol=TOLERANCE):
-        return Finding(
-            name, Status.BAD, f"differs from the referee by {difference:.1e}", "see `maam parity maam_digits`"
-        )
-    return Finding(name, Status.GOOD, f"agrees with the referee to {difference:.1e} ({seconds:.1f} s)")
+        text = f"differs from the reference by {difference:.1e}"
+        return Finding(name, Status.BAD, text, "see `maam parity maam_digits`")
+    return Finding(name, Status.GOOD, f"agrees with the reference to {difference:.1e} ({seconds:.1f} s)")
+
+
+def _fastest_start(entry: BackendEntry) -> str:
+    """Return a mode that compiles nothing."""
+    return next(name for name, capabilities in entry.modes.items() if Capability.COMPILED not in capabilities)
 
 
 def check_engine(name: str) -> Finding:
@@ -138,44 +152,12 @@ def check_engine(name: str) -> Finding:
 
 
 def devices() -> list[str]:
-    """The devices on which an installed framework can train; one that cannot be imported has none."""
-    found = ["cpu"]
-    for package, ask in (("torch", _gpus), ("mindspore", _ascend)):
-        if importlib.util.find_spec(package) is not None:
-            with contextlib.suppress(Exception):  # whatever a broken package raises; its room's line says it
-                found += ask(importlib.import_module(package))
-    return found
-
-
-def _gpus(torch: Any) -> list[str]:
-    return [f"cuda ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
-
-
-def _ascend(mindspore: Any) -> list[str]:
-    return ["ascend"] if mindspore.device_context.ascend.is_available() else []
-
-
-def _reference(images: Array) -> Array:
-    from maam import reference
-
-    return reference.build("maam_digits", seed=0)(images)
-
-
-def _torch(images: Array) -> Array:
-    runner = importlib.import_module("maam.torch.runner").Runner
-    return runner(importlib.import_module("maam.torch").build("maam_digits", seed=0)).forward(images)
-
-
-def _mindspore(images: Array) -> Array:
-    runner = importlib.import_module("maam.mindspore.runner").Runner  # PyNative: nothing to compile
-    return runner(importlib.import_module("maam.mindspore").build("maam_digits", seed=0), graph=False).forward(images)
-
-
-_LOGITS: dict[str, Callable[[Array], Array]] = {
-    "reference": _reference,
-    "torch": _torch,
-    "mindspore": _mindspore,
-}
+    """Return the devices on which an installed framework can train; a framework that cannot be imported has none."""
+    found = {"cpu": "cpu"}
+    for name in filter(is_installed, trainable_names()):
+        with contextlib.suppress(Exception):  # a broken installation can raise anything; the backend's row reports it
+            found |= load_training_backend(name).list_devices()
+    return list(found.values())
 
 
 def _number(version: str | None) -> tuple[int, ...]:
@@ -202,7 +184,7 @@ def doctor(
     findings = list(known_troubles(installed, features))
     if not quick:
         # MindSpore before the engines: some of them bring a protobuf that it must not see first
-        findings += [check_room(name) for name in ("mindspore", "torch", "reference")]
+        findings += [check_backend(name) for name in reversed(backend_names())]
     findings += [check_engine(name) for name in ENGINES]
     out.print(_table(findings))
     if any(finding.status is Status.BAD for finding in findings):

@@ -92,7 +92,7 @@ def evaluate(
     root: Root = None,
     framework: Annotated[
         str,
-        typer.Option(help="comma-separated, of: torch, mindspore, reference", autocompletion=terminal.several_rooms),
+        typer.Option(help="comma-separated, of: torch, mindspore, reference", autocompletion=terminal.several_backends),
     ] = "torch",
     device: Device = None,
     limit: Annotated[int | None, typer.Option(min=1, help="evaluate on so many images only")] = None,
@@ -103,7 +103,7 @@ def evaluate(
     on_broken: OnBroken = "error",
 ) -> None:
     """Measure a model on the test images of a data set, in float32 (float64 in the reference)."""
-    from maam.backend.registry import FRAMEWORKS, REFERENCE
+    from maam.backend.registry import backend_names, trainable_names
     from maam.training.evaluate import check_ready, evaluate_file
 
     options: dict[str, Any] = {
@@ -113,9 +113,11 @@ def evaluate(
         "on_broken": on_broken,
         "track": track,
     }
-    frameworks = split("--framework", framework, (*FRAMEWORKS, REFERENCE))
+    frameworks = split("--framework", framework, backend_names())
     check_written("--json", json)
-    devices = {name: device if name != REFERENCE or len(frameworks) == 1 else None for name in frameworks}
+    # among several frameworks, those that run on the CPU only ignore --device
+    many = len(frameworks) > 1
+    devices = {name: None if many and name not in trainable_names() else device for name in frameworks}
     for name in frameworks:
         check_ready(name, devices[name])
     found = {
@@ -152,7 +154,7 @@ def predict(
     model: Annotated[str, typer.Argument(help="a weights file, or the folder of a run (its final weights)")],
     images: Annotated[list[Path], typer.Argument(help="image files, or folders of them")],
     framework: Annotated[
-        str, typer.Option(help="torch, mindspore or reference", autocompletion=terminal.rooms)
+        str, typer.Option(help="torch, mindspore or reference", autocompletion=terminal.backends)
     ] = "torch",
     device: Device = None,
     top: Annotated[int, typer.Option(min=1, help="classes to show of each image")] = 3,

@@ -90,22 +90,21 @@ def _look_up(source: str) -> list[str]:
 
 
 _PRESETS = "maam.spec:list_presets"
-_FRAMEWORKS = "maam.backend.registry:FRAMEWORKS"
+_FRAMEWORKS = "maam.backend.registry:trainable_names"
+_BACKENDS = "maam.backend.registry:backend_names"
 _PRECISIONS = "maam.training.recipe:Precision"
 presets = complete(_PRESETS)
 several_presets = complete(_PRESETS, several=True)
 recipes = complete("maam.training.recipe_files:list_recipes")
 frameworks = complete(_FRAMEWORKS)
 several_frameworks = complete(_FRAMEWORKS, several=True)
-rooms = complete(_FRAMEWORKS, "maam.backend.registry:REFERENCE")
-several_rooms = complete(_FRAMEWORKS, "maam.backend.registry:REFERENCE", several=True)
+backends = complete(_BACKENDS)
+several_backends = complete(_BACKENDS, several=True)
 devices = complete("maam.backend.devices:DEVICES")
 data_sets = complete("maam.training.recipe:DataName")
 image_sets = complete("maam.cli.predict:NAMES")
-archives = complete("maam.data.download:ARCHIVES")
+archives = complete("maam.data.archives:ARCHIVES")
 precisions = complete(_PRECISIONS)
 several_precisions = complete(_PRECISIONS, several=True)
 stages = complete("maam.parity:STAGES", several=True)
 formats = complete("maam.deploy:FORMATS")
-experiments = complete("benchmarks.paper:EXPERIMENTS", "benchmarks.paper.command:FRAMEWORKS")
-groups = complete("benchmarks.cost.command:GROUPS")

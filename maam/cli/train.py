@@ -16,12 +16,13 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from maam.backend.protocol import Observer, Record
 from maam.cli import terminal
 from maam.cli.options import Device, Framework, NumWorkers, OnBroken, Override, Precision, Root, changes, check_written
 from maam.cli.terminal import console
 from maam.data import download
 from maam.errors import MaamError, RecipeError
+from maam.training.loop import Observer
+from maam.training.run_dir import Record
 
 if TYPE_CHECKING:
     from maam.training.recipe import Recipe
@@ -133,7 +134,7 @@ def train(
     on_broken: OnBroken = "error",
 ) -> None:
     """Train a model by a recipe; log, checkpoints, weights and a report go to a folder."""
-    from maam.backend.registry import find_room
+    from maam.backend.registry import load_training_backend
     from maam.training.run import train
     from maam.weights.lookup import names_file
 
@@ -155,7 +156,7 @@ def train(
             num_workers=num_workers,
             on_broken=on_broken,
         )
-    find_room(framework).leave_world()
+    load_training_backend(framework).leave_processes()
     if progress.started:  # of several processes the first alone is told
         typer.echo(f"{folder}: report.md, final.safetensors, best.safetensors")
 

@@ -7,14 +7,16 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from maam import _io
+from maam.backend.engines import OPENERS
+from maam.backend.protocol import Predict
+from maam.backend.registry import export_formats, load_export_backend
 from maam.errors import DeploymentError, MaamError, SpecError, require
 from maam.fusion import fuse, is_fusible
 from maam.reference import Referee
@@ -135,35 +137,10 @@ def _preprocessing(shape: Shape, mean: Sequence[float] | None, std: Sequence[flo
 
 
 Array = np.ndarray[Any, Any]
-Predict = Callable[[Array], Array]
-"""Float32 (N, C, H, W) to the outputs, float32."""
 
 
-class Format(NamedTuple):
-    """A format: its suffix, the files that belong to it besides, the room that writes it, and what that needs.
-
-    `packages` are (package, extra) pairs; `reader` is the module that reads it, by a function `open_<format>`: empty
-    for AIR, which nothing runs before Ascend's own compiler has made OM of it.
-    """
-
-    suffix: str
-    room: str
-    reader: str
-    packages: tuple[tuple[str, str], ...]
-    companions: tuple[str, ...] = ()
-
-
-_ONNX = (("torch", "torch"), ("onnx", "deploy"), ("onnxscript", "deploy"), ("onnxruntime", "deploy"))
-FORMATS = {
-    "onnx": Format(".onnx", "torch", "maam.backend.engines", _ONNX),
-    "openvino": Format(".xml", "torch", "maam.backend.engines", (*_ONNX, ("openvino", "deploy")), (".bin",)),
-    "pt2": Format(".pt2", "torch", "maam.torch.export", (("torch", "torch"),)),
-    "executorch": Format(
-        ".pte", "torch", "maam.torch.export", (("torch", "torch"), ("executorch", "executorch")), (".pte.json",)
-    ),
-    "air": Format(".air", "mindspore", "", (("mindspore", "mindspore"),), (".air.json",)),
-    "mindir": Format(".mindir", "mindspore", "maam.mindspore.export", (("mindspore", "mindspore"),), (".mindir.json",)),
-}
+FORMATS = {name: one for name, (one, _) in export_formats().items()}
+"""The formats by name."""
 
 
 def find_format(path: Path, name: str | None = None) -> str:
@@ -200,8 +177,7 @@ def companions(path: Path, name: str) -> list[Path]:
 
 def write(name: str, path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
     """Write a model in the format `name` by the room that knows it, with a free batch; `shape` is of one input."""
-    room = import_module(f"maam.{FORMATS[name].room}.exporting")
-    getattr(room, f"write_{name}")(path, spec, arrays, shape, metadata)
+    load_export_backend(export_formats()[name][1]).write_exported(name, path, spec, arrays, shape, metadata)
 
 
 def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
@@ -218,11 +194,13 @@ def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
     name = _named(path, None)
     if not path.is_file():
         raise DeploymentError(f"{path}: no such file")
-    if not FORMATS[name].reader:
+    if not FORMATS[name].readable:
         raise DeploymentError(f"{path}: nothing runs {name} as it is; compile it with atc (docs/ascend.md)")
-    reader = getattr(import_module(FORMATS[name].reader), f"open_{name}")
     try:
-        predict, metadata = reader(path)
+        if engine := FORMATS[name].engine:
+            predict, metadata = OPENERS[engine](path)
+        else:
+            predict, metadata = load_export_backend(export_formats()[name][1]).open_exported(name, path)
     except MaamError:
         raise
     except Exception as error:  # of many kinds: each engine has its own
@@ -245,11 +223,6 @@ def _checked(predict: Predict, rule: InputRule) -> Predict:
         return predict(array)
 
     return call
-
-
-def read_companion(path: Path) -> dict[str, str]:
-    """The metadata in a file beside the model, for formats that hold none."""
-    return dict(json.loads(Path(f"{path}.json").read_text("utf-8")))
 
 
 @contextlib.contextmanager
@@ -343,7 +316,7 @@ def export(
     with scratch_folder(target) as folder:
         temporary = folder / target.name
         write(name, temporary, node, found, shape, metadata)
-        worst = _check(temporary, referee, shape) if FORMATS[name].reader else math.nan
+        worst = _check(temporary, referee, shape) if FORMATS[name].readable else math.nan
         move(temporary, target, name)
     return Exported(name, (target, *companions(target, name)), worst)
 

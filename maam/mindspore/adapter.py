@@ -1,4 +1,4 @@
-"""A user's MindSpore cell, as one half of a port, in PyNative mode; see `maam.porting.Half`."""
+"""A user's MindSpore cell, as one half of a port, in PyNative mode; see `maam.porting.ModelAdapter`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OTHER_NAMES = {"embedding": {"embedding_table": "weight"}, "prelu": {"w": "weig
 """What PyTorch calls a layer's array, by the layer's kind and MindSpore's name for it."""
 
 
-class Half:
+class ModelAdapter:
     """A cell in PyNative mode: graph mode runs no hooks."""
 
     framework = "mindspore"
@@ -92,7 +92,7 @@ class Half:
             for x, target in batches:
                 optimizer(step(self._tensor(x), self._tensor(target))[1])
 
-    def double(self) -> Half | None:
+    def double(self) -> ModelAdapter | None:
         """None: MindSpore has no float64 convolution."""
         return None
 

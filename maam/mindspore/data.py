@@ -12,7 +12,7 @@ from mindspore.dataset.vision import Inter
 from PIL import Image
 
 from maam.data import BatchLoader
-from maam.data.dataset import check_count
+from maam.data.checks import check_count
 from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, check_mode, reason_of
 from maam.data.loader import Batch, Rows
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import mindspore as ms
 
 from maam.backend.devices import choose_device, choose_precision
-from maam.mindspore.runner import Runner, join_world, leave_world
+from maam.mindspore.runner import Runner
 from maam.mindspore.weights import build
 from maam.spec import Node
 
 TARGETS = {"cpu": "CPU", "cuda": "GPU", "ascend": "Ascend"}
 
-__all__ = ["join_world", "leave_world", "make_runner", "select_device", "select_precision"]
+
+def list_devices() -> dict[str, str]:
+    """Return the available devices, the best one first, each with its description."""
+    found = {"ascend": "ascend"} if ms.device_context.ascend.is_available() else {}
+    return {**found, "cpu": "cpu"}
 
 
 def select_device(name: str | None = None) -> str:
@@ -20,8 +24,7 @@ def select_device(name: str | None = None) -> str:
     Raises:
         DeviceError: there is no such device here.
     """
-    available = ("ascend", "cpu") if ms.device_context.ascend.is_available() else ("cpu",)
-    device = choose_device("MindSpore", name, available)
+    device = choose_device("MindSpore", name, tuple(list_devices()))
     if ms.get_context("device_target") != TARGETS[device]:  # once processes are joined, it cannot even be set anew
         ms.set_device(TARGETS[device])
     return device

@@ -12,7 +12,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from maam.deploy.exporting import Predict, read_companion
+from maam.backend.engines import read_companion
+from maam.backend.protocol import Predict
 from maam.mindspore.arrays import from_numpy, to_numpy, write_arrays
 from maam.mindspore.devices import select_device
 from maam.mindspore.weights import build
@@ -65,3 +66,8 @@ def _mode_kept() -> Iterator[None]:
         yield
     finally:
         ms.set_context(mode=mode)
+
+
+WRITERS = {"mindir": write_mindir, "air": write_air}
+READERS = {"mindir": open_mindir}
+"""By the name of the format; nothing here reads AIR."""

@@ -13,7 +13,8 @@ from mindspore import Parameter, ParameterTuple, Tensor, amp, communication, nn,
 from mindspore.experimental import optim
 
 from maam.backend.optimizer import Optimizer
-from maam.backend.protocol import Alone, Gradients, LossScale, Objective, OptimizerState, World
+from maam.backend.protocol import Gradients, LossScale, Objective, OptimizerState, ProcessGroup, SingleProcess
+from maam.backend.registry import find_entry
 from maam.mindspore.arrays import (
     DTYPES,
     assign,
@@ -33,7 +34,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Processes:
-    """The processes that msrun started; see `maam.backend.protocol.World`."""
+    """The processes that msrun started; see `maam.backend.protocol.ProcessGroup`."""
 
     def __init__(self) -> None:
         self.rank, self.size = communication.get_rank(), communication.get_group_size()
@@ -52,17 +53,17 @@ class Processes:
         return np.concatenate([part[:length] for part, length in zip(found, lengths, strict=True)])
 
 
-def join_world(device: str) -> World:
+def join_processes(device: str) -> ProcessGroup:
     """The place of this process among those that msrun started; alone where it was not started so."""
     if int(os.environ.get("MS_WORKER_NUM", "1")) < 2:
-        return Alone()
+        return SingleProcess()
     if not communication.GlobalComm.INITED:
         communication.init()
     ms.set_auto_parallel_context(parallel_mode=ms.ParallelMode.DATA_PARALLEL, gradients_mean=True)
     return Processes()
 
 
-def leave_world() -> None:
+def leave_processes() -> None:
     """Part from the other processes."""
     if communication.GlobalComm.INITED:
         communication.release()
@@ -83,6 +84,8 @@ def mean_over_processes(values: Array) -> Array:
     return np.asarray(total / communication.get_group_size())
 
 
+GRAPH, PYNATIVE = "mindspore graph", "mindspore pynative"
+"""The modes, by their names in the registry."""
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.AdamW, "adamw": optim.AdamW}
 """Adam as AdamW without decoupled decay: MindSpore's own Adam does not correct the bias of eps, which at eps 1e-8
 halves the first updates of small gradients. The L2 term is added to the gradients here."""
@@ -192,7 +195,7 @@ class Trainer:
             return self.runner.forward(x).astype(np.float32)
         arrays = self.average.read()
         if self._evaluator is None:
-            self._evaluator = self.runner.sibling(self.runner.spec, arrays)
+            self._evaluator = self.runner.clone_with(self.runner.spec, arrays)
         self._evaluator.write_arrays(arrays)
         return self._evaluator.forward(x).astype(np.float32)
 
@@ -300,7 +303,8 @@ class Runner:
     """A MindSpore model in graph or PyNative mode; see `maam.training.Runner`."""
 
     def __init__(self, model: nn.Cell, *, graph: bool = True) -> None:
-        self.name = "mindspore graph" if graph else "mindspore pynative"
+        self.name = GRAPH if graph else PYNATIVE
+        self.capabilities = find_entry("mindspore").modes[self.name]
         self.model = model
         self.graph = graph
         self._gradient: Any = None
@@ -319,7 +323,7 @@ class Runner:
         write_arrays(unwrap(self.model), arrays)
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def preserve_state(self) -> Iterator[None]:
         """Leave the model with the arrays and modes, layer by layer, that it has now."""
         arrays, modes = self.read_arrays(), {cell: cell.training for _, cell in self.model.cells_and_names()}
         try:
@@ -351,7 +355,7 @@ class Runner:
         """A trainer of this model with a fresh optimizer."""
         return Trainer(self, optimizer, objective)
 
-    def sibling(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
+    def clone_with(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
         """A runner of the same mode with a new model, its arrays cast to `dtype`."""
         model = build(spec, dtype=getattr(ms, dtype))
         write_arrays(model, arrays)

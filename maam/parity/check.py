@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from maam._system import environment
-from maam.backend.registry import MODES, make_double, make_runners
+from maam.backend.registry import make_double, make_runners
 from maam.errors import SpecError, check_counts
 from maam.parity.report import Report, not_run
 from maam.parity.stages import STAGES
@@ -31,7 +31,7 @@ def check(
     *,
     images: Array | None = None,
     labels: Array | None = None,
-    frameworks: Iterable[str] = tuple(MODES),
+    frameworks: Iterable[str] | None = None,
     runners: Sequence[Runner] | None = None,
     stages: Iterable[str] = tuple(STAGES),
     compiled: bool = True,
@@ -73,7 +73,7 @@ def check(
     report = Report(title=node.name if isinstance(node, Model) else node.kind, environment=environment())
     with ExitStack() as stack:
         for runner in runners:
-            stack.enter_context(runner.kept())
+            stack.enter_context(runner.preserve_state())
         for name in chosen:
             if progress is not None:
                 progress(name)

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maam.backend.registry import kink_module
+from maam.backend.protocol import NearKinks
+from maam.backend.registry import load_gradient_reference
 from maam.parity.subject import Subject
 from maam.spec import Activation, Node
 from maam.tolerance import MAX_CROSSED, MAX_NOISE
@@ -88,6 +89,9 @@ class Reference:
         assert subject.double is not None
         assert subject.single is not None
         self._double, self._arrays, self._x, self._cotangent = subject.double, arrays, x, cotangent
+        backend = load_gradient_reference()
+        assert backend is not None
+        self._backend = backend
         self.gradients = named_gradients(self._double, arrays, x, cotangent)
         sizes = {name: float(np.abs(gradient).max(initial=0)) for name, gradient in self.gradients.items()}
         self._network = max(*sizes.values(), float(np.finfo(np.float32).tiny))
@@ -144,16 +148,16 @@ class Reference:
     def _most_noise(self, name: str) -> float:
         return MAX_NOISE * max(1.0, SMALL * self._network / self.largest[name])
 
-    def _near(self, single: Runner) -> Any:
+    def _near(self, single: Runner) -> NearKinks:
         """The kinks that may have been crossed."""
         for runner in (self._double, single):
             runner.write_arrays(self._arrays)
-        return kink_module().near_kinks(self._double.model, single.model, self._x)
+        return self._backend.near_kinks(self._double.model, single.model, self._x)
 
     def _effect(self, index: int) -> Arrays:
         """How the gradients change when a kink's value is moved across; computed when first asked for."""
         if index not in self._effects:
-            with kink_module().across(self._double.model, self._kinks[index]):
+            with self._backend.across(self._double.model, self._kinks[index]):
                 moved = named_gradients(self._double, self._arrays, self._x, self._cotangent)
             changes = {name: array - self.gradients[name] for name, array in moved.items()}
             self._effects[index] = {n: c for n, c in changes.items() if self.share(n, c) > LEAST_EFFECT}

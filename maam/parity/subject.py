@@ -48,7 +48,7 @@ class Subject:
     def __post_init__(self) -> None:
         self.fresh = draw(self.spec.parameters(), self.seed)
         if self.double is not None:
-            self.single = self.double.sibling(self.spec, self.arrays)
+            self.single = self.double.clone_with(self.spec, self.arrays)
 
     def batch(self, index: int, size: int | None = None) -> tuple[Array, Array]:
         """The images and labels of batch `index`, taken round the data in a seeded order."""
@@ -70,8 +70,8 @@ class Subject:
             arrays=arrays,
             images=images,
             labels=labels,
-            runners=[runner.sibling(spec, arrays) for runner in self.runners],
-            double=None if self.double is None else self.double.sibling(spec, arrays, "float64"),
+            runners=[runner.clone_with(spec, arrays) for runner in self.runners],
+            double=None if self.double is None else self.double.clone_with(spec, arrays, "float64"),
             seed=self.seed,
             batch_size=self.batch_size,
             steps=self.steps,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maam.backend.adapter import Call, Half
+from maam.backend.adapter import Call, ModelAdapter
 from maam.parity.report import Report, Row, Verdict, not_run, row
 from maam.porting.pairing import Pair, Run
 from maam.tolerance import (
@@ -68,7 +68,9 @@ def allowances(expected: Arrays, others: Sequence[Arrays]) -> dict[str, float]:
     return {name: max(LEAST.absolute, MARGIN * max(e[name] for e in found)) for name in expected}
 
 
-def moved_runs(half: Half, arrays: Arrays, x: Array, run: Callable[[Half, Array], Arrays], seed: int) -> list[Arrays]:
+def moved_runs(
+    half: ModelAdapter, arrays: Arrays, x: Array, run: Callable[[ModelAdapter, Array], Arrays], seed: int
+) -> list[Arrays]:
     """What `run` gives for weights and input moved by rounding; the model's arrays are put back."""
     before = half.read()
     found = []
@@ -101,9 +103,9 @@ class Subject:
         refusal: what MindSpore said where its model could not run; empty otherwise.
     """
 
-    torch: Half
-    mindspore: Half
-    double: Half
+    torch: ModelAdapter
+    mindspore: ModelAdapter
+    double: ModelAdapter
     pairs: Sequence[Pair]
     runs: Sequence[Run]
     x: Array
@@ -265,7 +267,7 @@ def compare_gradients(subject: Subject, report: Report) -> Iterator[Row]:
     generator = np.random.default_rng([subject.seed, 11])
     cotangent = generator.standard_normal(_output_shape(subject)).astype(np.float32)
 
-    def run(half: Half, x: Array) -> dict[str, Array]:
+    def run(half: ModelAdapter, x: Array) -> dict[str, Array]:
         return half.gradients(x, cotangent)
 
     yield _judge(subject, report, "gradients", run)
@@ -283,7 +285,7 @@ def compare_steps(subject: Subject, report: Report) -> Iterator[Row]:
     if len(shape) == 2:
         target = generator.integers(0, shape[1], shape[0]).astype(np.int32)
 
-    def run(half: Half, x: Array) -> dict[str, Array]:
+    def run(half: ModelAdapter, x: Array) -> dict[str, Array]:
         start = half.read()
         half.train([(x, target)] * subject.steps, RATE, MOMENTUM, DECAY)
         after = half.read()
@@ -328,7 +330,7 @@ def _vain(trained: list[str]) -> str:
     )
 
 
-def _run(half: Half, run: Any, x: Array) -> dict[str, Array]:
+def _run(half: ModelAdapter, run: Any, x: Array) -> dict[str, Array]:
     before = half.read()
     found = run(half, x)
     half.write(before)

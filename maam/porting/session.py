@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from maam._system import environment
-from maam.backend.adapter import TITLES, Call, Half, make_half
+from maam.backend.adapter import Call, ModelAdapter
+from maam.backend.registry import find_entry, load_porting_backend
 from maam.errors import PortingError, ShapeError
 from maam.parity.report import Report, Row
 from maam.porting.compare import (
@@ -128,7 +129,8 @@ def port(
     """
     if direction not in DIRECTIONS:
         raise PortingError(f"direction: expected {' or '.join(DIRECTIONS)}, got {direction!r}")
-    torch, mindspore = make_half("torch", torch_module), make_half("mindspore", mindspore_cell)
+    torch = load_porting_backend("torch").adapt(torch_module)
+    mindspore = load_porting_backend("mindspore").adapt(mindspore_cell)
     x = _inputs(input_shape, inputs, batch_size, seed)
     calls, other_calls, refusal = _trace(torch, mindspore, x)
     layers = torch.layers(), mindspore.layers()
@@ -160,7 +162,7 @@ def _inputs(shape: Sequence[int] | None, inputs: Array | None, batch_size: int, 
     return generator.standard_normal((batch_size, *(shape or ()))).astype(np.float32)
 
 
-def _trace(torch: Half, mindspore: Half, x: Array) -> tuple[list[Call], list[Call] | None, str]:
+def _trace(torch: ModelAdapter, mindspore: ModelAdapter, x: Array) -> tuple[list[Call], list[Call] | None, str]:
     """What runs in each model; None, and what MindSpore said, where its model alone cannot run."""
     said, found = {}, {}
     for half in (torch, mindspore):
@@ -173,21 +175,25 @@ def _trace(torch: Half, mindspore: Half, x: Array) -> tuple[list[Call], list[Cal
         except PortingError:
             raise
         except Exception as error:  # whatever a user's model raises
-            said[half.framework] = f"{TITLES[half.framework]}'s model cannot run in {mode} mode: {first_line(error)}"
+            said[half.framework] = (
+                f"{find_entry(half.framework).title}'s model cannot run in {mode} mode: {first_line(error)}"
+            )
     if "torch" in said:
         cause = "; ".join(said.values())
         raise ShapeError(f"input {x.shape}: {cause}; give a batch that the models are made for and can be trained on")
     return found["torch"], found.get("mindspore"), said.get("mindspore", "")
 
 
-def _pass_in_train_mode(half: Half, x: Array) -> None:
+def _pass_in_train_mode(half: ModelAdapter, x: Array) -> None:
     """Batch norm refuses a single sample, but only here."""
     before = half.read()
     half.forward(x, training=True)
     half.write(before)
 
 
-def _transfer(torch: Half, mindspore: Half, pairings: Sequence[Pairing], direction: str, x: Array) -> Pairing:
+def _transfer(
+    torch: ModelAdapter, mindspore: ModelAdapter, pairings: Sequence[Pairing], direction: str, x: Array
+) -> Pairing:
     """Copy the weights; of several ways to pair the layers the first that gives the same output, else the first."""
     kept = torch.read(), mindspore.read()
     for pairing in pairings:
@@ -200,7 +206,7 @@ def _transfer(torch: Half, mindspore: Half, pairings: Sequence[Pairing], directi
     return pairings[0]
 
 
-def copy_weights(torch: Half, mindspore: Half, pairs: Sequence[Pair], direction: str) -> None:
+def copy_weights(torch: ModelAdapter, mindspore: ModelAdapter, pairs: Sequence[Pair], direction: str) -> None:
     """Copy all arrays of the pairs from one model into the other."""
     slots = [slot for pair in pairs for slot in pair.slots]
     if direction == DIRECTIONS[0]:
@@ -211,14 +217,14 @@ def copy_weights(torch: Half, mindspore: Half, pairs: Sequence[Pair], direction:
         torch.write({a.name: arrays[b.name].reshape(a.shape) for a, b in slots})
 
 
-def _same_output(torch: Half, mindspore: Half, x: Array) -> bool:
+def _same_output(torch: ModelAdapter, mindspore: ModelAdapter, x: Array) -> bool:
     try:
         return difference(mindspore.forward(x), torch.forward(x).astype(np.float64), LOGITS).used <= 1
     except Exception:  # a MindSpore model that cannot run is reported by its stage
         return False
 
 
-def _double(torch: Half, x: Array) -> Half | None:
+def _double(torch: ModelAdapter, x: Array) -> ModelAdapter | None:
     double = torch.double()
     try:
         if double is not None:
@@ -235,4 +241,4 @@ def save_weights(framework: str, model: Any, path: str | os.PathLike[str]) -> No
         MissingFrameworkError, PortingError: as `port`.
         WeightsError: `path` has the suffix of another format, or cannot be written; a file that was there stays.
     """
-    write_safetensors(path, make_half(framework, model).read(), {"framework": framework})
+    write_safetensors(path, load_porting_backend(framework).adapt(model).read(), {"framework": framework})

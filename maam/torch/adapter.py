@@ -1,4 +1,4 @@
-"""A user's PyTorch module, as one half of a port; see `maam.porting.Half`."""
+"""A user's PyTorch module, as one half of a port; see `maam.porting.ModelAdapter`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from maam.torch.arrays import from_numpy, to_numpy
 Array = np.ndarray[Any, Any]
 
 
-class Half:
+class ModelAdapter:
     """A module in eager mode, where it stands (CPU or GPU)."""
 
     framework = "torch"
@@ -82,10 +82,10 @@ class Half:
                 optimizer.step()
         optimizer.zero_grad()
 
-    def double(self) -> Half | None:
+    def double(self) -> ModelAdapter | None:
         """A copy in float64; None where the module cannot be copied."""
         try:
-            return Half(copy.deepcopy(self.model).double())
+            return ModelAdapter(copy.deepcopy(self.model).double())
         except Exception:  # whatever a user's module raises
             return None
 

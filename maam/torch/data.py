@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from maam.data import BatchLoader
-from maam.data.dataset import check_count
+from maam.data.checks import check_count
 from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, check_mode, reason_of
 from maam.data.loader import Batch, Rows
 from maam.errors import require

@@ -11,10 +11,17 @@ from torch.nn import functional
 from maam._system import interleave, ratios
 from maam.backend.devices import choose_device, choose_precision
 from maam.spec import Node
-from maam.torch.runner import Runner, join_world, leave_world
+from maam.torch.runner import Runner
 from maam.torch.weights import build
 
-__all__ = ["join_world", "leave_world", "make_runner", "select_device", "select_precision"]
+
+def list_devices() -> dict[str, str]:
+    """Return the available devices, the best one first, each with its description."""
+    found = {}
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        found["cuda"] = f"cuda ({', '.join(names)})"
+    return {**found, "cpu": "cpu"}
 
 
 def select_device(name: str | None = None) -> str:
@@ -23,7 +30,7 @@ def select_device(name: str | None = None) -> str:
     Raises:
         DeviceError: there is no such device here.
     """
-    return choose_device("PyTorch", name, ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",))
+    return choose_device("PyTorch", name, tuple(list_devices()))
 
 
 def select_precision(device: str, name: str = "auto") -> str:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from maam.deploy.exporting import Predict, read_companion
+from maam.backend.engines import read_companion
+from maam.backend.protocol import Predict
 from maam.errors import DeploymentError, require
 from maam.spec import Node
 from maam.torch.arrays import write_arrays
@@ -118,3 +119,8 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+WRITERS = {"pt2": write_pt2, "onnx": write_onnx, "openvino": write_openvino, "executorch": write_executorch}
+READERS = {"pt2": open_pt2, "executorch": open_executorch}
+"""By the name of the format; ONNX and OpenVINO files are read by their engines."""

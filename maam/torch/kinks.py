@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from maam.backend.protocol import Kink, NearKinks
 from maam.torch.arrays import from_numpy
 from maam.torch.primitives import GlobalPool
 
@@ -32,37 +33,7 @@ KINKS: dict[type[nn.Module], tuple[float, ...]] = {
 """The inputs at which an activation's slope jumps."""
 
 
-class Kink(NamedTuple):
-    """A value near a kink.
-
-    Attributes:
-        layer: canonical name of the activation or pooling.
-        place: the value's place in the layer's input (N, ...), counted through all axes.
-        shift: what takes the value to the other side.
-        distance: from the kink, in units of the layer's rounding error.
-    """
-
-    layer: str
-    place: int
-    shift: float
-    distance: float
-
-
-class Near(NamedTuple):
-    """What is near a kink.
-
-    Attributes:
-        kinks: those within `REACH` of rounding, nearest first.
-        values: how many values meet a kink at all.
-        layers: how many layers have kinks.
-    """
-
-    kinks: list[Kink]
-    values: int
-    layers: int
-
-
-def near_kinks(exact: nn.Module, rounded: nn.Module, x: Array) -> Near:
+def near_kinks(exact: nn.Module, rounded: nn.Module, x: Array) -> NearKinks:
     """The kinks of a model that rounding might cross.
 
     Args:
@@ -81,7 +52,7 @@ def near_kinks(exact: nn.Module, rounded: nn.Module, x: Array) -> Near:
             near = (gap <= REACH * error).nonzero()[:, 0]
             for i, d, s in zip(index[near].tolist(), gap[near].tolist(), direction[near].tolist(), strict=True):
                 found.append(Kink(name, i, s * (d + error), d / error if error else 0.0))
-    return Near(sorted(found, key=lambda kink: kink.distance), total, len(inputs))
+    return NearKinks(sorted(found, key=lambda kink: kink.distance), total, len(inputs))
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from maam.backend.optimizer import Optimizer
-from maam.backend.protocol import Alone, Gradients, LossScale, Objective, OptimizerState, World
+from maam.backend.protocol import Gradients, LossScale, Objective, OptimizerState, ProcessGroup, SingleProcess
+from maam.backend.registry import find_entry
 from maam.spec import Node
 from maam.torch.arrays import from_numpy, read_arrays, tensors, to_numpy, unwrap, write_arrays
 from maam.torch.modules import Container
@@ -27,7 +28,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Processes:
-    """The processes that torchrun started; see `maam.backend.protocol.World`."""
+    """The processes that torchrun started; see `maam.backend.protocol.ProcessGroup`."""
 
     def __init__(self) -> None:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
@@ -43,10 +44,10 @@ class Processes:
         return np.concatenate(found)
 
 
-def join_world(device: str) -> World:
+def join_processes(device: str) -> ProcessGroup:
     """The place of this process among those that torchrun started; alone where it was not started so."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return Alone()
+        return SingleProcess()
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     if not distributed.is_initialized():
@@ -54,7 +55,7 @@ def join_world(device: str) -> World:
     return Processes()
 
 
-def leave_world() -> None:
+def leave_processes() -> None:
     """Part from the other processes."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
@@ -78,6 +79,8 @@ def _together() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
+EAGER, COMPILED = "torch", "torch compiled"
+"""The modes, by their names in the registry."""
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -210,7 +213,8 @@ class Runner:
     """
 
     def __init__(self, model: nn.Module, *, compiled: bool = False, channels_last: bool = False) -> None:
-        self.name = "torch compiled" if compiled else "torch"
+        self.name = COMPILED if compiled else EAGER
+        self.capabilities = find_entry("torch").modes[self.name]
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = model.to(memory_format=self.memory_format)
         self.function = torch.compile(model, dynamic=False) if compiled else model
@@ -229,7 +233,7 @@ class Runner:
         write_arrays(self.model, arrays)
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def preserve_state(self) -> Iterator[None]:
         """Leave the model with the arrays and modes, layer by layer, that it has now."""
         arrays, modes = self.read_arrays(), {module: module.training for module in self.model.modules()}
         try:
@@ -267,7 +271,7 @@ class Runner:
         """A trainer of this model with a fresh optimizer."""
         return Trainer(self, optimizer, objective)
 
-    def sibling(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
+    def clone_with(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
         """A runner of the same mode with a new model, its arrays cast to `dtype`."""
         model = build(spec, dtype=getattr(torch, dtype))
         write_arrays(model, arrays)

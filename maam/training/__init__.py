@@ -1,9 +1,10 @@
 """Training, written once: recipes, the loop, and the protocol that a framework's room fulfils."""
 
 from maam.backend.optimizer import Optimizer
-from maam.backend.protocol import Objective, Observer, OptimizerState, Runner, Trainer
+from maam.backend.protocol import Objective, OptimizerState, Runner, Trainer
 from maam.training.compare import RunSummary, read_runs
 from maam.training.evaluate import evaluate_file
+from maam.training.loop import Observer
 from maam.training.predict import Prediction, predict_files
 from maam.training.recipe import Recipe
 from maam.training.recipe_files import default_recipe, list_recipes, read_recipe

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maam.backend.registry import FRAMEWORKS, REFERENCE, check_framework, find_room
+from maam.backend.protocol import Capability
+from maam.backend.registry import find_entry, load_backend, load_training_backend
 from maam.errors import DataError, DeviceError, PresetError, RecipeError, WeightsError, require
-from maam.reference import Referee
 from maam.spec import Model, Node
 from maam.training.recipe import IMAGE_FOLDER, Images, Recipe
 from maam.training.recipe_files import default_recipe
@@ -239,11 +239,13 @@ def check_ready(framework: str, device: str | None) -> str:
     Raises:
         MaamError: there is no such framework or device here.
     """
-    check_framework(framework, (*FRAMEWORKS, REFERENCE))
-    if framework != REFERENCE:
-        return str(find_room(framework).select_device(device))
+    entry = find_entry(framework)
+    if Capability.TRAINING in entry.capabilities:
+        return load_training_backend(framework).select_device(device)
     if device not in (None, "cpu"):
-        raise DeviceError(f"device {device!r}: the reference computes on the cpu")
+        raise DeviceError(
+            f"device {device!r}: framework {framework!r} runs on the CPU only; leave device (--device) out"
+        )
     return "cpu"
 
 
@@ -256,9 +258,10 @@ def open_model(
         MaamError: there is no such framework or device here.
     """
     chosen = check_ready(framework, device)
-    if framework == REFERENCE:
-        return Referee(spec, arrays)
-    runner = find_room(framework).make_runner(spec, seed=None, device=chosen)
+    if Capability.TRAINING in find_entry(framework).capabilities:
+        runner = load_training_backend(framework).make_training_runner(spec, seed=None, device=chosen)
+    else:
+        backend = load_backend(framework)
+        runner = backend.make_runner(backend.build(spec))
     runner.write_arrays(arrays)
-    forward: Callable[[Array], Array] = runner.forward
-    return forward
+    return runner.forward

@@ -6,18 +6,19 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 
 from maam._messages import listed
-from maam.backend.protocol import Alone, Observer, Record, Runner, Trainer, World, share_statistics
+from maam.backend.protocol import ProcessGroup, Runner, SingleProcess, Trainer
 from maam.errors import TrainingError
 from maam.spec import Dropout, Node, Parallel
 from maam.training.checkpoint import Checkpoint, find_not_finite, write_checkpoint
 from maam.training.evaluate import Evaluation, evaluate
 from maam.training.recipe import Recipe
-from maam.training.run_dir import RunFolder
+from maam.training.run_dir import Record, RunFolder
 from maam.training.schedule import average_decay, learning_rate, mask_seed
 from maam.training.sources import Source
 
@@ -53,6 +54,50 @@ def _softmax(values: Array) -> Array:
     return powers / powers.sum()
 
 
+def share_statistics(processes: ProcessGroup, runner: Runner, trainer: Trainer) -> None:
+    """Copy the first process's running statistics to all processes: each has seen its own share of the batches."""
+    names = [p.name for p in runner.spec.parameters() if not p.trainable]
+    if processes.size == 1 or not names:
+        return
+    runner.write_arrays(_of_the_first(processes, runner.read_arrays(), names))
+    state = trainer.read_state()
+    if state.average:
+        shared = _of_the_first(processes, state.average, names)
+        trainer.write_state(replace(state, average=state.average | shared))
+
+
+def _of_the_first(processes: ProcessGroup, arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    """Return the first process's arrays of these names in all processes; they travel as one vector."""
+    own = np.concatenate([arrays[name].ravel() for name in names])
+    first = processes.gather(own)[: own.size]
+    ends = np.cumsum([arrays[name].size for name in names])
+    parts = np.split(first, ends[:-1])
+    return {name: part.reshape(arrays[name].shape) for name, part in zip(names, parts, strict=True)}
+
+
+class Observer:
+    """A receiver of a run's progress. A subclass overrides the methods that it needs; the others do nothing.
+
+    Example:
+        >>> from maam.training import Observer
+        >>> class Losses(Observer):
+        ...     def epoch(self, record):
+        ...         print(record["epoch"], record["accuracy"])
+    """
+
+    def note(self, text: str) -> None:
+        """Receive a fact that people should know before the run starts."""
+
+    def start(self, step: int, steps: int) -> None:
+        """Receive the step from which the run continues, and the number of all steps."""
+
+    def steps(self, record: Record) -> None:
+        """Receive the log's record of the latest steps."""
+
+    def epoch(self, record: Record) -> None:
+        """Receive the log's record of an epoch after its evaluation."""
+
+
 CHECKPOINT_STEPS = 200
 LOG_STEPS = 50
 REMEDY = "try a smaller optimizer.lr, or clip_norm"
@@ -69,7 +114,7 @@ class Loop:
         observer: is told of every record of the log.
         checkpoint_steps: steps between two checkpoints; one is made after each epoch too.
         log_steps: steps between two records, and between two waits for the device.
-        world: the processes that train together, each with its own loop; only the first writes files.
+        processes: the processes that train together, each with its own loop; only the first writes files.
     """
 
     def __init__(
@@ -83,10 +128,10 @@ class Loop:
         *,
         checkpoint_steps: int = CHECKPOINT_STEPS,
         log_steps: int = LOG_STEPS,
-        world: World | None = None,
+        processes: ProcessGroup | None = None,
     ) -> None:
         self.runner, self.trainer, self.recipe, self.source = runner, trainer, recipe, source
-        self.folder, self.observer, self.world = folder, observer, world or Alone()
+        self.folder, self.observer, self.processes = folder, observer, processes or SingleProcess()
         self.checkpoint_steps, self.log_steps = checkpoint_steps, log_steps
         self.steps_per_epoch = len(source.train)
         self.total = recipe.epochs * self.steps_per_epoch
@@ -111,14 +156,14 @@ class Loop:
             self._checkpoint()  # what is not finite is refused before it could become the best
             self._evaluate(epoch, self._spent)
             self.save()
-        if self.world.rank == 0 and not self.folder.final.exists():  # also where a run ended just before this
+        if self.processes.rank == 0 and not self.folder.final.exists():  # also where a run ended just before this
             self.folder.write_final(self.runner.spec, self._final_arrays())
 
     def evaluate(self) -> Evaluation:
         """What the model that is saved makes of all test images; each process looks at its share of them."""
-        share_statistics(self.world, self.runner, self.trainer)
+        share_statistics(self.processes, self.runner, self.trainer)
         own = evaluate(self.trainer.predict, self.source.test_batches())
-        return Evaluation(self.world.gather(own.logits), self.world.gather(own.labels))
+        return Evaluation(self.processes.gather(own.logits), self.processes.gather(own.labels))
 
     def _spent_before(self, epoch: int) -> float:
         """The seconds that an interrupted session trained in this epoch."""
@@ -132,14 +177,14 @@ class Loop:
         for images, labels in self._batches(epoch):
             batch = self.trainer.prepare(images, labels)
             if self._dropout:
-                self.trainer.seed(mask_seed(self.recipe.seed, self.step, self.world.rank))
+                self.trainer.seed(mask_seed(self.recipe.seed, self.step, self.processes.rank))
             decay = average_decay(self.recipe.ema_decay, self.step)
             self._rate = self._next_rate()
             self._pending.append(self.trainer.update(batch, self._rate, decay))
             self.step += 1
             over = self.step % self.steps_per_epoch == 0
             if over or self.step % self.log_steps == 0 or self.step % self.checkpoint_steps == 0:
-                self._log(epoch, len(labels) * self.world.size)
+                self._log(epoch, len(labels) * self.processes.size)
             if self.step % self.checkpoint_steps == 0 and not over:
                 self.save()
 
@@ -200,7 +245,7 @@ class Loop:
         }
         if found.accuracy > self.best:
             self.best = found.accuracy
-            if self.world.rank == 0:
+            if self.processes.rank == 0:
                 self.folder.write_best(self.runner.spec, self._final_arrays())
         self._write(record)
         self.observer.epoch(record)
@@ -211,7 +256,7 @@ class Loop:
         Raises:
             TrainingError: something in it is not finite, or it or the log cannot be written; the file before it stays.
         """
-        if self.world.rank == 0:
+        if self.processes.rank == 0:
             self.folder.log.sync()
             write_checkpoint(self.folder.last, self._checkpoint())
 
@@ -231,5 +276,5 @@ class Loop:
         return self.trainer.read_state().average or self.runner.read_arrays()
 
     def _write(self, record: Record) -> None:
-        if self.world.rank == 0:
+        if self.processes.rank == 0:
             self.folder.log.append(record)

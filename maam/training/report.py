@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maam import _io, plots
-from maam.backend.protocol import Record
 from maam.errors import TrainingError
 from maam.training.evaluate import Evaluation
-from maam.training.run_dir import RunFolder
+from maam.training.run_dir import Record, RunFolder
 
 Array = np.ndarray[Any, Any]
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from maam import _io
 from maam._system import command_line, environment
-from maam.backend.protocol import Objective, Observer, Runner, Trainer, World
-from maam.backend.registry import find_room
+from maam.backend.protocol import Objective, ProcessGroup, Runner, Trainer, TrainingBackend
+from maam.backend.registry import load_training_backend
 from maam.errors import DeviceError, RecipeError, SpecError, TrainingError, WeightsError, require
 from maam.spec import Model, Node, head
 from maam.training.checkpoint import Checkpoint, read_checkpoint
 from maam.training.evaluate import Evaluation, find_trained
-from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop
+from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop, Observer
 from maam.training.recipe import IMAGE_FOLDER, Precision, Recipe
 from maam.training.recipe_files import find_network, find_recipe, name_model, with_network
 from maam.training.report import write_report
@@ -33,20 +33,22 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 MAY_DIFFER = {"presets", "precision"}
 
 
-def open_run(folder: RunFolder, resume: bool, world: World) -> Checkpoint | None:
+def open_run(folder: RunFolder, resume: bool, processes: ProcessGroup) -> Checkpoint | None:
     """Open a folder in the first process, then read its checkpoint in all.
 
     Raises:
         TrainingError, WeightsError: as `RunFolder.open` does.
     """
-    found = folder.open(resume) if world.rank == 0 else None
-    world.barrier()
-    if world.rank and resume and folder.last.exists():
+    found = folder.open(resume) if processes.rank == 0 else None
+    processes.barrier()
+    if processes.rank and resume and folder.last.exists():
         return read_checkpoint(folder.last)
     return found
 
 
-def agree_on_precision(room: Any, device: str, recipe: Recipe, checkpoint: Checkpoint | None, world: World) -> str:
+def agree_on_precision(
+    backend: TrainingBackend, device: str, recipe: Recipe, checkpoint: Checkpoint | None, processes: ProcessGroup
+) -> str:
     """What all processes compute in. "auto" is what a resumed run had; in a new one, the first process's choice.
 
     Raises:
@@ -54,9 +56,9 @@ def agree_on_precision(room: Any, device: str, recipe: Recipe, checkpoint: Check
     """
     if recipe.precision == "auto" and checkpoint is not None:
         with contextlib.suppress(DeviceError):  # another framework or device may not have it
-            return room.select_precision(device, checkpoint.recipe.precision)
-    chosen = PRECISIONS.index(room.select_precision(device, recipe.precision))
-    return PRECISIONS[int(world.gather(np.array([chosen], np.float32))[0])]
+            return backend.select_precision(device, checkpoint.recipe.precision)
+    chosen = PRECISIONS.index(backend.select_precision(device, recipe.precision))
+    return PRECISIONS[int(processes.gather(np.array([chosen], np.float32))[0])]
 
 
 def check_same(folder: RunFolder, checkpoint: Checkpoint | None, spec: Node, recipe: Recipe) -> None:
@@ -197,23 +199,23 @@ def train(
     name, recipe = _chosen(model, recipe)
     spec = find_network(name, recipe.overrides)
     _check_ready(observer, checkpoint_steps=checkpoint_steps, log_steps=log_steps)
-    room = find_room(framework)
-    chosen = room.select_device(device)
-    world = room.join_world(chosen)
-    reading, share = Reading(framework, num_workers, on_broken), (world.rank, world.size)
+    backend = load_training_backend(framework)
+    chosen = backend.select_device(device)
+    processes = backend.join_processes(chosen)
+    reading, share = Reading(framework, num_workers, on_broken), (processes.rank, processes.size)
     source = open_source(recipe, None if root is None else Path(root), spec, reading, share)
-    room.select_precision(chosen, recipe.precision)  # what cannot be had is refused before anything is written
+    backend.select_precision(chosen, recipe.precision)  # what cannot be had is refused before anything is written
     folder = RunFolder(out)
     start = Start(None, "") if resume and folder.last.exists() else read_start(spec, recipe)
     with contextlib.closing(folder):
-        checkpoint = open_run(folder, resume, world)
-        recipe = recipe.replaced({"precision": agree_on_precision(room, chosen, recipe, checkpoint, world)})
+        checkpoint = open_run(folder, resume, processes)
+        recipe = recipe.replaced({"precision": agree_on_precision(backend, chosen, recipe, checkpoint, processes)})
         check_same(folder, checkpoint, spec, recipe)
-        runner = room.make_runner(spec, seed=recipe.seed, device=chosen)
+        runner = backend.make_training_runner(spec, seed=recipe.seed, device=chosen)
         trainer = _start(runner, recipe, start, checkpoint)
-        told = _told(observer if world.rank == 0 else None, start.note)
+        told = _told(observer if processes.rank == 0 else None, start.note)
         steps = {"checkpoint_steps": checkpoint_steps, "log_steps": log_steps}
-        loop = Loop(runner, trainer, recipe, source, folder, told, world=world, **steps)
+        loop = Loop(runner, trainer, recipe, source, folder, told, processes=processes, **steps)
         if checkpoint is not None:
             loop.best = checkpoint.best_accuracy
         _run(loop, framework, chosen, start.note)
@@ -268,7 +270,7 @@ def _start(runner: Runner, recipe: Recipe, start: Start, checkpoint: Checkpoint 
 
 def _run(loop: Loop, framework: str, device: str, start: str) -> None:
     """From the first step to the report; the first process writes what there is to write."""
-    first = loop.world.rank == 0
+    first = loop.processes.rank == 0
     if first:
         facts = {"framework": framework, "device": device, "class_names": loop.source.class_names, "start": start}
         write_description(loop.folder, loop.recipe, **facts)  # first: by it a folder is known to hold a run

@@ -14,7 +14,6 @@ import numpy as np
 
 from maam import _io
 from maam._io import leftover_of, write_text
-from maam.backend.protocol import Record
 from maam.errors import RecipeError, TrainingError, WeightsError
 from maam.spec import Node
 from maam.training.checkpoint import Checkpoint, read_checkpoint
@@ -22,6 +21,8 @@ from maam.training.recipe import Recipe
 from maam.weights import write_weights
 
 PathLike = str | os.PathLike[str]
+Record = dict[str, Any]
+"""A line of the log, by field."""
 _DIGITS = 7
 
 

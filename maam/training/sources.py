@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from maam import data
-from maam.backend.registry import FRAMEWORKS
+from maam.backend.registry import is_installed, load_training_backend, trainable_names
 from maam.data import ImageBatches, ImageFolder, imagefolder
 from maam.data.image_batches import check_on_broken
 from maam.data.transforms import Framing
@@ -105,7 +103,7 @@ def _size(spec: Node) -> int:
 def _batches(
     folder: ImageFolder, batch_size: int, framing: Framing, images: Images, reading: Reading, **options: Any
 ) -> ImageBatches:
-    batches: type[ImageBatches] = importlib.import_module(f"maam.{_decoder(reading.framework)}").ImageFolderBatches
+    batches = load_training_backend(_decoder(reading.framework)).image_batches()
     return batches(
         folder,
         batch_size,
@@ -119,11 +117,9 @@ def _batches(
 
 
 def _decoder(framework: str) -> str:
-    if framework in FRAMEWORKS:
-        return framework
-    for name in FRAMEWORKS:
-        if importlib.util.find_spec(name) is not None:
-            return name
+    names = trainable_names()
+    for name in [framework] if framework in names else filter(is_installed, names):
+        return name
     raise MissingFrameworkError("images are decoded by PyTorch or MindSpore; run: pip install 'maam[torch]'")
 
 

@@ -116,7 +116,7 @@ def compare_fused(subject: Subject, report: Report) -> Iterator[Row]:
     yield row(FUSED, "referee", difference(Referee(spec, arrays)(x), expected, REFEREE), REFEREE, "the whole")
     bound = LOGITS if isinstance(spec, Model) else LAYER
     for runner in subject.runners:
-        actual = runner.sibling(spec, arrays).forward(x)
+        actual = runner.clone_with(spec, arrays).forward(x)
         same = f"{int((actual.argmax(1) == expected.argmax(1)).sum())} of {len(x)} largest outputs the same"
         note = same if isinstance(spec, Model) else ""
         yield row(FUSED, runner.name, difference(actual, expected, bound), bound, "the whole", note)
@@ -135,7 +135,7 @@ def measure_precision(subject: Subject, report: Report) -> Iterator[Row]:
 def _one(subject: Subject, runner: Runner, dtype: str, least: float, x: Array, expected: Array) -> Row:
     stage, bound = f"{dtype} output", f">= {least:.0f} dB"
     try:
-        actual = runner.sibling(subject.spec, subject.arrays, dtype).forward(x)
+        actual = runner.clone_with(subject.spec, subject.arrays, dtype).forward(x)
     except (TypeError, RuntimeError, NotImplementedError) as error:
         return Row(stage, runner.name, Verdict.NOT_AVAILABLE, bound, note=_operator(error))
     ratio = signal_to_noise(actual, expected)

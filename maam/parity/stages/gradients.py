@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from maam.backend.protocol import Capability
 from maam.parity.kinks import Reference, Settled, calm_batch, crossings, named_gradients, smoothed
 from maam.parity.report import Report, Row, not_run, row
 from maam.parity.subject import RANDOM, Subject, has_dropout
@@ -99,11 +100,11 @@ def compare_parts(subject: Subject, report: Report) -> Iterator[Row]:
     """Each part in each runner's mode; a part alone is never compiled by torch.compile, as no layer is."""
     parts = list(_parts(replace(subject, runners=[]), "", _inputs(subject)))
     for runner in subject.runners:
-        if runner.name == "torch compiled":
+        if Capability.SINGLE_LAYERS not in runner.capabilities:
             continue
         worst, first, crossed = NONE, "", 0
         for path, part, index, reference in parts:
-            found, count, layer = hold(runner.sibling(part.spec, part.arrays), part, part.arrays, index, reference)
+            found, count, layer = hold(runner.clone_with(part.spec, part.arrays), part, part.arrays, index, reference)
             worst, crossed = worse(worst, found), crossed + count
             first = first or (f"{path}.{layer}" if found.used > 1 else "")
         note = "; ".join(filter(None, (f"{len(parts)} parts", crossings(crossed))))
@@ -232,7 +233,7 @@ def _trained(subject: Subject) -> Mapping[str, Array]:
     if not own or len(subject.spec.output_shape(subject.images.shape[1:])) != 1:
         return subject.arrays
     assert subject.double is not None
-    runner: Runner = subject.double.sibling(subject.spec, subject.arrays)
+    runner: Runner = subject.double.clone_with(subject.spec, subject.arrays)
     trainer = runner.trainer(Optimizer(lr=0.02))
     for index in range(_TRAINING_STEPS):
         trainer.step(*subject.batch(index, 16), 0.02)

@@ -60,7 +60,7 @@ def run_lattice(subject: Subject, report: Report) -> Iterator[Row]:
             yield Row(STAGE, runner.name, Verdict.NOT_APPLICABLE, note=str(error))
         return
     for runner in subject.runners:
-        other = runner.sibling(spec, cases[0])
+        other = runner.clone_with(spec, cases[0])
         worst = NONE
         for arrays, outcome in zip(cases, expected, strict=True):
             other.write_arrays(arrays)

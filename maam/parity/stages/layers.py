@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from maam.backend.protocol import Capability
 from maam.parity.kinks import DEEP
 from maam.parity.report import Depth, Report, Row, not_run, row
 from maam.parity.subject import RANDOM, Subject, has_dropout
@@ -26,10 +27,10 @@ def compare_layers(subject: Subject, report: Report) -> Iterator[Row]:
     for training in (False, True):
         inputs = layer_inputs(subject, training)
         for runner in subject.runners:
-            if runner.name == "torch compiled":  # a layer alone is never compiled
+            if Capability.SINGLE_LAYERS not in runner.capabilities:
                 continue
             walk = _Walk(subject, runner, inputs, training)
-            if runner.name == "mindspore graph":  # each layer alone would be a graph to compile
+            if Capability.COSTLY_LAYERS in runner.capabilities:
                 walk.from_top("")
             else:
                 walk.all()
