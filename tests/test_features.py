@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from maam.parity import make_runners
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.spec import draw, preset
 
 
@@ -17,7 +17,7 @@ def test_the_feature_maps_are_the_whole_models(framework, name, path):
     arrays = draw(model.parameters(), 0)
     images = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
     maps = {}
-    referee = Referee(model, arrays)
+    referee = ReferenceModel(model, arrays)
     referee.observer = lambda at, _, output: maps.update({at: output})
     referee(images)
     own = {parameter.name: arrays[parameter.name] for parameter in trunk.parameters()}

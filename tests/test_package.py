@@ -152,7 +152,7 @@ def test_the_rooms_offer_the_same_names():
     pytest.importorskip("torch")
     pytest.importorskip("mindspore")
     assert set(maam.torch.__all__) ^ set(maam.mindspore.__all__) == set(OWN_NAMES)
-    assert set(maam.reference.__all__) - {"Referee"} <= set(maam.torch.__all__) & set(maam.mindspore.__all__)
+    assert set(maam.reference.__all__) - {"ReferenceModel"} <= set(maam.torch.__all__) & set(maam.mindspore.__all__)
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from maam import spec
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.tolerance import LOGITS, difference
 
 FILES = sorted((Path(__file__).parent / "published").glob("*.json"))
@@ -77,7 +77,7 @@ def test_keys_shapes_and_count(published):
 @pytest.mark.parametrize("training", OUTPUTS, ids=OUTPUTS.values())
 def test_referee(published, training):
     arrays, x = drawn(published)
-    assert share(Referee(preset_of(published), arrays)(x, training=training), published, training) < CLOSE
+    assert share(ReferenceModel(preset_of(published), arrays)(x, training=training), published, training) < CLOSE
 
 
 @pytest.mark.parametrize("training", OUTPUTS, ids=OUTPUTS.values())

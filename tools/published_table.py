@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from maam.parity import make_runners
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.torch import build
 from tests.test_published import FILES, OUTPUTS, drawn, preset_of, read, share
 
@@ -38,7 +38,7 @@ def main():
         name = f"{document['arch']}, width {document['width_multiplier']}{cifar}, {document['input_size']} pixels"
         for training, mode in OUTPUTS.items():
             arrays, x = drawn(document)
-            found = [Referee(preset_of(document), arrays)(x, training=training), in_float64(document, training)]
+            found = [ReferenceModel(preset_of(document), arrays)(x, training=training), in_float64(document, training)]
             found += in_float32(document, training)
             cells = (f"{share(output, document, training):.1e}" for output in found)
             print(f"| {name} | {mode.removesuffix('_logits')} | {' | '.join(cells)} |", flush=True)

@@ -13,7 +13,7 @@ from maam.backend.optimizer import Optimizer
 from maam.backend.protocol import Objective
 from maam.backend.registry import find_entry
 from maam.errors import TrainingError
-from maam.reference.model import Referee, build, load, save_weights
+from maam.reference.model import ReferenceModel, build, load, save_weights
 from maam.spec import Node
 
 Array = np.ndarray[Any, Any]
@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 class Runner:
     """A reference model, driven like the models of other backends; its outputs are float64."""
 
-    def __init__(self, model: Referee) -> None:
+    def __init__(self, model: ReferenceModel) -> None:
         self.name, self.capabilities = next(iter(find_entry("reference").modes.items()))
         self.model = model
 
@@ -66,7 +66,7 @@ class Runner:
 
     def clone_with(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float64") -> Runner:
         """Return a runner with a new model; its arrays are rounded to `dtype`, the arithmetic stays float64."""
-        return Runner(Referee(spec, {name: np.asarray(array).astype(dtype) for name, array in arrays.items()}))
+        return Runner(ReferenceModel(spec, {name: np.asarray(array).astype(dtype) for name, array in arrays.items()}))
 
 
 class ReferenceBackend:
@@ -74,19 +74,19 @@ class ReferenceBackend:
 
     name = "reference"
 
-    def build(self, spec: Node | str, seed: int | None = None) -> Referee:
+    def build(self, spec: Node | str, seed: int | None = None) -> ReferenceModel:
         """Return a reference model of a spec or preset."""
         return build(spec, seed=seed)
 
-    def load(self, path: str | Path) -> Referee:
+    def load(self, path: str | Path) -> ReferenceModel:
         """Return the reference model that a weights file describes."""
         return load(path)
 
-    def save_weights(self, model: Referee, path: str | Path) -> None:
+    def save_weights(self, model: ReferenceModel, path: str | Path) -> None:
         """Write a model's spec and arrays to a weights file."""
         save_weights(model, path)
 
-    def make_runner(self, model: Referee, mode: str | None = None) -> Runner:
+    def make_runner(self, model: ReferenceModel, mode: str | None = None) -> Runner:
         """Return a runner of a model."""
         return Runner(model)
 

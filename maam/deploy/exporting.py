@@ -19,7 +19,7 @@ from maam.backend.protocol import Predict
 from maam.backend.registry import export_formats, load_export_backend
 from maam.errors import DeploymentError, MaamError, SpecError, require
 from maam.fusion import fuse, is_fusible
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.spec import InputRule, Model, Node, input_rule, parse_json
 from maam.spec.fields import plain_integer
 from maam.spec.inputs import example_shape
@@ -312,7 +312,7 @@ def export(
     single = cast(arrays, dict.fromkeys(arrays, np.dtype(np.float32)), source=str(src))
     node, found = fuse(spec, single) if fused and is_fusible(spec) else (spec, single)
     metadata = make_metadata(node, shape, class_names=class_names, mean=mean, std=std)
-    referee = Referee(spec, single)
+    referee = ReferenceModel(spec, single)
     with scratch_folder(target) as folder:
         temporary = folder / target.name
         write(name, temporary, node, found, shape, metadata)
@@ -330,7 +330,7 @@ def _checked_size(size: int | None) -> int | None:
     return found
 
 
-def _check(path: Path, referee: Referee, shape: tuple[int, ...]) -> float:
+def _check(path: Path, referee: ReferenceModel, shape: tuple[int, ...]) -> float:
     predict, _ = open_exported(path)
     worst = 0.0
     for size in BATCHES:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.spec import Dropout, Model, Node, draw, input_rule
 from maam.training import Runner
 
@@ -77,9 +77,9 @@ class Subject:
             steps=self.steps,
         )
 
-    def referee(self, arrays: Mapping[str, Array] | None = None) -> Referee:
+    def referee(self, arrays: Mapping[str, Array] | None = None) -> ReferenceModel:
         """A fresh referee with the subject's arrays, or others."""
-        return Referee(self.spec, self.arrays if arrays is None else arrays)
+        return ReferenceModel(self.spec, self.arrays if arrays is None else arrays)
 
 
 def random_images(spec: Node, count: int, seed: int = 0) -> tuple[Array, Array]:

@@ -24,7 +24,7 @@ Observer = Callable[[str, Array, Array], None]
 """Called with (path, input, output) after each layer has run."""
 
 
-class Referee:
+class ReferenceModel:
     """A spec with its arrays, callable as (x, training=False).
 
     Attributes:
@@ -40,7 +40,7 @@ class Referee:
 
     def __init__(self, node: specs.Node, arrays: Mapping[str, npt.ArrayLike]) -> None:
         self.spec = node
-        given, _ = match(node, {name: np.asarray(array) for name, array in arrays.items()}, source="Referee")
+        given, _ = match(node, {name: np.asarray(array) for name, array in arrays.items()}, source="ReferenceModel")
         self.arrays = {name: array.astype(np.float64) for name, array in given.items()}
         self.dtypes = {name: array.dtype for name, array in given.items()}
         self.rule = specs.input_rule(node)
@@ -60,7 +60,7 @@ class Referee:
         return self._run(self.spec, "", array.astype(np.float64), training)
 
     def __repr__(self) -> str:
-        return f"Referee({type(self.spec).__name__}, {self.spec.num_parameters:,} parameters)"
+        return f"ReferenceModel({type(self.spec).__name__}, {self.spec.num_parameters:,} parameters)"
 
     def run(self, path: str, x: Array, training: bool = False) -> Array:
         """The output of the one layer at a canonical path, for its input `x`."""
@@ -115,19 +115,19 @@ class Referee:
         return F.dropout(x, node.p, self._generator) if training else x
 
 
-Leaf = Callable[[Referee, Any, str, Array, bool], Array]
+Leaf = Callable[[ReferenceModel, Any, str, Array, bool], Array]
 LEAVES: dict[type[specs.Node], Leaf] = {
     specs.Conv2d: lambda self, node, path, x, _: F.conv2d(x, node, *self._own(path, "weight", "bias")),
     specs.Linear: lambda self, node, path, x, _: F.linear(x, *self._own(path, "weight", "bias")),
     specs.RNN: lambda self, node, path, x, _: F.rnn(x, *self._own(path, *(p.name for p in node.own_parameters()))),
-    specs.BatchNorm2d: Referee._batch_norm,
+    specs.BatchNorm2d: ReferenceModel._batch_norm,
     specs.Activation: lambda self, node, path, x, _: F.activation(x, node),
     specs.MaxPool2d: lambda self, node, path, x, _: F.max_pool2d(x, node.kernel_size, node.step, node.padding),
     specs.AvgPool2d: lambda self, node, path, x, _: F.avg_pool2d(x, node.kernel_size, node.step),
     specs.GlobalPool: lambda self, node, path, x, _: F.global_pool(x, node),
     specs.Flatten: lambda self, node, path, x, _: x.reshape(len(x), math.prod(x.shape[1:])),
     specs.Unflatten: lambda self, node, path, x, _: x[:, :, None, None],
-    specs.Dropout: Referee._dropout,
+    specs.Dropout: ReferenceModel._dropout,
     specs.Identity: lambda self, node, path, x, _: x,
 }
 COMBINATIONS: dict[type[specs.Node], Callable[[Any, Array, Array], Array]] = {
@@ -143,7 +143,7 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def build(spec: specs.Node | str, *, seed: int | None = None, **options: Any) -> Referee:
+def build(spec: specs.Node | str, *, seed: int | None = None, **options: Any) -> ReferenceModel:
     """The referee of a spec or of a preset's name, with its `options`; weights are drawn from `seed`.
 
     Raises:
@@ -156,10 +156,10 @@ def build(spec: specs.Node | str, *, seed: int | None = None, **options: Any) ->
         if type(inner) not in LEAVES and type(inner) not in COMBINATIONS and not isinstance(inner, specs.Parallel):
             raise SpecError(f"maam.reference has no primitive of kind {inner.kind!r}")
     seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
-    return Referee(node, specs.draw(node.parameters(), seed))
+    return ReferenceModel(node, specs.draw(node.parameters(), seed))
 
 
-def save_weights(model: Referee, path: PathLike) -> None:
+def save_weights(model: ReferenceModel, path: PathLike) -> None:
     """Write the arrays, in the dtypes that they came in, and the spec to one file.
 
     Raises:
@@ -169,7 +169,7 @@ def save_weights(model: Referee, path: PathLike) -> None:
     save_model(path, model, arrays)
 
 
-def load_weights(model: Referee, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:
+def load_weights(model: ReferenceModel, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:
     """Copy a file's arrays into a referee, rounded to its dtypes; returns the names that stand on one side only.
 
     Args:
@@ -186,7 +186,9 @@ def load_weights(model: Referee, path: PathLike, strict: bool = True, skip: Sequ
     return load_into(model, path, strict, skip, _slots, _write)
 
 
-def load(path: PathLike, dtype: npt.DTypeLike = None, *, num_classes: int | None = None, seed: int = 0) -> Referee:
+def load(
+    path: PathLike, dtype: npt.DTypeLike = None, *, num_classes: int | None = None, seed: int = 0
+) -> ReferenceModel:
     """The referee that a file describes; `dtype` None keeps the file's dtypes for saving (it computes in float64).
 
     Args:
@@ -205,13 +207,13 @@ def load(path: PathLike, dtype: npt.DTypeLike = None, *, num_classes: int | None
     except TypeError:
         raise WeightsError(f"dtype: expected a NumPy dtype or its name, got {dtype!r}") from None
     known = {dtype: dtype for dtype in DTYPES.values()}
-    return Referee(*read_whole(path, numpy_dtype(wanted, known), num_classes, seed))
+    return ReferenceModel(*read_whole(path, numpy_dtype(wanted, known), num_classes, seed))
 
 
-def _write(model: Referee, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+def _write(model: ReferenceModel, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     for name, array in arrays.items():
         model.arrays[name][...] = array.astype(np.float64)
 
 
-def _slots(model: Referee) -> dict[str, Slot]:
+def _slots(model: ReferenceModel) -> dict[str, Slot]:
     return {name: Slot(array.shape, model.dtypes[name]) for name, array in model.arrays.items()}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
+from typing import Annotated, Any, NamedTuple, ParamSpec, TypeVar, get_type_hints
 
-from pydantic import BeforeValidator, ConfigDict, GetPydanticSchema, ValidationError, validate_call
+from pydantic import BeforeValidator, ConfigDict, GetCoreSchemaHandler, ValidationError, validate_call
 
 from maam.errors import SpecError
 from maam.spec.fields import OddSize, Size, describe
@@ -31,14 +31,18 @@ def as_tuple(value: ItemT | Sequence[ItemT]) -> tuple[ItemT, ...]:
     return tuple(value)
 
 
-def checked_as(annotation: Any) -> GetPydanticSchema:
-    """Return metadata that makes pydantic check a value by `annotation` in place of the annotated type."""
-    return GetPydanticSchema(lambda _, handler: handler(annotation))
+class CheckedAs(NamedTuple):
+    """Metadata of `Annotated`: pydantic checks a value by `annotation` in place of the annotated type."""
+
+    annotation: Any
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return handler(self.annotation)
 
 
-Sizes = Annotated[int | Sequence[int], checked_as(Annotated[tuple[Size, ...], BeforeValidator(as_tuple)])]
+Sizes = Annotated[int | Sequence[int], CheckedAs(Annotated[tuple[Size, ...], BeforeValidator(as_tuple)])]
 """One size or several, each at least 1; the function receives a tuple."""
-OddSizes = Annotated[int | Sequence[int], checked_as(Annotated[tuple[OddSize, ...], BeforeValidator(as_tuple)])]
+OddSizes = Annotated[int | Sequence[int], CheckedAs(Annotated[tuple[OddSize, ...], BeforeValidator(as_tuple)])]
 """The same for odd sizes."""
 
 

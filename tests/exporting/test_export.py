@@ -17,7 +17,7 @@ from maam import DeploymentError, MissingFrameworkError, ShapeError, WeightsErro
 from maam.deploy import FORMATS, exporting, open_exported
 from maam.deploy.exporting import make_metadata
 from maam.errors import DeviceError
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.weights import write_weights
 
 SMALL = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
@@ -62,7 +62,7 @@ def saved(tmp_path):
     def save(node):
         arrays = scrambled(node)
         write_weights(tmp_path / "in.safetensors", node, arrays)
-        return tmp_path / "in.safetensors", Referee(node, arrays)
+        return tmp_path / "in.safetensors", ReferenceModel(node, arrays)
 
     return save
 
@@ -373,7 +373,7 @@ class TestAir:
 
 def test_a_model_instead_of_a_file(tmp_path):
     with pytest.raises(
-        WeightsError, match="expected the path of a weights file, got an object of type Referee; write a "
+        WeightsError, match="expected the path of a weights file, got an object of type ReferenceModel; write a "
     ):
-        export(Referee(GATED, spec.draw(GATED.parameters(), 0)), tmp_path / "model.onnx")
+        export(ReferenceModel(GATED, spec.draw(GATED.parameters(), 0)), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import pytest
 from maam import DeploymentError, WeightsError, spec
 from maam.backend.registry import make_runners
 from maam.fusion.files import agreements, fuse_file
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.weights import read_weights, write_weights
 
 NODE = spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16)
@@ -25,7 +25,7 @@ def test_dtypes_are_kept(dtype, scrambled, images, tmp_path):
     error = {1: 1e-14, 2: 1e-6, 4: 1e-2, 8: 1e-1}[
         8 // np.dtype(dtype).itemsize * (2 if dtype is ml_dtypes.bfloat16 else 1)
     ]
-    np.testing.assert_allclose(Referee(node, found)(x), Referee(NODE, arrays)(x), rtol=error, atol=error)
+    np.testing.assert_allclose(ReferenceModel(node, found)(x), ReferenceModel(NODE, arrays)(x), rtol=error, atol=error)
 
 
 def test_refusals(scrambled, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 
 from maam import DeploymentError, WeightsError, fuse, spec
 from maam.fusion import is_fusible
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.spec import (
     Activation,
     AvgPool2d,
@@ -48,8 +48,10 @@ def check(scrambled, images):
         arrays = scrambled(node)
         fused, found = fuse(node, arrays)
         x = images(shape, dtype=np.float64)
-        expected = Referee(node, arrays)(x)
-        np.testing.assert_allclose(Referee(fused, found)(x), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+        expected = ReferenceModel(node, arrays)(x)
+        np.testing.assert_allclose(
+            ReferenceModel(fused, found)(x), expected, rtol=0, atol=1e-12 * np.abs(expected).max()
+        )
         assert expected.any()
         assert not is_fusible(fused)
         assert {array.dtype for array in found.values()} <= {np.dtype(np.float64)}
@@ -118,7 +120,7 @@ def test_a_negative_scale_does_not_pass_max_pooling(scrambled, images):
     arrays = {**scrambled(node), "2.weight": np.array([-1.0, 1, 1, 1])}
     fused, found = fuse(node, arrays)
     x = images((4, 8, 8), dtype=np.float64)
-    np.testing.assert_allclose(Referee(fused, found)(x), Referee(node, arrays)(x), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(ReferenceModel(fused, found)(x), ReferenceModel(node, arrays)(x), rtol=0, atol=1e-12)
     assert kinds(fused)[:-1] == ["conv2d", "max_pool2d", "conv2d"]
 
 

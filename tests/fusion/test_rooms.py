@@ -6,7 +6,7 @@ import pytest
 from maam import fuse, spec
 from maam.backend.registry import make_runners
 from maam.fusion.files import agreements
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.tolerance import LAYER, LOGITS, difference
 
 MODES = {"torch": "torch", "graph": "mindspore graph", "pynative": "mindspore pynative"}
@@ -24,7 +24,7 @@ def hold(request, scrambled, images, tmp_path, monkeypatch):
         x = images(shape)
         runners, _ = make_runners(*fuse(node, arrays), [framework], compiled=False)
         runner = next(runner for runner in runners if runner.name == MODES[request.param])
-        found = difference(runner.forward(x), Referee(node, arrays)(x), bound)
+        found = difference(runner.forward(x), ReferenceModel(node, arrays)(x), bound)
         assert found.used <= 1
 
     compare.mode = request.param
@@ -45,7 +45,7 @@ def test_the_largest_graphs(name, scrambled, images):
     arrays = scrambled(node)
     x = images(node.input_shape)
     runners, _ = make_runners(*fuse(node, arrays), ["mindspore"])
-    assert difference(runners[0].forward(x), Referee(node, arrays)(x), LOGITS).used <= 1
+    assert difference(runners[0].forward(x), ReferenceModel(node, arrays)(x), LOGITS).used <= 1
 
 
 def test_every_activation(layer, hold):

@@ -12,7 +12,7 @@ from mindspore import nn
 from maam import spec
 from maam.mindspore import build
 from maam.mindspore.arrays import read_arrays, write_arrays
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
 VARIANTS = {
@@ -94,7 +94,7 @@ def _scramble():
 @pytest.fixture
 def referee():
     """The referee with a cell's present arrays."""
-    return lambda cell: Referee(cell.spec, read_arrays(cell))
+    return lambda cell: ReferenceModel(cell.spec, read_arrays(cell))
 
 
 @pytest.fixture(name="network")

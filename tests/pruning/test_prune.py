@@ -5,7 +5,7 @@ import pytest
 
 from maam import DeploymentError, WeightsError, spec
 from maam.deploy import prune, prune_file
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.spec import Activation, BatchNorm2d, Conv2d, Flatten, GlobalPool, Linear, MaxPool2d, Residual, Sequential
 from maam.weights import read_weights, write_weights
 
@@ -46,7 +46,7 @@ def test_branches_of_small_weight():
     np.testing.assert_array_equal(kept["agents.alpha"], [1.0, 1.5])
     assert set(kept) == {name for name in arrays if not name.startswith("agents.1.")}
     x = np.random.default_rng(0).random((3, 1, 8, 8))
-    np.testing.assert_allclose(Referee(pruned, kept)(x), Referee(NODE, arrays)(x), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(ReferenceModel(pruned, kept)(x), ReferenceModel(NODE, arrays)(x), rtol=1e-3, atol=1e-3)
 
 
 def test_the_heaviest_branch_stays():
@@ -84,7 +84,7 @@ def test_channels_of_no_weight_make_no_difference(node, norm, width):
     pruned, kept = prune(node, arrays, channels=3 / width)
     np.testing.assert_array_equal(kept[f"{norm}.weight"], np.delete(arrays[f"{norm}.weight"], [1, 4, 5]))
     x = np.random.default_rng(0).normal(size=(2, *MAPS))
-    np.testing.assert_allclose(Referee(pruned, kept)(x), Referee(node, arrays)(x), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(ReferenceModel(pruned, kept)(x), ReferenceModel(node, arrays)(x), rtol=1e-6, atol=1e-6)
     assert pruned.num_parameters < node.num_parameters
     assert {p.name: p.shape for p in pruned.parameters()} == {name: array.shape for name, array in kept.items()}
 
@@ -161,7 +161,7 @@ def test_a_batch_norm_of_other_channels_ends_the_run():
     pruned, kept = prune(node, scrambled(node), channels=0.5)
     assert pruned.at("0").out_channels == 4
     assert pruned.at("5").out_channels == 2
-    assert Referee(pruned, kept)(np.zeros((1, 2, 2, 2))).shape == (1, 2, 1, 1)
+    assert ReferenceModel(pruned, kept)(np.zeros((1, 2, 2, 2))).shape == (1, 2, 1, 1)
 
 
 def test_a_name_of_another_format(tmp_path):

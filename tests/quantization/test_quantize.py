@@ -7,7 +7,7 @@ import pytest
 
 from maam import DataError, DeploymentError, MissingFrameworkError, ShapeError, data, spec
 from maam.deploy import FORMATS, MIN_IMAGES, open_exported, quantize
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.weights import write_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -48,7 +48,7 @@ def test_both_engines(engine, name, source, arrays, images, tmp_path):
     assert found.signal_to_noise > 15
     assert sorted(tmp_path.iterdir()) == sorted([source, *found.files])
     predict, metadata = open_exported(tmp_path / name)
-    expected = Referee(NODE, arrays)(images[:5])
+    expected = ReferenceModel(NODE, arrays)(images[:5])
     difference = np.abs(predict(images[:5]) - expected).max()
     assert 0 < difference < 0.2 * np.abs(expected).max()  # it is int8, and it is near
     assert len(seen) == 1

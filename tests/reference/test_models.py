@@ -7,7 +7,7 @@ import pytest
 
 from maam import spec
 from maam.errors import PresetError, SpecError, WeightsError
-from maam.reference import Referee, build, model
+from maam.reference import ReferenceModel, build, model
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, 3, 6, 5))
@@ -15,7 +15,7 @@ RELU, TANH = (spec.Activation(function=name) for name in ("relu", "tanh"))
 
 
 def run(node, x=X, arrays=(), training=False):
-    return Referee(node, dict(arrays))(x, training=training)
+    return ReferenceModel(node, dict(arrays))(x, training=training)
 
 
 def test_chains():
@@ -78,7 +78,7 @@ NORM = {"weight": [1.0, 2, 3], "bias": [0.0, 1, 2], "running_mean": [5.0, 6, 7],
 
 @pytest.mark.parametrize("momentum", [0.1, 0.75, 0.0, 1.0])
 def test_batch_norm_in_training_mode(momentum):
-    referee = Referee(spec.BatchNorm2d(num_features=3, momentum=momentum, eps=1e-3), NORM)
+    referee = ReferenceModel(spec.BatchNorm2d(num_features=3, momentum=momentum, eps=1e-3), NORM)
     y = referee(X, training=True)
     for c in range(3):
         values = X[:, c]
@@ -91,7 +91,7 @@ def test_batch_norm_in_training_mode(momentum):
 
 
 def test_batch_norm_in_inference_mode():
-    referee = Referee(spec.BatchNorm2d(num_features=3), NORM)
+    referee = ReferenceModel(spec.BatchNorm2d(num_features=3), NORM)
     y = referee(X)
     np.testing.assert_allclose(y[:, 1], 2 * (X[:, 1] - 6) / math.sqrt(4 + 1e-5) + 1, rtol=1e-13)
     assert {name: array.tolist() for name, array in referee.arrays.items()} == NORM
@@ -120,14 +120,14 @@ def test_arrays_that_do_not_fit(arrays, message):
     node = spec.BatchNorm2d(num_features=3)
     whole = {p.name: np.ones(p.shape) for p in node.parameters()}
     given = whole | arrays if arrays else {name: whole[name] for name in ("weight", "bias")}
-    with pytest.raises(WeightsError, match=f"Referee: .*{message}"):
-        Referee(node, given)
+    with pytest.raises(WeightsError, match=f"ReferenceModel: .*{message}"):
+        ReferenceModel(node, given)
 
 
 def test_the_given_arrays_stay_as_they_are():
     given = {name: np.array(values, np.float32) for name, values in NORM.items()}
     kept = {name: array.copy() for name, array in given.items()}
-    referee = Referee(spec.BatchNorm2d(num_features=3), given)
+    referee = ReferenceModel(spec.BatchNorm2d(num_features=3), given)
     referee(X, training=True)
     assert all(np.array_equal(given[name], kept[name]) for name in given)
     assert {array.dtype.name for array in referee.arrays.values()} == {"float64"}
@@ -135,12 +135,12 @@ def test_the_given_arrays_stay_as_they_are():
 
 
 def test_dropout_acts_in_training_mode_alone():
-    referee = Referee(spec.Dropout(p=0.5), {})
+    referee = ReferenceModel(spec.Dropout(p=0.5), {})
     assert referee(X).tolist() == X.tolist()
     first, second = referee(X, training=True), referee(X, training=True)
     assert set(np.unique(first / X)) == {0.0, 2.0}
     assert first.tolist() != second.tolist()
-    assert first.tolist() == Referee(spec.Dropout(p=0.5), {})(X, training=True).tolist()
+    assert first.tolist() == ReferenceModel(spec.Dropout(p=0.5), {})(X, training=True).tolist()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -202,4 +202,4 @@ def test_run_names_a_path_that_does_not_exist():
 
 
 def test_repr():
-    assert repr(build("maam_digits", seed=0)) == "Referee(Model, 49,117 parameters)"
+    assert repr(build("maam_digits", seed=0)) == "ReferenceModel(Model, 49,117 parameters)"

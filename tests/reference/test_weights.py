@@ -6,14 +6,16 @@ import pytest
 
 from maam import spec
 from maam.errors import WeightsError
-from maam.reference import Referee, build, load, load_weights, save_weights
+from maam.reference import ReferenceModel, build, load, load_weights, save_weights
 
 NODE = spec.maam(2, fusion="softmax")
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
 def test_files_keep_the_dtypes_that_the_arrays_came_in(tmp_path, dtype):
-    referee = Referee(NODE, {name: array.astype(dtype) for name, array in spec.draw(NODE.parameters(), 1).items()})
+    referee = ReferenceModel(
+        NODE, {name: array.astype(dtype) for name, array in spec.draw(NODE.parameters(), 1).items()}
+    )
     save_weights(referee, tmp_path / "a.safetensors")
     again = load(tmp_path / "a.safetensors")
     assert again.spec == NODE

@@ -6,7 +6,7 @@ import pytest
 from maam import spec
 from maam.data import BrokenImageWarning, to_float
 from maam.errors import DataError, MaamError, RecipeError, TrainingError, WeightsError
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.spec import draw
 from maam.training import default_recipe, evaluate_file, predict_files, read_recipe, train
 from maam.weights import read_weights, write_weights
@@ -50,7 +50,7 @@ def test_pixels_as_in_training_on_cifar(files, pixels, weights, framework):
     pytest.importorskip(framework) if framework != "reference" else None
     found = predict_files(weights, files, framework=framework)
     assert [one.path for one in found] == [str(path) for path in files]
-    logits = Referee(*read_weights(weights))(to_float(pixels).astype(np.float64))
+    logits = ReferenceModel(*read_weights(weights))(to_float(pixels).astype(np.float64))
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(probabilities(found), expected, rtol=1e-4)
     best, second = found[0].top(2)
@@ -64,7 +64,7 @@ def test_a_larger_image_is_its_central_square(files, pixels, weights):
     double = image.fromarray(pixels[1].transpose(1, 2, 0)).resize((64, 64), image.Resampling.NEAREST)
     double.save(files[1])
     found = probabilities(predict_files(weights, files[:2]))
-    logits = Referee(*read_weights(weights))(to_float(pixels[:2]).astype(np.float64))
+    logits = ReferenceModel(*read_weights(weights))(to_float(pixels[:2]).astype(np.float64))
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-4)
     np.testing.assert_allclose(found[1], expected[1], atol=0.05)
@@ -130,7 +130,7 @@ def test_evaluation_and_prediction_see_the_same_pixels(tmp_path, changes):
         picture = picture.resize([side * length // short for length in picture.size], image.Resampling.BILINEAR)
         left, top = (round((length - 32) / 2) for length in picture.size)
         pixels = to_float(np.asarray(picture.crop((left, top, left + 32, top + 32))).transpose(2, 0, 1)[None])
-        logits.append(Referee(*read_weights(tmp_path / "small.safetensors"))(pixels.astype(np.float64)))
+        logits.append(ReferenceModel(*read_weights(tmp_path / "small.safetensors"))(pixels.astype(np.float64)))
     expected = np.exp(np.concatenate(logits))
     np.testing.assert_allclose(shares, expected / expected.sum(1, keepdims=True), rtol=1e-3)
 

@@ -14,7 +14,7 @@ from maam.fusion import fuse, is_fusible
 from maam.parity.report import Report, Row, Verdict, not_run, row
 from maam.parity.subject import RANDOM, Subject, has_dropout
 from maam.parity.tolerance import rounding
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.spec import Model
 from maam.tolerance import (
     EXACT,
@@ -113,7 +113,7 @@ def compare_fused(subject: Subject, report: Report) -> Iterator[Row]:
     x, _ = subject.batch(0)
     expected = subject.referee()(x)
     spec, arrays = fuse(subject.spec, subject.arrays)
-    yield row(FUSED, "referee", difference(Referee(spec, arrays)(x), expected, REFEREE), REFEREE, "the whole")
+    yield row(FUSED, "referee", difference(ReferenceModel(spec, arrays)(x), expected, REFEREE), REFEREE, "the whole")
     bound = LOGITS if isinstance(spec, Model) else LAYER
     for runner in subject.runners:
         actual = runner.clone_with(spec, arrays).forward(x)

@@ -13,7 +13,7 @@ from maam.parity.kinks import Reference, Settled, calm_batch, crossings, named_g
 from maam.parity.report import Report, Row, not_run, row
 from maam.parity.subject import RANDOM, Subject, has_dropout
 from maam.parity.tolerance import rounding
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.tolerance import (
     CROWDED_FACTOR,
     GRADIENT,
@@ -221,7 +221,7 @@ def _central_differences(subject: Subject, index: int, reference: Reference) -> 
 def _slope(subject: Subject, x: Array, cotangent: Array, name: str, entry: tuple[int, ...]) -> float:
     values = []
     for sign in (1, -1):
-        referee = Referee(subject.spec, subject.fresh)
+        referee = ReferenceModel(subject.spec, subject.fresh)
         referee.arrays[name][entry] += sign * _STEP
         values.append(float((referee(x, training=True) * cotangent).sum()))
     return (values[0] - values[1]) / (2 * _STEP)

@@ -9,7 +9,7 @@ import numpy as np
 
 from maam.parity.report import Report, Row, Verdict, row
 from maam.parity.subject import Subject
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.spec import (
     Activation,
     AvgPool2d,
@@ -127,8 +127,8 @@ def _images(subject: Subject) -> Array:
 
 def _judge(spec: Node, arrays: dict[str, Array], x: Array) -> Array:
     """The referee's output, once it is sure that float32 can hold every partial sum."""
-    referee = Referee(spec, arrays)
-    bounding = Referee(spec, {name: np.abs(array) for name, array in arrays.items()})
+    referee = ReferenceModel(spec, arrays)
+    bounding = ReferenceModel(spec, {name: np.abs(array) for name, array in arrays.items()})
     largest = 0.0
 
     def watch(path: str, inputs: Array, output: Array) -> None:

@@ -14,7 +14,7 @@ from maam.backend.protocol import Capability
 from maam.parity.kinks import DEEP
 from maam.parity.report import Depth, Report, Row, not_run, row
 from maam.parity.subject import RANDOM, Subject, has_dropout
-from maam.reference import Referee
+from maam.reference import ReferenceModel
 from maam.spec import BatchNorm2d, Node
 from maam.tolerance import LAYER, LOGITS, NONE, STATISTICS, Bound, Difference, difference, worse
 from maam.training import Runner
@@ -122,7 +122,7 @@ class _Walk:
         self.output = worse(self.output, found)
         self.moved = worse(self.moved, moved)
 
-    def _statistics(self, referee: Referee, path: str) -> Difference:
+    def _statistics(self, referee: ReferenceModel, path: str) -> Difference:
         """The running statistics at and below `path`, after the layer ran in train mode."""
         arrays, worst = self.runner.read_arrays(), NONE
         for parameter in self.subject.spec.at(path).parameters():

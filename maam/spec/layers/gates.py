@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from maam.spec.composites import checked_as, composite
+from maam.spec.composites import CheckedAs, composite
 from maam.spec.containers import Parallel, Residual, Scale, Sequential
 from maam.spec.fields import AsNumber, Flag, Ordered, Size
 from maam.spec.node import Node
@@ -43,7 +43,7 @@ def _each_once(pool_types: tuple[PoolType, ...]) -> tuple[PoolType, ...]:
 
 PoolTypes = Annotated[
     PoolType | Sequence[PoolType],
-    checked_as(
+    CheckedAs(
         Annotated[
             tuple[PoolType, ...],
             Ordered,
