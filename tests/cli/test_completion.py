@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from maam.data.download import ARCHIVES
+from maam.data.archives import ARCHIVES
 from maam.deploy import FORMATS
 from maam.parity import STAGES
 from maam.spec import list_presets

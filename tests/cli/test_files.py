@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from maam import spec
-from maam.data import cifar10, download, layouts
+from maam.data import archives, cifar, cifar10
 from maam.weights import read_weights
 
 
@@ -65,8 +65,8 @@ def test_convert_refuses(fails, digits, layer, tmp_path):
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """A CIFAR-10 of one record a file, in place of the official archive."""
-    layout = replace(layouts.LAYOUTS["cifar10"], records={"train": 1, "test": 1})
-    monkeypatch.setitem(layouts.LAYOUTS, "cifar10", layout)
+    layout = replace(cifar.LAYOUTS["cifar10"], records={"train": 1, "test": 1})
+    monkeypatch.setitem(cifar.LAYOUTS, "cifar10", layout)
     source = tmp_path / "source" / layout.binary_folder
     source.mkdir(parents=True)
     for label, file in enumerate([*layout.files["train"], *layout.files["test"]]):
@@ -76,7 +76,7 @@ def published(tmp_path, monkeypatch):
     with tarfile.open(packed, "w:gz") as tar:
         tar.add(source, arcname=source.name)
     md5 = hashlib.md5(packed.read_bytes()).hexdigest()
-    monkeypatch.setitem(download.ARCHIVES, "cifar10", download.Archive(packed.as_uri(), md5))
+    monkeypatch.setitem(archives.ARCHIVES, "cifar10", archives.Archive(packed.as_uri(), md5))
     return packed
 
 

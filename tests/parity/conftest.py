@@ -32,7 +32,7 @@ def make_runner(framework, node=SMALL, arrays=None):
     return next(runner for runner in runners if runner.name == RUNNERS[framework])
 
 
-def sibling(name):
+def clone_with(name):
     """Another file of this folder as a module: tests are not packages."""
     path = Path(__file__).with_name(f"{name}.py")
     if name not in sys.modules:
@@ -68,4 +68,4 @@ def runner(request):
 @pytest.fixture
 def faults():
     """The faults that can be planted."""
-    return sibling("faults")
+    return clone_with("faults")

@@ -30,8 +30,8 @@ class Faulty:
     def __getattr__(self, name):
         return getattr(self.inner, name)
 
-    def sibling(self, *arguments):
-        return Faulty(self.inner.sibling(*arguments), self.share, self.ending)
+    def clone_with(self, *arguments):
+        return Faulty(self.inner.clone_with(*arguments), self.share, self.ending)
 
     def gradients(self, x, cotangent):
         found = self.inner.gradients(x, cotangent)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from maam._messages import strip_prefix
 from maam.torch import MAAM
+from maam.weights.match import strip_prefix
 
 VARIANTS = {
     "softmax": {},

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import distributed
 
-from maam._messages import strip_prefixes
 from maam.torch.arrays import read_arrays, unwrap
+from maam.weights.match import strip_prefixes
 
 pytestmark = pytest.mark.skipif(not distributed.is_available(), reason="PyTorch without torch.distributed")
 LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"}

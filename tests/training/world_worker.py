@@ -30,7 +30,7 @@ def gradients(room, images, labels):
 def main(framework, folder):
     """Both parts of the work."""
     room = find_room(framework)
-    world = room.join_world(room.select_device("cpu"))
+    world = room.join_processes(room.select_device("cpu"))
     images, labels = batch()
     own = gradients(room, images[world.rank :: world.size], labels[world.rank :: world.size])
     gathered = world.gather(np.arange(world.rank + 1, dtype=np.float32))
@@ -39,7 +39,7 @@ def main(framework, folder):
     for name, decay in (("run", None), ("averaged", 0.9)):
         averaged = recipe.replaced({"ema_decay": decay})
         train("maam_digits", averaged, out=folder / name, framework=framework, device="cpu")
-    room.leave_world()
+    room.leave_processes()
 
 
 if __name__ == "__main__":
