@@ -9,7 +9,7 @@ NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"
 
 
 def write_folder(root, *, classes=10, train=8, val=4, sides=(24, 90), suffix=".jpg"):
-    """root/{train,val}/CLASS/NN.jpg, enlarged or shrunk to a height and width of their own; returns `root`."""
+    """Write root/{train,val}/CLASS/NN.jpg, each with a random height and width, and return `root`."""
     from PIL import Image
 
     with np.load(SAMPLE) as content:

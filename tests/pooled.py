@@ -1,4 +1,4 @@
-"""Networks in which a max pooling follows a ReLU, and what they are trained on, for the tests of both rooms."""
+"""Networks in which a max pooling follows a ReLU, and a batch to train them on."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ SPECS = {
 
 
 def batch():
-    """Images in which many pixels, and so many maxima, are equal; and labels."""
+    """Return images with many equal pixels, so that many maxima tie, and labels."""
     generator = np.random.default_rng(4)
     x = generator.integers(0, 3, (32, 1, 8, 8)).astype(np.float32) / 2
     return x, generator.integers(0, 10, 32).astype(np.int32)

@@ -1,8 +1,8 @@
-"""Image data sets and the preprocessing of images, with numpy only."""
+"""Image data sets, augmentation and batches, with NumPy only."""
 
+from maam.data.archives import download
 from maam.data.cifar import cifar10, cifar100
 from maam.data.dataset import ImageDataset, digits
-from maam.data.download import download
 from maam.data.image_batches import BrokenImageWarning, ImageBatches
 from maam.data.image_folder import ImageFolder, imagefolder
 from maam.data.loader import BatchLoader

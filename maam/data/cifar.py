@@ -1,39 +1,133 @@
-"""CIFAR-10 and CIFAR-100 from their official folders."""
+"""CIFAR-10 and CIFAR-100, read from the official folders in the binary or the Python layout.
+
+Both layouts are described on https://www.cs.toronto.edu/~kriz/cifar.html.
+"""
 
 from __future__ import annotations
 
+import _codecs
+import io
 import os
+import pickle
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as short_repr
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from maam.data import binary_layout, python_layout
+from maam.data.checks import check_choice
 from maam.data.dataset import ImageDataset
-from maam.data.layouts import IMAGE_SHAPE, LAYOUTS, Layout, find_folder
 from maam.errors import DataError
+
+IMAGE_SHAPE = (3, 32, 32)
+PIXELS = 3 * 32 * 32
+BINARY_SUFFIX = ".bin"
+
+
+@dataclass(frozen=True)
+class LabelKind:
+    """A label that each record carries.
+
+    Attributes:
+        name: The value of `label_mode` that selects it.
+        classes: The number of classes.
+        labels_key: The key of the labels in a data file of the Python layout.
+        names_key: The key of the class names in the meta file of the Python layout.
+        names_file: The file of class names in the binary layout, one name a line.
+    """
+
+    name: str
+    classes: int
+    labels_key: bytes
+    names_key: bytes
+    names_file: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The published files of a data set.
+
+    Attributes:
+        name: The name of the data set in maam.
+        binary_folder: The folder of the binary layout.
+        python_folder: The folder of the Python layout.
+        meta_file: The file of class names in the Python layout.
+        files: The data files of each split in the Python layout; the binary layout adds ".bin" to each name.
+        records: The number of records in each file of a split.
+        label_kinds: The labels, in the order of the label bytes of a binary record.
+    """
+
+    name: str
+    binary_folder: str
+    python_folder: str
+    meta_file: str
+    files: Mapping[str, tuple[str, ...]]
+    records: Mapping[str, int]
+    label_kinds: tuple[LabelKind, ...]
+
+
+LAYOUTS = {
+    "cifar10": Layout(
+        name="cifar10",
+        binary_folder="cifar-10-batches-bin",
+        python_folder="cifar-10-batches-py",
+        meta_file="batches.meta",
+        files={"train": tuple(f"data_batch_{number}" for number in range(1, 6)), "test": ("test_batch",)},
+        records={"train": 10_000, "test": 10_000},
+        label_kinds=(LabelKind("class", 10, b"labels", b"label_names", "batches.meta.txt"),),
+    ),
+    "cifar100": Layout(
+        name="cifar100",
+        binary_folder="cifar-100-binary",
+        python_folder="cifar-100-python",
+        meta_file="meta",
+        files={"train": ("train",), "test": ("test",)},
+        records={"train": 50_000, "test": 10_000},
+        label_kinds=(
+            LabelKind("coarse", 20, b"coarse_labels", b"coarse_label_names", "coarse_label_names.txt"),
+            LabelKind("fine", 100, b"fine_labels", b"fine_label_names", "fine_label_names.txt"),
+        ),
+    ),
+}
 
 
 def cifar10(root: str | os.PathLike[str], split: str = "train") -> ImageDataset:
-    """Return CIFAR-10 from its official binary or Python folder; the binary one is preferred.
+    """Read CIFAR-10 from its official folder in the binary or the Python layout.
+
+    If both layouts are present, the binary one is read.
 
     Args:
-        root: the official folder, or the folder that contains it.
+        root: The official folder, or the folder that contains it.
         split: "train" (50,000 images) or "test" (10,000 images).
 
     Returns:
         Images uint8 (N, 3, 32, 32), 0..255, in the published order, with 10 class names.
 
     Raises:
-        DataError: the folder or a file is missing, a file is not as published, or the split is unknown.
+        DataError: The folder or a file is missing, a file differs from the published format, or the split is unknown.
+
+    Example:
+        >>> from maam.data import cifar10, download
+        >>> download("cifar10", "data")  # doctest: +SKIP
+        PosixPath('data/cifar-10-batches-bin')
+        >>> test = cifar10("data", "test")  # doctest: +SKIP
+        >>> test.images.shape, test.class_names[:2]  # doctest: +SKIP
+        ((10000, 3, 32, 32), ('airplane', 'automobile'))
     """
     return read_dataset("cifar10", root, split, "class")
 
 
 def cifar100(root: str | os.PathLike[str], split: str = "train", *, label_mode: str = "fine") -> ImageDataset:
-    """Return CIFAR-100 from its official binary or Python folder; the binary one is preferred.
+    """Read CIFAR-100 from its official folder in the binary or the Python layout.
+
+    If both layouts are present, the binary one is read.
 
     Args:
-        root: the official folder, or the folder that contains it.
+        root: The official folder, or the folder that contains it.
         split: "train" (50,000 images) or "test" (10,000 images).
         label_mode: "fine" (100 classes) or "coarse" (20 classes).
 
@@ -41,38 +135,189 @@ def cifar100(root: str | os.PathLike[str], split: str = "train", *, label_mode: 
         Images uint8 (N, 3, 32, 32), 0..255, in the published order, with the class names.
 
     Raises:
-        DataError: the folder or a file is missing, a file is not as published, or an argument is unknown.
+        DataError: The folder or a file is missing, a file differs from the published format, or an argument is
+            unknown.
+
+    Example:
+        >>> from maam.data import cifar100
+        >>> coarse = cifar100("data", "test", label_mode="coarse")  # doctest: +SKIP
+        >>> len(coarse), len(coarse.class_names)  # doctest: +SKIP
+        (10000, 20)
     """
     return read_dataset("cifar100", root, split, label_mode)
 
 
 def read_dataset(name: str, root: str | os.PathLike[str], split: str, label_mode: str) -> ImageDataset:
-    """Return a split of the data set `name`, a key of `LAYOUTS`, with one kind of its labels.
+    """Return a split of the data set `name`, a key of `LAYOUTS`, with one kind of labels.
 
     Raises:
-        DataError: as `cifar10` and `cifar100`.
+        DataError: See `cifar10` and `cifar100`.
     """
     layout = LAYOUTS[name]
-    label_modes = [kind.name for kind in layout.label_kinds]
-    _check_choice("split", split, list(layout.files))
-    _check_choice("label_mode", label_mode, label_modes)
+    kinds = {kind.name: kind for kind in layout.label_kinds}
+    check_choice("split", split, tuple(layout.files))
+    check_choice("label_mode", label_mode, tuple(kinds))
+    kind = kinds[label_mode]
     try:
-        return _read(layout, Path(root), split, label_modes.index(label_mode))
+        folder, is_binary = find_folder(layout, Path(root))
+        names = (_binary_names if is_binary else _python_names)(layout, folder, kind)
+        read = _binary_records if is_binary else _python_records
+        parts = [read(layout, folder, split, file) for file in layout.files[split]]
     except OSError as error:
-        raise DataError(f"{root}: cannot be read ({error}); check the folder's permissions") from error
+        raise DataError(f"{root}: cannot be read ({error}); check the permissions of the folder") from error
+    images = np.concatenate([pixels for pixels, _ in parts]).reshape(-1, *IMAGE_SHAPE)
+    return ImageDataset(images, np.concatenate([labels[kind.name] for _, labels in parts]), names)
 
 
-def _check_choice(name: str, value: str, choices: list[str]) -> None:
-    if value not in choices:
-        raise DataError(f"{name} is {value!r}; expected {' or '.join(map(repr, choices))}")
+def find_folder(layout: Layout, root: Path) -> tuple[Path, bool]:
+    """Return the official folder in or at `root`, and whether it has the binary layout, which is preferred.
+
+    Raises:
+        DataError: `root` contains neither layout.
+    """
+    for name, suffix in ((layout.binary_folder, BINARY_SUFFIX), (layout.python_folder, "")):
+        if (root / name).is_dir():
+            return root / name, suffix == BINARY_SUFFIX
+        data_files = (root / f"{file}{suffix}" for files in layout.files.values() for file in files)
+        if root.is_dir() and (root.resolve().name == name or any(file.is_file() for file in data_files)):
+            return root, suffix == BINARY_SUFFIX
+    raise DataError(
+        f"{root}: found neither {layout.binary_folder} nor {layout.python_folder}; "
+        f"expected one of them here; run: maam data {layout.name} {root}"
+    )
 
 
-def _read(layout: Layout, root: Path, split: str, kind_index: int) -> ImageDataset:
-    folder, is_binary = find_folder(layout, root)
-    reader = binary_layout if is_binary else python_layout
-    kind = layout.label_kinds[kind_index]
-    names = reader.read_names(layout, folder, kind)
-    parts = [reader.read_records(layout, folder, split, file) for file in layout.files[split]]
-    images = np.concatenate([part.pixels for part in parts]).reshape(-1, *IMAGE_SHAPE)
-    labels = np.concatenate([part.labels[kind.name] for part in parts])
-    return ImageDataset(images, labels, names)
+Labels = Mapping[str, npt.NDArray[np.int32]]
+"""For each kind of label, int32 (N,)."""
+Records = tuple[npt.NDArray[np.uint8], Labels]
+"""The content of one file: pixels uint8 (N, 3072) and the labels."""
+
+
+def _binary_records(layout: Layout, folder: Path, split: str, file: str) -> Records:
+    """Read a file of records: label bytes, then the red, the green and the blue plane."""
+    path = folder / f"{file}{BINARY_SUFFIX}"
+    _check_file(layout, path)
+    width = len(layout.label_kinds) + PIXELS
+    count = layout.records[split]
+    # The size is compared before reading: a huge file must not fill the memory.
+    size = path.stat().st_size
+    if size != count * width:
+        raise _damage(layout, path, f"{size} bytes", f"{count * width} bytes ({count} records of {width})")
+    table = np.fromfile(path, dtype=np.uint8, count=count * width).reshape(count, width)
+    labels = {
+        kind.name: _check_labels(layout, path, kind, table[:, column].tolist())
+        for column, kind in enumerate(layout.label_kinds)
+    }
+    return table[:, len(labels) :], labels
+
+
+def _binary_names(layout: Layout, folder: Path, kind: LabelKind) -> tuple[str, ...]:
+    path = folder / kind.names_file
+    _check_file(layout, path)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise _damage(layout, path, "not text", f"{kind.classes} class names") from None
+    return _check_names(layout, path, kind, [line.strip() for line in lines if line.strip()])
+
+
+def _python_records(layout: Layout, folder: Path, split: str, file: str) -> Records:
+    """Read a pickled dict of an array of pixels and lists of labels."""
+    path = folder / file
+    content = _load_dict(layout, path)
+    count = layout.records[split]
+    pixels = content.get(b"data")
+    if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape == (count, PIXELS)):
+        raise _damage(layout, path, f"data is {_describe(pixels)}", f"uint8 {(count, PIXELS)}")
+    labels = {}
+    for kind in layout.label_kinds:
+        values = _get_list(layout, path, content, kind.labels_key, count)
+        labels[kind.name] = _check_labels(layout, path, kind, values)
+    return pixels, labels
+
+
+def _python_names(layout: Layout, folder: Path, kind: LabelKind) -> tuple[str, ...]:
+    path = folder / layout.meta_file
+    values = _get_list(layout, path, _load_dict(layout, path), kind.names_key, kind.classes)
+    if not all(isinstance(value, bytes) and value.isascii() for value in values):
+        raise _damage(layout, path, "class names that are not text", f"{kind.classes} byte strings")
+    return _check_names(layout, path, kind, [value.decode("ascii") for value in values])
+
+
+# Built-in callables only: a pickle can set attributes on a function that is written in Python.
+_reconstruct: Any = np.empty(0).__reduce__()[0]
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _codecs.encode,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """An unpickler that admits only the names that numpy uses to write an array."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _ADMITTED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it names {module}.{name}") from None
+
+
+def _load_dict(layout: Layout, path: Path) -> dict[Any, Any]:
+    """Unpickle a dict, with the strings of Python 2 as bytes; the pickle cannot run any code."""
+    _check_file(layout, path)
+    expected = "a pickled dict of numpy arrays and lists"
+    file = io.BytesIO(path.read_bytes())
+    with warnings.catch_warnings():
+        # numpy 2.4.0 to 2.4.4 warn about the dtypes that numpy of Python 2 wrote.
+        warnings.simplefilter("ignore")
+        try:
+            content = _ArrayUnpickler(file, encoding="bytes").load()
+        except Exception as error:  # a malformed pickle can raise almost anything
+            found = f"cannot be unpickled safely ({type(error).__name__}: {short_repr(str(error))})"
+            raise _damage(layout, path, found, expected) from None
+    if not isinstance(content, dict):
+        raise _damage(layout, path, f"a pickled {type(content).__name__}", expected)
+    return content
+
+
+def _get_list(layout: Layout, path: Path, content: dict[Any, Any], key: bytes, count: int) -> list[Any]:
+    values = content.get(key)
+    if not (isinstance(values, list) and len(values) == count):
+        raise _damage(layout, path, f"{key.decode()} is {_describe(values)}", f"a list of {count}")
+    return values
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return "missing" if value is None else f"a {type(value).__name__}"
+
+
+def _check_file(layout: Layout, path: Path) -> None:
+    if not path.is_file():
+        raise _damage(layout, path, "the file is missing", f"all files of {path.parent.name}")
+
+
+def _check_labels(layout: Layout, path: Path, kind: LabelKind, labels: Sequence[object]) -> npt.NDArray[np.int32]:
+    for index, label in enumerate(labels):
+        if not (type(label) is int and 0 <= label < kind.classes):
+            found = f"record {index} has {kind.name} label {short_repr(label)}"
+            raise _damage(layout, path, found, f"a label in 0..{kind.classes - 1}")
+    return np.array(labels, dtype=np.int32)
+
+
+def _check_names(layout: Layout, path: Path, kind: LabelKind, names: Sequence[str]) -> tuple[str, ...]:
+    if len(names) != kind.classes:
+        raise _damage(layout, path, f"{len(names)} class names", str(kind.classes))
+    return tuple(names)
+
+
+def _damage(layout: Layout, path: Path, found: str, expected: str) -> DataError:
+    """Return the error for a file that differs from the published one."""
+    parent = path.absolute().parent.parent
+    return DataError(f"{path}: {found}; expected {expected}; run: maam data {layout.name} {parent}")

@@ -1,4 +1,4 @@
-"""Batches of image files, in an order that a seed and an epoch decide; a framework's pipeline decodes them."""
+"""Batches of image files; seed and epoch determine their order, and a backend decodes them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from maam.data.dataset import Share, check_count, check_type
+from maam.data.checks import check_choice, check_count, check_type
 from maam.data.image_folder import ImageFolder
-from maam.data.loader import Batch, EpochOrder, Rows
+from maam.data.loader import Batch, EpochOrder, Rows, Share
 from maam.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Frame, Framing, RandomResizedCrop
 from maam.errors import DataError
 
 Decoded = tuple[npt.NDArray[np.float32], Sequence[str]]
+"""The images of a batch, float32 (B, 3, size, size), and for each one the reason why it cannot be read, or ""."""
 
 
 class BrokenImageWarning(UserWarning):
-    """An image file cannot be read and is left out."""
+    """A warning that an image file cannot be read and is left out."""
 
 
 class Sample(NamedTuple):
-    """One image of an epoch, as a worker is asked for it."""
+    """One image of one epoch, the request to a worker."""
 
     epoch: int
     row: int
 
 
 class Work(NamedTuple):
-    """All that a worker needs to turn a `Sample` into an array."""
+    """The settings with which a worker turns a `Sample` into an array."""
 
     dataset: ImageFolder
     framing: Framing
@@ -42,44 +43,60 @@ class Work(NamedTuple):
     std: tuple[float, ...]
 
     def frame(self, sample: Sample, height: int, width: int) -> Frame:
-        """Return the frame of an image: seed, epoch and row decide it, whoever computes it."""
+        """Return the frame of an image; seed, epoch and row determine it in every process."""
         return self.framing.frame(height, width, np.random.default_rng([self.seed, *sample]))
 
     def blank(self) -> npt.NDArray[np.float32]:
-        """Return what stands for an image that cannot be read, float32 (3, size, size)."""
+        """Return the placeholder of an image that cannot be read, float32 (3, size, size)."""
         return np.zeros((3, self.framing.size, self.framing.size), np.float32)
 
 
 def check_on_broken(choice: str) -> None:
-    """Raise DataError for what is no answer to what happens where an image file is broken."""
-    if choice not in ("error", "skip"):
-        raise DataError(f"on_broken is {choice!r}; expected 'error' or 'skip'")
+    """Raise `DataError` unless `choice` is "error" or "skip"."""
+    check_choice("on_broken", choice, ("error", "skip"))
 
 
 class ImageBatches(EpochOrder, ABC):
-    """Yields the batches of an epoch; the same seed and epoch give the same bytes in every framework.
+    """Batches of an `ImageFolder`; the same seed and epoch give the same bytes in every framework.
+
+    This is the base of `maam.torch.ImageFolderBatches` and `maam.mindspore.ImageFolderBatches`, which decode the files.
 
     Args:
-        dataset: at least one image.
-        batch_size: images in a batch, 1 or more; the last batch may be smaller.
-        seed: decides order, crops and flips, 0 or more.
-        shuffle: whether each epoch has its own random order, or all have the order of the data set.
-        framing: `RandomResizedCrop` (of 224, the default) or `CenterCrop`.
-        mean: for each channel, subtracted from the pixels in [0, 1].
-        std: for each channel, what the rest is divided by.
-        drop_last: whether a last batch that is smaller than `batch_size` is left out.
-        num_workers: what decodes: 0 the calling process alone, else as many worker processes (PyTorch) or threads
-            (MindSpore), at most one for each processor.
-        share: (rank, size) of a process among several that share each batch; see `BatchLoader`.
-        on_broken: what happens where a file is no image, empty or cut short: "error", or "skip": a warning, and
-            the batch has an image less; a batch of broken files alone is left out, and is an error with `drop_last`.
+        dataset: A data set with at least one image.
+        batch_size: Images in a batch, 1 or more. The last batch may be smaller.
+        seed: Seed of the order, the crops and the flips, 0 or more.
+        shuffle: Whether each epoch has its own random order. False: all epochs have the order of the data set.
+        framing: `RandomResizedCrop` or `CenterCrop`. Default: `RandomResizedCrop(224)`.
+        mean: Three numbers, subtracted from the channels of the pixels in [0, 1].
+        std: Three numbers by which the channels are divided after that.
+        drop_last: Whether to drop a last batch that is smaller than `batch_size`.
+        num_workers: The number of worker processes (PyTorch) or threads (MindSpore) that decode, at most one for each
+            processor. 0: the calling process decodes.
+        on_broken: What to do with a file that is empty, truncated or not an image. "error" raises `DataError`; "skip"
+            warns and leaves the image out of its batch. A batch without a readable image is skipped, or is an error if
+            `drop_last` is true.
+        share: (rank, size) of one process among several that share each batch; see `BatchLoader`.
 
     Attributes:
-        broken: the reason by path, for each file that was left out so far.
+        broken: The reason for each file that was left out so far, by path.
 
     Raises:
-        DataError: an argument is out of its range, or there would be no batch.
-        MissingFrameworkError: torchvision is not installed, in PyTorch.
+        DataError: An argument is out of its range, or an epoch would have no batch.
+        MissingFrameworkError: torchvision is not installed (PyTorch only).
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from maam.data import CenterCrop, ImageBatches, imagefolder
+        >>> class BlackImages(ImageBatches):  # a backend decodes the files here
+        ...     def _decode(self, epoch, batches):
+        ...         for rows in batches:
+        ...             yield np.stack([self.work.blank() for row in rows]), ["" for row in rows]
+        >>> Path("images/train/cat").mkdir(parents=True)
+        >>> Path("images/train/cat/1.jpg").touch()
+        >>> batches = BlackImages(imagefolder("images"), 1, framing=CenterCrop(32, resize=36))
+        >>> [(images.shape, labels.tolist()) for images, labels in batches.epoch(0)]
+        [((1, 3, 32, 32), [0])]
     """
 
     def __init__(
@@ -113,18 +130,19 @@ class ImageBatches(EpochOrder, ABC):
         self.broken: dict[str, str] = {}
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch, from batch `start` on.
+        """Return an iterator over the batches of an epoch, from batch `start` on.
 
         Args:
-            index: the number of the epoch, 0 or more.
-            start: the first batch to yield, 0..len(self); those before it are not read.
+            index: The number of the epoch, 0 or more.
+            start: The first batch, 0..len(self). The files of earlier batches are not read.
 
         Returns:
-            An iterator over images float32 (B, 3, size, size), scaled to [0, 1] and normalised, and labels int32 (B,).
+            An iterator over images float32 (B, 3, size, size), scaled to [0, 1] and normalized, and labels int32 (B,).
 
         Raises:
-            DataError: `index` or `start` is out of its range; and from the iterator, an image cannot be read and
-                `on_broken` is "error", or none of the epoch, or with `drop_last` of a batch, can be read.
+            DataError: `index` or `start` is out of its range. The iterator raises it if an image cannot be read and
+                `on_broken` is "error", if no image of the epoch can be read, or if no image of a batch can be read and
+                `drop_last` is true.
         """
         order, _ = self.draw(index)
         batches = [order[part] for part in self.parts(start)]
@@ -132,10 +150,7 @@ class ImageBatches(EpochOrder, ABC):
 
     @abstractmethod
     def _decode(self, epoch: int, batches: list[Rows]) -> Iterator[Decoded]:
-        """Yield each batch's images float32 (B, 3, size, size), and for each why it cannot be read, or "".
-
-        All batches but the last are of one size.
-        """
+        """Yield the decoded images of each batch; all batches but the last have the same size."""
 
     def _batches(self, batches: list[Rows], decoded: Iterator[Decoded]) -> Iterator[Batch]:
         empty = bool(batches)
@@ -151,16 +166,16 @@ class ImageBatches(EpochOrder, ABC):
                 yield images, labels
         if empty:
             path, reason = next(iter(self.broken.items()))
-            raise DataError(f"{path}: {reason}; none of the images can be read")
+            raise DataError(f"{path}: {reason}; no image of the epoch can be read")
 
     def _report(self, found: dict[str, str], size: int) -> None:
-        """Refuse the broken files of a batch of `size`, or warn of each once."""
+        """Raise `DataError` for the broken files in a batch of `size`, or warn once about each file."""
         path, reason = next(iter(found.items()))
         if self.on_broken == "error":
-            advice = "mend or remove the file, or leave broken images out: on_broken='skip' (--on-broken skip)"
+            advice = "repair or remove the file, or skip broken images with on_broken='skip' (--on-broken skip)"
             raise DataError(f"{path}: {reason}; {advice}")
-        if len(found) == size and self.drop_last:  # a training loop counts its steps
-            raise DataError(f"{path}: {reason}; none of the {size} images of a batch can be read")
+        if len(found) == size and self.drop_last:  # a training loop relies on the number of batches
+            raise DataError(f"{path}: {reason}; no image can be read in a batch of {size}; remove the broken files")
         for path, reason in found.items():
             if path not in self.broken:
                 self.broken[path] = reason
@@ -168,7 +183,7 @@ class ImageBatches(EpochOrder, ABC):
 
 
 def reason_of(error: Exception, path: Path) -> str:
-    """Why a file cannot be read, for people; each framework wraps its decoder's error in its own."""
+    """Return a readable reason why a file cannot be read, without the frameworks' wrapping errors."""
     cause: BaseException = error
     while inner := cause.__cause__ or cause.__context__:
         cause = inner
@@ -184,17 +199,13 @@ def reason_of(error: Exception, path: Path) -> str:
 
 
 def check_mode(mode: str) -> None:
-    """Refuse pixels that Pillow would cut off at 255 where it makes 8 bits of them.
-
-    Raises:
-        ValueError: `mode`, Pillow's, is one of more than 8 bits a channel.
-    """
+    """Raise `ValueError` if Pillow's `mode` has more than 8 bits a channel: Pillow would clip such pixels at 255."""
     if mode in ("I", "F") or mode.startswith("I;"):
         raise ValueError(f"pixels of more than 8 bits, mode {mode}; convert the file to 8 bits")
 
 
 def _processors() -> int:
-    """The processors that this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,4 +1,4 @@
-"""Folders of images, a folder for each class, as ImageNet (ILSVRC 2012) is commonly laid out."""
+"""Folders of image files with one folder for each class, the usual layout of ImageNet (ILSVRC 2012)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,34 @@ import numpy as np
 import numpy.typing as npt
 
 from maam._messages import listed
+from maam.data.checks import check_choice
 from maam.errors import DataError
 
 SPLITS = ("train", "val")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""What counts as an image, in any case; torchvision's list."""
-_MOST_NAMED = 5
+"""The suffixes of image files, in lower or upper case; the same as in torchvision."""
+_MAX_NAMES = 5
+"""The most names in an error message."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """Labelled image files, none of them decoded.
+    """Labelled image files, not decoded.
 
     Attributes:
-        folder: the split's folder, root/train or root/val.
+        folder: The folder of the split, root/train or root/val.
         files: N paths below `folder`, CLASS/NAME.jpg, sorted within each class.
-        labels: int32 (N,), 0..len(class_names) - 1, ascending.
-        class_names: the names of the class folders, sorted.
+        labels: int32 (N,), 0..len(class_names) - 1, in ascending order.
+        class_names: The names of the class folders, sorted.
+
+    Example:
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from maam.data import ImageFolder
+        >>> files = ("cat/1.jpg", "dog/1.jpg", "dog/2.jpg")
+        >>> images = ImageFolder(Path("images/train"), files, np.array([0, 1, 1], np.int32), ("cat", "dog"))
+        >>> len(images), images.path(2).name
+        (3, '2.jpg')
     """
 
     folder: Path
@@ -44,7 +55,7 @@ class ImageFolder:
         return self.folder / self.files[index]
 
     def spread(self, count: int) -> ImageFolder:
-        """Return `count` images, evenly spaced because they stand class by class; all where there are fewer."""
+        """Return `count` evenly spaced images, so that every class is represented; all images if there are fewer."""
         if count >= len(self):
             return self
         indices = np.arange(count) * len(self) // count
@@ -52,21 +63,30 @@ class ImageFolder:
 
 
 def imagefolder(root: str | os.PathLike[str], split: str = "train") -> ImageFolder:
-    """List the images of root/SPLIT/CLASS/**; classes and files are in the order of `torchvision.datasets.ImageFolder`.
+    """List the images in root/SPLIT/CLASS/**, in the order of `torchvision.datasets.ImageFolder`.
 
     Args:
-        root: the folder that holds `train` and `val`.
-        split: "train" or "val". Where the other one is there too, both must have the same classes.
+        root: The folder that contains `train` and `val`.
+        split: "train" or "val". If the other split exists, both must have the same classes.
 
     Returns:
         The files with their labels.
 
     Raises:
-        DataError: the split is unknown or missing, it has no class folders or one without images, the classes of
-            train and val differ, or a folder cannot be read.
+        DataError: The split is unknown or missing, it has no class folders, a class folder has no images, the classes
+            of train and val differ, or a folder cannot be read.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from maam.data import imagefolder
+        >>> for name in ("cat", "dog"):
+        ...     Path("images/train", name).mkdir(parents=True)
+        ...     Path("images/train", name, "1.jpg").touch()
+        >>> train = imagefolder("images", "train")
+        >>> train.class_names, train.labels.tolist()
+        (('cat', 'dog'), [0, 1])
     """
-    if split not in SPLITS:
-        raise DataError(f"split is {split!r}; expected {' or '.join(map(repr, SPLITS))}")
+    check_choice("split", split, SPLITS)
     folder = Path(root) / split
     try:
         names = _classes(folder)
@@ -76,18 +96,18 @@ def imagefolder(root: str | os.PathLike[str], split: str = "train") -> ImageFold
         raise DataError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
     if empty := [name for name, found in zip(names, files, strict=True) if not found]:
         raise DataError(
-            f"{folder}: no images in {_some(empty)}; expected files that end in {', '.join(EXTENSIONS)} "
-            "in every class folder: fill or remove them"
+            f"{folder}: no images in {_shorten(empty)}; expected files that end in {', '.join(EXTENSIONS)} "
+            "in every class folder; add images or remove the folders"
         )
     labels = np.repeat(np.arange(len(names), dtype=np.int32), [len(found) for found in files])
     return ImageFolder(folder, tuple(file for found in files for file in found), labels, tuple(names))
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[str]:
-    """The paths of all images below a folder, sorted in each of its folders.
+    """Return the paths of all images below a folder, sorted within each folder.
 
     Raises:
-        DataError: a folder cannot be read.
+        DataError: A folder cannot be read.
     """
     try:
         return [str(Path(folder) / name) for name in _images(Path(folder), "")]
@@ -114,15 +134,15 @@ def _check_other_split(folder: Path, names: list[str]) -> None:
     for here, mine, there, others in ((folder, names, other, theirs), (other, theirs, folder, names)):
         if alone := sorted(set(mine) - set(others)):
             raise DataError(
-                f"{here} has classes that {there} has not: {_some(alone)}; "
-                "labels are numbers in the order of the names, so both splits must have the same classes"
+                f"{here} has classes that {there} does not have: {_shorten(alone)}; "
+                "labels number the sorted class names, so both splits must have the same classes"
             )
 
 
 def _images(folder: Path, name: str) -> list[str]:
-    """The images of a class, below `folder`, subfolders too."""
+    """Return the images of a class and its subfolders, as paths below `folder`."""
     found = []
-    for where, _, files in sorted(os.walk(folder / name, onerror=_refuse, followlinks=True)):
+    for where, _, files in sorted(os.walk(folder / name, onerror=_raise, followlinks=True)):
         below = os.path.relpath(where, folder)
         found += [os.path.join(below, file) for file in sorted(files) if _is_image(file)]
     return found
@@ -132,10 +152,10 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(EXTENSIONS)
 
 
-def _refuse(error: OSError) -> NoReturn:
+def _raise(error: OSError) -> NoReturn:
     raise error
 
 
-def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return listed(names[:_MOST_NAMED]) + rest
+def _shorten(names: list[str]) -> str:
+    rest = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return listed(names[:_MAX_NAMES]) + rest

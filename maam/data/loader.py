@@ -1,4 +1,4 @@
-"""Batches of a data set, in an order that a seed and an epoch decide."""
+"""Batches of a data set in memory; a seed and the number of the epoch determine their order."""
 
 from __future__ import annotations
 
@@ -8,28 +8,34 @@ from typing import NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from maam.data.dataset import ImageDataset, Share, check_count, check_share, check_type
+from maam.data.checks import check_count, check_type
+from maam.data.dataset import ImageDataset
 from maam.data.transforms import Augmentation, Crops, to_float
 from maam.errors import DataError
 
+Share = tuple[int, int]
+"""(rank, size): one process among `size` processes that share each batch."""
 Rows = npt.NDArray[np.int64]
+"""Indices of images (N,)."""
+Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
+"""Images (B, C, H, W) and labels (B,)."""
 
 
 class EpochOrder:
-    """The order of each epoch and its cut into batches: a function of seed and epoch, the same in every process.
+    """The order of the images in each epoch, cut into batches; seed and epoch give the same order in every process.
 
     Args:
-        count: images, at least one.
-        name: of the data set, for messages.
-        batch_size: images in a batch of all processes, 1 or more; the last batch may be smaller.
-        seed: decides the order, 0 or more.
-        shuffle: whether each epoch has its own random order, or all have the order of the data set.
-        drop_last: whether a last batch that is smaller than `batch_size` is left out.
-        share: (rank, size) of a process among several that share each batch: it gets every size-th image, from the
-            rank-th on. `batch_size` is a multiple of size.
+        count: Number of images, at least 1.
+        name: Name of the data set, for error messages.
+        batch_size: Images in a batch, over all processes, 1 or more. The last batch may be smaller.
+        seed: Seed of the order, 0 or more.
+        shuffle: Whether each epoch has its own random order. False: all epochs have the order of the data set.
+        drop_last: Whether to drop a last batch that is smaller than `batch_size`.
+        share: (rank, size) of one process among several that share each batch. It gets every size-th image of the
+            batch, starting with number rank. `batch_size` must be a multiple of size.
 
     Raises:
-        DataError: an argument is out of its range, or there would be no batch.
+        DataError: An argument is out of its range, or an epoch would have no batch.
     """
 
     def __init__(
@@ -40,7 +46,13 @@ class EpochOrder:
         self.seed = check_count("seed", seed, 0)
         self.shuffle = shuffle
         self.drop_last = drop_last
-        self.rank, self.size = check_share(share, self.batch_size)
+        self.rank, self.size = share
+        if not 0 <= self.rank < self.size:
+            raise DataError(f"share is {share}; expected (rank, size) with 0 <= rank < size")
+        if self.batch_size % self.size:
+            raise DataError(
+                f"batch_size is {self.batch_size}, shared by {self.size} processes; expected a multiple of {self.size}"
+            )
         if len(self) == 0:
             if count == 0:
                 raise DataError(f"{name} has no images")
@@ -51,51 +63,54 @@ class EpochOrder:
         left_out = 0 if self.drop_last else self.batch_size - 1
         return (self.count + left_out) // self.batch_size
 
+    def __iter__(self) -> NoReturn:
+        raise DataError("each epoch has another order: iterate over .epoch(0), then over .epoch(1), ...")
+
     def draw(self, index: int) -> tuple[Rows, np.random.Generator]:
-        """Return the rows (count,) in the order of epoch `index`, and the generator that they were drawn from.
+        """Return the order of the images in epoch `index`, (count,), and the generator that it was drawn from.
 
         Raises:
-            DataError: `index` is no integer of at least 0.
+            DataError: `index` is not an integer of at least 0.
         """
         rng = np.random.default_rng([self.seed, check_count("index", index, 0)])
         return rng.permutation(self.count) if self.shuffle else np.arange(self.count), rng
 
-    def __iter__(self) -> NoReturn:
-        raise DataError("the order differs from epoch to epoch: iterate over .epoch(0), then over .epoch(1), ...")
-
     def parts(self, start: int) -> Iterator[slice]:
-        """Yield where in the order this process's images of each batch stand, from batch `start` on.
+        """Yield the slice of the order that this process gets of each batch, from batch `start` on.
 
         Raises:
-            DataError: `start` is not in 0..len(self); at once.
+            DataError: `start` is not in 0..len(self). It is raised by the call, not by the iteration.
         """
         if check_count("start", start, 0) > len(self):
             raise DataError(f"start is {start}; expected 0..{len(self)}, the number of batches")
         firsts = range(start * self.batch_size, len(self) * self.batch_size, self.batch_size)
         parts = (slice(one + self.rank, min(one + self.batch_size, self.count), self.size) for one in firsts)
-        return (
-            part for part in parts if part.start < part.stop
-        )  # a last batch may be smaller than there are processes
-
-
-Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
+        return (part for part in parts if part.start < part.stop)  # the last batch may have fewer images than processes
 
 
 class BatchLoader(EpochOrder):
-    """Yields the batches of an epoch; the same seed and epoch always give the same bytes.
+    """Batches of an `ImageDataset`; the same seed and epoch always give the same bytes.
 
     Args:
-        dataset: at least one image.
-        batch_size: images in a batch, 1 or more; the last batch may be smaller.
-        seed: decides order, crops and flips, 0 or more.
-        shuffle: whether each epoch has its own random order, or all have the order of the data set.
-        augmentation: draws and applies crops and flips; without it images stay as they are.
-        drop_last: whether a last batch that is smaller than `batch_size` is left out.
-        share: (rank, size) of a process among several that share each batch: it gets every size-th image, from the
-            rank-th on. `batch_size` is that of all, and a multiple of size.
+        dataset: A data set with at least one image.
+        batch_size: Images in a batch, 1 or more. The last batch may be smaller.
+        seed: Seed of the order, the crops and the flips, 0 or more.
+        shuffle: Whether each epoch has its own random order. False: all epochs have the order of the data set.
+        augmentation: Random crops and flips; None leaves the images unchanged.
+        drop_last: Whether to drop a last batch that is smaller than `batch_size`.
+        share: (rank, size) of one process among several that share each batch. It gets every size-th image of the
+            batch, starting with number rank. `batch_size` must be a multiple of size.
 
     Raises:
-        DataError: an argument is out of its range, or there would be no batch.
+        DataError: An argument is out of its range, or an epoch would have no batch.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.data import Augmentation, BatchLoader, ImageDataset
+        >>> dataset = ImageDataset(np.zeros((10, 3, 32, 32), np.uint8), np.arange(10) % 2)
+        >>> loader = BatchLoader(dataset, 4, seed=0, augmentation=Augmentation())
+        >>> [images.shape for images, labels in loader.epoch(0)]
+        [(4, 3, 32, 32), (4, 3, 32, 32), (2, 3, 32, 32)]
     """
 
     def __init__(
@@ -121,11 +136,11 @@ class BatchLoader(EpochOrder):
         self.augmentation = augmentation
 
     def epoch(self, index: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch, from batch `start` on.
+        """Return an iterator over the batches of an epoch, from batch `start` on.
 
         Args:
-            index: the number of the epoch, 0 or more.
-            start: the first batch to yield, 0..len(self); the batches before it cost no work on images.
+            index: The number of the epoch, 0 or more.
+            start: The first batch, 0..len(self). The images of earlier batches are not processed.
 
         Returns:
             An iterator over images float32 (B, C, H, W) in [0, 1] and labels int32 (B,).
@@ -133,7 +148,7 @@ class BatchLoader(EpochOrder):
         Raises:
             DataError: `index` or `start` is out of its range.
         """
-        # All draws of the epoch come first, so that a later start finds the same ones.
+        # The whole epoch is drawn first, so that a later start gives the same crops.
         order, rng = self.draw(index)
         crops = None if self.augmentation is None else self.augmentation.draw(rng, self.count)
         return self._batches(order, crops, self.parts(start))

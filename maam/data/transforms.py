@@ -1,4 +1,7 @@
-"""Which part of an image a network sees, and at which size: drawn here, carried out by a framework's own transforms."""
+"""Random crops and flips for images in memory, and the part of an image file that a network sees.
+
+Everything random is drawn here with NumPy, so that all frameworks see the same pixels.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,58 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from maam.data.dataset import check_count, check_fraction, check_images, check_number
+from maam.data.checks import check_count, check_fraction, check_images, check_number
 from maam.errors import DataError
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 GREY = 127
+"""The value of pixels that cutout paints over."""
+_ATTEMPTS = 10
+"""How often a random resized crop is drawn before the central one is taken, as in torchvision."""
+
+
+def to_float(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Divide `images` by 255.
+
+    Args:
+        images: uint8 of any shape.
+
+    Returns:
+        float32 of the same shape, in [0, 1].
+
+    Raises:
+        DataError: `images` is not a uint8 array.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.data import to_float
+        >>> to_float(np.array([0, 51, 255], np.uint8)).tolist()
+        [0.0, 0.20000000298023224, 1.0]
+    """
+    dtype: Any = getattr(images, "dtype", type(images).__name__)
+    if dtype != np.uint8:
+        raise DataError(f"images is {dtype}; expected a uint8 array")
+    floats = images.astype(np.float32)
+    floats /= np.float32(255)
+    return floats
 
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """Where to crop each of N padded images, and which ones to flip after that.
+    """The crop, flip and cutout of each of N images, as `Augmentation.draw` returns them.
 
     Attributes:
         offsets: int64 (N, 2), top and left of the crop in the padded image, 0..2 * padding.
-        flips: bool (N,), whether left and right are exchanged.
-        holes: float64 (N, 2), the centre of the square that is painted grey, as shares of height and width; None
-            where there is none.
+        flips: bool (N,), whether the image is flipped horizontally after the crop.
+        holes: float64 (N, 2), the centre of the grey square, as fractions of height and width; None without cutout.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.data import Crops
+        >>> crops = Crops(offsets=np.array([[0, 8], [4, 4]]), flips=np.array([True, False]))
+        >>> crops.part(0, 1).offsets.tolist()
+        [[0, 8]]
     """
 
     offsets: npt.NDArray[np.int64]
@@ -32,23 +72,32 @@ class Crops:
     holes: npt.NDArray[np.float64] | None = None
 
     def part(self, start: int, stop: int, step: int = 1) -> Crops:
-        """Return the crops of every `step`-th of the images `start` to `stop` - 1."""
+        """Return the crops of every `step`-th image from `start` to `stop` - 1."""
         part = slice(start, stop, step)
         return Crops(self.offsets[part], self.flips[part], None if self.holes is None else self.holes[part])
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Pads images with zeros, crops them back to their size at random, flips some of them, and paints a square grey.
+    """Random crops of zero-padded images, random flips and cutout, for images in memory.
 
     Attributes:
-        padding: rows and columns of zeros that are added on each side, 0 or more.
-        flip_probability: the probability of a horizontal flip, in [0, 1].
-        cutout: side of the square (DeVries and Taylor, arXiv 1708.04552); its centre may be anywhere in the image, so
-            that part of it may lie outside. 0 for none.
+        padding: Rows and columns of zeros added on each side, 0 or more. A crop has the size of the original image.
+        flip_probability: The probability of a horizontal flip, in [0, 1].
+        cutout: The side of the grey square (DeVries and Taylor, arXiv 1708.04552); 0 for no square. Its centre can be
+            anywhere in the image, so a part of the square may lie outside.
 
     Raises:
-        DataError: an attribute is out of its range.
+        DataError: An attribute is out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.data import Augmentation
+        >>> augmentation = Augmentation(padding=4, flip_probability=0.5)
+        >>> images = np.full((2, 3, 32, 32), 255, np.uint8)
+        >>> crops = augmentation.draw(np.random.default_rng(0), len(images))
+        >>> augmentation.apply(images, crops).shape
+        (2, 3, 32, 32)
     """
 
     padding: int = 4
@@ -61,28 +110,28 @@ class Augmentation:
         check_count("cutout", self.cutout, 0)
 
     def draw(self, rng: np.random.Generator, count: int) -> Crops:
-        """Return crops for `count` images, 0 or more, drawn from `rng`."""
+        """Draw crops for `count` images, 0 or more, from `rng`."""
         check_count("count", count, 0)
         offsets = rng.integers(0, 2 * self.padding + 1, size=(count, 2), dtype=np.int64)
         flips = rng.random(count) < self.flip_probability
         return Crops(offsets, flips, rng.random((count, 2)) if self.cutout else None)
 
     def apply(self, images: npt.NDArray[np.uint8], crops: Crops) -> npt.NDArray[np.uint8]:
-        """Return cropped and flipped copies of `images`.
+        """Return cropped, flipped and painted copies of `images`.
 
         Args:
             images: uint8 (N, C, H, W).
-            crops: of N images, drawn with the same padding.
+            crops: N crops, drawn with the same padding.
 
         Returns:
             uint8 (N, C, H, W), contiguous.
 
         Raises:
-            DataError: `images` has another dtype or rank, or `crops` does not fit to it.
+            DataError: `images` has another dtype or rank, or `crops` does not match it.
         """
         check_images(images)
         self._check_crops(crops, len(images))
-        padded = self._padded(images)
+        padded = self._pad(images)
         height, width = images.shape[2:]
         windows = sliding_window_view(sliding_window_view(padded, height, axis=2), width, axis=3)
         top, left = crops.offsets.T
@@ -92,8 +141,8 @@ class Augmentation:
             self._paint(cropped, crops.holes)
         return cropped
 
-    def _padded(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """What np.pad gives, in a third of its time for a batch of small images."""
+    def _pad(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Pad like np.pad, which takes three times as long for a batch of small images."""
         count, channels, height, width = images.shape
         side = self.padding
         padded = np.zeros((count, channels, height + 2 * side, width + 2 * side), np.uint8)
@@ -102,7 +151,7 @@ class Augmentation:
 
     def _paint(self, images: npt.NDArray[np.uint8], holes: npt.NDArray[np.float64]) -> None:
         size = np.array(images.shape[2:])
-        first = (holes * size).astype(np.int64) - self.cutout // 2  # (N, 2): top and left, perhaps outside
+        first = (holes * size).astype(np.int64) - self.cutout // 2  # (N, 2): top and left, possibly negative
         corners = np.hstack([first, first + self.cutout]).clip(min=0)  # (N, 4)
         for image, (top, left, bottom, right) in zip(images, corners.tolist(), strict=True):
             image[:, top:bottom, left:right] = GREY
@@ -122,25 +171,6 @@ class Augmentation:
             raise DataError(f"crops has offsets in {found}; expected 0..{2 * self.padding}")
 
 
-def to_float(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Return `images`, uint8 of any shape, divided by 255: float32 of the same shape, in [0, 1].
-
-    Raises:
-        DataError: `images` is not a uint8 array.
-    """
-    dtype: Any = getattr(images, "dtype", type(images).__name__)
-    if dtype != np.uint8:
-        raise DataError(f"images is {dtype}; expected a uint8 array")
-    floats = images.astype(np.float32)
-    floats /= np.float32(255)
-    return floats
-
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-_ATTEMPTS = 10
-
-
 class Box(NamedTuple):
     """A rectangle of pixels."""
 
@@ -152,13 +182,13 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Frame:
-    """What is done to one image, in this order.
+    """The steps from an image file to the input of a network, in order of use.
 
     Attributes:
-        source: the part that is kept, in pixels of the image.
-        size: height and width that the part is resized to, bilinear with antialiasing.
-        crop: the part of that which is kept.
-        flip: whether left and right are exchanged at the end.
+        source: The part of the image that is kept, in pixels.
+        size: Height and width after resizing that part, bilinear with antialiasing.
+        crop: The part of the resized image that is kept.
+        flip: Whether the result is flipped horizontally.
     """
 
     source: Box
@@ -168,31 +198,38 @@ class Frame:
 
 
 class Framing(Protocol):
-    """Decides the frame of each image; frozen data classes that worker processes can be given."""
+    """A rule that gives each image its frame; must be picklable for worker processes."""
 
     @property
     def size(self) -> int:
         """Height and width of the result."""
 
     def frame(self, height: int, width: int, rng: np.random.Generator) -> Frame:
-        """Return the frame of an image of `height` and `width`, drawn from `rng` where anything is random."""
+        """Return the frame of an image of `height` and `width`, with random values from `rng`."""
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A random part of the image, resized to a square, flipped at random: training on ImageNet.
+    """A random part of the image, resized to a square and flipped at random; usual for training on ImageNet.
 
-    The draw is that of `torchvision.transforms.RandomResizedCrop` (Szegedy et al., arXiv 1409.4842): ten tries at an
-    area and an aspect ratio, then the largest central part whose ratio is allowed.
+    The crop is drawn like in `torchvision.transforms.RandomResizedCrop` (Szegedy et al., arXiv 1409.4842): ten
+    attempts at an area and an aspect ratio, then the largest central part with an allowed ratio.
 
     Attributes:
-        size: height and width of the result.
-        scale: least and largest share of the image's area, in (0, 1].
-        ratio: least and largest width / height, drawn uniformly on a logarithmic scale.
-        flip_probability: the probability of a horizontal flip, in [0, 1].
+        size: Height and width of the result.
+        scale: Least and largest fraction of the image's area, in (0, 1].
+        ratio: Least and largest width / height, drawn uniformly on a logarithmic scale.
+        flip_probability: The probability of a horizontal flip, in [0, 1].
 
     Raises:
-        DataError: an attribute is out of its range.
+        DataError: An attribute is out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.data import RandomResizedCrop
+        >>> frame = RandomResizedCrop(224).frame(375, 500, np.random.default_rng(0))
+        >>> frame.size, frame.flip
+        ((224, 224), False)
     """
 
     size: int = 224
@@ -234,14 +271,21 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """The shorter side resized, then the central square: validation on ImageNet.
+    """The central square of the image after resizing its shorter side; usual for validation on ImageNet.
 
     Attributes:
-        size: height and width of the result.
-        resize: the length that the shorter side is given first, at least `size`.
+        size: Height and width of the result.
+        resize: The length of the shorter side before the crop, at least `size`.
 
     Raises:
-        DataError: an attribute is out of its range.
+        DataError: An attribute is out of its range.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.data import CenterCrop
+        >>> frame = CenterCrop(224, resize=256).frame(512, 1024, np.random.default_rng(0))
+        >>> frame.size, tuple(frame.crop)
+        ((256, 512), (16, 144, 224, 224))
     """
 
     size: int = 224
@@ -253,7 +297,7 @@ class CenterCrop:
             raise DataError(f"resize is {self.resize}; expected at least size, {self.size}")
 
     def frame(self, height: int, width: int, rng: np.random.Generator) -> Frame:
-        """Return the frame of an image of `height` and `width`; nothing is drawn from `rng`."""
+        """Return the frame of an image of `height` and `width`; `rng` is not used."""
         short = min(height, width)
         h, w = (self.resize * side // short for side in (height, width))
         crop = Box(round((h - self.size) / 2), round((w - self.size) / 2), self.size, self.size)

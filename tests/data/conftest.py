@@ -1,4 +1,4 @@
-"""Small data sets in the official layouts, written by hand, and a server that offers them."""
+"""Small data sets in the official layouts and a local server that offers them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from maam.data import download, layouts
+from maam.data import archives, cifar
+from maam.errors import DataError
 
-OFFICIAL_RECORDS = {name: layout.records for name, layout in layouts.LAYOUTS.items()}
 RECORDS = {"train": 12, "test": 10}
 NAMES = {
     "class": ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
@@ -28,14 +28,14 @@ NAMES = {
 
 @dataclass
 class Content:
-    """What was written: for each file, its pixels (N, 3072) and its labels of each kind (N,)."""
+    """The written pixels (N, 3072) of each file, and its labels (N,) of each kind."""
 
     folder: Path
     pixels: dict[str, np.ndarray]
     labels: dict[str, dict[str, np.ndarray]]
 
 
-def _make(layout, folder):
+def make_content(layout, folder):
     rng = np.random.default_rng(len(layout.name))
     content = Content(folder, {}, {})
     for split, files in layout.files.items():
@@ -50,15 +50,10 @@ def _make(layout, folder):
 
 
 @pytest.fixture(autouse=True)
-def _small_layouts(monkeypatch):
-    for name, layout in layouts.LAYOUTS.items():
-        monkeypatch.setitem(layouts.LAYOUTS, name, replace(layout, records=RECORDS))
-
-
-@pytest.fixture
-def official_records():
-    """The records a file that the readers expect outside these tests, by data set and split."""
-    return OFFICIAL_RECORDS
+def small_layouts(monkeypatch):
+    """Let the readers expect few records a file."""
+    for name, layout in cifar.LAYOUTS.items():
+        monkeypatch.setitem(cifar.LAYOUTS, name, replace(layout, records=RECORDS))
 
 
 @pytest.fixture
@@ -66,8 +61,8 @@ def write_binary():
     """Write a small data set in the binary layout under a root, and return its content."""
 
     def write(name, root):
-        layout = layouts.LAYOUTS[name]
-        content = _make(layout, Path(root) / layout.binary_folder)
+        layout = cifar.LAYOUTS[name]
+        content = make_content(layout, Path(root) / layout.binary_folder)
         for file, pixels in content.pixels.items():
             columns = [content.labels[file][kind.name] for kind in layout.label_kinds]
             table = np.column_stack([*columns, pixels]).astype(np.uint8)
@@ -84,8 +79,8 @@ def write_python():
     """Write a small data set in the Python layout under a root, and return its content."""
 
     def write(name, root):
-        layout = layouts.LAYOUTS[name]
-        content = _make(layout, Path(root) / layout.python_folder)
+        layout = cifar.LAYOUTS[name]
+        content = make_content(layout, Path(root) / layout.python_folder)
         for file, pixels in content.pixels.items():
             written = {b"data": pixels}
             for kind in layout.label_kinds:
@@ -100,12 +95,26 @@ def write_python():
 
 @pytest.fixture
 def write(request, write_binary, write_python):
-    """Write a small data set in the layout that the test's parameter names."""
+    """Write a small data set in the layout that the test parameter names."""
     return {"binary": write_binary, "python": write_python}[request.param]
 
 
-def _pack(source, name, extra=None):
-    """The bytes of a tar.gz archive that holds the folder `source` as `name`, and one extra member."""
+@pytest.fixture
+def refusal():
+    """Return the one-line message of the `DataError` that a call raises."""
+
+    def message(call, *arguments, **options):
+        with pytest.raises(DataError) as caught:
+            call(*arguments, **options)
+        text = str(caught.value)
+        assert "\n" not in text
+        return text
+
+    return message
+
+
+def pack(source, name, extra=None):
+    """Return a tar.gz archive that contains the folder `source` as `name`, and one extra member."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         tar.add(source, arcname=name)
@@ -116,7 +125,7 @@ def _pack(source, name, extra=None):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server whose `body`, `status` and headers a test sets; it counts the requests."""
+    """A server that counts requests; a test sets its `body`, `status` and headers."""
     state = SimpleNamespace(body=b"", status=200, length=None, requests=0, stall=threading.Event())
     state.stall.set()
 
@@ -146,18 +155,17 @@ def server(monkeypatch):
 
 @pytest.fixture
 def published(server, write_binary, tmp_path, monkeypatch):
-    """A whole small CIFAR-10 and CIFAR-100 on the server, in place of the official archives."""
+    """The server with a small CIFAR-10 in place of the official archive; `publish` changes the archive."""
 
     def publish(name, body=None):
         if body is None:
             content = write_binary(name, tmp_path / f"source-{name}")
-            body = _pack(content.folder, content.folder.name)
+            body = pack(content.folder, content.folder.name)
         server.body = body
-        monkeypatch.setitem(download.ARCHIVES, name, download.Archive(server.url, hashlib.md5(body).hexdigest()))
-        return body
+        monkeypatch.setitem(archives.ARCHIVES, name, archives.Archive(server.url, hashlib.md5(body).hexdigest()))
 
     publish("cifar10")
-    server.publish, server.pack = publish, _pack
+    server.publish, server.pack = publish, pack
     return server
 
 

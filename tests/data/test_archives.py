@@ -1,37 +1,61 @@
-"""Downloads from a server on this machine that succeed."""
+"""Downloads of archives from a local server: what succeeds, how each failure is reported, and the progress."""
 
+import errno
 import hashlib
+import io
+import socket
+import sys
+import tarfile
 import tempfile
+import threading
 
 import numpy as np
 import pytest
 
-from maam.data import cifar10, cifar100, download
+from maam.data import archives, cifar10, cifar100, download
 from maam.errors import DataError
 
 FOLDER = "cifar-10-batches-bin"
 
 
-def left_over(root):
-    return sorted(path.name for path in root.iterdir()) if root.exists() else []
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
 def silent(done, total):
     pass
 
 
+@pytest.fixture
+def fails(root, refusal):
+    """Download into a root with a damaged folder; check the message, and that the root is unchanged."""
+    kept = root / FOLDER / "mine"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("kept")
+
+    def fail(*parts, **options):
+        text = refusal(download, "cifar10", root, progress=silent, **options)
+        assert all(part in text for part in parts), text
+        assert names_in(root) == [FOLDER]
+        assert names_in(root / FOLDER) == ["mine"]
+        assert kept.read_text() == "kept"
+
+    return fail
+
+
 @pytest.mark.parametrize(("name", "read"), [("cifar10", cifar10), ("cifar100", cifar100)])
-def test_a_download_is_unpacked_and_can_be_read(published, root, tmp_path, name, read):
-    published.publish(name) if name == "cifar100" else None
+def test_downloads_and_unpacks(published, root, tmp_path, name, read):
+    if name == "cifar100":
+        published.publish(name)
     folder = download(name, root, progress=silent)
-    assert left_over(root) == [folder.name]
     source = next((tmp_path / f"source-{name}").iterdir())
     assert folder == root / source.name
+    assert names_in(root) == [folder.name]
     for split in ("train", "test"):
         np.testing.assert_array_equal(read(root, split).images, read(source, split).images)
 
 
-def test_whole_data_is_not_downloaded_again(published, root, write_python, tmp_path):
+def test_does_not_download_complete_data_again(published, root, write_python, tmp_path):
     folder = download("cifar10", root, progress=silent)
     assert download("cifar10", root, progress=silent) == folder
     assert download("cifar10", folder, progress=silent) == folder
@@ -40,50 +64,183 @@ def test_whole_data_is_not_downloaded_again(published, root, write_python, tmp_p
     assert published.requests == 1
 
 
-def test_damaged_data_is_replaced_and_kept_aside(published, root):
+def test_replaces_and_keeps_damaged_data(published, root):
     for name in ("test_batch.bin", "data_batch_5.bin"):
         (download("cifar10", root, progress=silent) / name).write_bytes(b"damaged " + name.encode())
     download("cifar10", root, progress=silent)
     assert len(cifar10(root)) == 60
-    assert left_over(root) == [FOLDER, f"{FOLDER}-2.damaged", f"{FOLDER}.damaged"]
+    assert names_in(root) == [FOLDER, f"{FOLDER}-2.damaged", f"{FOLDER}.damaged"]
     assert (root / f"{FOLDER}.damaged" / "test_batch.bin").read_bytes() == b"damaged test_batch.bin"
     assert (root / f"{FOLDER}-2.damaged" / "data_batch_5.bin").read_bytes() == b"damaged data_batch_5.bin"
 
 
-def test_another_url_and_checksum_are_used(published, root):
+def test_uses_another_url_and_checksum(published, root):
     body, published.body = published.body, b"wrong"
     with pytest.raises(DataError):
         download("cifar10", root, progress=silent)
     published.body = body
     md5 = hashlib.md5(body).hexdigest().upper()
-    download.ARCHIVES["cifar10"] = download.Archive("http://127.0.0.1:1/", "0" * 32)
+    archives.ARCHIVES["cifar10"] = archives.Archive("http://127.0.0.1:1/", "0" * 32)
     assert download("cifar10", root, url=published.url, md5=md5, progress=silent) == root / FOLDER
 
 
-def test_nothing_is_written_outside_the_root(published, root, monkeypatch):
+def test_writes_nothing_outside_the_root(published, root, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/none")
     assert download("cifar10", root, progress=silent) == root / FOLDER
 
 
-@pytest.mark.parametrize("length", [None, "none"])
-def test_progress_is_reported_to_the_end(published, root, monkeypatch, length):
-    monkeypatch.setattr(download, "_CHUNK_BYTES", 50_000)
-    published.length = length
-    calls = []
-    download("cifar10", root, progress=lambda done, total: calls.append((done, total)))
-    size = len(published.body)
-    assert [done for done, _ in calls] == [*range(50_000, size, 50_000), size]
-    assert {total for _, total in calls} == {size if length is None else None}
+class TestFailures:
+    @pytest.mark.parametrize("status", [404, 403, 500])
+    def test_http_error(self, published, fails, status):
+        published.status = status
+        fails(published.url, f"HTTP Error {status}")
+
+    def test_refused_connection(self, fails):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            url = f"http://127.0.0.1:{free.getsockname()[1]}/"
+        fails(url, "refused", url=url)
+
+    def test_timeout(self, published, fails, monkeypatch):
+        monkeypatch.setattr(archives, "TIMEOUT_SECONDS", 0.2)
+        published.stall.clear()
+        fails(published.url, "timed out")
+
+    @pytest.mark.parametrize("url", ["nonsense", "gopher://x/y", "http://127.0.0.1:port/", "http://"])
+    def test_invalid_url(self, fails, url):
+        fails(f"{url}: cannot be downloaded", url=url)
+
+    def test_answer_that_is_not_http(self, fails):
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+
+            def answer():
+                connection = listening.accept()[0]
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"nonsense\r\n\r\n")
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            fails("cannot be downloaded", url=f"http://127.0.0.1:{listening.getsockname()[1]}/")
+            thread.join()
+
+    def test_truncated_download(self, published, fails):
+        published.length = len(published.body)
+        published.body = published.body[:-100]
+        fails(published.url, f"ended after {len(published.body)} of {published.length} bytes")
+
+    @pytest.mark.parametrize("body", [b"", b"<html>", None])
+    def test_wrong_checksum_before_unpacking(self, published, fails, body, monkeypatch):
+        monkeypatch.setattr(archives, "_unpack", None)
+        official = archives.ARCHIVES["cifar10"].md5
+        published.body = published.body + b"\0" if body is None else body
+        fails("MD5 checksum is " + hashlib.md5(published.body).hexdigest(), f"expected {official}")
+
+    @pytest.mark.parametrize("body", [b"no archive", b"\x1f\x8b\x08\x00 no archive"])
+    def test_body_that_is_not_an_archive(self, published, fails, body):
+        published.publish("cifar10", body)
+        fails(published.url)
+
+    @pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
+    def test_truncated_archive(self, published, fails, kept):
+        published.publish("cifar10", published.body[: int(kept * len(published.body))])
+        fails("not a valid tar.gz archive")
+
+    def test_archive_with_a_damaged_block(self, published, fails):
+        # Random pixels are stored in blocks of at most 64 KiB, and no block can begin with 0xFF.
+        published.publish("cifar10", published.body[:20_000] + b"\xff" * 70_000)
+        fails("not a valid tar.gz archive")
+
+    @pytest.mark.parametrize("path", ["../escaped", "/tmp/maam-escaped", f"{FOLDER}/../../../escaped"])
+    def test_archive_that_leaves_its_folder(self, published, fails, root, tmp_path, path):
+        source = tmp_path / "source-cifar10" / FOLDER
+        published.publish("cifar10", published.pack(source, FOLDER, tarfile.TarInfo(path)))
+        if path.startswith("/"):  # the filter removes the leading slash
+            assert download("cifar10", root, progress=silent)
+        else:
+            fails("outside the destination")
+        assert not list(tmp_path.rglob("escaped"))
+        assert not (root.parents[-1] / "tmp" / "maam-escaped").exists()
+
+    def test_archive_without_all_files(self, published, fails, tmp_path):
+        source = tmp_path / "source-cifar10" / FOLDER
+        (source / "data_batch_4.bin").unlink()
+        published.publish("cifar10", published.pack(source, FOLDER))
+        fails(f"contains no complete {FOLDER}")
+
+    @pytest.mark.parametrize("function", ["_fetch", "_unpack", "_move"])
+    def test_full_disk(self, published, fails, root, function, monkeypatch):
+        def fill(*arguments):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(archives, function, fill)
+        fails(f"{root}: cannot store cifar10", "No space left on device")
+
+    @pytest.mark.parametrize("function", ["_fetch", "_unpack", "_move"])
+    def test_interruption_leaves_nothing(self, published, root, function, monkeypatch):
+        def interrupt(*arguments):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(archives, function, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            download("cifar10", root, progress=silent)
+        assert names_in(root) == []
+
+    def test_root_that_is_a_file(self, published, tmp_path, refusal):
+        file = tmp_path / "file"
+        file.write_text("kept")
+        assert f"{file}: cannot store cifar10" in refusal(download, "cifar10", file, progress=silent)
+        assert file.read_text() == "kept"
+
+    def test_unknown_name(self, tmp_path, refusal):
+        assert refusal(download, "mnist", tmp_path) == "name is 'mnist'; expected 'cifar10' or 'cifar100'"
+
+    def test_python_that_unpacks_unsafely(self, root, monkeypatch):
+        monkeypatch.delattr("tarfile.data_filter")
+        with pytest.raises(DataError, match=r"cannot unpack archives safely; update Python to 3\.10\.12, 3\.11\.4"):
+            download("cifar10", root, url="http://127.0.0.1:9/none")
 
 
-def test_lines_are_printed_where_there_is_no_terminal(published, root, capsys):
-    download("cifar10", root)
-    output = capsys.readouterr()
-    assert output.out == ""
-    assert output.err.splitlines()[-1] == "cifar10: 100 %"
+class TestProgress:
+    @pytest.mark.parametrize("length", [None, "none"])
+    def test_is_reported_to_the_end(self, published, root, monkeypatch, length):
+        monkeypatch.setattr(archives, "_CHUNK_BYTES", 50_000)
+        published.length = length
+        calls = []
+        download("cifar10", root, progress=lambda done, total: calls.append((done, total)))
+        size = len(published.body)
+        assert [done for done, _ in calls] == [*range(50_000, size, 50_000), size]
+        assert {total for _, total in calls} == {size if length is None else None}
 
+    def test_goes_to_standard_error_by_default(self, published, root, capsys):
+        download("cifar10", root)
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err.splitlines()[-1] == "cifar10: 100 %"
 
-def test_a_python_that_unpacks_unsafely(root, monkeypatch):
-    monkeypatch.delattr("tarfile.data_filter")
-    with pytest.raises(DataError, match=r"unpacks download unsafely; update it to 3\.10\.12, 3\.11\.4"):
-        download("cifar10", root, url="http://127.0.0.1:9/none")
+    def test_a_line_at_each_tenth(self, capsys):
+        with archives.show_progress("cifar10") as report:
+            for done in range(0, 1001, 7):
+                report(done, 1000)
+            report(1000, 1000)
+        assert capsys.readouterr().err.splitlines() == [f"cifar10: {percent} %" for percent in range(10, 101, 10)]
+
+    @pytest.mark.parametrize("total", [None, 0])
+    def test_no_line_if_the_size_is_unknown(self, capsys, total):
+        with archives.show_progress("cifar10") as report:
+            report(10, total)
+        assert capsys.readouterr().err == ""
+
+    @pytest.mark.parametrize("total", [None, 4_000_000])
+    def test_a_bar_on_a_terminal(self, monkeypatch, total):
+        class Terminal(io.StringIO):
+            def isatty(self):
+                return True
+
+        monkeypatch.setenv("TERM", "xterm")
+        terminal = Terminal()
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with archives.show_progress("cifar10") as report:
+            report(2_000_000, total)
+        assert "cifar10" in terminal.getvalue()
+        assert ("2.0/4.0 MB" if total else "2.0/? MB") in terminal.getvalue()

@@ -1,35 +1,40 @@
+"""CIFAR-10 and CIFAR-100 in both layouts: what is read, and how damaged and hostile files are refused."""
+
+import os
+import pickle
+import struct
+
 import numpy as np
 import pytest
 
-from maam.data import cifar10, cifar100
+from maam.data import cifar, cifar10, cifar100
 from maam.errors import DataError
 
+OFFICIAL_RECORDS = {name: layout.records for name, layout in cifar.LAYOUTS.items()}  # before the fixtures replace them
 both_layouts = pytest.mark.parametrize("write", ["binary", "python"], indirect=True)
 TRAIN_FILES = [f"data_batch_{number}" for number in range(1, 6)]
 
 
 def images_of(content, files):
-    """The images by the published rule: 1,024 red, then green, then blue pixels, row by row."""
+    """Return the images by the published rule: 1,024 red, then green, then blue pixels, row by row."""
     return np.concatenate([content.pixels[file].reshape(-1, 3, 32, 32) for file in files])
 
 
-def message(call, *arguments, **options):
-    with pytest.raises(DataError) as caught:
-        call(*arguments, **options)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
+def test_official_sizes():
+    assert OFFICIAL_RECORDS == {
+        "cifar10": {"train": 10_000, "test": 10_000},
+        "cifar100": {"train": 50_000, "test": 10_000},
+    }
 
 
 @both_layouts
 @pytest.mark.parametrize(("split", "files"), [("train", TRAIN_FILES), ("test", ["test_batch"])])
-def test_cifar10_is_read_as_written(write, tmp_path, split, files):
+def test_reads_cifar10(write, tmp_path, split, files):
     content = write("cifar10", tmp_path)
     result = cifar10(tmp_path, split)
     np.testing.assert_array_equal(result.images, images_of(content, files))
     np.testing.assert_array_equal(result.labels, np.concatenate([content.labels[f]["class"] for f in files]))
-    assert result.images.dtype == np.uint8
-    assert result.labels.dtype == np.int32
+    assert (result.images.dtype, result.labels.dtype) == (np.uint8, np.int32)
     assert result.images.flags.c_contiguous
     assert result.class_names[:2] == ("airplane", "automobile")
 
@@ -37,94 +42,57 @@ def test_cifar10_is_read_as_written(write, tmp_path, split, files):
 @both_layouts
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("mode", ["fine", "coarse"])
-def test_cifar100_is_read_as_written(write, tmp_path, split, mode):
+def test_reads_cifar100(write, tmp_path, split, mode):
     content = write("cifar100", tmp_path)
     result = cifar100(tmp_path, split, label_mode=mode)
     np.testing.assert_array_equal(result.images, images_of(content, [split]))
     np.testing.assert_array_equal(result.labels, content.labels[split][mode])
     assert result.class_names[1] == f"{mode} 1"
     assert len(result.class_names) == {"fine": 100, "coarse": 20}[mode]
-
-
-def test_cifar100_gives_fine_training_labels_by_default(write_binary, tmp_path):
-    content = write_binary("cifar100", tmp_path)
     np.testing.assert_array_equal(cifar100(tmp_path).labels, content.labels["train"]["fine"])
 
 
 @both_layouts
-def test_root_may_be_the_official_folder_under_any_name(write, tmp_path):
+def test_root_can_be_the_official_folder_under_any_name(write, tmp_path):
     content = write("cifar10", tmp_path)
     assert len(cifar10(content.folder)) == 60
     renamed = content.folder.rename(tmp_path / "mine")
     assert len(cifar10(str(renamed), "test")) == 10
 
 
-def test_the_binary_folder_is_preferred(write_binary, write_python, tmp_path):
+def test_prefers_the_binary_folder(write_binary, write_python, tmp_path, refusal):
     write_python("cifar10", tmp_path)
     (write_binary("cifar10", tmp_path).folder / "test_batch.bin").unlink()
-    assert "test_batch.bin" in message(cifar10, tmp_path, "test")
+    assert "test_batch.bin" in refusal(cifar10, tmp_path, "test")
 
 
 @pytest.mark.parametrize("suffix", ["", "/cifar-10-batches-bin"])
-def test_a_missing_folder_is_named_with_the_command_that_helps(tmp_path, suffix):
+def test_missing_folder(tmp_path, suffix, refusal):
     root = f"{tmp_path}/none{suffix}"
-    assert message(cifar10, root) == (
+    assert refusal(cifar10, root) == (
         f"{root}: found neither cifar-10-batches-bin nor cifar-10-batches-py; expected one of them here; "
         f"run: maam data cifar10 {root}"
     )
 
 
 @pytest.mark.parametrize("name", ["cifar-10-batches-bin", "cifar-10-batches-py"])
-def test_an_empty_official_folder_lacks_its_files(tmp_path, name):
+def test_empty_official_folder(tmp_path, name, refusal):
     (tmp_path / name).mkdir()
-    assert "the file is missing" in message(cifar10, tmp_path / name)
+    assert "the file is missing" in refusal(cifar10, tmp_path / name)
 
 
 @both_layouts
-@pytest.mark.parametrize("names", [True, False])
-def test_a_missing_file_is_named(write, tmp_path, names):
-    folder = write("cifar10", tmp_path).folder
-    file = next(folder.glob("batches.meta*" if names else "data_batch_3*"))
+@pytest.mark.parametrize("pattern", ["batches.meta*", "data_batch_3*"])
+def test_missing_file(write, tmp_path, pattern, refusal):
+    file = next(write("cifar10", tmp_path).folder.glob(pattern))
     file.unlink()
-    text = message(cifar10, tmp_path)
+    text = refusal(cifar10, tmp_path)
     assert text.startswith(f"{file}: the file is missing")
     assert text.endswith(f"run: maam data cifar10 {tmp_path}")
 
 
-@pytest.mark.parametrize("size", [0, 1, 12 * 3073 - 1, 12 * 3073 + 1, 13 * 3073])
-def test_a_binary_file_of_another_size_is_refused(write_binary, tmp_path, size):
-    file = write_binary("cifar10", tmp_path).folder / "data_batch_2.bin"
-    file.write_bytes((file.read_bytes() + bytes(3073))[:size])
-    assert message(cifar10, tmp_path) == (
-        f"{file}: {size} bytes; expected 36876 bytes (12 records of 3073); run: maam data cifar10 {tmp_path}"
-    )
-
-
-@pytest.mark.parametrize(("column", "label", "kind"), [(0, 20, "coarse"), (1, 100, "fine")])
-@pytest.mark.parametrize("mode", ["fine", "coarse"])
-def test_a_binary_label_out_of_range_is_refused(write_binary, tmp_path, column, label, kind, mode):
-    file = write_binary("cifar100", tmp_path).folder / "test.bin"
-    content = bytearray(file.read_bytes())
-    content[7 * 3074 + column] = label
-    file.write_bytes(content)
-    text = message(cifar100, tmp_path, "test", label_mode=mode)
-    assert f"{file}: record 7 has {kind} label {label}; expected a label in 0..{label - 1}" in text
-
-
-@pytest.mark.parametrize("content", [b"", b"airplane\n" * 9, b"airplane\n" * 11, b"\xff\xfe\x00"])
-def test_wrong_binary_class_names_are_refused(write_binary, tmp_path, content):
-    file = write_binary("cifar10", tmp_path).folder / "batches.meta.txt"
-    file.write_bytes(content)
-    assert message(cifar10, tmp_path).startswith(f"{file}: ")
-
-
-def test_a_wrong_choice_is_named(tmp_path):
-    assert message(cifar10, tmp_path, "val") == "split is 'val'; expected 'train' or 'test'"
-    assert message(cifar100, tmp_path, label_mode="x") == "label_mode is 'x'; expected 'coarse' or 'fine'"
-
-
 @both_layouts
-def test_a_file_that_cannot_be_opened_is_a_data_error(write, tmp_path, monkeypatch):
+def test_unreadable_file(write, tmp_path, monkeypatch, refusal):
     write("cifar10", tmp_path)
 
     def refuse(*arguments, **options):
@@ -132,11 +100,204 @@ def test_a_file_that_cannot_be_opened_is_a_data_error(write, tmp_path, monkeypat
 
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     monkeypatch.setattr("pathlib.Path.read_text", refuse)
-    assert "cannot be read ([Errno 13] Permission denied)" in message(cifar10, tmp_path)
+    assert "cannot be read ([Errno 13] Permission denied)" in refusal(cifar10, tmp_path)
 
 
-def test_the_official_sizes(official_records):
-    assert official_records == {
-        "cifar10": {"train": 10_000, "test": 10_000},
-        "cifar100": {"train": 50_000, "test": 10_000},
-    }
+def test_unknown_choices(tmp_path, refusal):
+    assert refusal(cifar10, tmp_path, "val") == "split is 'val'; expected 'train' or 'test'"
+    assert refusal(cifar100, tmp_path, label_mode="x") == "label_mode is 'x'; expected 'coarse' or 'fine'"
+
+
+class TestBinaryFiles:
+    @pytest.mark.parametrize("size", [0, 1, 12 * 3073 - 1, 12 * 3073 + 1, 13 * 3073])
+    def test_wrong_size(self, write_binary, tmp_path, size, refusal):
+        file = write_binary("cifar10", tmp_path).folder / "data_batch_2.bin"
+        file.write_bytes((file.read_bytes() + bytes(3073))[:size])
+        assert refusal(cifar10, tmp_path) == (
+            f"{file}: {size} bytes; expected 36876 bytes (12 records of 3073); run: maam data cifar10 {tmp_path}"
+        )
+
+    @pytest.mark.parametrize(("column", "label", "kind"), [(0, 20, "coarse"), (1, 100, "fine")])
+    @pytest.mark.parametrize("mode", ["fine", "coarse"])
+    def test_label_out_of_range(self, write_binary, tmp_path, column, label, kind, mode, refusal):
+        file = write_binary("cifar100", tmp_path).folder / "test.bin"
+        content = bytearray(file.read_bytes())
+        content[7 * 3074 + column] = label
+        file.write_bytes(content)
+        text = refusal(cifar100, tmp_path, "test", label_mode=mode)
+        assert f"{file}: record 7 has {kind} label {label}; expected a label in 0..{label - 1}" in text
+
+    @pytest.mark.parametrize("content", [b"", b"airplane\n" * 9, b"airplane\n" * 11, b"\xff\xfe\x00"])
+    def test_wrong_class_names(self, write_binary, tmp_path, content, refusal):
+        file = write_binary("cifar10", tmp_path).folder / "batches.meta.txt"
+        file.write_bytes(content)
+        assert refusal(cifar10, tmp_path).startswith(f"{file}: ")
+
+
+def good(**changes):
+    """Return a valid test file of CIFAR-10, with changes."""
+    values = {"data": np.zeros((10, 3072), np.uint8), "labels": [0] * 10} | changes
+    return {key.encode(): value for key, value in values.items()}
+
+
+def python2_pickle(pixels, labels):
+    """Return the bytes that Python 2 and its numpy wrote: strings are byte strings, labels a list of numbers."""
+
+    def text(value):
+        return b"U" + bytes([len(value)]) + value
+
+    dtype = b"cnumpy\ndtype\n" + text(b"u1") + b"K\x00K\x01\x87R(K\x03" + text(b"|") + b"NNN"
+    dtype += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    shape = b"".join(b"J" + struct.pack("<i", size) for size in pixels.shape) + b"\x86"
+    raw = b"T" + struct.pack("<i", pixels.nbytes) + pixels.tobytes()
+    start = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
+    array = start + b"(K\x01" + shape + dtype + b"\x89" + raw + b"tb"
+    numbers = b"](" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
+    return b"\x80\x02}(" + text(b"data") + array + text(b"labels") + numbers + b"u."
+
+
+class Call:
+    """An object that pickles as a call of `function`."""
+
+    def __init__(self, function, *arguments):
+        self.parts = (function, arguments)
+
+    def __reduce__(self):
+        return self.parts
+
+
+class TestPickledFiles:
+    @pytest.fixture
+    def refused(self, write_python, tmp_path, refusal):
+        """Write `content` as the test file, and return the message of its refusal."""
+        file = write_python("cifar10", tmp_path).folder / "test_batch"
+
+        def read(content):
+            file.write_bytes(content if isinstance(content, bytes) else pickle.dumps(content, protocol=2))
+            text = refusal(cifar10, tmp_path, "test")
+            assert text.startswith(f"{file}: ")
+            assert text.endswith(f"run: maam data cifar10 {tmp_path}")
+            return text
+
+        return read
+
+    def test_reads_a_file_of_python_2(self, write_python, tmp_path):
+        content = write_python("cifar10", tmp_path)
+        pixels = content.pixels["test_batch"][::-1].copy()
+        (content.folder / "test_batch").write_bytes(python2_pickle(pixels, range(10)))
+        result = cifar10(tmp_path, "test")
+        np.testing.assert_array_equal(result.images, pixels.reshape(10, 3, 32, 32))
+        np.testing.assert_array_equal(result.labels, np.arange(10))
+
+    @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
+    def test_reads_every_protocol_of_numpy_1_and_2(self, write_python, tmp_path, protocol):
+        file = write_python("cifar10", tmp_path).folder / "test_batch"
+        written = pickle.dumps(good(labels=[3] * 10), protocol=protocol)
+        file.write_bytes(written)
+        assert set(cifar10(tmp_path, "test").labels) == {3}
+        if protocol < 4:  # a GLOBAL line has no length, so the module can be renamed
+            old, new = b"numpy.core.multiarray", b"numpy._core.multiarray"
+            file.write_bytes(written.replace(old, new) if old in written else written.replace(new, old))
+            assert set(cifar10(tmp_path, "test").labels) == {3}
+
+    @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+    def test_a_hostile_pickle_is_not_run(self, refused, tmp_path, protocol):
+        marker = tmp_path / "executed"
+        text = refused(pickle.dumps(Call(os.system, f"touch {marker}"), protocol=protocol))
+        assert f"{os.system.__module__}.system" in text
+        refused(b"(S'touch " + str(marker).encode() + b"'\nios\nsystem\n.")  # the INST opcode
+        assert not marker.exists()
+
+    @pytest.mark.parametrize(
+        "function", [eval, getattr, pickle.loads, np.load, np.fromfile, np.memmap, __import__, Call]
+    )
+    def test_only_the_names_of_arrays_are_admitted(self, refused, function):
+        assert "it names" in refused(good(data=Call(function, b"1")))
+
+    def test_a_pickle_cannot_change_an_admitted_function(self, refused):
+        refused(b"c_codecs\nencode\n(N}S'__doc__'\nS'changed'\nstb.")
+        refused(b"cnumpy\nndarray\n(N}S'__doc__'\nS'changed'\nstb.")
+        assert "changed" not in (np.ndarray.__doc__, __import__("_codecs").encode.__doc__)
+
+    @pytest.mark.parametrize("fraction", [0, 0.001, 0.5, 0.999])
+    def test_truncated_pickle(self, refused, fraction):
+        whole = pickle.dumps(good(), protocol=2)
+        assert "cannot be unpickled safely" in refused(whole[: int(fraction * len(whole))])
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"\x1f\x8b garbage",
+            b"\x00" * 100,
+            b"<!DOCTYPE html>\n<html>",
+            b".",
+            b"\x80\x63.",
+            b"\x80\x02P1\n.",
+            b"0" * 10,
+            b"\x80\x04\x8e" + b"\xff" * 8,
+            b"\x80\x02cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85R.",
+            b"\x80\x02c\xff\n\xfe\n.",
+        ],
+    )
+    def test_garbage(self, refused, content):
+        refused(content)
+
+    def test_random_damage_raises_only_data_errors(self, write_python, tmp_path):
+        file = write_python("cifar10", tmp_path).folder / "test_batch"
+        whole = pickle.dumps(good(), protocol=2)
+        rng = np.random.default_rng(0)
+        refusals = 0
+        for _ in range(300):
+            broken = bytearray(whole)
+            # Most of the file is pixels; the opcodes are in the first and the last bytes.
+            broken[rng.choice([rng.integers(160), -rng.integers(1, 80)])] = rng.integers(256)
+            file.write_bytes(broken)
+            try:
+                cifar10(tmp_path, "test")
+            except DataError:
+                refusals += 1
+        assert refusals > 50
+
+    @pytest.mark.parametrize(
+        ("content", "found"),
+        [
+            ([1, 2], "a pickled list"),
+            ({}, "data is missing"),
+            ({"data": 1, "labels": []}, "data is missing"),
+            (good(data=[0] * 3072), "data is a list of 3072"),
+            (good(data=np.zeros((10, 3072), np.int64)), "data is int64 (10, 3072)"),
+            (good(data=np.zeros((10, 3072), object)), "data is object (10, 3072)"),
+            (good(data=np.zeros((9, 3072), np.uint8)), "data is uint8 (9, 3072)"),
+            (good(data=np.zeros((10, 3, 32, 32), np.uint8)), "data is uint8 (10, 3, 32, 32)"),
+            (good(data=np.zeros(30720, np.uint8)), "data is uint8 (30720,)"),
+            (good(labels=[0] * 9), "labels is a list of 9"),
+            (good(labels=None), "labels is missing"),
+            (good(labels=b"0123456789"), "labels is a bytes"),
+            (good(labels=[0] * 9 + [10]), "record 9 has class label 10"),
+            (good(labels=[-1] + [0] * 9), "record 0 has class label -1"),
+            (good(labels=[10**400] * 10), "record 0 has class label 1000"),
+            (good(labels=[0.0] * 10), "record 0 has class label 0.0"),
+            (good(labels=[True] * 10), "record 0 has class label True"),
+            (good(labels=[[0]] * 10), "record 0 has class label [0]"),
+        ],
+    )
+    def test_valid_pickle_with_other_content(self, refused, content, found):
+        assert f"test_batch: {found}" in refused(content)
+
+    @pytest.mark.parametrize(
+        "names",
+        [{}, {b"label_names": [b"x"] * 9}, {b"label_names": ["x"] * 10}, {b"label_names": [b"\xff"] * 10}],
+    )
+    def test_wrong_class_names(self, write_python, tmp_path, names):
+        file = write_python("cifar10", tmp_path).folder / "batches.meta"
+        file.write_bytes(pickle.dumps(names, protocol=2))
+        with pytest.raises(DataError, match=r"batches.meta: .*10"):
+            cifar10(tmp_path, "test")
+
+    def test_coarse_label_out_of_range(self, write_python, tmp_path):
+        file = write_python("cifar100", tmp_path).folder / "test"
+        changed = pickle.loads(file.read_bytes())
+        changed[b"coarse_labels"][4] = 20
+        file.write_bytes(pickle.dumps(changed, protocol=2))
+        with pytest.raises(DataError, match="record 4 has coarse label 20"):
+            cifar100(tmp_path, "test")

@@ -1,19 +1,26 @@
+"""Data sets in memory, the digits of scikit-learn, and the sample of CIFAR-10 that the tests use."""
+
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import maam.data
-from maam.data import Augmentation, ImageDataset, RandomResizedCrop
-from maam.errors import DataError
+from maam.data import ImageDataset, digits
+from maam.errors import DataError, MissingFrameworkError
+
+HERE = Path(__file__).parent
+TOOL = HERE.parents[1] / "tools" / "make_cifar10_sample.py"
 
 IMAGES = np.arange(5 * 2 * 3 * 4, dtype=np.uint8).reshape(5, 2, 3, 4)
 LABELS = np.array([0, 1, 2, 1, 0], dtype=np.int32)
 NAMES = ("a", "b", "c")
 
 
-def test_a_subset_holds_the_chosen_rows_in_their_order():
+def test_subset():
     whole = ImageDataset(IMAGES, LABELS, NAMES)
     part = whole.subset([3, 0, 3])
     assert (len(whole), len(part)) == (5, 3)
@@ -24,7 +31,7 @@ def test_a_subset_holds_the_chosen_rows_in_their_order():
 
 
 @pytest.mark.parametrize("indices", [[5], [-1], [0.0], [[0]], 0, [True, False, True, True, True], ["0"]])
-def test_a_wrong_index_is_refused(indices):
+def test_invalid_indices(indices):
     with pytest.raises(DataError, match="indices"):
         ImageDataset(IMAGES, LABELS, NAMES).subset(indices)
 
@@ -44,36 +51,108 @@ def test_a_wrong_index_is_refused(indices):
         (IMAGES, LABELS - np.int32(1)),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(images, labels):
+def test_arrays_that_do_not_match(images, labels):
     with pytest.raises(DataError, match=r"images|labels"):
         ImageDataset(images, labels, NAMES)
 
 
-def test_the_package_exports_what_it_names():
+def test_all_public_names_exist():
     assert all(callable(getattr(maam.data, name)) == (not name.isupper()) for name in maam.data.__all__)
 
 
-def test_the_import_brings_no_heavy_package():
+def test_the_import_loads_no_heavy_package():
     heavy = {"sklearn", "torch", "mindspore", "rich", "matplotlib", "scipy"}
     code = f"import sys, maam.data; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Augmentation(flip_probability="0.5"),
-        lambda: Augmentation(flip_probability=True),
-        lambda: Augmentation(padding=True),
-        lambda: RandomResizedCrop(8, ratio=("0.75", "1.3")),
-    ],
-)
-def test_neither_text_nor_bools_are_numbers(make):
-    with pytest.raises(DataError, match=r"expected (a number|an integer|two numbers)"):
-        make()
-
-
-def test_labels_that_are_identifiers():
-    with pytest.raises(DataError, match=r"labels reach 1234567890; expected 0\.\.classes - 1, and class_names where"):
+def test_identifiers_as_labels():
+    with pytest.raises(
+        DataError, match=r"labels reach 1234567890; expected 0\.\.classes - 1; pass class_names to use 100000 classes"
+    ):
         ImageDataset(np.zeros((1, 3, 2, 2), np.uint8), np.array([1234567890]))
+
+
+@pytest.fixture(scope="module")
+def content():
+    """The digits as scikit-learn stores them."""
+    return pytest.importorskip("sklearn.datasets").load_digits()
+
+
+class TestDigits:
+    def test_the_splits_contain_all_images_in_order(self, content):
+        train, test = digits("train"), digits("test")
+        assert (len(train), len(test)) == (1438, 359)
+        scaled = np.array([[[round(v * 255 / 16) for v in row] for row in image] for image in content.images])
+        assert sorted(rows(train) + rows(test)) == sorted(image.astype(np.uint8).tobytes() for image in scaled)
+        position = {image.astype(np.uint8).tobytes(): index for index, image in enumerate(scaled)}
+        order = [position[image.tobytes()] for image in test.images]
+        assert order == sorted(order)
+        np.testing.assert_array_equal(test.labels, content.target[order])
+
+    @pytest.mark.usefixtures("content")
+    def test_images_are_grey_and_use_the_whole_range(self):
+        train = digits()
+        assert train.images.shape[1:] == (1, 8, 8)
+        assert (train.images.min(), train.images.max()) == (0, 255)
+        assert train.class_names == tuple("0123456789")
+
+    @pytest.mark.parametrize("fraction", [0.1, 0.5])
+    def test_each_class_has_the_same_fraction(self, content, fraction):
+        counts = np.bincount(content.target)
+        test = digits("test", test_fraction=fraction)
+        np.testing.assert_allclose(np.bincount(test.labels), counts * fraction, atol=0.5)
+
+    @pytest.mark.usefixtures("content")
+    def test_only_the_seed_determines_the_split(self):
+        np.testing.assert_array_equal(digits("test").images, digits("test", seed=0).images)
+        assert rows(digits("test", seed=1)) != rows(digits("test"))
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"split": "val"},
+            {"test_fraction": 0.0},
+            {"test_fraction": 1.0},
+            {"test_fraction": 0.001},
+            {"test_fraction": -0.1},
+            {"test_fraction": float("nan")},
+            {"test_fraction": "half"},
+            {"seed": -1},
+            {"seed": 0.5},
+        ],
+    )
+    @pytest.mark.usefixtures("content")
+    def test_invalid_argument(self, options):
+        with pytest.raises(DataError, match=f"^{next(iter(options))} is "):
+            digits(**options)
+
+    def test_missing_scikit_learn(self, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(MissingFrameworkError, match=r"maam\[train\]"):
+            digits()
+
+
+def rows(dataset):
+    return sorted(image.tobytes() for image in dataset.images)
+
+
+class TestSample:
+    def test_contains_real_images_in_test_order(self):
+        with np.load(HERE / "cifar10_sample.npz") as content:
+            images, labels = content["images"], content["labels"]
+        assert (images.shape, images.dtype, labels.dtype) == ((320, 3, 32, 32), np.uint8, np.int32)
+        assert np.bincount(labels).tolist() == [32] * 10
+        # The test set of CIFAR-10 begins with a cat, two ships, an airplane and two frogs.
+        assert labels[:6].tolist() == [3, 8, 8, 0, 6, 6]
+        np.testing.assert_allclose(images.mean(axis=(0, 2, 3)) / 255, [0.494, 0.485, 0.450], atol=0.03)
+
+    def test_the_script_takes_the_first_images_of_each_class(self, write_binary, tmp_path, monkeypatch):
+        content = write_binary("cifar10", tmp_path)
+        out = tmp_path / "out.npz"
+        monkeypatch.setattr(sys, "argv", [str(TOOL), str(tmp_path), str(out), "--per-class", "1"])
+        runpy.run_path(str(TOOL), run_name="__main__")
+        with np.load(out) as written:
+            np.testing.assert_array_equal(written["labels"], content.labels["test_batch"]["class"])
+            np.testing.assert_array_equal(written["images"].reshape(10, -1), content.pixels["test_batch"])

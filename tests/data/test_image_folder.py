@@ -1,4 +1,4 @@
-"""Listing image folders."""
+"""Image folders: their files, labels and class names, and the errors."""
 
 import os
 import shutil
@@ -34,8 +34,8 @@ def test_files_labels_and_names(root):
     assert train.path(3) == root / "train" / "automobile" / "00.jpg"
 
 
-def test_order_is_torchvisions(root):
-    """Capitals before small letters, subfolders, suffixes in capitals, and files that are no images."""
+def test_order_equals_that_of_torchvision(root):
+    """Sort capitals first; list subfolders and suffixes in capitals; ignore files that are not images."""
     datasets = pytest.importorskip("torchvision.datasets")
     train = root / "train"
     for name in ("Zebra", "_10", "9"):
@@ -78,29 +78,29 @@ def test_a_split_without_class_folders(root):
     assert refusal(root, "val").startswith(f"{root / 'val'}: 2 images and no class folders; expected ")
 
 
-def test_empty_class_folders_are_named(root):
+def test_empty_class_folders(root):
     for name in ("bird", "airplane"):
         shutil.rmtree(root / "train" / name)
         (root / "train" / name).mkdir()
     (root / "train" / "bird" / "notes.txt").touch()
     message = refusal(root)
     assert message.startswith(f"{root / 'train'}: no images in airplane, bird; expected files that end in .jpg, ")
-    assert message.endswith("fill or remove them")
+    assert message.endswith("in every class folder; add images or remove the folders")
 
 
-def test_splits_with_other_classes(root):
+def test_splits_with_different_classes(root):
     (root / "val" / "bird").rename(root / "val" / "boat")
     message = "has classes that"
-    assert refusal(root).startswith(f"{root / 'train'} {message} {root / 'val'} has not: bird; labels are numbers")
-    assert refusal(root, "val").startswith(f"{root / 'val'} {message} {root / 'train'} has not: boat; ")
+    assert refusal(root).startswith(f"{root / 'train'} {message} {root / 'val'} does not have: bird; labels number")
+    assert refusal(root, "val").startswith(f"{root / 'val'} {message} {root / 'train'} does not have: boat; ")
     (root / "val" / "boat").rename(root / "val" / "bird")
     for index in range(8):
         (root / "val" / f"more{index}").mkdir()
-    assert "has not: more0, more1, more2, more3, more4 and 3 more; " in refusal(root)
+    assert "does not have: more0, more1, more2, more3, more4 and 3 more; " in refusal(root)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
-def test_a_folder_that_may_not_be_read(root):
+def test_unreadable_folder(root):
     (root / "train" / "bird").chmod(0)
     assert refusal(root) == f"{root / 'train' / 'bird'}: cannot be read: Permission denied"
     (root / "train" / "bird").chmod(0o700)

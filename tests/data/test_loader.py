@@ -1,3 +1,5 @@
+"""Batches of a data set in memory: their order, their bytes, and how processes share them."""
+
 import hashlib
 
 import numpy as np
@@ -12,7 +14,7 @@ from maam.errors import DataError
 def make(count):
     rng = np.random.default_rng(count)
     images = rng.integers(0, 256, (count, 3, 6, 5), dtype=np.uint8)
-    # The label tells the row, so that an order can be read off the labels.
+    # The label is the row, so the labels of a batch show its order.
     return ImageDataset(images, np.arange(count, dtype=np.int32), tuple(map(str, range(count))))
 
 
@@ -28,7 +30,7 @@ def same(one, other):
     return to_bytes(one) == to_bytes(other)
 
 
-def test_without_shuffling_the_batches_are_the_scaled_images_in_order():
+def test_batches_are_scaled_images_in_order_without_shuffling():
     dataset = make(23)
     batches = list(BatchLoader(dataset, 10, shuffle=False).epoch(5))
     assert [len(labels) for _, labels in batches] == [10, 10, 3]
@@ -38,7 +40,7 @@ def test_without_shuffling_the_batches_are_the_scaled_images_in_order():
     assert (images.dtype, labels.dtype) == (np.float32, np.int32)
 
 
-def test_shuffling_shows_every_image_once_with_its_label():
+def test_shuffling_keeps_every_image_and_its_label():
     dataset = make(50)
     images, labels = flat(BatchLoader(dataset, 8, seed=1).epoch(0))
     assert sorted(labels) == list(range(50))
@@ -46,7 +48,7 @@ def test_shuffling_shows_every_image_once_with_its_label():
     np.testing.assert_array_equal(images, to_float(dataset.images[labels]))
 
 
-def test_augmentation_applies_the_crops_of_the_position():
+def test_augmentation_uses_the_crops_of_the_position():
     dataset, augmentation = make(30), Augmentation(padding=2)
     images, labels = flat(BatchLoader(dataset, 7, seed=4, augmentation=augmentation).epoch(3))
     rng = np.random.default_rng([4, 3])
@@ -56,7 +58,7 @@ def test_augmentation_applies_the_crops_of_the_position():
     np.testing.assert_array_equal(images, to_float(expected))
 
 
-def test_seed_and_epoch_decide_the_bytes():
+def test_seed_and_epoch_determine_the_bytes():
     dataset, augmentation = make(40), Augmentation()
 
     def loader(seed):
@@ -72,7 +74,7 @@ def test_seed_and_epoch_decide_the_bytes():
     assert not same(one.epoch(1), first)
 
 
-def test_the_batch_size_changes_no_sample():
+def test_the_batch_size_does_not_change_the_samples():
     dataset = make(40)
     epochs = [flat(BatchLoader(dataset, size, augmentation=Augmentation()).epoch(1)) for size in (1, 7, 40)]
     for images, labels in epochs[1:]:
@@ -80,7 +82,7 @@ def test_the_batch_size_changes_no_sample():
         np.testing.assert_array_equal(labels, epochs[0][1])
 
 
-def test_the_bytes_stay_the_same_over_versions():
+def test_the_bytes_are_the_same_in_all_versions():
     digest = hashlib.sha256()
     for images, labels in BatchLoader(make(33), 8, seed=7, augmentation=Augmentation()).epoch(11):
         digest.update(np.rint(images * 255).astype(np.uint8).tobytes() + labels.astype("<i4").tobytes())
@@ -105,7 +107,7 @@ def test_a_later_start_gives_the_rest_of_the_epoch(data):
     assert same(loader.epoch(1, start=start), whole[start:])
 
 
-def test_a_later_start_touches_no_earlier_image(monkeypatch):
+def test_a_later_start_processes_no_earlier_image(monkeypatch):
     loader = BatchLoader(make(40), 10, augmentation=Augmentation())
     counts = []
     apply = Augmentation.apply
@@ -146,7 +148,7 @@ def test_the_length_is_the_number_of_batches(count, size, drop_last, sizes):
         (0, {"batch_size": 5}, "dataset has no images"),
     ],
 )
-def test_a_wrong_argument_is_named(count, options, named):
+def test_invalid_argument(count, options, named):
     with pytest.raises(DataError, match=f"^{named}"):
         BatchLoader(make(count), **options)
 
@@ -154,6 +156,37 @@ def test_a_wrong_argument_is_named(count, options, named):
 @pytest.mark.parametrize(
     ("arguments", "named"), [((-1,), "index"), ((0.5,), "index"), ((0, -1), "start"), ((0, 3), "start")]
 )
-def test_a_wrong_epoch_is_named_before_the_first_batch(arguments, named):
+def test_invalid_epoch_is_refused_before_the_first_batch(arguments, named):
     with pytest.raises(DataError, match=f"^{named} is "):
         BatchLoader(make(4), 2).epoch(*arguments)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_shares_make_up_each_batch(size, drop_last):
+    options = {"seed": 3, "augmentation": Augmentation(1, 0.5, 2), "drop_last": drop_last}
+    dataset = make(23)
+    whole = list(BatchLoader(dataset, 8, **options).epoch(2, 1))
+    parts = [list(BatchLoader(dataset, 8, share=(rank, size), **options).epoch(2, 1)) for rank in range(size)]
+    assert len(whole) == len(parts[0])
+    for number, (images, labels) in enumerate(whole):
+        for rank in range(size):
+            np.testing.assert_array_equal(parts[rank][number][0], images[rank::size])
+            np.testing.assert_array_equal(parts[rank][number][1], labels[rank::size])
+
+
+def test_a_last_batch_smaller_than_the_number_of_processes():
+    parts = [list(BatchLoader(make(23), 22, shuffle=False, share=(rank, 2)).epoch(0)) for rank in range(2)]
+    assert [sum(len(labels) for _, labels in part) for part in parts] == [12, 11]
+    assert all(len(labels) for part in parts for _, labels in part)
+
+
+@pytest.mark.parametrize("share", [(2, 2), (-1, 2), (0, 0)])
+def test_invalid_share(share):
+    with pytest.raises(DataError, match=r"^share is .*; expected \(rank, size\) with 0 <= rank < size$"):
+        BatchLoader(make(23), 4, share=share)
+
+
+def test_a_batch_that_cannot_be_shared():
+    with pytest.raises(DataError, match=r"^batch_size is 7, shared by 2 processes; expected a multiple of 2$"):
+        BatchLoader(make(23), 7, share=(0, 2))

@@ -1,4 +1,4 @@
-"""Batches of image files: the same pixels in both frameworks, and what happens where a file is broken."""
+"""Batches of image files: the same pixels in both frameworks, and how broken files are handled."""
 
 import warnings
 from importlib import import_module
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 
 @pytest.fixture(scope="session")
 def root(tmp_path_factory):
-    """Real images in JPEG, and one in PNG for each way to store pixels."""
+    """Real images in JPEG, and one more for each way to store pixels."""
     folder = write_folder(tmp_path_factory.mktemp("images"), classes=3)
     for index, mode in enumerate(MODES):
         picture = image.open(folder / "train" / "bird" / f"{index:02}.jpg")
@@ -46,7 +46,7 @@ def as_bytes(batches):
 def test_the_same_bytes_in_both_frameworks(root, split):
     pytest.importorskip("torchvision")
     pytest.importorskip("mindspore")
-    ours, theirs = (import_module(f"maam.{room}").ImageFolderBatches for room in ("torch", "mindspore"))
+    ours, theirs = (import_module(f"maam.{name}").ImageFolderBatches for name in ("torch", "mindspore"))
     for epoch in (0, 3):
         expected = as_bytes(make(ours, root, split).epoch(epoch))
         assert as_bytes(make(theirs, root, split).epoch(epoch)) == expected
@@ -75,7 +75,7 @@ def test_epochs_and_starts(batches_of, root):
 
 
 def test_processes_that_share_each_batch(batches_of, root):
-    """Three, of which the last finds no image in the last batch, of one image."""
+    """The last batch has one image, so only the first of three processes gets one."""
     whole = list(make(batches_of, root, size=6).epoch(0))
     parts = [list(make(batches_of, root, size=6, share=(rank, 3)).epoch(0)) for rank in range(3)]
     assert [len(part) for part in parts] == [6, 5, 5]
@@ -85,8 +85,8 @@ def test_processes_that_share_each_batch(batches_of, root):
             np.testing.assert_array_equal(part[index][1], labels[rank::3])
 
 
-def test_validation_is_torchvisions(batches_of, root):
-    """torchvision's own pipeline over its own data set gives the same bytes."""
+def test_validation_equals_that_of_torchvision(batches_of, root):
+    """The pipeline and the data set of torchvision give the same bytes."""
     transforms = pytest.importorskip("torchvision.transforms")
     from torchvision.datasets import ImageFolder
 
@@ -106,7 +106,7 @@ def test_pixels_in_zero_to_one(batches_of, root):
 
 
 def break_files(root):
-    """One file of each kind that cannot be read, with what is said of it; all in train/airplane."""
+    """Break one file in train/airplane in each way; return the reason for each path."""
     folder = root / "train" / "airplane"
     content = (folder / "03.jpg").read_bytes()
     (folder / "00.jpg").write_bytes(b"")
@@ -126,14 +126,14 @@ def test_broken_images_stop_by_default(batches_of, tmp_path, workers):
             list(loader.epoch(0, index))
         assert str(caught.value).startswith(f"{path}: {reason}")
         assert str(caught.value).endswith(
-            "mend or remove the file, or leave broken images out: on_broken='skip' (--on-broken skip)"
+            "repair or remove the file, or skip broken images with on_broken='skip' (--on-broken skip)"
         )
     assert as_bytes(loader.epoch(0, 3)) == whole[3:]
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("I;16", ".png"), ("I", ".tif"), ("F", ".tif")])
 def test_more_than_eight_bits(batches_of, tmp_path, mode, suffix):
-    """Pillow would make 255 of all that is more."""
+    """Pillow would clip the pixels at 255."""
     write_folder(tmp_path, classes=2)
     path = tmp_path / "train" / "airplane" / f"00{suffix}"
     image.fromarray(np.full((40, 40), 1000, np.int32)).convert(mode).save(path)
@@ -143,7 +143,7 @@ def test_more_than_eight_bits(batches_of, tmp_path, mode, suffix):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_broken_images_are_left_out(batches_of, tmp_path, workers):
+def test_broken_images_are_skipped(batches_of, tmp_path, workers):
     write_folder(tmp_path, classes=2)
     whole = list(make(batches_of, tmp_path, size=1, shuffle=False).epoch(0))
     broken = break_files(tmp_path)
@@ -157,17 +157,17 @@ def test_broken_images_are_left_out(batches_of, tmp_path, workers):
     assert all(loader.broken[path].startswith(reason) for path, reason in broken.items())
     assert [str(one.message) for one in caught] == [f"{path}: {why}; left out" for path, why in loader.broken.items()]
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # each is said once
+        warnings.simplefilter("error")  # each file is reported once
         assert as_bytes(loader.epoch(0)) == as_bytes(found)
 
 
-def test_a_batch_of_broken_images_alone(batches_of, tmp_path):
+def test_a_batch_of_broken_images_only(batches_of, tmp_path):
     write_folder(tmp_path, classes=2)
     path, reason = next(iter(break_files(tmp_path).items()))
     loader = make(batches_of, tmp_path, size=3, shuffle=False, on_broken="skip", drop_last=True)
     with pytest.raises(DataError) as caught:
         list(loader.epoch(0))
-    assert str(caught.value) == f"{path}: {reason}; none of the 3 images of a batch can be read"
+    assert str(caught.value) == f"{path}: {reason}; no image can be read in a batch of 3; remove the broken files"
     loader = make(batches_of, tmp_path, size=3, shuffle=False, on_broken="skip")
     with pytest.warns(BrokenImageWarning):
         found = list(loader.epoch(0))
@@ -175,7 +175,7 @@ def test_a_batch_of_broken_images_alone(batches_of, tmp_path):
     assert len(found) == len(loader) - 1
 
 
-def test_a_file_that_is_gone(batches_of, tmp_path):
+def test_a_file_that_was_removed(batches_of, tmp_path):
     write_folder(tmp_path, classes=2)
     loader = make(batches_of, tmp_path)
     loader.dataset.path(0).unlink()
@@ -194,13 +194,13 @@ def test_a_file_that_is_gone(batches_of, tmp_path):
         ({"size": 0}, "batch_size is 0; expected an integer of at least 1"),
     ],
 )
-def test_wrong_arguments(batches_of, root, options, message):
+def test_invalid_arguments(batches_of, root, options, message):
     with pytest.raises(DataError) as caught:
         make(batches_of, root, **options)
     assert str(caught.value) == message
 
 
-def test_wrong_epochs_and_too_few_images(batches_of, root):
+def test_invalid_epochs_and_too_few_images(batches_of, root):
     loader = make(batches_of, root)
     for epoch, start in ((-1, 0), (0, -1), (0, len(loader) + 1), (0.5, 0)):
         with pytest.raises(DataError, match=r"^(index|start) is "):
@@ -210,13 +210,13 @@ def test_wrong_epochs_and_too_few_images(batches_of, root):
 
 
 def test_no_more_workers_than_processors(batches_of, root):
-    """MindSpore refuses more, and PyTorch warns."""
+    """MindSpore refuses more workers, and PyTorch warns."""
     loader = make(batches_of, root, num_workers=10_000)
     assert 1 <= loader.num_workers < 10_000
     assert as_bytes(loader.epoch(0, 4)) == as_bytes(make(batches_of, root).epoch(0, 4))
 
 
-def test_a_file_that_may_not_be_read_is_not_called_broken(tmp_path):
+def test_an_unreadable_file_is_not_called_broken(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"x")
     assert reason_of(PermissionError(13, "Permission denied", str(path)), path) == "cannot be read (Permission denied)"

@@ -1,0 +1,233 @@
+"""Augmentation of images in memory, and the frames of image files, compared with torchvision."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from maam.data import Augmentation, CenterCrop, Crops, RandomResizedCrop, to_float
+from maam.data.transforms import Box
+from maam.errors import DataError
+
+
+def naive(images, crops, padding):
+    """Return crops and flips computed one pixel at a time."""
+    count, _, height, width = images.shape
+    result = np.zeros_like(images)
+    for n in range(count):
+        top, left = crops.offsets[n]
+        for row in range(height):
+            for column in range(width):
+                source_column = width - 1 - column if crops.flips[n] else column
+                y, x = row + top - padding, source_column + left - padding
+                if 0 <= y < height and 0 <= x < width:
+                    result[n, :, row, column] = images[n, :, y, x]
+    return result
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(st.integers(0, 5), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6)),
+    padding=st.integers(0, 7),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_apply_agrees_with_the_naive_loop(shape, padding, seed):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(1, 256, shape, dtype=np.uint8)
+    before = images.copy()
+    augmentation = Augmentation(padding=padding)
+    crops = augmentation.draw(rng, len(images))
+    result = augmentation.apply(images, crops)
+    np.testing.assert_array_equal(result, naive(images, crops, padding))
+    np.testing.assert_array_equal(images, before)
+    assert result.dtype == np.uint8
+    assert result.flags.c_contiguous
+
+
+def test_a_crop_at_the_corner_keeps_the_middle():
+    images = np.full((1, 3, 32, 32), 7, np.uint8)
+    corner = Augmentation().apply(images, Crops(np.array([[0, 8]]), np.array([False])))
+    assert not corner[0, :, :4].any()
+    assert not corner[0, :, :, 28:].any()
+    assert (corner[0, :, 4:, :28] == 7).all()
+
+
+def test_draws_cover_all_offsets_evenly_and_flip_half():
+    crops = Augmentation().draw(np.random.default_rng(0), 9000)
+    for axis in range(2):
+        counts = np.bincount(crops.offsets[:, axis], minlength=9)
+        assert len(counts) == 9
+        assert (abs(counts - 1000) < 150).all()
+    assert abs(crops.flips.mean() - 0.5) < 0.03
+    assert abs(np.corrcoef(crops.offsets.T)[0, 1]) < 0.05
+    assert (crops.offsets.shape, crops.flips.shape, crops.flips.dtype) == ((9000, 2), (9000,), np.bool_)
+
+
+@pytest.mark.parametrize("probability", [0.0, 1.0])
+def test_flips_never_or_always(probability):
+    crops = Augmentation(padding=0, flip_probability=probability).draw(np.random.default_rng(0), 1000)
+    assert set(crops.flips) == {bool(probability)}
+    assert not crops.offsets.any()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"padding": -1},
+        {"padding": 1.5},
+        {"flip_probability": -0.1},
+        {"flip_probability": 1.1},
+        {"flip_probability": float("nan")},
+        {"flip_probability": None},
+        {"flip_probability": "0.5"},
+        {"flip_probability": True},
+        {"padding": True},
+    ],
+)
+def test_invalid_augmentation(options):
+    with pytest.raises(DataError, match=rf"^{next(iter(options))} is .*; expected (a number|an integer)"):
+        Augmentation(**options)
+
+
+@pytest.mark.parametrize("count", [-1, 2.0])
+def test_invalid_count(count):
+    with pytest.raises(DataError, match=r"^count is "):
+        Augmentation().draw(np.random.default_rng(0), count)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "flips"),
+    [
+        ([[0, 0]], [False]),
+        ([[0, 0], [0, 9]], [False, False]),
+        ([[0, 0], [-1, 0]], [False, False]),
+        ([[0, 0], [0, 0]], [False]),
+        ([[0.0, 0.0], [0.0, 0.0]], [False, False]),
+        ([[0, 0], [0, 0]], [0, 1]),
+        ([0, 0], [False, False]),
+    ],
+)
+def test_crops_that_do_not_match_the_images(offsets, flips):
+    with pytest.raises(DataError, match=r"^crops has "):
+        Augmentation().apply(np.zeros((2, 3, 8, 8), np.uint8), Crops(np.array(offsets), np.array(flips)))
+
+
+@pytest.mark.parametrize("images", [np.zeros((2, 3, 8, 8)), np.zeros((3, 8, 8), np.uint8), None])
+def test_invalid_images(images):
+    with pytest.raises(DataError, match=r"^images is "):
+        Augmentation().apply(images, Crops(np.zeros((2, 2), int), np.zeros(2, bool)))
+
+
+def test_to_float_divides_every_value_by_255():
+    values = np.arange(256, dtype=np.uint8)
+    result = to_float(values.reshape(4, 64))
+    assert (result.dtype, result.shape) == (np.float32, (4, 64))
+    assert result.ravel().tolist() == [float(np.float32(value / 255)) for value in range(256)]
+    assert (result.min(), result.max()) == (0, 1)
+
+
+@pytest.mark.parametrize("images", [np.zeros(2), [1, 2], np.zeros(2, np.int8)])
+def test_to_float_accepts_only_uint8(images):
+    with pytest.raises(DataError, match="expected a uint8 array"):
+        to_float(images)
+
+
+SIZES = [(375, 500), (500, 375), (32, 32), (1, 1), (1, 300), (300, 2), (224, 256), (257, 255)]
+
+
+class TorchDraws:
+    """Random draws of torchvision, from the generator of PyTorch."""
+
+    def uniform(self, low, high):
+        import torch
+
+        return torch.empty(1).uniform_(low, high).item()
+
+    def integers(self, low, high):
+        import torch
+
+        return torch.randint(low, high, size=(1,)).item()
+
+    def random(self):
+        return 1.0
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize(("scale", "ratio"), [((0.08, 1.0), (3 / 4, 4 / 3)), ((0.9, 1.0), (0.5, 0.6))])
+def test_random_boxes_equal_those_of_torchvision(height, width, scale, ratio):
+    torch = pytest.importorskip("torch")
+    transforms = pytest.importorskip("torchvision.transforms")
+    framing = RandomResizedCrop(20, scale, ratio)
+    image = torch.zeros(3, height, width)
+    for seed in range(100):
+        torch.manual_seed(seed)
+        expected = transforms.RandomResizedCrop.get_params(image, list(scale), list(ratio))
+        torch.manual_seed(seed)
+        assert framing.frame(height, width, TorchDraws()).source == tuple(expected)
+
+
+def test_random_frames():
+    frames = [RandomResizedCrop(20).frame(40, 50, np.random.default_rng(seed)) for seed in range(2000)]
+    boxes = np.array([frame.source for frame in frames])
+    assert (boxes[:, 0] + boxes[:, 2] <= 40).all()
+    assert (boxes[:, 1] + boxes[:, 3] <= 50).all()
+    areas = boxes[:, 2] * boxes[:, 3] / 2000
+    assert 0.07 < areas.min() < 0.1
+    assert 0.9 < areas.max() <= 1
+    assert 900 < sum(frame.flip for frame in frames) < 1100
+    assert {(frame.size, frame.crop) for frame in frames} == {((20, 20), Box(0, 0, 20, 20))}
+
+
+@pytest.mark.parametrize("ratio", [(0.1, 0.2), (5.0, 10.0)])
+def test_a_box_is_never_empty(ratio):
+    """torchvision returns an empty box here."""
+    framing = RandomResizedCrop(20, ratio=ratio)
+    assert framing.frame(1, 1, np.random.default_rng(0)).source == (0, 0, 1, 1)
+
+
+@pytest.mark.parametrize("probability", [0, 1])
+def test_frames_flip_never_or_always(probability):
+    framing = RandomResizedCrop(8, flip_probability=probability)
+    assert {framing.frame(9, 9, np.random.default_rng(seed)).flip for seed in range(50)} == {bool(probability)}
+
+
+@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize("size", [224, 25])
+def test_central_crops_equal_those_of_torchvision(height, width, size):
+    transforms = pytest.importorskip("torchvision.transforms")
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    picture = image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    expected = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(size)])(picture)
+    frame = CenterCrop(size).frame(height, width, rng)
+    top, left, crop_height, crop_width = frame.crop
+    resized = picture.resize(frame.size[::-1], image.Resampling.BILINEAR)
+    ours = resized.crop((left, top, left + crop_width, top + crop_height))
+    np.testing.assert_array_equal(np.asarray(ours), np.asarray(expected))
+    assert frame.source == (0, 0, height, width)
+    assert not frame.flip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": 0}, "size is 0; expected an integer of at least 1"),
+        ({"scale": (0, 1)}, "scale is (0, 1); expected 0 < least <= largest <= 1"),
+        ({"scale": (0.5, 0.4)}, "scale is (0.5, 0.4); expected 0 < least <= largest <= 1"),
+        ({"scale": 0.5}, "scale is 0.5; expected two numbers"),
+        ({"ratio": (1, float("inf"))}, "ratio is (1, inf); expected 0 < least <= largest"),
+        ({"ratio": ("0.75", "1.3")}, "ratio is ('0.75', '1.3'); expected two numbers"),
+        ({"flip_probability": 2}, "flip_probability is 2.0; expected a number in [0, 1]"),
+    ],
+)
+def test_invalid_random_crops(arguments, message):
+    with pytest.raises(DataError) as caught:
+        RandomResizedCrop(**arguments)
+    assert str(caught.value) == message
+
+
+def test_invalid_central_crops():
+    with pytest.raises(DataError, match=r"^resize is 200; expected at least size, 224$"):
+        CenterCrop(224, 200)
+    with pytest.raises(DataError, match=r"^size is 0\.5; "):
+        CenterCrop(0.5)
