@@ -1,9 +1,4 @@
-"""Layers and models in both frameworks by pytest-benchmark: JSON with machine and commit, comparisons between commits.
-
-OMP_NUM_THREADS=1 python -m pytest benchmarks --benchmark-group-by=group --benchmark-save=NAME
-"""
-
-from importlib import import_module
+"""The cost of layers and models in pytest-benchmark, to compare two commits. README.md has the command."""
 
 import numpy as np
 import pytest
@@ -20,9 +15,8 @@ CASES = [*(("layers", name) for name in LAYERS), *(("models", name) for name in 
 @pytest.mark.parametrize(("group", "case"), CASES)
 def test_cost(benchmark, framework, group, case, kind):
     pytest.importorskip(framework)
+    functions = pytest.importorskip(f"benchmarks.cost.{framework}_functions")
     x = np.random.default_rng(0).random(SHAPES[group]).astype(np.float32)
-    functions = import_module(f"maam.{framework}.benchmarks").make_functions(
-        case, make_case(case, x.shape[1]), x, [kind]
-    )
+    function = functions.make_function(case, make_case(case, x.shape[1]), x, kind)
     benchmark.group = f"{group}, {kind}, {framework}"
-    benchmark.pedantic(functions[kind], rounds=5, warmup_rounds=1)
+    benchmark.pedantic(function, rounds=5, warmup_rounds=1)

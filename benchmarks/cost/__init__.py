@@ -1,4 +1,4 @@
-"""What layers and models cost, in turns within one run, beside the machine's own rate of matrix products."""
+"""The cost of layers and models: CPU time, memory and size, measured in turns within one process."""
 
 from benchmarks.cost.cases import LAYERS, MODELS
 from benchmarks.cost.measure import FRAMEWORKS, GROWTH, Result, measure, measure_growth

@@ -1,4 +1,4 @@
-"""What is compared: layers for a map that keep its shape, and classifiers of 32x32 images."""
+"""The layers and models to compare: layers keep the shape of a map, models classify 32x32 images."""
 
 from __future__ import annotations
 
@@ -28,22 +28,23 @@ CIFAR = (3, 32, 32)
 
 
 def conv_stage(channels: int) -> Sequential:
-    """Two conv3x3, each with batch norm and ReLU: what a network has where no attention stands."""
-    return Sequential(children={f"conv{index}": _block(channels, channels) for index in (1, 2)})
+    """Return two 3x3 convolutions, each with batch norm and ReLU: a stage of a network without attention."""
+    return Sequential(children={f"conv{index}": _conv_block(channels, channels) for index in (1, 2)})
 
 
 def resnet20(num_classes: int = 10) -> Model:
-    """ResNet-20 for CIFAR (arXiv 1512.03385, section 4.2), with 1x1 convolutions where widths change."""
-    children: dict[str, Node] = {"stem": _block(3, 16)}
-    given = 16
+    """Return ResNet-20 for CIFAR (arXiv 1512.03385, section 4.2), with 1x1 convolutions where the width changes."""
+    children: dict[str, Node] = {"stem": _conv_block(3, 16)}
+    in_channels = 16
     for stage, width in enumerate((16, 32, 64)):
         for unit in range(3):
-            children[f"stage{stage + 1}_{unit + 1}"] = _basic(given, width, 2 if stage and not unit else 1)
-            given = width
+            stride = 2 if stage and not unit else 1
+            children[f"stage{stage + 1}_{unit + 1}"] = _basic_block(in_channels, width, stride)
+            in_channels = width
     children |= {
         "pool": GlobalPool(),
         "flatten": Flatten(),
-        "fc": Linear(in_features=given, out_features=num_classes),
+        "fc": Linear(in_features=in_channels, out_features=num_classes),
     }
     return Model(name="resnet20", input_shape=CIFAR, children=children)
 
@@ -56,7 +57,7 @@ LAYERS: dict[str, Callable[[int], Node]] = {
     "SE": se,
     "CBAM": cbam,
 }
-"""Layers that both frameworks have, by their number of channels. Others: `benchmarks.cost.baselines`."""
+"""Layers for both frameworks, as functions of the number of channels; `benchmarks.cost.baselines` has more."""
 
 MODELS: dict[str, Callable[[], Model]] = {
     "maam_cifar10": lambda: preset("maam_cifar10"),
@@ -66,51 +67,56 @@ MODELS: dict[str, Callable[[], Model]] = {
     "MobileNetV2": lambda: preset("mobilenet_v2", cifar=True, num_classes=10),
     "ResNet-20": resnet20,
 }
-"""Classifiers that both frameworks have."""
+"""Classifiers for both frameworks."""
 
 
 def make_case(name: str, channels: int) -> Node | None:
-    """The spec of a case; None for one that only PyTorch has."""
+    """Return the spec of a case, or None for a baseline without a spec."""
     if name in LAYERS:
         return LAYERS[name](channels)
     return MODELS[name]() if name in MODELS else None
 
 
 def check_cases(names: list[str], known: list[str]) -> None:
-    """Raise `SpecError` for a name that is not known."""
+    """Raise `SpecError` for an unknown name."""
     if unknown := [name for name in names if name not in known]:
-        raise SpecError(f"cases: no case {unknown[0]!r}; there are {', '.join(known)}")
+        raise SpecError(f"cases: no case {unknown[0]!r}; expected some of {', '.join(known)}")
 
 
 def check_kinds(starts: list[str], known: list[str]) -> None:
-    """Raise `SpecError` for a start with which no known kind begins."""
+    """Raise `SpecError` for a start that matches no known kind."""
     if unknown := [start for start in starts if not any(starts_with(kind, start) for kind in known)]:
-        raise SpecError(f"kinds: no kind starts with {unknown[0][:60]!r}; there are {'; '.join(known)}")
+        raise SpecError(f"kinds: no kind starts with {unknown[0][:60]!r}; expected some of {'; '.join(known)}")
 
 
 def starts_with(kind: str, start: str) -> bool:
-    """Whether a kind begins with `start`, in which commas may be left out: they part the starts of a command."""
+    """Return whether a kind begins with `start`; commas are ignored because they separate the starts in an option."""
     return kind.replace(",", "").startswith(start.replace(",", ""))
 
 
-def _block(given: int, width: int, kernel_size: int = 3, stride: int = 1, act: bool = True) -> Sequential:
+def _conv_block(
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, act: bool = True
+) -> Sequential:
     conv = Conv2d(
-        in_channels=given,
-        out_channels=width,
+        in_channels=in_channels,
+        out_channels=out_channels,
         kernel_size=kernel_size,
         stride=stride,
         padding=kernel_size // 2,
         bias=False,
         init="kaiming_normal",
     )
-    children: dict[str, Node] = {"conv": conv, "bn": BatchNorm2d(num_features=width)}
+    children: dict[str, Node] = {"conv": conv, "bn": BatchNorm2d(num_features=out_channels)}
     return Sequential(children={**children, **({"act": Activation(function="relu")} if act else {})})
 
 
-def _basic(given: int, width: int, stride: int) -> Sequential:
-    main: dict[str, Node] = {"1": _block(given, width, 3, stride), "2": _block(width, width, act=False)}
+def _basic_block(in_channels: int, width: int, stride: int) -> Sequential:
+    main: dict[str, Node] = {
+        "1": _conv_block(in_channels, width, 3, stride),
+        "2": _conv_block(width, width, act=False),
+    }
     added: Node = Residual(children=main)
-    if given != width:
-        shortcut = _block(given, width, 1, stride, act=False)
+    if in_channels != width:
+        shortcut = _conv_block(in_channels, width, 1, stride, act=False)
         added = Parallel(children={"main": Sequential(children=main), "shortcut": shortcut})
     return Sequential(children={"sum": added, "act": Activation(function="relu")})

@@ -1,71 +1,68 @@
-"""`maam bench`."""
+"""The command `python -m benchmarks cost`."""
 
 from __future__ import annotations
 
 import functools
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from benchmarks.cost import FRAMEWORKS, Result, measure, measure_growth, report
 from maam import _io
-from maam.cli import terminal
+from maam._system import environment
 from maam.cli.options import refuse_given, split
 from maam.errors import MaamError, require
 
-if TYPE_CHECKING:
-    from benchmarks.cost import Result
-
-Said = tuple[list[str], dict[str, Any]]
-"""Paragraphs for people, and a document for programs."""
-
+Output = tuple[list[str], dict[str, Any]]
+"""Paragraphs of Markdown, and the same measurements as JSON data."""
 GROUPS = ("layers", "models", "growth")
-_OF_COMPARISONS = ("cases", "kinds", "batch", "channels", "size", "memory", "accuracies")
-KINDS_HELP = "comma-separated starts, without their own commas, such as inference fused; all otherwise"
+_COMPARISON_OPTIONS = ("cases", "kinds", "batch", "channels", "size", "memory", "accuracies")
+_KINDS_HELP = "comma-separated starts of names, such as inference fused (omit the commas of a name); default: all"
 
 
-def bench(
+def cost(
     context: typer.Context,
-    group: Annotated[str, typer.Argument(help=", ".join(GROUPS), autocompletion=terminal.groups)],
-    frameworks: Annotated[
-        str, typer.Option(help="comma-separated", autocompletion=terminal.several_frameworks)
-    ] = "torch,mindspore",
-    cases: Annotated[str | None, typer.Option(help="comma-separated; all otherwise")] = None,
-    kinds: Annotated[str | None, typer.Option(help=KINDS_HELP)] = None,
-    batch: Annotated[str, typer.Option(help="comma-separated sizes of batches")] = "1,8,64",
-    channels: Annotated[int, typer.Option(min=1, help="of the map, for layers")] = 64,
-    size: Annotated[int, typer.Option(min=1, help="of the map, for layers")] = 32,
-    rounds: Annotated[int, typer.Option(min=1, help="how often all are run in turns")] = 5,
+    group: Annotated[str, typer.Argument(help=", ".join(GROUPS))],
+    frameworks: Annotated[str, typer.Option(help="comma-separated")] = "torch,mindspore",
+    cases: Annotated[str | None, typer.Option(help="comma-separated; default: all")] = None,
+    kinds: Annotated[str | None, typer.Option(help=_KINDS_HELP)] = None,
+    batch: Annotated[str, typer.Option(help="comma-separated batch sizes")] = "1,8,64",
+    channels: Annotated[int, typer.Option(min=1, help="channels of the map (layers)")] = 64,
+    size: Annotated[int, typer.Option(min=1, help="height and width of the map (layers)")] = 32,
+    rounds: Annotated[int, typer.Option(min=1, help="each round runs all cases in turns")] = 5,
     memory: Annotated[
-        bool, typer.Option("--memory", help="peak memory too, each case in a process of its own")
+        bool, typer.Option("--memory", help="also measure peak memory, each case in its own process")
     ] = False,
-    accuracies: Annotated[Path | None, typer.Option(help="JSON of accuracies by case, for the picture")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for tables, figures (JSON) and pictures")] = None,
+    accuracies: Annotated[
+        Path | None, typer.Option(help="JSON file with the accuracy of each case, for the picture")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for tables, JSON and pictures")] = None,
 ) -> None:
-    """Compare layers, or models, or show how the layer's cost grows: CPU time in turns within one run, as ratios."""
-    from benchmarks.cost import FRAMEWORKS, measure
-    from maam._system import environment
+    """Compare the CPU time of layers or models, or show how the cost of a MAAM layer grows.
 
+    All functions run in turns within one process. Set OMP_NUM_THREADS=1 to measure one thread.
+    """
     if group not in GROUPS:
         raise MaamError(f"expected one of {', '.join(GROUPS)}, got {group[:60]!r}")
     if group == "models":
-        refuse_given(context, ("channels", "size"), "the models take images of 32x32; leave it out")
+        refuse_given(context, ("channels", "size"), "the models take images of 32x32; remove this option")
     if out is None:
-        refuse_given(context, ("accuracies",), "it is for the picture, which needs --out")
+        refuse_given(context, ("accuracies",), "only the picture uses it; add --out")
     names = split("--frameworks", frameworks, FRAMEWORKS)
-    sizes = [_batch(text) for text in batch.split(",")]
-    known = {} if accuracies is None else _accuracies(accuracies)
+    sizes = [_parse_size(text) for text in batch.split(",")]
+    known = {} if accuracies is None else _read_accuracies(accuracies)
     if out is not None:
-        require("matplotlib", "train")  # before minutes of measuring
+        require("matplotlib", "train")  # before minutes of measurements
         out.mkdir(parents=True, exist_ok=True)
     if group == "growth":
-        refuse_given(context, _OF_COMPARISONS, "growth is of the layer alone, over sizes of its own; leave it out")
-        text, document = _growth(names, rounds, out)
+        refuse_given(context, _COMPARISON_OPTIONS, "growth measures fixed settings of one layer; remove this option")
+        text, document = _measure_growth(names, rounds, out)
     else:
         log = Console(stderr=True)
-        measured = functools.partial(
+        measure_batch = functools.partial(
             measure,
             group,
             cases=None if cases is None else split("--cases", cases),
@@ -77,7 +74,7 @@ def bench(
             memory=memory,
             progress=lambda line: log.print(line, highlight=False, markup=False),
         )
-        text, document = _comparison(group, [measured(batch=count) for count in sizes], known, out)
+        text, document = _describe(group, [measure_batch(batch=count) for count in sizes], known, out)
     text = [*filter(None, text), ", ".join(f"{key} {value}" for key, value in environment().items())]
     typer.echo("\n\n".join(text))
     if out is not None:
@@ -85,9 +82,7 @@ def bench(
         _io.write_text(out / f"{group}.json", json.dumps({"environment": environment(), **document}, indent=1) + "\n")
 
 
-def _growth(frameworks: list[str], rounds: int, out: Path | None) -> Said:
-    from benchmarks.cost import measure_growth, report
-
+def _measure_growth(frameworks: list[str], rounds: int, out: Path | None) -> Output:
     text, document = [], {}
     for name in frameworks:
         growth = measure_growth(name, rounds=rounds)
@@ -98,9 +93,7 @@ def _growth(frameworks: list[str], rounds: int, out: Path | None) -> Said:
     return text, document
 
 
-def _comparison(group: str, results: list[Result], accuracies: dict[str, float], out: Path | None) -> Said:
-    from benchmarks.cost import report
-
+def _describe(group: str, results: list[Result], accuracies: dict[str, float], out: Path | None) -> Output:
     text, document = [], {}
     for result in results:
         text += [report.times_table(result), report.limits_table(result), report.memory_table(result)]
@@ -111,13 +104,13 @@ def _comparison(group: str, results: list[Result], accuracies: dict[str, float],
     return text, document
 
 
-def _batch(text: str) -> int:
+def _parse_size(text: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
-        raise MaamError(f"--batch: expected sizes from 1 on, comma-separated, got {text[:60]!r}")
+        raise MaamError(f"--batch: expected comma-separated integers of at least 1, got {text[:60]!r}")
     return int(text)
 
 
-def _accuracies(path: Path) -> dict[str, float]:
+def _read_accuracies(path: Path) -> dict[str, float]:
     try:
         found = json.loads(path.read_text("utf-8"))
         return {str(name): float(value) for name, value in found.items()}

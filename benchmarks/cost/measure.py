@@ -1,4 +1,4 @@
-"""Measuring cases in turns, and how cost grows with the settings of a layer."""
+"""Measurement of cases in turns, of peak memory, and of how the cost of a MAAM layer grows with its settings."""
 
 from __future__ import annotations
 
@@ -16,70 +16,41 @@ from typing import Any
 import numpy as np
 
 from benchmarks.cost.cases import CIFAR, LAYERS, MODELS, check_cases, check_kinds, conv_stage, make_case, starts_with
+from maam._messages import check_counts
 from maam._system import interleave
-from maam.errors import MaamError, SpecError, check_counts, require
+from maam.errors import MaamError, SpecError, require
 from maam.spec import Node, maam
-
-KINDS = ("inference fp32", "training step fp32")
-"""What is measured; compiling and quantizing take more than what they make."""
-
-
-def peak_memory(framework: str, name: str, kind: str, shape: tuple[int, int, int, int]) -> int:
-    """Bytes at the peak of making a batch (N, C, H, W) and a case, and running it twice, in a fresh process.
-
-    The framework and other libraries, once they have run the kind on a small map, do not count.
-
-    Raises:
-        MaamError: the system is not Linux, whose /proc tells the peak; there is too little memory, of which the
-            process mostly dies.
-    """
-    if sys.platform != "linux":
-        raise MaamError(f"peak memory is read from /proc, which {sys.platform} does not have")
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(_measure, framework, name, kind, shape).result()
-        except BrokenProcessPool:
-            raise MaamError(f"{name}, {framework} {kind}: the process that measures memory died") from None
-        except (MemoryError, RuntimeError, OSError) as error:
-            raise MaamError(f"{name}, {framework} {kind}: {' '.join(str(error).split())[:200]}") from None
-
-
-def _measure(framework: str, name: str, kind: str, shape: tuple[int, int, int, int]) -> int:
-    room = import_module(f"maam.{framework}.benchmarks")
-    node, small = make_case(name, shape[1]), np.ones((2, shape[1], 8, 8), np.float32)
-    room.make_functions("conv stage", conv_stage(shape[1]), small, [kind])[kind]()
-    if node is None:  # what comes from another library imports it
-        room.make_functions(name, None, small, [kind])[kind]()
-    before = _kibibytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    x = np.random.default_rng(0).random(shape, np.float32)
-    function = room.make_functions(name, node, x, [kind])[kind]
-    function()
-    function()
-    return 1024 * max(_kibibytes("VmHWM") - before, 0)
-
-
-def _kibibytes(field: str) -> int:
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1])
-
 
 FRAMEWORKS = ("mindspore", "torch")
 """MindSpore first: it cannot be imported after onnx."""
 PRODUCT = "matrix product"
 MATRIX_OPERATIONS = 2 * 1024**3
+MEMORY_KINDS = ("inference fp32", "training step fp32")
+"""The kinds whose peak memory is measured; compiling and quantizing need more memory than their result."""
+GROWTH: dict[str, tuple[int, ...]] = {
+    "branches": (1, 2, 4, 8),
+    "channels": (16, 32, 64, 128),
+    "size": (8, 16, 32, 64),
+    "batch": (1, 4, 16, 64),
+}
+"""The values of each setting of `measure_growth`; the others stay at 3 branches, 32 channels, 16x16 and batch 8."""
+_STANDARD = {"branches": 3, "channels": 32, "size": 16, "batch": 8}
+_LONGEST = 200
+
+Functions = dict[tuple[str, str], Callable[[], object]]
+Progress = Callable[[str], None]
 
 
 @dataclass
 class Result:
-    """What was measured.
+    """The measurements of one group of cases.
 
     Attributes:
         batch: images in a batch.
         times: seconds of CPU time by (case, framework and kind), one value a round.
-        facts: by case: parameters, macs, bytes on disk, bytes that a training step saves an image.
-        memory: bytes at the peak by (case, framework and kind), where it was measured.
-        left_out: what could not be measured, and why.
+        facts: by case: parameters, macs, bytes of the float32 weights, bytes saved for the backward pass per image.
+        memory: peak memory in bytes by (case, framework and kind), if it was measured.
+        left_out: the reason for each measurement that failed.
     """
 
     batch: int
@@ -89,11 +60,11 @@ class Result:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def seconds(self, case: str, kind: str) -> float:
-        """The median over the rounds; NaN where it was not measured."""
+        """Return the median over the rounds, or NaN if there is no measurement."""
         return float(np.median(self.times.get((case, kind), [np.nan])))
 
     def to_document(self) -> dict[str, Any]:
-        """As JSON data."""
+        """Return the measurements as JSON data."""
         times = [{"case": case, "kind": kind, "seconds": values} for (case, kind), values in self.times.items()]
         memory = [{"case": case, "kind": kind, "bytes": value} for (case, kind), value in self.memory.items()]
         return {**asdict(self), "times": times, "memory": memory}
@@ -110,24 +81,24 @@ def measure(
     size: int = 32,
     rounds: int = 5,
     memory: bool = False,
-    progress: Callable[[str], None] = lambda text: None,
+    progress: Progress = lambda text: None,
 ) -> Result:
-    """Measure all cases of a group, "layers" or "models", in turns within one run, by CPU time of all threads.
+    """Measure the CPU time of all threads for the cases of a group, in turns within one process.
 
     Args:
-        group: layers for maps of `channels` x `size` x `size`, or models of 32x32 images.
-        cases: some of them; all where None.
+        group: "layers" (maps of `channels` x `size` x `size`) or "models" (32x32 images).
+        cases: names of cases; None means all.
         frameworks: "torch", "mindspore".
-        kinds: some of the kinds that the frameworks know, by the start of their name; all where None.
+        kinds: the start of the names of kinds; None means all kinds.
         batch: images in a batch.
-        channels: of the map, for layers.
+        channels: channels of the map, for layers.
         size: height and width of the map, for layers.
-        rounds: how often all are run in turns.
-        memory: whether the peak memory is measured too, each case in a process of its own (seconds each; Linux).
-        progress: called with what is made ready.
+        rounds: number of rounds; each round runs all cases and kinds.
+        memory: also measure peak memory, each case in its own process (Linux only; takes seconds for each case).
+        progress: function that is called with a line of text before each step.
 
     Raises:
-        SpecError: an unknown group, framework, case or kind, or a count under 1.
+        SpecError: the group, a framework, a case or a kind is unknown, or a count is below 1.
         MissingFrameworkError: a framework is not installed.
     """
     check_counts(batch=batch, channels=channels, size=size, rounds=rounds)
@@ -135,99 +106,144 @@ def measure(
         raise SpecError(f"group: expected layers or models, got {group!r}")
     if not frameworks or not set(frameworks) <= set(FRAMEWORKS):
         raise SpecError(f"frameworks: expected some of {', '.join(FRAMEWORKS)}, got {list(frameworks)}")
+    modules = {framework: _load_functions(framework) for framework in FRAMEWORKS if framework in frameworks}
+    shared = list(MODELS if group == "models" else LAYERS)
+    check_cases(list(cases or []), [*shared, *(name for one in modules.values() for name in one.BASELINES[group])])
+    check_kinds(list(kinds or []), list(dict.fromkeys(kind for module in modules.values() for kind in module.KINDS)))
     shape = CIFAR if group == "models" else (channels, size, size)
     x = np.random.default_rng(0).random((batch, *shape)).astype(np.float32)
     result = Result(batch)
-    functions: dict[tuple[str, str], Callable[[], object]] = {}
-    ordered = [framework for framework in FRAMEWORKS if framework in frameworks]
-    check_kinds(list(kinds or []), list(dict.fromkeys(kind for name in ordered for kind in _room(name).KINDS)))
-    for framework in ordered:
-        room = _room(framework)
-        known = [*(MODELS if group == "models" else LAYERS), *room.RIVALS[group]]
-        check_cases(list(cases or []), [*known, *_all_rivals(group, ordered)])
-        for name in (name for name in known if cases is None or name in cases):
+    functions: Functions = {}
+    for framework, module in modules.items():
+        selected = [k for k in module.KINDS if kinds is None or any(starts_with(k, kind) for kind in kinds)]
+        for name in (*shared, *module.BASELINES[group]):
+            if cases is not None and name not in cases:
+                continue
             progress(f"{framework}: {name}")
-            chosen = [k for k in room.KINDS if kinds is None or any(starts_with(k, kind) for kind in kinds)]
-            _add(room, framework, name, make_case(name, channels), x, chosen, functions, result)
-    if "torch" in ordered:
-        products = _room("torch").matrix_products()
-        functions |= {(PRODUCT, precision): function for precision, function in products.items()}
-    named = {f"{case}\n{kind}": function for (case, kind), function in functions.items()}
-    times = interleave(named, rounds=rounds, clock=time.process_time)
-    result.times = {tuple(name.split("\n")): values for name, values in times.items()}  # type: ignore[misc]
+            node = make_case(name, channels)
+            functions |= _prepare(framework, name, node, x, selected, result.left_out)
+            if framework == "torch" and any(case == name for case, _ in functions):
+                result.facts[name] = module.facts(name, node, x)
+    if "torch" in modules:
+        functions |= {(PRODUCT, precision): run for precision, run in modules["torch"].matrix_products().items()}
+    result.times = dict(zip(functions, _interleave(list(functions.values()), rounds), strict=True))
     if memory:
-        _add_memory(result, [*result.times], x.shape, progress)
+        _measure_memory(result, x.shape, progress)
     return result
 
 
-GROWTH: dict[str, tuple[int, ...]] = {
-    "branches": (1, 2, 4, 8),
-    "channels": (16, 32, 64, 128),
-    "size": (8, 16, 32, 64),
-    "batch": (1, 4, 16, 64),
-}
-"""What grows, and its values; the others stay at 3 branches, 32 channels, 16x16, batch 8."""
-_STANDARD = {"branches": 3, "channels": 32, "size": 16, "batch": 8}
-
-
 def measure_growth(framework: str = "torch", *, rounds: int = 5) -> dict[str, tuple[list[float], float]]:
-    """For each of `GROWTH`: seconds of inference at its values, and the slope on logarithmic scales.
+    """Measure the inference time of a MAAM layer for each value in `GROWTH`.
+
+    Returns:
+        For each setting, the seconds at its values and the slope on logarithmic scales.
 
     Raises:
-        SpecError: rounds is under 1.
+        SpecError: `rounds` is below 1.
         MissingFrameworkError: the framework is not installed.
     """
     check_counts(rounds=rounds)
-    room = _room(framework)
-    functions = {}
+    module = _load_functions(framework)
+    functions = []
     for axis, values in GROWTH.items():
         for value in values:
             setting = {**_STANDARD, axis: value}
             node = maam(setting["channels"], num_agents=setting["branches"])
             shape = (setting["batch"], setting["channels"], setting["size"], setting["size"])
             x = np.random.default_rng(0).random(shape).astype(np.float32)
-            functions[f"{axis} {value}"] = room.make_functions("", node, x, ["inference fp32"])["inference fp32"]
-    times = interleave(functions, rounds=rounds, clock=time.process_time)
+            functions.append(module.make_function("", node, x, "inference fp32"))
+    medians = iter([float(np.median(times)) for times in _interleave(functions, rounds)])
     found = {}
     for axis, values in GROWTH.items():
-        seconds = [float(np.median(times[f"{axis} {value}"])) for value in values]
+        seconds = [next(medians) for _ in values]
         found[axis] = (seconds, float(np.polyfit(np.log(values), np.log(seconds), 1)[0]))
     return found
 
 
-def _room(framework: str) -> Any:
+def peak_memory(framework: str, name: str, kind: str, shape: tuple[int, ...]) -> int:
+    """Return the peak memory of a case in a fresh process, in bytes.
+
+    The process makes a batch, builds the case and runs it twice. The memory of the framework and of other libraries is
+    not included: the process runs the kind on a small map first.
+
+    Args:
+        framework: "torch" or "mindspore".
+        name: name of the case.
+        kind: name of the kind.
+        shape: of the batch, (N, C, H, W).
+
+    Raises:
+        MaamError: the system is not Linux, or the case failed, for example by lack of memory.
+    """
+    if sys.platform != "linux":
+        raise MaamError(f"peak memory is read from /proc, which {sys.platform} does not have")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_peak_in_this_process, framework, name, kind, shape).result()
+        except BrokenProcessPool:
+            raise MaamError(f"{name}, {framework} {kind}: the process that measures memory died") from None
+        except (MemoryError, RuntimeError, OSError) as error:
+            raise MaamError(f"{name}, {framework} {kind}: {_one_line(error)}") from None
+
+
+def _load_functions(framework: str) -> Any:
+    """Return `benchmarks.cost.torch_functions` or `benchmarks.cost.mindspore_functions`."""
     require(framework, framework)
-    return import_module(f"maam.{framework}.benchmarks")
+    return import_module(f"benchmarks.cost.{framework}_functions")
 
 
-def _all_rivals(group: str, frameworks: Sequence[str]) -> list[str]:
-    return [name for framework in frameworks for name in _room(framework).RIVALS[group]]
-
-
-def _add(
-    room: Any, framework: str, name: str, node: Node | None, x: Any, kinds: list[str], functions: Any, result: Result
-) -> None:
-    """One kind at a time, so that what cannot be made here leaves the others."""
+def _prepare(
+    framework: str, name: str, node: Node | None, x: Any, kinds: list[str], left_out: dict[str, str]
+) -> Functions:
+    """Return the functions of a case to time; write the reason for each that fails to `left_out`."""
+    module = _load_functions(framework)
+    functions: Functions = {}
     for kind in kinds:
         try:
-            made = room.make_functions(name, node, x, [kind])
+            functions[name, f"{framework} {kind}"] = module.make_function(name, node, x, kind)
         except (MaamError, RuntimeError, ImportError) as error:
-            result.left_out[f"{name}, {framework} {kind}"] = " ".join(str(error).split())[:200]
-        else:
-            functions |= {(name, f"{framework} {k}"): function for k, function in made.items()}
-    if framework == "torch" and any(case == name for case, _ in functions):
-        result.facts[name] = room.facts(name, node, x)
+            left_out[f"{name}, {framework} {kind}"] = _one_line(error)
+    return functions
 
 
-def _add_memory(
-    result: Result, measured: Sequence[tuple[str, str]], shape: Any, progress: Callable[[str], None]
-) -> None:
-    for case, kind in measured:
+def _interleave(functions: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
+    """Return the CPU times of each function, one value a round."""
+    numbered = {str(index): function for index, function in enumerate(functions)}
+    return list(interleave(numbered, rounds=rounds, clock=time.process_time).values())
+
+
+def _measure_memory(result: Result, shape: tuple[int, ...], progress: Progress) -> None:
+    for case, kind in result.times:
         framework, _, rest = kind.partition(" ")
-        if case == PRODUCT or rest not in KINDS:
+        if case == PRODUCT or rest not in MEMORY_KINDS:
             continue
         progress(f"memory: {case}, {kind}")
         try:
             result.memory[case, kind] = peak_memory(framework, case, rest, shape)
         except MaamError as error:
             result.left_out[f"memory of {case}, {kind}"] = str(error)
+
+
+def _peak_in_this_process(framework: str, name: str, kind: str, shape: tuple[int, ...]) -> int:
+    module = _load_functions(framework)
+    node, small = make_case(name, shape[1]), np.ones((2, shape[1], 8, 8), np.float32)
+    module.make_function("conv stage", conv_stage(shape[1]), small, kind)()
+    if node is None:  # a baseline imports its library
+        module.make_function(name, None, small, kind)()
+    before = _read_status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    x = np.random.default_rng(0).random(shape, np.float32)
+    function = module.make_function(name, node, x, kind)
+    function()
+    function()
+    return 1024 * max(_read_status("VmHWM") - before, 0)
+
+
+def _read_status(name: str) -> int:
+    """Return a field of /proc/self/status in KiB."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1])
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:_LONGEST]

@@ -1,4 +1,4 @@
-"""What a layer or model costs in MindSpore, as functions to be timed."""
+"""The functions that `benchmarks.cost.measure` times in MindSpore."""
 
 from __future__ import annotations
 
@@ -10,34 +10,41 @@ from mindspore import nn, ops
 from mindspore.experimental import optim
 
 from maam.errors import ShapeError, SpecError
+from maam.mindspore import build
 from maam.mindspore.arrays import from_numpy
-from maam.mindspore.weights import build
 from maam.spec import Node
 
 Call = Callable[[], object]
-RIVALS: dict[str, list[str]] = {"layers": [], "models": []}
-"""What only this framework has."""
+BASELINES: dict[str, list[str]] = {"layers": [], "models": []}
+"""Cases without a spec."""
 
 
-def make_functions(name: str, node: Node | None, x: Any, kinds: list[str]) -> dict[str, Call]:
-    """What to time for a case on the batch x (N, C, H, W), by kind of `KINDS`, in graph mode."""
+def make_function(name: str, node: Node | None, x: Any, kind: str) -> Call:
+    """Return a function that runs a case in graph mode.
+
+    Args:
+        name: name of the case.
+        node: spec of the case.
+        x: batch, float32 (N, C, H, W).
+        kind: one of `KINDS`.
+    """
     if node is None:
-        raise SpecError(f"cases: {name!r} is for PyTorch alone")
+        raise SpecError(f"cases: {name!r} is available in PyTorch only")
     ms.set_context(mode=ms.GRAPH_MODE)
-    return {kind: KINDS[kind](build(node, seed=0), from_numpy(x)) for kind in kinds}
+    return KINDS[kind](build(node, seed=0), from_numpy(x))
 
 
 def _infer(cell: nn.Cell, x: ms.Tensor) -> Call:
     return lambda: cell(x).asnumpy()
 
 
-def _fused(cell: nn.Cell, x: ms.Tensor) -> Call:
+def _infer_fused(cell: nn.Cell, x: ms.Tensor) -> Call:
     cell.reparameterize()
     return _infer(cell, x)
 
 
-def _step(cell: nn.Cell, x: ms.Tensor) -> Call:
-    """Forward, backward of the mean square, and a step of SGD with momentum; gradient and optimizer are two graphs."""
+def _train(cell: nn.Cell, x: ms.Tensor) -> Call:
+    """Return a step of SGD with momentum on the mean square of the output; gradient and optimizer are two graphs."""
     if len(x) < 2:
         raise ShapeError("a training step needs at least 2 images: batch norm has no variance of one value")
     cell.set_train()
@@ -59,6 +66,6 @@ def _step(cell: nn.Cell, x: ms.Tensor) -> Call:
 
 KINDS: dict[str, Callable[[nn.Cell, ms.Tensor], Call]] = {
     "inference fp32": _infer,
-    "inference, fused": _fused,
-    "training step fp32": _step,
+    "inference, fused": _infer_fused,
+    "training step fp32": _train,
 }

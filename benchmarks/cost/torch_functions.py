@@ -1,4 +1,4 @@
-"""What a layer or model costs in PyTorch, as functions to be timed."""
+"""The functions that `benchmarks.cost.measure` times in PyTorch."""
 
 from __future__ import annotations
 
@@ -11,72 +11,87 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.cost.baselines import LAYERS, MODELS, make_rival
+from benchmarks.cost import baselines
 from maam.backend.engines import open_openvino
 from maam.deploy.quantization import by_openvino
 from maam.errors import ShapeError
 from maam.spec import Node
+from maam.torch import build, optimize
 from maam.torch.devices import has_native_bf16
 from maam.torch.export import onnx_program
-from maam.torch.optimize import optimize
-from maam.torch.weights import build
 
 Call = Callable[[], object]
-RIVALS = {"layers": list(LAYERS), "models": list(MODELS)}
+BASELINES = {"layers": list(baselines.LAYERS), "models": list(baselines.MODELS)}
+"""Cases without a spec."""
 MATRIX = 1024
 
 
-def make_functions(name: str, node: Node | None, x: Any, kinds: list[str]) -> dict[str, Call]:
-    """What to time for a case on the batch x (N, C, H, W), by kind of `KINDS`."""
+def make_function(name: str, node: Node | None, x: Any, kind: str) -> Call:
+    """Return a function that runs a case.
+
+    Args:
+        name: name of the case.
+        node: spec of the case; None for a baseline.
+        x: batch, float32 (N, C, H, W).
+        kind: one of `KINDS`.
+    """
     tensor = torch.from_numpy(x)
-    return {kind: KINDS[kind](_module(name, node, tensor), tensor) for kind in kinds}
+    return KINDS[kind](_make_module(name, node, tensor), tensor)
 
 
 def facts(name: str, node: Node | None, x: Any) -> dict[str, int]:
-    """Parameters, multiply-accumulates an image, bytes on disk, bytes kept for backward in training, an image.
+    """Return the size of a case.
 
-    The last are the tensors that autograd saves, each once, parameters not counted.
+    Returns:
+        parameters: their number.
+        macs: multiply-accumulate operations per image.
+        bytes: size of parameters and buffers.
+        saved: bytes that autograd saves for the backward pass per image, without parameters.
     """
     tensor = torch.from_numpy(x)
-    model = _module(name, node, tensor)
+    model = _make_module(name, node, tensor)
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
-        "macs": _macs(model, tensor[:1]),
+        "macs": _count_macs(model, tensor[:1]),
         "bytes": sum(t.numel() * t.element_size() for t in model.state_dict().values()),
-        "saved": _saved(model, torch.cat([tensor[:1], tensor[:1]])) // 2,
+        "saved": _count_saved_bytes(model, torch.cat([tensor[:1], tensor[:1]])) // 2,
     }
 
 
 def matrix_products() -> dict[str, Call]:
-    """Products of two square matrices in float32 and, where the hardware has it, bfloat16; 2 MATRIX**3 operations."""
+    """Return products of two square matrices in float32 and, if the CPU supports it, bfloat16.
+
+    A product takes 2 * MATRIX**3 operations.
+    """
     dtypes = {"fp32": torch.float32, **({"bf16": torch.bfloat16} if has_native_bf16() else {})}
-    return {name: functools.partial(_product, torch.rand(MATRIX, MATRIX).to(dtype)) for name, dtype in dtypes.items()}
+    return {name: functools.partial(_square, torch.rand(MATRIX, MATRIX).to(dtype)) for name, dtype in dtypes.items()}
 
 
-def _module(name: str, node: Node | None, x: Tensor) -> nn.Module:
-    return make_rival(name, x.shape[1]) if node is None else build(node, seed=0)
+def _make_module(name: str, node: Node | None, x: Tensor) -> nn.Module:
+    return baselines.make_baseline(name, x.shape[1]) if node is None else build(node, seed=0)
 
 
-def _product(matrix: Tensor) -> Tensor:
+def _square(matrix: Tensor) -> Tensor:
     return matrix @ matrix
 
 
-def _infer(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
+def _run(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
     with torch.inference_mode():
         function(x)
 
 
-def _eager(model: nn.Module, x: Tensor) -> Call:
-    return functools.partial(_infer, model.eval(), x)
+def _infer(model: nn.Module, x: Tensor) -> Call:
+    return functools.partial(_run, model.eval(), x)
 
 
-def _optimized(precision: str, model: nn.Module, x: Tensor) -> Call:
-    return functools.partial(_infer, optimize(model.eval(), x, precision=precision), x)
+def _infer_optimized(precision: str, model: nn.Module, x: Tensor) -> Call:
+    return functools.partial(_run, optimize(model.eval(), x, precision=precision), x)
 
 
-def _int8(model: nn.Module, x: Tensor) -> Call:
-    """By OpenVINO, quantized by NNCF on random images: for the time, not for the outputs."""
+def _infer_int8(model: nn.Module, x: Tensor) -> Call:
+    """Return inference in OpenVINO; random calibration images suffice because only the time is measured."""
     model.eval()
     if callable(reparameterize := getattr(model, "reparameterize", None)):
         reparameterize()
@@ -89,8 +104,8 @@ def _int8(model: nn.Module, x: Tensor) -> Call:
     return functools.partial(predict, x.numpy())
 
 
-def _step(bf16: bool, model: nn.Module, x: Tensor) -> Call:
-    """Forward, backward of the mean square, and a step of SGD with momentum, in channels_last with bf16 autocast."""
+def _train(bf16: bool, model: nn.Module, x: Tensor) -> Call:
+    """Return a step of SGD with momentum on the mean square of the output; bf16 autocast runs in channels_last."""
     if len(x) < 2:
         raise ShapeError("a training step needs at least 2 images: batch norm has no variance of one value")
     layout = torch.channels_last if bf16 else torch.contiguous_format
@@ -109,34 +124,33 @@ def _step(bf16: bool, model: nn.Module, x: Tensor) -> Call:
 
 
 KINDS: dict[str, Callable[[nn.Module, Tensor], Call]] = {
-    "inference fp32": _eager,
-    "inference, optimized": functools.partial(_optimized, "auto"),
-    "inference bf16": functools.partial(_optimized, "bf16"),
-    "inference int8": _int8,
-    "training step fp32": functools.partial(_step, False),
-    "training step bf16": functools.partial(_step, True),
+    "inference fp32": _infer,
+    "inference, optimized": functools.partial(_infer_optimized, "auto"),
+    "inference bf16": functools.partial(_infer_optimized, "bf16"),
+    "inference int8": _infer_int8,
+    "training step fp32": functools.partial(_train, False),
+    "training step bf16": functools.partial(_train, True),
 }
 
 
-def _macs(model: nn.Module, x: Tensor) -> int:
-    from torch.utils.flop_counter import FlopCounterMode
-
+def _count_macs(model: nn.Module, x: Tensor) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(x)
     return int(counter.get_total_flops()) // 2
 
 
-def _saved(model: nn.Module, x: Tensor) -> int:
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    kept: dict[int, int] = {}
+def _count_saved_bytes(model: nn.Module, x: Tensor) -> int:
+    """Return the size of the tensors that autograd saves, each storage once, without the parameters."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    saved: dict[int, int] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in parameters:
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         output = model.train()(x)
     del output
-    return sum(kept.values())
+    return sum(saved.values())

@@ -1,0 +1,62 @@
+"""The command line `python -m benchmarks COMMAND`, run from the root of the repository."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+import typer
+
+from maam.errors import MaamError
+
+PROGRAM = "python -m benchmarks"
+COMMANDS = {
+    "cost": ("benchmarks.cost.command", "CPU time and memory of layers and models"),
+    "training-step": ("benchmarks.training_step", "CPU time of a training step in each framework"),
+    "weighted-sum": ("benchmarks.weighted_sum", "ways to compute equation 2 of the MAAM paper"),
+    "weighted-sum-in-training": ("benchmarks.weighted_sum", "the same ways in whole training steps"),
+    "paper": ("benchmarks.paper.command", "the tables and the figure of the MAAM paper"),
+    "publish-runs": ("benchmarks.publish", "copy runs into the documentation, without weights"),
+    "parity-table": ("benchmarks.publish", "reports of `maam parity --json` as a Markdown table"),
+    "maf-outputs": ("benchmarks.maf_outputs", "the MAF networks against the outputs of their authors' code"),
+    "fused-presets": ("benchmarks.fusion", "each preset against its fused form on CIFAR-10"),
+    "graph-nodes": ("benchmarks.fusion", "nodes of a model's graph before and after fusion"),
+    "sums": ("benchmarks.rounding", "rounding errors of float32 sums in each framework"),
+    "kinks": ("benchmarks.rounding", "float32 gradients before and after kinks are settled"),
+    "mindspore-errors": ("benchmarks.rounding", "errors of MindSpore's own tanh and Adam"),
+}
+"""The module of each command, whose function has the name of the command, and a summary."""
+
+
+def main() -> None:
+    """Run the command named by the first argument."""
+    name, arguments = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
+    if name in ("--help", "-h"):
+        width = max(map(len, COMMANDS))
+        lines = (f"  {command:{width}}  {summary}" for command, (_, summary) in COMMANDS.items())
+        print(f"Usage: {PROGRAM} COMMAND [ARGS]...", "", *lines, "", f"Help: {PROGRAM} COMMAND --help", sep="\n")
+        return
+    if name not in COMMANDS:
+        _fail(f"unknown command {name[:60]!r}; expected one of {', '.join(COMMANDS)}")
+    command = getattr(import_module(COMMANDS[name][0]), name.replace("-", "_"))
+    application = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    application.command()(command)
+    from maam.cli.terminal import quiet_mindspore  # imports NumPy, which reads what a command sets on import
+
+    try:
+        with quiet_mindspore():
+            application(args=arguments, prog_name=f"{PROGRAM} {name}")
+    except MaamError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+
+
+def _fail(message: str) -> NoReturn:
+    print(f"benchmarks: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
