@@ -1,0 +1,305 @@
+"""Every registered backend keeps the contract of `maam.backend.protocol`, as far as its capabilities go."""
+
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maam import parity, preset, reference, spec
+from maam.backend import Capability, backend_names, find_entry, is_installed, load_backend, register, unregister
+from maam.backend.optimizer import Optimizer
+from maam.backend.protocol import (
+    Backend,
+    CheckpointBackend,
+    ExportBackend,
+    GradientReferenceBackend,
+    PortingBackend,
+    Runner,
+    Trainer,
+    TrainingBackend,
+)
+from maam.errors import MaamError, PortingError, SpecError
+from maam.spec import draw
+
+PROTOCOLS = {
+    Capability.TRAINING: TrainingBackend,
+    Capability.PORTING: PortingBackend,
+    Capability.CHECKPOINTS: CheckpointBackend,
+    Capability.EXPORT: ExportBackend,
+    Capability.GRADIENT_REFERENCE: GradientReferenceBackend,
+}
+MODEL = preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16)
+ARRAYS = draw(MODEL.parameters(), 0)
+IMAGES = np.random.default_rng(0).random((4, 1, 8, 8)).astype(np.float32)
+LABELS = np.arange(4, dtype=np.int32)
+STAGES = ["exchange", "lattice", "layers", "forward"]
+TOLERANCE = {"rtol": 1e-4, "atol": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def third():
+    """Register the backend of third_backend.py for the tests of this module."""
+    location = Path(__file__).with_name("third_backend.py")
+    module_spec = importlib.util.spec_from_file_location("third_backend", location)
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules["third_backend"] = module
+    module_spec.loader.exec_module(module)
+    register(module.ENTRY)
+    yield module.ENTRY
+    unregister("third")
+    del sys.modules["third_backend"]
+
+
+@pytest.fixture(params=["torch", "mindspore", "reference", "third"])
+def backend(request, third):
+    if not is_installed(request.param):
+        pytest.skip(f"{request.param} is not installed")
+    return load_backend(request.param)
+
+
+def with_capability(capability):
+    """Run a test with the backends that have a capability."""
+    return pytest.mark.parametrize("backend", backend_names(capability), indirect=True)
+
+
+trains = with_capability(Capability.TRAINING)
+ports = with_capability(Capability.PORTING)
+has_checkpoints = with_capability(Capability.CHECKPOINTS)
+exports = with_capability(Capability.EXPORT)
+is_gradient_reference = with_capability(Capability.GRADIENT_REFERENCE)
+
+
+@pytest.fixture
+def runner(backend):
+    found = backend.make_runner(backend.build(MODEL))
+    found.write_arrays(ARRAYS)
+    return found
+
+
+def expected(arrays=ARRAYS, training=False):
+    return reference.ReferenceModel(MODEL, arrays)(IMAGES, training=training)
+
+
+def methods(protocol):
+    return [name for name, value in vars(protocol).items() if inspect.isfunction(value) and not name.startswith("_")]
+
+
+def test_all_registered_backends_are_tested(third):
+    assert backend_names() == ["torch", "mindspore", "reference", "third"]
+
+
+class TestMethods:
+    def test_of_the_backend(self, backend):
+        capabilities = find_entry(backend.name).capabilities
+        assert backend.name == find_entry(backend.name).name
+        for protocol in [Backend, *(PROTOCOLS[one] for one in capabilities)]:
+            for name in methods(protocol):
+                own, contract = (inspect.signature(getattr(found, name)) for found in (backend, protocol))
+                assert list(own.parameters) == list(contract.parameters)[1:], name
+
+    def test_of_the_runner(self, runner):
+        for name in methods(Runner):
+            own, contract = (inspect.signature(getattr(found, name)) for found in (runner, Runner))
+            assert list(own.parameters) == list(contract.parameters)[1:], name
+        assert runner.capabilities == find_entry(type_of(runner)).modes[runner.name]
+
+    @trains
+    def test_of_the_trainer(self, backend, runner):
+        trainer = runner.trainer(Optimizer(name="sgd", lr=0.1))
+        for name in methods(Trainer):
+            own, contract = (inspect.signature(getattr(found, name)) for found in (trainer, Trainer))
+            assert list(own.parameters) == list(contract.parameters)[1:], name
+
+
+def type_of(runner):
+    return next(name for name in backend_names() if runner.name in find_entry(name).modes)
+
+
+class TestModels:
+    def test_a_seed_draws_the_same_arrays(self, backend):
+        arrays = backend.make_runner(backend.build(MODEL, seed=3)).read_arrays()
+        drawn = draw(MODEL.parameters(), 3)
+        assert set(arrays) == set(drawn)
+        for name, array in drawn.items():
+            np.testing.assert_array_equal(arrays[name], array)
+
+    def test_a_preset_by_name(self, backend):
+        assert backend.make_runner(backend.build("maam_digits", seed=0)).spec == preset("maam_digits")
+
+    def test_a_weights_file_rebuilds_the_model(self, backend, tmp_path):
+        backend.save_weights(backend.build(MODEL, seed=0), tmp_path / "model.safetensors")
+        loaded = backend.make_runner(backend.load(tmp_path / "model.safetensors"))
+        assert loaded.spec == MODEL
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(loaded.read_arrays()[name], array)
+
+    def test_every_mode(self, backend):
+        for mode, capabilities in find_entry(backend.name).modes.items():
+            if mode == "torch compiled":  # compiled in tests/backend/test_compile.py; here its name is enough
+                assert backend.make_runner(backend.build(MODEL), mode).name == mode
+                continue
+            found = backend.make_runner(backend.build(MODEL), mode)
+            found.write_arrays(ARRAYS)
+            assert (found.name, found.capabilities) == (mode, capabilities)
+            np.testing.assert_allclose(found.forward(IMAGES), expected(), **TOLERANCE)
+
+
+class TestRunner:
+    def test_inference(self, runner):
+        np.testing.assert_allclose(runner.forward(IMAGES), expected(), **TOLERANCE)
+
+    def test_train_mode_moves_the_statistics(self, runner):
+        model = reference.ReferenceModel(MODEL, ARRAYS)
+        np.testing.assert_allclose(runner.forward(IMAGES, training=True), model(IMAGES, training=True), **TOLERANCE)
+        found = runner.read_arrays()
+        for name in ("agents.0.bn1.running_mean", "reduce.bn.running_var"):
+            np.testing.assert_allclose(found[name], model.arrays[name], rtol=1e-5, atol=1e-6)
+            assert not np.array_equal(found[name], ARRAYS[name])
+
+    def test_a_layer_by_path(self, runner):
+        model = reference.ReferenceModel(MODEL, ARRAYS)
+        found = runner.forward_layer("agents.0.conv1", IMAGES)
+        np.testing.assert_allclose(found, model.run("agents.0.conv1", IMAGES.astype(np.float64)), **TOLERANCE)
+
+    def test_arrays_that_are_read_are_copies(self, runner):
+        runner.read_arrays()["agents.alpha"][:] = 5
+        np.testing.assert_array_equal(runner.read_arrays()["agents.alpha"], ARRAYS["agents.alpha"])
+
+    def test_state_is_preserved(self, runner):
+        with runner.preserve_state():
+            runner.forward(IMAGES, training=True)
+            runner.write_arrays({"agents.alpha": np.ones_like(ARRAYS["agents.alpha"])})
+        for name, array in runner.read_arrays().items():
+            np.testing.assert_array_equal(array, ARRAYS[name])
+
+    def test_a_clone_has_its_own_arrays(self, runner):
+        clone = runner.clone_with(MODEL, draw(MODEL.parameters(), 1))
+        assert (clone.name, clone.spec) == (runner.name, MODEL)
+        np.testing.assert_array_equal(runner.read_arrays()["agents.0.conv1.weight"], ARRAYS["agents.0.conv1.weight"])
+        assert not np.array_equal(clone.read_arrays()["agents.0.conv1.weight"], ARRAYS["agents.0.conv1.weight"])
+
+
+class TestTraining:
+    @trains
+    def test_gradients(self, backend, runner):
+        cotangent = np.ones((4, 10), np.float32)
+        found = runner.gradients(IMAGES, cotangent)
+        assert found.input.shape == IMAGES.shape
+        trained = {p.name: p.shape for p in MODEL.parameters() if p.trainable}
+        assert {name: array.shape for name, array in found.parameters.items()} == trained
+
+    @trains
+    def test_a_step_and_its_state(self, backend, runner):
+        trainer = runner.trainer(Optimizer(name="sgd", lr=0.1, momentum=0.9))
+        first = trainer.step(IMAGES, LABELS, 0.1)
+        state, arrays = trainer.read_state(), runner.read_arrays()
+        second = trainer.step(IMAGES, LABELS, 0.1)
+        assert second < first
+        runner.write_arrays(arrays)
+        trainer.write_state(state)
+        assert trainer.step(IMAGES, LABELS, 0.1) == second
+
+    @trains
+    def test_devices_and_precisions(self, backend):
+        assert "cpu" in backend.list_devices()
+        assert backend.select_device("cpu") == "cpu"
+        assert backend.select_precision("cpu", "fp32") == "fp32"
+
+    @trains
+    def test_a_training_runner(self, backend):
+        found = backend.make_training_runner(MODEL, seed=0, device=backend.select_device("cpu"))
+        np.testing.assert_allclose(found.forward(IMAGES), expected(), **TOLERANCE)
+
+    @trains
+    def test_one_process_alone(self, backend):
+        processes = backend.join_processes("cpu")
+        assert (processes.rank, processes.size) == (0, 1)
+        np.testing.assert_array_equal(processes.gather(np.arange(3)), np.arange(3))
+        backend.leave_processes()
+
+    @trains
+    def test_image_batches(self, backend):
+        from maam.data import ImageBatches
+
+        assert issubclass(backend.image_batches(), ImageBatches)
+
+    def test_the_reference_says_that_it_does_not_train(self):
+        found = load_backend("reference")
+        runner = found.make_runner(found.build(MODEL, seed=0))
+        for call in (lambda: runner.gradients(IMAGES, IMAGES), lambda: runner.trainer(Optimizer())):
+            with pytest.raises(MaamError, match=r"the NumPy reference .*; use framework='torch' or 'mindspore'"):
+                call()
+
+
+class TestOtherCapabilities:
+    @ports
+    def test_adapters_refuse_what_is_no_model(self, backend):
+        assert backend.adapt(backend.build(MODEL)).framework == backend.name
+        with pytest.raises(PortingError, match="got an object of type int"):
+            backend.adapt(3)
+
+    @has_checkpoints
+    def test_checkpoints_come_back(self, backend, tmp_path):
+        for suffix in find_entry(backend.name).checkpoint_suffixes:
+            path = tmp_path / f"model{suffix}"
+            backend.write_checkpoint(path, MODEL, ARRAYS)
+            arrays, _ = backend.read_checkpoint(path, MODEL)
+            for name, array in ARRAYS.items():
+                np.testing.assert_array_equal(arrays[name], array)
+
+    @exports
+    def test_formats_are_those_of_the_entry(self, backend):
+        module = importlib.import_module(f"maam.{backend.name}.export")
+        entry = find_entry(backend.name)
+        assert set(module.WRITERS) == set(entry.formats)
+        assert set(module.READERS) == {name for name, one in entry.formats.items() if one.readable and not one.engine}
+
+    @is_gradient_reference
+    def test_the_gradient_reference_is_exact(self, backend, runner):
+        exact = runner.clone_with(MODEL, ARRAYS, "float64")
+        np.testing.assert_allclose(exact.forward(IMAGES), expected(), rtol=1e-12, atol=1e-12)
+        found = backend.near_kinks(exact.model, runner.model, IMAGES)
+        assert found.layers > 0
+        assert found.values > 0
+
+
+LAYERS = {
+    "maam": spec.maam(8, num_agents=3, pool=(1, 2)),
+    "mean": spec.maam(8, fusion="mean", scales=(1, 1, 1)),
+    "se": spec.se(16),
+    "cbam": spec.cbam(16),
+    "model": MODEL,
+}
+
+
+class TestThirdBackend:
+    """A backend that is written in a test file takes part in parity."""
+
+    @pytest.mark.parametrize("name", LAYERS)
+    def test_parity(self, name, third):
+        report = parity.check(LAYERS[name], frameworks=["third"], stages=["exchange", "lattice", "layers", "forward"])
+        assert report.passed, report.to_markdown()
+        assert {row.runner for row in report.rows} == {"third"}
+
+    def test_a_fault_in_it_is_found(self, third, monkeypatch):
+        module = sys.modules["third_backend"]
+        right = module.Network.activation
+        monkeypatch.setattr(module.Network, "activation", lambda *given: right(*given) * np.float32(1.001))
+        report = parity.check(LAYERS["se"], frameworks=["third"], stages=["layers"])
+        assert not report.passed
+        assert "act" in report.first_difference
+
+
+class TestRegistry:
+    def test_a_name_is_registered_once(self, third):
+        with pytest.raises(SpecError, match="backend 'third' is registered already"):
+            register(third)
+
+    def test_unknown_names(self):
+        with pytest.raises(SpecError, match=r"framework: expected one of torch, mindspore, reference.*got 'jax'"):
+            load_backend("jax")
+        with pytest.raises(SpecError, match=r"expected one of torch, mindspore, got 'reference'.*used for training"):
+            load_backend("reference", Capability.TRAINING)
