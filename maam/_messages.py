@@ -1,41 +1,64 @@
-"""Canonical parameter names: the prefixes that wrappers put before them, taken off."""
+"""Parts of error messages: readable lists of names, suggestions of similar names, and checks of counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Iterable
+from numbers import Integral
 
-Value = TypeVar("Value")
+from maam.errors import MaamError, SpecError
 
-WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel, DistributedDataParallel and torch.compile put before every name, in any order and number."""
-
-_LONGEST = 200
-
-
-def strip_prefix(name: str) -> str:
-    """`name` without the prefixes of wrappers."""
-    while name.startswith(WRAPPER_PREFIXES):
-        name = name.split(".", 1)[1]
-    return name
-
-
-def strip_prefixes(values: Mapping[str, Value]) -> dict[str, Value]:
-    """`values` under names without wrappers' prefixes, key by key."""
-    return {strip_prefix(name): value for name, value in values.items()}
-
-
-def is_batch_counter(name: str) -> bool:
-    """Whether `name` is PyTorch's count of a batch norm's training batches, which no other framework has."""
-    return name.rpartition(".")[2] == "num_batches_tracked"
+_MAX_NAME = 200
 
 
 def listed(names: Iterable[str]) -> str:
-    """`names` for one line of a message; a file can hold names that are empty, endless or have line breaks."""
+    """Return names joined by commas; empty, very long or unprintable ones are quoted and shortened."""
     return ", ".join(_readable(name) for name in names)
 
 
 def _readable(name: str) -> str:
-    if name and name.isprintable() and len(name) <= _LONGEST:
+    if name and name.isprintable() and len(name) <= _MAX_NAME:
         return name
-    return repr(name if len(name) <= _LONGEST else f"{name[:_LONGEST]}...")
+    return repr(name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}...")
+
+
+def shortened(value: object, limit: int = 60) -> str:
+    """Return the repr of any value as one line of at most `limit` characters."""
+    try:
+        text = " ".join(repr(value).split())
+    except RecursionError:
+        text = f"a deeply nested {type(value).__name__}"
+    except ValueError:  # Python does not convert integers of more than 4300 digits
+        text = f"a huge {type(value).__name__}"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def nearest(name: object, known: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Return up to `count` of the known names that are similar to `name`, the most similar first.
+
+    Args:
+        name: the name that was given; other objects are compared by their text.
+        known: the valid names.
+        count: the largest number of names to return.
+        cutoff: the least similarity, 0 to 1.
+    """
+    import difflib  # here because only errors need it
+
+    return difflib.get_close_matches(str(name), list(known), count, cutoff)
+
+
+def suggestion(name: object, known: Iterable[str], otherwise: str = "", *, count: int = 1, cutoff: float = 0.6) -> str:
+    """Return "did you mean 'x' or 'y'?", or `otherwise` if no known name is similar; arguments as in `nearest`."""
+    close = nearest(name, known, count, cutoff)
+    return f"did you mean {' or '.join(shortened(found, _MAX_NAME) for found in close)}?" if close else otherwise
+
+
+def is_count(value: object) -> bool:
+    """Return whether a value is an integer of at least 1, from Python or NumPy; a bool is not."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+
+
+def check_counts(error: type[MaamError] = SpecError, /, **counts: object) -> None:
+    """Raise `error`, naming the argument, unless each value is an integer of at least 1."""
+    for name, count in counts.items():
+        if not is_count(count):
+            raise error(f"{name}: expected an integer of at least 1, got {count!r}")

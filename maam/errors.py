@@ -1,30 +1,32 @@
-"""The exceptions that maam raises. Each message names what was given, what was expected and what to do."""
+"""The exceptions of maam. Each message says what was wrong, what was expected, what was given and what to do."""
 
 from __future__ import annotations
 
 import importlib.util
-from numbers import Integral
 
 
 class MaamError(Exception):
-    """Base class of every error that maam raises on purpose."""
+    """Base class of all errors of maam: `except maam.MaamError` catches every one."""
 
 
 class SpecError(MaamError, ValueError):
-    """A spec, a layer argument or a spec document is invalid."""
+    """Invalid spec, layer argument or spec document."""
 
 
 class ArgumentError(SpecError, TypeError):
-    """A layer class was called with an argument that it does not have, or without one that it needs.
+    """Unknown or missing argument of a layer class.
 
-    Libraries that try which arguments a layer takes, as timm does, catch the `TypeError`.
+    It is a `TypeError` too, because timm and other libraries catch `TypeError` to find out which arguments a layer
+    takes.
     """
 
 
 class ShapeError(MaamError, ValueError):
-    """An input has the wrong rank, channel count, spatial size or dtype.
+    """Input with the wrong rank, number of channels, size or dtype.
 
-    `path` is the canonical name of the layer that refused it (empty at the root).
+    Attributes:
+        reason: the message without the path.
+        path: the canonical name of the layer that raised the error; "" for the whole model.
     """
 
     def __init__(self, reason: str, path: str = "") -> None:
@@ -33,7 +35,7 @@ class ShapeError(MaamError, ValueError):
         self.path = path
 
     def below(self, name: str) -> ShapeError:
-        """The same error, seen from the container that holds the layer under `name`."""
+        """Return the same error with `name`, the container's name of the layer, in front of the path."""
         return ShapeError(self.reason, f"{name}.{self.path}" if self.path else name)
 
     def __reduce__(self) -> tuple[type[ShapeError], tuple[str, str]]:
@@ -41,53 +43,51 @@ class ShapeError(MaamError, ValueError):
 
 
 class PresetError(MaamError, ValueError):
-    """A preset or one of its options does not exist."""
+    """Unknown preset, or unknown option of a preset."""
 
 
 class WeightsError(MaamError, ValueError):
-    """A weights file is missing, broken, foreign, or belongs to another spec."""
+    """Weights file that is missing, broken, in another format, or made for another spec."""
 
 
 class DataError(MaamError, ValueError):
-    """A data set is missing, incomplete or malformed."""
+    """Data set that is missing, incomplete or malformed."""
 
 
 class RecipeError(MaamError, ValueError):
-    """A training recipe is missing, malformed, or has an unknown or contradictory field."""
+    """Training recipe that is missing or malformed, or has an unknown or contradictory field."""
 
 
 class TrainingError(MaamError, RuntimeError):
-    """A training run cannot start, go on, or has diverged."""
+    """Training run that cannot start or continue, or has diverged."""
 
 
 class DeviceError(MaamError, RuntimeError):
-    """A device or a precision is not available here."""
+    """Device or precision that is not available on this machine."""
 
 
 class DeploymentError(MaamError, ValueError):
-    """A model cannot be fused, optimized, exported, quantized or pruned as asked, or a setting does not exist here."""
+    """Model that cannot be fused, optimized, exported, quantized or pruned with the given settings."""
 
 
 class PortingError(MaamError, ValueError):
-    """Two models of a user's own cannot be matched, or cannot be run as asked."""
+    """Two models to port that cannot be matched or run."""
 
 
 class MissingFrameworkError(MaamError, ImportError):
-    """An optional package that the call needs is not installed."""
+    """Optional package that is needed but not installed."""
 
 
 def require(package: str, extra: str) -> None:
-    """Raise `MissingFrameworkError` naming the extra to install, unless `package` can be found."""
+    """Raise `MissingFrameworkError` with the command to run, unless `package` is installed.
+
+    Args:
+        package: the import name.
+        extra: the extra of maam that installs it, such as "torch".
+    """
     try:
         found = importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):
         found = False
     if not found:
         raise MissingFrameworkError(f"{package} is not installed; run: pip install 'maam[{extra}]'")
-
-
-def check_counts(**counts: object) -> None:
-    """Raise `SpecError` naming the argument, unless each is an integer of at least 1, of Python or NumPy."""
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, Integral) or int(count) < 1:
-            raise SpecError(f"{name}: expected an integer of at least 1, got {count!r}")

@@ -12,7 +12,7 @@ from maam import spec
 from maam.backend.registry import make_runners
 from maam.cli.predict import test_images
 from maam.errors import require
-from maam.fusion.files import agreements
+from maam.deploy.fusing import agreements
 from maam.fusion.rewrite import is_fusible
 
 FRAMEWORKS = ["torch", "mindspore"]

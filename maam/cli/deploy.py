@@ -81,7 +81,7 @@ def fuse(
 ) -> None:
     """Fuse batch norm and branch weights into the convolutions: the same function, smaller and faster."""
     from maam.backend.registry import trainable_names
-    from maam.fusion.files import fuse_file
+    from maam.deploy.fusing import fuse_file
 
     check_target(dst, overwrite=overwrite)
     if root is not None and data is None:
@@ -102,7 +102,7 @@ def _hold(src: Path, name: str, root: Path | None, frameworks: list[str]) -> Non
         DeploymentError: an image gets another class.
     """
     from maam.backend.registry import make_runners
-    from maam.fusion.files import agreements
+    from maam.deploy.fusing import agreements
     from maam.fusion.rewrite import fuse
     from maam.weights.exchange import read_whole
 

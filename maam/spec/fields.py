@@ -10,6 +10,8 @@ import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from maam._messages import shortened
+
 Shape = tuple[int, ...]
 """The shape of one sample, without the batch: (C, H, W) for a feature map, (features,) for a vector."""
 
@@ -34,7 +36,7 @@ def plain_number(value: Any) -> Any:
 def _ordered(value: Any) -> Any:
     """Refuse sets, which pydantic takes for tuples: their order is another in each process."""
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"expected a list or a tuple, whose order counts, got {_shorten(value)}")
+        raise ValueError(f"expected a list or a tuple, whose order counts, got {shortened(value)}")
     return value
 
 
@@ -96,23 +98,13 @@ def _sentence(detail: ErrorDetails) -> str:
         return f"{where}: required, but not given"
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] != "value_error":
-        message = f"{message[0].lower()}{message[1:]}, got {_shorten(detail['input'])}"
+        message = f"{message[0].lower()}{message[1:]}, got {shortened(detail['input'])}"
     return f"{where}: {message}" if where else message
 
 
 def _part(part: int | str) -> str:
     """A part of a path; a name that is none of ours (it may hold line breaks, or have no end) in quotes."""
-    return str(part) if isinstance(part, int) or (part.isidentifier() and len(part) <= 60) else _shorten(part)
-
-
-def _shorten(value: object) -> str:
-    try:
-        text = " ".join(repr(value).split())
-    except RecursionError:
-        text = f"a deeply nested {type(value).__name__}"
-    except ValueError:  # Python writes no integer of more than 4300 digits
-        text = f"a huge {type(value).__name__}"
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return str(part) if isinstance(part, int) or (part.isidentifier() and len(part) <= 60) else shortened(part)
 
 
 def describe(error: ValidationError) -> str:

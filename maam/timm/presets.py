@@ -19,7 +19,6 @@ from timm.models import (
 )
 from torch import Tensor, nn
 
-from maam._messages import strip_prefixes
 from maam._registration import Registry, attention_option
 from maam.errors import PresetError, RecipeError, SpecError, WeightsError
 from maam.spec import BatchNorm2d, Conv2d, Model, Node, head, input_rule, preset, preset_options
@@ -29,7 +28,7 @@ from maam.torch.insertion import LAYERS
 from maam.training import default_recipe
 from maam.training.recipe import Images
 from maam.weights.file import read_safetensors
-from maam.weights.match import check_same_function
+from maam.weights.match import check_same_function, strip_prefixes
 
 _TIMMS = {"in_channels": "in_chans", "image_size": "img_size"}
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maam._messages import is_batch_counter
 from maam.backend.adapter import Call, Layer, Slot, is_dropout, kind_of
 from maam.errors import PortingError
 from maam.torch.arrays import from_numpy, to_numpy
+from maam.weights.match import is_batch_counter
 
 Array = np.ndarray[Any, Any]
 

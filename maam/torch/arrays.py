@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maam._messages import strip_prefixes
+from maam.weights.match import strip_prefixes
 
 Array = np.ndarray[Any, Any]
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from maam import spec as specs
 from maam._io import write_bytes
-from maam._messages import is_batch_counter, listed
+from maam._messages import listed
 from maam.errors import SpecError, WeightsError
 from maam.spec import Node, parse_json
 from maam.spec.presets import resolve
@@ -24,6 +24,7 @@ from maam.torch.arrays import from_numpy, read_arrays, tensors, to_numpy, unwrap
 from maam.torch.modules import Container, check_forward, check_module, instantiate
 from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
+from maam.weights.match import is_batch_counter
 
 
 def build(

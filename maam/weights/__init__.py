@@ -1,4 +1,4 @@
-"""The weights file: one safetensors file whose header carries the spec, the same for every framework."""
+"""The weights file: one safetensors file with the spec in its header, for all frameworks."""
 
 from maam.weights.file import read_weights, write_weights
 from maam.weights.match import Mismatch, match

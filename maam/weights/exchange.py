@@ -1,4 +1,4 @@
-"""What loading and saving have in common in all frameworks."""
+"""Loading and saving of models: the part that all frameworks share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from maam._messages import listed
+from maam._messages import is_count, listed
 from maam.errors import SpecError, WeightsError
 from maam.spec import Model, Node, draw, head, with_num_classes
 from maam.weights.file import read_weights, write_weights
@@ -20,11 +20,11 @@ Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 Dtypes = Mapping[str, np.dtype[Any]]
 _NEVER_FUSED = (".running_mean", "alpha")
-"""Arrays of batch norm and of learned branch weights, which fusion does away with."""
+"""Ends of the names of arrays that fusion removes: batch norm and learned branch weights."""
 
 
 class Slot(NamedTuple):
-    """What an array of a model takes; the dtype is None where no weights file has it."""
+    """Shape and dtype of an array of a model; the dtype is None if weights files cannot hold it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any] | None
@@ -34,10 +34,10 @@ Slots = Mapping[str, Slot]
 
 
 def spec_of(model: object) -> Node:
-    """The spec that a model or layer carries.
+    """Return the spec of a model or layer.
 
     Raises:
-        WeightsError: it was not built by maam.
+        WeightsError: the model was not built by maam.
     """
     spec = getattr(model, "spec", None)
     if not isinstance(spec, Node):
@@ -46,24 +46,30 @@ def spec_of(model: object) -> Node:
 
 
 def check_model(model: object, expected: type, name: str, act: str) -> None:
-    """Refuse what is no model of the framework, whose class is `expected` and called `name`.
+    """Check that a model has the framework's class.
+
+    Args:
+        model: any object.
+        expected: the framework's class of models.
+        name: its name, for the message.
+        act: the function that was called, for the message.
 
     Raises:
-        WeightsError: it is none.
+        WeightsError: `model` has another class.
     """
     if not isinstance(model, expected):
         raise WeightsError(
             f"{act}: expected a {name} and then a path, got an object of type {type(model).__name__}; "
-            "maam.weights.write_weights(path, spec, arrays) takes arrays, and each framework its own models"
+            "to save arrays use maam.weights.write_weights(path, spec, arrays)"
         )
 
 
 def save_model(path: PathLike, model: object, arrays: Mapping[str, Array]) -> None:
-    """Write a model's spec and arrays, which must be what `load` takes.
+    """Write a model's spec and arrays to a weights file.
 
     Raises:
-        WeightsError: the model was not built by maam; `arrays` are not those of its spec, or are not finite; or the
-            file cannot be written. A file that was there stays.
+        WeightsError: the model was not built by maam; `arrays` do not fit its spec or are not finite; or the file
+            cannot be written. An existing file is then unchanged.
     """
     spec = spec_of(model)
     write_weights(path, spec, match(spec, arrays, source=f"save_weights: {type(model).__name__}")[0])
@@ -77,12 +83,22 @@ def load_into(
     slots: Callable[[Any], Slots],
     write: Callable[[Any, Mapping[str, Array]], None],
 ) -> Mismatch:
-    """Read `path`, hold it against `model.spec` less `skip`, and `write(model, arrays)`, cast as `slots(model)` are.
+    """Copy the arrays of a weights file into a model.
+
+    Args:
+        model: a model or layer with a `spec`.
+        path: a weights file.
+        strict: whether all names must match and the file's spec must compute the same as the model's.
+        skip: names of layers that keep their weights.
+        slots: returns shape and dtype of each of the model's arrays.
+        write: copies arrays of these shapes and dtypes into the model.
+
+    Returns:
+        The names that are only in the model or only in the file.
 
     Raises:
-        WeightsError: as `read_weights`, `match`, `cast` and, with `strict`, `check_same_function` do; or the file is
-            of the fused form and the model is not, or the reverse; or the model has not the arrays that its spec
-            says. The model is then as it was.
+        WeightsError: the file is broken or does not fit the model, one of file and model is fused for deployment and
+            the other is not, or a layer of the model was replaced. The model is then unchanged.
     """
     spec = spec_of(model)
     saved, arrays = read_weights(path)
@@ -98,20 +114,20 @@ def load_into(
 
 
 def _check_form(spec: Node, arrays: Mapping[str, Array], path: str) -> None:
-    """Refuse weights of the fused form for an unfused model, and the reverse: some of the names are the same.
+    """Check that file and model are both fused or both not fused.
 
-    One may be the other's fused form where it has neither batch norm nor learned branch weights, and all its names but
-    those of biases are there too.
+    A fused model has neither batch norm nor learned branch weights, and its other names, apart from biases, are those
+    of the original model.
     """
     own, given = {parameter.name for parameter in spec.parameters()}, set(arrays)
     if _is_fused(own, given):
         raise WeightsError(
             f"{path}: the model is fused for deployment, and the file is not: load the file first, then call "
-            "reparameterize(), or load a file that `maam fuse` wrote"
+            "reparameterize(), or load a file written by `maam fuse`"
         )
     if _is_fused(given, own):
         raise WeightsError(
-            f"{path}: the file is fused for deployment, and the model is not: load(path) builds the file's own"
+            f"{path}: the file is fused for deployment, and the model is not: load(path) builds the fused model"
         )
 
 
@@ -125,7 +141,7 @@ def _check_slots(own: Slots, arrays: Mapping[str, Array], path: str) -> None:
         if name not in own or own[name].shape != array.shape:
             there = f"has the shape {own[name].shape}" if name in own else "is absent"
             raise WeightsError(
-                f"{path}: {name} {array.shape} {there} in the model, whose layer was replaced; leave the layer out "
+                f"{path}: {name} {array.shape} {there} in the model, because its layer was replaced; skip the layer "
                 f"(skip=({name.rpartition('.')[0]!r},)), or build the model with it: load(path, num_classes=...)"
             )
 
@@ -133,13 +149,17 @@ def _check_slots(own: Slots, arrays: Mapping[str, Array], path: str) -> None:
 def read_whole(
     path: PathLike, dtype: np.dtype[Any] | None = None, num_classes: int | None = None, seed: int = 0
 ) -> tuple[Node, dict[str, Array]]:
-    """The spec of a file and all arrays that it needs, cast to `dtype` where one is given.
+    """Return the spec of a weights file and all its arrays.
 
-    Where `num_classes` is given and is not the file's, spec and arrays have a new head, drawn from `seed`.
+    Args:
+        path: a weights file.
+        dtype: the dtype of the returned arrays; None keeps the file's.
+        num_classes: the number of classes. If the file has another number, its last layer is replaced by a new one.
+        seed: the seed for the weights of the new layer.
 
     Raises:
-        WeightsError: the file is broken, its arrays do not fit its spec, or `cast` refuses.
-        SpecError: the file's model has no head to replace, or `num_classes` or `seed` is invalid.
+        WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
+        SpecError: the file's model has no last layer to replace, or `num_classes` or `seed` is invalid.
     """
     spec, arrays = read_weights(path)
     arrays = match(spec, arrays, source=str(path))[0]
@@ -149,9 +169,10 @@ def read_whole(
 
 
 def _with_new_head(spec: Node, arrays: dict[str, Array], num_classes: int, seed: int) -> tuple[Node, dict[str, Array]]:
-    if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)) or num_classes < 1:
+    if not is_count(num_classes):
         raise SpecError(
-            f"num_classes: expected an integer of at least 1, got {num_classes!r}; leave it out to keep the file's head"
+            f"num_classes: expected an integer of at least 1, got {num_classes!r}; "
+            "omit it to keep the file's last layer"
         )
     changed = with_num_classes(spec, num_classes)
     if changed == spec:
@@ -165,19 +186,19 @@ def _advice(own: Node, saved: Node, classes: tuple[int, int] | None) -> str:
     if classes is not None:
         theirs, ours = classes
         return (
-            f"the file has {theirs} classes and the model {ours}: keep the file's backbone under a new head by "
-            f"load(path, num_classes={ours}), or the model's head by load_weights(model, path, skip=({head(own)!r},))"
+            f"the file has {theirs} classes and the model {ours}: use load(path, num_classes={ours}) to replace the "
+            f"file's last layer, or load_weights(model, path, skip=({head(own)!r},)) to keep the model's"
         )
     if isinstance(own, Model) and isinstance(saved, Model) and own.name != saved.name:
-        return f"the file holds {saved.name!r} and the model is {own.name!r}: load(path) builds the file's own"
+        return f"the file holds {saved.name!r} and the model is {own.name!r}: load(path) builds {saved.name!r}"
     return ""
 
 
 def numpy_dtype(dtype: Any, known: Mapping[Any, np.dtype[Any]]) -> np.dtype[Any] | None:
-    """The NumPy dtype of a framework's `dtype`, None for None.
+    """Return the NumPy dtype of a framework's dtype, and None for None.
 
     Raises:
-        WeightsError: `dtype` is not one of those that weights files hold.
+        WeightsError: weights files cannot hold `dtype`.
     """
     if dtype is None:
         return None
@@ -187,16 +208,17 @@ def numpy_dtype(dtype: Any, known: Mapping[Any, np.dtype[Any]]) -> np.dtype[Any]
 
 
 def _rounded(array: Array, dtype: np.dtype[Any]) -> Array:
-    """The array in another dtype, each value rounded once."""
+    """Return the array in another dtype, each value rounded once."""
     if array.dtype == np.float64 and dtype == ml_dtypes.bfloat16:
         array = _round_to_odd(array)
     return array.astype(dtype, copy=False)
 
 
 def _round_to_odd(array: Array) -> Array:
-    """float64 in float32, inexact values towards 0 and then to an odd last bit: rounded again, that is as if once.
+    """Return float64 values as float32, rounded to odd: towards zero, and the last bit set if inexact.
 
-    The cast of ml_dtypes from float64 to bfloat16 goes by way of float32.
+    ml_dtypes casts float64 to bfloat16 through float32, which rounds twice. After rounding to odd, the second rounding
+    gives the same result as a single one.
     """
     near = array.astype(np.float32)
     bits = near.view(np.uint32).copy()
@@ -207,9 +229,9 @@ def _round_to_odd(array: Array) -> Array:
 
 
 def cast(arrays: Mapping[str, Array], dtypes: Dtypes, *, source: str) -> dict[str, Array]:
-    """`arrays` rounded to `dtypes`, those that it does not name as they are.
+    """Return the arrays rounded to `dtypes`; arrays that `dtypes` does not name keep their dtype.
 
-    It is done here because PyTorch rounds float64 to half precision twice, by way of float32.
+    Every backend uses this function, because PyTorch rounds float64 to half precision twice, through float32.
 
     Raises:
         WeightsError: a value is too large for its dtype.

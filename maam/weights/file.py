@@ -1,4 +1,4 @@
-"""Reading and writing weights files."""
+"""The weights file: a safetensors file with the spec in its header."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import safetensors
 import safetensors.numpy
 
 from maam._io import write_bytes
-from maam._messages import is_batch_counter, listed
+from maam._messages import listed
 from maam.errors import SpecError, WeightsError
 from maam.spec import Node, parse_json
-from maam.weights.match import match
+from maam.weights.match import is_batch_counter, match
 
 Array = np.ndarray[Any, Any]
 FORMAT = "maam"
@@ -26,7 +26,7 @@ VERSION = "1"
 CHECKPOINT_SUFFIXES = (".bin", ".ckpt", ".npz", ".pt", ".pth", ".tar")
 _OF_OTHERS = ".air .h5 .json .keras .mindir .npy .onnx .pb .pickle .pkl .pt2 .pte .tflite .xml"
 FOREIGN_SUFFIXES = (*CHECKPOINT_SUFFIXES, *_OF_OTHERS.split())
-"""What other programs, and commands of maam, take for another format than safetensors."""
+"""Suffixes that stand for other formats than safetensors."""
 DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),
@@ -36,11 +36,28 @@ DTYPES = {
 
 
 def write_weights(path: str | os.PathLike[str], spec: Node, arrays: Mapping[str, Array]) -> None:
-    """Write `arrays` (by canonical name; float16, bfloat16, float32 or float64) and `spec` to `path`.
+    """Write a spec and its arrays to a weights file.
+
+    Args:
+        path: the file, usually with the suffix .safetensors.
+        spec: the architecture.
+        arrays: arrays by canonical name; float16, bfloat16, float32 or float64.
 
     Raises:
-        WeightsError: `spec` is none, the arrays are not those that it needs, hold NaN or infinity or have another
-            dtype, `path` has the suffix of another format, or the file cannot be written; a file that was there stays.
+        WeightsError: `spec` is not a spec; the arrays do not fit it, have another dtype, or hold NaN or infinity;
+            `path` has the suffix of another format; or the file cannot be written. An existing file is then unchanged.
+
+    Example:
+        >>> import os, tempfile
+        >>> from maam import spec
+        >>> from maam.weights import read_weights, write_weights
+        >>> layer = spec.se(16)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "se.safetensors")
+        ...     write_weights(path, layer, spec.draw(layer.parameters(), seed=0))
+        ...     found, arrays = read_weights(path)
+        >>> found == layer, arrays["fc1.weight"].shape
+        (True, (1, 16, 1, 1))
     """
     check_path(path)
     if not isinstance(spec, Node):
@@ -52,26 +69,43 @@ def write_weights(path: str | os.PathLike[str], spec: Node, arrays: Mapping[str,
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
-    """The spec of a weights file, and its arrays by canonical name with the dtypes that they were saved in.
+    """Return the spec and the arrays of a weights file.
+
+    Args:
+        path: a file written by `write_weights` or by `save_weights` of a backend.
+
+    Returns:
+        The spec, and the arrays by canonical name in the dtypes of the file.
 
     Raises:
-        WeightsError: there is no such file, it is truncated or no weights file of maam, it is of a later format
-            version, its spec is invalid, or an array has a dtype that is not floating point.
+        WeightsError: the file does not exist, is truncated, is not a weights file of maam, or has a later format
+            version; its spec is invalid; or an array is not floating point.
+
+    Example:
+        >>> import os, tempfile
+        >>> from maam import reference, weights
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "digits.safetensors")
+        ...     reference.save_weights(reference.build("maam_digits", seed=0), path)
+        ...     model, arrays = weights.read_weights(path)
+        >>> model.name, len(arrays)
+        ('maam_digits', 46)
     """
     header, tensors = _read_model(path)
     if (spec := _spec(path, header)) is None:
         raise WeightsError(
-            f"{path}: a safetensors file, but without maam's header; "
+            f"{path}: a safetensors file without the header of maam; "
             "convert it with: maam convert SRC DST --spec PRESET"
         )
     return spec, _arrays(path, tensors)
 
 
 def write_safetensors(path: str | os.PathLike[str], arrays: Mapping[str, Array], header: Mapping[str, str]) -> None:
-    """Write `arrays` to a safetensors file with `header` as its metadata, in one step.
+    """Write arrays to a safetensors file with `header` as its metadata.
 
     Raises:
-        WeightsError: `path` has the suffix of another format, or the file cannot be written; one that was there stays.
+        WeightsError: `path` has the suffix of another format, or the file cannot be written. An existing file is then
+            unchanged.
     """
     check_suffix(path)
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
@@ -82,40 +116,41 @@ def write_safetensors(path: str | os.PathLike[str], arrays: Mapping[str, Array],
 
 
 def read_header_and_arrays(path: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, Array]]:
-    """The metadata and the arrays of any safetensors file with floating-point arrays.
+    """Return the metadata and the arrays of any safetensors file with floating-point arrays.
 
     Raises:
-        WeightsError: there is no such file, it is truncated or no safetensors file, or an array is not floating point.
+        WeightsError: the file does not exist, is truncated or is not a safetensors file, or an array is not floating
+            point.
     """
     header, tensors = _read(path)
     return header, _arrays(path, tensors)
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[Node | None, dict[str, Array]]:
-    """As `read_weights`, for a safetensors file of any origin: the spec is None where there is no header of maam.
+    """Return the spec and the arrays of any safetensors file; the spec is None without the header of maam.
 
     Raises:
-        WeightsError: as `read_weights` does.
+        WeightsError: as in `read_weights`.
     """
     header, tensors = _read_model(path)
     return _spec(path, header), _arrays(path, tensors)
 
 
 def check_path(path: object) -> None:
-    """Refuse a model, or anything else, where the path of a file is expected.
+    """Check that an argument is a path.
 
     Raises:
-        WeightsError: it is no path.
+        WeightsError: it is a model or another object.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise WeightsError(
-            f"expected the path of a weights file, got an object of type {type(path).__name__}; write a model to one "
-            "first, with save_weights(model, path)"
+            f"expected the path of a weights file, got an object of type {type(path).__name__}; save a model first: "
+            "save_weights(model, path)"
         )
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Refuse a name under which other programs, and commands of maam, would take the file for one of another format.
+    """Check that a file to write does not have the suffix of another format.
 
     Raises:
         WeightsError: the suffix is one of `FOREIGN_SUFFIXES`.
@@ -123,17 +158,17 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
     suffix = Path(path).suffix
     if suffix.lower() in FOREIGN_SUFFIXES:
         raise WeightsError(
-            f"{path}: a weights file is a safetensors file, and {suffix} stands for another format; give a name that "
-            "ends in .safetensors; `maam convert SRC DST` makes .pth, .pt, .pth.tar or .ckpt of it, and `maam export` "
-            "what inference engines read"
+            f"{path}: a weights file is a safetensors file, and {suffix} is the suffix of another format; use "
+            ".safetensors. `maam convert SRC DST` converts it to .pth, .pt, .pth.tar or .ckpt, `maam export` to the "
+            "formats of inference engines"
         )
 
 
 def check_dtype(dtype: np.dtype[Any], what: str) -> None:
-    """Refuse a dtype that no weights file holds; `what` names its owner in the message.
+    """Check that weights files can hold a dtype; `what` names the array, for the message.
 
     Raises:
-        WeightsError: it is none of float16, bfloat16, float32, float64.
+        WeightsError: the dtype is not float16, bfloat16, float32 or float64.
     """
     if dtype not in DTYPES.values():
         known = ", ".join(known.name for known in DTYPES.values())
@@ -141,18 +176,18 @@ def check_dtype(dtype: np.dtype[Any], what: str) -> None:
 
 
 def _read_model(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str, dict[str, Any]]]]:
-    """As `_read`, of a file that holds the weights of a model."""
+    """Read a file that must not be a training checkpoint."""
     header, tensors = _read(path)
     if header.get("format") == CHECKPOINT_FORMAT:
         raise WeightsError(
-            f"{path}: a training checkpoint; the weights of its model lie beside it, in best.safetensors and, when "
-            "training is over, final.safetensors"
+            f"{path}: a training checkpoint; the weights of its model are in the same folder, in best.safetensors and "
+            "(after training) final.safetensors"
         )
     return header, tensors
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str, dict[str, Any]]]]:
-    """The metadata of a safetensors file, and its tensors as safetensors gives them."""
+    """Return the metadata of a safetensors file, and its tensors in the form of the safetensors library."""
     check_path(path)
     try:
         data = Path(path).read_bytes()
@@ -161,26 +196,26 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str,
         raise WeightsError(f"{path}: no such file") from None
     except OSError as error:
         held = ", ".join(sorted(file.name for file in Path(path).glob("*.safetensors"))[:4])
-        advice = f"; it holds {held}: name one of them" if held else ""
+        advice = f"; it holds {held}: pass one of these files" if held else ""
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}{advice}") from None
     except (safetensors.SafetensorError, ValueError) as error:
         foreign = Path(path).suffix.lower() in CHECKPOINT_SUFFIXES
-        advice = "; make a weights file of it: maam convert SRC DST --spec PRESET" if foreign else ""
-        raise WeightsError(f"{path}: not a safetensors file, or cut short: {_one_line(error)}{advice}") from None
+        advice = "; convert it with: maam convert SRC DST --spec PRESET" if foreign else ""
+        raise WeightsError(f"{path}: not a safetensors file, or cut short: {_cut(error)}{advice}") from None
     return _table(data)[0].get("__metadata__") or {}, tensors
 
 
 def _serialize(arrays: dict[str, Array], header: dict[str, str]) -> bytes:
-    """The bytes of the file, the same for the same content: the library gives the metadata a random order."""
+    """Return the bytes of the file, with the metadata in a fixed order; the safetensors library orders it randomly."""
     data = safetensors.numpy.save(arrays, header)
     table, end = _table(data)
     text = json.dumps({**table, "__metadata__": header}, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the arrays are to start at a multiple of 8
+    text += b" " * (-len(text) % 8)  # the arrays start at a multiple of 8
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _table(data: bytes) -> tuple[dict[str, Any], int]:
-    """The JSON table at the start of a valid safetensors file, and where it ends."""
+    """Return the JSON table at the start of a safetensors file, and the position of its end."""
     end = 8 + int.from_bytes(data[:8], "little")
     return json.loads(data[8:end]), end
 
@@ -208,14 +243,12 @@ def _arrays(path: str | os.PathLike[str], tensors: list[tuple[str, dict[str, Any
             )
         try:
             arrays[name] = np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
-        except (ValueError, OverflowError):  # NumPy has fewer dimensions, and smaller ones, than the format
-            raise WeightsError(f"{path}: {listed([name])} has a shape of no array: {_shorten(view['shape'])}") from None
+        except (ValueError, OverflowError):  # NumPy limits the number and size of dimensions
+            raise WeightsError(
+                f"{path}: {listed([name])} has a shape that NumPy does not support: {_cut(view['shape'])}"
+            ) from None
     return arrays
 
 
-def _one_line(error: Exception) -> str:
-    return _shorten(" ".join(str(error).split()))
-
-
-def _shorten(value: object) -> str:
-    return str(value)[:200]
+def _cut(value: object) -> str:
+    return " ".join(str(value).split())[:200]

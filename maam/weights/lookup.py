@@ -1,4 +1,4 @@
-"""What people name: a preset, a spec document or a weights file."""
+"""Names on the command line: a preset, a spec document or a weights file."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ DOCUMENT = ".json"
 
 
 def names_file(name: str) -> bool:
-    """Whether `name` stands for a file: it is no preset, and has a suffix or is there."""
+    """Return whether a name is that of a file: not a preset, and with a suffix or existing."""
     path = Path(name)
     known = name in list_presets() or name in aliases()
     return bool(name) and not known and bool(path.suffix or _exists(path))
 
 
 def find_spec(name: str) -> tuple[Node, dict[str, Array] | None]:
-    """The spec that `name` stands for, and its weights where `name` is a weights file.
+    """Return the spec of a preset, spec document (.json) or weights file, and the weights of a weights file.
 
     Raises:
-        PresetError: there is neither a preset nor a file of that name.
-        SpecError, WeightsError: the file is broken.
+        PresetError: there is no preset and no file with that name.
+        SpecError: the spec document is broken.
+        WeightsError: the weights file is broken.
     """
     if not names_file(name):
         return preset(name), None
@@ -40,7 +41,7 @@ def find_spec(name: str) -> tuple[Node, dict[str, Array] | None]:
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # the name is longer than names of files can be
+    except OSError:  # the name is too long for a file
         return False
 
 
@@ -50,6 +51,6 @@ def _read_document(path: Path) -> Node:
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise SpecError(f"{path}: cannot be read: it is no UTF-8 text") from None
+        raise SpecError(f"{path}: cannot be read: it is not UTF-8 text") from None
     except SpecError as error:
         raise SpecError(f"{path}: {error}") from None

@@ -1,27 +1,56 @@
-"""Holding a file's arrays against what a model needs."""
+"""Comparison of named arrays with a spec: names, shapes, values and what the layers compute."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from maam._messages import is_batch_counter, listed, strip_prefix
+from maam._messages import listed, suggestion
 from maam.errors import SpecError, WeightsError
 from maam.spec import Dropout, Node, Role, head
 
 Array = np.ndarray[Any, Any]
+Value = TypeVar("Value")
 Advice = Callable[[tuple[int, int] | None], str]
-_ADVICE = "build the model from the file's own spec with load(), or pass strict=False"
+"""Returns the end of an error message, for (classes of the file, classes of the model), or None if more differs."""
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+"""Prefixes that DataParallel, DistributedDataParallel and torch.compile add to names, in any order and number."""
 
 
 class Mismatch(NamedTuple):
-    """Names that stand on one side only."""
+    """Parameter names that are in only one of model and file.
+
+    Attributes:
+        missing: names that the model has and the file does not.
+        unexpected: names that the file has and the model does not.
+
+    Example:
+        >>> from maam.weights import Mismatch
+        >>> Mismatch(missing=("classifier.weight",), unexpected=()).missing
+        ('classifier.weight',)
+    """
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
+
+
+def strip_prefix(name: str) -> str:
+    """Return a parameter name without the prefixes of wrappers."""
+    while name.startswith(WRAPPER_PREFIXES):
+        name = name.split(".", 1)[1]
+    return name
+
+
+def strip_prefixes(values: Mapping[str, Value]) -> dict[str, Value]:
+    """Return the values under their names without the prefixes of wrappers."""
+    return {strip_prefix(name): value for name, value in values.items()}
+
+
+def is_batch_counter(name: str) -> bool:
+    """Return whether a name is `num_batches_tracked` of a PyTorch batch norm, which other frameworks do not have."""
+    return name.rpartition(".")[2] == "num_batches_tracked"
 
 
 def match(
@@ -33,19 +62,38 @@ def match(
     skip: Sequence[str] = (),
     advice: Advice = lambda classes: "",
 ) -> tuple[dict[str, Array], Mismatch]:
-    """The arrays that `spec` needs, by canonical name, in the table's order, and what did not match.
+    """Return the arrays that a spec needs, and the names that are missing or unexpected.
 
-    Wrappers' prefixes are taken off, and batch counters ignored. `source` names the file in messages. Arrays of the
-    layers named in `skip`, and below them, are neither needed nor taken. The message ends in `advice(classes)`: where
-    it is but the number of classes that differs, the file's and the model's, else None.
+    Prefixes of wrappers such as DataParallel are removed; `num_batches_tracked` is ignored.
+
+    Args:
+        spec: the architecture.
+        arrays: arrays by name.
+        source: the file's name, for messages.
+        strict: whether a missing or unexpected name is an error.
+        skip: names of layers whose arrays are neither needed nor taken.
+        advice: returns the end of the message for shapes that do not fit.
+
+    Returns:
+        The arrays by canonical name, in the order of `spec.parameters()`, and the mismatch.
 
     Raises:
-        WeightsError: an array has the wrong shape or holds NaN or infinity, or a variance is negative; with `strict`,
-            a name is missing or unexpected. The message lists every one. Or `skip` names no layer.
+        WeightsError: an array has the wrong shape, NaN or infinity, or a variance is negative; with `strict`, a name
+            is missing or unexpected; or `skip` names an unknown layer. The message lists all names.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam import spec
+        >>> from maam.weights import match
+        >>> layer = spec.Linear(in_features=2, out_features=1)
+        >>> arrays = {"module.weight": np.zeros((1, 2)), "module.bias": np.zeros(1)}
+        >>> found, mismatch = match(layer, arrays, source="example")
+        >>> list(found), mismatch
+        (['weight', 'bias'], Mismatch(missing=(), unexpected=()))
     """
     _check_layers(spec, skip)
-    given = {name: array for name, array in _canonical(arrays, source).items() if not _below(name, skip)}
-    wanted = {p.name: p.shape for p in spec.parameters() if not _below(p.name, skip)}
+    given = {name: array for name, array in _canonical(arrays, source).items() if not _is_within(name, skip)}
+    wanted = {p.name: p.shape for p in spec.parameters() if not _is_within(p.name, skip)}
     missing = tuple(name for name in wanted if name not in given)
     unexpected = tuple(name for name in given if name not in wanted)
     misshapen = [name for name in wanted if name in given and tuple(given[name].shape) != wanted[name]]
@@ -57,26 +105,10 @@ def match(
     if problems:
         problems.append(advice(_classes(spec, given, misshapen) if problems[0].startswith("wrong") else None))
         raise WeightsError(f"{source}: does not fit the model; {'; '.join(filter(None, problems))}")
-    kept = {name: given[name] for name in wanted if name in given}
-    _check_finite(kept, source)
-    _check_variances(spec, kept, source)
-    return kept, Mismatch(missing, unexpected)
-
-
-def check_same_function(
-    own: Node, saved: Node, *, source: str, advice: str = _ADVICE, skip: Sequence[str] = ()
-) -> None:
-    """Refuse weights that were saved with a spec that computes something else from arrays of the same shapes.
-
-    What acts in training alone (initialisation, momentum, dropout layers), names for people and the layers named in
-    `skip` may differ.
-
-    Raises:
-        WeightsError: naming the first layer and field that differ, and then `advice`.
-    """
-    difference = _difference(own, saved, "", skip)
-    if difference is not None:
-        raise WeightsError(f"{source}: saved with another spec: {difference}; {advice}")
+    found = {name: given[name] for name in wanted if name in given}
+    _check_finite(found, source)
+    _check_variances(spec, found, source)
+    return found, Mismatch(missing, unexpected)
 
 
 def _check_layers(spec: Node, skip: Sequence[str]) -> None:
@@ -86,17 +118,16 @@ def _check_layers(spec: Node, skip: Sequence[str]) -> None:
     paths = [path for path, _ in spec.walk() if path]
     for name in skip:
         if name not in paths:
-            close = difflib.get_close_matches(str(name), paths, 1)
-            hint = f"did you mean {listed(close)}?" if close else f"its layers: {listed(spec.nodes)}"
+            hint = suggestion(name, paths, f"its layers: {listed(spec.nodes)}")
             raise WeightsError(f"skip: the model has no layer {listed([str(name)])}; {hint}")
 
 
-def _below(name: str, layers: Sequence[str]) -> bool:
+def _is_within(name: str, layers: Sequence[str]) -> bool:
     return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
 
 
 def _classes(spec: Node, given: Mapping[str, Array], misshapen: Sequence[str]) -> tuple[int, int] | None:
-    """The numbers of classes of the file and of the model, where nothing else differs."""
+    """Return the numbers of classes of file and model, if nothing else differs."""
     try:
         layer = head(spec)
     except SpecError:
@@ -118,28 +149,52 @@ def _canonical(arrays: Mapping[str, Array], source: str) -> dict[str, Array]:
         if is_batch_counter(short):
             continue
         if short in given:
-            raise WeightsError(f"{source}: {listed([short])} stands there twice, once with a wrapper's prefix")
+            raise WeightsError(f"{source}: {listed([short])} is there twice, with and without the prefix of a wrapper")
         given[short] = array
     return given
 
 
 def _check_finite(arrays: Mapping[str, Array], source: str) -> None:
-    with np.errstate(invalid="ignore"):  # ml_dtypes warns of the NaN that is looked for
+    with np.errstate(invalid="ignore"):  # ml_dtypes warns about NaN
         bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
-        raise WeightsError(f"{source}: NaN or infinity in {listed(bad)}; the run that saved it diverged")
+        raise WeightsError(f"{source}: NaN or infinity in {listed(bad)}; the run that saved it has diverged")
 
 
 def _check_variances(spec: Node, arrays: Mapping[str, Array], source: str) -> None:
     variances = (p.name for p in spec.parameters() if p.role is Role.RUNNING_VAR and p.name in arrays)
     if bad := [name for name in variances if (arrays[name] < 0).any()]:
-        raise WeightsError(f"{source}: negative values in {listed(bad)}, which are variances; the file is broken")
+        raise WeightsError(f"{source}: negative variances in {listed(bad)}; the file is broken")
+
+
+_ADVICE = "build the model from the file's own spec with load(), or pass strict=False"
+
+
+def check_same_function(
+    own: Node, saved: Node, *, source: str, advice: str = _ADVICE, skip: Sequence[str] = ()
+) -> None:
+    """Check that two specs compute the same from the same arrays.
+
+    Initialisation, momentum, dropout, `name` and `input_shape` may differ.
+
+    Args:
+        own: the model's spec.
+        saved: the file's spec.
+        source: the file's name, for messages.
+        advice: the end of the message.
+        skip: names of layers that may differ.
+
+    Raises:
+        WeightsError: a layer or field differs; the message names the first one.
+    """
+    difference = _difference(own, saved, "", skip)
+    if difference is not None:
+        raise WeightsError(f"{source}: saved with another spec: {difference}; {advice}")
 
 
 def _difference(own: Node, saved: Node, path: str, skip: Sequence[str]) -> str | None:
-    """The first difference, the layers in running order, or None."""
     if own.kind != saved.kind:
-        return _sentence(path or "the whole", f"a {own.kind}", f"a {saved.kind}")
+        return _sentence(path or "the outermost layer", f"a {own.kind}", f"a {saved.kind}")
     if isinstance(own, Dropout):
         return None
     theirs = saved.function_fields()
@@ -156,13 +211,12 @@ def _layer_difference(own: dict[str, Node], saved: dict[str, Node], path: str, s
             return _sentence(_join(path, name), here, there)
     for index, (here, there) in enumerate(zip(own, saved, strict=True)):
         if here != there:
-            return _sentence(f"layer {index} of {path or 'the whole'}", here, there)
+            return _sentence(f"layer {index} of {path or 'the model'}", here, there)
     found = (_difference(node, saved[name], _join(path, name), skip) for name, node in own.items())
     return next((difference for difference in found if difference is not None), None)
 
 
 def _layers(node: Node, path: str, skip: Sequence[str]) -> dict[str, Node]:
-    """The layers to compare."""
     nodes = node.nodes.items()
     return {name: child for name, child in nodes if not isinstance(child, Dropout) and _join(path, name) not in skip}
 

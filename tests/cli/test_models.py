@@ -107,7 +107,7 @@ def test_files_that_are_no_models(fails, tmp_path, document):
     expected = {
         "empty.safetensors": "not a safetensors file, or cut short",
         "empty.json": "spec: not a JSON document",
-        "binary.json": "cannot be read: it is no UTF-8 text",
+        "binary.json": "cannot be read: it is not UTF-8 text",
         "folder.json": "cannot be read: Is a directory",
         "missing.json": "cannot be read: No such file or directory",
         "missing.safetensors": "no such file",

@@ -6,7 +6,7 @@ import pytest
 
 from maam import DeploymentError, WeightsError, spec
 from maam.backend.registry import make_runners
-from maam.fusion.files import agreements, fuse_file
+from maam.deploy.fusing import agreements, fuse_file
 from maam.reference import ReferenceModel
 from maam.weights import read_weights, write_weights
 

@@ -5,7 +5,7 @@ import pytest
 
 from maam import fuse, spec
 from maam.backend.registry import make_runners
-from maam.fusion.files import agreements
+from maam.deploy.fusing import agreements
 from maam.reference import ReferenceModel
 from maam.tolerance import LAYER, LOGITS, difference
 

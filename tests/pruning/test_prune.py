@@ -165,7 +165,7 @@ def test_a_batch_norm_of_other_channels_ends_the_run():
 
 
 def test_a_name_of_another_format(tmp_path):
-    with pytest.raises(WeightsError, match="stands for another format"):
+    with pytest.raises(WeightsError, match="is the suffix of another format"):
         prune_file(tmp_path / "none.safetensors", tmp_path / "out.pth", channels=0.5)
 
 

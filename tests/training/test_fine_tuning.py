@@ -94,7 +94,7 @@ def test_weights_of_another_network(short, tmp_path, options, message):
         ("absent.safetensors", None, "absent.safetensors: no such file"),
         ("broken.safetensors", b"rubbish", "broken.safetensors: not a safetensors file, or cut short"),
         ("empty_folder", "folder", "empty_folder: this folder holds no run; name a weights file"),
-        ("model.pth", b"rubbish", "not a safetensors file, .* make a weights file of it: maam convert SRC DST"),
+        ("model.pth", b"rubbish", "not a safetensors file, .* convert it with: maam convert SRC DST"),
     ],
 )
 def test_no_weights(short, tmp_path, name, content, message):

@@ -38,7 +38,7 @@ def test_a_folder(room, tmp_path):
     for name in ("final", "best"):
         (tmp_path / f"{name}.safetensors").touch()
     assert _refusal(room, tmp_path).endswith(
-        "a directory; it holds best.safetensors, final.safetensors: name one of them"
+        "a directory; it holds best.safetensors, final.safetensors: pass one of these files"
     )
 
 
@@ -69,7 +69,7 @@ def test_a_file_cut_short(room, write):
 def test_a_foreign_safetensors_file(room, tmp_path, header):
     path = _save(tmp_path / "foreign.safetensors", header=header)
     assert _refusal(room, path) == (
-        f"{path}: a safetensors file, but without maam's header; convert it with: maam convert SRC DST --spec PRESET"
+        f"{path}: a safetensors file without the header of maam; convert it with: maam convert SRC DST --spec PRESET"
     )
 
 
@@ -97,7 +97,7 @@ def test_shapes_that_no_array_has(room, tmp_path, malformed):
     header, data = malformed.split(path.read_bytes())
     header["x"] = {"dtype": "F32", "shape": [0, 2**63], "data_offsets": [len(data)] * 2}
     path.write_bytes(malformed.join(header, data))
-    assert _refusal(room, path) == f"{path}: x has a shape of no array: [0, 9223372036854775808]"
+    assert _refusal(room, path) == f"{path}: x has a shape that NumPy does not support: [0, 9223372036854775808]"
 
 
 def test_a_foreign_file_can_be_read_without_its_counters(tmp_path):

@@ -5,10 +5,10 @@ import pytest
 import safetensors.numpy
 
 from maam import spec
-from maam._messages import strip_prefix
 from maam.errors import WeightsError
 from maam.weights import match
 from maam.weights.file import FORMAT, VERSION
+from maam.weights.match import strip_prefix
 
 NODE = spec.Sequential(
     children={
@@ -84,7 +84,7 @@ def test_nan_and_infinity_are_refused(room, model, arrays, write, value):
     arrays["conv.weight"][1, 0, 0, 0] = value
     arrays["bn.running_var"][0] = value
     path = write(NODE, arrays)
-    message = f"{path}: NaN or infinity in conv.weight, bn.running_var; the run that saved it diverged"
+    message = f"{path}: NaN or infinity in conv.weight, bn.running_var; the run that saved it has diverged"
     for load in (room.load, lambda path: room.load_weights(model, path)):
         with pytest.raises(WeightsError) as caught:
             load(path)
@@ -137,7 +137,7 @@ def test_a_name_with_and_without_a_prefix_is_refused(room, arrays, write):
     path = write(NODE, arrays | {"module.bn.bias": arrays["bn.bias"]})
     with pytest.raises(WeightsError) as caught:
         room.load(path)
-    assert str(caught.value) == f"{path}: bn.bias stands there twice, once with a wrapper's prefix"
+    assert str(caught.value) == f"{path}: bn.bias is there twice, with and without the prefix of a wrapper"
 
 
 def test_a_prefix_is_only_taken_off_where_it_is_one():

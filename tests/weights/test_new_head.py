@@ -58,7 +58,7 @@ def test_what_has_no_head(node, message):
 @pytest.mark.parametrize("count", [0, -1, 2.5, "10", True])
 def test_impossible_numbers_of_classes(room, file, count):
     with pytest.raises(
-        SpecError, match=f"^num_classes: expected an integer of at least 1, got {count!r}; leave it out"
+        SpecError, match=f"^num_classes: expected an integer of at least 1, got {count!r}; omit it"
     ):
         room.load(file, num_classes=count)
 
@@ -103,8 +103,8 @@ def test_another_number_of_classes_is_told_with_both_ways_out(room, name, file):
             room.load_weights(model, file, strict)
         assert str(caught.value).startswith(f"{file}: does not fit the model; wrong shape: {HEADS[name]}.weight (10, ")
         assert str(caught.value).endswith(
-            "the file has 10 classes and the model 4: keep the file's backbone under a new head by "
-            f"load(path, num_classes=4), or the model's head by load_weights(model, path, skip=('{HEADS[name]}',))"
+            "the file has 10 classes and the model 4: use load(path, num_classes=4) to replace the file's last layer, or "
+            f"load_weights(model, path, skip=('{HEADS[name]}',)) to keep the model's"
         )
 
 
@@ -135,7 +135,7 @@ def test_skipping_a_part_of_another_architecture(room, write, tmp_path):
     with pytest.raises(WeightsError, match=r"unexpected: classifier\.conv.*; missing: classifier\.fc") as caught:
         room.load_weights(model, path)
     assert str(caught.value).endswith(
-        "; the file holds 'mafc_v3_small' and the model is 'own': load(path) builds the file's own"
+        "; the file holds 'mafc_v3_small' and the model is 'own': load(path) builds 'mafc_v3_small'"
     )
     assert room.load_weights(model, path, skip=("classifier",)) == ((), ())
     other = room.build(spec.parse_json(own.to_json().replace('"function": "hard_swish"', '"function": "elu"')))
@@ -146,7 +146,7 @@ def test_skipping_a_part_of_another_architecture(room, write, tmp_path):
 @pytest.mark.parametrize(
     ("skip", "message"),
     [
-        (("classifer",), "skip: the model has no layer classifer; did you mean classifier?"),
+        (("classifer",), "skip: the model has no layer classifer; did you mean 'classifier'?"),
         (("x",), "skip: the model has no layer x; its layers: backbone, classifier"),
         (("classifier.conv.weight",), "skip: the model has no layer classifier.conv.weight; did you mean "),
         ("classifier", "skip: expected a sequence of layer names, got 'classifier'; write ('classifier',)"),

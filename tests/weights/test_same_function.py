@@ -52,9 +52,9 @@ DIFFERENT = {
     "order": (
         _chain(conv=_conv(), act=RELU, pool=spec.GlobalPool()),
         _chain(conv=_conv(), pool=spec.GlobalPool(), act=RELU),
-        "layer 1 of the whole is pool in the file and act in the model",
+        "layer 1 of the model is pool in the file and act in the model",
     ),
-    "kind": (_chain(conv=_conv()), spec.Residual(children={"conv": _conv()}), "the whole is a residual in the file"),
+    "kind": (_chain(conv=_conv()), spec.Residual(children={"conv": _conv()}), "the outermost layer is a residual in the file"),
     "layer more": (_chain(conv=_conv(), act=RELU), _chain(conv=_conv()), "act is absent in the file and a activation"),
     "nothing": (_chain(conv=_conv()), _chain(), "conv is absent in the file and a conv2d in the model"),
 }

@@ -59,7 +59,7 @@ def test_a_failed_write_leaves_the_old_file_alone(room, old, monkeypatch, failur
 @pytest.mark.parametrize("name", ["x.pth", "x.PT", "x.ckpt", "x.npz", "x.pth.tar", "x.onnx", "x.pt2", "x.json"])
 def test_a_suffix_of_another_format(room, tmp_path, name):
     with pytest.raises(
-        WeightsError, match=r"stands for another format; give a name that ends in .safetensors; .maam conv"
+        WeightsError, match=r"is the suffix of another format; use .safetensors. .maam conv"
     ):
         room.save_weights(room.build(NODE), tmp_path / name)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Fusing a weights file into another, held to the first on images."""
+"""Fusion of a weights file for deployment, and comparison of the fused model with the original."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ Array = np.ndarray[Any, Any]
 
 
 class Agreement(NamedTuple):
-    """A fused model held to the one it was made of, by one runner, over all images.
+    """Comparison of a fused model with the original, in one backend.
 
-    `images` counts them, `different` those whose largest logit is another one; `absolute` is the worst difference of
-    an output and `relative` the same as a share of the largest output.
+    Attributes:
+        runner: the name of the backend.
+        images: the number of images.
+        different: the number of images with another predicted class.
+        absolute: the largest difference of an output.
+        relative: the same, divided by the largest output.
     """
 
     runner: str
@@ -35,11 +39,30 @@ class Agreement(NamedTuple):
 
 
 def fuse_file(src: PathLike, dst: PathLike, *, overwrite: bool = False) -> Node:
-    """Write the fused form of the weights file `src` to `dst`, in the dtypes of `src`; returns its spec.
+    """Write the fused form of the weights file `src` to `dst`, in the dtype of `src`.
+
+    Args:
+        src: a weights file.
+        dst: the weights file to write.
+        overwrite: whether to replace an existing file.
+
+    Returns:
+        The fused spec.
 
     Raises:
-        DeploymentError: there is nothing to fuse, or `dst` cannot be written or exists.
+        DeploymentError: there is nothing to fuse, or `dst` exists or cannot be written.
         WeightsError: `src` is missing or broken, or `dst` has the suffix of another format.
+
+    Example:
+        >>> import os, tempfile
+        >>> from maam import reference
+        >>> from maam.deploy.fusing import fuse_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     src, dst = os.path.join(folder, "a.safetensors"), os.path.join(folder, "b.safetensors")
+        ...     reference.save_weights(reference.build("maam_digits", seed=0), src)
+        ...     fused = fuse_file(src, dst)
+        >>> any(node.kind == "batch_norm2d" for _, node in fused.walk())
+        False
     """
     check_suffix(dst)
     check_target(dst, overwrite=overwrite)
@@ -47,7 +70,7 @@ def fuse_file(src: PathLike, dst: PathLike, *, overwrite: bool = False) -> Node:
     fused, found = fuse(spec, arrays)
     dtypes = {array.dtype for array in arrays.values()}
     if len(dtypes) > 1:
-        raise WeightsError(f"{src}: arrays of several dtypes ({', '.join(sorted(map(str, dtypes)))}); save it in one")
+        raise WeightsError(f"{src}: expected arrays of one dtype, got {', '.join(sorted(map(str, dtypes)))}; convert it with --dtype")
     write_weights(dst, fused, cast(found, dict.fromkeys(found, dtypes.pop()), source=str(dst)))
     return fused
 
@@ -55,9 +78,16 @@ def fuse_file(src: PathLike, dst: PathLike, *, overwrite: bool = False) -> Node:
 def agreements(
     runners: list[tuple[Runner, Runner]], images: Array, batch_size: int = 50, track: Track = untracked
 ) -> Iterator[Agreement]:
-    """Hold the second of each pair, a fused model, to the first, over float32 images (N, C, H, W).
+    """Compare fused models with their originals.
 
-    `track` shows how far it is.
+    Args:
+        runners: pairs of an original model and its fused form.
+        images: float32, (N, C, H, W).
+        batch_size: the number of images in a forward pass.
+        track: shows the progress.
+
+    Yields:
+        The comparison of each pair.
 
     Raises:
         DeploymentError: there are no images, or an output is not finite.
