@@ -36,9 +36,13 @@ def _processor() -> str:
 
 
 def command_line() -> str:
-    """The command of this process as it is typed again: the program by its name, not by where it lies here."""
-    name = Path(sys.argv[0]).name
-    return shlex.join(["maam" if name == "__main__.py" else name, *sys.argv[1:]])
+    """Return the command of this process as a user types it, without the folder of the program."""
+    path = Path(sys.argv[0])
+    program = [path.name]
+    if path.name == "__main__.py":
+        package = path.absolute().parent.name
+        program = [package] if package == "maam" else ["python", "-m", package]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 Clock = Callable[[], float]

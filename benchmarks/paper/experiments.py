@@ -1,4 +1,4 @@
-"""What the MAAM paper (arXiv 2504.13574) reports on CIFAR-10, and the preset that stands for each row."""
+"""The results that the MAAM paper (arXiv 2504.13574) reports on CIFAR-10, and the preset for each row."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from maam.training.recipe import Recipe
 from maam.training.recipe_files import list_recipes, read_recipe
 
 
-class Figures(NamedTuple):
-    """Shares of the test images, 0 to 1; precision, recall and F1 are means over the classes."""
+class Scores(NamedTuple):
+    """Results on the test images, from 0 to 1; precision, recall and F1 are means over the classes."""
 
     accuracy: float
     f1: float
@@ -19,26 +19,38 @@ class Figures(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of a table: the paper's name, our preset, and the paper's figures where it has that row."""
+    """A row of a table.
+
+    Attributes:
+        label: the name in the paper.
+        preset: our preset.
+        paper: the results in the paper; None if the paper has no such row.
+    """
 
     label: str
     preset: str
-    paper: Figures | None
+    paper: Scores | None
 
 
 class Experiment(NamedTuple):
-    """A table or a figure of the paper, and what the paper says of a figure, which has no numbers."""
+    """A table or a figure of the paper.
+
+    Attributes:
+        title: title of the page.
+        rows: the models to compare.
+        statement: a summary of the paper's text about a figure, which has no numbers.
+    """
 
     title: str
     rows: tuple[Row, ...]
-    said: str = ""
+    statement: str = ""
 
 
-_MAAM = Row("MAAM", "maam_cifar10_2m3", Figures(0.870, 0.871, 0.871, 0.871))
+_MAAM = Row("MAAM", "maam_cifar10_2m3", Scores(0.870, 0.871, 0.871, 0.871))
 _BASELINES = (
-    Row("CNN", "cnn", Figures(0.583, 0.580, 0.579, 0.584)),
-    Row("MLP", "mlp", Figures(0.496, 0.490, 0.596, 0.490)),
-    Row("RNN", "rnn", Figures(0.319, 0.308, 0.309, 0.319)),
+    Row("CNN", "cnn", Scores(0.583, 0.580, 0.579, 0.584)),
+    Row("MLP", "mlp", Scores(0.496, 0.490, 0.596, 0.490)),
+    Row("RNN", "rnn", Scores(0.319, 0.308, 0.309, 0.319)),
 )
 
 EXPERIMENTS = {
@@ -47,10 +59,10 @@ EXPERIMENTS = {
         "Table 2: MAAM without its parts",
         (
             _MAAM,
-            Row("t/CNN", "t_cnn", Figures(0.314, 0.303, 0.304, 0.313)),
-            Row("o/Agent Attention (module removed)", "without_agent_attention", Figures(0.320, 0.316, 0.312, 0.312)),
+            Row("t/CNN", "t_cnn", Scores(0.314, 0.303, 0.304, 0.313)),
+            Row("o/Agent Attention (module removed)", "without_agent_attention", Scores(0.320, 0.316, 0.312, 0.312)),
             Row("o/Agent Attention (plain mean)", "without_fusion", None),
-            Row("o/Reduce Layer", "without_reduce", Figures(0.255, 0.252, 0.251, 0.254)),
+            Row("o/Reduce Layer", "without_reduce", Scores(0.255, 0.252, 0.251, 0.254)),
         ),
     ),
     "figure2": Experiment(
@@ -60,21 +72,26 @@ EXPERIMENTS = {
         "remains at a relatively high level throughout; CNN's decreases less than MAAM's; MLP's fluctuates greatly.",
     ),
 }
-"""The paper's own MAAM is the larger preset `maam_cifar10` by its map sizes, and `maam_cifar10_2m3` by its parameters;
-docs/paper.md weighs both. `without_fusion` is the second reading of "o/Agent Attention"."""
+"""The paper's MAAM has the map sizes of `maam_cifar10` and the number of parameters of `maam_cifar10_2m3`: see
+docs/paper.md. `without_fusion` is a second way to read "o/Agent Attention"."""
 
 
-_OWN = ("model", "seed", "precision")
-"""Fields in which the runs of one table may differ; the precision is what trains fastest on a machine."""
+_FREE_FIELDS = ("model", "seed", "precision")
 
 
-def without_own(found: list[Difference]) -> list[Difference]:
-    """Without those in which the runs of one table may differ: model, seed, precision."""
-    return [difference for difference in found if difference.field not in _OWN]
+def recipe_differences(one: Recipe, other: Recipe) -> list[Difference]:
+    """Return the differences that the runs of one table must not have.
+
+    Model and seed differ by design. The precision is the fastest one on the machine of each run.
+    """
+    return [difference for difference in differences(one, other) if difference.field not in _FREE_FIELDS]
 
 
 def name_recipe(recipe: Recipe) -> str:
-    """The package's recipe that comes nearest, and what differs from it besides epochs, model, seed and precision."""
-    gaps = {name: without_own(differences(read_recipe(name), recipe)) for name in list_recipes()}
-    name = min(gaps, key=lambda known: len(gaps[known]))
-    return ", ".join((name, *(f"{gap.field} {gap.other}" for gap in gaps[name] if gap.field != "epochs")))
+    """Return the name of the closest recipe of the package and the values of the fields that differ from it.
+
+    The number of epochs is left out: tables have a column for it.
+    """
+    found = {name: recipe_differences(read_recipe(name), recipe) for name in list_recipes()}
+    name = min(found, key=lambda known: len(found[known]))
+    return ", ".join((name, *(f"{one.field} {one.other}" for one in found[name] if one.field != "epochs")))
