@@ -1,0 +1,147 @@
+"""The structure of the package: imports point down, one registry knows the frameworks, a layer loads little."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import maam
+
+ROOT = Path(maam.__file__).parent
+ORDER = [
+    {"errors", "_io", "_messages", "_system", "tolerance", "plots"},
+    {"spec", "_config"},
+    {"reference", "weights", "fusion", "data"},
+    {"backend", "_insertion", "_registration"},
+    {"torch", "mindspore"},
+    {"training"},
+    {"parity", "porting", "deploy"},
+    {"timm", "torchvision", "mindcv"},
+    {"cli"},
+]
+"""The parts of the package from bottom to top: a part imports from its own level and from those below."""
+RANK = {part: rank for rank, parts in enumerate(ORDER) for part in parts}
+FILES = {
+    path: ".".join(("maam", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+    for path in sorted(ROOT.rglob("*.py"))
+}
+TREES = {name: ast.parse(path.read_text("utf-8")) for path, name in FILES.items()}
+FRAMEWORKS = {"torch", "mindspore"}
+REGISTRY = "maam.backend.registry"
+
+
+def part(module):
+    return module.split(".")[1] if "." in module else ""
+
+
+def imported(tree):
+    """Yield the modules of maam that a module imports, anywhere in it: in functions and for type checkers too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "maam")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "maam":
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in TREES else node.module for name in names)
+
+
+def executed(tree):
+    """Yield what is imported when the module is: not in functions, and not for type checkers alone."""
+    body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))]
+    for node in body:
+        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield from imported(node)
+
+
+INNER = [name for name in TREES if part(name) not in ("", "__main__")]
+
+
+def test_every_part_has_a_place():
+    assert {part(name) for name in INNER} == set(RANK)
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_imports_point_down(name):
+    upward = {other for other in imported(TREES[name]) if part(other) and RANK[part(other)] > RANK[part(name)]}
+    assert not upward
+
+
+def test_no_backend_imports_another():
+    for name, tree in TREES.items():
+        for one, other in (("torch", "mindspore"), ("mindspore", "torch")):
+            if part(name) == one:
+                assert other not in {part(found) for found in imported(tree)}, name
+
+
+def test_no_cycles():
+    graph = {name: set(executed(tree)) & set(TREES) - {name} for name, tree in TREES.items()}
+    done, open_now = set(), []
+
+    def visit(name):
+        assert name not in open_now, f"a cycle: {' -> '.join([*open_now[open_now.index(name) :], name])}"
+        if name not in done:
+            open_now.append(name)
+            for other in sorted(graph[name]):
+                visit(other)
+            open_now.pop()
+            done.add(name)
+
+    for name in graph:
+        visit(name)
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_frameworks_are_known_to_the_registry_alone(name):
+    """No other module imports a framework by a string, lists the frameworks, or asks for a mode by its name."""
+    if name == REGISTRY:
+        return
+    own = {part(name)}
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, (ast.Tuple, ast.List, ast.Set, ast.Dict)):
+            items = [*node.keys, *node.values] if isinstance(node, ast.Dict) else node.elts
+            assert not constants(items) >= FRAMEWORKS, f"line {node.lineno}: a table of frameworks"
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            text = ast.unparse(node.args[0]).strip("f'\"")
+            assert not text.startswith(("maam.{", "maam.torch", "maam.mindspore", *FRAMEWORKS - own)), text
+        if isinstance(node, ast.Compare) and own.isdisjoint(FRAMEWORKS):
+            modes = {"torch compiled", "mindspore graph", "mindspore pynative"}
+            assert modes.isdisjoint(constants([node.left, *node.comparators])), f"line {node.lineno}: use capabilities"
+
+
+def constants(nodes):
+    return {node.value for node in nodes if isinstance(node, ast.Constant)}
+
+
+def loaded(statement):
+    code = f"import sys\n{statement}\nprint(*sorted(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
+    return run.stdout.split()
+
+
+@pytest.mark.parametrize("framework", sorted(FRAMEWORKS))
+def test_a_layer_loads_little(framework):
+    pytest.importorskip(framework)
+    modules = loaded(f"from maam.{framework} import MAAM")
+    own = [name for name in modules if name.split(".")[0] == "maam"]
+    assert len(own) <= 60
+    assert not {"training", "data", "parity", "porting", "deploy", "cli"} & {part(name) for name in own}
+    assert (FRAMEWORKS - {framework}).isdisjoint(modules)
+
+
+@pytest.mark.parametrize("statement", ["import maam", "import maam.spec", "from maam.backend import load_backend"])
+def test_no_framework_is_loaded(statement):
+    heavy = {*FRAMEWORKS, "sklearn", "matplotlib", "typer", "rich"}
+    assert heavy.isdisjoint(loaded(statement))
+
+
+def test_files_and_functions_are_read_in_one_sitting():
+    sizes = {name: len(path.read_text("utf-8").splitlines()) for path, name in FILES.items()}
+    assert max(sizes.values()) <= 600
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                length = node.end_lineno - node.body[0].lineno + 1
+                docstring = ast.get_docstring(node)
+                length -= len(docstring.splitlines()) if docstring else 0
+                assert length <= 60, f"{name}.{node.name}: {length} lines"
