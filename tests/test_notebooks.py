@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+WIDEST_CODE = 88
+"""Characters of a line of code that the site shows without scrolling in a window of 1366 pixels."""
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
 
@@ -53,7 +55,9 @@ def test_cells_compile(path):
     cells = code_cells(path)
     assert len(cells) >= 4
     for cell in cells:
-        ast.parse("".join(cell["source"]))
+        source = "".join(cell["source"])
+        ast.parse(source)
+        assert max(len(line) for line in source.splitlines()) <= WIDEST_CODE
 
 
 @pytest.mark.slow
