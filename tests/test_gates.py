@@ -92,7 +92,7 @@ def test_width_is_not_rounded():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"pool_types": ("avg", "avg")}, "pool_types: each at most once, got avg, avg"),
+        ({"pool_types": ("avg", "avg")}, "pool_types: expected each statistic at most once, got avg, avg"),
         ({"pool_types": ()}, "pool_types: expected at least one of avg, std, max"),
         ({"pool_types": {"std"}}, "pool_types: expected a list or a tuple, whose order counts, got {'std'}"),
         ({"pool_types": "median"}, "pool_types.0: input should be 'avg', 'std' or 'max', got 'median'"),

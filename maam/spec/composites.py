@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -72,9 +73,12 @@ def composite(function: Callable[P, NodeT]) -> Callable[P, NodeT]:
     """
     arguments = inspect.signature(function).parameters.values()
     names = [argument.name for argument in arguments if argument.kind is not argument.KEYWORD_ONLY]
-    validator = functools.cache(lambda: validate_call(config=_CONFIG)(function))  # costly: built by the first call
-    if "<locals>" in function.__qualname__:
-        validator()  # now, while pydantic can still see the types of the enclosing function
+
+    @functools.cache  # the first call builds it, because it is slow and most composites are never called
+    def validator() -> Callable[..., NodeT]:
+        with contextlib.suppress(NameError):  # pydantic looks names up in the module only, not in doctests
+            function.__annotations__ = get_type_hints(function, include_extras=True)
+        return validate_call(config=_CONFIG)(function)
 
     @functools.wraps(function)
     def expand(*args: P.args, **kwargs: P.kwargs) -> NodeT:

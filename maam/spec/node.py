@@ -29,7 +29,9 @@ class Node(BaseModel):
         SpecError: a field is unknown, missing, of the wrong type or range, or contradicts another.
     """
 
-    model_config = ConfigDict(defer_build=True, frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+    model_config = ConfigDict(
+        defer_build=True, frozen=True, extra="forbid", arbitrary_types_allowed=True, protected_namespaces=()
+    )
     kind: ClassVar[str]
     kinds: ClassVar[dict[str, type[Node]]] = {}
 

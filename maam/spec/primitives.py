@@ -1,4 +1,4 @@
-"""Layers without arithmetic: flatten, unflatten, dropout, identity."""
+"""Primitives: the layers that a backend implements, with their shapes, parameters and multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from maam.spec.parameters import ONES, ZEROS, Init, Parameter, Role, WeightInit,
 
 
 def feature_map(shape: Shape, channels: int | None = None) -> tuple[int, int, int]:
-    """`shape` as (C, H, W); with `channels`, C must be that.
+    """Return `shape` as (C, H, W), after checking it.
+
+    Args:
+        shape: a shape without batch.
+        channels: the required C; None for any.
 
     Raises:
-        ShapeError: `shape` is no feature map, or has another number of channels.
+        ShapeError: `shape` does not have three positive sizes, or C differs from `channels`.
     """
     if len(shape) != 3 or any(size < 1 for size in shape):
         raise ShapeError(f"expected a feature map (C, H, W), got shape {shape}")
@@ -27,7 +31,13 @@ def feature_map(shape: Shape, channels: int | None = None) -> tuple[int, int, in
 
 
 def windows(size: tuple[int, int], extent: int, stride: int, padding: int) -> tuple[int, int]:
-    """The number of positions of a window of `extent` over a padded map of `size` (H, W).
+    """Return the height and width of the output of a sliding window.
+
+    Args:
+        size: (H, W) of the input.
+        extent: height and width of the window, with dilation.
+        stride: the step.
+        padding: the padding on each side.
 
     Raises:
         ShapeError: the padded map is smaller than the window.
@@ -40,9 +50,18 @@ def windows(size: tuple[int, int], extent: int, stride: int, padding: int) -> tu
 
 
 class Conv2d(Node):
-    """Cross-correlation with zero padding, square kernels: (in_channels, H, W) to (out_channels, H', W').
+    """Convolution (cross-correlation) with square kernels and zero padding.
+
+    Shape:
+        (in_channels, H, W) to (out_channels, H', W'), with
+        H' = (H + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1.
 
     Parameters: weight (out_channels, in_channels // groups, kernel_size, kernel_size), bias (out_channels,).
+
+    Example:
+        >>> from maam import spec
+        >>> spec.Conv2d(in_channels=3, out_channels=8, kernel_size=3, padding=1).output_shape((3, 32, 32))
+        (8, 32, 32)
     """
 
     kind: ClassVar[str] = "conv2d"
@@ -66,22 +85,22 @@ class Conv2d(Node):
 
     @property
     def weight_shape(self) -> tuple[int, int, int, int]:
-        """(out_channels, in_channels // groups, kernel_size, kernel_size)."""
+        """The shape of the weight: (out_channels, in_channels // groups, kernel_size, kernel_size)."""
         return self.out_channels, self.in_channels // self.groups, self.kernel_size, self.kernel_size
 
     @property
     def in_channels_expected(self) -> int | None:
-        """`in_channels`."""
+        """The number of input channels."""
         return self.in_channels
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """(out_channels, H', W'), H' = (H + 2 padding - dilation (kernel_size - 1) - 1) // stride + 1."""
+        """Return (out_channels, H', W')."""
         _, *size = feature_map(input_shape, self.in_channels)
         extent = self.dilation * (self.kernel_size - 1) + 1
         return self.out_channels, *windows((size[0], size[1]), extent, self.stride, self.padding)
 
     def own_parameters(self) -> tuple[Parameter, ...]:
-        """The weight, and the bias where there is one."""
+        """Return the weight and, with `bias`, the bias."""
         fan_in = math.prod(self.weight_shape[1:])
         fan_out = self.out_channels // self.groups * self.kernel_size**2
         weight = Parameter("weight", self.weight_shape, Role.WEIGHT, weight_init(self.init, fan_in, fan_out))
@@ -89,13 +108,21 @@ class Conv2d(Node):
         return (weight, bias) if self.bias else (weight,)
 
     def own_macs(self, input_shape: Shape) -> int:
-        """Weight size times output positions."""
+        """Return the size of the weight times the number of output positions."""
         _, height, width = self.output_shape(input_shape)
         return math.prod(self.weight_shape) * height * width
 
 
 class Linear(Node):
-    """y = W x + b: (in_features,) to (out_features,). Parameters: weight (out_features, in_features), bias."""
+    """Linear layer: y = W x + b, (in_features,) to (out_features,).
+
+    Parameters: weight (out_features, in_features), bias (out_features,).
+
+    Example:
+        >>> from maam import spec
+        >>> spec.Linear(in_features=64, out_features=10).num_parameters
+        650
+    """
 
     kind: ClassVar[str] = "linear"
     in_features: Size
@@ -105,17 +132,17 @@ class Linear(Node):
 
     @property
     def in_channels_expected(self) -> int | None:
-        """`in_features`."""
+        """The number of input features."""
         return self.in_features
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """(out_features,)."""
+        """Return (out_features,)."""
         if input_shape != (self.in_features,):
             raise ShapeError(f"expected a vector of {self.in_features} features, got shape {input_shape}")
         return (self.out_features,)
 
     def own_parameters(self) -> tuple[Parameter, ...]:
-        """The weight, and the bias where there is one."""
+        """Return the weight and, with `bias`, the bias."""
         shape = (self.out_features, self.in_features)
         init = weight_init(self.init, self.in_features, self.out_features)
         weight = Parameter("weight", shape, Role.WEIGHT, init)
@@ -124,15 +151,22 @@ class Linear(Node):
         return (weight, bias) if self.bias else (weight,)
 
     def own_macs(self, input_shape: Shape) -> int:
-        """in_features times out_features."""
+        """Return in_features * out_features."""
         return self.in_features * self.out_features
 
 
 class RNN(Node):
-    """A tanh recurrent layer over the rows of a map, top to bottom: (C, H, W) to the last state (hidden_size,).
+    """Tanh recurrent layer over the rows of a feature map, from top to bottom.
 
-    Row t is x_t = map[:, t, :] flattened to input_size = C * W values;
-    h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), h_0 = 0.
+    h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), where x_t is row t with its input_size = C * W values, and h_0 = 0.
+
+    Shape:
+        (C, H, W) to the last state (hidden_size,).
+
+    Example:
+        >>> from maam import spec
+        >>> spec.RNN(input_size=3 * 32, hidden_size=128).output_shape((3, 32, 32))
+        (128,)
     """
 
     kind: ClassVar[str] = "rnn"
@@ -140,14 +174,14 @@ class RNN(Node):
     hidden_size: Size
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """(hidden_size,)."""
+        """Return (hidden_size,)."""
         channels, _, width = feature_map(input_shape)
         if channels * width != self.input_size:
             raise ShapeError(f"expected rows of {self.input_size} values, got {channels} x {width}")
         return (self.hidden_size,)
 
     def own_parameters(self) -> tuple[Parameter, ...]:
-        """The input and the recurrent weight, and a bias for each, as PyTorch names them."""
+        """Return the weights and biases under the names of PyTorch."""
         init = Init("uniform", 1 / math.sqrt(self.hidden_size))
         hidden = self.hidden_size
         return (
@@ -158,15 +192,21 @@ class RNN(Node):
         )
 
     def own_macs(self, input_shape: Shape) -> int:
-        """Both matrices, once a row."""
+        """Return the size of both matrices times the number of rows."""
         return input_shape[1] * self.hidden_size * (self.input_size + self.hidden_size)
 
 
 class BatchNorm2d(Node):
-    """y = weight (x - mean) / sqrt(var + eps) + bias, a channel at a time, on (C, H, W).
+    """Batch normalisation: y = weight * (x - mean) / sqrt(var + eps) + bias for each channel of (C, H, W).
 
-    In training mode mean and (biased) variance are the batch's own, and the running ones move by
-    running = (1 - momentum) running + momentum batch, with the unbiased variance: PyTorch's sense of momentum.
+    In training mode, mean and biased variance are those of the batch, and the running statistics are updated:
+    running = (1 - momentum) * running + momentum * batch, with the unbiased variance. This is the momentum of PyTorch;
+    MindSpore's is 1 - momentum.
+
+    Example:
+        >>> from maam import spec
+        >>> [p.name for p in spec.BatchNorm2d(num_features=8).parameters()]
+        ['weight', 'bias', 'running_mean', 'running_var']
     """
 
     kind: ClassVar[str] = "batch_norm2d"
@@ -176,15 +216,15 @@ class BatchNorm2d(Node):
 
     @property
     def in_channels_expected(self) -> int | None:
-        """`num_features`."""
+        """The number of channels."""
         return self.num_features
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The input's shape."""
+        """Return the input shape."""
         return feature_map(input_shape, self.num_features)
 
     def own_parameters(self) -> tuple[Parameter, ...]:
-        """weight, bias, running_mean, running_var, each (num_features,)."""
+        """Return weight, bias, running_mean and running_var, each (num_features,)."""
         shape = (self.num_features,)
         return (
             Parameter("weight", shape, Role.NORM_WEIGHT, ONES),
@@ -208,24 +248,30 @@ ElementwiseName = Literal[
     "identity",
 ]
 ActivationName = Literal[ElementwiseName, "softmax"]
-"""relu6: min(max(x, 0), 6); elu with alpha 1; gelu: x Phi(x) with the exact normal distribution function;
-silu: x sigmoid(x); hard_sigmoid: relu6(x + 3) / 6; hard_swish: x hard_sigmoid(x); softmax over axis 1."""
+"""relu6: min(max(x, 0), 6). elu: alpha is 1. gelu: x * Phi(x), with the exact normal distribution function.
+silu: x * sigmoid(x). hard_sigmoid: relu6(x + 3) / 6. hard_swish: x * hard_sigmoid(x). softmax: over axis 1."""
 
 
 class Activation(Node):
-    """An activation by name; the output has the input's shape. `negative_slope` belongs to leaky_relu alone."""
+    """Activation by name; the output has the input's shape. Only "leaky_relu" uses `negative_slope`.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.Activation(function="hard_swish").output_shape((8, 32, 32))
+        (8, 32, 32)
+    """
 
     kind: ClassVar[str] = "activation"
     function: ActivationName
     negative_slope: Real = 0.01
 
     def function_fields(self) -> dict[str, Any]:
-        """The slope for leaky_relu alone."""
+        """Return the fields; `negative_slope` is None unless the function is "leaky_relu"."""
         found = super().function_fields()
         return found if self.function == "leaky_relu" else found | {"negative_slope": None}
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The input's shape."""
+        """Return the input shape."""
         return input_shape
 
 
@@ -235,16 +281,26 @@ class _WindowPool(Node):
 
     @property
     def step(self) -> int:
-        """The stride; as large as the window where none is given."""
+        """The stride; by default the size of the window."""
         return self.kernel_size if self.stride is None else self.stride
 
     def function_fields(self) -> dict[str, Any]:
-        """The stride as it is, given or not."""
+        """Return the fields, with the default stride filled in."""
         return super().function_fields() | {"stride": self.step}
 
 
 class MaxPool2d(_WindowPool):
-    """The largest value of each window: (C, H, W) to (C, H', W'). Padding counts as minus infinity."""
+    """Max pooling. Padding counts as minus infinity; it is at most half of the kernel size.
+
+    Shape:
+        (C, H, W) to (C, H', W'), with H' = (H + 2 * padding - kernel_size) // stride + 1. The default stride is
+        `kernel_size`.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.MaxPool2d(kernel_size=2).output_shape((8, 32, 32))
+        (8, 16, 16)
+    """
 
     kind: ClassVar[str] = "max_pool2d"
     padding: NonNegative = 0
@@ -259,27 +315,45 @@ class MaxPool2d(_WindowPool):
         return self
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """(C, H', W'), H' = (H + 2 padding - kernel_size) // stride + 1."""
+        """Return (C, H', W')."""
         channels, *size = feature_map(input_shape)
         return channels, *windows((size[0], size[1]), self.kernel_size, self.step, self.padding)
 
 
 class AvgPool2d(_WindowPool):
-    """The mean of each window, without padding: (C, H, W) to (C, H', W')."""
+    """Average pooling without padding.
+
+    Shape:
+        (C, H, W) to (C, H', W'), with H' = (H - kernel_size) // stride + 1. The default stride is `kernel_size`.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.AvgPool2d(kernel_size=2).output_shape((8, 32, 32))
+        (8, 16, 16)
+    """
 
     kind: ClassVar[str] = "avg_pool2d"
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """(C, H', W'), H' = (H - kernel_size) // stride + 1."""
+        """Return (C, H', W')."""
         channels, *size = feature_map(input_shape)
         return channels, *windows((size[0], size[1]), self.kernel_size, self.step, 0)
 
 
 class GlobalPool(Node):
-    """One statistic over the whole map, (C, H, W) to (C, 1, 1), or over the channels, to (1, H, W).
+    """Global statistic over height and width, or over the channels.
 
-    std is the unbiased standard deviation: centred first, the sum of squares divided by max(n - 1, 1), in float32 or
-    wider; where all values are equal it is 0 but for the rounding of their mean, and the gradient 0 where it is 0.
+    "std" is the unbiased standard deviation: the values are centred, and the sum of squares is divided by
+    max(n - 1, 1), in float32 or wider. For equal values it is 0, apart from the rounding of their mean. Its gradient is
+    0 where it is 0.
+
+    Shape:
+        (C, H, W) to (C, 1, 1), or to (1, H, W) over the channels.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.GlobalPool(function="std").output_shape((8, 32, 32))
+        (8, 1, 1)
     """
 
     kind: ClassVar[str] = "global_pool"
@@ -287,49 +361,73 @@ class GlobalPool(Node):
     axis: Literal["spatial", "channels"] = "spatial"
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """(C, 1, 1), or (1, H, W) over the channels."""
+        """Return (C, 1, 1), or (1, H, W) over the channels."""
         channels, height, width = feature_map(input_shape)
         return (channels, 1, 1) if self.axis == "spatial" else (1, height, width)
 
 
 class Identity(Node):
-    """y = x."""
+    """Identity: y = x.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.Identity().output_shape((8, 32, 32))
+        (8, 32, 32)
+    """
 
     kind: ClassVar[str] = "identity"
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The input's shape."""
+        """Return the input shape."""
         return input_shape
 
 
 class Flatten(Node):
-    """(C, H, W) to (C * H * W,), channels slowest."""
+    """Flatten: (C, H, W) to (C * H * W,), in row-major order.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.Flatten().output_shape((8, 4, 4))
+        (128,)
+    """
 
     kind: ClassVar[str] = "flatten"
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """(C * H * W,)."""
+        """Return (C * H * W,)."""
         return (math.prod(input_shape),)
 
 
 class Unflatten(Node):
-    """(C,) to (C, 1, 1)."""
+    """Unflatten: (C,) to (C, 1, 1).
+
+    Example:
+        >>> from maam import spec
+        >>> spec.Unflatten().output_shape((8,))
+        (8, 1, 1)
+    """
 
     kind: ClassVar[str] = "unflatten"
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """(C, 1, 1)."""
+        """Return (C, 1, 1)."""
         if len(input_shape) != 1:
             raise ShapeError(f"expected a vector (C,), got shape {input_shape}")
         return input_shape[0], 1, 1
 
 
 class Dropout(Node):
-    """In training mode sets each value to 0 with probability `p` and divides the rest by 1 - p."""
+    """Dropout: in training mode, set each value to 0 with probability `p` and divide the others by 1 - p.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.Dropout(p=0.5).output_shape((128,))
+        (128,)
+    """
 
     kind: ClassVar[str] = "dropout"
     p: Probability
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The input's shape."""
+        """Return the input shape."""
         return input_shape

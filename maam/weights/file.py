@@ -89,7 +89,7 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
         ...     reference.save_weights(reference.build("maam_digits", seed=0), path)
         ...     model, arrays = weights.read_weights(path)
         >>> model.name, len(arrays)
-        ('maam_digits', 46)
+        ('maam_digits', 40)
     """
     header, tensors = _read_model(path)
     if (spec := _spec(path, header)) is None:

@@ -1,7 +1,7 @@
-"""Gates: layers that scale a map by attention computed from it, and keep its shape.
+"""Gates: layers that multiply a feature map by attention weights computed from it, and keep its shape.
 
-MAF, MAF_C and MAF_B follow the paper on accumulated features and the code that its authors published; SE (arXiv
-1709.01507) and CBAM (arXiv 1807.06521) are controls.
+MAF, MAF_C and MAF_B are from "Multiple channel-spatial residual attentive patterns for lightweight networks in image
+classification" and the code of its authors. SE (arXiv 1709.01507) and CBAM (arXiv 1807.06521) are for comparison.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _each_once(pool_types: tuple[PoolType, ...]) -> tuple[PoolType, ...]:
     if not pool_types:
         raise ValueError("expected at least one of avg, std, max")
     if len(set(pool_types)) < len(pool_types):
-        raise ValueError(f"each at most once, got {', '.join(pool_types)}")
+        raise ValueError(f"expected each statistic at most once, got {', '.join(pool_types)}")
     return pool_types
 
 
@@ -60,32 +60,256 @@ BAM_REDUCTION = 16
 BAM_DILATION = 4
 
 
-def hidden_width(channels: int, rd_ratio: float, rd_channels: int | None) -> int:
-    """The hidden width of a gate's perceptron."""
+@composite
+def maf(
+    channels: Size,
+    rd_ratio: Ratio = 1 / 16,
+    rd_channels: Size | None = None,
+    pool_types: PoolTypes = ("avg", "std"),
+    *,
+    act_layer: ElementwiseName = "relu",
+    gate_layer: GateName = "sigmoid",
+) -> Scale:
+    """Return a MAF layer: channel attention from accumulated features.
+
+    y = x * sigmoid(W2 ReLU(W1 [avg(x), std(x)] + b1) + b2), where avg and std are the mean and the standard deviation
+    of each channel. Source: the MAF paper and its published code.
+
+    Shape:
+        (N, channels, H, W) to the same shape.
+
+    Args:
+        channels: the number of channels of the input.
+        rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
+            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+        rd_channels: the width of the perceptron; replaces `rd_ratio`.
+        pool_types: the statistics of each channel over height and width: "avg", "std" (unbiased standard deviation),
+            "max", or a list of them without repetition.
+        act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
+            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
+        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh".
+
+    Raises:
+        SpecError: an argument is invalid, or a statistic is given twice.
+
+    Example:
+        >>> from maam import spec
+        >>> layer = spec.maf(64, rd_ratio=1 / 16)
+        >>> layer.output_shape((64, 32, 32)), layer.num_parameters
+        ((64, 32, 32), 836)
+    """
+    pools = _as_names(pool_types)
+    gate = _perceptron(channels, _width(channels, rd_ratio, rd_channels), pools, act_layer)
+    return Scale(children={**gate, "gate": Activation(function=gate_layer)})
+
+
+@composite
+def mafc(
+    channels: Size,
+    rd_ratio: Ratio = 1 / 16,
+    rd_channels: Size | None = None,
+    pool_types: PoolTypes = ("avg", "std"),
+    *,
+    spatial: Flag = True,
+    act_layer: ElementwiseName = "relu",
+    gate_layer: GateName = "sigmoid",
+) -> Sequential:
+    """Return a MAF_C layer: the channel gate MAF followed by a spatial gate, in the order of CBAM.
+
+    y = z * sigmoid(BN(Conv7x7([avg(z), std(z)]))), where z = MAF(x), and avg and std are taken over the channels.
+
+    Shape:
+        (N, channels, H, W) to the same shape.
+
+    Args:
+        channels: the number of channels of the input.
+        rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
+            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+        rd_channels: the width of the perceptron; replaces `rd_ratio`.
+        pool_types: the statistics: "avg", "std" (unbiased standard deviation), "max", or a list of them without
+            repetition. The channel gate takes them over height and width, the spatial gate over the channels.
+        spatial: whether to add the spatial gate.
+        act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
+            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
+        gate_layer: the function that bounds both gates: "sigmoid", "hard_sigmoid" or "tanh".
+
+    Raises:
+        SpecError: an argument is invalid, or a statistic is given twice.
+
+    Example:
+        >>> from maam import spec
+        >>> layer = spec.mafc(64)
+        >>> list(layer.children), layer.num_parameters
+        (['ChannelGate', 'SpatialGate'], 936)
+    """
+    channel = maf(channels, rd_ratio, rd_channels, pool_types, act_layer=act_layer, gate_layer=gate_layer)
+    children: dict[str, Node] = {"ChannelGate": channel}
+    if spatial:
+        children["SpatialGate"] = _spatial_gate(_as_names(pool_types), gate_layer)
+    return Sequential(children=children)
+
+
+@composite
+def mafb(
+    channels: Size,
+    rd_ratio: Ratio = 1 / 16,
+    rd_channels: Size | None = None,
+    pool_types: PoolTypes = ("avg", "std"),
+    *,
+    act_layer: ElementwiseName = "relu",
+    gate_layer: GateName = "sigmoid",
+) -> Residual:
+    """Return a MAF_B layer: channel and spatial attention added to the input, as in BAM.
+
+    y = x * (1 + sigmoid(C(x) + S(x))), where C is the perceptron of MAF and S the dilated convolutions of BAM (arXiv
+    1807.06514; reduction 16, dilation 4). The authors published no code for MAF_B; this is our reading of the paper.
+
+    Shape:
+        (N, channels, H, W) to the same shape.
+
+    Args:
+        channels: the number of channels of the input.
+        rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
+            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+        rd_channels: the width of the perceptron; replaces `rd_ratio`.
+        pool_types: the statistics of each channel over height and width: "avg", "std" (unbiased standard deviation),
+            "max", or a list of them without repetition.
+        act_layer: the activation of the perceptron and the dilated branch: "relu", "relu6", "leaky_relu", "elu",
+            "gelu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a
+            class such as nn.ReLU.
+
+    Raises:
+        SpecError: an argument is invalid, or a statistic is given twice.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.mafb(64).output_shape((64, 32, 32))
+        (64, 32, 32)
+    """
+    pools = _as_names(pool_types)
+    channel = _perceptron(channels, _width(channels, rd_ratio, rd_channels), pools, act_layer)
+    both = {"ChannelGate": Sequential(children=channel), "SpatialGate": _dilated_branch(channels, act_layer)}
+    gate = Scale(children={"logits": Parallel(children=both), "gate": Activation(function=gate_layer)})
+    return Residual(children={"attention": gate})
+
+
+@composite
+def se(
+    channels: Size,
+    rd_ratio: Ratio = 1 / 16,
+    rd_channels: Size | None = None,
+    *,
+    act_layer: ElementwiseName = "relu",
+    gate_layer: GateName = "sigmoid",
+) -> Scale:
+    """Return an SE layer (squeeze and excitation, arXiv 1709.01507).
+
+    y = x * sigmoid(W2 ReLU(W1 avg(x) + b1) + b2), where avg is the mean of each channel.
+
+    Shape:
+        (N, channels, H, W) to the same shape.
+
+    Args:
+        channels: the number of channels of the input.
+        rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
+            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+        rd_channels: the width of the perceptron; replaces `rd_ratio`.
+        act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
+            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
+        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh".
+
+    Raises:
+        SpecError: an argument is invalid.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.se(64, rd_channels=8).num_parameters
+        1096
+    """
+    children = {
+        "pool": GlobalPool(),
+        **_excitation(channels, _width(channels, rd_ratio, rd_channels), act_layer),
+        "gate": Activation(function=gate_layer),
+    }
+    return Scale(children=children)
+
+
+@composite
+def cbam(
+    channels: Size,
+    rd_ratio: Ratio = 1 / 16,
+    rd_channels: Size | None = None,
+    *,
+    spatial: Flag = True,
+    act_layer: ElementwiseName = "relu",
+    gate_layer: GateName = "sigmoid",
+) -> Sequential:
+    """Return a CBAM layer (arXiv 1807.06521): a channel gate followed by a spatial gate.
+
+    y = z * sigmoid(BN(Conv7x7([max(z), avg(z)]))), where z = x * sigmoid(MLP(avg(x)) + MLP(max(x))). The two statistics
+    share the perceptron MLP, which is two 1x1 convolutions.
+
+    Shape:
+        (N, channels, H, W) to the same shape.
+
+    Args:
+        channels: the number of channels of the input.
+        rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
+            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+        rd_channels: the width of the perceptron; replaces `rd_ratio`.
+        spatial: whether to add the spatial gate.
+        act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
+            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
+        gate_layer: the function that bounds both gates: "sigmoid", "hard_sigmoid" or "tanh".
+
+    Raises:
+        SpecError: an argument is invalid.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.cbam(64, spatial=False).num_parameters
+        580
+    """
+    pools = Parallel(children={"avg": GlobalPool(), "max": GlobalPool(function="max")}, merge="stack")
+    channel = Scale(
+        children={
+            "pools": pools,
+            **_excitation(channels, _width(channels, rd_ratio, rd_channels), act_layer),
+            "sum": GlobalPool(function="sum"),
+            "gate": Activation(function=gate_layer),
+        }
+    )
+    children: dict[str, Node] = {"ChannelGate": channel}
+    if spatial:
+        children["SpatialGate"] = _spatial_gate(("max", "avg"), gate_layer)
+    return Sequential(children=children)
+
+
+def _width(channels: int, rd_ratio: float, rd_channels: int | None) -> int:
     return max(int(channels * rd_ratio), 1) if rd_channels is None else rd_channels
 
 
-def statistics(pool_types: Sequence[PoolType], axis: Literal["spatial", "channels"]) -> Node:
-    """The statistics of a map along an axis, side by side."""
+def _statistics(pool_types: Sequence[PoolType], axis: Literal["spatial", "channels"]) -> Node:
+    """Return the statistics of a map, concatenated; "spatial" takes them over H and W, "channels" over C."""
     pools: dict[str, Node] = {name: GlobalPool(function=name, axis=axis) for name in pool_types}
     return Parallel(children=pools, merge="concat")
 
 
-def perceptron(
+def _perceptron(
     channels: int, width: int, pool_types: Sequence[PoolType], act_layer: ElementwiseName
 ) -> dict[str, Node]:
-    """Pooling and deformed-bottleneck recalibration: (channels, H, W) to logits (channels, 1, 1)."""
+    """Return the pooling and the perceptron of MAF: (channels, H, W) to logits (channels, 1, 1)."""
     mlp = {
         "0": Flatten(),
         "1": Linear(in_features=len(pool_types) * channels, out_features=width),
         "2": Activation(function=act_layer),
         "3": Linear(in_features=width, out_features=channels),
     }
-    return {"pools": statistics(pool_types, "spatial"), "mlp": Sequential(children=mlp), "unflatten": Unflatten()}
+    return {"pools": _statistics(pool_types, "spatial"), "mlp": Sequential(children=mlp), "unflatten": Unflatten()}
 
 
-def spatial_gate(pool_types: Sequence[PoolType], gate_layer: GateName) -> Scale:
-    """The map times gate(BN(Conv7x7(statistics over the channels))), (C, H, W) to the same shape."""
+def _spatial_gate(pool_types: Sequence[PoolType], gate_layer: GateName) -> Scale:
+    """Return x * gate(BN(Conv7x7(statistics of x over the channels)))."""
     conv = Conv2d(
         in_channels=len(pool_types),
         out_channels=1,
@@ -96,15 +320,15 @@ def spatial_gate(pool_types: Sequence[PoolType], gate_layer: GateName) -> Scale:
     spatial = {"conv": conv, "bn": BatchNorm2d(num_features=1, momentum=SPATIAL_MOMENTUM)}
     return Scale(
         children={
-            "pools": statistics(pool_types, "channels"),
+            "pools": _statistics(pool_types, "channels"),
             "spatial": Sequential(children=spatial),
             "gate": Activation(function=gate_layer),
         }
     )
 
 
-def excitation(channels: int, width: int, act_layer: ElementwiseName) -> dict[str, Node]:
-    """A perceptron of 1x1 convolutions, (channels, H, W) to the same shape."""
+def _excitation(channels: int, width: int, act_layer: ElementwiseName) -> dict[str, Node]:
+    """Return a perceptron of two 1x1 convolutions that keeps the shape."""
     return {
         "fc1": Conv2d(in_channels=channels, out_channels=width, kernel_size=1),
         "act": Activation(function=act_layer),
@@ -112,8 +336,8 @@ def excitation(channels: int, width: int, act_layer: ElementwiseName) -> dict[st
     }
 
 
-def dilated_branch(channels: int, act_layer: ElementwiseName) -> Sequential:
-    """BAM's spatial branch: (channels, H, W) to logits (1, H, W)."""
+def _dilated_branch(channels: int, act_layer: ElementwiseName) -> Sequential:
+    """Return the spatial branch of BAM: (channels, H, W) to logits (1, H, W)."""
     width = max(channels // BAM_REDUCTION, 1)
     children: dict[str, Node] = {}
     for index, (inputs, kernel_size) in enumerate(((channels, 1), (width, 3), (width, 3))):
@@ -130,170 +354,4 @@ def dilated_branch(channels: int, act_layer: ElementwiseName) -> Sequential:
             f"act{index}": Activation(function=act_layer),
         }
     children["conv3"] = Conv2d(in_channels=width, out_channels=1, kernel_size=1)
-    return Sequential(children=children)
-
-
-@composite
-def maf(
-    channels: Size,
-    rd_ratio: Ratio = 1 / 16,
-    rd_channels: Size | None = None,
-    pool_types: PoolTypes = ("avg", "std"),
-    *,
-    act_layer: ElementwiseName = "relu",
-    gate_layer: GateName = "sigmoid",
-) -> Scale:
-    """MAF, the channel gate: x * sigmoid(W2 ReLU(W1 [avg(x), std(x)] + b1) + b2), (channels, H, W) to the same shape.
-
-    Args:
-        channels: channels of the map.
-        rd_ratio: width of the perceptron as a share of `channels`, rounded down, at least 1.
-        rd_channels: that width itself.
-        pool_types: statistics of each channel over the map, any of "avg", "std" (unbiased) and "max", concatenated.
-        act_layer: activation of the perceptron.
-        gate_layer: what bounds the gate: "sigmoid", "hard_sigmoid" or "tanh".
-
-    Raises:
-        SpecError: an argument is invalid, or a pool type stands there twice.
-    """
-    pools = _as_names(pool_types)
-    gate = perceptron(channels, hidden_width(channels, rd_ratio, rd_channels), pools, act_layer)
-    return Scale(children={**gate, "gate": Activation(function=gate_layer)})
-
-
-@composite
-def mafc(
-    channels: Size,
-    rd_ratio: Ratio = 1 / 16,
-    rd_channels: Size | None = None,
-    pool_types: PoolTypes = ("avg", "std"),
-    *,
-    spatial: Flag = True,
-    act_layer: ElementwiseName = "relu",
-    gate_layer: GateName = "sigmoid",
-) -> Sequential:
-    """MAF_C: MAF, the channel gate, then a spatial gate, as CBAM arranges them; (channels, H, W) to the same shape.
-
-    The spatial gate is x * sigmoid(BN(Conv7x7([avg, std] over the channels))).
-
-    Args:
-        channels: channels of the map.
-        rd_ratio: width of the perceptron as a share of `channels`, rounded down, at least 1.
-        rd_channels: that width itself.
-        pool_types: statistics, any of "avg", "std" (unbiased) and "max": of each channel over the map in the channel
-            gate, of each position over the channels in the spatial gate.
-        spatial: False leaves the spatial gate out.
-        act_layer: activation of the perceptron.
-        gate_layer: what bounds each of the two gates: "sigmoid", "hard_sigmoid" or "tanh".
-
-    Raises:
-        SpecError: an argument is invalid, or a pool type stands there twice.
-    """
-    channel = maf(channels, rd_ratio, rd_channels, pool_types, act_layer=act_layer, gate_layer=gate_layer)
-    children: dict[str, Node] = {"ChannelGate": channel}
-    if spatial:
-        children["SpatialGate"] = spatial_gate(_as_names(pool_types), gate_layer)
-    return Sequential(children=children)
-
-
-@composite
-def mafb(
-    channels: Size,
-    rd_ratio: Ratio = 1 / 16,
-    rd_channels: Size | None = None,
-    pool_types: PoolTypes = ("avg", "std"),
-    *,
-    act_layer: ElementwiseName = "relu",
-    gate_layer: GateName = "sigmoid",
-) -> Residual:
-    """MAF_B, our reading (no code was published): x * (1 + sigmoid(C(x) + S(x))), as BAM arranges it.
-
-    C is the perceptron of MAF, S the dilated branch of BAM (arXiv 1807.06514; reduction 16, dilation 4).
-    (channels, H, W) to the same shape.
-
-    Args:
-        channels: channels of the map.
-        rd_ratio: width of the perceptron as a share of `channels`, rounded down, at least 1.
-        rd_channels: that width itself.
-        pool_types: statistics of each channel over the map, any of "avg", "std" (unbiased) and "max", concatenated.
-        act_layer: activation of the perceptron and of the dilated branch.
-        gate_layer: what bounds the gate: "sigmoid", "hard_sigmoid" or "tanh".
-
-    Raises:
-        SpecError: an argument is invalid, or a pool type stands there twice.
-    """
-    pools = _as_names(pool_types)
-    channel = perceptron(channels, hidden_width(channels, rd_ratio, rd_channels), pools, act_layer)
-    both = {"ChannelGate": Sequential(children=channel), "SpatialGate": dilated_branch(channels, act_layer)}
-    gate = Scale(children={"logits": Parallel(children=both), "gate": Activation(function=gate_layer)})
-    return Residual(children={"attention": gate})
-
-
-@composite
-def se(
-    channels: Size,
-    rd_ratio: Ratio = 1 / 16,
-    rd_channels: Size | None = None,
-    *,
-    act_layer: ElementwiseName = "relu",
-    gate_layer: GateName = "sigmoid",
-) -> Scale:
-    """Squeeze and excitation: x * sigmoid(W2 ReLU(W1 avg(x) + b1) + b2), (channels, H, W) to the same shape.
-
-    Args:
-        channels: channels of the map.
-        rd_ratio: width of the perceptron as a share of `channels`, rounded down, at least 1.
-        rd_channels: that width itself.
-        act_layer: activation of the perceptron.
-        gate_layer: what bounds the gate: "sigmoid", "hard_sigmoid" or "tanh".
-
-    Raises:
-        SpecError: an argument is invalid.
-    """
-    children = {
-        "pool": GlobalPool(),
-        **excitation(channels, hidden_width(channels, rd_ratio, rd_channels), act_layer),
-        "gate": Activation(function=gate_layer),
-    }
-    return Scale(children=children)
-
-
-@composite
-def cbam(
-    channels: Size,
-    rd_ratio: Ratio = 1 / 16,
-    rd_channels: Size | None = None,
-    *,
-    spatial: Flag = True,
-    act_layer: ElementwiseName = "relu",
-    gate_layer: GateName = "sigmoid",
-) -> Sequential:
-    """CBAM: one perceptron on the average and on the maximum, summed, sigmoid; then the spatial gate of [max, avg].
-
-    (channels, H, W) to the same shape. The perceptron is two 1x1 convolutions over a map of the two statistics, so that
-    both go through the same weights.
-
-    Args:
-        channels: channels of the map.
-        rd_ratio: width of the perceptron as a share of `channels`, rounded down, at least 1.
-        rd_channels: that width itself.
-        spatial: False leaves the spatial gate out.
-        act_layer: activation of the perceptron.
-        gate_layer: what bounds each of the two gates: "sigmoid", "hard_sigmoid" or "tanh".
-
-    Raises:
-        SpecError: an argument is invalid.
-    """
-    pools = Parallel(children={"avg": GlobalPool(), "max": GlobalPool(function="max")}, merge="stack")
-    channel = Scale(
-        children={
-            "pools": pools,
-            **excitation(channels, hidden_width(channels, rd_ratio, rd_channels), act_layer),
-            "sum": GlobalPool(function="sum"),
-            "gate": Activation(function=gate_layer),
-        }
-    )
-    children: dict[str, Node] = {"ChannelGate": channel}
-    if spatial:
-        children["SpatialGate"] = spatial_gate(("max", "avg"), gate_layer)
     return Sequential(children=children)

@@ -1,4 +1,4 @@
-"""MAAM, the Multi-Agent Aggregation Module (arXiv 2504.13574, section 3.1)."""
+"""MAAM, the Multi-Agent Aggregation Module (arXiv 2504.13574, section 3.1), and the parts it is made of."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from maam._messages import is_count
 from maam.errors import SpecError
 from maam.spec.composites import OddSizes, Sizes, as_tuple, composite, one_each
 from maam.spec.containers import Parallel, Resize, Sequential
@@ -24,46 +25,13 @@ from maam.spec.primitives import (
     MaxPool2d,
 )
 
-NormName = Literal["batch_norm", "identity"]
-
-
-def convolution(
-    in_channels: int, out_channels: int, kernel_size: int, *, depthwise: bool = False, bias: bool = False
-) -> Node:
-    """A convolution that keeps the map's size (odd kernel); depthwise: a depthwise one, then a 1x1."""
-    padding = kernel_size // 2
-    if not depthwise:
-        return Conv2d(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            kernel_size=kernel_size,
-            padding=padding,
-            bias=bias,
-            init="kaiming_normal",
-        )
-    each = Conv2d(
-        in_channels=in_channels,
-        out_channels=in_channels,
-        kernel_size=kernel_size,
-        padding=padding,
-        groups=in_channels,
-        bias=False,
-        init="kaiming_normal",
-    )
-    return Sequential(children={"depthwise": each, "pointwise": convolution(in_channels, out_channels, 1, bias=bias)})
-
-
-def conv_norm_act(
-    conv: Node, out_channels: int, act_layer: ElementwiseName, norm_layer: NormName, suffix: str = ""
-) -> dict[str, Node]:
-    """conv, bn and act as named children; where `norm_layer` is identity there is no bn."""
-    norm = {f"bn{suffix}": BatchNorm2d(num_features=out_channels)} if norm_layer == "batch_norm" else {}
-    return {f"conv{suffix}": conv, **norm, f"act{suffix}": Activation(function=act_layer)}
-
-
 Fusion = Literal["softmax", "mean", "dynamic"]
+NormName = Literal["batch_norm", "identity"]
 NumAgents = Annotated[int, Field(strict=True, ge=1, le=256), AsInteger]
 NUM_CONVS = 2
+"""Convolutions in a branch."""
+MIN_WIDTH = 8
+"""The smallest width that `patch_widths` returns."""
 
 
 @composite
@@ -82,36 +50,52 @@ def maam(
     act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
 ) -> Sequential:
-    """The Multi-Agent Aggregation Module: F = ReLU(BN(Conv1x1(sum_i softmax(alpha)_i AgentBlock_i(X)))).
+    """Return a MAAM layer (Multi-Agent Aggregation Module): branches, their weighted sum and a 1x1 convolution.
 
-    Equations 1 to 3 of the paper: (in_channels, H, W) to (out_channels, H', W'), H' = H // product of `pool`.
+    F = ReLU(BN(Conv1x1(sum_i softmax(alpha)_i AgentBlock_i(X)))), equations 1 to 3 of the paper (arXiv 2504.13574,
+    section 3.1). `agent_block` is one branch, `reduce_layer` the 1x1 convolution.
+
+    Shape:
+        (N, in_channels, H, W) to (N, out_channels, H', W'), where H' = H // product of `pool` and the same for W'.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output; as many as the input has by default.
-        hidden_channels: channels between the two convolutions of a branch; max(out_channels // 2, 1) by default.
-        num_agents: number of parallel branches.
-        kernel_sizes: odd kernel size of all branches, or one for each.
-        scales: average pooling before the first convolution of all branches, or one for each; a branch with a
-            scale above 1 is resized (nearest) to the size that a branch of scale 1 has.
-        pool: max pooling after the last convolution, or one value for each of the two.
-        fusion: "softmax" of one learnable scalar a branch (equation 2), "mean" of the branches, or "dynamic":
-            softmax of a linear map of the globally average-pooled input.
-        reduce: whether the 1x1 convolution, batch norm and activation of equation 3 follow.
-        depthwise: each convolution becomes a depthwise one and a 1x1; norm and activation follow the 1x1.
-        act_layer: activation by name.
-        norm_layer: "batch_norm", or "identity": no normalisation, and convolutions with bias.
+        in_channels: the number of channels of the input.
+        out_channels: the number of channels of the output. Default: `in_channels`.
+        hidden_channels: the number of channels between the two convolutions of a branch. Default:
+            max(out_channels // 2, 1).
+        num_agents: the number of parallel branches, 1 to 256.
+        kernel_sizes: the kernel size of the convolutions, odd; one value for all branches or a list with one for each.
+        scales: the window of the average pooling in front of a branch; one value or one for each branch. 1 means no
+            pooling. The output of a branch with a scale above 1 is resized (nearest) to the size of the others.
+        pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of
+            the two convolutions. 1 means no pooling.
+        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch (equation 2), "mean",
+            or "dynamic", softmax of a linear map of the globally average-pooled input.
+        reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3).
+        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution.
+        act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
+            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
+        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias.
 
     Raises:
-        SpecError: an argument is invalid or contradicts another.
+        SpecError: an argument is invalid or contradicts another one.
+
+    Example:
+        >>> from maam import spec
+        >>> layer = spec.maam(64, 128, pool=2)
+        >>> layer.output_shape((64, 32, 32)), layer.num_parameters
+        ((128, 16, 16), 349571)
     """
     out_channels = in_channels if out_channels is None else out_channels
     layer: dict[str, Any] = {"act_layer": act_layer, "norm_layer": norm_layer}
     branch = {"hidden_channels": hidden_channels, "pool": pool, "depthwise": depthwise, **layer}
     kernel_sizes = one_each("kernel_sizes", kernel_sizes, num_agents, "agents")
     scales = one_each("scales", scales, num_agents, "agents")
-    agents = _agents(in_channels, out_channels, kernel_sizes, scales, **branch)
-    children: dict[str, Node] = {"agents": _fuse(agents, fusion, in_channels)}
+    agents: dict[str, Node] = {
+        str(index): agent_block(in_channels, out_channels, kernel_size=kernel_size, scale=scale, **branch)
+        for index, (kernel_size, scale) in enumerate(zip(kernel_sizes, scales, strict=True))
+    }
+    children: dict[str, Node] = {"agents": _fused(agents, fusion, in_channels)}
     if reduce:
         children["reduce"] = reduce_layer(out_channels, **layer)
     return Sequential(children=children)
@@ -130,24 +114,32 @@ def agent_block(
     act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
 ) -> Sequential:
-    """One branch (equation 1): two convolutions, each with batch norm, activation and max pooling.
+    """Return a branch of MAAM: two convolutions, each followed by batch norm, activation and max pooling (equation 1).
 
-    (in_channels, H, W) to (out_channels, H // product of pool, W // product of pool).
+    Shape:
+        (N, in_channels, H, W) to (N, out_channels, H', W'), where H' = H // product of `pool` and the same for W'.
 
     Args:
-        in_channels: channels of the input.
-        out_channels: channels of the output.
-        hidden_channels: channels between the two convolutions; max(out_channels // 2, 1) by default.
-        kernel_size: odd kernel size of both convolutions.
-        scale: average pooling before the first convolution; above 1 the result is resized (nearest) to the size that
-            a branch of scale 1 has.
-        pool: max pooling after the last convolution, or one value for each of the two.
-        depthwise: each convolution becomes a depthwise one and a 1x1; norm and activation follow the 1x1.
-        act_layer: activation by name.
-        norm_layer: "batch_norm", or "identity": no normalisation, and convolutions with bias.
+        in_channels: the number of channels of the input.
+        out_channels: the number of channels of the output.
+        hidden_channels: the number of channels between the two convolutions. Default: max(out_channels // 2, 1).
+        kernel_size: the kernel size of both convolutions, odd.
+        scale: the window of the average pooling in front of the first convolution; 1 means no pooling. Above 1 the
+            output is resized (nearest) to the size of a branch with scale 1.
+        pool: the window of max pooling after the last convolution, or a list with one value for each of the two
+            convolutions. 1 means no pooling.
+        depthwise: whether to replace each convolution with a depthwise and a 1x1 convolution.
+        act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
+            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
+        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias.
 
     Raises:
-        SpecError: an argument is invalid, or `pool` has neither one value nor two.
+        SpecError: an argument is invalid, or `pool` has more than two values.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.agent_block(3, 16, pool=(1, 2)).output_shape((3, 32, 32))
+        (16, 16, 16)
     """
     hidden_channels = max(out_channels // 2, 1) if hidden_channels is None else hidden_channels
     pools = as_tuple(pool)
@@ -155,14 +147,9 @@ def agent_block(
     widths = (in_channels, hidden_channels, out_channels)
     children: dict[str, Node] = {"scale": AvgPool2d(kernel_size=scale)} if scale > 1 else {}
     for index in range(NUM_CONVS):
-        conv = convolution(
-            widths[index],
-            widths[index + 1],
-            kernel_size,
-            depthwise=depthwise,
-            bias=norm_layer == "identity",
-        )
-        children |= conv_norm_act(conv, widths[index + 1], act_layer, norm_layer, suffix=str(index + 1))
+        bias = norm_layer == "identity"
+        conv = _conv(widths[index], widths[index + 1], kernel_size, depthwise=depthwise, bias=bias)
+        children |= _conv_norm_act(conv, widths[index + 1], act_layer, norm_layer, suffix=str(index + 1))
         if pools[index] > 1:
             children[f"pool{index + 1}"] = MaxPool2d(kernel_size=pools[index])
     if scale > 1:
@@ -178,47 +165,29 @@ def reduce_layer(
     act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
 ) -> Sequential:
-    """Feature compression (equation 3): ReLU(BN(Conv1x1(A))), (channels, H, W) to (out_channels, H, W).
+    """Return the reduce layer of MAAM: ReLU(BN(Conv1x1(A))), the feature compression of equation 3.
+
+    Shape:
+        (N, channels, H, W) to (N, out_channels, H, W).
 
     Args:
-        channels: channels of the input.
-        out_channels: channels of the output; as many as the input has by default.
-        act_layer: activation by name.
-        norm_layer: "batch_norm", or "identity": no normalisation, and a convolution with bias.
+        channels: the number of channels of the input.
+        out_channels: the number of channels of the output. Default: `channels`.
+        act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
+            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
+        norm_layer: "batch_norm", or "identity" for no normalisation and a convolution with bias.
 
     Raises:
         SpecError: an argument is invalid.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.reduce_layer(128, 64).output_shape((128, 16, 16))
+        (64, 16, 16)
     """
     out_channels = channels if out_channels is None else out_channels
-    conv = convolution(channels, out_channels, 1, bias=norm_layer == "identity")
-    return Sequential(children=conv_norm_act(conv, out_channels, act_layer, norm_layer))
-
-
-def _agents(
-    in_channels: int, out_channels: int, kernel_sizes: tuple[int, ...], scales: tuple[int, ...], **branch: Any
-) -> dict[str, Node]:
-    """A branch for each kernel size and scale, named by its number."""
-    pairs = enumerate(zip(kernel_sizes, scales, strict=True))
-    return {
-        str(index): agent_block(in_channels, out_channels, kernel_size=kernel_size, scale=scale, **branch)
-        for index, (kernel_size, scale) in pairs
-    }
-
-
-def _fuse(agents: dict[str, Node], fusion: Fusion, in_channels: int) -> Parallel:
-    if fusion == "softmax":
-        return Parallel(children=agents, merge="softmax")
-    if fusion == "mean":
-        return Parallel(children=agents, merge="weighted", weights=(1 / len(agents),) * len(agents))
-    weighting = Sequential(
-        children={
-            "pool": GlobalPool(),
-            "flatten": Flatten(),
-            "fc": Linear(in_features=in_channels, out_features=len(agents)),
-            "softmax": Activation(function="softmax"),
-        }
-    )
-    return Parallel(children=agents, merge="dynamic", weighting=weighting)
+    conv = _conv(channels, out_channels, 1, bias=norm_layer == "identity")
+    return Sequential(children=_conv_norm_act(conv, out_channels, act_layer, norm_layer))
 
 
 @composite
@@ -234,24 +203,36 @@ def maam_stem(
     act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
 ) -> Sequential:
-    """A 3x3 convolution of stride 2, then MAAM layers that each halve the map.
+    """Return a stem of a 3x3 convolution with stride 2, followed by MAAM layers that each halve height and width.
 
-    (in_channels, H, W) to (channels[-1] or out_channels, H', W'), H' = ceil(H / 2) // 2^(number of MAAM layers).
+    It replaces the patch embedding of a vision transformer; `patch_widths` returns suitable `channels`. The paper does
+    not describe this layer.
+
+    Shape:
+        (N, in_channels, H, W) to (N, out_channels, H', W'), where H' = ceil(H / 2) // 2^k for k MAAM layers, and the
+        same for W'. Without `out_channels`, the output has channels[-1] channels.
 
     Args:
-        in_channels: channels of the input.
-        channels: width of each MAAM layer; the first convolution has half of the first.
-        out_channels: a 1x1 convolution with bias to so many channels follows; None: none does.
-        num_agents: number of parallel branches.
-        fusion: how the branches become one: "softmax" of one learnable scalar a branch, "mean", or "dynamic": softmax
-            of a linear map of the globally average-pooled input.
-        reduce: whether the 1x1 convolution, batch norm and activation of the reduce layer follow.
-        depthwise: each convolution of a branch becomes a depthwise one and a 1x1.
-        act_layer: activation by name.
-        norm_layer: "batch_norm", or "identity": no normalisation, and convolutions with bias.
+        in_channels: the number of channels of the input.
+        channels: the number of channels of each MAAM layer. The first convolution has half of the first value.
+        out_channels: the number of channels of a final 1x1 convolution with bias. Default: no such convolution.
+        num_agents: the number of parallel branches of each MAAM layer, 1 to 256.
+        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch, "mean", or "dynamic",
+            softmax of a linear map of the globally average-pooled input.
+        reduce: whether a 1x1 convolution, normalisation and activation follow the sum of the branches.
+        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution.
+        act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
+            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
+        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias.
 
     Raises:
         SpecError: an argument is invalid.
+
+    Example:
+        >>> from maam import spec
+        >>> stem = spec.maam_stem(3, spec.patch_widths(16, 192), 192)
+        >>> stem.output_shape((3, 224, 224))
+        (192, 14, 14)
     """
     channels = as_tuple(channels)
     width = max(channels[0] // 2, 1)
@@ -265,7 +246,7 @@ def maam_stem(
         init="kaiming_normal",
     )
     layer: dict[str, Any] = {"act_layer": act_layer, "norm_layer": norm_layer}
-    body: dict[str, Node] = {"stem": Sequential(children=conv_norm_act(conv, width, **layer))}
+    body: dict[str, Node] = {"stem": Sequential(children=_conv_norm_act(conv, width, **layer))}
     layer |= {"num_agents": num_agents, "fusion": fusion, "reduce": reduce, "depthwise": depthwise}
     for index, wider in enumerate(channels):
         body[f"stage{index + 1}"] = maam(width, wider, pool=(1, 2), **layer)
@@ -275,21 +256,66 @@ def maam_stem(
     return Sequential(children=body)
 
 
-SMALLEST_WIDTH = 8
-
-
 def patch_widths(patch_size: int, out_channels: int) -> tuple[int, ...]:
-    """Widths for `maam_stem` that make one position of a patch: each twice the one before, up to `out_channels`.
+    """Return `channels` for a `maam_stem` that turns each patch of an image into one position.
 
-    None is below 8. The patch is square; a stem halves it by its first convolution and by each MAAM layer.
+    Each width is twice the one before, up to `out_channels`, and at least 8.
+
+    Args:
+        patch_size: height and width of a patch in pixels, a power of two of at least 4.
+        out_channels: the number of channels of the stem's output.
 
     Raises:
-        SpecError: `patch_size` is no power of two of at least 4, or `out_channels` no integer of at least 1.
+        SpecError: an argument is invalid.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.patch_widths(16, 192)
+        (48, 96, 192)
     """
     patch_size, out_channels = plain_integer(patch_size), plain_integer(out_channels)
-    if not isinstance(out_channels, int) or out_channels < 1:
+    if not is_count(out_channels):
         raise SpecError(f"out_channels: expected an integer of at least 1, got {out_channels!r}")
     if not isinstance(patch_size, int) or patch_size < 4 or patch_size & (patch_size - 1):
         raise SpecError(f"patch_size: expected a power of two of at least 4, got {patch_size}")
     count = patch_size.bit_length() - 2
-    return tuple(max(out_channels >> (count - 1 - index), SMALLEST_WIDTH) for index in range(count))
+    return tuple(max(out_channels >> (count - 1 - index), MIN_WIDTH) for index in range(count))
+
+
+def _conv(
+    in_channels: int, out_channels: int, kernel_size: int, *, depthwise: bool = False, bias: bool = False
+) -> Node:
+    """Return a convolution that keeps height and width; a depthwise and a 1x1 one if `depthwise`."""
+    options: dict[str, Any] = {
+        "in_channels": in_channels,
+        "kernel_size": kernel_size,
+        "padding": kernel_size // 2,
+        "init": "kaiming_normal",
+    }
+    if not depthwise:
+        return Conv2d(out_channels=out_channels, bias=bias, **options)
+    each = Conv2d(out_channels=in_channels, groups=in_channels, bias=False, **options)
+    return Sequential(children={"depthwise": each, "pointwise": _conv(in_channels, out_channels, 1, bias=bias)})
+
+
+def _conv_norm_act(
+    conv: Node, out_channels: int, act_layer: ElementwiseName, norm_layer: NormName, suffix: str = ""
+) -> dict[str, Node]:
+    norm = {f"bn{suffix}": BatchNorm2d(num_features=out_channels)} if norm_layer == "batch_norm" else {}
+    return {f"conv{suffix}": conv, **norm, f"act{suffix}": Activation(function=act_layer)}
+
+
+def _fused(agents: dict[str, Node], fusion: Fusion, in_channels: int) -> Parallel:
+    if fusion == "softmax":
+        return Parallel(children=agents, merge="softmax")
+    if fusion == "mean":
+        return Parallel(children=agents, merge="weighted", weights=(1 / len(agents),) * len(agents))
+    weighting = Sequential(
+        children={
+            "pool": GlobalPool(),
+            "flatten": Flatten(),
+            "fc": Linear(in_features=in_channels, out_features=len(agents)),
+            "softmax": Activation(function="softmax"),
+        }
+    )
+    return Parallel(children=agents, merge="dynamic", weighting=weighting)

@@ -1,4 +1,4 @@
-"""MAAM as an image classifier (arXiv 2504.13574, sections 3.2 and 4.4), and its ablations."""
+"""MAAM image classifiers: the network of the paper (arXiv 2504.13574, sections 3.2 and 4.4), and one for ImageNet."""
 
 from __future__ import annotations
 
@@ -17,73 +17,7 @@ from maam.spec.primitives import Activation, Dropout, ElementwiseName, Flatten, 
 
 Ablation = Literal["none", "t_cnn", "without_agent_attention", "without_fusion", "without_reduce"]
 Body = dict[str, Node]
-"""Named layers from the image (in_channels, H, W) to the feature map (channels, H', W')."""
-
-
-def _whole(in_channels: int, channels: int, **layer: Any) -> Body:
-    return dict(maam(in_channels, channels, **layer).children)
-
-
-def _t_cnn(
-    in_channels: int,
-    channels: int,
-    *,
-    num_agents: int,
-    kernel_sizes: tuple[int, ...],
-    scales: tuple[int, ...],
-    fusion: str,
-    reduce: bool,
-    **branch: Any,
-) -> Body:
-    """The first branch alone."""
-    kernel_size = one_each("kernel_sizes", kernel_sizes, num_agents, "agents")[0]
-    scale = one_each("scales", scales, num_agents, "agents")[0]
-    return {"agent": agent_block(in_channels, channels, kernel_size=kernel_size, scale=scale, **branch)}
-
-
-def _without_agent_attention(
-    in_channels: int,
-    channels: int,
-    *,
-    pool: tuple[int, ...],
-    act_layer: ElementwiseName,
-    norm_layer: NormName,
-    **_: Any,
-) -> Body:
-    """The image max-pooled to the size of F, then the reduce layer."""
-    pools = pool if len(pool) == 1 else one_each("pool", pool, NUM_CONVS, "convolutions")
-    shrink = MaxPool2d(kernel_size=math.prod(pools))
-    return {
-        "pool": shrink,
-        "reduce": reduce_layer(in_channels, channels, act_layer=act_layer, norm_layer=norm_layer),
-    }
-
-
-def _without_fusion(in_channels: int, channels: int, **layer: Any) -> Body:
-    return _whole(in_channels, channels, **{**layer, "fusion": "mean"})
-
-
-def _without_reduce(in_channels: int, channels: int, **layer: Any) -> Body:
-    return _whole(in_channels, channels, **{**layer, "reduce": False})
-
-
-class Variant(NamedTuple):
-    """How to make a body of `maam`'s arguments, and those of them that it does not heed."""
-
-    make: Callable[..., Body]
-    unheeded: tuple[str, ...] = ()
-
-
-VARIANTS: dict[Ablation, Variant] = {
-    "none": Variant(_whole),
-    "t_cnn": Variant(_t_cnn, ("num_agents", "fusion", "reduce")),
-    "without_agent_attention": Variant(
-        _without_agent_attention,
-        ("hidden_channels", "num_agents", "kernel_sizes", "scales", "fusion", "reduce", "depthwise"),
-    ),
-    "without_fusion": Variant(_without_fusion, ("fusion",)),
-    "without_reduce": Variant(_without_reduce, ("reduce",)),
-}
+"""The layers by name from the image (in_channels, H, W) to the feature map F (channels, H', W')."""
 
 
 @composite
@@ -108,34 +42,46 @@ def maam_classifier(
     ablation: Ablation = "none",
     name: str = "maam_classifier",
 ) -> Model:
-    """MAAM, flatten, and a classifier of two linear layers: equations 1 to 8 of the paper.
+    """Return an image classifier: a MAAM layer, flatten and two linear layers (equations 1 to 8 of the MAAM paper).
 
-    (in_channels, image_size, image_size) to the logits (num_classes,).
+    Shape:
+        (N, in_channels, image_size, image_size) to (N, num_classes).
 
     Args:
-        num_classes: length of the logits.
-        in_channels: channels of the image.
-        image_size: height and width of the image.
-        channels: channels of the feature map F.
-        hidden_channels: channels between the two convolutions of a branch; max(channels // 2, 1) by default.
-        num_agents: number of parallel branches.
-        kernel_sizes: odd kernel size of all branches, or one for each.
-        scales: average pooling in front of all branches, or one for each.
-        pool: max pooling after the last convolution of a branch, or one value for each of the two.
-        fusion: "softmax" of one learnable scalar a branch, "mean", or "dynamic": softmax of a map of the pooled image.
-        reduce: whether the reduce layer of equation 3 follows.
-        depthwise: depthwise separable convolutions.
-        act_layer: activation by name, also in the classifier.
-        norm_layer: "batch_norm", or "identity": no normalisation, and convolutions with bias.
-        hidden_features: width d of the classifier.
-        dropout: probability of dropout in front of the last linear layer; 0 leaves the layer out.
-        ablation: "none", or what Table 2 of the paper takes away: "t_cnn" (one branch, no fusion, no reduce
-            layer), "without_agent_attention" (the image max-pooled to the size of F, then the reduce layer),
-            "without_fusion" (the mean of the branches), "without_reduce". Arguments of what is gone have no effect.
+        num_classes: the number of classes, the length of the logits.
+        in_channels: the number of channels of the image.
+        image_size: height and width of the image in pixels.
+        channels: the number of channels of the feature map F, the output of MAAM.
+        hidden_channels: the number of channels between the two convolutions of a branch. Default:
+            max(channels // 2, 1).
+        num_agents: the number of parallel branches, 1 to 256.
+        kernel_sizes: the kernel size of the convolutions, odd; one value for all branches or a list with one for each.
+        scales: the window of the average pooling in front of a branch; one value or one for each branch.
+        pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of
+            the two convolutions.
+        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch, "mean", or "dynamic",
+            softmax of a linear map of the globally average-pooled image.
+        reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3).
+        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution.
+        act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
+            "hard_sigmoid", "tanh" or "identity".
+        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias.
+        hidden_features: the number of hidden units of the classifier, d in the paper.
+        dropout: the probability of dropout in front of the last linear layer, 0 to 1 (exclusive); 0 adds no layer.
+        ablation: "none", or a variant of Table 2: "t_cnn" (one branch, no fusion, no reduce layer),
+            "without_agent_attention" (the image max-pooled to the size of F, then the reduce layer),
+            "without_fusion" (the mean of the branches) or "without_reduce". Arguments that concern the removed parts
+            have no effect.
         name: a name for people to read.
 
     Raises:
-        SpecError: an argument is invalid or contradicts another, or the image is too small for the pooling.
+        SpecError: an argument is invalid or contradicts another one, or the image is too small for the pooling.
+
+    Example:
+        >>> from maam import spec
+        >>> model = spec.maam_classifier(num_classes=10, pool=(2, 2), dropout=0.5)
+        >>> model.stages()
+        {'agents': (128, 8, 8), 'reduce': (128, 8, 8), 'classifier': (10,)}
     """
     layer: dict[str, Any] = {"hidden_channels": hidden_channels, "num_agents": num_agents, "kernel_sizes": kernel_sizes}
     layer |= {"scales": scales, "pool": pool, "fusion": fusion, "reduce": reduce, "depthwise": depthwise}
@@ -159,6 +105,137 @@ def _classifier(
         children["dropout"] = Dropout(p=dropout)
     children["fc2"] = Linear(in_features=hidden_features, out_features=num_classes)
     return Sequential(children=children)
+
+
+def _whole(in_channels: int, channels: int, **layer: Any) -> Body:
+    return dict(maam(in_channels, channels, **layer).children)
+
+
+def _t_cnn(
+    in_channels: int,
+    channels: int,
+    *,
+    num_agents: int,
+    kernel_sizes: tuple[int, ...],
+    scales: tuple[int, ...],
+    fusion: str,
+    reduce: bool,
+    **branch: Any,
+) -> Body:
+    """Return the first branch only."""
+    kernel_size = one_each("kernel_sizes", kernel_sizes, num_agents, "agents")[0]
+    scale = one_each("scales", scales, num_agents, "agents")[0]
+    return {"agent": agent_block(in_channels, channels, kernel_size=kernel_size, scale=scale, **branch)}
+
+
+def _without_agent_attention(
+    in_channels: int,
+    channels: int,
+    *,
+    pool: tuple[int, ...],
+    act_layer: ElementwiseName,
+    norm_layer: NormName,
+    **_: Any,
+) -> Body:
+    """Return max pooling of the image to the size of F, and the reduce layer."""
+    pools = pool if len(pool) == 1 else one_each("pool", pool, NUM_CONVS, "convolutions")
+    shrink = MaxPool2d(kernel_size=math.prod(pools))
+    return {
+        "pool": shrink,
+        "reduce": reduce_layer(in_channels, channels, act_layer=act_layer, norm_layer=norm_layer),
+    }
+
+
+def _without_fusion(in_channels: int, channels: int, **layer: Any) -> Body:
+    return _whole(in_channels, channels, **{**layer, "fusion": "mean"})
+
+
+def _without_reduce(in_channels: int, channels: int, **layer: Any) -> Body:
+    return _whole(in_channels, channels, **{**layer, "reduce": False})
+
+
+class Variant(NamedTuple):
+    """An ablation: the function that returns its layers, and the arguments that have no effect on them."""
+
+    make: Callable[..., Body]
+    ignored: tuple[str, ...] = ()
+
+
+VARIANTS: dict[Ablation, Variant] = {
+    "none": Variant(_whole),
+    "t_cnn": Variant(_t_cnn, ("num_agents", "fusion", "reduce")),
+    "without_agent_attention": Variant(
+        _without_agent_attention,
+        ("hidden_channels", "num_agents", "kernel_sizes", "scales", "fusion", "reduce", "depthwise"),
+    ),
+    "without_fusion": Variant(_without_fusion, ("fusion",)),
+    "without_reduce": Variant(_without_reduce, ("reduce",)),
+}
+
+
+@register_preset
+@composite
+def maam_imagenet(
+    num_classes: Size = 1000,
+    in_channels: Size = 3,
+    *,
+    image_size: Size = 224,
+    channels: Sizes = (64, 128, 256, 512),
+    num_agents: NumAgents = 3,
+    fusion: Fusion = "softmax",
+    reduce: Flag = True,
+    depthwise: Flag = True,
+    act_layer: ElementwiseName = "relu",
+    norm_layer: NormName = "batch_norm",
+    dropout: Probability = 0.0,
+) -> Model:
+    """Return an image classifier: a `maam_stem`, global average pooling and a linear layer.
+
+    The paper names ImageNet and does not describe a network for it; this one is our choice.
+
+    Shape:
+        (N, in_channels, H, W) to (N, num_classes), for any H and W that are large enough for the pooling.
+
+    Args:
+        num_classes: the number of classes, the length of the logits.
+        in_channels: the number of channels of the image.
+        image_size: height and width in `input_shape` of the spec, in pixels.
+        channels: the number of channels of each MAAM layer. The first convolution has half of the first value.
+        num_agents: the number of parallel branches of each MAAM layer, 1 to 256.
+        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch, "mean", or "dynamic",
+            softmax of a linear map of the globally average-pooled input.
+        reduce: whether a 1x1 convolution, normalisation and activation follow the sum of the branches.
+        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution.
+        act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
+            "hard_sigmoid", "tanh" or "identity".
+        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias.
+        dropout: the probability of dropout in front of the linear layer, 0 to 1 (exclusive); 0 adds no layer.
+
+    Raises:
+        SpecError: an argument is invalid, or the image is too small for the layers.
+
+    Example:
+        >>> from maam import spec
+        >>> model = spec.maam_imagenet(num_classes=100, channels=(32, 64, 128))
+        >>> model.until("stage3").output_shape((3, 224, 224))
+        (128, 14, 14)
+    """
+    body = maam_stem(
+        in_channels,
+        channels,
+        num_agents=num_agents,
+        fusion=fusion,
+        reduce=reduce,
+        depthwise=depthwise,
+        act_layer=act_layer,
+        norm_layer=norm_layer,
+    )
+    classifier: dict[str, Node] = {"pool": GlobalPool(), "flatten": Flatten()}
+    if dropout:
+        classifier["dropout"] = Dropout(p=dropout)
+    classifier["fc"] = Linear(in_features=as_tuple(channels)[-1], out_features=num_classes)
+    children = {**body.children, "classifier": Sequential(children=classifier)}
+    return Model(name="maam_imagenet", input_shape=(in_channels, image_size, image_size), children=children)
 
 
 _SETTINGS: dict[str, dict[str, Any]] = {
@@ -189,7 +266,7 @@ def _register_ablation(name: Ablation, base: str = "maam_cifar10_2m3") -> None:
             raise PresetError(f"base: expected one of {', '.join(_SETTINGS)}, got {base!r}")
         return maam_classifier(**{**_SETTINGS[base], "name": name, "ablation": name, **overrides})
 
-    left_out = (*_FIXED, *VARIANTS[name].unheeded)
+    left_out = (*_FIXED, *VARIANTS[name].ignored)
     options = preset_signature(maam_classifier, _SETTINGS[base], left_out, base=base)
     build.__signature__ = options  # type: ignore[attr-defined]
     register_preset(build, name)
@@ -200,58 +277,3 @@ for _name in _SETTINGS:
 for _ablation in VARIANTS:
     if _ablation != "none":
         _register_ablation(_ablation)
-
-
-@register_preset
-@composite
-def maam_imagenet(
-    num_classes: Size = 1000,
-    in_channels: Size = 3,
-    *,
-    image_size: Size = 224,
-    channels: Sizes = (64, 128, 256, 512),
-    num_agents: NumAgents = 3,
-    fusion: Fusion = "softmax",
-    reduce: Flag = True,
-    depthwise: Flag = True,
-    act_layer: ElementwiseName = "relu",
-    norm_layer: NormName = "batch_norm",
-    dropout: Probability = 0.0,
-) -> Model:
-    """A 3x3 convolution of stride 2, MAAM layers that halve the map and double the width, global average, linear.
-
-    (in_channels, H, W) to the logits (num_classes,); it takes images of other sizes too.
-
-    Args:
-        num_classes: length of the logits.
-        in_channels: channels of the image.
-        image_size: height and width that the spec notes.
-        channels: width of each MAAM layer; the first convolution has half of the first.
-        num_agents: number of parallel branches.
-        fusion: how the branches become one: "softmax" of one learnable scalar a branch, "mean", or "dynamic": softmax
-            of a linear map of the globally average-pooled input.
-        reduce: whether the 1x1 convolution, batch norm and activation of the reduce layer follow.
-        depthwise: each convolution of a branch becomes a depthwise one and a 1x1.
-        act_layer: activation by name.
-        norm_layer: "batch_norm", or "identity": no normalisation, and convolutions with bias.
-        dropout: probability of dropout in front of the linear layer; 0 leaves the layer out.
-
-    Raises:
-        SpecError: an argument is invalid, or the image is too small for the layers.
-    """
-    body = maam_stem(
-        in_channels,
-        channels,
-        num_agents=num_agents,
-        fusion=fusion,
-        reduce=reduce,
-        depthwise=depthwise,
-        act_layer=act_layer,
-        norm_layer=norm_layer,
-    )
-    classifier: dict[str, Node] = {"pool": GlobalPool(), "flatten": Flatten()}
-    if dropout:
-        classifier["dropout"] = Dropout(p=dropout)
-    classifier["fc"] = Linear(in_features=as_tuple(channels)[-1], out_features=num_classes)
-    children = {**body.children, "classifier": Sequential(children=classifier)}
-    return Model(name="maam_imagenet", input_shape=(in_channels, image_size, image_size), children=children)

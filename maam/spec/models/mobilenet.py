@@ -1,7 +1,7 @@
-"""MobileNetV1, V2 and V3 with attention in their units, as the authors of MAF build them.
+"""MobileNet V1, V2 and V3 with attention in their units, as built by the authors of MAF.
 
-Canonical names are the keys of their published checkpoints. All networks normalise the image first and end in a 1x1
-convolution; widths are `int(width * width_multiplier)`, without rounding to 8.
+Canonical names are the keys of their published checkpoints. All networks start with a batch norm of the image and end
+in a 1x1 convolution. Widths are `int(width * width_multiplier)`, not rounded to multiples of 8.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from maam.spec.primitives import Activation, BatchNorm2d, Conv2d, ElementwiseNam
 
 
 class Unit(NamedTuple):
-    """A unit: widths at its end and in its middle (0: none, as in V1), and whether it carries attention."""
+    """A unit: its output width, its hidden width (0 for V1 units, which have none), and whether it has attention."""
 
     width: int
     middle: int = 0
@@ -31,7 +31,7 @@ class Unit(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """Units that share kernel size and activation; the stride is the first unit's."""
+    """Units with the same kernel size and activation; `stride` applies to the first unit."""
 
     stride: int
     kernel_size: int
@@ -40,10 +40,15 @@ class Stage(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A table: stem width and activation, stages, strides of the CIFAR form, widths of the head's convolutions.
+    """The table of a network.
 
-    The first of `head` is a block with batch norm, the second a convolution with activation alone. `head_attended`: a
-    gate stands between them.
+    Attributes:
+        stem: the width of the first convolution.
+        act: the activation of stem and head.
+        stages: the stages.
+        cifar_strides: the strides of the stages for images of 32x32.
+        head: the widths of the convolutions after the stages: one with batch norm, then one without.
+        head_attended: whether there is a gate between them.
     """
 
     stem: int
@@ -55,7 +60,7 @@ class Network(NamedTuple):
 
 
 def _units(*pairs: tuple[int, int], attended: int | None = None) -> tuple[Unit, ...]:
-    """Units of (width, middle), of which the last `attended` carry attention (None: all)."""
+    """Return units of (width, middle); the last `attended` ones have attention, all of them if it is None."""
     first = 0 if attended is None else len(pairs) - attended
     return tuple(Unit(width, middle, index >= first) for index, (width, middle) in enumerate(pairs))
 
@@ -128,7 +133,7 @@ def block(
     stride: int = 1,
     groups: int = 1,
 ) -> Sequential:
-    """Convolution without bias, batch norm, activation (None: none)."""
+    """Return a convolution without bias, batch norm, and an activation unless it is None."""
     conv = _conv(in_channels, out_channels, kernel_size, stride=stride, groups=groups)
     children: dict[str, Node] = {"conv": conv, "bn": BatchNorm2d(num_features=out_channels)}
     if act is not None:
@@ -137,7 +142,7 @@ def block(
 
 
 def unnormalised(in_channels: int, out_channels: int, act: ElementwiseName) -> Sequential:
-    """A 1x1 convolution without bias, activation."""
+    """Return a 1x1 convolution without bias and an activation."""
     return Sequential(children={"conv": _conv(in_channels, out_channels, 1), "act": Activation(function=act)})
 
 
@@ -154,7 +159,7 @@ def _conv(in_channels: int, out_channels: int, kernel_size: int, **options: Any)
 
 
 def classifier(in_channels: int, num_classes: int) -> Conv2d:
-    """The 1x1 convolution that gives the logits."""
+    """Return the 1x1 convolution that computes the logits."""
     return Conv2d(in_channels=in_channels, out_channels=num_classes, kernel_size=1, init="xavier_normal")
 
 
@@ -176,21 +181,33 @@ def mobilenet(
     image_size: Size | None = None,
     name: str = "mobilenet",
 ) -> Model:
-    """A MobileNet, (in_channels, H, W) to the logits (num_classes,); it takes images of other sizes too.
+    """Return a MobileNet (V1, V2 or V3) with attention in its units, as built by the authors of MAF.
+
+    It differs from the original MobileNets: a batch norm of the image comes first, widths are not rounded to multiples
+    of 8, and the classifier is a 1x1 convolution. Parameter names are those of the published checkpoints.
+
+    Shape:
+        (N, in_channels, H, W) to (N, num_classes), for any H and W.
 
     Args:
-        version: which one; "v3" is V3-large.
-        num_classes: length of the logits.
-        in_channels: channels of the image.
-        width_multiplier: factor of all widths but the head's: V3's last one stays, the others grow only above 1.
-        cifar: strides for images of 32x32.
-        attention: a gate in the units listed for each network ("se", "cbam", "maf", "mafc"), or after each stage but
-            the last ("mafb"); None: plain.
-        image_size: height and width that the spec notes; 224, or 32 with `cifar`.
+        version: the network: "v1", "v2", "v3" (V3-large) or "v3_small".
+        num_classes: the number of classes, the length of the logits.
+        in_channels: the number of channels of the image.
+        width_multiplier: the factor for all widths, above 0 and at most 16. It does not scale the last convolution of
+            V3; the first convolution of the head grows with factors above 1 and does not shrink.
+        cifar: whether to use the strides for images of 32x32.
+        attention: the gate: "se", "cbam", "maf" or "mafc" in the units of the network's table; "mafb" after each stage
+            but the last; None for no attention.
+        image_size: height and width in `input_shape` of the spec, in pixels. Default: 224, or 32 with `cifar`.
         name: a name for people to read.
 
     Raises:
         SpecError: an argument is invalid, or the width multiplier leaves no channel.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.mobilenet("v3_small", num_classes=10, cifar=True, attention="mafc").num_parameters
+        1136923
     """
     builder = _Builder(NETWORKS[version], width_multiplier, attention)
     size = (32 if cifar else 224) if image_size is None else image_size
@@ -202,7 +219,7 @@ def mobilenet(
 
 
 class _Builder:
-    """Puts a network together; `channels` is the width that it has reached."""
+    """Builder of a network; `channels` is the width of the last layer that was added."""
 
     def __init__(self, network: Network, width_multiplier: float, attention: Attention | None) -> None:
         self.network = network
@@ -211,7 +228,7 @@ class _Builder:
         self.channels = 0
 
     def backbone(self, in_channels: int, cifar: bool) -> dict[str, Node]:
-        """Everything in front of the classifier."""
+        """Return all layers in front of the classifier."""
         network = self.network
         stem = self._width(network.stem)
         children: dict[str, Node] = {
@@ -243,14 +260,14 @@ class _Builder:
         return (Residual if given == width and stride == 1 else Sequential)(children=children)
 
     def _separable(self, stage: Stage, given: int, width: int, middle: int, stride: int) -> dict[str, Node]:
-        """V1: a depthwise block, then a 1x1 block."""
+        """Return a V1 unit: a depthwise and a 1x1 block."""
         return {
             "conv_dw": block(given, given, stage.kernel_size, stage.act, stride=stride, groups=given),
             "conv_pw": block(given, width, 1, stage.act),
         }
 
     def _inverted(self, stage: Stage, given: int, width: int, middle: int, stride: int) -> dict[str, Node]:
-        """V2 and V3: widen, depthwise, narrow without activation."""
+        """Return a V2 or V3 unit: a wider 1x1 block, a depthwise block, and a 1x1 block without activation."""
         return {
             "conv1": block(given, middle, 1, stage.act),
             "conv2": block(middle, middle, stage.kernel_size, stage.act, stride=stride, groups=middle),
@@ -298,5 +315,5 @@ def _register(name: str, version: str, attention: Attention | None) -> None:
 for _version in NETWORKS:
     _register(f"mobilenet_{_version}", _version, None)
     _register(f"mafc_{_version}", _version, "mafc")
-for _version in ("v1", "v2", "v3"):  # what the authors' command line calls them
+for _version in ("v1", "v2", "v3"):  # the names on the authors' command line
     register_alias(f"MAFC{_version.upper()}", f"mafc_{_version}")
