@@ -1,9 +1,9 @@
-"""Converting weights between maam's files, plain PyTorch checkpoints and MindSpore checkpoints."""
+"""Conversion of weights between maam's files, PyTorch checkpoints and MindSpore checkpoints."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast as typed
 
 from maam.backend.protocol import CheckpointBackend
 from maam.backend.registry import checkpoint_suffixes, load_checkpoint_backend
@@ -17,37 +17,54 @@ from maam.weights.match import check_same_function
 
 
 class _WeightsFiles:
+    """maam's own files, read and written as those of a backend."""
+
     def read_checkpoint(self, path: Path, spec: Node | None) -> tuple[dict[str, Array], Node | None]:
         saved, arrays = read_safetensors(path)
         return arrays, saved
 
-    def write_checkpoint(self, path: Path, spec: Node, arrays: dict[str, Array]) -> None:
+    def write_checkpoint(self, path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:
         write_weights(path, spec, arrays)
 
 
 def convert(src: PathLike, dst: PathLike, spec: Node | str | None = None, *, dtype: str | None = None) -> Node:
-    """Convert a file of weights into another kind, both told by their suffixes; returns the spec.
+    """Convert a file of weights into another format, and return its spec.
 
-    Values and dtypes (float16, bfloat16, float32, float64) stay bit for bit, unless `dtype` is given. Kinds:
-    `.safetensors`, maam's own or of any origin; `.pth` and `.pt`, a PyTorch state_dict; `.pth.tar`, a dict with the
-    state_dict and the spec (a dict with a state_dict can be read under all three); `.ckpt` of MindSpore, whose
-    optimizer state is left out.
+    The suffixes choose the formats:
+
+    - `.safetensors`: maam's weights file, or a safetensors file of any origin.
+    - `.pth`, `.pt`: a PyTorch state_dict.
+    - `.pth.tar`: a dict with a state_dict and the spec. Such a dict can also be read from `.pth` and `.pt`.
+    - `.ckpt`: a MindSpore checkpoint; optimizer state in it is left out.
 
     Args:
         src: the file to read.
-        dst: the file to write; one that is there is replaced.
-        spec: a spec or a preset's name: needed where `src` carries none (of what is written here, `.safetensors`
-            and `.pth.tar` do), else it must compute the same as the one in the file, which is kept.
-        dtype: "float16", "bfloat16", "float32" or "float64": every array is rounded to it, once. A file of half
-            precision is half as large; `load(path, dtype=)` of each framework widens it again. None keeps each
-            array's own.
+        dst: the file to write; an existing file is replaced.
+        spec: a spec or the name of a preset. It is needed if `src` holds no spec. Otherwise it must compute the same
+            as the spec in the file, which is kept.
+        dtype: "float16", "bfloat16", "float32" or "float64" rounds every array once; None keeps all values and dtypes
+            bit for bit.
+
+    Returns:
+        The spec of the model.
 
     Raises:
-        WeightsError: a suffix is unknown, `src` is missing or broken or does not fit the spec, no spec is known,
-            two contradict each other, `dtype` is unknown or a value too large for it, or `dst` cannot be written.
-        PresetError: there is no preset of that name.
+        WeightsError: a suffix is unknown; `src` is missing or broken, or does not fit the spec; there is no spec, or
+            two specs differ; `dtype` is unknown, or a value is too large for it; `dst` cannot be written.
+        PresetError: no preset has that name.
         SpecError: `spec` is neither a spec nor a name.
-        MissingFrameworkError: the framework of a file is not installed.
+        MissingFrameworkError: the framework of a format is not installed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import maam
+        >>> with TemporaryDirectory() as folder:
+        ...     source, half = Path(folder, "digits.safetensors"), Path(folder, "half.safetensors")
+        ...     maam.reference.save_weights(maam.reference.build("maam_digits", seed=0), source)
+        ...     spec = maam.convert(source, half, dtype="float16")
+        ...     spec.name, half.stat().st_size < source.stat().st_size
+        ('maam_digits', True)
     """
     check_path(src)
     source, target = Path(src), Path(dst)
@@ -56,7 +73,7 @@ def convert(src: PathLike, dst: PathLike, spec: Node | str | None = None, *, dty
     given = None if spec is None else resolve(spec)
     rounded = numpy_dtype(dtype, {known.name: known for known in DTYPES.values()})
     arrays, saved = reader.read_checkpoint(source, given)
-    node = _agreed(source, saved, given)
+    node = _agreed_spec(source, saved, given)
     matched, _ = match(node, arrays, source=str(source), advice=_advice)
     if rounded is not None:
         matched = cast(matched, dict.fromkeys(matched, rounded), source=str(source))
@@ -75,42 +92,39 @@ def _format(path: Path) -> _WeightsFiles | CheckpointBackend:
         if path.name.endswith(suffix):
             return load_checkpoint_backend(backend)
     known = ", ".join([".safetensors", *suffixes])
-    raise WeightsError(f"{path}: unknown suffix {path.suffix[:60]!r}; known are {known}")
+    raise WeightsError(f"{path}: unknown suffix {path.suffix[:60]!r}; expected one of {known}")
 
 
 def _check_paths(source: Path, target: Path) -> None:
     try:
-        _check_files(source, target)
-    except OSError as error:  # names that are too long, folders that cannot be looked into
+        if not source.exists():
+            raise WeightsError(f"{source}: no such file")
+        if source.is_dir() or target.is_dir():
+            raise WeightsError(f"{source if source.is_dir() else target}: a folder; give a file")
+        if not target.parent.is_dir():
+            raise WeightsError(f"{target}: there is no folder {target.parent}; make it first")
+        if target.exists() and source.samefile(target):
+            raise WeightsError(f"{target}: source and destination are one file; give another destination")
+    except OSError as error:  # a name is too long, or a folder cannot be searched
         raise WeightsError(f"{error.filename or source}: {error.strerror or error}") from None
 
 
-def _check_files(source: Path, target: Path) -> None:
-    if not source.exists():
-        raise WeightsError(f"{source}: no such file")
-    if source.is_dir() or target.is_dir():
-        raise WeightsError(f"{source if source.is_dir() else target}: a folder; give a file")
-    if not target.parent.is_dir():
-        raise WeightsError(f"{target}: there is no folder {target.parent}; make it first")
-    if target.exists() and source.samefile(target):
-        raise WeightsError(f"{target}: source and destination are one file; give another destination")
+def _agreed_spec(source: Path, saved: Node | None, given: Node | None) -> Node:
+    if saved is None and given is None:
+        raise WeightsError(
+            f"{source}: holds no spec; pass one as spec (--spec): the name of a preset, or a spec (its JSON file)"
+        )
+    if saved is not None and given is not None:
+        check_same_function(given, saved, source=str(source), advice="leave spec (--spec) out to use the file's own")
+    agreed = given if saved is None else saved
+    assert agreed is not None
+    return agreed
 
 
 def _advice(classes: tuple[int, int] | None) -> str:
     if classes is None:
         return ""
     return (
-        f"the file has {classes[0]} classes and the spec {classes[1]}: give a spec of {classes[0]} classes, as "
-        f"maam.preset(NAME, num_classes={classes[0]}).to_json() writes one; load() can then replace the head"
+        f"the file has {classes[0]} classes and the spec {classes[1]}: pass a spec of {classes[0]} classes, such as "
+        f"maam.preset(NAME, num_classes={classes[0]}).to_json(); load(num_classes=) can then replace the head"
     )
-
-
-def _agreed(source: Path, saved: Node | None, given: Node | None) -> Node:
-    if saved is None and given is None:
-        raise WeightsError(
-            f"{source}: carries no spec; give one as spec (--spec): a preset's name, or a spec (a JSON file of one)"
-        )
-    if saved is None or given is None:
-        return typed(Node, saved or given)
-    check_same_function(given, saved, source=str(source), advice="leave spec (--spec) out to use the file's own")
-    return saved

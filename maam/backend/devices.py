@@ -1,4 +1,4 @@
-"""What both rooms say of devices and precisions."""
+"""Names of devices and precisions, and how a backend chooses one of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,15 @@ DEVICES = ("cpu", "cuda", "ascend")
 
 
 def choose_device(framework: str, name: str | None, available: Sequence[str]) -> str:
-    """`name` where it is available, the first of `available` where it is None.
+    """Return `name` if that device is available, and the first available device if `name` is None.
+
+    Args:
+        framework: the framework's title, for messages.
+        name: "cpu", "cuda", "ascend" or None.
+        available: the available devices, the best one first.
 
     Raises:
-        DeviceError: it is unknown, or not available to the framework here.
+        DeviceError: the device is unknown or not available.
     """
     if name is None:
         return available[0]
@@ -25,13 +30,21 @@ def choose_device(framework: str, name: str | None, available: Sequence[str]) ->
 
 
 def choose_precision(framework: str, device: str, name: str, supported: Sequence[str]) -> str:
-    """`name` where the device supports it, the first of `supported` where it is "auto".
+    """Return `name` if the device supports that precision, and the first supported precision if `name` is "auto".
+
+    Args:
+        framework: the title of the framework or engine, for messages.
+        device: the device.
+        name: "fp32", "bf16", "fp16" or "auto".
+        supported: the supported precisions, the preferred one first.
 
     Raises:
-        DeviceError: it is not supported.
+        DeviceError: the device does not support the precision.
     """
     if name == "auto":
         return supported[0]
     if name not in supported:
-        raise DeviceError(f"precision {name!r}: {framework} has it not on {device}; it has {', '.join(supported)}")
+        raise DeviceError(
+            f"precision {name!r}: {framework} does not support it on {device}; supported: {', '.join(supported)}"
+        )
     return name

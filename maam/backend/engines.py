@@ -1,8 +1,9 @@
-"""Engines that need no framework: ONNX Runtime and OpenVINO, with NumPy arrays in and out."""
+"""Inference engines that need no framework: ONNX Runtime and OpenVINO, with NumPy arrays in and out."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,42 @@ from maam.errors import DeploymentError, DeviceError, require
 from maam.tolerance import LOGITS, SIGNAL_TO_NOISE, difference, signal_to_noise
 
 Array = np.ndarray[Any, Any]
+ENGINES = {
+    "torch": (),
+    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
+    "openvino": ("onnx", "onnxscript", "openvino"),
+}
+"""The engines by name, each with the packages of the extra `deploy` that it needs."""
+_LEAST_RATIO = {"bf16": SIGNAL_TO_NOISE["bfloat16"], "fp16": SIGNAL_TO_NOISE["float16"]}
 
 
 def open_onnx(path: Path, threads: int | None = None) -> tuple[Predict, dict[str, str]]:
-    """An ONNX file in ONNX Runtime on the CPU; `threads` None: as many as OMP_NUM_THREADS says, or as it likes."""
+    """Return an ONNX file as a function that ONNX Runtime runs on the CPU, and its metadata.
+
+    Args:
+        path: the file.
+        threads: the number of threads; None uses OMP_NUM_THREADS, or the engine's default.
+    """
     require("onnxruntime", "deploy")
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, _options(onnxruntime, threads), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    if (threads := threads or thread_limit()) is not None:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
     metadata = dict(session.get_modelmeta().custom_metadata_map)
     return lambda x: np.asarray(session.run(None, {name: np.ascontiguousarray(x, np.float32)})[0]), metadata
 
 
 def open_openvino(path: Path, precision: str = "f32", threads: int | None = None) -> tuple[Predict, dict[str, str]]:
-    """An OpenVINO model (.xml with .bin beside it, or .onnx) on the CPU, computing in `precision`, f32 or bf16."""
+    """Return a model as a function that OpenVINO runs on the CPU, and its metadata.
+
+    Args:
+        path: an .xml file with its .bin file beside it, or an .onnx file.
+        precision: the precision of the computation, "f32" or "bf16".
+        threads: the number of threads; None uses OMP_NUM_THREADS, or the engine's default.
+    """
     require("openvino", "deploy")
     import openvino
 
@@ -44,66 +66,52 @@ def open_openvino(path: Path, precision: str = "f32", threads: int | None = None
 
 
 def thread_limit() -> int | None:
-    """The number of threads that OMP_NUM_THREADS allows, which neither engine reads; None where it does not say."""
-    import os
-
+    """Return the number of threads that OMP_NUM_THREADS allows, which neither engine reads; None without a limit."""
     value = os.environ.get("OMP_NUM_THREADS", "")
     return int(value) if value.isdecimal() and int(value) > 0 else None
 
 
-def _options(onnxruntime: Any, threads: int | None) -> Any:
-    options = onnxruntime.SessionOptions()
-    if (threads := threads or thread_limit()) is not None:
-        options.intra_op_num_threads = threads
-    return options
+def read_companion(path: Path) -> dict[str, str]:
+    """Return the metadata in the JSON file beside a model whose format cannot hold metadata."""
+    return dict(json.loads(Path(f"{path}.json").read_text("utf-8")))
 
 
-ENGINES = {
-    "torch": (),
-    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
-}
-"""What runs models, and the packages of the extra `deploy` that it needs."""
-_LEAST = {"bf16": SIGNAL_TO_NOISE["bfloat16"], "fp16": SIGNAL_TO_NOISE["float16"]}
+OPENERS: dict[str, Callable[[Path], tuple[Predict, dict[str, str]]]] = {"onnx": open_onnx, "openvino": open_openvino}
+"""The functions that open a file, by its format."""
 
 
 def check_engine(engine: str, device: str) -> None:
-    """Refuse an engine that there is not, is not installed, or does not run on `device`.
+    """Raise an error unless an engine is installed and runs on a device.
 
     Raises:
         DeploymentError: the engine is unknown.
-        MissingFrameworkError: it is not installed; the message names the extra.
-        DeviceError: it runs on the CPU alone here.
+        MissingFrameworkError: the engine is not installed; the message names the extra.
+        DeviceError: the engine runs on the CPU only.
     """
     if engine not in ENGINES:
         raise DeploymentError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
     for package in ENGINES[engine]:
         require(package, "deploy")
     if engine != "torch" and device != "cpu":
-        raise DeviceError(f"engine {engine!r} runs on the CPU here, the model is on {device!r}: move it to the CPU")
+        raise DeviceError(f"engine {engine!r} runs on the CPU only, and the model is on {device!r}; move it to the CPU")
 
 
 def check_output(actual: Array, expected: Array, precision: str) -> None:
-    """Refuse outputs that are further from the model's than `precision` explains: the bounds of parity.
+    """Raise DeploymentError if outputs differ from the model's by more than their precision explains.
 
-    Raises:
-        DeploymentError: they are.
+    Args:
+        actual: the outputs to check.
+        expected: the outputs of the model in float32, of the same shape.
+        precision: "fp32", "bf16" or "fp16"; the bounds are those of parity.
     """
     if precision == "fp32":
         found = difference(actual, expected, LOGITS)
         if found.used > 1:
-            raise DeploymentError(f"the result is off by {found.absolute:.1e} from the model, allowed is {LOGITS}")
-    elif (ratio := signal_to_noise(actual, expected)) < _LEAST[precision]:
+            raise DeploymentError(
+                f"the result differs from the model's output by {found.absolute:.1e}, more than the bound {LOGITS}"
+            )
+    elif (ratio := signal_to_noise(actual, expected)) < _LEAST_RATIO[precision]:
         raise DeploymentError(
-            f"in {precision} the result has a signal-to-noise ratio of {ratio:.0f} dB to the model, "
-            f"expected {_LEAST[precision]:.0f}; use precision='fp32'"
+            f"in {precision} the result has a signal-to-noise ratio of {ratio:.0f} dB to the model's output, "
+            f"expected at least {_LEAST_RATIO[precision]:.0f} dB; use precision='fp32'"
         )
-
-
-def read_companion(path: Path) -> dict[str, str]:
-    """Return the metadata in the file beside a model whose format holds none."""
-    return dict(json.loads(Path(f"{path}.json").read_text("utf-8")))
-
-
-OPENERS: dict[str, Callable[[Path], tuple[Predict, dict[str, str]]]] = {"onnx": open_onnx, "openvino": open_openvino}
-"""The engines by the formats that they read."""

@@ -1,88 +1,122 @@
-"""Whether a built model still is what its spec says: layers are public, and users put others in their place."""
+"""Integrity check: whether the layers of a built model are still those of its spec.
+
+Layers are public attributes, so users replace them and change their settings. Every container keeps a fingerprint of
+each layer that its spec describes. The check compares the fingerprints with the present layers, and refuses to save or
+fuse a model whose spec no longer describes it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 from maam.errors import MaamError
 
-Children = Callable[[Any], Mapping[str, Any]]
-Words = Callable[[Any], str]
+
+class SpecContainer:
+    """Base of the container classes of all frameworks: it holds a spec, and fingerprints of its layers.
+
+    Attributes:
+        spec: the node. It follows containers inside this one whose own spec has changed.
+        built: the fingerprint of each layer as the spec describes it, by name.
+    """
+
+    built: dict[str, str]
+    _spec: Any
+    _method: ClassVar[str]
+    """The name of the framework's method that computes the output."""
+
+    def _layers(self) -> Mapping[str, Any]:
+        """Return the present layers by name."""
+        raise NotImplementedError
+
+    def _fingerprint(self, layer: Any) -> str:
+        """Return a text that identifies what a layer computes: its class and settings."""
+        raise NotImplementedError
+
+    @property
+    def spec(self) -> Any:
+        """The node, with the present nodes of the containers inside."""
+        nodes = self._spec.nodes
+        inner = {name: layer for name, layer in self._layers().items() if isinstance(layer, SpecContainer)}
+        changed = {name: one.spec for name, one in inner.items() if name in nodes and one.spec is not nodes[name]}
+        if changed:
+            self._spec = self._spec.with_nodes({**nodes, **changed})
+        return self._spec
+
+    @spec.setter
+    def spec(self, node: Any) -> None:
+        """Set the node; the caller must ensure that the present layers match it."""
+        self._spec = node
+        layers = self._layers()
+        self.built = {name: self._fingerprint(layers[name]) for name in node.nodes}
 
 
-def check_conforms(
-    model: Any,
-    children: Children,
-    words: Words,
-    act: str,
-    error: type[MaamError],
-    skip: Sequence[str] = (),
-) -> None:
-    """Refuse to go by the spec of a model in which a layer was replaced, or its settings were changed.
+def check_integrity(model: Any, action: str, error: type[MaamError], skip: Sequence[str] = ()) -> None:
+    """Raise `error` if a layer of the model was replaced, or its settings were changed.
 
-    Containers put in place of others are followed: the spec above them has theirs.
+    A container that was put in place of another one passes if its own layers match its own spec: the spec of the model
+    follows it. A model that is a single layer passes.
 
     Args:
-        model: a container, whose `built` says in words what its layers were; another layer is its own and passes.
-        children: gives a container's layers by name.
-        words: says what a layer is, by what the spec determines.
-        act: what is refused.
+        model: a model that maam built.
+        action: what is refused, at the start of the message.
         error: the exception to raise.
-        skip: layers that may be others.
+        skip: canonical names of layers that may differ.
     """
-    for path, was, now in _changes(model, children, words, ""):
+    for path, was, now in _changes(model, ""):
         if any(path == layer or path.startswith(f"{layer}.") for layer in skip):
             continue
         raise error(
-            f"{act}: layer {path!r} was {was} and is {now}, which the spec does not say; build a model from a spec "
-            f"that has it ({_remedy(now)}), or go by the framework's own means"
+            f"{action}: layer {path!r} was {was} and is {now}, so the spec no longer describes the model; build a model "
+            f"from a spec that has this layer ({_remedy(now)}), or use the framework's own functions"
         )
 
 
-def check_method(
-    model: Any, children: Children, method: str, act: str, error: type[MaamError], *, root: bool = True
-) -> None:
-    """Refuse to go by the spec of a model, or of what it holds, that computes by a method of a user's subclass.
+def check_methods(model: Any, action: str, error: type[MaamError], *, root: bool = True) -> None:
+    """Raise `error` if a user's subclass of a container computes by a method of its own.
 
     Args:
-        model: as in `check_conforms`, as are `children`, `act` and `error`.
-        children: of a container.
-        method: the name of the framework's method that computes.
-        act: what is refused.
+        model: a model that maam built.
+        action: what is refused, at the start of the message.
         error: the exception to raise.
-        root: whether the model itself counts, and not only what it holds.
+        root: whether to check the class of the model itself, besides the containers inside it.
     """
-    for path, container in _containers(model, children, ""):
+    for path, container in _containers(model, ""):
         if not path and not root:
             continue
+        method = container._method
         owner = next(kind for kind in type(container).__mro__ if method in vars(kind))
         if not owner.__module__.startswith("maam."):
             raise error(
-                f"{act}: {owner.__name__}{f' at {path!r}' if path else ''} has a {method} of its own, which the spec "
-                "does not say; put the layer into a module of yours instead, or go by the framework's own means"
+                f"{action}: {owner.__name__}{f' at {path!r}' if path else ''} overrides {method}(), which the spec does "
+                "not describe; hold the layer in a module of your own instead, or use the framework's own functions"
             )
 
 
-def _containers(model: Any, children: Children, path: str) -> Iterator[tuple[str, Any]]:
-    """The model and all below that are containers, with their paths."""
-    if hasattr(model, "built"):
+def _containers(model: Any, path: str) -> Iterator[tuple[str, SpecContainer]]:
+    """Yield the model and all containers inside it, each with its path."""
+    if isinstance(model, SpecContainer):
         yield path, model
+        layers = model._layers()
         for name in model.built:
-            yield from _containers(children(model).get(name), children, f"{path}.{name}" if path else name)
+            yield from _containers(layers.get(name), f"{path}.{name}" if path else name)
 
 
-def _changes(model: Any, children: Children, words: Words, start: str) -> Iterator[tuple[str, str, str]]:
-    """Path, what was built and what is there now of each layer that differs."""
-    for name, was in getattr(model, "built", {}).items():
-        layer = children(model).get(name)
-        if hasattr(layer, "built"):
-            yield from _changes(layer, children, words, f"{start}{name}.")
-        elif (now := "absent" if layer is None else words(layer)) != was:
-            yield f"{start}{name}", was, now
+def _changes(model: Any, prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the path, the old and the new fingerprint of each layer that differs."""
+    if not isinstance(model, SpecContainer):
+        return
+    layers = model._layers()
+    for name, was in model.built.items():
+        layer = layers.get(name)
+        if isinstance(layer, SpecContainer):
+            yield from _changes(layer, f"{prefix}{name}.")
+        elif (now := "absent" if layer is None else model._fingerprint(layer)) != was:
+            yield f"{prefix}{name}", was, now
 
 
 def _remedy(now: str) -> str:
     if now.startswith("Parametrized"):
-        return "or take the parametrization off: torch.nn.utils.parametrize.remove_parametrizations"
+        return "or remove the parametrization: torch.nn.utils.parametrize.remove_parametrizations"
     return "load(path, num_classes=) replaces the last layer"

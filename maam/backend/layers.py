@@ -1,55 +1,110 @@
-"""What the layer classes of all frameworks share: signatures, names, and framework classes for names."""
+"""What the layer classes of all frameworks share: signatures, docstrings, arguments, and the lookup of layers by name."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar, Union
 
+from maam._messages import nearest
 from maam.errors import ArgumentError, SpecError
 from maam.spec import Node
+from maam.spec.composites import plain_signature
 
-Layer = TypeVar("Layer")
-_ELSEWHERE = {
-    "reduction": "1 / rd_ratio",
-    "ratio": "1 / rd_ratio",
-    "reduction_ratio": "1 / rd_ratio",
+LayerT = TypeVar("LayerT")
+CLASS_ARGUMENTS = ("act_layer", "gate_layer", "norm_layer")
+"""The arguments that also take a class of the framework."""
+_TRANSLATIONS = {
+    "reduction": "rd_ratio = 1 / reduction",
+    "ratio": "rd_ratio = 1 / ratio",
+    "reduction_ratio": "rd_ratio = 1 / reduction_ratio",
     "stride": "pool=(1, stride)",
     "dim": "in_channels or channels",
 }
-"""What other libraries call arguments of our layers."""
-_SIZE = (64, 64)
-"""A map that every layer of ours takes."""
+"""Arguments of other libraries, and what to use here."""
+_MAP_SIZE = (64, 64)
+"""The size of a map that every layer of maam accepts."""
 
 
-def training_order(layers: Sequence[Layer], relu: type, max_pool: type) -> list[Layer]:
-    """A chain with each max pooling in front of the ReLU before it: the same outputs and gradients, bit for bit.
+class CompositeLayer:
+    """Base of the layer classes: `class SE(Layer, composite=spec.se)` makes a layer of a composite.
 
-    The ReLU then has less to do. `relu` and `max_pool` are the framework's classes.
+    The class gets the signature and the docstring of the composite, with an example from its own docstring.
+
+    Attributes:
+        composite: the function that makes the spec of a layer.
+        arguments: the arguments that a layer was made with, by name.
     """
-    found = list(layers)
-    for index in range(len(found) - 1):
-        if type(found[index]) is relu and type(found[index + 1]) is max_pool:
-            found[index : index + 2] = found[index + 1], found[index]
-    return found
+
+    composite: ClassVar[Callable[..., Node]]
+    arguments: dict[str, Any]
+    __signature__: ClassVar[inspect.Signature | None]
+    _module_class: ClassVar[type] = object
+    _own_parameters: ClassVar[tuple[inspect.Parameter, ...]] = ()
+
+    def __init_subclass__(cls, composite: Callable[..., Node] | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if composite is not None:
+            cls.composite = staticmethod(composite)
+            cls.__signature__ = layer_signature(composite, cls._module_class, cls._own_parameters)
+            cls.__doc__ = layer_docstring(composite.__doc__, cls.__dict__.get("__doc__"))
+        elif "__init__" in cls.__dict__:
+            cls.__signature__ = None  # inspect then reads the subclass's own __init__
+
+    def _describe_arguments(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
 
 
-def layer_signature(composite: Callable[..., Any], own: Sequence[str]) -> inspect.Signature:
-    """The composite's signature, then the framework's `own` keyword arguments, all None by default."""
-    parameters = list(inspect.signature(composite).parameters.values())
-    extra = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in own]
-    return inspect.Signature([*parameters, *extra])
+def layer_signature(
+    composite: Callable[..., Any], module_class: type, own: Sequence[inspect.Parameter] = ()
+) -> inspect.Signature:
+    """Return the signature of a layer class.
+
+    Args:
+        composite: the composite of the layer.
+        module_class: the framework's base class; arguments that name a layer also take its subclasses.
+        own: keyword arguments that the framework adds.
+    """
+    parameters = []
+    for parameter in plain_signature(composite).parameters.values():
+        if parameter.name in CLASS_ARGUMENTS and parameter.annotation is not parameter.empty:
+            annotation: Any = Union[parameter.annotation, type[module_class]]  # noqa: UP007
+            parameter = parameter.replace(annotation=annotation)
+        parameters.append(parameter)
+    return inspect.Signature([*parameters, *own])
 
 
-def arguments_of(
+def layer_docstring(composite: str | None, own: str | None) -> str:
+    """Return the docstring of a layer class.
+
+    Args:
+        composite: the docstring of the composite.
+        own: the docstring of the class; its section "Example:" replaces that of the composite.
+    """
+    text, example = inspect.cleandoc(composite or ""), inspect.cleandoc(own or "").partition("Example:")
+    if start := re.match(r"Return (an? |the )?", text):  # a function returns a layer, a class is one
+        text = text[start.end() :][:1].upper() + text[start.end() + 1 :]
+    if not example[1]:
+        return text
+    return f"{text.partition('Example:')[0].rstrip()}\n\nExample:{example[2].rstrip()}\n"
+
+
+def bind_arguments(
     composite: Callable[..., Any],
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     activations: Mapping[str, type],
     norms: Mapping[str, type],
 ) -> dict[str, Any]:
-    """The call's arguments by name, with framework classes replaced by the spec's names.
+    """Return the arguments of a call by name, with framework classes replaced by their names in the spec.
+
+    Args:
+        composite: the function that is called.
+        args: the positional arguments.
+        kwargs: the keyword arguments.
+        activations: the framework's activation classes by name.
+        norms: the framework's normalization classes by name.
 
     Raises:
         ArgumentError: an argument is unknown, missing or given twice.
@@ -59,59 +114,83 @@ def arguments_of(
         bound = inspect.signature(composite).bind(*args, **kwargs).arguments
     except TypeError as error:
         names = ", ".join(inspect.signature(composite).parameters)
-        hint = next((f"; {their} is {ours} here" for their, ours in _ELSEWHERE.items() if their in kwargs), "")
-        raise ArgumentError(f"{composite.__name__}: {error}{hint}; its arguments: {names}") from None
-    tables = {"act_layer": activations, "gate_layer": activations, "norm_layer": norms}
+        hint = next((f"; in place of {name} use {ours}" for name, ours in _TRANSLATIONS.items() if name in kwargs), "")
+        raise ArgumentError(f"{composite.__name__}: {error}{hint}; arguments: {names}") from None
+    tables = dict(zip(CLASS_ARGUMENTS, (activations, activations, norms), strict=True))
     return {name: _name_of(name, value, tables[name]) if name in tables else value for name, value in bound.items()}
 
 
 def _name_of(argument: str, value: Any, table: Mapping[str, type]) -> Any:
     if not isinstance(value, type):
         return value
-    for name, cls in table.items():
-        if value is cls:
+    for name, known in table.items():
+        if value is known:
             return name
-    offered = ", ".join(name for name in table if name != "softmax")  # which no layer of ours takes
-    raise SpecError(f"{argument}: no name for {value.__module__}.{value.__qualname__}; expected one of {offered}")
+    names = ", ".join(name for name in table if name != "softmax")  # no layer takes softmax
+    raise SpecError(f"{argument}: {value.__module__}.{value.__qualname__} has no name here; expected one of {names}")
 
 
 def layers_in(names: Mapping[str, Any], base: type) -> dict[str, type]:
-    """The subclasses of `base` among a module's names, which are then in lower case: what `find_layer` looks in."""
+    """Return the subclasses of `base` among the names of a module, by their names in lower case."""
     classes = {name: value for name, value in names.items() if isinstance(value, type) and value is not base}
     return {name.lower(): value for name, value in classes.items() if issubclass(value, base)}
 
 
-def find_layer(attention: Any, layers: Mapping[str, type], module: type) -> Callable[..., Any]:
-    """The layer class of that name; a class, or another function of the channels, is returned as it is.
+def find_layer(attention: Any, layers: Mapping[str, type], module_class: type) -> Callable[..., Any]:
+    """Return the layer class of a name; a class or another function of the channels is returned as it is.
+
+    Args:
+        attention: a name, a layer class, or a function that takes a number of channels and returns a layer.
+        layers: the layer classes by name in lower case.
+        module_class: the framework's base class of modules.
 
     Raises:
-        SpecError: there is no layer of that name, or `attention` is neither a name nor can be called, or is a `module`
-            of the framework, which other blocks cannot share.
+        SpecError: no layer has that name, `attention` cannot be called, or it is a built module, which several
+            blocks cannot share.
     """
+    expected = "attention: expected a name, a layer class or a function of the channels, got"
     if isinstance(attention, str):
         if (name := attention.lower()) not in layers:
-            close = difflib.get_close_matches(name, layers, 1, cutoff=0)[0]
-            raise SpecError(f"no layer {attention[:60]!r}; did you mean {close!r}? There are {', '.join(layers)}")
+            close = nearest(name, layers, cutoff=0)[0]
+            known = ", ".join(layers)
+            raise SpecError(f"no layer {attention[:60]!r}; did you mean {close!r}? Known layers: {known}")
         return layers[name]
-    if isinstance(attention, module):
+    if isinstance(attention, module_class):
         raise SpecError(
-            f"attention: expected a name, a layer class or a function of the channels, got a built "
-            f"{type(attention).__name__}: each block needs one of its own; functools.partial(CLASS, ...) sets arguments"
+            f"{expected} a built {type(attention).__name__}; each block needs a layer of its own: "
+            "pass the class, or functools.partial(CLASS, ...) to set arguments"
         )
     if not callable(attention):
-        raise SpecError(
-            "attention: expected a name, a layer class or a function of the channels, got an object of type "
-            f"{type(attention).__name__}"
-        )
+        raise SpecError(f"{expected} an object of type {type(attention).__name__}")
     return attention
 
 
 def check_keeps_shape(name: str, node: Node, channels: int) -> None:
-    """Refuse a layer, by its spec, that gives a map of another shape than it takes; `name` is for the message.
+    """Raise SpecError unless a layer returns a map of the shape that it gets.
 
-    Raises:
-        SpecError: naming both shapes.
+    Args:
+        name: the layer's name, for the message.
+        node: the layer's spec.
+        channels: the number of channels of the map.
     """
-    given, found = (channels, *_SIZE), node.output_shape((channels, *_SIZE))
+    given, found = (channels, *_MAP_SIZE), node.output_shape((channels, *_MAP_SIZE))
     if found != given:
         raise SpecError(f"attention: {name} turns {given} into {found}; expected a layer that keeps the shape")
+
+
+def training_order(layers: Sequence[LayerT], relu: type, max_pool: type) -> list[LayerT]:
+    """Return a chain with each max pooling moved before the ReLU in front of it.
+
+    Outputs and gradients stay the same bit for bit, and ReLU has less to compute.
+
+    Args:
+        layers: the chain.
+        relu: the framework's class of ReLU.
+        max_pool: the framework's class of max pooling.
+    """
+    found = list(layers)
+    for index in range(len(found) - 1):
+        if type(found[index]) is relu and type(found[index + 1]) is max_pool:
+            found[index : index + 2] = found[index + 1], found[index]
+    return found
+

@@ -1,8 +1,7 @@
-"""What an optimizer means, in PyTorch's sense; each room translates."""
+"""Optimizers and their settings, defined as in PyTorch; each backend translates them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -13,34 +12,53 @@ from maam.spec import Node, Parameter, Role
 from maam.spec.fields import Flag, Positive
 
 LARGEST_RATE, LARGEST = 1e30, 1e6
-"""Both frameworks refuse a factor that float32 does not hold, in the middle of a step: with these bounds it holds
-learning rate times weight decay, and learning rate over Adam's correction of bias, too."""
+"""The largest learning rate, and the largest value of other settings.
+
+Frameworks fail in the middle of a step if a factor overflows float32. Within these bounds neither learning rate times
+weight decay nor the learning rate over Adam's bias correction does.
+"""
+MOMENTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq"), "adamw": ("exp_avg", "exp_avg_sq")}
+"""The arrays that each optimizer keeps for each parameter; all start as zeros."""
 
 
-def _held(value: float) -> float:
+def _check_rate(value: float) -> float:
     if value > LARGEST_RATE:
-        raise ValueError(f"expected at most {LARGEST_RATE:g}, so that float32 holds a step, got {value:g}")
+        raise ValueError(f"expected at most {LARGEST_RATE:g}, so that a step fits float32, got {value:g}")
     return value
 
 
-Rate = Annotated[Positive, AfterValidator(_held)]
+Rate = Annotated[Positive, AfterValidator(_check_rate)]
 NonNegativeReal = Annotated[float, Field(strict=True, ge=0, le=LARGEST, allow_inf_nan=False)]
 Small = Annotated[float, Field(strict=True, gt=0, le=LARGEST, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
-
-MOMENTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq"), "adamw": ("exp_avg", "exp_avg_sq")}
-"""The arrays that each optimizer keeps for each parameter; all start as zeros."""
 
 
 class Optimizer(Section):
     """An optimizer and its settings.
 
-    sgd: d = g + weight_decay w; b = momentum b + d; w -= lr (d + momentum b if nesterov else b).
-    adam, adamw: Kingma and Ba's, bias-corrected; weight decay is added to the gradient in adam (L2) and shrinks the
-    weights in adamw (decoupled: w -= lr weight_decay w).
+    With the gradient g and the weight w, one step is:
+
+    - sgd: d = g + weight_decay w; b = momentum b + d; w -= lr (d + momentum b if nesterov else b).
+    - adam, adamw: Kingma and Ba's method with bias correction. Weight decay is added to the gradient in adam (L2), and
+      shrinks the weights in adamw (decoupled: w -= lr weight_decay w).
+
+    Attributes:
+        name: "sgd", "adam" or "adamw".
+        lr: the learning rate.
+        momentum: the momentum of sgd.
+        nesterov: whether sgd uses Nesterov's momentum.
+        weight_decay: the factor of weight decay.
+        decay: "weights" applies weight decay to the weights of convolutions and linear maps, "all" to all parameters.
+        betas: the decay rates of the two moments of adam and adamw.
+        eps: the term in the denominator of adam and adamw.
 
     Raises:
         SpecError: a setting is unknown, of the wrong type or range, or contradicts another.
+
+    Example:
+        >>> from maam.backend.optimizer import Optimizer
+        >>> Optimizer(name="sgd", lr=0.05, nesterov=True).settings
+        {'momentum': 0.9, 'nesterov': True}
     """
 
     acting: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -66,7 +84,7 @@ class Optimizer(Section):
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Optimizer:
         if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov: it needs a momentum above 0")
+            raise ValueError("nesterov: expected a momentum above 0, got 0")
         return self
 
     @property
@@ -76,16 +94,16 @@ class Optimizer(Section):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments besides learning rate and weight decay, as PyTorch and MindSpore both call them."""
+        """The arguments besides learning rate and weight decay, under the names that PyTorch and MindSpore share."""
         return {field: getattr(self, field) for field in self.acting[self.name]}
 
     def decays(self, parameter: Parameter) -> bool:
-        """Whether weight decay acts on a parameter: on convolution and matrix weights, or with decay "all" on all."""
+        """Return whether weight decay applies to a parameter."""
         return self.decay == "all" or parameter.role in (Role.WEIGHT, Role.RECURRENT)
 
     def groups(self, spec: Node) -> list[tuple[float, list[str]]]:
-        """(weight decay, names of the parameters that it acts on); groups without parameters are left out."""
-        trainable: Iterable[Parameter] = [p for p in spec.parameters() if p.trainable]
-        decayed = [p.name for p in trainable if self.decays(p)]
-        others = [p.name for p in trainable if not self.decays(p)]
+        """Return (weight decay, names of its parameters) for each group of trainable parameters that is not empty."""
+        trainable = [parameter for parameter in spec.parameters() if parameter.trainable]
+        decayed = [parameter.name for parameter in trainable if self.decays(parameter)]
+        others = [parameter.name for parameter in trainable if not self.decays(parameter)]
         return [(decay, names) for decay, names in ((self.weight_decay, decayed), (0.0, others)) if names]

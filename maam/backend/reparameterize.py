@@ -1,4 +1,4 @@
-"""What `reparameterize` of a framework's module does before the framework comes in."""
+"""The framework-independent part of `reparameterize`, which fuses a model in place for deployment."""
 
 from __future__ import annotations
 
@@ -15,37 +15,39 @@ from maam.weights.exchange import spec_of
 Array = np.ndarray[Any, Any]
 
 
-def stays_trainable(before: Mapping[str, bool], name: str) -> bool:
-    """Whether a fused parameter is trainable: unless all that there was in its layer, or else at all, was frozen.
-
-    Args:
-        before: of each parameter before, by name, whether it was trainable.
-        name: of the parameter that was fused.
-    """
-    layer = name.rpartition(".")[0]
-    same = [trainable for old, trainable in before.items() if old.rpartition(".")[0] == layer]
-    return any(same or before.values())
-
-
 def fused_form(model: Any, arrays: Mapping[str, Array]) -> tuple[Node, dict[str, Array]] | None:
-    """The fused spec and arrays (float64) of a module or cell; None where there is nothing to fuse.
+    """Return the fused spec of a model and its arrays (float64), or None if there is nothing to fuse.
 
     Args:
-        model: what has `spec`, `training` and `reparameterized`.
-        arrays: its arrays by canonical name; others may stand among them.
+        model: a container with the attributes `spec`, `training` and `reparameterized`.
+        arrays: its arrays by canonical name; arrays that the spec does not name are ignored.
 
     Raises:
-        DeploymentError: it is in train mode, or was fused before.
+        DeploymentError: the model is in train mode, or is fused already.
         WeightsError: an array is missing, or holds NaN or infinity.
     """
     if model.training:
         raise DeploymentError(
             "reparameterize: the model is in train mode, where batch norm does not use its running statistics; "
-            "put it into inference mode first: eval() in PyTorch, set_train(False) in MindSpore"
+            "call eval() in PyTorch, set_train(False) in MindSpore first"
         )
     if model.reparameterized:
-        raise DeploymentError("reparameterize: the model is fused already; build or load it anew to train it")
+        raise DeploymentError("reparameterize: the model is fused already; build or load it again to train it")
     spec = spec_of(model)
     if not is_fusible(spec):
         return None
     return fuse(spec, {p.name: arrays[p.name] for p in spec.parameters() if p.name in arrays})
+
+
+def stays_trainable(before: Mapping[str, bool], name: str) -> bool:
+    """Return whether a parameter of the fused model is trainable.
+
+    It is frozen if all former parameters of its layer were frozen, or for a new layer, if all of the model were.
+
+    Args:
+        before: whether each former parameter was trainable, by name.
+        name: the name of the parameter in the fused model.
+    """
+    layer = name.rpartition(".")[0]
+    same = [trainable for old, trainable in before.items() if old.rpartition(".")[0] == layer]
+    return any(same or before.values())

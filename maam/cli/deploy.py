@@ -145,7 +145,7 @@ def optimize(
     spec, _ = read_whole(file)
     engines, precisions = split("--engine", engine), split("--precision", precision)
     batches = [_batch(part) for part in batch.split(",")]
-    measure = import_module("maam.torch.optimize").measure
+    measure = import_module("maam.torch.optimization").measure
     table = Table("engine", "precision", *(f"batch {count}" for count in batches))
     rows: dict[tuple[str, str], list[str]] = {}
     for column, count in enumerate(batches):

@@ -1,35 +1,32 @@
-"""The MindSpore room."""
+"""maam in MindSpore: attention layers, models and weights files as ordinary `mindspore.nn.Cell` objects."""
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
 
 from maam.errors import MissingFrameworkError, require
 
 require("mindspore", "mindspore")
-os.environ.setdefault("GLOG_v", "3")  # read once, at import: without it every run prints pages of warnings
+os.environ.setdefault("GLOG_v", "3")  # MindSpore reads it on import; without it every run prints pages of warnings
 try:
     import mindspore as _mindspore  # noqa: F401
 except TypeError as error:
     if "Descriptors" not in str(error):
         raise
     raise MissingFrameworkError(
-        "mindspore must be imported before onnx, because both bring protobuf: "
-        "import maam.mindspore first, or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python"
+        "mindspore cannot be imported after onnx, because both load protobuf; import maam.mindspore first, "
+        "or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python"
     ) from None
 
-from maam.mindspore.configure import Configuration, cap_instructions, configure  # noqa: E402
-from maam.mindspore.data import (  # noqa: E402
-    ImageFolderBatches,
-    generator_dataset,
-)
+from maam.mindspore.configuration import Configuration, cap_instructions, configure  # noqa: E402
 from maam.mindspore.layers import CBAM, MAAM, MAF, MAFB, MAFC, SE  # noqa: E402
-from maam.mindspore.weights import (  # noqa: E402
-    build,
-    load,
-    load_weights,
-    save_weights,
-)
+from maam.mindspore.weights import build, load, load_weights, save_weights  # noqa: E402
 
-cap_instructions()
+if TYPE_CHECKING:
+    from maam.mindspore.data import ImageFolderBatches, generator_dataset
+
+_LAZY = {"ImageFolderBatches": "maam.mindspore.data", "generator_dataset": "maam.mindspore.data"}
+"""The names that layers and models do not need, each with the module to import on first use."""
 
 __all__ = [
     "CBAM",
@@ -47,3 +44,15 @@ __all__ = [
     "load_weights",
     "save_weights",
 ]
+
+cap_instructions()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'maam.mindspore' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,4 +1,4 @@
-"""Layers of ours in networks of other MindSpore libraries: the layer that is asked for, and the places for it."""
+"""Insertion of attention layers into the networks of MindCV."""
 
 from __future__ import annotations
 
@@ -6,45 +6,38 @@ from collections.abc import Callable, Sequence
 
 from mindspore import nn
 
-from maam._insertion import Place, choose_places
-from maam.backend.layers import check_keeps_shape, find_layer, layers_in
-from maam.errors import SpecError
+from maam._insertion import InsertionPoint, LayerKinds, make_layers
+from maam.backend.layers import layers_in
 from maam.mindspore import layers
 from maam.mindspore.layers import Layer
 
 MakeLayer = Callable[[int], nn.Cell]
+"""A function from a number of channels to a cell."""
 LAYERS = layers_in(vars(layers), Layer)
-"""The drop-in layers by name."""
+"""The drop-in layer classes by name."""
 
 
 def list_attention() -> list[str]:
-    """The names of layers that `insert_attention` takes."""
+    """Return the names of the layers that `insert_attention` accepts.
+
+    Example:
+        >>> from maam.mindspore.insertion import list_attention
+        >>> list_attention()
+        ['cbam', 'maam', 'maf', 'mafb', 'mafc', 'se']
+    """
     return sorted(LAYERS)
 
 
-def fill(network: nn.Cell, places: Sequence[Place], attention: str | MakeLayer, every_block: bool, known: str) -> None:
-    """Put a new layer into the occupied places, or into all, where `every_block` is true or none is occupied.
+def insert_layers(
+    network: nn.Cell, points: Sequence[InsertionPoint], attention: str | MakeLayer, every_block: bool, known: str
+) -> None:
+    """Insert new layers; the other parameters of the network keep their names.
 
-    All parameters that stay keep their names. `known` says for the message what networks have places.
-
-    Raises:
-        SpecError: there is no place or no layer of that name, or `attention` makes no cell or one that changes the
-            shape; the network is then as it was.
+    See `maam._insertion.make_layers` for the arguments and errors. After an error the network is unchanged.
     """
-    chosen = choose_places(network, places, every_block, known)
-    make = find_layer(attention, LAYERS, nn.Cell)
-    made = [_made(make, place.channels, network.training) for place in chosen]
+    made = make_layers(network, points, attention, every_block, LayerKinds(LAYERS, Layer, nn.Cell, "cell"), known)
     names = {id(parameter): parameter.name for _, parameter in network.parameters_and_names()}
-    for place, layer in zip(chosen, made, strict=True):
-        place.put(layer)
+    for point, layer in made:
+        point.put(layer.set_train(network.training))
     for name, parameter in network.parameters_and_names():
         parameter.name = names.get(id(parameter), name)
-
-
-def _made(make: MakeLayer, channels: int, training: bool) -> nn.Cell:
-    layer = make(channels)
-    if not isinstance(layer, nn.Cell):
-        raise SpecError(f"attention: expected a function that returns a cell, got a {type(layer).__name__}")
-    if isinstance(layer, Layer):
-        check_keeps_shape(type(layer).__name__, layer.spec, channels)
-    return layer.set_train(training)

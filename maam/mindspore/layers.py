@@ -1,68 +1,85 @@
-"""The drop-in layers: each is a composite of `maam.spec` and nothing more."""
+"""The layer classes: each is a composite of `maam.spec` as a `mindspore.nn.Cell`.
+
+`layers.pyi` beside this file shows their signatures to editors and type checkers. `tools/stubs.py` writes it.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any, ClassVar
-
 from maam import spec
-from maam.backend.layers import arguments_of, layer_signature
-from maam.mindspore.cells import Container
-from maam.mindspore.primitives import ACTIVATIONS, NORMS
+from maam.mindspore.cells import Layer
 
-
-class Layer(Container):
-    """A composite of `maam.spec` as a layer class: `class SE(Layer, composite=spec.se)` is all that one takes.
-
-    The class has the composite's arguments. Activation and normalisation arguments (`act_layer`, `gate_layer`,
-    `norm_layer`) also take the MindSpore class; the spec keeps the name.
-    """
-
-    composite: ClassVar[Callable[..., spec.Node]]
-    __signature__: ClassVar[inspect.Signature | None]
-
-    def __init_subclass__(cls, composite: Callable[..., spec.Node] | None = None, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if composite is not None:
-            cls.composite = staticmethod(composite)
-            cls.__signature__ = layer_signature(composite, ())
-            cls.__doc__ = composite.__doc__
-        elif "__init__" in cls.__dict__:
-            cls.__signature__ = None  # inspect then reads the subclass's own __init__
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        arguments = arguments_of(type(self).composite, args, kwargs, ACTIVATIONS, NORMS)
-        node = type(self).composite(**arguments)
-        super().__init__(node)  # type: ignore[arg-type]
-        self.arguments = arguments
-        self.rule = spec.input_rule(node)
-        self.set_train(False)  # else graph mode keeps a graph compiled in inference state after set_train()
-
-    def extend_repr(self) -> str:
-        """The arguments that the layer was made with."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+__all__ = ["CBAM", "MAAM", "MAF", "MAFB", "MAFC", "SE", "Layer"]
 
 
 class MAAM(Layer, composite=spec.maam):
-    """Multi-Agent Aggregation Module."""
+    """MAAM in MindSpore.
+
+    Example:
+        >>> from mindspore import ops
+        >>> from maam.mindspore import MAAM
+        >>> layer = MAAM(4, 8, num_agents=2, pool=2)
+        >>> layer(ops.ones((2, 4, 8, 8))).shape
+        (2, 8, 4, 4)
+        >>> layer.agents.alpha.asnumpy()  # one learnable weight for each branch
+        array([0., 0.], dtype=float32)
+    """
 
 
 class MAF(Layer, composite=spec.maf):
-    """Channel gate of accumulated features."""
+    """MAF in MindSpore.
+
+    Example:
+        >>> from mindspore import ops
+        >>> from maam.mindspore import MAF
+        >>> layer = MAF(64, rd_ratio=1 / 8)
+        >>> layer(ops.ones((2, 64, 8, 8))).shape
+        (2, 64, 8, 8)
+    """
 
 
 class MAFC(Layer, composite=spec.mafc):
-    """Channel gate, then spatial gate."""
+    """MAF_C in MindSpore.
+
+    Example:
+        >>> from mindspore import nn, ops
+        >>> from maam.mindspore import MAFC
+        >>> block = nn.SequentialCell(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), MAFC(64), nn.ReLU())
+        >>> block(ops.ones((2, 3, 8, 8))).shape
+        (2, 64, 8, 8)
+    """
 
 
 class MAFB(Layer, composite=spec.mafb):
-    """Channel and spatial gate side by side."""
+    """MAF_B in MindSpore.
+
+    Example:
+        >>> from mindspore import ops
+        >>> from maam.mindspore import MAFB
+        >>> layer = MAFB(64)
+        >>> layer(ops.ones((2, 64, 8, 8))).shape
+        (2, 64, 8, 8)
+    """
 
 
 class SE(Layer, composite=spec.se):
-    """Squeeze and excitation."""
+    """Squeeze and excitation in MindSpore.
+
+    Example:
+        >>> from mindspore import nn, ops
+        >>> from maam.mindspore import SE
+        >>> layer = SE(64, act_layer=nn.SiLU)  # a class or the name "silu"
+        >>> layer(ops.ones((2, 64, 8, 8))).shape
+        (2, 64, 8, 8)
+    """
 
 
 class CBAM(Layer, composite=spec.cbam):
-    """Convolutional block attention module."""
+    """CBAM in MindSpore.
+
+    Example:
+        >>> from mindspore import ops
+        >>> from maam.mindspore import CBAM
+        >>> layer = CBAM(64, spatial=False)
+        >>> layer(ops.ones((2, 64, 8, 8))).shape
+        (2, 64, 8, 8)
+    """

@@ -17,6 +17,7 @@ from mindspore.train.checkpoint_pb2 import Checkpoint
 from maam import spec as specs
 from maam._io import replacing
 from maam._messages import listed
+from maam.backend.integrity import check_integrity, check_methods
 from maam.errors import SpecError, WeightsError
 from maam.mindspore.arrays import (
     DTYPES,
@@ -28,7 +29,7 @@ from maam.mindspore.arrays import (
     unwrap,
     write_arrays,
 )
-from maam.mindspore.cells import Container, check_cell, check_construct, instantiate
+from maam.mindspore.cells import Container, instantiate
 from maam.spec import Node
 from maam.spec.presets import resolve
 from maam.weights import Mismatch
@@ -77,8 +78,8 @@ def save_weights(model: nn.Cell, path: PathLike) -> None:
     """
     check_model(model, nn.Cell, "mindspore.nn.Cell", "save_weights")
     own = unwrap(model)
-    check_cell(own, "save_weights", WeightsError)
-    check_construct(own, "save_weights", WeightsError)
+    check_integrity(own, "save_weights", WeightsError)
+    check_methods(own, "save_weights", WeightsError)
     save_model(path, own, read_arrays(own))
 
 
@@ -99,7 +100,7 @@ def load_weights(model: nn.Cell, path: PathLike, strict: bool = True, skip: Sequ
     check_model(model, nn.Cell, "mindspore.nn.Cell", "load_weights")
     own = unwrap(model)
     if strict:
-        check_cell(own, "load_weights", WeightsError, skip)
+        check_integrity(own, "load_weights", WeightsError, skip)
     return load_into(own, path, strict, skip, _slots, write_arrays)
 
 

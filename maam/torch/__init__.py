@@ -1,21 +1,26 @@
-"""The PyTorch room."""
+"""maam in PyTorch: attention layers, models and weights files as ordinary `torch.nn.Module` objects."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from maam.errors import require
 
 require("torch", "torch")
 
-from maam.torch.data import (  # noqa: E402
-    ImageFolderBatches,
-    iterable_dataset,
-)
 from maam.torch.layers import CBAM, MAAM, MAF, MAFB, MAFC, SE  # noqa: E402
-from maam.torch.optimize import Optimized, optimize  # noqa: E402
-from maam.torch.weights import (  # noqa: E402
-    build,
-    load,
-    load_weights,
-    save_weights,
-)
+from maam.torch.weights import build, load, load_weights, save_weights  # noqa: E402
+
+if TYPE_CHECKING:
+    from maam.torch.data import ImageFolderBatches, iterable_dataset
+    from maam.torch.optimization import Optimized, optimize
+
+_LAZY = {
+    "ImageFolderBatches": "maam.torch.data",
+    "Optimized": "maam.torch.optimization",
+    "iterable_dataset": "maam.torch.data",
+    "optimize": "maam.torch.optimization",
+}
+"""The names that layers and models do not need, each with the module to import on first use."""
 
 __all__ = [
     "CBAM",
@@ -33,3 +38,13 @@ __all__ = [
     "optimize",
     "save_weights",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'maam.torch' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

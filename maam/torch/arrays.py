@@ -1,4 +1,7 @@
-"""The arrays of a PyTorch module, by canonical name, as NumPy arrays (bfloat16 by ml_dtypes)."""
+"""The arrays of a PyTorch module by canonical name, and conversion between tensors and NumPy arrays.
+
+bfloat16 arrays have the dtype of ml_dtypes.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maam.weights.match import strip_prefixes
+from maam.weights.match import is_batch_counter, strip_prefixes
 
 Array = np.ndarray[Any, Any]
 
 
 class Wrapper(nn.Module):
-    """A module that holds another one, computes the same, and is saved as that one."""
+    """A module that holds another one as `model`, computes the same, and is saved as that one."""
 
     model: nn.Module
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The module inside DistributedDataParallel, DataParallel, AveragedModel, a compiled module or a `Wrapper`.
+    """Return the module inside DistributedDataParallel, DataParallel, AveragedModel, torch.compile or a `Wrapper`.
 
-    The first four are known by what they hold: one module of that name, and no parameters.
+    The first four are recognized by their structure: a single module of a known name, and no parameters.
     """
     while (inner := _inside(model)) is not None:
         model = inner
@@ -40,18 +43,18 @@ def _inside(model: nn.Module) -> nn.Module | None:
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The model's own parameters and buffers by canonical name, without batch counters."""
+    """Return the model's own parameters and buffers by canonical name, without batch counters."""
     found = strip_prefixes(model.state_dict(keep_vars=True))
-    return {name: tensor for name, tensor in found.items() if not name.endswith("num_batches_tracked")}
+    return {name: tensor for name, tensor in found.items() if not is_batch_counter(name)}
 
 
 def read_arrays(model: nn.Module) -> dict[str, Array]:
-    """Copies of all parameters and running statistics."""
+    """Return copies of all parameters and running statistics by canonical name."""
     return {name: to_numpy(tensor) for name, tensor in tensors(model).items()}
 
 
 def write_arrays(model: nn.Module, arrays: Mapping[str, Array]) -> None:
-    """Copy `arrays` into the parameters and buffers of the same names, cast to their dtypes."""
+    """Copy arrays into the parameters and buffers of the same names, cast to their dtypes."""
     own = tensors(model)
     with torch.no_grad():
         for name, array in arrays.items():
@@ -59,7 +62,7 @@ def write_arrays(model: nn.Module, arrays: Mapping[str, Array]) -> None:
 
 
 def to_numpy(tensor: Tensor) -> Array:
-    """A copy of a tensor on any device, bit for bit."""
+    """Return a copy of a tensor on any device, bit for bit."""
     tensor = tensor.detach().cpu().contiguous()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
@@ -67,7 +70,7 @@ def to_numpy(tensor: Tensor) -> Array:
 
 
 def from_numpy(array: Array) -> Tensor:
-    """A tensor with a copy of an array, bit for bit."""
+    """Return a tensor with a copy of an array, bit for bit."""
     array = np.array(array, order="C")
     if array.dtype == ml_dtypes.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)

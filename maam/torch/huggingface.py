@@ -1,4 +1,4 @@
-"""Models of the PyTorch room on the Hugging Face Hub, or in a folder of the same form."""
+"""PyTorch models of maam on the Hugging Face Hub, or in a folder of the same form."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ CARD = """---
 
 # {{ name }}
 
-{{ size }}. The weights file carries the architecture; it loads in
-PyTorch, MindSpore and NumPy.
+{{ size }}. The weights file contains the architecture. PyTorch, MindSpore
+and NumPy can load it.
 
 ```python
 from maam.torch.huggingface import HubModel
 
-model = HubModel.from_pretrained("{{ model_id }}")  # a repository, or a folder; in eval mode
+model = HubModel.from_pretrained("{{ model_id }}")  # a repository or a folder; in eval mode
 ```
 
-In MindSpore: `maam.mindspore.load("{{ file }}")`. Input: float32 {{ shape }}, pixels scaled to [0, 1] unless the author
-says otherwise below.
+In MindSpore: `maam.mindspore.load("{{ file }}")`. The input is float32 {{ shape }}, with pixels in [0, 1] unless the
+author describes another preprocessing below.
 
 {{ description }}
 """
@@ -47,14 +47,22 @@ class HubModel(Wrapper, ModelHubMixin):
     """A model of maam with `from_pretrained`, `save_pretrained` and `push_to_hub`.
 
     Args:
-        model: one that maam built or loaded, or the name of a preset.
+        model: a model that maam has built or loaded, or the name of a preset.
 
     Attributes:
-        model: the model itself; calling the wrapper calls it, (N, C, H, W) to its output.
+        model: the model. Calling the wrapper calls it: images (N, C, H, W) to its output.
 
     Raises:
         WeightsError: the model was not built by maam.
-        PresetError: there is no preset of that name.
+        PresetError: no preset has that name.
+
+    Example:
+        >>> import torch
+        >>> from maam.torch.huggingface import HubModel
+        >>> HubModel("maam_digits").save_pretrained("my_digits")
+        >>> model = HubModel.from_pretrained("my_digits")
+        >>> model(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, model: nn.Module | str) -> None:
@@ -64,15 +72,15 @@ class HubModel(Wrapper, ModelHubMixin):
 
     @property
     def spec(self) -> Node:
-        """The model's spec."""
+        """The spec of the model."""
         return spec_of(self.model)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The model's output."""
+        """Return the output of the model."""
         return self.model(x)
 
     def generate_model_card(self, *args: Any, description: str = "", model_id: str = "", **kwargs: Any) -> ModelCard:
-        """The README of the repository, from the spec; `description` goes at its end."""
+        """Return the README of the repository, made from the spec and ending with `description`."""
         spec = self.spec
         macs, shape = "", "(N, C, H, W)"
         if isinstance(spec, Model):
@@ -92,12 +100,16 @@ class HubModel(Wrapper, ModelHubMixin):
         )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> Any:
-        """Write weights file, config.json and README to a folder; `options` are those of ModelHubMixin.
+        """Write the weights file, config.json and README to a folder.
+
+        Args:
+            save_directory: the folder.
+            options: options of `ModelHubMixin.save_pretrained`.
 
         Raises:
-            WeightsError: as `maam.torch.save_weights` does.
+            WeightsError: see `maam.torch.save_weights`.
         """
-        self._hub_mixin_config = self._config()  # of the model as it is now: it may have been fused
+        self._hub_mixin_config = self._config()  # the model may have been fused since it was wrapped
         return super().save_pretrained(os.fspath(save_directory), **options)
 
     def _config(self) -> dict[str, Any]:
@@ -108,17 +120,21 @@ class HubModel(Wrapper, ModelHubMixin):
 
     @classmethod
     def from_pretrained(cls, model_id: str | os.PathLike[str], **options: Any) -> HubModel:  # type: ignore[override]
-        """The model in a folder, or in a repository of the Hub, in eval mode; `options` are those of ModelHubMixin.
+        """Load a model in eval mode from a folder or from a repository of the Hub.
+
+        Args:
+            model_id: a folder, or the name of a repository such as "user/model".
+            options: options of `ModelHubMixin.from_pretrained`.
 
         Raises:
-            WeightsError: there is neither, or the weights file is broken.
+            WeightsError: neither the folder nor the repository can be read, or the weights file is broken.
         """
         try:
             return super().from_pretrained(os.fspath(model_id), **options)
         except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
             reason = " ".join(str(error).split())[:200]
             raise WeightsError(
-                f"{model_id}: neither a folder with {FILE} nor a repository that can be read: {reason}"
+                f"{model_id}: expected a folder with {FILE} or a repository of the Hub, which cannot be read: {reason}"
             ) from None
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Layers of ours in networks of other PyTorch libraries: which layer is asked for, and the places that it can take."""
+"""Insertion of attention layers into the networks of timm and torchvision."""
 
 from __future__ import annotations
 
@@ -7,62 +7,58 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from maam._insertion import Place, choose_places
-from maam.backend.layers import check_keeps_shape, find_layer, layers_in
-from maam.errors import SpecError
+from maam._insertion import InsertionPoint, LayerKinds, make_layers
+from maam.backend.layers import layers_in
 from maam.spec import Activation, Node, Sequential
 from maam.torch import layers
 from maam.torch.layers import Layer
 
 MakeLayer = Callable[[int], nn.Module]
+"""A function from a number of channels to a module."""
 LAYERS = layers_in(vars(layers), Layer)
-"""The drop-in layers by name."""
+"""The drop-in layer classes by name."""
 
 
 class Copied(nn.Module):
-    """The output of `layer`, copied: the network adds to it in place, and an activation needs its own afterwards."""
+    """A copy of the output of `layer`: the network adds to it in place, and the activation needs its own output later.
+
+    Args:
+        layer: a layer that ends in an activation.
+    """
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output."""
+        """Return a copy of the output of the layer."""
         return cast(Tensor, self.layer(x)).clone()
 
 
 def list_attention() -> list[str]:
-    """The names of layers that `insert_attention` takes."""
+    """Return the names of the layers that `insert_attention` accepts.
+
+    Example:
+        >>> from maam.torch.insertion import list_attention
+        >>> list_attention()
+        ['cbam', 'maam', 'maf', 'mafb', 'mafc', 'se']
+    """
     return sorted(LAYERS)
 
 
-def fill(
-    network: nn.Module, places: Sequence[Place], attention: str | MakeLayer, every_block: bool, known: str
+def insert_layers(
+    network: nn.Module, points: Sequence[InsertionPoint], attention: str | MakeLayer, every_block: bool, known: str
 ) -> None:
-    """Put a new layer into the occupied places, or into all, where `every_block` is true or none is occupied.
+    """Insert new layers with the device and dtype of the first parameter of the network.
 
-    The layers get the device and dtype of the network's first parameter. `known` says for the message what networks
-    have places.
-
-    Raises:
-        SpecError: there is no place or no layer of that name, or `attention` makes no module or one that changes
-            the shape; the network is then as it was.
+    See `maam._insertion.make_layers` for the arguments and errors. After an error the network is unchanged.
     """
-    chosen = choose_places(network, places, every_block, known)
-    make = find_layer(attention, LAYERS, nn.Module)
-    for place, layer in [(place, _made(make, place, network)) for place in chosen]:
-        place.put(layer)
-
-
-def _made(make: MakeLayer, place: Place, network: nn.Module) -> nn.Module:
-    layer = make(place.channels)
-    if not isinstance(layer, nn.Module):
-        raise SpecError(f"attention: expected a function that returns a module, got a {type(layer).__name__}")
-    if isinstance(layer, Layer):
-        check_keeps_shape(type(layer).__name__, layer.spec, place.channels)
-        layer = Copied(layer) if place.added_to and _ends_in_activation(layer.spec) else layer
+    made = make_layers(network, points, attention, every_block, LayerKinds(LAYERS, Layer, nn.Module, "module"), known)
     like = next(network.parameters())
-    return layer.to(device=like.device, dtype=like.dtype).train(network.training)
+    for point, layer in made:
+        if point.added_in_place and isinstance(layer, Layer) and _ends_in_activation(layer.spec):
+            layer = Copied(layer)
+        point.put(layer.to(device=like.device, dtype=like.dtype).train(network.training))
 
 
 def _ends_in_activation(node: Node) -> bool:

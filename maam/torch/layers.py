@@ -1,77 +1,88 @@
-"""The drop-in layers: each is a composite of `maam.spec` and nothing more."""
+"""The layer classes: each is a composite of `maam.spec` as a `torch.nn.Module`.
+
+`layers.pyi` beside this file shows their signatures to editors and type checkers. `tools/stubs.py` writes it.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any, ClassVar
-
-import torch
-
 from maam import spec
-from maam.backend.layers import arguments_of, layer_signature
-from maam.torch.modules import Container
-from maam.torch.primitives import ACTIVATIONS, NORMS
+from maam.torch.modules import Layer
 
-_OWN = ("device", "dtype")
-
-
-class Layer(Container):
-    """A composite of `maam.spec` as a layer class: `class SE(Layer, composite=spec.se)` is all that one takes.
-
-    The class has the composite's arguments, and `device` and `dtype`. Activation and normalisation arguments
-    (`act_layer`, `gate_layer`, `norm_layer`) also take the PyTorch class; the spec keeps the name.
-    """
-
-    composite: ClassVar[Callable[..., spec.Node]]
-    __signature__: ClassVar[inspect.Signature | None]
-
-    def __init_subclass__(cls, composite: Callable[..., spec.Node] | None = None, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if composite is not None:
-            cls.composite = staticmethod(composite)
-            cls.__signature__ = layer_signature(composite, _OWN)
-            cls.__doc__ = composite.__doc__
-        elif "__init__" in cls.__dict__:
-            cls.__signature__ = None  # inspect then reads the subclass's own __init__
-
-    def __init__(
-        self,
-        *args: Any,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        **kwargs: Any,
-    ) -> None:
-        arguments = arguments_of(type(self).composite, args, kwargs, ACTIVATIONS, NORMS)
-        node = type(self).composite(**arguments)
-        super().__init__(node, device=device, dtype=dtype)  # type: ignore[arg-type]
-        self.arguments = arguments
-        self.rule = spec.input_rule(node)
-
-    def extra_repr(self) -> str:
-        """The arguments that the layer was made with."""
-        return ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+__all__ = ["CBAM", "MAAM", "MAF", "MAFB", "MAFC", "SE", "Layer"]
 
 
 class MAAM(Layer, composite=spec.maam):
-    """Multi-Agent Aggregation Module."""
+    """MAAM in PyTorch.
+
+    Example:
+        >>> import torch
+        >>> from maam.torch import MAAM
+        >>> layer = MAAM(16, 32, num_agents=3, pool=2)
+        >>> layer(torch.rand(2, 16, 8, 8)).shape
+        torch.Size([2, 32, 4, 4])
+        >>> layer.agents.alpha  # one learnable weight for each branch
+        Parameter containing:
+        tensor([0., 0., 0.], requires_grad=True)
+    """
 
 
 class MAF(Layer, composite=spec.maf):
-    """Channel gate of accumulated features."""
+    """MAF in PyTorch.
+
+    Example:
+        >>> import torch
+        >>> from maam.torch import MAF
+        >>> layer = MAF(64, rd_ratio=1 / 8)
+        >>> layer(torch.rand(2, 64, 8, 8)).shape
+        torch.Size([2, 64, 8, 8])
+    """
 
 
 class MAFC(Layer, composite=spec.mafc):
-    """Channel gate, then spatial gate."""
+    """MAF_C in PyTorch.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from maam.torch import MAFC
+        >>> block = nn.Sequential(nn.Conv2d(3, 64, 3), nn.BatchNorm2d(64), MAFC(64), nn.ReLU())
+        >>> block(torch.rand(2, 3, 10, 10)).shape
+        torch.Size([2, 64, 8, 8])
+    """
 
 
 class MAFB(Layer, composite=spec.mafb):
-    """Channel and spatial gate side by side."""
+    """MAF_B in PyTorch.
+
+    Example:
+        >>> import torch
+        >>> from maam.torch import MAFB
+        >>> layer = MAFB(64)
+        >>> layer(torch.rand(2, 64, 8, 8)).shape
+        torch.Size([2, 64, 8, 8])
+    """
 
 
 class SE(Layer, composite=spec.se):
-    """Squeeze and excitation."""
+    """Squeeze and excitation in PyTorch.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from maam.torch import SE
+        >>> layer = SE(64, act_layer=nn.SiLU)  # a class or the name "silu"
+        >>> layer(torch.rand(2, 64, 8, 8)).shape
+        torch.Size([2, 64, 8, 8])
+    """
 
 
 class CBAM(Layer, composite=spec.cbam):
-    """Convolutional block attention module."""
+    """CBAM in PyTorch.
+
+    Example:
+        >>> import torch
+        >>> from maam.torch import CBAM
+        >>> layer = CBAM(64, spatial=False)
+        >>> layer(torch.rand(2, 64, 8, 8)).shape
+        torch.Size([2, 64, 8, 8])
+    """

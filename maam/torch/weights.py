@@ -1,4 +1,4 @@
-"""Weights files in and out of PyTorch modules."""
+"""Models from specs, and weights in and out of PyTorch modules: maam's files and PyTorch's own checkpoints."""
 
 from __future__ import annotations
 
@@ -17,14 +17,25 @@ from torch import nn
 from maam import spec as specs
 from maam._io import write_bytes
 from maam._messages import listed
+from maam.backend.integrity import check_integrity, check_methods
 from maam.errors import SpecError, WeightsError
 from maam.spec import Node, parse_json
 from maam.spec.presets import resolve
 from maam.torch.arrays import from_numpy, read_arrays, tensors, to_numpy, unwrap, write_arrays
-from maam.torch.modules import Container, check_forward, check_module, instantiate
+from maam.torch.modules import Container, instantiate
 from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.match import is_batch_counter
+
+Array = np.ndarray[Any, Any]
+FLOATING = {
+    torch.float16: np.dtype(np.float16),
+    torch.bfloat16: np.dtype(ml_dtypes.bfloat16),
+    torch.float32: np.dtype(np.float32),
+    torch.float64: np.dtype(np.float64),
+}
+"""The dtypes that weights files hold."""
+_EXPECTED = "expected a state_dict, bare or in a dict under the key 'state_dict'; save model.state_dict() alone"
 
 
 def build(
@@ -35,20 +46,32 @@ def build(
     dtype: torch.dtype | None = None,
     **options: Any,
 ) -> nn.Module:
-    """The module of a spec, in train mode, with the spec at `.spec`.
+    """Build the module of a spec or preset, in train mode.
 
     Args:
         spec: a spec, or the name of a preset.
-        seed: draw the initial weights by NumPy, bit-identical in every framework; None: by PyTorch's generator,
-            from the same distributions.
-        device: where the parameters are made.
-        dtype: their dtype, a floating one; PyTorch's default dtype where None.
-        options: of the preset (`num_classes`, ...).
+        seed: draws the initial weights with NumPy, bit for bit the same in every framework. None draws them from the
+            same distributions with PyTorch's generator.
+        device: the device of the parameters.
+        dtype: the dtype of the parameters, a floating-point one; None uses PyTorch's default dtype.
+        options: options of the preset, such as `num_classes`.
+
+    Returns:
+        The module; its attribute `spec` is the spec.
 
     Raises:
-        SpecError: `spec` is neither, a node is of a kind that this framework does not have, or the seed, the dtype or
-            an option is invalid.
-        PresetError: there is no preset of that name, or it has no such option.
+        SpecError: `spec` is neither a spec nor a name, PyTorch has no primitive for one of its nodes, or the seed, the
+            dtype or an option is invalid.
+        PresetError: no preset has that name, or it has no such option.
+
+    Example:
+        >>> import torch
+        >>> import maam
+        >>> model = maam.torch.build("maam_digits", seed=0, num_classes=4)
+        >>> model(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 4])
+        >>> model.spec == maam.preset("maam_digits", num_classes=4)
+        True
     """
     node = resolve(spec, **options)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -62,48 +85,73 @@ def build(
     return module
 
 
-FLOATING = {
-    torch.float16: np.dtype(np.float16),
-    torch.bfloat16: np.dtype(ml_dtypes.bfloat16),
-    torch.float32: np.dtype(np.float32),
-    torch.float64: np.dtype(np.float64),
-}
-"""The dtypes that weights files hold."""
-
-
 def save_weights(model: nn.Module, path: PathLike) -> None:
-    """Write the parameters and running statistics of a model or a single layer, with its spec, to one file.
+    """Save the parameters, running statistics and spec of a module to a weights file.
+
+    Args:
+        model: a model or layer of maam, also inside DistributedDataParallel, AveragedModel or torch.compile.
+        path: the file to write; an existing file is replaced in one step.
 
     Raises:
-        WeightsError: the model was not built by maam, or has a layer that its spec does not say, or arrays that do not
-            fit it or are not finite; or the file cannot be written.
+        WeightsError: the module was not built by maam, has a layer that its spec does not describe, or has arrays that
+            do not fit the spec or are not finite; or the file cannot be written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import maam
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "digits.safetensors")
+        ...     maam.torch.save_weights(maam.torch.build("maam_digits"), path)
+        ...     maam.torch.load(path).spec == maam.preset("maam_digits")
+        True
     """
     check_model(model, nn.Module, "torch.nn.Module", "save_weights")
     own = unwrap(model)
-    check_module(own, "save_weights", WeightsError)
-    check_forward(own, "save_weights", WeightsError)
+    check_integrity(own, "save_weights", WeightsError)
+    check_methods(own, "save_weights", WeightsError)
     save_model(path, own, read_arrays(own))
 
 
 def load_weights(model: nn.Module, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:
-    """Copy a file's arrays into a model, cast to its dtypes; returns the names that stand on one side only.
+    """Copy the arrays of a weights file into a module, cast to the module's dtypes.
+
+    The module is unchanged if an error is raised.
 
     Args:
         model: a model or layer of maam.
-        path: a weights file.
-        strict: whether every name must stand on both sides, and the file's spec compute the same as the model's.
-        skip: names of layers, such as "classifier", that stay as they are: what the file has for them is left out.
+        path: the weights file.
+        strict: whether all names must match, and the file's spec must compute the same as the module's.
+        skip: layers to leave as they are, by name, such as ("classifier",).
+
+    Returns:
+        The names that only the module has (`missing`) and that only the file has (`unexpected`).
 
     Raises:
-        WeightsError: the file is broken, or an array has the wrong shape, or is not finite in the model's dtype; with
-            `strict`, also where a name is missing or unexpected, the file's spec computes something else, or a layer
-            was replaced that is not in `skip`; or `skip` names no layer, or `model` is none of this framework.
+        WeightsError: the file is broken or of another model, an array has the wrong shape or is not finite in the
+            module's dtype, or a layer of the module was replaced and is not in `skip`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import maam
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "digits.safetensors")
+        ...     maam.torch.save_weights(maam.torch.build("maam_digits"), path)
+        ...     model = maam.torch.build("maam_digits", num_classes=4)
+        ...     maam.torch.load_weights(model, path, skip=("classifier.fc2",))
+        Mismatch(missing=(), unexpected=())
     """
     check_model(model, nn.Module, "torch.nn.Module", "load_weights")
     own = unwrap(model)
     if strict:
-        check_module(own, "load_weights", WeightsError, skip)
+        check_integrity(own, "load_weights", WeightsError, skip)
     return load_into(own, path, strict, skip, _slots, write_arrays)
+
+
+def _slots(model: nn.Module) -> dict[str, Slot]:
+    own = tensors(model)
+    return {name: Slot(tuple(array.shape), FLOATING.get(array.dtype)) for name, array in own.items()}
 
 
 def load(
@@ -114,19 +162,34 @@ def load(
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> nn.Module:
-    """The model or layer that a file describes, in train mode.
+    """Build the model or layer that a weights file describes, with its weights, in train mode.
 
     Args:
-        path: a weights file.
-        dtype: the dtype of all arrays; None keeps the file's.
-        num_classes: where it is not the file's, the last layer is replaced by one of so many logits, for training
-            on other classes; all others keep their weights.
-        seed: draws that new layer, bit-identical in every framework.
-        device: where the model goes; the CPU where None.
+        path: the weights file.
+        dtype: the dtype of all arrays; None keeps those of the file.
+        num_classes: the number of classes; another number than the file's replaces the last layer by a new one, and
+            all other layers keep their weights.
+        seed: draws that new layer, bit for bit the same in every framework.
+        device: the device of the model; None uses the CPU.
+
+    Returns:
+        The module; its attribute `spec` is the spec of the file, with the new number of classes.
 
     Raises:
         WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
-        SpecError: the file's model has no last layer that gives logits, or `num_classes` or `seed` is invalid.
+        SpecError: the last layer of the file's model gives no logits, or `num_classes` or `seed` is invalid.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import torch
+        >>> import maam
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "digits.safetensors")
+        ...     maam.reference.save_weights(maam.reference.build("maam_digits", seed=0), path)
+        ...     model = maam.torch.load(path, torch.float32, num_classes=3).eval()
+        >>> model(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 3])
     """
     spec, arrays = read_whole(path, numpy_dtype(dtype, FLOATING), num_classes, seed)
     model = build(spec, device="meta")
@@ -138,39 +201,38 @@ def load(
     return model if device is None else model.to(device)
 
 
-def _slots(model: nn.Module) -> dict[str, Slot]:
-    own = tensors(model)
-    return {name: Slot(tuple(array.shape), FLOATING.get(array.dtype)) for name, array in own.items()}
-
-
-Array = np.ndarray[Any, Any]
-_CONTENT = "expected a state_dict, bare or in a dict under the key 'state_dict'; save model.state_dict() alone"
+# --- PyTorch's own checkpoints
 
 
 def read_checkpoint(path: Path, spec: Node | None = None) -> tuple[dict[str, Array], Node | None]:
-    """The arrays of a checkpoint by their names in it, batch counters left out, and the spec where it holds one.
+    """Return the arrays of a state_dict file by the names in it, and its spec if it holds one.
 
-    Tensors come to the CPU, from wherever they were saved. Nothing in the file is run.
+    Tensors are loaded to the CPU, and no code in the file is run. Batch counters are left out. `spec` is not needed.
 
     Raises:
-        WeightsError: the file is cut short, no checkpoint, holds Python objects, or a tensor is not dense or not
-            of float16, bfloat16, float32 or float64.
+        WeightsError: the file is cut short or not a checkpoint, holds Python objects, or holds a tensor that is not
+            dense or not of a floating-point dtype.
     """
     content = _load(path)
     state, text = content, None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         state, text = content["state_dict"], content.get("spec")
     if not isinstance(state, Mapping):
-        raise WeightsError(f"{path}: holds a {type(state).__name__}; {_CONTENT}")
+        raise WeightsError(f"{path}: holds a {type(state).__name__}; {_EXPECTED}")
     arrays = {name: _array(path, name, value) for name, value in state.items() if not is_batch_counter(str(name))}
-    return arrays, _spec(path, text) if isinstance(text, str) else None
+    if not isinstance(text, str):
+        return arrays, None
+    try:
+        return arrays, parse_json(text)
+    except SpecError as error:
+        raise WeightsError(f"{path}: the spec in the file is invalid: {error}") from None
 
 
 def write_checkpoint(path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:
-    """Write a state_dict with canonical names; for the suffix `.pth.tar` a dict of it and the spec's JSON text.
+    """Write a state_dict with canonical names; the suffix `.pth.tar` writes a dict of it and the spec's JSON text.
 
     Raises:
-        OSError: the file cannot be written; a file that was there stays.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     state = {p.name: from_numpy(arrays[p.name]) for p in spec.parameters()}
     whole = path.name.endswith(".pth.tar")
@@ -190,39 +252,34 @@ def _load(path: Path) -> Any:
 def _unpickle(path: Path, file: BinaryIO) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of old formats, which do load
+            warnings.simplefilter("ignore")  # about old formats, which load all the same
             return torch.load(file, weights_only=True, map_location="cpu")
-    except Exception as error:  # of many kinds, and PyTorch's own advice is to run the code in the file
+    except Exception as error:  # of many kinds; PyTorch's message advises to run the code in the file
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise WeightsError(
-                f"{path}: holds a Python object, {found[1][:100]}, and loading one can run code; "
-                "save model.state_dict() alone, where you trust the file"
+                f"{path}: holds a Python object, {found[1][:100]}, and loading it can run code; "
+                "if you trust the file, load it with PyTorch and save model.state_dict() alone"
             ) from None
-        raise WeightsError(f"{path}: no PyTorch checkpoint of tensors alone, or cut short; save it again") from None
+        raise WeightsError(
+            f"{path}: not a PyTorch checkpoint of tensors alone, or cut short; save model.state_dict() again"
+        ) from None
 
 
 def _array(path: Path, name: object, value: object) -> Array:
     if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-        raise WeightsError(f"{path}: holds a {type(value).__name__} under {listed([str(name)])}; {_CONTENT}")
+        raise WeightsError(f"{path}: holds a {type(value).__name__} under {listed([str(name)])}; {_EXPECTED}")
     if value.dtype not in FLOATING:
         known = ", ".join(dtype.name for dtype in FLOATING.values())
         raise WeightsError(
             f"{path}: {listed([name])} has dtype {str(value.dtype).removeprefix('torch.')}; expected one of {known}"
         )
     if not _is_dense(value):
-        raise WeightsError(f"{path}: {listed([name])} is not a dense tensor with data of its own; save a dense one")
+        raise WeightsError(f"{path}: {listed([name])} is not a dense tensor with data in the file; save a dense one")
     return to_numpy(value)
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
-    """False for sparse tensors, for those without data, and for few values expanded to a shape without end."""
+    """Return False for sparse tensors, tensors without data, and few values expanded to a huge shape."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu":
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
-
-
-def _spec(path: Path, text: str) -> Node:
-    try:
-        return parse_json(text)
-    except SpecError as error:
-        raise WeightsError(f"{path}: the spec in it is invalid: {error}") from None
