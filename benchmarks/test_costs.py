@@ -1,5 +1,7 @@
 """The cost of layers and models in pytest-benchmark, to compare two commits. README.md has the command."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,8 @@ CASES = [*(("layers", name) for name in LAYERS), *(("models", name) for name in 
 @pytest.mark.parametrize("kind", ["inference fp32", "training step fp32"])
 @pytest.mark.parametrize("framework", ["mindspore", "torch"])
 @pytest.mark.parametrize(("group", "case"), CASES)
-def test_cost(benchmark, framework, group, case, kind):
+def test_cost(benchmark: Any, framework: str, group: str, case: str, kind: str) -> None:
+    """Time a case."""
     pytest.importorskip(framework)
     functions = pytest.importorskip(f"benchmarks.cost.{framework}_functions")
     x = np.random.default_rng(0).random(SHAPES[group]).astype(np.float32)

@@ -81,7 +81,7 @@ def _timm_layer(name: str) -> Callable[[int], nn.Module]:
 def _shufflenet() -> nn.Module:
     """Return torchvision's network with stride 1 in the stem and no max pooling, for images of 32x32."""
     models = import_module("torchvision.models")
-    model: nn.Module = models.shufflenet_v2_x1_0(num_classes=10)
+    model = models.shufflenet_v2_x1_0(num_classes=10)
     model.conv1[0].stride = (1, 1)
     model.maxpool = nn.Identity()
     return model
