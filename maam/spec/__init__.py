@@ -1,6 +1,6 @@
-"""What exists: primitives, the layers and models composed of them, presets, parameters, shapes and counts.
+"""Specs: descriptions of layers and networks, from which each backend builds native modules.
 
-It needs Python, NumPy and pydantic alone; a backend turns a spec into modules of its framework.
+A spec knows its parameters, shapes and multiply-accumulates. This package needs only NumPy and pydantic.
 """
 
 from maam.spec import models as _models  # registers the presets

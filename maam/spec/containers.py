@@ -1,4 +1,4 @@
-"""Containers of one chain of children: what they do with its result is all that tells them apart."""
+"""Containers: layers made of named layers. They run a chain (Sequential and its subclasses) or branches (Parallel)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,17 @@ SequentialT = TypeVar("SequentialT", bound="Sequential")
 
 
 class Sequential(Node):
-    """f_n(... f_1(x)). Children are named, in running order, and their parameters carry these names."""
+    """Chain of layers: f_n(... f_1(x)).
+
+    `children` maps names to layers, in the order of execution. The names are part of the parameter names.
+
+    Example:
+        >>> from maam import spec
+        >>> conv = spec.Conv2d(in_channels=3, out_channels=8, kernel_size=3, padding=1)
+        >>> block = spec.Sequential(children={"conv": conv, "act": spec.Activation(function="relu")})
+        >>> [p.name for p in block.parameters()]
+        ['conv.weight', 'conv.bias']
+    """
 
     kind: ClassVar[str] = "sequential"
     children: Children
@@ -28,40 +38,56 @@ class Sequential(Node):
         return dict(self.children)
 
     def with_nodes(self: SequentialT, nodes: Mapping[str, Node]) -> SequentialT:
-        """The same container around another chain."""
+        """Return the container with other children."""
         return self.replace(children=nodes)
 
     def chain_shape(self, input_shape: Shape) -> Shape:
-        """The shape after the last child."""
+        """Return the shape after the last child."""
         shape = input_shape
         for name, child in self.children.items():
             shape = shape_below(name, child, shape)
         return shape
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The shape after the last child."""
+        """Return the shape after the last child."""
         return self.chain_shape(input_shape)
 
 
 class Residual(Sequential):
-    """x + f(x), f the chain of children, which keeps the shape."""
+    """Residual connection: x + f(x), where f is the chain of children and keeps the shape.
+
+    Example:
+        >>> from maam import spec
+        >>> conv = spec.Conv2d(in_channels=8, out_channels=8, kernel_size=3, padding=1)
+        >>> spec.Residual(children={"conv": conv}).output_shape((8, 32, 32))
+        (8, 32, 32)
+    """
 
     kind: ClassVar[str] = "residual"
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The input's shape."""
+        """Return the input shape."""
         if (shape := self.chain_shape(input_shape)) != input_shape:
-            raise ShapeError(f"a residual adds its result to its input: {shape} does not fit {input_shape}")
+            raise ShapeError(
+                f"a residual adds the output of its layers to its input: their shape {shape} must be {input_shape}"
+            )
         return shape
 
 
 class Scale(Sequential):
-    """x * f(x), f the chain of children: a gate. f(x) has the shape of x, or 1 along some of its axes."""
+    """Gate: x * f(x), where f is the chain of children. f(x) has the shape of x, or size 1 along some axes.
+
+    Example:
+        >>> from maam import spec
+        >>> gate = {"pool": spec.GlobalPool(), "gate": spec.Activation(function="sigmoid")}
+        >>> spec.Scale(children=gate).output_shape((8, 32, 32))
+        (8, 32, 32)
+    """
 
     kind: ClassVar[str] = "scale"
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The input's shape."""
+        """Return the input shape."""
         gate = self.chain_shape(input_shape)
         fits = len(gate) == len(input_shape) and all(g in (1, s) for g, s in zip(gate, input_shape, strict=True))
         if not fits:
@@ -70,13 +96,22 @@ class Scale(Sequential):
 
 
 class Resize(Sequential):
-    """f(x) resized to (H // stride, W // stride), x being (C, H, W): nearest, source index floor(i * in / out)."""
+    """Chain of layers whose output is resized to (H // stride, W // stride) of the input (C, H, W).
+
+    The interpolation is nearest neighbour with the source index floor(i * in / out).
+
+    Example:
+        >>> from maam import spec
+        >>> pool = {"pool": spec.AvgPool2d(kernel_size=4)}
+        >>> spec.Resize(children=pool, stride=1).output_shape((8, 32, 32))
+        (8, 32, 32)
+    """
 
     kind: ClassVar[str] = "resize"
     stride: Size = 1
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """(C', H // stride, W // stride)."""
+        """Return (C', H // stride, W // stride)."""
         _, height, width = feature_map(input_shape)
         channels, *_ = feature_map(self.chain_shape(input_shape))
         if min(height, width) < self.stride:
@@ -85,10 +120,17 @@ class Resize(Sequential):
 
 
 class Model(Sequential):
-    """A whole network: a chain with the input shape that it was made for and a name for people to read.
+    """Network: a chain of layers with a name and an input shape (C, H, W).
 
     Raises:
-        SpecError: the chain does not accept `input_shape`.
+        SpecError: the layers do not accept `input_shape`.
+
+    Example:
+        >>> from maam import spec
+        >>> layers = {"flatten": spec.Flatten(), "fc": spec.Linear(in_features=784, out_features=10)}
+        >>> model = spec.Model(name="linear", input_shape=(1, 28, 28), children=layers)
+        >>> model.num_classes, model.num_parameters
+        (10, 7850)
     """
 
     kind: ClassVar[str] = "model"
@@ -104,35 +146,41 @@ class Model(Sequential):
         return self
 
     def stages(self) -> dict[str, Shape]:
-        """The named stages, in order, with the shape of each one's output at `input_shape`."""
+        """Return the names of the children and their output shapes at `input_shape`, in the order of execution."""
         return {path: out for path, _, _, out in self.summary(self.input_shape) if path in self.children}
 
     @property
     def num_classes(self) -> int:
-        """The length of the logits (of whatever comes last, for a model cut by `until`)."""
+        """The first size of the output: the number of classes of a classifier."""
         return self.output_shape(self.input_shape)[0]
 
     def until(self, stage: str) -> Model:
-        """The model cut after `stage`, for feature extraction; parameters keep their canonical names.
+        """Return the model up to and including `stage`, for feature extraction. Parameters keep their names.
 
-        A path such as "backbone.stage3" cuts within a stage that is a chain itself.
+        Args:
+            stage: the name of a child, or a path such as "backbone.stage3" to a child of a child.
 
         Raises:
-            SpecError: there is no such stage, or the path leads into a layer that is no chain.
+            SpecError: there is no such stage, or the path leads into a layer that is not a chain.
+
+        Example:
+            >>> from maam import spec
+            >>> spec.preset("mafc_v3_small").until("backbone.stage3").output_shape((3, 224, 224))
+            (48, 14, 14)
         """
         names = stage.split(".") if isinstance(stage, str) else [""]
         parent = _chain_at(self, names[:-1])
         if parent is None or names[-1] not in parent.children:
-            raise SpecError(f"no stage {stage!r} in {self.name!r}; {_stages_near(self, names)}")
+            raise SpecError(f"no stage {stage!r} in {self.name!r}; {_known_stages(self, names)}")
         return _cut(self, names)
 
 
 _CHAINS = ("sequential", "model")
-"""Kinds whose output is that of the last child, and so may be that of any: not so for a gate or a residual."""
+"""Kinds that can be cut after any child. A gate or a residual cannot: it combines the last output with its input."""
 
 
 def _chain_at(node: Node, names: list[str]) -> Sequential | None:
-    """The chain to which `names` lead through chains alone; None where they do not."""
+    """Return the chain at the path `names`, or None if the path leads through other layers."""
     if not isinstance(node, Sequential) or node.kind not in _CHAINS:
         return None
     if not names:
@@ -141,7 +189,7 @@ def _chain_at(node: Node, names: list[str]) -> Sequential | None:
 
 
 def _cut(chain: SequentialT, names: list[str]) -> SequentialT:
-    """`chain` up to the child of the first name, which is cut in the same way by the other names."""
+    """Return `chain` up to the child names[0], which is cut in the same way at names[1:]."""
     order = list(chain.children)
     children = {name: chain.children[name] for name in order[: order.index(names[0]) + 1]}
     if isinstance(child := children[names[0]], Sequential) and names[1:]:
@@ -149,29 +197,43 @@ def _cut(chain: SequentialT, names: list[str]) -> SequentialT:
     return chain.replace(children=children)
 
 
-def _stages_near(model: Model, names: list[str]) -> str:
-    """What `until` takes: the paths in the innermost chain that `names` reach, or all stages and the paths in these."""
+def _known_stages(model: Model, names: list[str]) -> str:
+    """Return, for a message, the stages in the innermost chain on the path `names`, or all stages."""
     for count in range(len(names) - 1, 0, -1):
         if chain := _chain_at(model, names[:count]):
             path = ".".join(names[:count])
-            return f"in {path!r} there are {', '.join(f'{path}.{name}' for name in chain.children)}"
+            return f"the stages in {path!r}: {', '.join(f'{path}.{name}' for name in chain.children)}"
     inner = [f"{path}.{name}" for path in model.children for name in getattr(_chain_at(model, [path]), "children", ())]
-    return f"its stages: {', '.join(model.children)}" + (f"; and in these: {', '.join(inner)}" if inner else "")
+    return f"its stages: {', '.join(model.children)}" + (f"; in these: {', '.join(inner)}" if inner else "")
 
 
 Merge = Literal["sum", "concat", "stack", "weighted", "softmax", "dynamic"]
-"""How branch outputs A_i become one:
+"""How to combine the outputs A_i of branches:
 
-sum: sum_i A_i, broadcast where a size is 1; concat: along the channels; stack: along the height;
-weighted: sum_i weights[i] A_i with constants;
-softmax: sum_i softmax(alpha)_i A_i with the learnable vector alpha (MAAM, equation 2);
-dynamic: sum_i g(x)_i A_i with g the `weighting` node, which maps the input to one weight for each branch."""
+sum: sum_i A_i, broadcast along axes of size 1.
+concat: concatenate along the channels.
+stack: concatenate along the height.
+weighted: sum_i weights[i] * A_i, with constant weights.
+softmax: sum_i softmax(alpha)_i * A_i, with a learnable vector alpha (MAAM, equation 2).
+dynamic: sum_i g(x)_i * A_i, where the layer `weighting` computes g(x), one weight for each branch."""
 
 
 class Parallel(Node):
-    """Children that all take the same input; `merge` makes one map of their outputs.
+    """Parallel branches with the same input; `merge` says how to combine their outputs.
 
-    Parameters: alpha (number of branches,) where merge is softmax; those of `weighting`, under that name.
+    Args:
+        children: the branches by name.
+        merge: "sum", "concat" (channels), "stack" (height), "weighted", "softmax" or "dynamic".
+        weights: one constant for each branch; only with merge "weighted".
+        weighting: a layer that computes one weight for each branch; only with merge "dynamic".
+
+    Parameters: alpha (number of branches,) with merge "softmax".
+
+    Example:
+        >>> from maam import spec
+        >>> branches = {"a": spec.Identity(), "b": spec.MaxPool2d(kernel_size=1)}
+        >>> spec.Parallel(children=branches, merge="concat").output_shape((8, 32, 32))
+        (16, 32, 32)
     """
 
     kind: ClassVar[str] = "parallel"
@@ -185,35 +247,35 @@ class Parallel(Node):
         if not self.children:
             raise ValueError("children: expected at least one branch")
         if (self.weights is not None) != (self.merge == "weighted"):
-            raise ValueError("weights: they belong to merge 'weighted', which needs them")
+            raise ValueError("weights: required with merge 'weighted', and not allowed with others")
         if self.weights is not None and len(self.weights) != len(self.children):
             raise ValueError(
                 f"weights: expected one for each of {len(self.children)} branches, got {len(self.weights)}"
             )
         if (self.weighting is not None) != (self.merge == "dynamic"):
-            raise ValueError("weighting: it belongs to merge 'dynamic', which needs it")
+            raise ValueError("weighting: required with merge 'dynamic', and not allowed with others")
         if "weighting" in self.children:
-            raise ValueError("children: the name 'weighting' is taken")
+            raise ValueError("children: the name 'weighting' is reserved; use another")
         return self
 
     @property
     def nodes(self) -> dict[str, Node]:
-        """The branches by name, then `weighting` where there is one."""
+        """The branches by name, and `weighting` if it is set."""
         extra = {} if self.weighting is None else {"weighting": self.weighting}
         return {**self.children, **extra}
 
     def with_nodes(self, nodes: Mapping[str, Node]) -> Parallel:
-        """The same merge of other branches; a node named `weighting` takes the place of that one."""
+        """Return the container with other branches; a node named "weighting" replaces `weighting`."""
         children = {name: node for name, node in nodes.items() if name != "weighting"}
         return self.replace(children=children, weighting=nodes.get("weighting"))
 
     def child_shapes(self, input_shape: Shape) -> Iterator[tuple[str, Node, Shape]]:
-        """Every child takes the input itself."""
+        """Yield each child with the input shape."""
         for name, child in self.nodes.items():
             yield name, child, input_shape
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The shape that all branches share; for concat the channels add up, for stack the heights."""
+        """Return the shape of the branches; "concat" adds up the channels, "stack" the heights."""
         shapes = {name: shape_below(name, child, input_shape) for name, child in self.children.items()}
         if self.weighting is not None:
             self._check_weighting(shape_below("weighting", self.weighting, input_shape))
@@ -223,15 +285,15 @@ class Parallel(Node):
         if self.merge == "sum" and len({len(shape) for shape in shapes.values()}) == 1:
             return _broadcast(list(shapes.values()))
         if len(set(shapes.values())) > 1:
-            raise ShapeError(f"merge {self.merge!r} needs branches of one shape, got {shapes}")
+            raise ShapeError(f"merge {self.merge!r}: expected branches of the same output shape, got {shapes}")
         return first
 
     def _check_weighting(self, shape: Shape) -> None:
         if shape != (len(self.children),):
-            raise ShapeError(f"weighting must give {len(self.children)} values, got shape {shape}")
+            raise ShapeError(f"weighting: expected an output of shape ({len(self.children)},), got {shape}")
 
     def own_parameters(self) -> tuple[Parameter, ...]:
-        """Alpha, one learnable scalar a branch, where merge is softmax."""
+        """Return alpha, one learnable scalar for each branch, if the merge is "softmax"."""
         if self.merge != "softmax":
             return ()
         return (Parameter("alpha", (len(self.children),), Role.FUSION, ZEROS),)
@@ -240,12 +302,14 @@ class Parallel(Node):
 def _joined(shapes: list[Shape], axis: int) -> Shape:
     others = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}
     if len(others) > 1 or axis >= len(shapes[0]):
-        raise ShapeError(f"branches cannot be joined along axis {axis} of (C, H, W): {shapes}")
+        raise ShapeError(f"branches cannot be concatenated along axis {axis} of (C, H, W): {shapes}")
     return (*shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :])
 
 
 def _broadcast(shapes: list[Shape]) -> Shape:
     sizes = [set(axis) - {1} for axis in zip(*shapes, strict=True)]
     if any(len(size) > 1 for size in sizes):
-        raise ShapeError(f"merge 'sum' needs branches of one shape, or of size 1 along an axis, got {shapes}")
+        raise ShapeError(
+            f"merge 'sum': expected branches of the same output shape, or of size 1 along an axis, got {shapes}"
+        )
     return tuple(size.pop() if size else 1 for size in sizes)

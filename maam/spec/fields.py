@@ -1,4 +1,4 @@
-"""The types that the fields of a spec are made of, and the sentences that a wrong value earns."""
+"""Field types of specs, and the messages for invalid values."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pydantic_core import ErrorDetails
 from maam._messages import shortened
 
 Shape = tuple[int, ...]
-"""The shape of one sample, without the batch: (C, H, W) for a feature map, (features,) for a vector."""
+"""The shape of a sample without batch: (C, H, W) for a feature map, (features,) for a vector."""
 
 MAX_SIZE = 2**24
 
 
 def plain_integer(value: Any) -> Any:
-    """An integer of NumPy or of a framework as Python's, which JSON can write; all else, bools too, as it is."""
+    """Return an integer of NumPy or a framework as a Python int, for JSON; return other values unchanged."""
     if isinstance(value, int) or "bool" in str(getattr(value, "dtype", "")):
         return value
     try:
@@ -29,14 +29,14 @@ def plain_integer(value: Any) -> Any:
 
 
 def plain_number(value: Any) -> Any:
-    """A scalar of NumPy as Python's, its bool too, which is none of the numbers; all else as it is."""
+    """Return a NumPy scalar as a Python one; return other values unchanged."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _ordered(value: Any) -> Any:
-    """Refuse sets, which pydantic takes for tuples: their order is another in each process."""
+    """Return a list or tuple; pydantic also accepts sets as tuples, but their order varies."""
     if not isinstance(value, (list, tuple)):
-        raise ValueError(f"expected a list or a tuple, whose order counts, got {shortened(value)}")
+        raise ValueError(f"expected a list or a tuple, got {shortened(value)}")
     return value
 
 
@@ -55,7 +55,7 @@ Probability = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=Fals
 
 def _odd(value: int) -> int:
     if value % 2 == 0:
-        raise ValueError(f"expected an odd kernel size, so that padding keeps the map's size; got {value}")
+        raise ValueError(f"expected an odd kernel size, got {value}")
     return value
 
 
@@ -63,10 +63,10 @@ OddSize = Annotated[Size, AfterValidator(_odd)]
 
 
 class FrozenDict(dict[str, Any]):
-    """An immutable, hashable dict whose order counts: children run in the order in which they stand."""
+    """Immutable, hashable dict; dicts with another order are not equal, because children run in this order."""
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise TypeError("a spec is frozen; make a new one instead of changing it")
+        raise TypeError("a spec cannot be changed; use replace() to make another one")
 
     __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
@@ -103,11 +103,11 @@ def _sentence(detail: ErrorDetails) -> str:
 
 
 def _part(part: int | str) -> str:
-    """A part of a path; a name that is none of ours (it may hold line breaks, or have no end) in quotes."""
+    """Return a part of a path; names that are not short identifiers are quoted."""
     return str(part) if isinstance(part, int) or (part.isidentifier() and len(part) <= 60) else shortened(part)
 
 
 def describe(error: ValidationError) -> str:
-    """What `error` complains of, in one line, each with the field's path; a long text loses its middle."""
+    """Return the messages of an error in one line of at most 500 characters, each with the path of its field."""
     text = "; ".join(_sentences(error))
     return text if len(text) <= 500 else f"{text[:200]} ... {text[-290:]}"

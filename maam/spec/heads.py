@@ -1,4 +1,4 @@
-"""The head of a classifier: the layer that gives the logits, and models with another number of classes."""
+"""The head of a classifier: the last layer, which computes the logits."""
 
 from __future__ import annotations
 
@@ -9,24 +9,38 @@ from maam.spec.primitives import BatchNorm2d, Conv2d, Linear
 
 
 def head(model: Node) -> str:
-    """The canonical path of the layer that gives the logits: the last linear layer or convolution.
+    """Return the path of the layer that computes the logits: the last linear layer or convolution.
 
     Raises:
-        SpecError: `model` is not a `Model` whose output is a vector that this layer's size decides.
+        SpecError: `model` is not a classifier, or its last layer with parameters does not compute the logits.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.head(spec.preset("maam_cifar10"))
+        'classifier.fc2'
     """
     if not isinstance(model, Model) or len(model.output_shape(model.input_shape)) != 1:
-        raise SpecError("expected a model that ends in logits (num_classes,); this one has no classes to replace")
+        raise SpecError("expected a classifier, a model whose output is a vector of logits (num_classes,)")
     paths = [path for path, node in model.walk() if isinstance(node, (BatchNorm2d, Conv2d, Linear))]
     if not paths or _size(model.at(paths[-1])) != model.num_classes:
-        raise SpecError(f"{model.name}: its last layer with weights does not give the logits, so it has no head")
+        raise SpecError(f"{model.name}: the last layer with parameters does not compute the logits")
     return paths[-1]
 
 
 def with_num_classes(model: Node, num_classes: int) -> Model:
-    """`model` with a head of `num_classes` logits; all other layers stay, under their names.
+    """Return a classifier with another number of classes; only its last layer differs.
+
+    Args:
+        model: a classifier.
+        num_classes: the number of classes.
 
     Raises:
-        SpecError: `num_classes` is no integer of at least 1, or `model` has no head.
+        SpecError: `num_classes` is not an integer of at least 1, or `model` is not a classifier.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.with_num_classes(spec.preset("maam_cifar10"), 100).num_classes
+        100
     """
     path = head(model)
     layer = model.at(path)
@@ -44,7 +58,7 @@ def _replaced(node: Node, names: list[str], layer: Node) -> Node:
     if not names:
         return layer
     if not isinstance(node, Sequential):
-        raise SpecError(f"the head stands inside a {node.kind}; expected a chain of layers")
+        raise SpecError(f"the last layer is inside a {node.kind}; expected a chain of layers")
     children = dict(node.children)
     children[names[0]] = _replaced(children[names[0]], names[1:], layer)
     return node.replace(children=children)

@@ -1,4 +1,4 @@
-"""What a spec asks of its input, as a few integers that are cheap to compare in any framework."""
+"""The inputs that a spec accepts, as a few integers that are cheap to check in every call."""
 
 from __future__ import annotations
 
@@ -11,17 +11,29 @@ from maam.spec.fields import Shape
 from maam.spec.node import Node
 from maam.spec.primitives import BatchNorm2d
 
-_LARGEST_MINIMUM = 512
-_MOST_STATISTICS = 4
-_OF_LAYERS = 32
-_FAR = 1024  # a spec that takes a size and this many times it takes any in between; strides hide smaller steps
+_MAX_MINIMUM = 512
+_MAX_STATISTICS = 4
+_LAYER_SIZE = 32
+_FACTOR = 1024
+"""A spec that accepts a size and this multiple of it accepts all sizes in between."""
 
 
 class InputRule(NamedTuple):
-    """The inputs that a spec takes: rank with batch, channels, least size, and a size if it is fixed.
+    """The inputs that a spec accepts.
 
-    Rank None stands for 2 or 4; channels None for any number. A rule refuses nothing that a layer accepts; where
-    channels and size depend on each other (flatten, then linear) it leaves the refusal to the layers.
+    The rule accepts all inputs that the layers accept. If channels and size depend on each other (flatten, then
+    linear), it also accepts others, and the layers raise the error.
+
+    Attributes:
+        rank: the number of dimensions with batch, 4 or 2; None for both.
+        channels: the number of channels or features; None for any.
+        minimum: the smallest height and width.
+        size: height and width, if only one size is accepted.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.input_rule(spec.preset("maam_cifar10")).accepts((8, 3, 32, 32))
+        True
     """
 
     rank: int | None
@@ -30,7 +42,7 @@ class InputRule(NamedTuple):
     size: tuple[int, int] | None
 
     def accepts(self, shape: Shape) -> bool:
-        """Whether a batch of `shape`, (N, C, H, W) or (N, features), can be given to the spec."""
+        """Return whether a batch of this shape, (N, C, H, W) or (N, features), is accepted."""
         if not self._has_rank(shape) or (self.channels is not None and shape[1] != self.channels):
             return False
         if len(shape) != 4:
@@ -40,12 +52,15 @@ class InputRule(NamedTuple):
         return shape[2] >= self.minimum and shape[3] >= self.minimum
 
     def check(self, shape: Shape, dtype: str = "float32", parameter_dtype: str | None = None) -> None:
-        """Refuse a batch of a wrong `shape`, or of a dtype that is not floating point or not the parameters'.
+        """Check the shape and the dtype of a batch.
 
-        `parameter_dtype` None (mixed precision, or no parameters) stands for any floating-point dtype.
+        Args:
+            shape: (N, C, H, W) or (N, features).
+            dtype: the name of the input's dtype, such as "float32".
+            parameter_dtype: the dtype of the parameters; None (mixed precision, or no parameters) for any.
 
         Raises:
-            ShapeError: what was given, and what was expected.
+            ShapeError: the shape is not accepted, or the dtype is not floating point or not that of the parameters.
         """
         expected = self.describe()
         if not self._has_rank(shape):
@@ -54,17 +69,17 @@ class InputRule(NamedTuple):
             raise ShapeError(f"expected an input {expected}, got {tuple(shape)}")
         if "float" not in dtype:
             raise ShapeError(
-                f"expected a floating-point input {expected}, got {dtype}; convert it, and scale images to [0, 1]"
+                f"expected a floating-point input {expected}, got {dtype}; convert it and scale images to [0, 1]"
             )
         if parameter_dtype not in (None, dtype):
             half = parameter_dtype in ("float16", "bfloat16")
             raise ShapeError(
-                f"expected an input of dtype {parameter_dtype}, as the parameters have, got {dtype}; convert one"
-                + ("; load(path, dtype=...) widens the weights of a file of half precision" if half else "")
+                f"expected an input of dtype {parameter_dtype}, the dtype of the parameters, got {dtype}; convert one"
+                + ("; load(path, dtype=...) converts the weights of a file in half precision" if half else "")
             )
 
     def describe(self) -> str:
-        """The rule as people write it: (N, 3, 32, 32), or (N, 3, H, W) with H, W >= 4."""
+        """Return the rule as text: "(N, 3, 32, 32)" or "(N, 3, H, W) with H, W >= 4"."""
         channels = "C" if self.channels is None else self.channels
         if self.rank == 2:
             return f"(N, {channels})"
@@ -80,30 +95,40 @@ class InputRule(NamedTuple):
 
 
 def input_rule(spec: Node) -> InputRule:
-    """The rule of a spec; for a `Model` that only works at one size (flatten, then linear) the size is fixed."""
+    """Return the inputs that a spec accepts.
+
+    For a `Model` with a single valid size (flatten, then linear), `size` is set.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.input_rule(spec.preset("maam_imagenet")).describe()
+        '(N, 3, H, W) with H, W >= 31'
+    """
     channels = _channels(spec)
     if isinstance(spec, Model):
         channels, height, width = spec.input_shape
-        if not _fits(spec, (channels, _FAR * height, _FAR * width)):
+        if not _fits(spec, (channels, _FACTOR * height, _FACTOR * width)):
             return InputRule(4, channels, 1, (height, width))
     probe = channels or 1
     takes_vectors = not isinstance(spec, Model) and _fits(spec, (probe,))
-    sides = (side for side in range(1, _LARGEST_MINIMUM + 1) if _fits(spec, (probe, side, side)))
+    sides = (side for side in range(1, _MAX_MINIMUM + 1) if _fits(spec, (probe, side, side)))
     if (least := next(sides, None)) is None:
         return InputRule(2, channels, 1, None) if takes_vectors else InputRule(None, None, 1, None)
     rank = None if takes_vectors else 4
-    if not _fits(spec, (probe, _FAR * least, _FAR * least)):
+    if not _fits(spec, (probe, _FACTOR * least, _FACTOR * least)):
         return InputRule(rank, None, 1, None)
     return InputRule(rank, channels, least, None)
 
 
 def example_shape(spec: Node, size: int | None = None) -> Shape:
-    """The shape of a sample that the spec takes: (C, H, W), or (features,) for a layer that takes vectors alone.
+    """Return the shape of a sample that a spec accepts: (C, H, W), or (features,) for a layer on vectors.
 
-    `size` is height and width; None the model's own, or 32 for a layer.
+    Args:
+        spec: a spec.
+        size: height and width. Default: those of the model, or 32 for a layer.
 
     Raises:
-        ShapeError: the model takes no images of `size`.
+        ShapeError: the model does not accept images of this size.
     """
     if isinstance(spec, Model) and size is None:
         return spec.input_shape
@@ -113,18 +138,21 @@ def example_shape(spec: Node, size: int | None = None) -> Shape:
         rule.check((1, *shape))
         return shape
     channels = rule.channels or 3
-    return (channels,) if rule.rank == 2 else (channels, size or _OF_LAYERS, size or _OF_LAYERS)
+    return (channels,) if rule.rank == 2 else (channels, size or _LAYER_SIZE, size or _LAYER_SIZE)
 
 
 def check_training_batch(spec: Node, shape: Shape, is_training: Callable[[str], bool] = lambda path: True) -> None:
-    """Refuse a batch (N, C, H, W) that gives some batch norm one value for each channel, whose variance says nothing.
+    """Check that each batch norm in training mode gets more than one value for each channel.
 
-    `is_training` says of a layer's path whether it is: a batch norm may be frozen in a network that trains.
+    PyTorch raises a similar error; MindSpore would set the running variance to NaN.
 
-    PyTorch's batch norm refuses it in nearly the same words; MindSpore's would make its running variance NaN.
+    Args:
+        spec: a spec.
+        shape: the shape of the batch, (N, C, H, W).
+        is_training: returns whether the layer at a path is in training mode.
 
     Raises:
-        ShapeError: naming the layer; N is 1, and the map that it sees 1x1.
+        ShapeError: N is 1 and a batch norm gets a 1x1 map; the error names the layer.
     """
     if shape[0] != 1 or len(shape) != 4:
         return
@@ -135,22 +163,23 @@ def check_training_batch(spec: Node, shape: Shape, is_training: Callable[[str], 
 
 
 def _channels(spec: Node) -> int | None:
-    """What the first layer asks for; behind pooling that joins k statistics (a gate), a k-th of it.
+    """Return the number of input channels, or None for any.
 
-    Behind pooling over the channels a layer asks for 1 whatever the input has: then any number will do.
+    It is the number that the first layer with a fixed number expects, divided by k if this layer follows the
+    concatenation of k statistics (a gate). A layer behind pooling over the channels does not determine the number.
     """
     first = spec.in_channels_expected
     if first is None or isinstance(spec, Model):
         return first
     for asked in dict.fromkeys(node.in_channels_expected for _, node in spec.walk()):
-        for parts in range(1, _MOST_STATISTICS + 1):
+        for parts in range(1, _MAX_STATISTICS + 1):
             if asked is not None and asked % parts == 0 and _takes(spec, asked // parts):
                 return None if _takes(spec, asked // parts + 1) else asked // parts
     return first
 
 
 def _takes(spec: Node, channels: int) -> bool:
-    return _fits(spec, (channels,)) or _fits(spec, (channels, _LARGEST_MINIMUM, _LARGEST_MINIMUM))
+    return _fits(spec, (channels,)) or _fits(spec, (channels, _MAX_MINIMUM, _MAX_MINIMUM))
 
 
 def _fits(spec: Node, shape: Shape) -> bool:

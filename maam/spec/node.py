@@ -1,4 +1,4 @@
-"""The base of every spec: a frozen, validated description of a layer that any backend can build."""
+"""The base class of specs, and their JSON form."""
 
 from __future__ import annotations
 
@@ -16,17 +16,30 @@ from maam.spec.parameters import Parameter
 
 NodeT = TypeVar("NodeT", bound="Node")
 MAX_DEPTH = 64
+MAX_LENGTH = 16 * 2**20
 _NO_FUNCTION = frozenset({"init", "input_shape", "momentum", "name"})
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+_RESERVED = frozenset(
+    {"alpha", "weight", "bias", "running_mean", "running_var", "spec", "training", "cls_name", "module"}
+)
 
 
 class Node(BaseModel):
-    """A layer: what it computes, on which shapes, with which parameters. It holds no arrays.
+    """Base class of specs: frozen, validated descriptions of layers, without arrays.
 
-    A subclass is a primitive: it sets `kind`, its fields, `output_shape`, and where they are not empty
-    `own_parameters` and `own_macs`. Everything else follows.
+    A subclass sets `kind`, its fields and `output_shape`, and if it has parameters or multiply-accumulates, also
+    `own_parameters` and `own_macs`.
 
     Raises:
-        SpecError: a field is unknown, missing, of the wrong type or range, or contradicts another.
+        SpecError: a field is unknown, missing, invalid or contradicts another one.
+
+    Example:
+        >>> from maam import spec
+        >>> layer = spec.se(64)
+        >>> isinstance(layer, spec.Node), layer.num_parameters
+        (True, 580)
+        >>> spec.parse_json(layer.to_json()) == layer
+        True
     """
 
     model_config = ConfigDict(
@@ -38,7 +51,7 @@ class Node(BaseModel):
     def __init__(self, /, *unnamed: Any, **fields: Any) -> None:
         if unnamed:
             names = ", ".join(f"{field}=" for field in type(self).model_fields)
-            raise ArgumentError(f"{self.kind}: name the fields: {names}")
+            raise ArgumentError(f"{self.kind}: expected keyword arguments: {names}")
         try:
             super().__init__(**fields)
         except ValidationError as error:
@@ -52,34 +65,44 @@ class Node(BaseModel):
 
     @model_validator(mode="after")
     def _depth_is_bounded(self: NodeT) -> NodeT:
-        if self.depth > MAX_DEPTH:  # else a spec could be too deep for Python's stack when it is written or run
+        if self.depth > MAX_DEPTH:  # deeper specs could exceed the recursion limit of Python
             raise ValueError(f"the layers are nested too deeply: expected at most {MAX_DEPTH} levels")
         return self
 
-    # --- structure
-
     @property
     def nodes(self) -> dict[str, Node]:
-        """The nodes directly inside this one, by name, in the order in which they run."""
+        """The child layers by name, in the order of execution."""
         return {}
 
     def with_nodes(self: NodeT, nodes: Mapping[str, Node]) -> NodeT:
-        """The same container around other nodes, given by name in running order; a layer that holds none is itself."""
+        """Return the container with other child layers; a layer without children returns itself."""
         return self
 
     @property
     def depth(self) -> int:
-        """The number of levels of the tree; 1 for a layer that holds no other."""
+        """The number of levels of the tree; 1 for a layer without children."""
         return 1 + max((node.depth for node in self.nodes.values()), default=0)
 
     def walk(self, path: str = "") -> Iterator[tuple[str, Node]]:
-        """Every (canonical path, node) of the tree, children before the node that holds them."""
+        """Yield (path, node) for every layer of the tree, children before their container.
+
+        The path is the canonical name, such as "agents.0.conv1"; the node itself has the path "".
+
+        Example:
+            >>> from maam import spec
+            >>> [path for path, _ in spec.preset("cnn").walk()][:3]
+            ['conv1', 'act1', 'pool1']
+        """
         for name, child in self.nodes.items():
             yield from child.walk(f"{path}.{name}" if path else name)
         yield path, self
 
     def at(self, path: str) -> Node:
-        """The node at a canonical path such as `agents.0.conv1` ('' is the node itself)."""
+        """Return the layer at a path such as "agents.0.conv1"; "" is the node itself.
+
+        Raises:
+            SpecError: there is no such layer.
+        """
         node = self
         for name in filter(None, path.split(".")):
             if name not in node.nodes:
@@ -88,61 +111,71 @@ class Node(BaseModel):
         return node
 
     def function_fields(self) -> dict[str, Any]:
-        """The fields that decide what the layer itself computes in inference.
+        """Return the fields that determine the output in inference.
 
-        Not the layers inside it, nor what is for training (`init`, `momentum`) or people (`name`, `input_shape`).
+        They exclude children, `init` and `momentum`, which matter in training, and `name` and `input_shape`.
         """
         found = {field: getattr(self, field) for field in type(self).model_fields if field not in _NO_FUNCTION}
         return {field: value for field, value in found.items() if not isinstance(value, (Node, dict))}
 
-    # --- shapes
-
     def output_shape(self, input_shape: Shape) -> Shape:
-        """The output's shape for one sample of `input_shape`, both (C, H, W) or (features,), no batch.
+        """Return the shape of the output for one sample.
+
+        Args:
+            input_shape: (C, H, W) or (features,), without batch.
 
         Raises:
-            ShapeError: the layer cannot take this shape.
+            ShapeError: the layer does not accept this shape.
+
+        Example:
+            >>> from maam import spec
+            >>> spec.maam(64, pool=2).output_shape((64, 32, 32))
+            (64, 16, 16)
         """
         raise NotImplementedError(self.kind)
 
     def child_shapes(self, input_shape: Shape) -> Iterator[tuple[str, Node, Shape]]:
-        """(name, child, its input shape) for each child, given this node's input shape (C, H, W)."""
+        """Yield (name, child, input shape of the child) for each child."""
         shape = input_shape
         for name, child in self.nodes.items():
             yield name, child, shape
             shape = shape_below(name, child, shape)
 
     def summary(self, input_shape: Shape, path: str = "") -> Iterator[tuple[str, Node, Shape, Shape]]:
-        """(path, node, input shape, output shape) of every node, children before their container.
+        """Yield (path, node, input shape, output shape) for every layer, children before their container.
 
         Raises:
-            ShapeError: a layer cannot take its shape.
+            ShapeError: a layer does not accept its input shape.
         """
-        output_shape = self.output_shape(input_shape)  # first, so that an error carries its whole path
+        output_shape = self.output_shape(input_shape)  # first, so that the path in an error is complete
         for name, child, shape in self.child_shapes(input_shape):
             yield from child.summary(shape, f"{path}.{name}" if path else name)
         yield path, self, input_shape, output_shape
 
     @property
     def in_channels_expected(self) -> int | None:
-        """The channels (or features) that the first layer asks for; None where any number will do."""
+        """The number of channels or features that the first layer expects; None for any number."""
         for child in self.nodes.values():
             if (channels := child.in_channels_expected) is not None:
                 return channels
         return None
 
-    # --- counts
-
     def own_parameters(self) -> tuple[Parameter, ...]:
-        """The parameters and buffers of this node without its children, with local names."""
+        """Return the parameters and buffers of this layer without its children, under local names."""
         return ()
 
     def own_macs(self, input_shape: Shape) -> int:
-        """Multiply-accumulates of this node's own convolution or linear map, for one sample."""
+        """Return the multiply-accumulates of this layer without its children, for one sample."""
         return 0
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """The table of parameters and buffers with canonical names, children first, in running order."""
+        """Return all parameters and buffers under their canonical names, in the order of execution.
+
+        Example:
+            >>> from maam import spec
+            >>> [(p.name, p.shape) for p in spec.se(16).parameters()][:2]
+            [('fc1.weight', (1, 16, 1, 1)), ('fc1.bias', (1,))]
+        """
         found: list[Parameter] = []
         for path, node in self.walk():
             found.extend(p.under(path) for p in node.own_parameters())
@@ -150,38 +183,49 @@ class Node(BaseModel):
 
     @property
     def num_parameters(self) -> int:
-        """The number of trainable scalars (running statistics are buffers and do not count)."""
+        """The number of trainable scalars. Running statistics do not count."""
         return sum(p.size for p in self.parameters() if p.trainable)
 
     def macs(self, input_shape: Shape) -> int:
-        """Multiply-accumulates of all convolutions and linear maps, for one sample of (C, H, W)."""
+        """Return the multiply-accumulates of all convolutions and linear layers, for one sample.
+
+        Example:
+            >>> from maam import spec
+            >>> model = spec.preset("maam_digits")
+            >>> model.macs(model.input_shape)
+            962176
+        """
         return sum(node.own_macs(shape) for _, node, shape, _ in self.summary(input_shape))
 
-    # --- documents
-
     def to_document(self) -> dict[str, Any]:
-        """The spec as plain JSON data. Every field is written, so a later default changes no old file."""
+        """Return the spec as plain data for JSON, with all fields, so that new defaults do not change old files."""
         fields = {name: _plain(getattr(self, name)) for name in type(self).model_fields}
         return {"kind": self.kind, **fields}
 
     def to_json(self, indent: int | None = None) -> str:
-        """The spec as a JSON text that `maam.spec.parse_json` reads back to an equal spec."""
+        """Return the spec as JSON text; `maam.spec.parse_json` reads it."""
         return json.dumps(self.to_document(), indent=indent)
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
-        """`to_document`: pydantic's own would leave the kinds out; `options` do nothing."""
+        """Return `to_document()`, because pydantic's own method omits the kinds; `options` have no effect."""
         return self.to_document()
 
     def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
-        """`to_json`, for the same reason."""
+        """Return `to_json(indent)`; `options` have no effect."""
         return self.to_json(indent)
 
     def replace(self: NodeT, **fields: Any) -> NodeT:
-        """A copy with other values in some fields, validated anew."""
+        """Return a validated copy with other values in some fields.
+
+        Example:
+            >>> from maam import spec
+            >>> spec.Linear(in_features=64, out_features=10).replace(out_features=5).num_parameters
+            325
+        """
         return type(self)(**{**{name: getattr(self, name) for name in type(self).model_fields}, **fields})
 
     def model_copy(self: NodeT, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> NodeT:
-        """`replace`, where pydantic would write into this node, which is its own copy."""
+        """Return `replace(**update)`; pydantic's own method would skip the validation."""
         return self.replace(**(update or {}))
 
     def __deepcopy__(self: NodeT, memo: dict[int, Any] | None = None) -> NodeT:
@@ -191,12 +235,11 @@ class Node(BaseModel):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-
         return parse_json, (self.to_json(),)
 
 
 def shape_below(name: str, child: Node, shape: Shape) -> Shape:
-    """`child.output_shape(shape)`, with `name` put before the path in any error."""
+    """Return `child.output_shape(shape)`; errors get `name` in front of the path."""
     try:
         return child.output_shape(shape)
     except ShapeError as error:
@@ -213,17 +256,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
-_RESERVED = frozenset(
-    {"alpha", "weight", "bias", "running_mean", "running_var", "spec", "training", "cls_name", "module"}
-)
-
-
 def parse_node(document: Any) -> Node:
-    """A node from its JSON data ({"kind": ..., fields}); a node is returned as it is.
+    """Return a node from its JSON data, {"kind": ..., fields}; a node is returned unchanged.
 
     Raises:
-        ValueError: the document is no object, has no known kind, or a field is wrong.
+        ValueError: the document is not an object, its kind is unknown, or a field is invalid.
     """
     if isinstance(document, Node):
         return document
@@ -241,9 +278,9 @@ def parse_node(document: Any) -> Node:
 
 
 def check_name(name: object) -> str:
-    """`name`, where it can serve as part of a canonical parameter name.
+    """Return `name`, after checking that it is valid in a parameter name.
 
-    A framework refuses more when it builds: the names that its own classes have.
+    Backends reserve more names: the attributes of their own classes.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"layer name {str(name)[:60]!r}: expected letters, digits and underscores")
@@ -272,14 +309,19 @@ else:
 OptionalNode = Annotated[Node | None, BeforeValidator(lambda value: None if value is None else parse_node(value))]
 
 
-MAX_LENGTH = 16 * 2**20
-
-
 def parse_document(document: Any) -> Node:
-    """A spec from plain JSON data.
+    """Return a spec from the plain data that `Node.to_document` returns.
+
+    Args:
+        document: a dict with "kind" and the fields.
 
     Raises:
-        SpecError: unknown kind or field, wrong type or range, contradicting fields, or nesting without end.
+        SpecError: the kind or a field is unknown, a value is invalid, or the nesting is too deep.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.parse_document({"kind": "linear", "in_features": 64, "out_features": 10}).num_parameters
+        650
     """
     try:
         return parse_node(document)
@@ -292,13 +334,21 @@ def parse_document(document: Any) -> Node:
 
 
 def parse_json(text: str | bytes) -> Node:
-    """A spec from the text that `Node.to_json` writes.
+    """Return a spec from the text that `Node.to_json` writes.
+
+    Args:
+        text: JSON, as text or UTF-8 bytes, at most 16 MiB.
 
     Raises:
         SpecError: the text is not JSON, or not a valid spec.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.parse_json('{"kind": "flatten"}')
+        Flatten()
     """
     if not isinstance(text, (str, bytes)):
-        raise SpecError(f"spec: expected JSON text, got {type(text).__name__}; parse_document takes plain data")
+        raise SpecError(f"spec: expected JSON text, got {type(text).__name__}; for plain data use parse_document")
     if len(text) > MAX_LENGTH:
         raise SpecError(f"spec: expected at most {MAX_LENGTH} characters of JSON, got {len(text)}")
     try:
@@ -311,10 +361,14 @@ def parse_json(text: str | bytes) -> Node:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object's pairs as a dict, for `object_pairs_hook`. Raises ValueError where a name stands twice."""
+    """Return the pairs of a JSON object as a dict, for `object_pairs_hook`.
+
+    Raises:
+        ValueError: a name is there twice.
+    """
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"the name {name[:60]!r} stands twice in one object")
+            raise ValueError(f"the name {name[:60]!r} is there twice in one object")
         found[name] = value
     return found

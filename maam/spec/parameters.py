@@ -1,4 +1,4 @@
-"""The table of parameters: canonical name, shape, role and initial distribution of every array of a model."""
+"""Parameters of a model: canonical name, shape, role and initial distribution of each array."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from maam.spec.fields import Shape
 
 
 class Role(str, Enum):
-    """What an array is for. A backend's own name of it follows from the role, never from its text."""
+    """Role of an array; backends derive their own parameter names from it.
+
+    Example:
+        >>> from maam import spec
+        >>> [p.role.value for p in spec.Conv2d(in_channels=3, out_channels=8, kernel_size=3).parameters()]
+        ['weight', 'bias']
+    """
 
     WEIGHT = "weight"
     BIAS = "bias"
@@ -29,12 +35,18 @@ class Role(str, Enum):
 
     @property
     def trainable(self) -> bool:
-        """False for running statistics, which a forward pass in training mode updates."""
+        """False for running statistics, which are updated by forward passes in training mode."""
         return self not in (Role.RUNNING_MEAN, Role.RUNNING_VAR)
 
 
 class Init(NamedTuple):
-    """An initial distribution: constant(value), uniform(-value, value) or normal(0, standard deviation value)."""
+    """Initial distribution: constant `value`, uniform(-value, value), or normal with mean 0 and deviation `value`.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.BatchNorm2d(num_features=8).parameters()[0].init
+        Init(distribution='constant', value=1.0)
+    """
 
     distribution: Literal["constant", "uniform", "normal"]
     value: float
@@ -45,7 +57,20 @@ ONES = Init("constant", 1.0)
 
 
 class Parameter(NamedTuple):
-    """A row of the table: canonical name (the PyTorch state_dict key), shape, role and initialisation."""
+    """Parameter or buffer of a spec.
+
+    Attributes:
+        name: the canonical name, which is the key in a PyTorch state_dict.
+        shape: the shape of the array.
+        role: what the array is for.
+        init: the initial distribution.
+
+    Example:
+        >>> from maam import spec
+        >>> parameter = spec.Linear(in_features=64, out_features=10).parameters()[0]
+        >>> parameter.name, parameter.shape, parameter.size
+        ('weight', (10, 64), 640)
+    """
 
     name: str
     shape: Shape
@@ -59,20 +84,20 @@ class Parameter(NamedTuple):
 
     @property
     def trainable(self) -> bool:
-        """Whether an optimizer updates it."""
+        """Whether the optimizer updates the array."""
         return self.role.trainable
 
     def under(self, path: str) -> Parameter:
-        """The same parameter, named from the container that holds its layer at `path`."""
+        """Return the parameter with `path` in front of its name."""
         return self._replace(name=f"{path}.{self.name}") if path else self
 
 
 WeightInit = Literal["fan_in_uniform", "kaiming_uniform", "kaiming_normal", "xavier_normal", "xavier_uniform"]
-"""fan_in_uniform: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default; the others as He and Glorot define them."""
+"""fan_in_uniform: uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of PyTorch. kaiming: He. xavier: Glorot."""
 
 
 def weight_init(scheme: WeightInit, fan_in: int, fan_out: int) -> Init:
-    """The distribution of a weight with `fan_in` inputs and `fan_out` outputs a unit (He's gain is sqrt(2))."""
+    """Return the distribution of a weight with `fan_in` inputs and `fan_out` outputs; the gain of He is sqrt(2)."""
     if scheme == "fan_in_uniform":
         return Init("uniform", 1 / math.sqrt(fan_in))
     if scheme == "kaiming_uniform":
@@ -85,19 +110,32 @@ def weight_init(scheme: WeightInit, fan_in: int, fan_out: int) -> Init:
 
 
 def draw(parameters: Iterable[Parameter], seed: int) -> dict[str, npt.NDArray[np.float32]]:
-    """Initial arrays by canonical name, float32: drawn by NumPy in float64, then rounded.
+    """Return initial weights, the same in every backend.
 
-    Each parameter has a stream of its own, from the seed and its name: two specs that share a layer's name
-    and shape share its initial weights.
+    NumPy draws each array in float64 from its own random stream, which depends on the seed and on the parameter's name,
+    and rounds it to float32.
+
+    Args:
+        parameters: the parameters of a spec.
+        seed: an integer from 0 to 2**63 - 1.
+
+    Returns:
+        float32 arrays by canonical name.
 
     Raises:
-        SpecError: `seed` is not an integer in [0, 2**63), or `parameters` are none.
+        SpecError: `seed` is not such an integer, or `parameters` are not parameters.
+
+    Example:
+        >>> from maam import spec
+        >>> arrays = spec.draw(spec.se(64).parameters(), seed=0)
+        >>> arrays["fc1.weight"].shape, arrays["fc1.weight"].dtype
+        ((4, 64, 1, 1), dtype('float32'))
     """
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
         raise SpecError(f"seed: expected an integer in [0, 2**63), got {seed!r}")
     found = list(parameters)
     if any(not isinstance(p, Parameter) for p in found):
-        raise SpecError("draw: expected parameters, as of a spec: draw(spec.parameters(), seed)")
+        raise SpecError("draw: expected the parameters of a spec: draw(spec.parameters(), seed)")
     return {p.name: _draw_one(p, int(seed)) for p in found}
 
 

@@ -1,13 +1,13 @@
-"""The registry of presets: networks by name, with overrides."""
+"""The registry of presets: functions that return a `Model`, by name."""
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar, overload
 
+from maam._messages import suggestion
 from maam.errors import PresetError, SpecError
 from maam.spec.containers import Model
 from maam.spec.node import Node
@@ -29,21 +29,28 @@ def register_preset(
 
 
 def register_preset(factory: Factory | None = None, name: str | None = None, *, overwrite: bool = False) -> Any:
-    """Register a function of keyword arguments that returns a `Model`, under its own name or `name`.
-
-    As a decorator too: `@register_preset` or `@register_preset(name="mine")`.
+    """Register a function as a preset; also a decorator, with or without arguments.
 
     Args:
-        factory: the function; each of its arguments has a default.
-        name: of the preset; the function's own where None.
-        overwrite: a preset of that name is replaced, as running a cell of a notebook again asks for.
+        factory: returns a `Model`. All its arguments have defaults; they are the options of the preset.
+        name: the name of the preset. Default: the name of the function.
+        overwrite: whether to replace a preset with this name, for example when a notebook cell runs again.
 
     Returns:
         The function.
 
     Raises:
-        PresetError: the name is taken, by a preset or by an alias of one, or is no string; or `factory` is no
-            function, or has an argument without a default.
+        PresetError: the name is not a string or is already used; or `factory` is not a function, or has an argument
+            without default.
+
+    Example:
+        >>> from maam import spec
+        >>> @spec.register_preset(name="tiny_mlp", overwrite=True)
+        ... def tiny(num_classes: int = 10) -> spec.Model:
+        ...     layers = {"flatten": spec.Flatten(), "fc": spec.Linear(in_features=64, out_features=num_classes)}
+        ...     return spec.Model(name="tiny_mlp", input_shape=(1, 8, 8), children=layers)
+        >>> spec.preset("tiny_mlp", num_classes=2).num_parameters
+        130
     """
     if factory is None:
         return lambda found: register_preset(found, name, overwrite=overwrite)
@@ -59,31 +66,33 @@ def _check_factory(factory: object) -> None:
     if not callable(factory):
         raise PresetError(
             f"expected a function that returns a Model, got an object of type {type(factory).__name__}; "
-            "for a spec that is there already: register_preset(lambda: spec, name)"
+            "to register an existing spec use register_preset(lambda: spec, name)"
         )
     try:
         arguments = inspect.signature(factory).parameters.values()
     except ValueError:
-        raise PresetError(f"{factory!r} does not tell its arguments; write a function around it") from None
+        raise PresetError(f"{factory!r}: its signature cannot be inspected; wrap it in a function") from None
     for argument in arguments:
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD, argument.POSITIONAL_ONLY):
-            raise PresetError(f"{argument}: the options of a preset are named arguments; write them out, with defaults")
+            raise PresetError(
+                f"{argument}: expected only named arguments with defaults, which become the options of the preset"
+            )
         if argument.default is argument.empty:
-            raise PresetError(f"{argument.name}: an option of a preset has a default; give it one")
+            raise PresetError(f"{argument.name}: expected a default value, because it becomes an option of the preset")
 
 
 def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not name:
-        given = "none, and the function has none of its own" if name is None else repr(name)
-        raise PresetError(f"name: expected the name of a preset, a string, got {given}")
+        given = "None, and the function has no name" if name is None else repr(name)
+        raise PresetError(f"name: expected the name of the preset, a string, got {given}")
     return name
 
 
 def register_alias(alias: str, name: str) -> None:
-    """Make `alias` another name of the preset `name`; `list_presets` does not show it.
+    """Register another name of a preset; `list_presets` does not include it.
 
     Raises:
-        PresetError: the alias is taken, or there is no such preset.
+        PresetError: the alias is already used, or there is no preset `name`.
     """
     _find(name)
     _check_is_free(alias)
@@ -93,9 +102,13 @@ def register_alias(alias: str, name: str) -> None:
 def preset_signature(
     composite: Factory, settings: Mapping[str, Any], left_out: Collection[str], **first: Any
 ) -> inspect.Signature:
-    """The signature of a preset that calls `composite`: the options `first`, then the composite's arguments.
+    """Return the signature of a preset that calls a composite with other defaults.
 
-    `settings` are defaults in place of the composite's; the arguments `left_out` are no options of the preset.
+    Args:
+        composite: the composite.
+        settings: defaults that replace those of the composite.
+        left_out: arguments of the composite that are not options of the preset.
+        **first: further options with their defaults, in front of the composite's.
     """
     kind = inspect.Parameter.KEYWORD_ONLY
     added = [inspect.Parameter(name, kind, default=value) for name, value in first.items()]
@@ -108,11 +121,21 @@ def preset_signature(
 
 
 def preset(name: str, /, **overrides: Any) -> Model:
-    """The spec of the preset `name`, with `overrides` in place of its defaults.
+    """Return the spec of a preset.
+
+    Args:
+        name: the name of the preset; `list_presets` returns all names.
+        **overrides: options that replace the defaults; `preset_options` returns them.
 
     Raises:
-        PresetError: there is no such preset, it has no such option, or its function returns no `Model`.
+        PresetError: there is no such preset or option, or the function of the preset does not return a `Model`.
         SpecError: an option has an invalid value.
+
+    Example:
+        >>> from maam import spec
+        >>> model = spec.preset("maam_cifar10", num_classes=100)
+        >>> model.input_shape, model.num_classes
+        ((3, 32, 32), 100)
     """
     factory = _find(name)
     accepted = preset_options(name)
@@ -125,49 +148,63 @@ def preset(name: str, /, **overrides: Any) -> Model:
 
 
 def aliases() -> dict[str, str]:
-    """The other names of presets, each with the preset that it stands for."""
+    """Return the aliases of presets, with the names of their presets."""
     return dict(_ALIASES)
 
 
 def resolve(spec: Node | str, /, **options: Any) -> Node:
-    """`spec` itself, or the preset of that name with `options`.
+    """Return a spec: `spec` itself, or the preset of that name with `options`.
 
     Raises:
-        PresetError: there is no preset of that name, or it has no such option.
-        SpecError: it is neither a spec nor a name, or a spec with options, or an option is invalid.
+        PresetError: there is no such preset or option.
+        SpecError: `spec` is neither a spec nor a name, options are given with a spec, or an option is invalid.
     """
     if isinstance(spec, str):
         return preset(spec, **options)
     if options:
-        raise SpecError(f"{next(iter(options))}: an option of presets; a spec has been composed already")
+        raise SpecError(f"{next(iter(options))}: options are only allowed with the name of a preset, not with a spec")
     if not isinstance(spec, Node):
         raise SpecError(f"expected a spec or the name of a preset, got an object of type {type(spec).__name__}")
     return spec
 
 
 def preset_options(name: str) -> dict[str, Any]:
-    """The options of a preset and their defaults."""
+    """Return the options of a preset and their defaults.
+
+    Raises:
+        PresetError: there is no such preset.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.preset_options("cnn")
+        {'num_classes': 10, 'in_channels': 3, 'image_size': 32}
+    """
     parameters = inspect.signature(_find(name)).parameters.values()
     return {p.name: p.default for p in parameters}
 
 
 def list_presets(pattern: str = "*") -> list[str]:
-    """The names of all presets that match a shell wildcard, sorted."""
+    """Return the sorted names of all presets that match a shell wildcard.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.list_presets("maam_*")
+        ['maam_cifar10', 'maam_cifar10_2m3', 'maam_digits', 'maam_imagenet']
+    """
     return sorted(fnmatch.filter(_FACTORIES, pattern))
 
 
 def _check_is_free(name: str) -> None:
     if name in _FACTORIES:
-        raise PresetError(f"there is a preset {name!r} already; choose another name, or overwrite=True")
+        raise PresetError(f"the preset {name!r} already exists; use another name or overwrite=True")
     if name in _ALIASES:
-        raise PresetError(f"{name!r} is another name of the preset {_ALIASES[name]!r}; choose another name")
+        raise PresetError(f"{name!r} is an alias of the preset {_ALIASES[name]!r}; use another name")
 
 
 def _find(name: str) -> Factory:
     if isinstance(name, str):
         name = _ALIASES.get(name, name)
     if not isinstance(name, str) or name not in _FACTORIES:
-        close = difflib.get_close_matches(str(name), _FACTORIES, 3)
-        hint = f"did you mean {' or '.join(close)}?" if close else "`maam list` shows all of them"
+        hint = suggestion(name, _FACTORIES, "`maam list` shows all presets", count=3)
         raise PresetError(f"no preset {str(name)[:60]!r}; {hint}")
     return _FACTORIES[name]

@@ -158,7 +158,7 @@ class Linear(Node):
 class RNN(Node):
     """Tanh recurrent layer over the rows of a feature map, from top to bottom.
 
-    h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), where x_t is row t with its input_size = C * W values, and h_0 = 0.
+    h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh), where x_t is row t with its C * W = input_size values, h_0 = 0.
 
     Shape:
         (C, H, W) to the last state (hidden_size,).

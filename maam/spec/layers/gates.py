@@ -177,6 +177,7 @@ def mafb(
         act_layer: the activation of the perceptron and the dilated branch: "relu", "relu6", "leaky_relu", "elu",
             "gelu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a
             class such as nn.ReLU.
+        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh".
 
     Raises:
         SpecError: an argument is invalid, or a statistic is given twice.
