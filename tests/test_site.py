@@ -1,5 +1,6 @@
 """The documentation as a site: it builds without a warning, and its API pages agree with Python."""
 
+import ast
 import html
 import importlib.util
 import os
@@ -34,7 +35,7 @@ def text_of(page):
 
 def test_layers_have_the_signature_of_their_composite(site):
     text = text_of(site / "api" / "torch.html")
-    assert re.search(r"SE\( channels: Size, rd_ratio: Ratio = 1 / 16,.*? device: .*? dtype: ", text)
+    assert re.search(r"SE\( channels: int, rd_ratio: float = 0.0625,.*? device: .*? dtype: ", text)
     assert "device" not in re.search(r"SE\( channels: .*?\)", text_of(site / "api" / "mindspore.html"))[0]
 
 
@@ -72,6 +73,21 @@ def test_every_public_package_has_a_page():
     assert packages <= pages
     overview = (ROOT / "docs" / "api" / "index.md").read_text()
     assert all(f"({page}.md)" in overview for page in pages - {"index"})
+
+
+def public_names(package):
+    """Return the names in the `__all__` of a package, without importing it."""
+    tree = ast.parse((ROOT / "maam" / package / "__init__.py").read_text())
+    (names,) = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    return ast.literal_eval(names)
+
+
+@pytest.mark.parametrize("package", ["deploy", "mindspore", "parity", "porting", "spec", "torch", "training"])
+def test_every_public_name_is_on_the_page(site, package):
+    page = (site / "api" / f"{package}.html").read_text()
+    assert [name for name in public_names(package) if f'id="maam.{package}.{name}"' not in page] == []
 
 
 @pytest.fixture(scope="module")

@@ -193,4 +193,3 @@ def training_order(layers: Sequence[LayerT], relu: type, max_pool: type) -> list
         if type(found[index]) is relu and type(found[index + 1]) is max_pool:
             found[index : index + 2] = found[index + 1], found[index]
     return found
-

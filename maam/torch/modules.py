@@ -230,9 +230,7 @@ class Layer(CompositeLayer, Container):
 
     _module_class = nn.Module
     _own_parameters = (
-        inspect.Parameter(
-            "device", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=torch.device | str | None
-        ),
+        inspect.Parameter("device", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=torch.device | str | None),
         inspect.Parameter("dtype", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=torch.dtype | None),
     )
 

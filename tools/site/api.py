@@ -1,6 +1,6 @@
 """Complete the API pages where the source alone does not suffice: an extension of Griffe.
 
-- A layer class such as `class SE(Layer, composite=spec.se)` gets the signature and documentation of its spec function.
+- A layer class such as `class SE(Layer, composite=spec.se)` gets the documentation of its spec function.
 - Primitives and named tuples get a constructor from their fields.
 - A name that is both a function and a module (`from maam.parity.check import check`) means the function.
 - The section "Example:" of a docstring is shown as code, as Griffe does with "Examples:".
@@ -27,6 +27,8 @@ from griffe import (
     Parameters,
 )
 
+from maam.backend.layers import layer_docstring
+
 NODE = "maam.spec.node.Node"
 
 
@@ -45,14 +47,16 @@ class Api(Extension):
     def on_package(self, *, pkg: Module, loader: GriffeLoader, **_: Any) -> None:
         """Resolve names as Python does, and document layers by their composites."""
         loader.resolve_aliases(implicit=True, external=False)
-        for module in [*modules_of(pkg)]:
+        modules = [*modules_of(pkg)]
+        for module in modules:
             prefer_objects(module)
+        for cls, name in self.composites:
+            document(cls, pkg[name].final_target)
+        for module in modules:
             show_examples(module)
             for member in module.members.values():
                 if isinstance(member, Class):
                     construct(member)
-        for cls, name in self.composites:
-            document(cls, pkg[name].final_target)
 
 
 def modules_of(module: Module) -> Iterator[Module]:
@@ -90,16 +94,22 @@ def target_of(member: Object | Alias) -> Object | None:
 
 
 def document(cls: Class, composite: Object) -> None:
-    """Give the class the docstring and arguments of its composite, and the keyword arguments of its base class."""
+    """Give the class the docstring of its composite with its own example, as it has at run time.
+
+    The constructor comes from the stub file. A class without one gets the arguments of its composite, and the keyword
+    arguments of its base class.
+    """
     if not isinstance(composite, Function) or composite.docstring is None:
         raise TypeError(f"{cls.path}: the composite {composite.path} is not a function with a docstring")
-    text = composite.docstring
+    text, own = composite.docstring, cls.docstring
+    value = layer_docstring(text.value, None if own is None else own.value)
     cls.docstring = Docstring(
-        text.value, lineno=text.lineno, parent=cls, parser=text.parser, parser_options=text.parser_options
+        value, lineno=text.lineno, parent=cls, parser=text.parser, parser_options=text.parser_options
     )
-    base = cls.resolved_bases[0].members["__init__"]
-    own = [one for one in base.parameters if one.kind is ParameterKind.keyword_only]
-    set_constructor(cls, [*composite.parameters, *own])
+    if "__init__" not in cls.members:
+        base = cls.resolved_bases[0].all_members["__init__"]
+        keywords = [one for one in base.parameters if one.kind is ParameterKind.keyword_only]
+        set_constructor(cls, [*composite.parameters, *keywords])
 
 
 def construct(cls: Class) -> None:
