@@ -1,38 +1,80 @@
-"""Places for layers of ours in the networks of other libraries: what both frameworks' rooms know of them."""
+"""Insertion of attention layers into the networks of timm, torchvision and MindCV, independent of the framework."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from maam.backend.layers import check_keeps_shape, find_layer
 from maam.errors import SpecError
 
 
-class Place(NamedTuple):
-    """A place for a layer in a block.
+class InsertionPoint(NamedTuple):
+    """A point of a block at which a layer can be inserted.
 
     Attributes:
-        channels: of the map there.
-        occupied: whether attention stands there already, which a new layer replaces.
-        put: what puts a layer there.
-        added_to: whether the network adds to the layer's output in place, as PyTorch's do.
+        channels: the number of channels of the map at this point.
+        occupied: whether a layer is already there; a new one replaces it.
+        put: a function that inserts a layer here.
+        added_in_place: whether the network adds to the output of the layer in place, as ResNets in PyTorch do.
     """
 
     channels: int
     occupied: bool
     put: Callable[[Any], None]
-    added_to: bool = False
+    added_in_place: bool = False
 
 
-def choose_places(network: object, places: Sequence[Place], every_block: bool, known: str) -> Sequence[Place]:
-    """The occupied places, or all, where `every_block` is true or none is occupied.
+class LayerKinds(NamedTuple):
+    """The layers of one framework.
 
-    `known` says for the message what networks have places.
+    Attributes:
+        by_name: the drop-in layer classes by lower-case name.
+        base: their base class, whose objects have a `spec`.
+        module: the framework's class of all modules.
+        noun: the framework's word for a module, for error messages.
+    """
+
+    by_name: Mapping[str, type]
+    base: type
+    module: type
+    noun: str
+
+
+def make_layers(
+    network: object, points: Sequence[InsertionPoint], attention: Any, every_block: bool, kinds: LayerKinds, known: str
+) -> list[tuple[InsertionPoint, Any]]:
+    """Make a layer for each insertion point; the network is not changed.
+
+    Args:
+        network: the network that has the points, for error messages.
+        points: all insertion points of the network.
+        attention: a name, a layer class, or a function from a number of channels to a module.
+        every_block: whether to use all points. False: if any point is occupied, only occupied points are used.
+        kinds: the layers of the framework.
+        known: the networks that have insertion points, for error messages.
+
+    Returns:
+        The points in use, each with its layer.
 
     Raises:
-        SpecError: there is none.
+        SpecError: there is no point or no layer of that name, or `attention` returns an object that is not a module or
+            a layer that changes the shape.
     """
-    if not places:
-        raise SpecError(f"{type(network).__name__}: no block to put attention into; expected {known}")
-    occupied = [place for place in places if place.occupied]
-    return occupied if occupied and not every_block else places
+    if not points:
+        raise SpecError(f"{type(network).__name__}: found no block for an attention layer; expected {known}")
+    occupied = [point for point in points if point.occupied]
+    chosen = occupied if occupied and not every_block else points
+    make = find_layer(attention, kinds.by_name, kinds.module)
+    made = []
+    for point in chosen:
+        layer = make(point.channels)
+        if not isinstance(layer, kinds.module):
+            raise SpecError(
+                f"attention: expected a function that returns a {kinds.noun}, got one that returns a "
+                f"{type(layer).__name__}"
+            )
+        if isinstance(layer, kinds.base):
+            check_keeps_shape(type(layer).__name__, layer.spec, point.channels)  # type: ignore[attr-defined]
+        made.append((point, layer))
+    return made

@@ -14,6 +14,8 @@ import maam
 NEEDS = {
     "maam.torch": ("torch",),
     "maam.mindspore": ("mindspore",),
+    "maam.backend.protocol": ("torch",),
+    "maam.data.dataset": ("sklearn",),
     "maam.timm": ("torch", "timm"),
     "maam.torchvision": ("torch", "torchvision"),
     "maam.mindcv": ("mindspore", "mindcv"),

@@ -56,17 +56,17 @@ def download(
 
     Args:
         name: "cifar10" or "cifar100".
-        root: The folder that will contain the official folder. It is created if it is missing.
-        url: Another address of the archive.
-        md5: Another checksum of the archive.
-        progress: A function of the bytes received so far and of all bytes (None if unknown). Default: a progress bar
+        root: the folder that will contain the official folder. It is created if it is missing.
+        url: another address of the archive.
+        md5: another checksum of the archive.
+        progress: a function of the bytes received so far and of all bytes (None if unknown). Default: a progress bar
             on a terminal, and lines elsewhere, on standard error.
 
     Returns:
         The official folder.
 
     Raises:
-        DataError: The name is unknown, the download fails, the archive has another checksum or content, or the files
+        DataError: the name is unknown, the download fails, the archive has another checksum or content, or the files
             cannot be stored.
 
     Example:

@@ -33,11 +33,11 @@ class LabelKind:
     """A label that each record carries.
 
     Attributes:
-        name: The value of `label_mode` that selects it.
-        classes: The number of classes.
-        labels_key: The key of the labels in a data file of the Python layout.
-        names_key: The key of the class names in the meta file of the Python layout.
-        names_file: The file of class names in the binary layout, one name a line.
+        name: the value of `label_mode` that selects it.
+        classes: the number of classes.
+        labels_key: the key of the labels in a data file of the Python layout.
+        names_key: the key of the class names in the meta file of the Python layout.
+        names_file: the file of class names in the binary layout, one name a line.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Layout:
     """The published files of a data set.
 
     Attributes:
-        name: The name of the data set in maam.
-        binary_folder: The folder of the binary layout.
-        python_folder: The folder of the Python layout.
-        meta_file: The file of class names in the Python layout.
-        files: The data files of each split in the Python layout; the binary layout adds ".bin" to each name.
-        records: The number of records in each file of a split.
-        label_kinds: The labels, in the order of the label bytes of a binary record.
+        name: the name of the data set in maam.
+        binary_folder: the folder of the binary layout.
+        python_folder: the folder of the Python layout.
+        meta_file: the file of class names in the Python layout.
+        files: the data files of each split in the Python layout; the binary layout adds ".bin" to each name.
+        records: the number of records in each file of a split.
+        label_kinds: the labels, in the order of the label bytes of a binary record.
     """
 
     name: str
@@ -101,14 +101,14 @@ def cifar10(root: str | os.PathLike[str], split: str = "train") -> ImageDataset:
     If both layouts are present, the binary one is read.
 
     Args:
-        root: The official folder, or the folder that contains it.
+        root: the official folder, or the folder that contains it.
         split: "train" (50,000 images) or "test" (10,000 images).
 
     Returns:
         Images uint8 (N, 3, 32, 32), 0..255, in the published order, with 10 class names.
 
     Raises:
-        DataError: The folder or a file is missing, a file differs from the published format, or the split is unknown.
+        DataError: the folder or a file is missing, a file differs from the published format, or the split is unknown.
 
     Example:
         >>> from maam.data import cifar10, download
@@ -127,7 +127,7 @@ def cifar100(root: str | os.PathLike[str], split: str = "train", *, label_mode: 
     If both layouts are present, the binary one is read.
 
     Args:
-        root: The official folder, or the folder that contains it.
+        root: the official folder, or the folder that contains it.
         split: "train" (50,000 images) or "test" (10,000 images).
         label_mode: "fine" (100 classes) or "coarse" (20 classes).
 
@@ -135,7 +135,7 @@ def cifar100(root: str | os.PathLike[str], split: str = "train", *, label_mode: 
         Images uint8 (N, 3, 32, 32), 0..255, in the published order, with the class names.
 
     Raises:
-        DataError: The folder or a file is missing, a file differs from the published format, or an argument is
+        DataError: the folder or a file is missing, a file differs from the published format, or an argument is
             unknown.
 
     Example:
@@ -151,7 +151,7 @@ def read_dataset(name: str, root: str | os.PathLike[str], split: str, label_mode
     """Return a split of the data set `name`, a key of `LAYOUTS`, with one kind of labels.
 
     Raises:
-        DataError: See `cifar10` and `cifar100`.
+        DataError: see `cifar10` and `cifar100`.
     """
     layout = LAYOUTS[name]
     kinds = {kind.name: kind for kind in layout.label_kinds}

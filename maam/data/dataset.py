@@ -25,10 +25,10 @@ class ImageDataset:
     Attributes:
         images: uint8 (N, C, H, W), 0..255.
         labels: int32 (N,), 0..len(class_names) - 1. Other integer types are cast.
-        class_names: One name for each label. Default: "class 0", "class 1", ... up to the largest label.
+        class_names: one name for each label. Default: "class 0", "class 1", ... up to the largest label.
 
     Raises:
-        DataError: An array has the wrong dtype or rank, the counts differ, or a label has no name.
+        DataError: an array has the wrong dtype or rank, the counts differ, or a label has no name.
 
     Example:
         >>> import numpy as np
@@ -74,7 +74,7 @@ class ImageDataset:
         """Return a copy of the images and labels at `indices`, in that order.
 
         Args:
-            indices: Integers (K,), 0..N - 1. An index may occur several times.
+            indices: integers (K,), 0..N - 1. An index may occur several times.
 
         Returns:
             K images with their labels, and all class names.
@@ -97,14 +97,14 @@ def digits(split: str = "train", test_fraction: float = 0.2, seed: int = 0) -> I
 
     Args:
         split: "train" or "test".
-        test_fraction: The fraction of each class in the test split, in (0, 1).
-        seed: Selects the images of the test split, 0 or more.
+        test_fraction: the fraction of each class in the test split, in (0, 1).
+        seed: selects the images of the test split, 0 or more.
 
     Returns:
         Images uint8 (N, 1, 8, 8), 0..255, in the order of scikit-learn, with the class names "0" to "9".
 
     Raises:
-        DataError: An argument is out of its range, or a class would have no image in one split.
+        DataError: an argument is out of its range, or a class would have no image in one split.
         MissingFrameworkError: scikit-learn is not installed.
 
     Example:

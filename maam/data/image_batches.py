@@ -62,26 +62,26 @@ class ImageBatches(EpochOrder, ABC):
     This is the base of `maam.torch.ImageFolderBatches` and `maam.mindspore.ImageFolderBatches`, which decode the files.
 
     Args:
-        dataset: A data set with at least one image.
-        batch_size: Images in a batch, 1 or more. The last batch may be smaller.
-        seed: Seed of the order, the crops and the flips, 0 or more.
-        shuffle: Whether each epoch has its own random order. False: all epochs have the order of the data set.
+        dataset: a data set with at least one image.
+        batch_size: images in a batch, 1 or more. The last batch may be smaller.
+        seed: seed of the order, the crops and the flips, 0 or more.
+        shuffle: whether each epoch has its own random order. False: all epochs have the order of the data set.
         framing: `RandomResizedCrop` or `CenterCrop`. Default: `RandomResizedCrop(224)`.
-        mean: Three numbers, subtracted from the channels of the pixels in [0, 1].
-        std: Three numbers by which the channels are divided after that.
-        drop_last: Whether to drop a last batch that is smaller than `batch_size`.
-        num_workers: The number of worker processes (PyTorch) or threads (MindSpore) that decode, at most one for each
+        mean: three numbers, subtracted from the channels of the pixels in [0, 1].
+        std: three numbers by which the channels are divided after that.
+        drop_last: whether to drop a last batch that is smaller than `batch_size`.
+        num_workers: the number of worker processes (PyTorch) or threads (MindSpore) that decode, at most one for each
             processor. 0: the calling process decodes.
-        on_broken: What to do with a file that is empty, truncated or not an image. "error" raises `DataError`; "skip"
+        on_broken: what to do with a file that is empty, truncated or not an image. "error" raises `DataError`; "skip"
             warns and leaves the image out of its batch. A batch without a readable image is skipped, or is an error if
             `drop_last` is true.
         share: (rank, size) of one process among several that share each batch; see `BatchLoader`.
 
     Attributes:
-        broken: The reason for each file that was left out so far, by path.
+        broken: the reason for each file that was left out so far, by path.
 
     Raises:
-        DataError: An argument is out of its range, or an epoch would have no batch.
+        DataError: an argument is out of its range, or an epoch would have no batch.
         MissingFrameworkError: torchvision is not installed (PyTorch only).
 
     Example:
@@ -133,8 +133,8 @@ class ImageBatches(EpochOrder, ABC):
         """Return an iterator over the batches of an epoch, from batch `start` on.
 
         Args:
-            index: The number of the epoch, 0 or more.
-            start: The first batch, 0..len(self). The files of earlier batches are not read.
+            index: the number of the epoch, 0 or more.
+            start: the first batch, 0..len(self). The files of earlier batches are not read.
 
         Returns:
             An iterator over images float32 (B, 3, size, size), scaled to [0, 1] and normalized, and labels int32 (B,).

@@ -26,10 +26,10 @@ class ImageFolder:
     """Labelled image files, not decoded.
 
     Attributes:
-        folder: The folder of the split, root/train or root/val.
+        folder: the folder of the split, root/train or root/val.
         files: N paths below `folder`, CLASS/NAME.jpg, sorted within each class.
         labels: int32 (N,), 0..len(class_names) - 1, in ascending order.
-        class_names: The names of the class folders, sorted.
+        class_names: the names of the class folders, sorted.
 
     Example:
         >>> from pathlib import Path
@@ -66,14 +66,14 @@ def imagefolder(root: str | os.PathLike[str], split: str = "train") -> ImageFold
     """List the images in root/SPLIT/CLASS/**, in the order of `torchvision.datasets.ImageFolder`.
 
     Args:
-        root: The folder that contains `train` and `val`.
+        root: the folder that contains `train` and `val`.
         split: "train" or "val". If the other split exists, both must have the same classes.
 
     Returns:
         The files with their labels.
 
     Raises:
-        DataError: The split is unknown or missing, it has no class folders, a class folder has no images, the classes
+        DataError: the split is unknown or missing, it has no class folders, a class folder has no images, the classes
             of train and val differ, or a folder cannot be read.
 
     Example:
@@ -107,7 +107,7 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
     """Return the paths of all images below a folder, sorted within each folder.
 
     Raises:
-        DataError: A folder cannot be read.
+        DataError: a folder cannot be read.
     """
     try:
         return [str(Path(folder) / name) for name in _images(Path(folder), "")]

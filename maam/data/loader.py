@@ -25,17 +25,17 @@ class EpochOrder:
     """The order of the images in each epoch, cut into batches; seed and epoch give the same order in every process.
 
     Args:
-        count: Number of images, at least 1.
-        name: Name of the data set, for error messages.
-        batch_size: Images in a batch, over all processes, 1 or more. The last batch may be smaller.
-        seed: Seed of the order, 0 or more.
-        shuffle: Whether each epoch has its own random order. False: all epochs have the order of the data set.
-        drop_last: Whether to drop a last batch that is smaller than `batch_size`.
+        count: number of images, at least 1.
+        name: name of the data set, for error messages.
+        batch_size: images in a batch, over all processes, 1 or more. The last batch may be smaller.
+        seed: seed of the order, 0 or more.
+        shuffle: whether each epoch has its own random order. False: all epochs have the order of the data set.
+        drop_last: whether to drop a last batch that is smaller than `batch_size`.
         share: (rank, size) of one process among several that share each batch. It gets every size-th image of the
             batch, starting with number rank. `batch_size` must be a multiple of size.
 
     Raises:
-        DataError: An argument is out of its range, or an epoch would have no batch.
+        DataError: an argument is out of its range, or an epoch would have no batch.
     """
 
     def __init__(
@@ -92,17 +92,17 @@ class BatchLoader(EpochOrder):
     """Batches of an `ImageDataset`; the same seed and epoch always give the same bytes.
 
     Args:
-        dataset: A data set with at least one image.
-        batch_size: Images in a batch, 1 or more. The last batch may be smaller.
-        seed: Seed of the order, the crops and the flips, 0 or more.
-        shuffle: Whether each epoch has its own random order. False: all epochs have the order of the data set.
-        augmentation: Random crops and flips; None leaves the images unchanged.
-        drop_last: Whether to drop a last batch that is smaller than `batch_size`.
+        dataset: a data set with at least one image.
+        batch_size: images in a batch, 1 or more. The last batch may be smaller.
+        seed: seed of the order, the crops and the flips, 0 or more.
+        shuffle: whether each epoch has its own random order. False: all epochs have the order of the data set.
+        augmentation: random crops and flips; None leaves the images unchanged.
+        drop_last: whether to drop a last batch that is smaller than `batch_size`.
         share: (rank, size) of one process among several that share each batch. It gets every size-th image of the
             batch, starting with number rank. `batch_size` must be a multiple of size.
 
     Raises:
-        DataError: An argument is out of its range, or an epoch would have no batch.
+        DataError: an argument is out of its range, or an epoch would have no batch.
 
     Example:
         >>> import numpy as np
@@ -139,8 +139,8 @@ class BatchLoader(EpochOrder):
         """Return an iterator over the batches of an epoch, from batch `start` on.
 
         Args:
-            index: The number of the epoch, 0 or more.
-            start: The first batch, 0..len(self). The images of earlier batches are not processed.
+            index: the number of the epoch, 0 or more.
+            start: the first batch, 0..len(self). The images of earlier batches are not processed.
 
         Returns:
             An iterator over images float32 (B, C, H, W) in [0, 1] and labels int32 (B,).

@@ -82,13 +82,13 @@ class Augmentation:
     """Random crops of zero-padded images, random flips and cutout, for images in memory.
 
     Attributes:
-        padding: Rows and columns of zeros added on each side, 0 or more. A crop has the size of the original image.
-        flip_probability: The probability of a horizontal flip, in [0, 1].
-        cutout: The side of the grey square (DeVries and Taylor, arXiv 1708.04552); 0 for no square. Its centre can be
+        padding: rows and columns of zeros added on each side, 0 or more. A crop has the size of the original image.
+        flip_probability: the probability of a horizontal flip, in [0, 1].
+        cutout: the side of the grey square (DeVries and Taylor, arXiv 1708.04552); 0 for no square. Its centre can be
             anywhere in the image, so a part of the square may lie outside.
 
     Raises:
-        DataError: An attribute is out of its range.
+        DataError: an attribute is out of its range.
 
     Example:
         >>> import numpy as np
@@ -185,10 +185,10 @@ class Frame:
     """The steps from an image file to the input of a network, in order of use.
 
     Attributes:
-        source: The part of the image that is kept, in pixels.
-        size: Height and width after resizing that part, bilinear with antialiasing.
-        crop: The part of the resized image that is kept.
-        flip: Whether the result is flipped horizontally.
+        source: the part of the image that is kept, in pixels.
+        size: height and width after resizing that part, bilinear with antialiasing.
+        crop: the part of the resized image that is kept.
+        flip: whether the result is flipped horizontally.
     """
 
     source: Box
@@ -216,13 +216,13 @@ class RandomResizedCrop:
     attempts at an area and an aspect ratio, then the largest central part with an allowed ratio.
 
     Attributes:
-        size: Height and width of the result.
-        scale: Least and largest fraction of the image's area, in (0, 1].
-        ratio: Least and largest width / height, drawn uniformly on a logarithmic scale.
-        flip_probability: The probability of a horizontal flip, in [0, 1].
+        size: height and width of the result.
+        scale: least and largest fraction of the image's area, in (0, 1].
+        ratio: least and largest width / height, drawn uniformly on a logarithmic scale.
+        flip_probability: the probability of a horizontal flip, in [0, 1].
 
     Raises:
-        DataError: An attribute is out of its range.
+        DataError: an attribute is out of its range.
 
     Example:
         >>> import numpy as np
@@ -274,11 +274,11 @@ class CenterCrop:
     """The central square of the image after resizing its shorter side; usual for validation on ImageNet.
 
     Attributes:
-        size: Height and width of the result.
-        resize: The length of the shorter side before the crop, at least `size`.
+        size: height and width of the result.
+        resize: the length of the shorter side before the crop, at least `size`.
 
     Raises:
-        DataError: An attribute is out of its range.
+        DataError: an attribute is out of its range.
 
     Example:
         >>> import numpy as np

@@ -1,6 +1,6 @@
-"""MindCV: the presets in its registry, and layers of ours in its networks.
+"""Presets in MindCV's registry, and attention layers in MindCV's networks.
 
-Importing this registers every preset that is a classifier, so that `mindcv.create_model("mafc_v2")` builds it.
+Importing this module registers every preset that is a classifier, so `mindcv.create_model("mafc_v2")` builds it.
 """
 
 from maam.errors import require

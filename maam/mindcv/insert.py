@@ -1,4 +1,4 @@
-"""Layers of ours in MindCV's networks, in which all other parameters keep their names."""
+"""Insertion of attention layers into MindCV's networks; the other parameters keep their names."""
 
 from __future__ import annotations
 
@@ -13,52 +13,64 @@ from mindcv.models.resnet import BasicBlock, Bottleneck
 from mindcv.models.resnetv2 import PreActBottleneck
 from mindspore import nn
 
-from maam._insertion import Place
-from maam.mindspore.insertion import MakeLayer, fill
+from maam._insertion import InsertionPoint
+from maam.mindspore.insertion import MakeLayer, insert_layers
 
 LAST_OF_BRANCH = {BasicBlock: "bn2", Bottleneck: "bn3", PreActBottleneck: "conv3"}
-"""Blocks of ResNets, and what in each gives the map that is added to the shortcut."""
+"""The blocks of ResNets, and the layer whose output is added to the shortcut."""
 _PLAIN = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.HSwish)
-"""What the chains of MobileNets hold besides attention."""
+"""The layers of MobileNets that are not attention."""
+KNOWN = "a ResNet, ResNeXt or ResNetV2 of MindCV, or its MobileNetV1, V2 or V3"
 
 
 def insert_attention(network: nn.Cell, attention: str | MakeLayer, *, every_block: bool = False) -> nn.Cell:
-    """Put a layer into the blocks of one of MindCV's networks, in place; returns the network.
+    """Insert an attention layer into the blocks of a MindCV network, in place.
 
-    ResNets (`resnet*`, `resnext*`, `resnetv2_*`) and MobileNetV2: at the end of the residual branch, in front of the
-    addition. MobileNetV1: at the end of every depthwise separable unit. MobileNetV3: in place of squeeze and
-    excitation, in the blocks that have it. A layer that was put in before is replaced. Call it before the network's
-    first run in graph mode. All parameters that stay keep their names and values, so that checkpoints of the plain
-    network load, before or after.
+    Call this function before the first run of the network in graph mode. The insertion points are:
+
+    - ResNet, ResNeXt, ResNetV2, MobileNetV2: the end of the residual branch, before the addition.
+    - MobileNetV1: the end of every depthwise separable unit.
+    - MobileNetV3: the squeeze and excitation, in blocks that have it.
+
+    A layer that was inserted before is replaced. The other parameters keep their names and values, so checkpoints of
+    the plain network can be loaded before and after the insertion.
 
     Args:
-        network: a network of MindCV, or one with such blocks in it.
+        network: a network of MindCV, or a cell with such blocks.
         attention: "maam", "maf", "mafc", "mafb", "se" or "cbam"; a subclass of `maam.mindspore.layers.Layer`; or a
-            function of the number of channels that returns a cell of (N, channels, H, W) to the same shape, such as
+            function from the number of channels to a cell that keeps the shape (N, channels, H, W), such as
             `functools.partial(MAFC, rd_ratio=1 / 8)`.
-        every_block: also into the blocks of a MobileNetV3 that have no squeeze and excitation, at their end.
+        every_block: whether the blocks of a MobileNetV3 without squeeze and excitation get a layer too, at their end.
+
+    Returns:
+        The network.
 
     Raises:
-        SpecError: there is no layer of that name, `attention` makes no cell or one that changes the shape, or no block
-            of the network is known; the network is then as it was.
+        SpecError: no layer has that name, `attention` returns an object that is not a cell or changes the shape, or
+            the network has no known block. The network is then unchanged.
+
+    Example:
+        >>> import mindcv
+        >>> from maam.mindcv import insert_attention
+        >>> network = insert_attention(mindcv.create_model("mobilenet_v1_025", num_classes=10), "mafc")
+        >>> type(network.features[3][-1]).__name__
+        'MAFC'
     """
-    places = [place for _, cell in network.cells_and_names() for place in _places(cell)]
-    known = "a ResNet, ResNeXt or ResNetV2 of MindCV, or its MobileNetV1, V2 or V3"
-    fill(network, places, attention, every_block, known)
+    points = [point for _, cell in network.cells_and_names() for point in _points(cell)]
+    insert_layers(network, points, attention, every_block, KNOWN)
     return network
 
 
-def _places(cell: nn.Cell) -> Iterator[Place]:
-    """The places in a block, or in a network whose blocks have no class of their own."""
+def _points(cell: nn.Cell) -> Iterator[InsertionPoint]:
     if type(cell) in LAST_OF_BRANCH:
-        yield _after(cell, LAST_OF_BRANCH[type(cell)])
+        yield _point_after(cell, LAST_OF_BRANCH[type(cell)])
     elif isinstance(cell, (InvertedResidual, MobileBottleneck)):
-        yield _in_chain(cell.layers)
-    elif isinstance(cell, MobileNetV1):
-        yield from (_in_chain(unit) for unit in cell.features if isinstance(unit, nn.SequentialCell))
+        yield _point_in_chain(cell.layers)
+    elif isinstance(cell, MobileNetV1):  # its blocks have no separate class
+        yield from (_point_in_chain(unit) for unit in cell.features if isinstance(unit, nn.SequentialCell))
 
 
-def _after(block: nn.Cell, name: str) -> Place:
+def _point_after(block: nn.Cell, name: str) -> InsertionPoint:
     last = getattr(block, name)
     occupied = isinstance(last, nn.SequentialCell)
     if occupied:
@@ -67,12 +79,13 @@ def _after(block: nn.Cell, name: str) -> Place:
     def put(layer: nn.Cell) -> None:
         setattr(block, name, nn.SequentialCell(OrderedDict({"last": last, "attention": layer})))
 
-    return Place(last.out_channels if isinstance(last, nn.Conv2d) else last.num_features, occupied, put)
+    channels = last.out_channels if isinstance(last, nn.Conv2d) else last.num_features
+    return InsertionPoint(channels, occupied, put)
 
 
-def _in_chain(chain: nn.SequentialCell) -> Place:
-    """At the place of what is no plain layer, else at the end: so no other layer's number changes."""
+def _point_in_chain(chain: nn.SequentialCell) -> InsertionPoint:
+    """Return the point of the attention, or the end of the chain; so the other layers keep their numbers."""
     index = next((index for index, cell in enumerate(chain) if not isinstance(cell, _PLAIN)), None)
     norms = [cell for cell in list(chain)[:index] if isinstance(cell, nn.BatchNorm2d)]
     put = chain.append if index is None else functools.partial(chain.__setitem__, index)
-    return Place(norms[-1].num_features, index is not None, put)
+    return InsertionPoint(norms[-1].num_features, index is not None, put)

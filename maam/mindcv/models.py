@@ -1,4 +1,4 @@
-"""`create_model` as MindCV has it, with attention, and with checkpoints that are held against the model."""
+"""`create_model` of MindCV with an attention layer, and with checkpoints that are compared with the model."""
 
 from __future__ import annotations
 
@@ -35,36 +35,46 @@ def create_model(
     every_block: bool = False,
     **options: Any,
 ) -> nn.Cell:
-    """`mindcv.create_model` with a layer of ours in every block, and with checkpoints checked.
+    """Build a model with `mindcv.create_model`, insert an attention layer, and load a checkpoint.
+
+    MindCV ignores a missing checkpoint and parameters whose names do not match. Here both are errors.
 
     Args:
         model_name: a model of MindCV, or a preset.
-        num_classes: length of the logits.
-        pretrained: load MindCV's published weights, before attention is put in; the new layers stay as they are.
-        in_channels: channels of the image.
-        checkpoint_path: a MindSpore checkpoint, of the plain network or of the one with attention; for a preset a
-            weights file of ours (.safetensors) too. MindCV itself passes over a file that does not exist and over
-            names that do not fit; here both are errors.
-        ema: as in MindCV, with its own checks only, like `auto_mapping`.
-        auto_mapping: as in MindCV.
-        attention: what `insert_attention` takes, None for none. For a preset it is the preset's own option of that
-            name, where it has one: a name or a layer class; None takes its attention out, and what is not given leaves
-            it as it is.
-        every_block: as in `insert_attention`; not for a preset.
+        num_classes: the length of the logits.
+        pretrained: whether to load the weights that MindCV publishes. They are loaded before attention is inserted,
+            and the new layers keep their initial weights.
+        in_channels: the number of channels of the image.
+        checkpoint_path: a MindSpore checkpoint of the network with or without attention layers. For a preset also a
+            weights file of maam (.safetensors).
+        ema: see `mindcv.create_model`; only MindCV checks the checkpoint then.
+        auto_mapping: see `mindcv.create_model`; only MindCV checks the checkpoint then.
+        attention: see `insert_attention`; None inserts nothing. For a preset this is the option `attention` of the
+            preset: a name or a layer class, None for no attention. Default: the attention of the preset.
+        every_block: see `insert_attention`; not available for a preset.
         options: further arguments of the model.
 
     Returns:
-        The cell: (N, in_channels, H, W) to the logits (N, num_classes).
+        The cell, from (N, in_channels, H, W) to the logits (N, num_classes).
 
     Raises:
-        PresetError: there is no model of that name, or a preset has no such option.
-        SpecError: there is no layer of that name, the model has no block for it, or a preset's option is invalid.
-        WeightsError: the checkpoint is missing or does not fit, or a preset is asked for pretrained weights.
+        PresetError: MindCV has no model of that name, or a preset has no such option.
+        SpecError: see `insert_attention`; or an option of a preset is invalid.
+        WeightsError: the checkpoint is missing or does not match the model, or `pretrained` is true for a preset.
+
+    Example:
+        >>> from maam.mindcv import create_model
+        >>> network = create_model("mobilenet_v1_025", num_classes=10, attention="mafc")
+        >>> type(network.features[3][-1]).__name__
+        'MAFC'
+        >>> create_model("maam_digits", num_classes=10, in_channels=1).spec.name
+        'maam_digits'
     """
-    _check_name(model_name)
+    if not mindcv.is_model(model_name):
+        raise unknown_model(model_name, mindcv.list_models(), "mindcv.list_models()")
     checkpoint_path = os.fspath(checkpoint_path)
     if checkpoint_path and pretrained:
-        raise WeightsError("checkpoint_path and pretrained are both given; leave one out")
+        raise WeightsError("checkpoint_path and pretrained exclude each other; pass only one of them")
     given = {"num_classes": num_classes, "pretrained": pretrained, "in_channels": in_channels, **options}
     if is_preset(preset_name(model_name)):
         model = mindcv.create_model(model_name, **with_attention(model_name, given, attention, every_block, LAYERS))
@@ -80,11 +90,6 @@ def create_model(
     return model
 
 
-def _check_name(name: str) -> None:
-    if not mindcv.is_model(name):
-        raise unknown_model(name, mindcv.list_models(), "mindcv.list_models()")
-
-
 def _load_preset(model: nn.Cell, path: str, ema: bool, auto_mapping: bool) -> None:
     if path.endswith(".safetensors"):
         load_weights(model, path)
@@ -98,7 +103,7 @@ def _load_preset(model: nn.Cell, path: str, ema: bool, auto_mapping: bool) -> No
 
 
 def _load(model: nn.Cell, plain: set[str], path: str, ema: bool, auto_mapping: bool) -> None:
-    """Load a checkpoint that has every parameter of the model, or at least all of the `plain` network's."""
+    """Load a checkpoint that has all parameters of the model, or all `plain` ones, those without the new layers."""
     _check_file(path)
     if not ema and not auto_mapping:
         own = [parameter.name for parameter in model.get_parameters()]
@@ -120,4 +125,4 @@ def _check_file(path: str) -> None:
     if not Path(path).is_file():
         raise WeightsError(f"{path}: no such file")
     if not path.endswith(".ckpt"):
-        raise WeightsError(f"{path}: expected a MindSpore checkpoint (.ckpt), or for a preset a weights file")
+        raise WeightsError(f"{path}: expected a MindSpore checkpoint (.ckpt), or a weights file for a preset")

@@ -1,6 +1,6 @@
-"""The presets as MindCV models: for each one a function in MindCV's registry, under the preset's name.
+"""The presets in MindCV's registry: each is a function of this module, as MindCV's models are functions of theirs.
 
-The functions stand in this module by name, as MindCV's own do in theirs: `mindcv.list_models(module="presets")`.
+`mindcv.list_models(module="presets")` lists them.
 """
 
 from __future__ import annotations
@@ -18,28 +18,42 @@ from maam.mindspore.insertion import LAYERS
 from maam.spec import Conv2d, Model, head, preset
 
 default_cfgs: dict[str, dict[str, Any]] = {}
-"""What MindCV notes of each model, in its own form; it looks for this name."""
-REGISTRY = Registry("MindCV", __name__, is_model, model_entrypoint)
+"""MindCV's description of each model; MindCV looks for this name."""
+REGISTRY = Registry("MindCV", __name__, is_model, model_entrypoint, register_model)
 
 
 def register_presets(pattern: str = "*") -> list[str]:
-    """Register the presets that match a shell wildcard and are classifiers; returns their names.
+    """Register the presets that match a shell wildcard and are classifiers in MindCV's registry.
 
-    Those that are registered already stay; a preset that was added by `maam.register_preset` since is new.
+    Importing `maam.mindcv` registers all presets. Call this function after `maam.register_preset`.
+
+    Args:
+        pattern: a shell wildcard for names of presets.
+
+    Returns:
+        The names of the matching presets, including those that were registered before.
 
     Raises:
-        PresetError: a model of another origin has a preset's name in MindCV's registry; nothing is registered then.
+        PresetError: MindCV has another model with the name of a preset. Nothing is registered then.
+
+    Example:
+        >>> import mindcv
+        >>> from maam.mindcv import register_presets
+        >>> register_presets("maam_d*")
+        ['maam_digits']
+        >>> mindcv.create_model("maam_digits", num_classes=4, in_channels=1).spec.num_classes
+        4
     """
     found = REGISTRY.find_classifiers(pattern, head)
     for name, spec in found.items():
         if not is_preset(name):
             default_cfgs[name] = _configuration(spec)
-            globals()[name] = register_model(_entrypoint(name))
+            REGISTRY.register(_entrypoint(name), name, __name__)
     return list(found)
 
 
 def is_preset(name: str) -> bool:
-    """Whether MindCV's model of this name is one of ours."""
+    """Return whether MindCV's model `name` is one of our presets."""
     return REGISTRY.is_preset(name)
 
 
@@ -65,8 +79,8 @@ def _entrypoint(name: str) -> Callable[..., nn.Cell]:
     ) -> nn.Cell:
         if pretrained:
             raise WeightsError(
-                f"{name}: there are no published weights; leave pretrained out, or load a file of your own by "
-                "checkpoint_path"
+                f"{name}: MindCV publishes no weights for this preset; omit pretrained, or pass the path of a file as "
+                "checkpoint_path of maam.mindcv.create_model"
             )
         if "attention" in options:
             options["attention"] = attention_option(name, options["attention"], LAYERS)
@@ -75,6 +89,8 @@ def _entrypoint(name: str) -> Callable[..., nn.Cell]:
         model.default_cfg = default_cfgs[name]
         return model
 
-    create.__name__ = create.__qualname__ = name  # by which MindCV registers it
-    create.__doc__ = f"The preset {name!r}; `options` are its own, `seed` draws the weights alike in all frameworks."
+    create.__doc__ = (
+        f"Build the preset {name!r}. `options` are the options of the preset. With `seed` all frameworks draw the same "
+        "weights."
+    )
     return create

@@ -1,6 +1,6 @@
-"""timm: the presets in its registry, layers of ours in its networks, MAAM in front of its vision transformers.
+"""Presets in timm's registry, attention layers in timm's networks, and MAAM as the stem of vision transformers.
 
-Importing this registers every preset that is a classifier, so that `timm.create_model("mafc_v2")` builds it.
+Importing this module registers every preset that is a classifier, so `timm.create_model("mafc_v2")` builds it.
 """
 
 from maam.errors import MissingFrameworkError, require
@@ -18,10 +18,7 @@ if TorchVersion(timm.__version__) < MINIMUM:
     )
 
 from maam.timm.aliases import register_aliases  # noqa: E402
-from maam.timm.embedding import (  # noqa: E402
-    MAAMEmbed,
-    TokenMap,
-)
+from maam.timm.embedding import MAAMEmbed, TokenMap  # noqa: E402
 from maam.timm.insert import insert_attention  # noqa: E402
 from maam.timm.models import create_model  # noqa: E402
 from maam.timm.presets import register_presets  # noqa: E402

@@ -1,16 +1,13 @@
-"""Other names of presets, such as "MAFCV2", in timm's registry.
+"""Aliases of presets, such as "MAFCV2", in timm's registry.
 
-The functions stand in a module of their own, so that `timm.list_models(module="presets")` names each preset once.
+They are functions of a separate module, so that `timm.list_models(module="presets")` lists each preset once.
 """
-
-from timm.models import register_model
 
 from maam.timm.presets import REGISTRY
 
-__all__ = ["register_aliases"]  # timm adds the models' names
+__all__ = ["register_aliases"]  # timm appends the names of the models
 
 
 def register_aliases() -> None:
-    """Register the aliases of presets that timm knows; a name that is taken stays what it is."""
-    for alias, function in REGISTRY.other_names(__name__).items():
-        globals()[alias] = register_model(function)
+    """Register the aliases of all registered presets, except names of other models."""
+    REGISTRY.register_aliases(__name__)

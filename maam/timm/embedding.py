@@ -1,4 +1,4 @@
-"""MAAM as the convolutional stem of a vision transformer."""
+"""MAAM as the convolutional stem of a vision transformer, and attention layers on tokens."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ from maam.torch import build
 
 
 class TokenMap(nn.Module):
-    """Runs a layer for maps on tokens: (N, L, C) to the same shape.
+    """A layer for maps, applied to the tokens of a vision transformer: (N, L, C) to (N, L, C).
 
-    The tokens behind the first `num_prefix_tokens` (class and register tokens) are laid out as a map (N, C, H, W), row
-    by row; the prefix stays as it is.
+    The tokens after the prefix are arranged as a map (N, C, H, W), row by row. The prefix is not changed.
 
     Args:
-        layer: a module from (N, C, H, W) to the same shape.
-        grid_size: height and width of the map; of as many tokens as another square has, that is taken.
-        num_prefix_tokens: how many tokens in front belong to no place.
+        layer: a module that keeps the shape (N, C, H, W).
+        grid_size: height and width of the map. If both are equal, other square numbers of tokens are accepted too.
+        num_prefix_tokens: the number of class and register tokens before the map.
 
     Raises:
-        ShapeError: when run, if the tokens make no such map.
+        ShapeError: on a forward pass, if the number of tokens does not match the map.
+
+    Example:
+        >>> import torch
+        >>> from maam.timm import TokenMap
+        >>> from maam.torch import MAFC
+        >>> layer = TokenMap(MAFC(192), grid_size=(14, 14), num_prefix_tokens=1)
+        >>> layer(torch.rand(2, 197, 192)).shape
+        torch.Size([2, 197, 192])
     """
 
     def __init__(self, layer: nn.Module, grid_size: tuple[int, int], num_prefix_tokens: int = 0) -> None:
@@ -37,7 +44,7 @@ class TokenMap(nn.Module):
         self.num_prefix_tokens = num_prefix_tokens
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output, as tokens."""
+        """Return the output of the layer as tokens (N, L, C)."""
         prefix, tokens = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
         height, width = self._grid(tokens.shape[1])
         maps = tokens.reshape(-1, height, width, tokens.shape[2]).permute(0, 3, 1, 2)  # (N, C, H, W), a view
@@ -45,7 +52,7 @@ class TokenMap(nn.Module):
         return torch.cat((prefix, y), 1) if self.num_prefix_tokens else y
 
     def extra_repr(self) -> str:
-        """The map's size, and the prefix."""
+        """Return the size of the map and of the prefix."""
         return f"grid_size={self.grid_size}, num_prefix_tokens={self.num_prefix_tokens}"
 
     def _grid(self, count: int) -> tuple[int, int]:
@@ -57,31 +64,40 @@ class TokenMap(nn.Module):
             return side, side
         raise ShapeError(
             f"expected {self.num_prefix_tokens} prefix tokens and a map of {height}x{width}, got "
-            f"{count + self.num_prefix_tokens} tokens; put the layer in again for images of another shape"
+            f"{count + self.num_prefix_tokens} tokens; for images of another shape insert the layer again"
         )
 
 
 class MAAMEmbed(HybridEmbed):
-    """Patches by MAAM layers: an `embed_layer` for timm's VisionTransformer in place of its `PatchEmbed`.
+    """A patch embedding of MAAM layers: an `embed_layer` for timm's VisionTransformer in place of `PatchEmbed`.
 
-    A 3x3 convolution of stride 2, MAAM layers that each halve the map (`maam.spec.maam_stem`) until a patch has become
-    one position, and a 1x1 convolution to `embed_dim`: (N, in_chans, H, W) to tokens (N, H/patch * W/patch, embed_dim).
+    It consists of a 3x3 convolution of stride 2, MAAM layers that each halve the map (`maam.spec.maam_stem`) until a
+    patch is one position, and a 1x1 convolution to `embed_dim`. It turns (N, in_chans, H, W) into tokens
+    (N, H/patch * W/patch, embed_dim).
 
     Args:
-        img_size: height and width, one number or two.
-        patch_size: a power of two of at least 4.
-        in_chans: channels of the image.
-        embed_dim: length of a token.
-        bias: without effect, timm gives it; the 1x1 convolution has one.
-        channels: width of each MAAM layer, log2(patch_size) - 1 of them; those of `maam.spec.patch_widths` by default.
+        img_size: height and width of the image, one number or two.
+        patch_size: a power of two, at least 4.
+        in_chans: the number of channels of the image.
+        embed_dim: the length of a token.
+        bias: ignored, but timm passes it; the 1x1 convolution has a bias.
+        channels: the width of each MAAM layer, log2(patch_size) - 1 numbers. Default: `maam.spec.patch_widths`.
         stem: further arguments of `maam.spec.maam_stem`, such as {"fusion": "dynamic"}.
-        device: where the parameters are made.
-        dtype: their dtype.
+        device: the device of the parameters.
+        dtype: the dtype of the parameters.
         options: the other arguments of timm's `HybridEmbed`.
 
     Raises:
-        SpecError: the patch size is another, or an argument of the stem is invalid.
+        SpecError: the patch size or an argument of the stem is invalid.
         ShapeError: the image is smaller than a patch.
+
+    Example:
+        >>> import torch
+        >>> from timm.models import VisionTransformer
+        >>> from maam.timm import MAAMEmbed
+        >>> network = VisionTransformer(32, 8, embed_dim=48, depth=1, num_heads=3, embed_layer=MAAMEmbed)
+        >>> network(torch.rand(2, 3, 32, 32)).shape
+        torch.Size([2, 1000])
     """
 
     def __init__(
@@ -98,18 +114,21 @@ class MAAMEmbed(HybridEmbed):
         **options: Any,
     ) -> None:
         size = _side(patch_size)
-        own = spec.patch_widths(size, embed_dim)
-        widths = own if channels is None else tuple(channels)
-        if len(widths) != len(own):
-            raise SpecError(f"channels: expected {len(own)} widths for patch_size {size}, got {len(widths)}: {widths}")
+        default = spec.patch_widths(size, embed_dim)
+        widths = default if channels is None else tuple(channels)
+        if len(widths) != len(default):
+            raise SpecError(
+                f"channels: expected {len(default)} widths for patch_size {size}, got {len(widths)}: {widths}"
+            )
         node = spec.maam_stem(in_chans, widths, embed_dim, **(stem or {}))
         backbone: Any = build(node, device=device, dtype=dtype)
-        backbone.num_features = embed_dim  # timm asks for it
+        backbone.num_features = embed_dim  # timm reads it
+        height, width = (img_size[0], img_size[1]) if isinstance(img_size, Sequence) else (img_size, img_size)
         super().__init__(
             backbone,
             img_size,
             patch_size=1,
-            feature_size=node.output_shape((in_chans, *_both(img_size)))[1:],  # type: ignore[arg-type]
+            feature_size=node.output_shape((in_chans, height, width))[1:],  # type: ignore[arg-type]
             feature_ratio=size,
             in_chans=in_chans,
             embed_dim=embed_dim,
@@ -119,10 +138,6 @@ class MAAMEmbed(HybridEmbed):
 
 
 def _side(patch_size: Any) -> Any:
-    """Of a square patch; what is none goes on as it is, to be refused."""
+    """Return the side of a square patch; other values are returned unchanged, and the spec refuses them."""
     sides = tuple(patch_size) if isinstance(patch_size, Sequence) else (patch_size,)
     return sides[0] if sides and set(sides) == {sides[0]} else patch_size
-
-
-def _both(size: int | tuple[int, int]) -> tuple[int, int]:
-    return (size[0], size[1]) if isinstance(size, Sequence) else (size, size)

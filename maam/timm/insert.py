@@ -1,4 +1,4 @@
-"""Layers of ours in timm's networks, in which all other parameters keep their names."""
+"""Insertion of attention layers into timm's networks; the other parameters keep their names."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from timm.models.sknet import SelectiveKernelBasic, SelectiveKernelBottleneck
 from timm.models.vision_transformer import Block, ResPostBlock
 from torch import nn
 
-from maam._insertion import Place
+from maam._insertion import InsertionPoint
 from maam.errors import SpecError
 from maam.timm.embedding import TokenMap
-from maam.torch.insertion import MakeLayer, fill
+from maam.torch.insertion import MakeLayer, insert_layers
 from maam.torch.modules import Container
 
 RESNETS: dict[type[nn.Module], str] = {
@@ -28,76 +28,85 @@ RESNETS: dict[type[nn.Module], str] = {
     SelectiveKernelBasic: "conv2.conv",
     SelectiveKernelBottleneck: "conv3.conv",
 }
-"""Blocks of ResNets, and the convolution whose output the attention takes, behind its batch norm."""
+"""The blocks of ResNets, and the convolution before the attention (with a batch norm between them)."""
 MOBILE: dict[type[nn.Module], str] = {
     mobile.DepthwiseSeparableConv: "conv_pw",
     mobile.InvertedResidual: "conv_pwl",
     mobile.EdgeResidual: "conv_pwl",
     mobile.UniversalInvertedResidual: "pw_proj.conv",
 }
-"""Blocks of MobileNets and EfficientNets, and the convolution that takes the attention's output."""
+"""The blocks of MobileNets and EfficientNets, and the convolution after the attention."""
 KNOWN = "blocks of timm's ResNet, EfficientNet, MobileNet or VisionTransformer"
 
 
 def insert_attention(network: nn.Module, attention: str | MakeLayer, *, every_block: bool = False) -> nn.Module:
-    """Put a layer into one of timm's networks, in place; returns the network.
+    """Insert an attention layer into the blocks of a timm network, in place.
 
-    Where the network has attention (squeeze and excitation in MobileNetV3 and EfficientNet, `seresnet*`), the new layer
-    takes its place; where it has none, one goes into every block. ResNets (with ResNeXt, Res2Net, SKNet): at the
-    end of the residual branch, in front of the addition. Blocks of MobileNets and EfficientNets: behind the depthwise
-    convolution, where timm has squeeze and excitation. VisionTransformers: on the map of the tokens, at the end of the
-    MLP's residual branch; prefix tokens stay. All parameters that stay keep their names and values.
+    If the network has attention (squeeze and excitation in MobileNetV3, EfficientNet and `seresnet*`), the new layers
+    replace it. If not, every block gets a layer. The insertion points are:
+
+    - ResNet, ResNeXt, Res2Net, SKNet: the end of the residual branch, before the addition.
+    - MobileNet, EfficientNet: after the depthwise convolution, where timm puts squeeze and excitation.
+    - VisionTransformer: the map of the tokens at the end of the MLP's residual branch, without prefix tokens.
+
+    The other parameters keep their names and values.
 
     Args:
-        network: a network of timm, with `features_only` or without, or one with such blocks in it.
+        network: a network of timm, also one with `features_only`, or a module with such blocks.
         attention: "maam", "maf", "mafc", "mafb", "se" or "cbam"; a subclass of `maam.torch.layers.Layer`; or a function
-            of the number of channels that returns a module of (N, channels, H, W) to the same shape, such as
-            `functools.partial(MAFC, rd_ratio=1 / 8)`. It is called with nothing else: a layer's own defaults hold.
-        every_block: blocks without attention get the layer too, in a network that has it in some.
+            from the number of channels to a module that keeps the shape (N, channels, H, W), such as
+            `functools.partial(MAFC, rd_ratio=1 / 8)`. It gets no other argument, so the defaults of a layer hold.
+        every_block: whether blocks without attention get a layer too, if the network has attention in some blocks.
+
+    Returns:
+        The network.
 
     Raises:
-        SpecError: there is no layer of that name, `attention` makes no module or one that changes the shape, the
-            network has no block for it, drops patches, or is a model of maam; the network is then as it was.
+        SpecError: no layer has that name, `attention` returns an object that is not a module or changes the shape, or
+            the network has no known block, drops patches, or is a model of maam. The network is then unchanged.
+
+    Example:
+        >>> import timm, torch
+        >>> from maam.timm import insert_attention
+        >>> network = insert_attention(timm.create_model("resnet10t", num_classes=10), "mafc")
+        >>> type(network.layer1[0].se).__name__, network(torch.rand(2, 3, 32, 32)).shape
+        ('MAFC', torch.Size([2, 10]))
     """
-    _check_not_ours(network)
-    places = [place for module in network.modules() for place in _places(module)]
-    fill(network, places, attention, every_block, KNOWN)
+    if isinstance(network, Container):
+        raise SpecError(
+            f"{type(network).__name__}: the spec of a model of maam determines its attention; choose it when the model "
+            "is built, if the preset has the option: maam.timm.create_model('mafc_v2', attention='se')"
+        )
+    points = [point for module in network.modules() for point in _points(module)]
+    insert_layers(network, points, attention, every_block, KNOWN)
     return network
 
 
-def _check_not_ours(network: nn.Module) -> None:
-    if isinstance(network, Container):
-        raise SpecError(
-            f"{type(network).__name__}: a model of maam has its attention in its spec; choose it when the model is "
-            "made, where its preset has the option: maam.timm.create_model('mafc_v2', attention='se')"
-        )
-
-
-def _places(module: nn.Module) -> Iterator[Place]:
+def _points(module: nn.Module) -> Iterator[InsertionPoint]:
     if isinstance(module, VisionTransformer):
         for block in module.blocks.modules():
             if isinstance(block, (Block, ResPostBlock)):
-                yield _on_tokens(module, block)
+                yield _point_on_tokens(module, block)
     for kind, name in RESNETS.items():
         if isinstance(module, kind):
-            yield _as_se(module, _layer(module, name).out_channels, added_to=True)
+            yield _point_at_se(module, _layer(module, name).out_channels, added_in_place=True)
     for kind, name in MOBILE.items():
         if isinstance(module, kind):
-            yield _as_se(module, _layer(module, name).in_channels, added_to=False)
+            yield _point_at_se(module, _layer(module, name).in_channels, added_in_place=False)
 
 
 def _layer(block: nn.Module, path: str) -> Any:
     return block.get_submodule(path)
 
 
-def _as_se(block: nn.Module, channels: int, added_to: bool) -> Place:
+def _point_at_se(block: nn.Module, channels: int, added_in_place: bool) -> InsertionPoint:
     occupied = not isinstance(block.se, (nn.Identity, type(None)))
-    return Place(channels, occupied, partial(setattr, block, "se"), added_to)
+    return InsertionPoint(channels, occupied, partial(setattr, block, "se"), added_in_place)
 
 
-def _on_tokens(network: VisionTransformer, block: Any) -> Place:
+def _point_on_tokens(network: VisionTransformer, block: Any) -> InsertionPoint:
     if not isinstance(network.patch_drop, nn.Identity):
-        raise SpecError("attention: the network drops patches, so that its tokens make no map; use patch_drop_rate=0")
+        raise SpecError("attention: the network drops patches, so its tokens are not a map; use patch_drop_rate=0")
     last = block.drop_path2
     occupied = isinstance(last, nn.Sequential)
 
@@ -106,4 +115,4 @@ def _on_tokens(network: VisionTransformer, block: Any) -> Place:
         drop = last.drop_path if occupied else last
         block.drop_path2 = nn.Sequential(OrderedDict(attention=tokens, drop_path=drop))
 
-    return Place(network.embed_dim, occupied, put)
+    return InsertionPoint(network.embed_dim, occupied, put)

@@ -1,4 +1,4 @@
-"""`create_model` as timm has it, with attention."""
+"""`create_model` of timm with an attention layer."""
 
 from __future__ import annotations
 
@@ -25,44 +25,50 @@ def create_model(
     checkpoint_path: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> nn.Module:
-    """`timm.create_model` with a layer of ours put in.
+    """Build a model with `timm.create_model` and insert an attention layer.
 
     Args:
         model_name: a model of timm, or a preset.
-        pretrained: load timm's published weights, before attention is put in; the new layers stay as they are drawn.
-        attention: what `insert_attention` takes, None for none. For a preset it is the preset's own option of that
-            name, where it has one: a name or a layer class; None takes its attention out, and what is not given leaves
-            it as it is.
-        every_block: as in `insert_attention`; not for a preset.
-        checkpoint_path: a checkpoint of the network with its attention.
+        pretrained: whether to load the weights that timm publishes. They are loaded before attention is inserted, and
+            the new layers keep their initial weights.
+        attention: see `insert_attention`; None inserts nothing. For a preset this is the option `attention` of the
+            preset: a name or a layer class, None for no attention. Default: the attention of the preset.
+        every_block: see `insert_attention`; not available for a preset.
+        checkpoint_path: a checkpoint of the network with its attention layers.
         options: further arguments of `timm.create_model` and of the model.
 
     Returns:
-        The network: (N, in_chans, H, W) to the logits (N, num_classes).
+        The network, from (N, in_chans, H, W) to the logits (N, num_classes).
 
     Raises:
-        SpecError: as `insert_attention` does, or an option of a preset is invalid.
-        PresetError: there is no model of that name, or a preset has no such option.
-        WeightsError: `pretrained` for a preset, of which no weights are published; or there is no `checkpoint_path`.
+        SpecError: see `insert_attention`; or an option of a preset is invalid.
+        PresetError: timm has no model of that name, or a preset has no such option.
+        WeightsError: `pretrained` is true for a preset, whose weights timm does not publish, or the file
+            `checkpoint_path` does not exist.
+
+    Example:
+        >>> import maam.timm
+        >>> network = maam.timm.create_model("resnet10t", attention="mafc", num_classes=10)
+        >>> network.layer1[0].se
+        MAFC(
+          channels=64
+          ...
+        >>> maam.timm.create_model("mafc_v2", attention="se", cifar=True).spec.at("classifier").kind
+        'sequential'
     """
     if checkpoint_path and not os.path.isfile(checkpoint_path):
         raise WeightsError(f"{os.fspath(checkpoint_path)}: no such file")
     own = is_preset(preset_name(model_name))
     if own:
         options = with_attention(model_name, options, attention, every_block, LAYERS)
-    model = _made(model_name, pretrained, options)
+    try:
+        model: nn.Module = timm.create_model(model_name, pretrained, **options)
+    except RuntimeError as error:
+        if not str(error).startswith("Unknown model"):
+            raise
+        raise unknown_model(model_name, timm.list_models(), "timm.list_models()") from None
     if not own and attention is not None and not isinstance(attention, NotGiven):
         insert_attention(model, attention, every_block=every_block)
     if checkpoint_path:
         load_checkpoint(model, os.fspath(checkpoint_path))
-    return model
-
-
-def _made(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
-    try:
-        model: nn.Module = timm.create_model(name, pretrained, **options)
-    except RuntimeError as error:
-        if not str(error).startswith("Unknown model"):
-            raise
-        raise unknown_model(name, timm.list_models(), "timm.list_models()") from None
     return model

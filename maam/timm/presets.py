@@ -1,6 +1,6 @@
-"""The presets as timm models: for each one a function in timm's registry, under the preset's name.
+"""The presets in timm's registry: each is a function of this module, as the models of timm are functions of theirs.
 
-The functions stand in this module by name, as timm's own do in theirs: `timm.list_models(module="presets")`.
+`timm.list_models(module="presets")` lists them.
 """
 
 from __future__ import annotations
@@ -23,188 +23,53 @@ from maam._registration import Registry, attention_option
 from maam.errors import PresetError, RecipeError, SpecError, WeightsError
 from maam.spec import BatchNorm2d, Conv2d, Model, Node, head, input_rule, preset, preset_options
 from maam.timm.model import PresetModel
-from maam.timm.structure import dissect, first_convolutions
+from maam.timm.structure import analyze, first_convolutions
 from maam.torch.insertion import LAYERS
 from maam.training import default_recipe
 from maam.training.recipe import Images
 from maam.weights.file import read_safetensors
 from maam.weights.match import check_same_function, strip_prefixes
 
-_TIMMS = {"in_channels": "in_chans", "image_size": "img_size"}
-
-
-def timms_options(name: str) -> list[str]:
-    """The options of a preset, as timm's users call them."""
-    return [_TIMMS.get(option, option) for option in preset_options(name)]
-
-
-def split_options(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options that are the preset's, under the spec's names, and the others.
-
-    Raises:
-        PresetError: an option has timm's name and is not given under it.
-        SpecError: `img_size` is not square, or `attention` is a function.
-    """
-    own: dict[str, Any] = {}
-    rest = dict(options)
-    for option in preset_options(name):
-        known = _TIMMS.get(option, option)
-        if option != known and option in rest:
-            raise PresetError(f"{name!r} has no option {option!r} here; timm calls it {known!r}")
-        if known in rest:
-            own[option] = rest.pop(known)
-    if isinstance(size := own.get("image_size"), (tuple, list)):
-        own["image_size"] = _side(size)
-    if "attention" in own:
-        own["attention"] = attention_option(name, own["attention"], LAYERS)
-    return own, rest
-
-
-def _side(size: tuple[Any, ...] | list[Any]) -> Any:
-    if len(size) != 2 or size[0] != size[1]:
-        raise SpecError(f"img_size: expected one number or two that are equal, got {tuple(size)}")
-    return size[0]
-
-
-INTERPOLATION = "bilinear"
-"""How `maam.data` resizes images."""
-
-
-def default_cfg(name: str, spec: Model) -> dict[str, Any]:
-    """The fields of timm's `PretrainedCfg`.
-
-    Mean, deviation and crop are those of the images of the preset's recipe where it reads image files; else pixels in
-    [0, 1] are taken as they are, whole.
-    """
-    channels = spec.input_shape[0]
-    images = _images(name)
-    mean, std = ((0.0,) * channels, (1.0,) * channels) if images is None else (images.mean, images.std)
-    return {
-        "url": "",
-        "num_classes": spec.num_classes,
-        **_size(name, spec),
-        "interpolation": INTERPOLATION,
-        "mean": mean,
-        "std": std,
-        "first_conv": _one_or_all(first_convolutions(spec)),
-        "classifier": head(spec),
-    }
-
-
-def changed_size(name: str, spec: Model) -> dict[str, Any]:
-    """The fields that options of the preset have changed: none where the size of the images is the preset's own.
-
-    The channels stay the preset's: to timm they say what pretrained weights take.
-    """
-    default = preset(name)
-    if spec.input_shape[1:] == default.input_shape[1:]:
-        return {}
-    return {**_size(name, spec), "input_size": (default.input_shape[0], *spec.input_shape[1:])}
-
-
-def _size(name: str, spec: Model) -> dict[str, Any]:
-    images, size = _images(name), spec.input_shape[1]
-    crop = images.framings(size)[1] if images is not None else None
-    return {
-        "input_size": spec.input_shape,
-        "fixed_input_size": input_rule(spec).size is not None,
-        "crop_pct": 1.0 if crop is None else crop.size / crop.resize,
-    }
-
-
-def _images(name: str) -> Images | None:
-    try:
-        recipe = default_recipe(name)
-    except RecipeError:  # a preset of the user's own
-        return None
-    return recipe.images if recipe.data == "imagefolder" else None
-
-
-def _one_or_all(names: tuple[str, ...]) -> str | tuple[str, ...] | None:
-    return names[0] if len(names) == 1 else names or None
-
-
-def checkpoint_filter(
-    state_dict: Mapping[str, Tensor], model: PresetModel, *, new_head: bool = True
-) -> dict[str, Tensor]:
-    """The arrays for `model`, which timm then fits to its classes and channels.
-
-    What timm must know of the source for that, classes and channels, is read off the arrays. A batch norm in front of
-    the first convolution gets the mean over the source's channels, where the model has another number of them.
-
-    Raises:
-        WeightsError: the arrays come from a weights file of maam whose network computes something else, or there are
-            other classes and `new_head` is false.
-    """
-    arrays = strip_prefixes(state_dict)
-    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
-    first, last = first_convolutions(model.whole), model.anatomy.head
-    changed: tuple[str, ...] = ()
-    if f"{last}.weight" in arrays:
-        cfg["num_classes"] = classes = arrays[f"{last}.weight"].shape[0]
-        changed += (last,) if classes != model.num_classes else ()
-        if changed and not new_head:
-            raise WeightsError(
-                f"{cfg.get('file', 'weights')}: {classes} classes there, {model.num_classes} in the model; pass "
-                f"num_classes={classes} to keep the last layer, or another number for a new one"
-            )
-    channels = _channels(arrays, model.whole, first)
-    if channels not in (None, model.in_chans):
-        cfg["input_size"] = (channels, *cfg["input_size"][1:])
-        norms = [path for path in model.anatomy.stem if isinstance(model.whole.at(path), BatchNorm2d)]
-        arrays = {name: _averaged(name, array, norms, model.in_chans) for name, array in arrays.items()}
-        changed += (*first, *norms)
-    _check_function(model.whole, cfg.get("file"), changed)
-    return arrays
-
-
-def _channels(arrays: Mapping[str, Tensor], spec: Node, first: tuple[str, ...]) -> int | None:
-    """The channels of the source's images; None where no convolution says it."""
-    for path in first:
-        layer = spec.at(path)
-        if isinstance(layer, Conv2d) and layer.groups == 1 and f"{path}.weight" in arrays:
-            return arrays[f"{path}.weight"].shape[1]
-    return None
-
-
-def _averaged(name: str, array: Tensor, norms: list[str], channels: int) -> Tensor:
-    if name.rpartition(".")[0] in norms and array.dim() == 1:
-        return array.mean().expand(channels).clone()
-    return array
-
-
-def _check_function(own: Node, path: Any, skip: tuple[str, ...]) -> None:
-    if path and str(path).endswith(".safetensors"):
-        saved, _ = read_safetensors(path)
-        if saved is not None:
-            check_same_function(own, saved, source=str(path), skip=skip)
-
-
-__all__ = ["is_preset", "register_presets"]  # timm adds the models' names
+__all__ = ["is_preset", "register_presets"]  # timm appends the names of the models
+REGISTRY = Registry("timm", __name__, is_model, model_entrypoint, register_model)
 default_cfgs: dict[str, Any] = {}
-"""What timm notes of each model; it looks for this name."""
-REGISTRY = Registry("timm", __name__, is_model, model_entrypoint)
+"""timm's description of each model; timm looks for this name."""
+_TIMM_NAMES = {"in_channels": "in_chans", "image_size": "img_size"}
 _OPTIONS = ("global_pool", "drop_rate", "seed", "features_only", "device", "dtype")
 
 
 def register_presets(pattern: str = "*") -> list[str]:
-    """Register the presets that match a shell wildcard and are classifiers; returns their names.
+    """Register the presets that match a shell wildcard and are classifiers in timm's registry.
 
-    Those that are registered already stay; a preset that was added by `maam.register_preset` since is new.
+    Importing `maam.timm` registers all presets. Call this function after `maam.register_preset`.
+
+    Args:
+        pattern: a shell wildcard for names of presets.
+
+    Returns:
+        The names of the matching presets, including those that were registered before.
 
     Raises:
-        PresetError: a model of another origin has a preset's name in timm's registry; nothing is registered then.
+        PresetError: timm has another model with the name of a preset. Nothing is registered then.
+
+    Example:
+        >>> import timm
+        >>> from maam.timm import register_presets
+        >>> register_presets("maam_d*")
+        ['maam_digits']
+        >>> timm.create_model("maam_digits", num_classes=4).num_classes
+        4
     """
-    found = REGISTRY.find_classifiers(pattern, dissect)
+    found = REGISTRY.find_classifiers(pattern, analyze)
     for name, spec in found.items():
         if not is_preset(name):
             default_cfgs.update(generate_default_cfgs({name: default_cfg(name, spec)}))
-            globals()[name] = register_model(_entrypoint(name))
+            REGISTRY.register(_entrypoint(name), name, __name__)
     return list(found)
 
 
 def is_preset(name: str) -> bool:
-    """Whether timm's model of this name is one of ours."""
+    """Return whether timm's model `name` is one of our presets."""
     return REGISTRY.is_preset(name)
 
 
@@ -212,10 +77,10 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
         return _create(name, pretrained, **options)
 
-    create.__name__ = create.__qualname__ = name  # by which timm registers it
     create.__doc__ = (
-        f"The preset {name!r}; `options` are its own, with timm's names in_chans and img_size, and timm's num_classes, "
-        "global_pool, drop_rate, features_only, device and dtype; `seed` draws the weights alike in all frameworks."
+        f"Build the preset {name!r}. `options` are the options of the preset, with timm's names in_chans and img_size, "
+        "and timm's num_classes, global_pool, drop_rate, features_only, device and dtype. With `seed` all frameworks "
+        "draw the same weights."
     )
     return create
 
@@ -233,7 +98,7 @@ def _create(
     own, rest = split_options(name, options)
     no_head = not features_only and rest.get("global_pool") == ""
     if no_head:
-        del rest["global_pool"]  # below, so that weights reach the head too, should it come back
+        del rest["global_pool"]  # set below, so that weights are loaded into the head too
     spec = preset(name, **own) if num_classes in (None, 0) else preset(name, num_classes=num_classes, **own)
     overlay = {**changed_size(name, spec), **(pretrained_cfg_overlay or {})}
     if pretrained:
@@ -270,24 +135,159 @@ def _model(
     dtype: Any = None,
     **unknown: Any,
 ) -> PresetModel:
-    """What timm's builder calls, with what it has not used itself; `spec` says the channels and the size."""
+    """Build the model; timm calls this with the options it has not used. `spec` determines channels and size."""
     if unknown:
-        known = (*timms_options(name), *_OPTIONS)
+        known = (*(_TIMM_NAMES.get(option, option) for option in preset_options(name)), *_OPTIONS)
         raise PresetError(f"{name!r} has no option {min(unknown)!r}; its options: {', '.join(known)}")
     given = {"num_classes": num_classes, "global_pool": global_pool, "drop_rate": drop_rate, "seed": seed}
     return PresetModel(spec, **given, device=device, dtype=dtype)  # type: ignore[arg-type]
 
 
 def _feature_cfg(name: str, spec: Model) -> dict[str, Any]:
-    count = len(dissect(spec).info)
+    count = len(analyze(spec).info)
     if not count:
-        raise PresetError(f"{name!r} has no feature maps, so it has no features_only")
+        raise PresetError(f"features_only: {name!r} has no feature maps; omit features_only")
     return {"out_indices": tuple(range(count)), "feature_cls": "getter"}
 
 
 def _check_source(name: str, cfg: Any) -> None:
     if not (cfg.has_weights or cfg.state_dict):
         raise WeightsError(
-            f"{name}: there are no published weights; leave pretrained out, or name a file of your own: "
+            f"{name}: timm publishes no weights for this preset; omit pretrained, or add the path of a file: "
             "pretrained_cfg_overlay={'file': PATH}"
         )
+
+
+def split_options(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the options of the preset under the names of the spec, and the other options.
+
+    Raises:
+        PresetError: an option has another name in timm.
+        SpecError: `img_size` is not square, or `attention` is a function.
+    """
+    own: dict[str, Any] = {}
+    rest = dict(options)
+    for option in preset_options(name):
+        known = _TIMM_NAMES.get(option, option)
+        if option != known and option in rest:
+            raise PresetError(f"{option}: {name!r} has no such option in timm; use {known!r}")
+        if known in rest:
+            own[option] = rest.pop(known)
+    if isinstance(size := own.get("image_size"), (tuple, list)):
+        if len(size) != 2 or size[0] != size[1]:
+            raise SpecError(f"img_size: expected one number or two equal numbers, got {tuple(size)}")
+        own["image_size"] = size[0]
+    if "attention" in own:
+        own["attention"] = attention_option(name, own["attention"], LAYERS)
+    return own, rest
+
+
+def default_cfg(name: str, spec: Model) -> dict[str, Any]:
+    """Return the fields of timm's `PretrainedCfg`.
+
+    Mean, standard deviation and crop are those of the recipe of the preset, if the recipe reads image files. If not,
+    the whole image is used, with pixels in [0, 1].
+    """
+    channels = spec.input_shape[0]
+    images, first = _images(name), first_convolutions(spec)
+    mean, std = ((0.0,) * channels, (1.0,) * channels) if images is None else (images.mean, images.std)
+    return {
+        "url": "",
+        "num_classes": spec.num_classes,
+        **_size(name, spec),
+        "interpolation": "bilinear",  # as in maam.data
+        "mean": mean,
+        "std": std,
+        "first_conv": first[0] if len(first) == 1 else first or None,
+        "classifier": head(spec),
+    }
+
+
+def changed_size(name: str, spec: Model) -> dict[str, Any]:
+    """Return the fields that depend on the size of the images, or no fields for the default size of the preset.
+
+    The number of channels stays that of the preset, because timm reads there the channels of pretrained weights.
+    """
+    default = preset(name)
+    if spec.input_shape[1:] == default.input_shape[1:]:
+        return {}
+    return {**_size(name, spec), "input_size": (default.input_shape[0], *spec.input_shape[1:])}
+
+
+def _size(name: str, spec: Model) -> dict[str, Any]:
+    images, size = _images(name), spec.input_shape[1]
+    crop = images.framings(size)[1] if images is not None else None
+    return {
+        "input_size": spec.input_shape,
+        "fixed_input_size": input_rule(spec).size is not None,
+        "crop_pct": 1.0 if crop is None else crop.size / crop.resize,
+    }
+
+
+def _images(name: str) -> Images | None:
+    try:
+        recipe = default_recipe(name)
+    except RecipeError:  # a preset that the user has registered
+        return None
+    return recipe.images if recipe.data == "imagefolder" else None
+
+
+def checkpoint_filter(
+    state_dict: Mapping[str, Tensor], model: PresetModel, *, new_head: bool = True
+) -> dict[str, Tensor]:
+    """Return the arrays for `model`, before timm adapts them to its classes and channels.
+
+    timm needs the classes and channels of the source for that; they are read from the shapes of the arrays. If the
+    number of channels differs, a batch norm before the first convolution gets the mean over the channels.
+
+    Args:
+        state_dict: the arrays of the source by name.
+        model: the model to fill.
+        new_head: whether another number of classes gives a new last layer.
+
+    Raises:
+        WeightsError: a weights file of maam belongs to a network that computes something else, or the number of
+            classes differs and `new_head` is false.
+    """
+    arrays = strip_prefixes(state_dict)
+    cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
+    first, last = first_convolutions(model.whole), model.structure.head
+    changed: tuple[str, ...] = ()
+    if f"{last}.weight" in arrays:
+        cfg["num_classes"] = classes = arrays[f"{last}.weight"].shape[0]
+        changed += (last,) if classes != model.num_classes else ()
+        if changed and not new_head:
+            raise WeightsError(
+                f"{cfg.get('file', 'weights')}: the file has {classes} classes, the model {model.num_classes}; pass "
+                f"num_classes={classes} to load the last layer, or num_classes={model.num_classes} for a new one"
+            )
+    channels = _channels(arrays, model.whole, first)
+    if channels not in (None, model.in_chans):
+        cfg["input_size"] = (channels, *cfg["input_size"][1:])
+        norms = [path for path in model.structure.stem if isinstance(model.whole.at(path), BatchNorm2d)]
+        arrays = {name: _averaged(name, array, norms, model.in_chans) for name, array in arrays.items()}
+        changed += (*first, *norms)
+    _check_function(model.whole, cfg.get("file"), changed)
+    return arrays
+
+
+def _channels(arrays: Mapping[str, Tensor], spec: Node, first: tuple[str, ...]) -> int | None:
+    """Return the number of channels of the source's images, or None if no convolution shows it."""
+    for path in first:
+        layer = spec.at(path)
+        if isinstance(layer, Conv2d) and layer.groups == 1 and f"{path}.weight" in arrays:
+            return arrays[f"{path}.weight"].shape[1]
+    return None
+
+
+def _averaged(name: str, array: Tensor, norms: list[str], channels: int) -> Tensor:
+    if name.rpartition(".")[0] in norms and array.dim() == 1:
+        return array.mean().expand(channels).clone()
+    return array
+
+
+def _check_function(own: Node, path: Any, skip: tuple[str, ...]) -> None:
+    if path and str(path).endswith(".safetensors"):
+        saved, _ = read_safetensors(path)
+        if saved is not None:
+            check_same_function(own, saved, source=str(path), skip=skip)

@@ -1,4 +1,4 @@
-"""Where a classifier's features end and its head begins, read off its spec."""
+"""The structure of a classifier, read from its spec: where its features end and its head begins."""
 
 from __future__ import annotations
 
@@ -9,27 +9,22 @@ from maam.errors import SpecError
 from maam.spec import Conv2d, Dropout, Flatten, GlobalPool, Model, Node, Parallel, Sequential, Shape, head
 
 
-class Step(NamedTuple):
-    """A layer of the chain, by canonical path, and the shape that it gives at the model's input shape."""
-
-    path: str
-    node: Node
-    shape: Shape
-
-
-class Anatomy(NamedTuple):
+class Structure(NamedTuple):
     """The parts of a classifier, by canonical path.
 
+    A classifier is a chain of steps: the stem, the blocks, and the head.
+
     Attributes:
-        opened: chains whose children count as steps, because the head begins or ends inside.
-        cut: the first step of the head: pooling or flatten; where the network has no map, the layer of the logits or
-            the dropout in front of it.
-        head: the layer that gives the logits.
-        features: shape of what comes before `cut`.
-        hidden: length of the vector that the layer of the logits takes.
-        pooling: what the head pools with ("avg"), None where it does not.
-        info: timm's description of the last map at each stride; none where the network has no map.
-        stem: the first step that convolves, and those before it; `blocks`: the other steps before `cut`.
+        opened: chains whose children are separate steps, because the head begins or ends inside.
+        cut: the first step of the head: pooling or flatten. In a network without maps: the layer of the logits, or the
+            dropout before it.
+        head: the layer of the logits.
+        features: the shape of the input of `cut`.
+        hidden: the length of the vector that `head` takes.
+        pooling: the pooling of the head ("avg"), or None.
+        info: timm's description of the last map at each stride; empty for a network without maps.
+        stem: the first step with a convolution, and the steps before it.
+        blocks: the other steps before `cut`.
     """
 
     opened: frozenset[str]
@@ -43,32 +38,44 @@ class Anatomy(NamedTuple):
     blocks: tuple[str, ...]
 
 
-def dissect(spec: Model) -> Anatomy:
-    """The parts of a classifier.
+class _Step(NamedTuple):
+    """A step of the chain, by canonical path, with its output shape at the input shape of the model."""
+
+    path: str
+    node: Node
+    shape: Shape
+
+
+def analyze(spec: Model) -> Structure:
+    """Return the parts of a classifier.
 
     Raises:
-        SpecError: the model does not end in logits, or the layer that gives them stands in no chain.
+        SpecError: the model does not end in logits, or the layer of the logits is inside a layer that is not a chain.
     """
     last = head(spec)
     opened = frozenset(_opened(spec, "", last))
     shapes = {path: shape for path, _, _, shape in spec.summary(spec.input_shape)}
-    steps = [Step(path, node, shapes[path]) for path, node in _steps(spec, "", opened)]
+    steps = [_Step(path, node, shapes[path]) for path, node in _steps(spec, "", opened)]
     paths = [step.path for step in steps]
     if last not in paths:
-        raise SpecError(f"{spec.name}: the layer of the logits, {last}, stands inside another layer, not in the chain")
+        raise SpecError(
+            f"{spec.name}: the layer of the logits, {last}, is inside another layer; expected it in the chain of layers"
+        )
     index = next((i for i, step in enumerate(steps) if _ends_features(step)), 0)
-    if not index:  # no map; dropout in front of the logits belongs to the head
+    if not index:  # a network without maps; dropout before the logits belongs to the head
         index = paths.index(last)
         index -= index > 0 and isinstance(steps[index - 1].node, Dropout)
     body = steps[:index]
     first = next((i for i, step in enumerate(body) if _convolves(step.node)), len(body) - 1)
     cut = steps[index].node
-    return Anatomy(
+    hidden = spec.at(last).in_channels_expected
+    assert hidden is not None  # the layer of the logits is a convolution or a linear layer
+    return Structure(
         opened=opened,
         cut=steps[index].path,
         head=last,
         features=body[-1].shape if body else spec.input_shape,
-        hidden=_inputs(spec.at(last)),
+        hidden=hidden,
         pooling=cut.function if isinstance(cut, GlobalPool) else None,
         info=tuple(_info(body[first:], spec.input_shape)),
         stem=tuple(paths[: first + 1]),
@@ -77,7 +84,7 @@ def dissect(spec: Model) -> Anatomy:
 
 
 def first_convolutions(node: Node, path: str = "") -> tuple[str, ...]:
-    """The convolutions that see the image itself: one, or one in each branch."""
+    """Return the paths of the convolutions that take the image: one, or one in each branch."""
     found: tuple[str, ...] = ()
     for name, child in node.nodes.items():
         below = f"{path}.{name}" if path else name
@@ -88,7 +95,7 @@ def first_convolutions(node: Node, path: str = "") -> tuple[str, ...]:
 
 
 def _opened(node: Node, path: str, last: str) -> Iterator[str]:
-    """The chains that hold the head's beginning or its last layer, themselves or in a chain inside."""
+    """Yield the chains that contain the first step of the head or the layer of the logits, and the chains around."""
     for name, child in node.nodes.items():
         below = f"{path}.{name}" if path else name
         if type(child) is Sequential:
@@ -107,7 +114,7 @@ def _steps(node: Node, path: str, opened: frozenset[str]) -> Iterator[tuple[str,
             yield below, child
 
 
-def _ends_features(step: Step) -> bool:
+def _ends_features(step: _Step) -> bool:
     return isinstance(step.node, (GlobalPool, Flatten)) or len(step.shape) != 3
 
 
@@ -115,14 +122,8 @@ def _convolves(node: Node) -> bool:
     return any(isinstance(below, Conv2d) for _, below in node.walk())
 
 
-def _inputs(layer: Node) -> int:
-    inputs = layer.in_channels_expected
-    assert inputs is not None  # a convolution or a linear layer
-    return inputs
-
-
-def _info(body: list[Step], input_shape: Shape) -> Iterator[dict[str, Any]]:
-    """The last map at each stride, as timm takes features."""
+def _info(body: list[_Step], input_shape: Shape) -> Iterator[dict[str, Any]]:
+    """Yield the last map at each stride in timm's form."""
     for step, following in zip(body, [*body[1:], None], strict=True):
         if len(step.shape) == 3 and (following is None or following.shape[1] != step.shape[1]):
             yield {

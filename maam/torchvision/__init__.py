@@ -1,6 +1,7 @@
-"""torchvision: layers of ours in its networks.
+"""Attention layers in torchvision's networks.
 
-Each of its classifiers is a function here with one more argument: `maam.torchvision.resnet18("mafc", num_classes=10)`.
+Each classifier of torchvision is a function of this module with one more argument:
+`maam.torchvision.resnet18("mafc", num_classes=10)`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ require("torchvision", "torch")
 
 from maam.torch.insertion import list_attention  # noqa: E402
 from maam.torchvision.insert import insert_attention  # noqa: E402
-from maam.torchvision.models import builder, create_model, list_models  # noqa: E402
+from maam.torchvision.models import create_model, list_models, make_builder  # noqa: E402
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +25,7 @@ __all__ = ["create_model", "insert_attention", "list_attention"]
 
 
 def __getattr__(name: str) -> Callable[..., nn.Module]:
-    return builder(name)
+    return make_builder(name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Layers of ours in torchvision's networks, in which all other parameters keep their names."""
+"""Insertion of attention layers into torchvision's networks; the other parameters keep their names."""
 
 from __future__ import annotations
 
@@ -10,33 +10,43 @@ from torchvision.models import efficientnet, mobilenetv2, mobilenetv3
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import SqueezeExcitation
 
-from maam._insertion import Place
-from maam.torch.insertion import MakeLayer, fill
+from maam._insertion import InsertionPoint
+from maam.torch.insertion import MakeLayer, insert_layers
 
 
 class GatedBasicBlock(BasicBlock):  # type: ignore[misc]
-    """A `BasicBlock` with attention: takes over the layers of `block`, under their names."""
+    """A `BasicBlock` with attention.
+
+    Args:
+        block: the block whose layers are used, under the same names.
+        attention: the layer before the addition.
+    """
 
     def __init__(self, block: BasicBlock, attention: nn.Module) -> None:
         nn.Module.__init__(self)
         _take_over(self, block, attention)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, planes, H / stride, W / stride)."""
+        """Return a map (N, planes, H / stride, W / stride) for (N, C, H, W)."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.attention(self.bn2(self.conv2(y)))
         return self.relu(y + _shortcut(self, x))
 
 
 class GatedBottleneck(Bottleneck):  # type: ignore[misc]
-    """A `Bottleneck` with attention: takes over the layers of `block`, under their names."""
+    """A `Bottleneck` with attention.
+
+    Args:
+        block: the block whose layers are used, under the same names.
+        attention: the layer before the addition.
+    """
 
     def __init__(self, block: Bottleneck, attention: nn.Module) -> None:
         nn.Module.__init__(self)
         _take_over(self, block, attention)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, 4 * planes, H / stride, W / stride)."""
+        """Return a map (N, 4 * planes, H / stride, W / stride) for (N, C, H, W)."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.attention(self.bn3(self.conv3(y)))
@@ -59,68 +69,78 @@ RESIDUAL: dict[type[nn.Module], tuple[Callable[..., nn.Module], str]] = {
     BasicBlock: (GatedBasicBlock, "conv2"),
     Bottleneck: (GatedBottleneck, "conv3"),
 }
-"""Blocks of ResNets: what they become, and the convolution whose output the attention takes, behind its batch norm."""
+"""The blocks of ResNets: the block with attention, and the convolution before it (with a batch norm between them)."""
 CHAINS: dict[type[nn.Module], str] = {
     mobilenetv2.InvertedResidual: "conv",
     mobilenetv3.InvertedResidual: "block",
     efficientnet.MBConv: "block",
     efficientnet.FusedMBConv: "block",
 }
-"""Blocks of MobileNets and EfficientNets, and the name of their chain of layers."""
+"""The blocks of MobileNets and EfficientNets, and the name of their chain of layers."""
 KNOWN = "blocks of torchvision's ResNet, MobileNetV2, MobileNetV3 or EfficientNet"
 
 
 def insert_attention(network: nn.Module, attention: str | MakeLayer, *, every_block: bool = False) -> nn.Module:
-    """Put a layer into one of torchvision's networks, in place; returns the network.
+    """Insert an attention layer into the blocks of a torchvision network, in place.
 
-    Where the network has attention (squeeze and excitation in MobileNetV3 and EfficientNet), the new layer takes its
-    place; where it has none, one goes into every block, at the end of the residual branch, in front of the addition
-    (ResNet, wide ResNet, ResNeXt, MobileNetV2). All parameters that stay keep their names and values.
+    If the network has attention (squeeze and excitation in MobileNetV3 and EfficientNet), the new layers replace it.
+    If not (ResNet, wide ResNet, ResNeXt, MobileNetV2), every block gets a layer at the end of the residual branch,
+    before the addition. The other parameters keep their names and values.
 
     Args:
-        network: a network of torchvision, or one with such blocks in it.
+        network: a network of torchvision, or a module with such blocks.
         attention: "maam", "maf", "mafc", "mafb", "se" or "cbam"; a subclass of `maam.torch.layers.Layer`; or a function
-            of the number of channels that returns a module of (N, channels, H, W) to the same shape, such as
-            `functools.partial(MAFC, rd_ratio=1 / 8)`. It is called with nothing else: a layer's own defaults hold.
-        every_block: blocks without attention get the layer too, in a network that has it in some.
+            from the number of channels to a module that keeps the shape (N, channels, H, W), such as
+            `functools.partial(MAFC, rd_ratio=1 / 8)`. It gets no other argument, so the defaults of a layer hold.
+        every_block: whether blocks without attention get a layer too, if the network has attention in some blocks.
+
+    Returns:
+        The network.
 
     Raises:
-        SpecError: there is no layer of that name, `attention` makes no module or one that changes the shape, or the
-            network has no block for it; the network is then as it was.
+        SpecError: no layer has that name, `attention` returns an object that is not a module or changes the shape, or
+            the network has no known block. The network is then unchanged.
+
+    Example:
+        >>> import torch, torchvision
+        >>> from maam.torchvision import insert_attention
+        >>> network = insert_attention(torchvision.models.resnet18(num_classes=10), "mafc")
+        >>> type(network.layer1[0].attention).__name__, network(torch.rand(2, 3, 32, 32)).shape
+        ('MAFC', torch.Size([2, 10]))
     """
-    places = [place for module in network.modules() for place in _places(module)]
-    fill(network, places, attention, every_block, KNOWN)
+    points = [point for module in network.modules() for point in _points(module)]
+    insert_layers(network, points, attention, every_block, KNOWN)
     return network
 
 
-def _places(module: nn.Module) -> Iterator[Place]:
+def _points(module: nn.Module) -> Iterator[InsertionPoint]:
     for name, child in module.named_children():
         if type(child) in RESIDUAL:
-            yield _in_front_of_addition(module, name, child)
+            yield _point_before_addition(module, name, child)
         elif isinstance(child, (GatedBasicBlock, GatedBottleneck)):
-            yield _instead(child)
+            yield _point_of_gated(child)
     if type(module) in CHAINS:
-        yield _in_chain(module, module.get_submodule(CHAINS[type(module)]))
+        yield _point_in_chain(module, module.get_submodule(CHAINS[type(module)]))
 
 
-def _in_front_of_addition(parent: nn.Module, name: str, block: Any) -> Place:
+def _point_before_addition(parent: nn.Module, name: str, block: Any) -> InsertionPoint:
     gated, last = RESIDUAL[type(block)]
 
     def put(layer: nn.Module) -> None:
         setattr(parent, name, gated(block, layer))
 
-    return Place(block.get_submodule(last).out_channels, False, put)
+    return InsertionPoint(block.get_submodule(last).out_channels, False, put)
 
 
-def _instead(block: Any) -> Place:
+def _point_of_gated(block: Any) -> InsertionPoint:
     def put(layer: nn.Module) -> None:
         block.attention = layer
 
     last = "conv3" if isinstance(block, GatedBottleneck) else "conv2"
-    return Place(block.get_submodule(last).out_channels, True, put)
+    return InsertionPoint(block.get_submodule(last).out_channels, True, put)
 
 
-def _in_chain(block: Any, chain: Any) -> Place:
+def _point_in_chain(block: Any, chain: Any) -> InsertionPoint:
     found = [index for index, layer in enumerate(chain) if isinstance(layer, SqueezeExcitation)]
     index, channels = block.__dict__.get("attention_at", (None, block.out_channels))
     if found:
@@ -131,6 +151,6 @@ def _in_chain(block: Any, chain: Any) -> Place:
             chain.append(layer)
         else:
             chain[index] = layer
-        block.attention_at = (len(chain) - 1 if index is None else index, channels)  # for the next time
+        block.attention_at = (len(chain) - 1 if index is None else index, channels)  # for the next insertion
 
-    return Place(channels, index is not None, put, added_to=index in (None, len(chain) - 1))
+    return InsertionPoint(channels, index is not None, put, added_in_place=index in (None, len(chain) - 1))
