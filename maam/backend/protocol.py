@@ -47,6 +47,10 @@ class Capability(str, Enum):
     """Of a mode: `Runner.forward_layer` runs a layer as the whole model would."""
     COSTLY_LAYERS = "costly layers"
     """Of a mode: running a single layer compiles it, which takes about a second for each."""
+    SERIAL_SUMS = "serial sums"
+    """Of a mode: sums over a batch are not pairwise; their rounding errors are 2 to 4 times as large."""
+    LONG_SERIAL_SUMS = "long serial sums"
+    """Of a mode: the same with longer runs of terms; the errors are up to 7 times as large."""
 
 
 class Gradients(NamedTuple):
@@ -83,6 +87,14 @@ class OptimizerState:
         average: the moving averages of parameters and running statistics by canonical name; empty without an average.
         loss_scale: the dynamic loss scale; None without loss scaling.
         skipped: the number of updates that loss scaling skipped.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.training import OptimizerState
+        >>> weight = np.zeros((2, 3), np.float32)
+        >>> state = OptimizerState(step=10, moments={"momentum_buffer": {"fc.weight": weight}})
+        >>> state.step, state.average, state.loss_scale
+        (10, {}, None)
     """
 
     step: int
@@ -101,6 +113,11 @@ class Objective:
         clip_norm: the largest norm of all gradients taken together; None for no limit.
         average: whether to keep a moving average of the weights.
         precision: "fp32", "bf16", or "fp16" with a dynamic loss scale.
+
+    Example:
+        >>> from maam.training import Objective
+        >>> Objective(label_smoothing=0.1).precision
+        'fp32'
     """
 
     label_smoothing: float = 0.0
@@ -140,7 +157,19 @@ class NearKinks(NamedTuple):
 
 
 class Trainer(Protocol):
-    """A model with an optimizer."""
+    """A model with an optimizer.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.backend import load_backend
+        >>> from maam.training import Optimizer
+        >>> backend = load_backend("torch")
+        >>> runner = backend.make_runner(backend.build("maam_digits", seed=0))
+        >>> trainer = runner.trainer(Optimizer(lr=0.01))
+        >>> loss = trainer.step(np.zeros((2, 1, 8, 8), np.float32), np.array([3, 7], np.int32), lr=0.01)
+        >>> trainer.read_state().step
+        1
+    """
 
     optimizer: Optimizer
 
@@ -193,6 +222,14 @@ class Runner(Protocol):
         name: the name of the mode in reports, such as "torch compiled".
         capabilities: what this mode can do.
         model: the framework's own model.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.backend import load_backend
+        >>> backend = load_backend("reference")
+        >>> runner = backend.make_runner(backend.build("maam_digits", seed=0))
+        >>> runner.forward(np.zeros((2, 1, 8, 8), np.float32)).shape
+        (2, 10)
     """
 
     name: str

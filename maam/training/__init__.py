@@ -1,9 +1,9 @@
-"""Training, written once: recipes, the loop, and the protocol that a framework's room fulfils."""
+"""Training, evaluation and prediction with recipes, the same in all frameworks."""
 
 from maam.backend.optimizer import Optimizer
 from maam.backend.protocol import Objective, OptimizerState, Runner, Trainer
 from maam.training.compare import RunSummary, read_runs
-from maam.training.evaluate import evaluate_file
+from maam.training.evaluate import Evaluation, evaluate_file
 from maam.training.loop import Observer
 from maam.training.predict import Prediction, predict_files
 from maam.training.recipe import Recipe
@@ -12,6 +12,7 @@ from maam.training.run import train
 from maam.training.schedule import learning_rate, one_cycle
 
 __all__ = [
+    "Evaluation",
     "Objective",
     "Observer",
     "Optimizer",

@@ -1,4 +1,4 @@
-"""The state of a training run in one safetensors file: what `--resume` needs, in either framework."""
+"""Checkpoints: the whole state of a training run in one safetensors file that either framework can resume."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ VERSION = "1"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that the rest of a run depends on; order, crops and flips follow from the recipe's seed.
+    """The state of a run. Order, crops and flips are not stored: they follow from the recipe's seed and the step.
 
     Attributes:
-        spec: the model's.
-        recipe: with the precision that the run has.
+        spec: the model.
+        recipe: the recipe, with the precision of the run in place of "auto".
         arrays: parameters and running statistics by canonical name.
-        state: the optimizer's.
+        state: the state of the optimizer.
         best_accuracy: the highest test accuracy so far, 0 to 1; -1 before the first evaluation.
     """
 
@@ -43,10 +43,10 @@ class Checkpoint:
 
 
 def write_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in one step.
+    """Write a checkpoint atomically.
 
     Raises:
-        TrainingError: it cannot be written; a file that was there stays.
+        TrainingError: the file cannot be written; an existing file is unchanged.
     """
     state = checkpoint.state
     progress = {
@@ -63,84 +63,77 @@ def write_checkpoint(path: PathLike, checkpoint: Checkpoint) -> None:
         "progress": json.dumps(progress),
     }
     try:
-        write_safetensors(path, _sections(checkpoint), header)
+        write_safetensors(path, _all_arrays(checkpoint), header)
     except WeightsError as error:
-        before = "the checkpoint before it is intact" if Path(path).exists() else "there is no checkpoint before it"
+        before = "the previous checkpoint is intact" if Path(path).exists() else "there is no earlier checkpoint"
         raise TrainingError(f"{error}; {before}") from None
 
 
 def read_checkpoint(path: PathLike) -> Checkpoint:
-    """The checkpoint in a file.
+    """Read a checkpoint.
 
     Raises:
-        TrainingError: there is none, it is broken, or arrays are missing or have a wrong shape.
+        TrainingError: the file is missing, broken or not a checkpoint, or its arrays do not fit its spec.
     """
     try:
         header, arrays = read_header_and_arrays(path)
     except WeightsError as error:
         raise TrainingError(str(error)) from None
     if header.get("format") != CHECKPOINT_FORMAT or header.get("format_version") != VERSION:
-        raise TrainingError(f"{path}: no training checkpoint of this version of maam")
+        raise TrainingError(f"{path}: not a training checkpoint that this version of maam supports")
     try:
         spec, recipe = parse_json(header["spec"]), Recipe(**json.loads(header["recipe"]))
         progress = json.loads(header["progress"])
         scale = progress["loss_scale"]
         step, best = int(progress["step"]), float(progress["best_accuracy"])
-        skipped = int(progress.get("skipped", 0))  # a file of before it was counted has none
+        skipped = int(progress.get("skipped", 0))  # files of earlier versions do not count skipped steps
         if min(step, skipped) < 0:
-            raise ValueError(f"a step of {min(step, skipped)}")
+            raise ValueError(f"a negative step, {min(step, skipped)}")
         loss_scale = None if scale is None else LossScale(float(scale[0]), int(scale[1]))
     except (MaamError, ArithmeticError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         raise TrainingError(f"{path}: the checkpoint's header is broken: {error}") from None
-    moments = {name: _section(arrays, f"optimizer.{name}") for name in recipe.optimizer.moments}
-    checkpoint = Checkpoint(
-        spec,
-        recipe,
-        _section(arrays, "model"),
-        OptimizerState(step, moments, _section(arrays, "average"), loss_scale, skipped),
-        best,
-    )
-    _check(path, checkpoint)
+    moments = {name: _without_prefix(arrays, f"optimizer.{name}") for name in recipe.optimizer.moments}
+    state = OptimizerState(step, moments, _without_prefix(arrays, "average"), loss_scale, skipped)
+    checkpoint = Checkpoint(spec, recipe, _without_prefix(arrays, "model"), state, best)
+    _check_arrays(path, checkpoint)
     return checkpoint
 
 
 def find_not_finite(checkpoint: Checkpoint) -> list[str]:
-    """The arrays that hold an infinity or NaN, by their names in the file, such as "model/reduce.conv.weight"."""
-    return [name for name, array in _sections(checkpoint).items() if not np.isfinite(array).all()]
+    """Return the arrays with an infinity or NaN, by their names in the file, such as "model/reduce.conv.weight"."""
+    return [name for name, array in _all_arrays(checkpoint).items() if not np.isfinite(array).all()]
 
 
-def _sections(checkpoint: Checkpoint) -> dict[str, Array]:
-    """All arrays of a checkpoint, by their names in the file."""
-    arrays = _prefixed("model", checkpoint.arrays) | _prefixed("average", checkpoint.state.average)
+def _all_arrays(checkpoint: Checkpoint) -> dict[str, Array]:
+    """Return all arrays of a checkpoint by their names in the file."""
+    arrays = _with_prefix(checkpoint.arrays, "model") | _with_prefix(checkpoint.state.average, "average")
     for moment, found in checkpoint.state.moments.items():
-        arrays |= _prefixed(f"optimizer.{moment}", found)
+        arrays |= _with_prefix(found, f"optimizer.{moment}")
     return arrays
 
 
-def _prefixed(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def _with_prefix(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
     return {f"{prefix}/{name}": array for name, array in arrays.items()}
 
 
-def _section(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+def _without_prefix(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
+    """Return the arrays whose names have a prefix, without it."""
     start = f"{prefix}/"
     return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
 
 
-def _check(path: PathLike, checkpoint: Checkpoint) -> None:
-    """Refuse a checkpoint whose arrays are not those of its spec."""
+def _check_arrays(path: PathLike, checkpoint: Checkpoint) -> None:
+    """Check that the arrays of a checkpoint are finite and have the names and shapes of its spec."""
     shapes = {p.name: tuple(p.shape) for p in checkpoint.spec.parameters()}
     trainable = {p.name: tuple(p.shape) for p in checkpoint.spec.parameters() if p.trainable}
-    _check_section(path, "model", checkpoint.arrays, shapes)
-    for moment, arrays in checkpoint.state.moments.items():
-        _check_section(path, moment, arrays, trainable)
+    groups = [("model", checkpoint.arrays, shapes)]
+    groups += [(moment, arrays, trainable) for moment, arrays in checkpoint.state.moments.items()]
     if checkpoint.recipe.ema_decay is not None:
-        _check_section(path, "average", checkpoint.state.average, shapes)
-
-
-def _check_section(path: PathLike, what: str, arrays: Mapping[str, Array], shapes: Mapping[str, Any]) -> None:
-    found = {name: array.shape for name, array in arrays.items()}
-    wrong = sorted(name for name in found.keys() | shapes.keys() if found.get(name) != shapes.get(name))
-    if wrong:
-        raise TrainingError(f"{path}: {what}: these arrays do not fit the checkpoint's spec: {listed(wrong[:5])}")
-    if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
-        raise TrainingError(f"{path}: {what}: not finite: {listed(bad[:5])}")
+        groups.append(("average", checkpoint.state.average, shapes))
+    for what, arrays, expected in groups:
+        found = {name: array.shape for name, array in arrays.items()}
+        wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        if wrong:
+            raise TrainingError(f"{path}: {what}: these arrays do not fit the checkpoint's spec: {listed(wrong[:5])}")
+        if bad := [name for name, array in arrays.items() if not np.isfinite(array).all()]:
+            raise TrainingError(f"{path}: {what}: these arrays are not finite: {listed(bad[:5])}")

@@ -1,4 +1,4 @@
-"""Evaluating a weights file in any room."""
+"""Evaluation: the figures of a model on a data set, for a weights file or a run, in any backend."""
 
 from __future__ import annotations
 
@@ -6,50 +6,63 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from maam.backend.protocol import Capability
 from maam.backend.registry import find_entry, load_backend, load_training_backend
-from maam.errors import DataError, DeviceError, PresetError, RecipeError, WeightsError, require
+from maam.errors import DataError, DeviceError, PresetError, RecipeError, require
 from maam.spec import Model, Node
 from maam.training.recipe import IMAGE_FOLDER, Images, Recipe
 from maam.training.recipe_files import default_recipe
-from maam.training.run_dir import RunFolder
-from maam.training.sources import Reading, open_test
+from maam.training.run_dir import FoundWeights, RunFolder, find_weights
+from maam.training.sources import ReadOptions, open_test
 from maam.weights.exchange import read_whole
-from maam.weights.file import check_path
 
 Array = np.ndarray[Any, Any]
 Track = Callable[[Iterable[Any], str, int], Iterable[Any]]
-"""What shows how far a loop over some items is, given a name for it and their number; it yields the items."""
+"""A function that shows the progress of a loop: it gets the items, a name and their number, and yields the items."""
+_IMAGES = "images."
 
 
 def untracked(items: Iterable[Any], name: str, count: int) -> Iterable[Any]:
-    """Show nothing."""
+    """Return the items without showing progress."""
     return items
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Logits float32 (N, classes) for labels int32 (N,)."""
+    """The outputs of a model on a data set, and the figures that follow from them.
+
+    Attributes:
+        logits: float (N, classes).
+        labels: int32 (N,).
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.training import Evaluation
+        >>> logits = np.array([[2.0, 1.0, 0.0], [0.0, 2.0, 1.0]], np.float32)
+        >>> found = Evaluation(logits, labels=np.array([0, 2], np.int32))
+        >>> found.accuracy, found.top(2)
+        (0.5, 1.0)
+    """
 
     logits: Array
     labels: Array
 
     @property
     def predictions(self) -> Array:
-        """The class of the largest logit, int64 (N,)."""
+        """The class with the largest logit, int64 (N,)."""
         return np.asarray(self.logits.argmax(1))
 
     @property
     def accuracy(self) -> float:
-        """The share of right predictions, 0 to 1."""
+        """The share of correct predictions, 0 to 1."""
         return float((self.predictions == self.labels).mean())
 
     def top(self, count: int) -> float:
-        """The share of images whose label is among the `count` largest logits; of equal ones the first count."""
+        """Return the share of images whose label is among the `count` largest logits; ties count in class order."""
         labels = self.labels[:, None].astype(np.int64)
         own = np.take_along_axis(self.logits, labels, 1)
         before = ~(self.logits <= own) | ((self.logits == own) & (np.arange(self.logits.shape[1]) < labels))
@@ -57,14 +70,14 @@ class Evaluation:
 
     @property
     def loss(self) -> float:
-        """Mean cross entropy without label smoothing, in float64."""
+        """The mean cross entropy without label smoothing, in float64."""
         logits = self.logits.astype(np.float64)
         logits -= logits.max(1, keepdims=True)
         own = logits[np.arange(len(self.labels)), self.labels]
         return float((np.log(np.exp(logits).sum(1)) - own).mean())
 
     def macro(self) -> dict[str, float]:
-        """Precision, recall and F1, each the mean over classes, by scikit-learn.
+        """Return precision, recall and F1, each the mean over the classes, computed by scikit-learn.
 
         Raises:
             MissingFrameworkError: scikit-learn is not installed.
@@ -77,7 +90,11 @@ class Evaluation:
 
 
 def evaluate(predict: Callable[[Array], Array], batches: Iterable[tuple[Array, Array]]) -> Evaluation:
-    """Run `predict` (images (B, C, H, W) to logits (B, classes)) over batches of images and labels (B,).
+    """Run a model on batches.
+
+    Args:
+        predict: maps images (B, C, H, W) to logits (B, classes).
+        batches: images and labels (B,).
 
     Raises:
         DataError: there is no batch.
@@ -87,86 +104,6 @@ def evaluate(predict: Callable[[Array], Array], batches: Iterable[tuple[Array, A
         raise DataError("there is no image to evaluate on")
     logits, labels = zip(*found, strict=True)
     return Evaluation(np.concatenate(logits), np.concatenate(labels))
-
-
-_IMAGES = "images."
-_ADVICE = "name a recipe (--recipe NAME), or the folder of the run, or give -o images.mean=... and -o images.std=..."
-
-
-class Trained(NamedTuple):
-    """A weights file, and the run that made it; None where that is not known."""
-
-    path: Path
-    run: RunFolder | None
-
-
-def find_trained(path: str | os.PathLike[str]) -> Trained:
-    """What `path` names: a weights file, or the final weights of a run's folder.
-
-    A run's final and best weights, named as files, are known by the description that lies beside them.
-
-    Raises:
-        WeightsError: `path` is no path, or a folder without final weights.
-    """
-    check_path(path)
-    found = Path(path)
-    run = RunFolder(found if found.is_dir() else found.parent)
-    described = run if run.run.exists() else None
-    if not found.is_dir():
-        return Trained(found, described if found.name in (run.final.name, run.best.name) else None)
-    if not run.final.exists():
-        if described is None:
-            raise WeightsError(
-                f"{found}: this folder holds no run; name a weights file, or the folder that training wrote"
-            )
-        best = f", or name {run.best}" if run.best.exists() else ""
-        raise WeightsError(f"{found}: this run has not ended: there is no {run.final.name}; go on with it{best}")
-    return Trained(run.final, described)
-
-
-def image_preparation(
-    spec: Model, trained: Trained, recipe: Recipe | None = None, changes: Mapping[str, Any] | None = None
-) -> Images:
-    """How image files are cut and normalised for a trained model, as in the validation of its training.
-
-    For a model of images in memory (CIFAR), the central square is resized to the model's size, and its pixels are
-    scaled to [0, 1].
-
-    Args:
-        spec: the model's.
-        trained: the model.
-        recipe: says it where given; else the run's recipe does, else the default one of the preset, if its images
-            are as large as the model's.
-        changes: fields that differ, such as {"images.size": 160}; mean and std among them where nothing else says how.
-
-    Raises:
-        RecipeError: nothing says it, or a change is no field of `images`, or has a wrong value.
-        TrainingError: the run's recipe cannot be read.
-    """
-    size = spec.input_shape[1]
-    found = recipe or (trained.run.recipe() if trained.run is not None else None) or _default(spec.name, size)
-    if found is None and not {f"{_IMAGES}mean", f"{_IMAGES}std"} <= set(changes or ()):
-        raise RecipeError(f"{trained.path}: nothing says how images are cut and normalised for this model; {_ADVICE}")
-    images = Images(size=size) if found is None else _images(found, size)
-    for field in changes or ():
-        if not field.startswith(_IMAGES):
-            raise RecipeError(f"override {field!r}: it does not act here; expected images.size, images.resize, ...")
-    return Recipe(data=IMAGE_FOLDER, images=images).replaced(dict(changes or {})).images
-
-
-def _default(name: str, size: int) -> Recipe | None:
-    """The default recipe of a preset; None where there is none for images of `size`."""
-    try:
-        recipe = default_recipe(name)
-    except (PresetError, RecipeError):
-        return None
-    return recipe if recipe.data != IMAGE_FOLDER or recipe.images.size in (None, size) else None
-
-
-def _images(recipe: Recipe, size: int) -> Images:
-    if recipe.data != IMAGE_FOLDER:
-        return Images(size=size, resize=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    return recipe.images.model_copy(update={"size": recipe.images.size or size})
 
 
 def evaluate_file(
@@ -183,68 +120,125 @@ def evaluate_file(
     on_broken: str = "error",
     track: Track = untracked,
 ) -> Evaluation:
-    """What a weights file, or the final weights of a run's folder, make of the test images of the data set `name`.
+    """Evaluate a weights file, or the final weights of a run, on the test images of a data set.
 
     Args:
-        model: the file or folder.
-        name: of the data set.
-        root: its folder.
+        model: a weights file or the folder of a run.
+        name: the name of the data set: "cifar10", "cifar100", "digits" or "imagefolder".
+        root: the folder of the data set.
         framework: "torch" or "mindspore", in float32; or "reference", in float64.
         device: as in `train`.
-        limit: evaluate on so many images only: the first, or in a folder evenly spaced ones.
-        recipe: says how image files are cut and normalised; where None the run's, else the default one of the preset.
-        changes: fields of the recipe that differ, such as {"images.size": 160}.
+        limit: the number of images; None for all. A folder of image files yields evenly spaced ones, other data sets
+            their first ones.
+        recipe: determines how image files are cropped and normalized. Default: the recipe of the run, or the default
+            recipe of the preset.
+        changes: changed fields of the recipe, such as {"images.size": 160}.
         num_workers: as in `train`.
         on_broken: as in `train`.
-        track: shows how far it is.
+        track: shows the progress.
+
+    Returns:
+        Logits and labels, with accuracy, loss and other figures.
 
     Raises:
         MaamError: the file, the data, the framework or the device does not fit.
+
+    Example:
+        >>> from maam import reference
+        >>> from maam.training import evaluate_file
+        >>> reference.save_weights(reference.build("maam_digits", seed=0), "drawn.safetensors")
+        >>> evaluate_file("drawn.safetensors", "digits", framework="reference", limit=20).logits.shape
+        (20, 10)
     """
-    check_ready(framework, device)
-    require("sklearn", "train")  # for the figures: better now than after minutes
-    trained = find_trained(model)
-    spec, arrays = read_whole(trained.path, np.dtype(np.float32))
+    check_device(framework, device)
+    require("sklearn", "train")  # for the figures; before minutes of work
+    weights = find_weights(model)
+    spec, arrays = read_whole(weights.path, np.dtype(np.float32))
     images = Images()
     if name != IMAGE_FOLDER and (recipe is not None or changes):
-        raise RecipeError(f"a recipe acts on image files, data {IMAGE_FOLDER}, alone; leave it out for {name}")
+        raise RecipeError(f"recipe: this has an effect on data {IMAGE_FOLDER} only; leave it out for data {name}")
     if name == IMAGE_FOLDER and isinstance(spec, Model):
-        images = image_preparation(spec, trained, recipe, changes)
-    reading = Reading(framework, num_workers, on_broken)
+        images = image_preparation(spec, weights, recipe, changes)
+    reading = ReadOptions(framework, num_workers, on_broken)
     test = open_test(name, None if root is None else Path(root), spec, limit, images=images, reading=reading)
-    if name == IMAGE_FOLDER and trained.run is not None:
-        _check_names(trained.run, test)
+    if name == IMAGE_FOLDER and weights.run is not None:
+        _check_class_names(weights.run, test)
     batches = track(test.epoch(0), framework, len(test))
     return evaluate(open_model(spec, arrays, framework, device), batches)
 
 
-def _check_names(run: RunFolder, test: Any) -> None:
-    """Refuse a folder whose classes have other names than those that the run was trained on: its labels mean others.
-
-    Raises:
-        DataError: it has.
-    """
+def _check_class_names(run: RunFolder, test: Any) -> None:
+    """Check that a folder of images has the classes of a run; otherwise its labels mean other classes."""
     known, found = run.class_names(), test.dataset.class_names
     if known is not None and tuple(known) != tuple(found):
         other = next((pair for pair in zip(known, found, strict=False) if pair[0] != pair[1]), (len(known), len(found)))
         raise DataError(
-            f"{run.path}: the run was trained on other classes than the folder has ({other[0]} there, {other[1]} "
-            f"here); rename the folder's, or where they mean the same evaluate a copy of {run.final.name} elsewhere"
+            f"{run.path}: the classes of the run and of the folder differ: {other[0]} in the run, {other[1]} in the "
+            f"folder; rename the subfolders, or, if they mean the same, evaluate a copy of {run.final.name} elsewhere"
         )
 
 
-def check_ready(framework: str, device: str | None) -> str:
-    """The device on which a room, or the reference, evaluates.
+def image_preparation(
+    spec: Model, weights: FoundWeights, recipe: Recipe | None = None, changes: Mapping[str, Any] | None = None
+) -> Images:
+    """Return how image files are cropped and normalized for a trained model, as in the validation of its training.
+
+    For a model that was trained on images in memory (CIFAR), the central square is resized to the model's size, and
+    pixels are scaled to [0, 1].
+
+    Args:
+        spec: the model.
+        weights: its weights file and run.
+        recipe: a recipe that determines it. Default: the recipe of the run, or the default recipe of the preset if its
+            images have the size of the model.
+        changes: changed fields, such as {"images.size": 160}; mean and std are required if there is no recipe.
 
     Raises:
-        MaamError: there is no such framework or device here.
+        RecipeError: there is no recipe, or a change is not a field of `images` or has a wrong value.
+        TrainingError: the run's recipe cannot be read.
+    """
+    size = spec.input_shape[1]
+    found = recipe or (weights.run.recipe() if weights.run is not None else None) or _default_recipe(spec.name, size)
+    if found is None and not {f"{_IMAGES}mean", f"{_IMAGES}std"} <= set(changes or ()):
+        raise RecipeError(
+            f"{weights.path}: no recipe determines how images are cropped and normalized for this model; give a recipe "
+            "(--recipe NAME), the folder of the run, or -o images.mean=... and -o images.std=..."
+        )
+    if found is None:
+        images = Images(size=size)
+    elif found.data == IMAGE_FOLDER:
+        images = found.images.model_copy(update={"size": found.images.size or size})
+    else:
+        images = Images(size=size, resize=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    for field in changes or ():
+        if not field.startswith(_IMAGES):
+            raise RecipeError(
+                f"override {field!r}: this has no effect here; expected a field of images, such as images.size"
+            )
+    return Recipe(data=IMAGE_FOLDER, images=images).replaced(dict(changes or {})).images
+
+
+def _default_recipe(preset: str, size: int) -> Recipe | None:
+    """Return the default recipe of a preset; None if there is none for images of `size`."""
+    try:
+        recipe = default_recipe(preset)
+    except (PresetError, RecipeError):
+        return None
+    return recipe if recipe.data != IMAGE_FOLDER or recipe.images.size in (None, size) else None
+
+
+def check_device(framework: str, device: str | None) -> str:
+    """Return the device on which a backend evaluates; None chooses the best one.
+
+    Raises:
+        MaamError: the framework or the device is not available.
     """
     entry = find_entry(framework)
     if Capability.TRAINING in entry.capabilities:
         return load_training_backend(framework).select_device(device)
     if device not in (None, "cpu"):
         raise DeviceError(
-            f"device {device!r}: framework {framework!r} runs on the CPU only; leave device (--device) out"
+            f"device {device!r}: framework {framework!r} supports the CPU only; leave device (--device) out"
         )
     return "cpu"
 
@@ -252,12 +246,12 @@ def check_ready(framework: str, device: str | None) -> str:
 def open_model(
     spec: Node, arrays: Mapping[str, Array], framework: str, device: str | None = None
 ) -> Callable[[Array], Array]:
-    """A model in inference mode, from images (B, C, H, W) to logits (B, classes), in any room.
+    """Build a model in a backend, and return it as a function from images (B, C, H, W) to logits (B, classes).
 
     Raises:
-        MaamError: there is no such framework or device here.
+        MaamError: the framework or the device is not available.
     """
-    chosen = check_ready(framework, device)
+    chosen = check_device(framework, device)
     if Capability.TRAINING in find_entry(framework).capabilities:
         runner = load_training_backend(framework).make_training_runner(spec, seed=None, device=chosen)
     else:

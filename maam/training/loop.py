@@ -1,4 +1,4 @@
-"""The training loop, written once: it owns order, schedule, log and checkpoints; a room's trainer makes the steps."""
+"""The training loop of all frameworks: order, schedule, log and checkpoints; a backend's trainer computes the steps."""
 
 from __future__ import annotations
 
@@ -22,67 +22,25 @@ from maam.training.run_dir import Record, RunFolder
 from maam.training.schedule import average_decay, learning_rate, mask_seed
 from maam.training.sources import Source
 
-Item = TypeVar("Item")
-
-
-def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
-    """Yield `items` in their order; a thread makes the next `depth` meanwhile. What it raises is raised here."""
-    iterator, end = iter(items), object()
-    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
-        pending = deque(pool.submit(next, iterator, end) for _ in range(depth))
-        while (item := pending.popleft().result()) is not end:
-            pending.append(pool.submit(next, iterator, end))
-            yield item  # type: ignore[misc]
-
-
 Array = np.ndarray[Any, Any]
-
-
-def fusion_scalars(spec: Node) -> list[str]:
-    """The canonical names of all scalars whose softmax weighs branches (equation 2 of the MAAM paper)."""
-    merges = [path for path, node in spec.walk() if isinstance(node, Parallel) and node.merge == "softmax"]
-    return [f"{path}.alpha" if path else "alpha" for path in merges]
-
-
-def fusion_weights(names: Sequence[str], arrays: Mapping[str, Array]) -> dict[str, list[float]]:
-    """The weight of each branch, by the name of the scalars (branches,) in `arrays` that it follows from."""
-    return {name: _softmax(arrays[name]).tolist() for name in names}
-
-
-def _softmax(values: Array) -> Array:
-    powers = np.exp(values.astype(np.float64) - values.max())
-    return powers / powers.sum()
-
-
-def share_statistics(processes: ProcessGroup, runner: Runner, trainer: Trainer) -> None:
-    """Copy the first process's running statistics to all processes: each has seen its own share of the batches."""
-    names = [p.name for p in runner.spec.parameters() if not p.trainable]
-    if processes.size == 1 or not names:
-        return
-    runner.write_arrays(_of_the_first(processes, runner.read_arrays(), names))
-    state = trainer.read_state()
-    if state.average:
-        shared = _of_the_first(processes, state.average, names)
-        trainer.write_state(replace(state, average=state.average | shared))
-
-
-def _of_the_first(processes: ProcessGroup, arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
-    """Return the first process's arrays of these names in all processes; they travel as one vector."""
-    own = np.concatenate([arrays[name].ravel() for name in names])
-    first = processes.gather(own)[: own.size]
-    ends = np.cumsum([arrays[name].size for name in names])
-    parts = np.split(first, ends[:-1])
-    return {name: part.reshape(arrays[name].shape) for name, part in zip(names, parts, strict=True)}
+Item = TypeVar("Item")
+CHECKPOINT_STEPS = 200
+LOG_STEPS = 50
+_REMEDY = "try a smaller optimizer.lr, or clip_norm"
 
 
 class Observer:
     """A receiver of a run's progress. A subclass overrides the methods that it needs; the others do nothing.
 
     Example:
-        >>> from maam.training import Observer
-        >>> class Losses(Observer):
+        >>> from maam.training import Observer, default_recipe, train
+        >>> class Epochs(Observer):
         ...     def epoch(self, record):
-        ...         print(record["epoch"], record["accuracy"])
+        ...         print("epoch", record["epoch"], "at step", record["step"])
+        >>> recipe = default_recipe("maam_digits").replaced({"epochs": 2, "batch_size": 512})
+        >>> _ = train("maam_digits", recipe, out="runs/observed", observer=Epochs())
+        epoch 0 at step 2
+        epoch 1 at step 4
     """
 
     def note(self, text: str) -> None:
@@ -98,23 +56,23 @@ class Observer:
         """Receive the log's record of an epoch after its evaluation."""
 
 
-CHECKPOINT_STEPS = 200
-LOG_STEPS = 50
-REMEDY = "try a smaller optimizer.lr, or clip_norm"
-
-
 class Loop:
-    """A run from where its trainer stands to the end of the last epoch.
+    """The loop of a run, from the trainer's current step to the end of the last epoch.
 
     Args:
-        runner, trainer: the model, and what steps it.
-        recipe: with the precision resolved.
+        runner: the model.
+        trainer: the trainer of the model.
+        recipe: the recipe, with a precision other than "auto".
         source: the data.
-        folder: where log, checkpoints and weights go.
-        observer: is told of every record of the log.
-        checkpoint_steps: steps between two checkpoints; one is made after each epoch too.
+        folder: receives log, checkpoints and weights.
+        observer: receives every record of the log.
+        checkpoint_steps: steps between two checkpoints; there is also one after each epoch.
         log_steps: steps between two records, and between two waits for the device.
-        processes: the processes that train together, each with its own loop; only the first writes files.
+        processes: the processes that train together, each with its own loop; only the first one writes files.
+
+    Attributes:
+        step: the number of steps so far.
+        best: the highest test accuracy so far; -1 before the first evaluation.
     """
 
     def __init__(
@@ -137,36 +95,33 @@ class Loop:
         self.total = recipe.epochs * self.steps_per_epoch
         self.step = trainer.read_state().step
         self.best = -1.0
-        self._pending: list[Any] = []
-        self._started = self._waited = self._spent = self._rate = 0.0
+        self._pending: list[Any] = []  # results of updates that are still on the device
+        self._started = self._waited = 0.0  # since the last record: its start, and seconds of waiting for data
+        self._spent = 0.0  # seconds of training in this epoch
+        self._rate = 0.0
         self._fusions = fusion_scalars(runner.spec)
-        self._dropout = any(isinstance(node, Dropout) and node.p > 0 for _, node in runner.spec.walk())
+        self._has_dropout = any(isinstance(node, Dropout) and node.p > 0 for _, node in runner.spec.walk())
 
     def run(self) -> None:
         """Train to the end.
 
         Raises:
-            TrainingError: loss, weights or moments are not finite, or a file cannot be written.
+            TrainingError: a loss, weight or moment is not finite, or a file cannot be written.
         """
         self.observer.start(self.step, self.total)
         while self.step < self.total:
             epoch = self.step // self.steps_per_epoch
             self._spent = self._spent_before(epoch)
             self._train_epoch(epoch)
-            self._checkpoint()  # what is not finite is refused before it could become the best
-            self._evaluate(epoch, self._spent)
+            self._checkpoint()  # raises for weights that are not finite, before they could become the best ones
+            self._evaluate_epoch(epoch)
             self.save()
-        if self.processes.rank == 0 and not self.folder.final.exists():  # also where a run ended just before this
+        # a run can also be stopped just before this write, and resumed after the last step
+        if self.processes.rank == 0 and not self.folder.final.exists():
             self.folder.write_final(self.runner.spec, self._final_arrays())
 
-    def evaluate(self) -> Evaluation:
-        """What the model that is saved makes of all test images; each process looks at its share of them."""
-        share_statistics(self.processes, self.runner, self.trainer)
-        own = evaluate(self.trainer.predict, self.source.test_batches())
-        return Evaluation(self.processes.gather(own.logits), self.processes.gather(own.labels))
-
     def _spent_before(self, epoch: int) -> float:
-        """The seconds that an interrupted session trained in this epoch."""
+        """Return the seconds that an interrupted session has trained in this epoch."""
         if self.step % self.steps_per_epoch == 0:
             return 0.0
         made = [r.get("seconds") for r in self.folder.log.records() if r["kind"] == "steps" and r.get("epoch") == epoch]
@@ -176,7 +131,7 @@ class Loop:
         self._started, self._waited = time.perf_counter(), 0.0
         for images, labels in self._batches(epoch):
             batch = self.trainer.prepare(images, labels)
-            if self._dropout:
+            if self._has_dropout:
                 self.trainer.seed(mask_seed(self.recipe.seed, self.step, self.processes.rank))
             decay = average_decay(self.recipe.ema_decay, self.step)
             self._rate = self._next_rate()
@@ -184,12 +139,12 @@ class Loop:
             self.step += 1
             over = self.step % self.steps_per_epoch == 0
             if over or self.step % self.log_steps == 0 or self.step % self.checkpoint_steps == 0:
-                self._log(epoch, len(labels) * self.processes.size)
+                self._log_steps(epoch, len(labels) * self.processes.size)
             if self.step % self.checkpoint_steps == 0 and not over:
                 self.save()
 
     def _batches(self, epoch: int) -> Iterator[tuple[Array, Array]]:
-        """The rest of an epoch; the time that its consumer waits is added up."""
+        """Yield the remaining batches of an epoch, and add up the time of waiting for them."""
         batches = prefetch(self.source.train.epoch(epoch, self.step % self.steps_per_epoch))
         while True:
             start = time.perf_counter()
@@ -203,14 +158,15 @@ class Loop:
         recipe = self.recipe
         return learning_rate(recipe.schedule, recipe.optimizer.lr, self.step, self.total, self.steps_per_epoch)
 
-    def _log(self, epoch: int, batch_size: int) -> None:
+    def _log_steps(self, epoch: int, batch_size: int) -> None:
+        """Fetch the pending losses and accuracies, and log them."""
         found = self.trainer.fetch(self._pending)  # (steps, 2): loss and accuracy
         count, self._pending = len(found), []
         if not np.isfinite(found[:, 0]).all():
-            first = self.step - count + int(np.argmin(np.isfinite(found[:, 0]))) + 1
+            first = int(np.argmin(np.isfinite(found[:, 0])))
             raise TrainingError(
-                f"the loss of step {first} is {found[first - self.step + count - 1, 0]}; {self.folder.last_good()}; "
-                f"{REMEDY}"
+                f"the loss of step {self.step - count + first + 1} is {found[first, 0]}; "
+                f"{self.folder.describe_last()}; {_REMEDY}"
             )
         now = time.perf_counter()
         seconds = max(now - self._started, 1e-9)
@@ -227,10 +183,12 @@ class Loop:
         }
         self._started, self._waited = now, 0.0
         self._spent += seconds
-        self._write(record)
+        self._write_record(record)
         self.observer.steps(record)
 
-    def _evaluate(self, epoch: int, seconds: float) -> None:
+    def _evaluate_epoch(self, epoch: int) -> None:
+        """Evaluate after an epoch, log it, and write the weights if they are the best so far."""
+        seconds = self._spent
         found = self.evaluate()
         arrays = self._final_arrays() if self._fusions else {}
         record = {
@@ -247,34 +205,90 @@ class Loop:
             self.best = found.accuracy
             if self.processes.rank == 0:
                 self.folder.write_best(self.runner.spec, self._final_arrays())
-        self._write(record)
+        self._write_record(record)
         self.observer.epoch(record)
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate the model that would be saved on all test images; each process evaluates its share of them."""
+        share_statistics(self.processes, self.runner, self.trainer)
+        own = evaluate(self.trainer.predict, self.source.test_batches())
+        return Evaluation(self.processes.gather(own.logits), self.processes.gather(own.labels))
 
     def save(self) -> None:
         """Write a checkpoint.
 
         Raises:
-            TrainingError: something in it is not finite, or it or the log cannot be written; the file before it stays.
+            TrainingError: an array is not finite, or a file cannot be written; the previous checkpoint is unchanged.
         """
         if self.processes.rank == 0:
             self.folder.log.sync()
             write_checkpoint(self.folder.last, self._checkpoint())
 
     def _checkpoint(self) -> Checkpoint:
-        """The state as it stands; an error where it is nothing to go on from."""
+        """Return the state of the run.
+
+        Raises:
+            TrainingError: an array is not finite.
+        """
         arrays, state = self.runner.read_arrays(), self.trainer.read_state()
         found = Checkpoint(self.runner.spec, self.recipe, arrays, state, self.best)
         if names := find_not_finite(found):
             raise TrainingError(
                 f"the weights after step {self.step} are not finite: {listed(names[:5])}; "
-                f"{self.folder.last_good()}; {REMEDY}"
+                f"{self.folder.describe_last()}; {_REMEDY}"
             )
         return found
 
     def _final_arrays(self) -> dict[str, Array]:
-        """What a user of the model wants: the averaged weights where there are any."""
+        """Return the arrays of the model that is saved: the averages if the recipe has `ema_decay`."""
         return self.trainer.read_state().average or self.runner.read_arrays()
 
-    def _write(self, record: Record) -> None:
+    def _write_record(self, record: Record) -> None:
         if self.processes.rank == 0:
             self.folder.log.append(record)
+
+
+def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+    """Yield items in order while a thread computes the next `depth`; its exceptions are raised here."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
+        pending = deque(pool.submit(next, iterator, end) for _ in range(depth))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, iterator, end))
+            yield item  # type: ignore[misc]
+
+
+def share_statistics(processes: ProcessGroup, runner: Runner, trainer: Trainer) -> None:
+    """Copy the running statistics of the first process to all; each has seen only its share of the batches."""
+    names = [p.name for p in runner.spec.parameters() if not p.trainable]
+    if processes.size == 1 or not names:
+        return
+    runner.write_arrays(_arrays_of_first(processes, runner.read_arrays(), names))
+    state = trainer.read_state()
+    if state.average:
+        shared = _arrays_of_first(processes, state.average, names)
+        trainer.write_state(replace(state, average=state.average | shared))
+
+
+def _arrays_of_first(processes: ProcessGroup, arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+    """Return, in every process, the arrays of the first process; they are sent as one vector."""
+    own = np.concatenate([arrays[name].ravel() for name in names])
+    first = processes.gather(own)[: own.size]
+    ends = np.cumsum([arrays[name].size for name in names])
+    parts = np.split(first, ends[:-1])
+    return {name: part.reshape(arrays[name].shape) for name, part in zip(names, parts, strict=True)}
+
+
+def fusion_scalars(spec: Node) -> list[str]:
+    """Return the names of all scalars whose softmax weights branches (equation 2 of the MAAM paper)."""
+    merges = [path for path, node in spec.walk() if isinstance(node, Parallel) and node.merge == "softmax"]
+    return [f"{path}.alpha" if path else "alpha" for path in merges]
+
+
+def fusion_weights(names: Sequence[str], arrays: Mapping[str, Array]) -> dict[str, list[float]]:
+    """Return the weight of each branch, by the name of the scalars (branches,) in `arrays`."""
+    found = {}
+    for name in names:
+        powers = np.exp(arrays[name].astype(np.float64) - arrays[name].max())
+        found[name] = (powers / powers.sum()).tolist()
+    return found

@@ -1,4 +1,4 @@
-"""Classifying image files with a weights file or a run, in any room."""
+"""Prediction: classifying image files with a weights file or a run, in any backend."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy as np
 from maam.data.image_folder import find_images
 from maam.errors import DataError, ShapeError
 from maam.spec import Model, Node, input_rule
-from maam.training.evaluate import Track, find_trained, image_preparation, open_model, untracked
+from maam.training.evaluate import Track, image_preparation, open_model, untracked
 from maam.training.recipe import Images, Recipe
-from maam.training.sources import Reading, listed_images
+from maam.training.run_dir import find_weights
+from maam.training.sources import ReadOptions, list_images
 from maam.weights.exchange import read_whole
 
 Array = np.ndarray[Any, Any]
@@ -24,12 +25,18 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a classifier makes of one image.
+    """The class probabilities of one image.
 
     Attributes:
         path: the image file.
         probabilities: softmax of the logits, float64 (classes,).
-        class_names: the name of each class; "class 0", "class 1", ... where they are not known.
+        class_names: the name of each class; "class 0", "class 1", ... if the names are unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.training import Prediction
+        >>> Prediction("1.png", np.array([0.2, 0.7, 0.1]), ("cat", "dog", "frog")).top(2)
+        (('dog', 0.7), ('cat', 0.2))
     """
 
     path: str
@@ -37,7 +44,7 @@ class Prediction:
     class_names: tuple[str, ...]
 
     def top(self, count: int = 1) -> tuple[tuple[str, float], ...]:
-        """The `count` most probable classes by name, and their probabilities, falling."""
+        """Return the names of the `count` most probable classes and their probabilities, the largest first."""
         order = np.argsort(-self.probabilities, kind="stable")[:count]
         return tuple((self.class_names[index], float(self.probabilities[index])) for index in order)
 
@@ -55,54 +62,68 @@ def predict_files(
     on_broken: str = "error",
     track: Track = untracked,
 ) -> list[Prediction]:
-    """What a weights file, or the final weights of a run's folder, make of image files, in their order.
+    """Classify image files with a weights file, or with the final weights of a run.
 
-    Images are cut and normalised as in the validation of the model's training; see `image_preparation`.
+    Images are cropped and normalized as in the validation of the model's training; see `image_preparation`.
 
     Args:
-        model: the file or folder; it takes RGB images.
-        files: image files, or folders, which stand for all images below them, sorted.
+        model: a weights file or the folder of a run; the model must take RGB images.
+        files: image files, or folders; a folder yields all images in it and its subfolders, sorted.
         framework: "torch" or "mindspore", in float32; or "reference", in float64.
         device: as in `train`.
-        class_names: one for each logit; those that the run was trained with where None.
-        recipe: says how images are cut and normalised; where None the run's, else the default one of the preset.
-        changes: fields of the recipe that differ, such as {"images.size": 160}.
+        class_names: the name of each class. Default: the names in the run's description.
+        recipe: determines how images are cropped and normalized. Default: the recipe of the run, or the default
+            recipe of the preset.
+        changes: changed fields of the recipe, such as {"images.size": 160}.
         num_workers: as in `train`.
-        on_broken: as in `train`; "skip" leaves a broken file out, with a warning.
-        track: shows how far it is.
+        on_broken: as in `train`; "skip" leaves a broken file out and warns.
+        track: shows the progress.
+
+    Returns:
+        One prediction for each image, in the order of `files`.
 
     Raises:
         MaamError: the file, an image, the names, the recipe, the framework or the device does not fit.
+
+    Example:
+        >>> from PIL import Image
+        >>> from maam import reference
+        >>> from maam.training import predict_files
+        >>> reference.save_weights(reference.build("cnn", seed=0), "cnn.safetensors")
+        >>> Image.new("RGB", (40, 32), "red").save("red.png")
+        >>> (found,) = predict_files("cnn.safetensors", "red.png", framework="reference")
+        >>> found.path, found.probabilities.shape
+        ('red.png', (10,))
     """
-    trained = find_trained(model)
-    spec, arrays = read_whole(trained.path, np.dtype(np.float32))
-    if class_names is None and trained.run is not None:
-        class_names = trained.run.class_names()
-    classifier = _classifier(spec, trained.path)
-    names = _names(classifier, class_names)
-    images = image_preparation(classifier, trained, recipe, changes)
+    weights = find_weights(model)
+    spec, arrays = read_whole(weights.path, np.dtype(np.float32))
+    if class_names is None and weights.run is not None:
+        class_names = weights.run.class_names()
+    classifier = _check_classifier(spec, weights.path)
+    names = _class_names(classifier, class_names)
+    images = image_preparation(classifier, weights, recipe, changes)
     _check_images(classifier, images)
-    paths = tuple(_listed(files))
-    batches = listed_images(images, paths, spec, Reading(framework, num_workers, on_broken))
+    paths = tuple(_image_paths(files))
+    batches = list_images(images, paths, spec, ReadOptions(framework, num_workers, on_broken))
     predict = open_model(spec, arrays, framework, device)
     logits = [np.asarray(predict(x)) for x, _ in track(batches.epoch(0), framework, len(batches))]
     read = [path for path in paths if path not in batches.broken]
     return [Prediction(path, p, names) for path, p in zip(read, _softmax(np.concatenate(logits)), strict=True)]
 
 
-def _classifier(spec: Node, path: Path) -> Model:
+def _check_classifier(spec: Node, path: Path) -> Model:
     if not isinstance(spec, Model) or len(spec.output_shape(spec.input_shape)) != 1:
-        raise DataError(f"{path}: the weights of a layer, or of a model without logits; give a classifier's")
+        raise DataError(f"{path}: these weights belong to a layer, or to a model without logits; expected a classifier")
     return spec
 
 
-def _names(spec: Model, given: Sequence[str] | None) -> tuple[str, ...]:
+def _class_names(spec: Model, given: Sequence[str] | None) -> tuple[str, ...]:
     classes = spec.output_shape(spec.input_shape)[0]
     if isinstance(given, (str, Mapping)):
-        raise DataError(f"class_names: expected a sequence of names, one for each class, got {given!r}")
+        raise DataError(f"class_names: expected a sequence with one name for each class, got {given!r}")
     names = tuple(f"class {index}" for index in range(classes)) if given is None else tuple(map(str, given))
     if len(names) != classes:
-        raise DataError(f"{len(names)} class names, but the model has {classes} classes; expected one for each")
+        raise DataError(f"class_names: expected {classes} names, one for each class of the model, got {len(names)}")
     return names
 
 
@@ -113,12 +134,12 @@ def _check_images(spec: Model, images: Images) -> None:
         raise DataError(f"image files are read as RGB images of {images.size}x{images.size}: {error}") from None
 
 
-def _listed(files: Sequence[PathLike] | PathLike) -> Iterator[str]:
+def _image_paths(files: Sequence[PathLike] | PathLike) -> Iterator[str]:
     for path in [files] if isinstance(files, (str, os.PathLike)) else files:
         if not isinstance(path, (str, os.PathLike)):
             raise DataError(
-                f"expected paths of image files, got an object of type {type(path).__name__}; arrays are for a loaded "
-                "model: maam.torch.load(path)(x), x of (N, C, H, W)"
+                f"files: expected paths of image files, got an object of type {type(path).__name__}; for arrays load "
+                "the model: maam.torch.load(path)(x), x of shape (N, C, H, W)"
             )
         if Path(path).is_dir():
             yield from find_images(path)

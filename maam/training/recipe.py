@@ -1,4 +1,4 @@
-"""Recipes: everything that decides a training run besides the architecture, as one validated document."""
+"""Recipes: everything that determines a training run besides the architecture, as one validated document."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from maam.spec.fields import Fraction, NonNegative, Positive, Probability, Size,
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DataName = Literal["cifar10", "cifar100", "digits", "imagefolder"]
-_NAMES = ("optimizer.name", "schedule.name")
 IMAGE_FOLDER = "imagefolder"
-"""The data that is read file by file; the others are held in memory."""
+"""The data that is read file by file; all other data sets are held in memory."""
+_NAMES = ("optimizer.name", "schedule.name")
 
 
 class Augmentation(Section):
-    """What is done to training images; see `maam.data.Augmentation`.
+    """Random changes of training images in memory; see `maam.data.Augmentation`.
 
-    padding: rows and columns of zeros on each side before a random crop back to size; flip_probability: of a
-    horizontal flip; cutout: side of a random square that is painted with the mean grey of its range (DeVries and
-    Taylor, arXiv 1708.04552), 0 for none.
+    Attributes:
+        padding: rows and columns of zeros added on each side before a random crop back to the original size.
+        flip_probability: the probability of a horizontal flip.
+        cutout: the side of a random grey square (DeVries and Taylor, arXiv 1708.04552); 0 for no square.
     """
 
     padding: NonNegative = 4
@@ -34,11 +35,17 @@ class Augmentation(Section):
 
 
 class Images(Section):
-    """How image files become arrays, with data "imagefolder"; see `maam.data.RandomResizedCrop` and `CenterCrop`.
+    """Cropping and normalization of image files; see `maam.data.RandomResizedCrop` and `maam.data.CenterCrop`.
 
-    size: height and width; the model's own where None. resize: length of the shorter side in front of the central crop
-    of validation; 8/7 of `size` where None, as 256 is of 224. scale, ratio: ranges of area and aspect ratio of
-    random crops. mean, std: what pixels in [0, 1] are normalised by; ImageNet's by default.
+    Attributes:
+        size: height and width; None for the size of the model.
+        resize: the length of the shorter side before the central crop in validation; None for 8/7 of `size`, as 256
+            for 224.
+        scale: the range of the area of random crops, as fractions of the image.
+        ratio: the range of the aspect ratio of random crops.
+        flip_probability: the probability of a horizontal flip in training.
+        mean: three numbers, subtracted from the channels of the pixels in [0, 1].
+        std: three numbers by which the channels are divided after that.
     """
 
     size: Size | None = None
@@ -55,7 +62,7 @@ class Images(Section):
         return self
 
     def framings(self, size: int) -> tuple[RandomResizedCrop, CenterCrop]:
-        """How training and validation images are cut for a model that takes images of `size`.
+        """Return the crops of training and validation for a model whose images have the height and width `size`.
 
         Raises:
             DataError: a field is out of its range.
@@ -66,10 +73,15 @@ class Images(Section):
 
 
 class Schedule(Section):
-    """How the learning rate moves from step to step; see `maam.training.schedule`.
+    """The learning rate of each step, relative to the optimizer's `lr`; see `maam.training.learning_rate`.
 
-    one_cycle: `warmup` is the share of all steps on the way up, from `start` times the peak, then a cosine to 0.
-    cosine: `warmup` likewise, linear, then a cosine to 0. step: times `gamma`, at most 1, every `step_epochs` epochs.
+    Attributes:
+        name: "one_cycle" (a cosine up, then a cosine down to 0), "cosine" (a line up, then a cosine down to 0), "step"
+            (a factor every few epochs) or "constant".
+        warmup: the share of all steps on the way up (one_cycle, cosine).
+        start: the learning rate of the first step, as a fraction of the peak (one_cycle, cosine).
+        step_epochs: epochs between two changes (step).
+        gamma: the factor of each change, at most 1 (step).
     """
 
     acting: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -86,29 +98,38 @@ class Schedule(Section):
 
 
 class Recipe(Section):
-    """A training run.
+    """All settings of a training run besides the architecture.
 
     Attributes:
-        model: the preset, weights file or spec document that the recipe trains where a command names none.
-        presets: shell wildcards of the presets whose default recipe this is.
-        overrides: of the preset (`num_classes`, ...); of a file `num_classes` alone.
-        weights: a weights file, or the folder of a run, that training starts from: of the same network, but for the
-            number of classes, for which a new last layer is drawn. None: all weights are drawn from `seed`.
-        data: the data set.
-        augmentation: of the training images, in data sets that are held in memory.
-        images: how image files are cut and normalised.
-        epochs: passes over the data.
-        batch_size: images in a step, over all processes; a last smaller batch is left out.
-        optimizer, schedule: see `Optimizer` and `Schedule`.
-        label_smoothing: share of the target that is spread evenly over all classes.
-        clip_norm: greatest norm of all gradients together; larger ones are scaled down to it. None for no limit.
-        ema_decay: decay of an exponential moving average of weights and statistics, which is then what is
-            evaluated and saved; None for none. The first steps average over a shorter past.
-        precision: "auto" is the framework's fastest on the device; "fp16" scales the loss.
-        seed: decides initial weights, order, crops and flips: the same in every framework.
+        model: the preset, weights file or spec document to train if the command names none.
+        presets: shell wildcards of the presets that use this recipe by default.
+        overrides: options of the preset, such as `num_classes`; for a file, only `num_classes` is allowed.
+        weights: a weights file or the folder of a run to start from (fine-tuning). It must be the same network; if only
+            the number of classes differs, the last layer is drawn anew. None: `seed` draws all weights.
+        data: the name of the data set.
+        augmentation: random changes of training images, for data sets in memory.
+        images: cropping and normalization of image files, for data "imagefolder".
+        epochs: the number of passes over the data.
+        batch_size: the number of images in a step, over all processes; a smaller last batch is dropped.
+        optimizer: see `Optimizer`.
+        schedule: the learning rate over the run; see `Schedule`.
+        label_smoothing: the share of the target that is spread evenly over all classes, in [0, 1).
+        clip_norm: the largest norm of all gradients taken together; None for no limit.
+        ema_decay: the decay of an exponential moving average of weights and statistics. The averaged model is
+            evaluated and saved. None for no average; the first steps use a smaller decay.
+        precision: "fp32", "bf16", "fp16" (with loss scaling), or "auto" for the framework's fastest on the device.
+        seed: determines initial weights, order, crops and flips, identically in every framework.
 
     Raises:
-        RecipeError: a field is unknown, of the wrong type or range, or contradicts another.
+        RecipeError: a field is unknown, has the wrong type or range, or contradicts another field.
+
+    Example:
+        >>> from maam.training import Recipe
+        >>> recipe = Recipe(model="maam_digits", data="digits", epochs=5, optimizer={"lr": 0.05})
+        >>> recipe.optimizer.name, recipe.optimizer.lr, recipe.schedule.name
+        ('sgd', 0.05, 'one_cycle')
+        >>> recipe.replaced({"optimizer.lr": 0.1}).optimizer.lr
+        0.1
     """
 
     model: str | None = None
@@ -142,75 +163,77 @@ class Recipe(Section):
     @field_validator("overrides", mode="before")
     @classmethod
     def _overrides(cls, value: Any) -> Any:
-        return {name: _plain(f"{name}", one) for name, one in value.items()} if isinstance(value, dict) else value
+        return {name: _to_json(f"{name}", one) for name, one in value.items()} if isinstance(value, dict) else value
 
     @field_validator("optimizer", mode="before")
     @classmethod
     def _optimizer(cls, value: Any) -> Any:
         try:
             return Optimizer(**value) if isinstance(value, dict) else value
-        except SpecError as error:  # the path to the field stands before the message already
+        except SpecError as error:  # pydantic puts the name of the field before the message
             raise ValueError(str(error).removeprefix("optimizer: ")) from None
 
     @model_validator(mode="after")
-    def _sections_fit_the_data(self) -> Recipe:
-        unused = _unused(self.data)
+    def _tables_fit_the_data(self) -> Recipe:
+        unused = _unused_table(self.data)
         used = "images" if unused == "augmentation" else "augmentation"
         if getattr(self, unused) != type(self).model_fields[unused].default:
-            raise ValueError(f"{unused}: it does not act on data {self.data}; see {used}")
+            raise ValueError(f"{unused}: this has no effect on data {self.data}; use {used}")
         return self
 
     def replaced(self, changes: dict[str, Any]) -> Recipe:
-        """The recipe with `changes`, whose keys are paths such as "optimizer.lr".
+        """Return the recipe with some fields changed.
 
-        A table for a section changes the fields that it names, but another optimizer or schedule has its own defaults,
-        for its name alone too where the settings of the one before do not act.
-        With other `data`, the section that does not act on it (`augmentation` or `images`) is left out.
+        Args:
+            changes: values by path, such as {"optimizer.lr": 0.1}. A dictionary for a table changes only the fields
+                in it. A new optimizer or schedule name resets the settings that have no effect under the new name;
+                new `data` resets the table that has no effect on it, `augmentation` or `images`.
 
         Raises:
-            RecipeError: there is no such field, or it cannot have that value.
+            RecipeError: there is no such field, or its value is not allowed.
+
+        Example:
+            >>> from maam.training import read_recipe
+            >>> recipe = read_recipe("cifar10").replaced({"epochs": 5, "optimizer": {"name": "adamw", "lr": 1e-3}})
+            >>> recipe.epochs, recipe.optimizer.name
+            (5, 'adamw')
         """
         document = self.model_dump()
         if "data" in changes:
-            document[_unused(changes["data"])] = {}
+            document[_unused_table(changes["data"])] = {}
         for path, value in sorted(changes.items(), key=lambda change: change[0] not in _NAMES):  # names first
-            *sections, field = path.split(".")
+            *tables, field = path.split(".")
             table: Any = document
-            for section in sections:
-                table = table.get(section) if isinstance(table, dict) else None
+            for name in tables:
+                table = table.get(name) if isinstance(table, dict) else None
             if not isinstance(table, dict):
                 raise RecipeError(f"recipe: {path}: no such field{nearest_field(path, Recipe)}")
             table[field] = _merged(table.get(field), value) if field != "overrides" else value
             if path in _NAMES:
-                document[sections[0]] = _left(type(getattr(self, sections[0])), table)
+                unused = type(getattr(self, tables[0])).foreign(value)
+                document[tables[0]] = {name: one for name, one in table.items() if name not in unused}
         return Recipe(**document)
 
 
-def _plain(path: str, value: Any) -> Any:
-    """An option of a preset as JSON has it, which is how a resumed run finds it again."""
+def _to_json(path: str, value: Any) -> Any:
+    """Return a preset's option with the types of JSON, so that a resumed run compares equal."""
     if isinstance(value, dict):
-        return {str(name): _plain(f"{path}.{name}", one) for name, one in value.items()}
+        return {str(name): _to_json(f"{path}.{name}", one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(path, one) for one in value]
+        return [_to_json(path, one) for one in value]
     found = plain_number(plain_integer(value))
     if found is not None and not isinstance(found, (bool, int, float, str)):
-        raise ValueError(f"{path}: expected what JSON can write, got an object of type {type(value).__name__}")
+        raise ValueError(f"{path}: expected a value that JSON can hold, got an object of type {type(value).__name__}")
     return found
 
 
-def _unused(data: Any) -> str:
-    """The section that does not act on `data`."""
+def _unused_table(data: Any) -> str:
+    """Return the name of the table that has no effect on `data`."""
     return "augmentation" if data == IMAGE_FOLDER else "images"
 
 
-def _left(section: type[Section], table: dict[str, Any]) -> dict[str, Any]:
-    """The settings that act in a section of another name."""
-    foreign = section.foreign(table["name"])
-    return {field: value for field, value in table.items() if field not in foreign}
-
-
 def _merged(old: Any, new: Any) -> Any:
-    """A section with other fields; all of `new` where it is no table, or of something with another name."""
+    """Return a table updated by `new`; return `new` if it is not a table, or a table with another name."""
     if not (isinstance(old, dict) and isinstance(new, dict)) or new.get("name", old.get("name")) != old.get("name"):
         return new
     return {**old, **new}

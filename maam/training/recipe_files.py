@@ -1,4 +1,4 @@
-"""The network that a run trains, and the recipe that it has where none is given."""
+"""Recipe files: reading and listing recipes, the default recipe of a preset, and the network that a recipe names."""
 
 from __future__ import annotations
 
@@ -25,56 +25,110 @@ _FOLDER = files("maam.training") / "recipes"
 
 
 def list_recipes() -> list[str]:
-    """The names of the package's recipes, sorted."""
+    """Return the names of the recipes in the package, sorted.
+
+    Example:
+        >>> from maam.training import list_recipes
+        >>> "cifar10" in list_recipes()
+        True
+    """
     return sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
 
 
 def read_recipe(name: str | os.PathLike[str]) -> Recipe:
-    """The package's recipe of that name, or the one in the file `name` if that ends in .toml.
+    """Return a recipe of the package by its name, or the recipe in a file by a path that ends in .toml.
 
     Raises:
-        RecipeError: there is no such recipe or file, it is no TOML, or a field is wrong.
+        RecipeError: there is no such recipe or file, the file is not TOML, or a field is wrong.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from maam.training import read_recipe
+        >>> read_recipe("digits").model
+        'maam_digits'
+        >>> _ = Path("mine.toml").write_text('data = "digits"' + chr(10) + "epochs = 5")
+        >>> read_recipe("mine.toml").epochs
+        5
     """
     name = os.fspath(name)
     if name.endswith(".toml"):
-        return _parse(name, _read(Path(name)))
+        return _parse(name, _read_text(Path(name)))
     if name not in list_recipes():
         raise RecipeError(f"no recipe {name!r}, and no file that ends in .toml{nearest(name, list_recipes())}")
     return _parse(name, (_FOLDER / f"{name}.toml").read_text("utf-8"))
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: cannot be read: it is not UTF-8 text") from None
+
+
+def _parse(source: str, text: str) -> Recipe:
+    try:
+        return Recipe(**tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{source}: not valid TOML: {error}") from None
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from None
+
+
 def default_recipe(preset: str) -> Recipe:
-    """The package's recipe for a preset: the first whose `presets` match its name.
+    """Return the package's recipe for a preset: the one whose `presets` match the name.
 
     Raises:
-        RecipeError: there is none.
-        PresetError: nor is there such a preset.
+        PresetError: there is no such preset.
+        RecipeError: there is no recipe for it.
+
+    Example:
+        >>> from maam.training import default_recipe
+        >>> default_recipe("maam_cifar10_2m3").data
+        'cifar10'
     """
-    if (recipe := find_default(preset)) is not None:
+    if (recipe := _find_default(preset)) is not None:
         return recipe
-    preset_options(preset)
-    raise no_default(repr(preset))
+    preset_options(preset)  # raises for an unknown preset
+    raise _no_default(repr(preset))
 
 
-def no_default(what: str) -> RecipeError:
-    """The error where `what` is to be trained, and the package has no recipe for it."""
+def find_recipe(model: str) -> Recipe:
+    """Return the default recipe of a preset; for a file, that of the preset that its spec names.
+
+    Raises:
+        RecipeError: there is no default recipe.
+        PresetError, SpecError, WeightsError: there is no such preset or file, or the file is broken.
+    """
+    if not names_file(model):
+        return default_recipe(model)
+    spec = find_network(model, {})
+    assert isinstance(spec, Model)
+    if (recipe := _find_default(spec.name)) is None:
+        raise _no_default(f"{model}, a network called {spec.name!r}")
+    return recipe
+
+
+def _find_default(preset: str) -> Recipe | None:
+    recipes = map(read_recipe, list_recipes())
+    return next((r for r in recipes if any(fnmatch.fnmatchcase(preset, pattern) for pattern in r.presets)), None)
+
+
+def _no_default(what: str) -> RecipeError:
     return RecipeError(
         f"no default recipe for {what}; choose one with recipe=maam.training.read_recipe(NAME) (--recipe NAME): "
         f"{', '.join(list_recipes())}"
     )
 
 
-def find_default(preset: str) -> Recipe | None:
-    """The package's recipe for presets of that name; None where there is none."""
-    recipes = map(read_recipe, list_recipes())
-    return next((r for r in recipes if any(fnmatch.fnmatchcase(preset, one) for one in r.presets)), None)
-
-
 def parse_override(text: str) -> tuple[str, Any]:
-    """The path and the value of an override such as "optimizer.lr=0.05"; the value is TOML's, else a number or string.
+    """Return the path and the value of an override such as "optimizer.lr=0.05".
+
+    The value is read as TOML; other texts are numbers such as .5, or strings.
 
     Raises:
-        RecipeError: it has no "=".
+        RecipeError: there is no "=".
     """
     path, sign, value = text.partition("=")
     if not sign or not path.strip():
@@ -82,92 +136,60 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return path.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
-        return path.strip(), _number(value.strip())
+        return path.strip(), _number_or_text(value.strip())
 
 
-def _number(text: str) -> float | str:
-    """A number that TOML writes otherwise, such as .5; else the text."""
+def _number_or_text(text: str) -> float | str:
     try:
         return float(text) if any(map(str.isdecimal, text)) else text
     except ValueError:
         return text
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8-sig")
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise RecipeError(f"{path}: cannot be read: it is no UTF-8 text") from None
+def name_model(model: str | os.PathLike[str] | None, recipe: Recipe | None = None) -> str:
+    """Return the model's name; that of the recipe if `model` is None.
 
-
-def _parse(source: str, text: str) -> Recipe:
-    try:
-        return Recipe(**tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{source}: no valid TOML: {error}") from None
-    except RecipeError as error:
-        raise RecipeError(f"{source}: {error}") from None
+    Raises:
+        RecipeError: there is no name, or `model` is not a name.
+    """
+    model = os.fspath(model) if isinstance(model, os.PathLike) else model
+    if model is not None and not isinstance(model, str):
+        raise RecipeError(
+            f"model: expected the name of a preset or a file, got an object of type {type(model).__name__}; set a "
+            "preset's options in the recipe's `overrides`; to train a spec of your own, write it with "
+            "Path('mine.json').write_text(spec.to_json()), or register it with maam.register_preset(factory)"
+        )
+    name = model or (recipe.model if recipe is not None else None)
+    if name is None:
+        raise RecipeError("no model to train: name a preset, or a recipe with a `model`")
+    return name
 
 
 def find_network(name: str, overrides: Mapping[str, Any]) -> Node:
-    """A preset with `overrides` as its options; or the model in a weights file or spec document.
+    """Return the spec of a preset with `overrides` as options, or of the model in a weights file or spec document.
 
     Raises:
         PresetError, SpecError, WeightsError: there is no such preset or file, or an option is wrong.
-        RecipeError: the file holds a single layer, or other options than `num_classes` are given for it.
+        RecipeError: the file holds a single layer, or `overrides` has more than `num_classes` for a file.
     """
     if not names_file(name):
         return preset(name, **overrides)
     if Path(name).is_dir():
         raise RecipeError(
-            f"{name}: a folder, and no preset has that name (`maam list`); of a run name final.safetensors in it"
+            f"{name}: this is a folder, and no preset has that name (see `maam list`); "
+            "to train the network of a run, give its final.safetensors"
         )
     spec, _ = find_spec(name)
     if not isinstance(spec, Model):
         raise RecipeError(f"{name}: a single layer ({spec.kind}); expected a model that ends in logits")
     if unknown := sorted(set(overrides) - {"num_classes"}):
-        raise RecipeError(f"overrides.{unknown[0]}: the network is that of {name}; only num_classes can be another")
+        raise RecipeError(
+            f"overrides.{unknown[0]}: the file {name} determines the network; only num_classes can be changed"
+        )
     return with_num_classes(spec, overrides["num_classes"]) if overrides else spec
 
 
-def find_recipe(name: str) -> Recipe:
-    """The default recipe of a preset, or for a file of the preset that its spec names.
-
-    Raises:
-        RecipeError: there is none.
-        PresetError, SpecError, WeightsError: there is no such preset or file, or the file is broken.
-    """
-    if not names_file(name):
-        return default_recipe(name)
-    spec = find_network(name, {})
-    assert isinstance(spec, Model)
-    if (recipe := find_default(spec.name)) is None:
-        raise no_default(f"{name}, a network called {spec.name!r}")
-    return recipe
-
-
 def with_network(recipe: Recipe, name: str) -> Recipe:
-    """The recipe for that network; one from a weights file starts from the weights there, if it names no others."""
-    trained = names_file(name) and Path(name).suffix != DOCUMENT and recipe.weights is None
-    return recipe.replaced({"model": name, "weights": name if trained else recipe.weights})
-
-
-def name_model(model: str | os.PathLike[str] | None, recipe: Recipe | None = None) -> str:
-    """`model`, or what the recipe names.
-
-    Raises:
-        RecipeError: neither names one, or `model` is no name.
-    """
-    model = os.fspath(model) if isinstance(model, os.PathLike) else model
-    if model is not None and not isinstance(model, str):
-        raise RecipeError(
-            f"model: expected the name of a preset or a file, got an object of type {type(model).__name__}; give the "
-            "name, and options as the recipe's `overrides`; a spec of your own is a file after "
-            "Path('mine.json').write_text(spec.to_json()), a preset after maam.register_preset(factory)"
-        )
-    name = model or (recipe.model if recipe is not None else None)
-    if name is None:
-        raise RecipeError("no model to train: name a preset, or a recipe that has a `model`")
-    return name
+    """Return the recipe for the network `name`; a weights file is also what the run starts from by default."""
+    has_weights = names_file(name) and Path(name).suffix != DOCUMENT and recipe.weights is None
+    return recipe.replaced({"model": name, "weights": name if has_weights else recipe.weights})

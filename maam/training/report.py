@@ -1,4 +1,4 @@
-"""The report of a finished run: figures, pictures, environment, command."""
+"""The report of a run: its curves, figures and pictures, the command and the environment."""
 
 from __future__ import annotations
 
@@ -18,16 +18,18 @@ Array = np.ndarray[Any, Any]
 
 
 class Curves(NamedTuple):
-    """A run as far as it came, float64 but for `epoch`.
+    """The curves of a run, finished or not.
 
     Attributes:
-        loss, accuracy: of each training step (steps,).
-        epoch: the number of each step's epoch, int64 (steps,).
-        seconds: of training in each of them, in whichever session (steps,).
-        epochs: the numbers of the whole epochs, int64 (epochs,): from 0 on, unless the log was lost.
-        test_loss, test_accuracy: after each whole epoch (epochs,).
-        images_per_second: in training, the median over the records.
-        waiting: the share of a step that waits for data, the median over the records.
+        loss: training loss of each step, float64 (steps,).
+        accuracy: training accuracy of each step, float64 (steps,).
+        epoch: the epoch of each step, int64 (steps,).
+        seconds: training time of each step, over all sessions, float64 (steps,).
+        epochs: the numbers of the finished epochs, int64 (epochs,); 0, 1, ... unless lines of the log were lost.
+        test_loss: loss after each finished epoch, float64 (epochs,).
+        test_accuracy: accuracy after each finished epoch, float64 (epochs,).
+        images_per_second: training speed, the median over the records.
+        waiting: the share of the time spent waiting for data, the median over the records.
     """
 
     loss: Array
@@ -41,52 +43,56 @@ class Curves(NamedTuple):
     waiting: float
 
     def check_whole(self) -> None:
-        """Refuse a log that lacks an epoch before its last.
+        """Check that no epoch is missing.
 
         Raises:
-            TrainingError: it does.
+            TrainingError: one is.
         """
         if self.epochs.tolist() != list(range(len(self.epochs))):
-            raise TrainingError("the log of the run lacks epochs: lines of it were lost")
+            raise TrainingError("the log of the run lacks epochs, because lines of it were lost")
 
     def of_epochs(self, values: Array) -> list[Array]:
-        """The part of `values` (steps,) that belongs to each whole epoch."""
+        """Return the part of `values` (steps,) that belongs to each finished epoch."""
         return [values[self.epoch == index] for index in self.epochs]
 
     def means(self, values: Array) -> Array:
-        """The mean of `values` (steps,) over the steps of each whole epoch, float64 (epochs,)."""
+        """Return the mean of `values` (steps,) over the steps of each finished epoch, float64 (epochs,)."""
         return np.array([part.mean() for part in self.of_epochs(values)])
 
     @property
     def minutes(self) -> Array:
-        """Of training, without evaluation, in each whole epoch, float64 (epochs,)."""
+        """Training time of each finished epoch, without evaluation, float64 (epochs,)."""
         return np.array([part.sum() for part in self.of_epochs(self.seconds)]) / 60
 
 
 def read_curves(records: Sequence[Record], batch_size: int) -> Curves:
-    """The curves in the records of a log; `batch_size` is that of the run's recipe.
+    """Return the curves in the records of a log.
+
+    Args:
+        records: the records.
+        batch_size: the batch size of the run's recipe.
 
     Raises:
-        TrainingError: there is no whole epoch, or a record lacks what it should say.
+        TrainingError: there is no finished epoch, or a record is broken.
     """
     made = [record for record in records if record["kind"] == "steps"]
     with_steps = [record.get("epoch") for record in made]
     ended = [record for record in records if record["kind"] == "epoch" and record.get("epoch") in with_steps]
     if not made or not ended:
-        raise TrainingError("the log of the run has no whole epoch, so there is nothing to report: was it deleted?")
+        raise TrainingError("the log of the run has no finished epoch; was log.jsonl deleted?")
     try:
         found = _read(made, ended, batch_size)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise TrainingError(f"the log of the run has a broken record: {type(error).__name__}: {error}") from None
     if not (np.isfinite(found.test_accuracy).all() and np.isfinite(found.accuracy).all()):
-        raise TrainingError("the log of the run has an accuracy that is no number")
+        raise TrainingError("the log of the run has an accuracy that is not a number")
     return found
 
 
 def _read(made: Sequence[Record], ended: Sequence[Record], batch_size: int) -> Curves:
     counts = [len(record["losses"]) for record in made]
     if counts != [len(record["accuracies"]) for record in made]:
-        raise ValueError("as many losses as accuracies are expected")
+        raise ValueError("expected as many losses as accuracies")
     return Curves(
         loss=np.concatenate([np.array(record["losses"], np.float64) for record in made]),
         accuracy=np.concatenate([np.array(record["accuracies"], np.float64) for record in made]),
@@ -101,18 +107,21 @@ def _read(made: Sequence[Record], ended: Sequence[Record], batch_size: int) -> C
 
 
 def _seconds(record: Record, batch_size: int) -> float:
-    """How long the steps of a record took; its speed says so where a log of an older maam does not."""
+    """Return the time of the steps of a record; logs of earlier versions have only their speed."""
     found = record.get("seconds")
     return float(len(record["losses"]) * batch_size / record["images_per_second"] if found is None else found)
 
 
 def write_report(folder: RunFolder, evaluation: Evaluation, class_names: tuple[str, ...]) -> Path:
-    """Write report.md with its pictures, and results.json, into the folder of a run; returns the report's path.
+    """Write report.md with its pictures, and results.json, to the folder of a run.
 
     Args:
-        folder: of a run that has made at least one epoch.
-        evaluation: of the final weights on the test images.
+        folder: the folder of a run with at least one finished epoch.
+        evaluation: the final weights, evaluated on the test images.
         class_names: the name of each class.
+
+    Returns:
+        The path of report.md.
 
     Raises:
         MissingFrameworkError: matplotlib or scikit-learn is not installed.
@@ -139,7 +148,7 @@ def draw_pictures(
     class_names: tuple[str, ...],
     title: str,
 ) -> None:
-    """Draw loss and accuracy curves, the confusion matrix and, where there are any, the fusion weights."""
+    """Draw loss and accuracy curves, the confusion matrix and, if the model has any, the fusion weights."""
     steps = {"loss": curves.loss, "accuracy": curves.accuracy}
     epochs = {"loss": curves.test_loss, "accuracy": curves.test_accuracy}
     plots.draw_training(steps, epochs, path / "curves.png", title)
@@ -177,7 +186,7 @@ def _text(title: str, sessions: list[dict[str, Any]], curves: Curves, has_fusion
 
 
 def _origin(session: dict[str, Any]) -> str:
-    """By which command a session ran, and on what."""
+    """Return a paragraph with the command, the device and the environment of a session."""
     environment = session.get("environment")
     versions = [f"{name} {version}" for name, version in environment.items()] if isinstance(environment, dict) else []
     said = {name: session.get(name, "unknown") for name in ("command", "framework", "device")}

@@ -1,4 +1,4 @@
-"""The folder of a run."""
+"""The folder of a run: its files, its log and the description of its sessions."""
 
 from __future__ import annotations
 
@@ -8,62 +8,251 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from maam import _io
-from maam._io import leftover_of, write_text
 from maam.errors import RecipeError, TrainingError, WeightsError
 from maam.spec import Node
 from maam.training.checkpoint import Checkpoint, read_checkpoint
 from maam.training.recipe import Recipe
 from maam.weights import write_weights
+from maam.weights.file import check_path
 
+Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 Record = dict[str, Any]
 """A line of the log, by field."""
+WRITTEN = (
+    *(f"{name}.safetensors" for name in ("last", "best", "final")),
+    *("run.json", "log.jsonl", "results.json", "report.md"),
+    *(f"{name}.png" for name in ("curves", "confusion_matrix", "fusion")),
+)
+"""The files that a run writes; a process killed during a write leaves a temporary file with a name derived from one."""
 _DIGITS = 7
 
 
-class Log:
-    """Appends records to a file; `sync` puts on the disk what a checkpoint must not be without.
+class RunFolder:
+    """The folder of one run.
 
-    Where the file is not there, but one of its name and `.gz` is, as of a run that was published, that one is read.
+    Args:
+        path: the folder; it need not exist.
+
+    Attributes:
+        path: the folder.
+        last: last.safetensors, the checkpoint that a resumed run starts from.
+        best: best.safetensors, the weights with the highest test accuracy.
+        final: final.safetensors, the weights after the last step.
+        run: run.json, for each session its command, recipe and environment.
+        log: log.jsonl.
+    """
+
+    def __init__(self, path: PathLike) -> None:
+        self.path = Path(path)
+        self.last = self.path / "last.safetensors"
+        self.best = self.path / "best.safetensors"
+        self.final = self.path / "final.safetensors"
+        self.run = self.path / "run.json"
+        self.log = Log(self.path / "log.jsonl")
+        self._release: Callable[[], None] | None = None
+
+    def open(self, resume: bool) -> Checkpoint | None:
+        """Create the folder for a new run, or return the checkpoint of the run to resume.
+
+        The folder is locked until `close`. Temporary files of a killed run are removed.
+
+        Args:
+            resume: whether to continue the run in the folder.
+
+        Returns:
+            The checkpoint; None for a new run, or if the run was stopped before its first checkpoint.
+
+        Raises:
+            TrainingError: the folder contains a run and `resume` is False, contains other files, cannot be written, or
+                another process is training in it.
+        """
+        self.close()
+        try:
+            return self._open(resume)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, resume: bool) -> Checkpoint | None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._release = _io.hold(self.path)
+            names = {entry.name for entry in self.path.iterdir()}
+        except BlockingIOError:
+            raise TrainingError(
+                f"{self.path}: another run is in progress in this folder; wait for it, or choose another out (--out)"
+            ) from None
+        except OSError as error:
+            raise TrainingError(f"{self.path}: cannot be used as a folder: {error.strerror or error}") from None
+        if not os.access(self.path, os.W_OK):
+            raise TrainingError(f"{self.path}: this folder is not writable; choose another out (--out)")
+        leftovers = {name for name in names if _io.leftover_of(name) in WRITTEN}
+        names -= leftovers
+        has_run = bool(names & {self.run.name, self.last.name})
+        if names and has_run and not resume:
+            raise TrainingError(
+                f"{self.path}: this folder contains a run; continue it with resume=True (--resume), "
+                "or choose another out (--out)"
+            )
+        if names and not has_run:
+            problem = "there is no run to resume in this folder" if resume else "this folder contains other files"
+            raise TrainingError(f"{self.path}: {problem}; choose another out (--out)")
+        for name in leftovers:
+            (self.path / name).unlink(missing_ok=True)
+        return read_checkpoint(self.last) if self.last.name in names else None
+
+    def close(self) -> None:
+        """Release the lock of `open`."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
+
+    def recipe(self) -> Recipe:
+        """Return the recipe of the last session.
+
+        Raises:
+            TrainingError: run.json is missing or broken, or contains no valid recipe.
+        """
+        recipe: Any = self.sessions()[-1].get("recipe")
+        try:
+            return Recipe(**recipe)
+        except (TypeError, RecipeError) as error:
+            raise TrainingError(f"{self.run}: contains no valid recipe: {error}") from None
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """Return the names of the classes; None if run.json does not contain them.
+
+        Raises:
+            TrainingError: run.json is missing or broken.
+        """
+        names = self.sessions()[-1].get("class_names")
+        return tuple(map(str, names)) if isinstance(names, list) else None
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return the descriptions of all sessions in run.json, the first one first; each resume adds one.
+
+        Raises:
+            TrainingError: run.json is missing or broken.
+        """
+        try:
+            found = json.loads(self.run.read_text("utf-8"))["sessions"]
+        except OSError as error:
+            raise TrainingError(f"{self.run}: cannot be read: {error.strerror or error}") from None
+        except (ValueError, LookupError, TypeError, RecursionError):
+            found = None
+        if not isinstance(found, list) or not found or not all(isinstance(session, dict) for session in found):
+            raise TrainingError(f"{self.run}: not the description of a run")
+        return found
+
+    def describe_last(self) -> str:
+        """Return a clause for error messages that names the last good checkpoint."""
+        if not self.last.exists():
+            return "there is no earlier checkpoint"
+        try:
+            step = read_checkpoint(self.last).state.step
+        except TrainingError as error:  # this must not hide the error in whose message the clause appears
+            return f"the last checkpoint is not usable ({error})"
+        return f"the last good checkpoint is {self.last}, of step {step}"
+
+    def write_best(self, spec: Node, arrays: Mapping[str, Array]) -> None:
+        """Write the weights with the highest test accuracy so far."""
+        _write_weights(self.best, spec, arrays)
+
+    def write_final(self, spec: Node, arrays: Mapping[str, Array]) -> None:
+        """Write the weights after the last step."""
+        _write_weights(self.final, spec, arrays)
+
+
+def _write_weights(path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:
+    try:
+        write_weights(path, spec, arrays)
+    except WeightsError as error:
+        raise TrainingError(f"{error}; the earlier checkpoints are intact") from None
+
+
+class FoundWeights(NamedTuple):
+    """A weights file and the run that wrote it.
+
+    Attributes:
+        path: the weights file.
+        run: the folder of the run; None if the file does not belong to one.
+    """
+
+    path: Path
+    run: RunFolder | None
+
+
+def find_weights(path: PathLike) -> FoundWeights:
+    """Look up a weights file, or the final weights of a run by its folder.
+
+    final.safetensors and best.safetensors belong to the run whose run.json is in the same folder.
+
+    Raises:
+        WeightsError: `path` is not a path, or a folder without final weights.
+    """
+    check_path(path)
+    found = Path(path)
+    run = RunFolder(found if found.is_dir() else found.parent)
+    has_run = run.run.exists()
+    if not found.is_dir():
+        return FoundWeights(found, run if has_run and found.name in (run.final.name, run.best.name) else None)
+    if run.final.exists():
+        return FoundWeights(run.final, run if has_run else None)
+    if not has_run:
+        raise WeightsError(
+            f"{found}: this folder contains no run; expected a weights file, or the folder of a training run"
+        )
+    best = f", or use {run.best}" if run.best.exists() else ""
+    raise WeightsError(f"{found}: this run is not finished: there is no {run.final.name}; resume it (--resume){best}")
+
+
+class Log:
+    """A file of records, one JSON object a line.
+
+    If the file is missing, but a compressed one with the suffix .gz exists, as in published runs, that one is read.
+
+    Args:
+        path: the file; it need not exist.
     """
 
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
 
     def append(self, record: Record) -> None:
-        """Add one line.
+        """Add one record.
 
         Raises:
-            TrainingError: it cannot be written.
+            TrainingError: the file cannot be written.
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(_rounded(record)) + "\n")
         except OSError as error:
-            raise self._unwritten(error) from None
+            raise self._write_error(error) from None
 
     def sync(self) -> None:
-        """Wait until all lines are on the disk, so that not even a power cut leaves a checkpoint without them.
+        """Wait until all records are on the disk, so that no checkpoint is newer than its log after a power cut.
 
         Raises:
-            TrainingError: they cannot be written.
+            TrainingError: the file cannot be written.
         """
         try:
             with self.path.open("ab") as file:
                 os.fsync(file.fileno())
         except OSError as error:
-            raise self._unwritten(error) from None
+            raise self._write_error(error) from None
 
     def records(self) -> list[Record]:
-        """All records in the file, none where there is no file; a line that is none, as one cut short, does not count.
+        """Return all records; lines that are not a record, such as truncated ones, are skipped.
 
         Raises:
-            TrainingError: it cannot be read.
+            TrainingError: the file cannot be read. A missing file is read as an empty one.
         """
         packed = self.path.with_name(f"{self.path.name}.gz")
         try:
@@ -78,18 +267,18 @@ class Log:
         return list(_parse(content.decode("utf-8", errors="replace").splitlines()))
 
     def rewind(self, step: int) -> None:
-        """Drop the records of later steps than `step`: a resumed run writes them anew.
+        """Remove the records of steps after `step`, which a resumed run repeats.
 
         Raises:
-            TrainingError: the file cannot be read or written; it stays as it is.
+            TrainingError: the file cannot be read or written; it is then unchanged.
         """
-        kept = [record for record in self.records() if record["step"] <= step]
+        earlier = [record for record in self.records() if record["step"] <= step]
         try:
-            write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+            _io.write_text(self.path, "".join(json.dumps(record) + "\n" for record in earlier))
         except OSError as error:
-            raise self._unwritten(error) from None
+            raise self._write_error(error) from None
 
-    def _unwritten(self, error: OSError) -> TrainingError:
+    def _write_error(self, error: OSError) -> TrainingError:
         return TrainingError(f"{self.path}: cannot be written: {error.strerror or error}; the checkpoints are intact")
 
 
@@ -104,152 +293,9 @@ def _parse(lines: Sequence[str]) -> Iterator[Record]:
 
 
 def _rounded(value: Any) -> Any:
+    """Return a value of a record with all floats rounded to `_DIGITS` significant digits."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}")
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
-
-
-Array = np.ndarray[Any, Any]
-
-WRITTEN = (
-    *(f"{name}.safetensors" for name in ("last", "best", "final")),
-    *("run.json", "log.jsonl", "results.json", "report.md"),
-    *(f"{name}.png" for name in ("curves", "confusion_matrix", "fusion")),
-)
-"""What a run writes into its folder; a kill inside a write leaves a temporary file of the same name."""
-
-
-class RunFolder:
-    """The files of one run.
-
-    last.safetensors (the state, for `--resume`), best.safetensors and final.safetensors (weights files), log.jsonl,
-    run.json (command, recipe and environment), report.md and its pictures.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self.last = self.path / "last.safetensors"
-        self.best = self.path / "best.safetensors"
-        self.final = self.path / "final.safetensors"
-        self.run = self.path / "run.json"
-        self.log = Log(self.path / "log.jsonl")
-        self._release: Callable[[], None] | None = None
-
-    def open(self, resume: bool) -> Checkpoint | None:
-        """Make the folder, or find the checkpoint in it that a resumed run starts from (None where there is none yet).
-
-        It is this run's alone until `close`. Temporary files that a killed run left are no obstacle, and are removed.
-
-        Raises:
-            TrainingError: it holds a run and `resume` is not set, or other files, or it cannot be written, or another
-                run that is going on.
-        """
-        self.close()
-        try:
-            return self._opened(resume)
-        except BaseException:
-            self.close()
-            raise
-
-    def _opened(self, resume: bool) -> Checkpoint | None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._release = _io.hold(self.path)
-            names = {entry.name for entry in self.path.iterdir()}
-            leftovers = {name for name in names if leftover_of(name) in WRITTEN}
-            names -= leftovers
-        except BlockingIOError:
-            raise TrainingError(
-                f"{self.path}: another run is going on in this folder; choose another out (--out), or wait for its end"
-            ) from None
-        except OSError as error:
-            raise TrainingError(f"{self.path}: no folder for a run: {error.strerror or error}") from None
-        if not os.access(self.path, os.W_OK):
-            raise TrainingError(f"{self.path}: this folder cannot be written")
-        if names and not resume:
-            what = "a run" if self.run.name in names or self.last.name in names else "other files"
-            resuming = "go on with it by resume (--resume), or " if what == "a run" else ""
-            raise TrainingError(f"{self.path}: this folder holds {what}; {resuming}choose another out (--out)")
-        if names and not names & {self.run.name, self.last.name}:
-            raise TrainingError(f"{self.path}: nothing to resume: this folder holds no run; choose another out (--out)")
-        for name in leftovers:
-            (self.path / name).unlink(missing_ok=True)
-        return read_checkpoint(self.last) if self.last.name in names else None
-
-    def close(self) -> None:
-        """Let others open the folder."""
-        release, self._release = self._release, None
-        if release is not None:
-            release()
-
-    def recipe(self) -> Recipe:
-        """The recipe of the run's last session.
-
-        Raises:
-            TrainingError: run.json is missing or broken, or holds no valid recipe.
-        """
-        recipe: Any = self.session().get("recipe")
-        try:
-            return Recipe(**recipe)
-        except (TypeError, RecipeError) as error:
-            raise TrainingError(f"{self.run}: holds no valid recipe: {error}") from None
-
-    def class_names(self) -> tuple[str, ...] | None:
-        """The names of the classes that the run was trained on; None where run.json does not say them.
-
-        Raises:
-            TrainingError: run.json is missing or broken.
-        """
-        names = self.session().get("class_names")
-        return tuple(map(str, names)) if isinstance(names, list) else None
-
-    def session(self) -> dict[str, Any]:
-        """What run.json says of the last session.
-
-        Raises:
-            TrainingError: it is missing or broken.
-        """
-        return self.sessions()[-1]
-
-    def sessions(self) -> list[dict[str, Any]]:
-        """What run.json says of each session, the first one first: there is more than one where a run was resumed.
-
-        Raises:
-            TrainingError: it is missing or broken.
-        """
-        try:
-            found = json.loads(self.run.read_text("utf-8"))["sessions"]
-        except OSError as error:
-            raise TrainingError(f"{self.run}: cannot be read: {error.strerror or error}") from None
-        except (ValueError, LookupError, TypeError, RecursionError):
-            found = None
-        if not isinstance(found, list) or not found or not all(isinstance(session, dict) for session in found):
-            raise TrainingError(f"{self.run}: not the description of a run")
-        return found
-
-    def last_good(self) -> str:
-        """A clause that names the checkpoint that a run can go on from."""
-        if not self.last.exists():
-            return "there is no checkpoint before it"
-        try:
-            step = read_checkpoint(self.last).state.step
-        except TrainingError as error:  # this clause ends a message that says more than this error
-            return f"the checkpoint before it is not good ({error})"
-        return f"the last good checkpoint is {self.last}, of step {step}"
-
-    def write_best(self, spec: Node, arrays: Mapping[str, Array]) -> None:
-        """Write the weights with the highest test accuracy so far."""
-        _write(self.best, spec, arrays)
-
-    def write_final(self, spec: Node, arrays: Mapping[str, Array]) -> None:
-        """Write the weights after the last step."""
-        _write(self.final, spec, arrays)
-
-
-def _write(path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:
-    try:
-        write_weights(path, spec, arrays)
-    except WeightsError as error:
-        raise TrainingError(f"{error}; the checkpoints before it are intact") from None

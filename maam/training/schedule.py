@@ -1,4 +1,4 @@
-"""What changes from step to step, as functions of the step: all that a run needs to go on anywhere is the step."""
+"""Quantities that change from step to step, as functions of the step alone, so that a resumed run recomputes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,21 @@ from maam.training.recipe import Schedule
 
 
 def learning_rate(schedule: Schedule, peak: float, step: int, steps: int, steps_per_epoch: int) -> float:
-    """The learning rate of step 0 <= `step` < `steps`; `peak` is the optimizer's `lr`."""
+    """Return the learning rate of a step.
+
+    Args:
+        schedule: the recipe's schedule.
+        peak: the optimizer's `lr`.
+        step: 0 <= step < steps.
+        steps: the number of steps of the run.
+        steps_per_epoch: the number of steps of an epoch.
+
+    Example:
+        >>> from maam.training import learning_rate, read_recipe
+        >>> schedule = read_recipe("imagenet_maf").schedule  # divides the rate by 10 every 30 epochs
+        >>> [round(learning_rate(schedule, 0.1, epoch * 50, 5000, 50), 4) for epoch in (0, 30, 60)]
+        [0.1, 0.01, 0.001]
+    """
     if schedule.name == "one_cycle":
         return one_cycle(step, steps, peak, warmup=schedule.warmup, start=schedule.start)
     if schedule.name == "cosine":
@@ -21,9 +35,19 @@ def learning_rate(schedule: Schedule, peak: float, step: int, steps: int, steps_
 
 
 def one_cycle(step: int, total: int, peak: float, *, warmup: float = 0.3, start: float = 0.04) -> float:
-    """The learning rate at `step` of `total`: a cosine from `start * peak` to `peak`, then a cosine down to 0.
+    """Return the learning rate of Smith's one-cycle policy (arXiv 1708.07120): a cosine up, then a cosine down to 0.
 
-    Smith's one-cycle policy (arXiv 1708.07120); `warmup` is the share of the steps on the way up.
+    Args:
+        step: 0 <= step < total.
+        total: the number of steps.
+        peak: the largest learning rate.
+        warmup: the share of the steps on the way up.
+        start: the first learning rate, as a fraction of `peak`.
+
+    Example:
+        >>> from maam.training import one_cycle
+        >>> [round(one_cycle(step, 100, 0.1), 3) for step in (0, 15, 30, 65, 99)]
+        [0.004, 0.052, 0.1, 0.05, 0.0]
     """
     turn = warmup * total
     if step < turn:
@@ -32,9 +56,9 @@ def one_cycle(step: int, total: int, peak: float, *, warmup: float = 0.3, start:
 
 
 def cosine(step: int, total: int, peak: float, *, warmup: float = 0.0, start: float = 0.0) -> float:
-    """The learning rate at `step` of `total`: a line from `start * peak` to `peak`, then a cosine down to 0.
+    """Return the learning rate of a line up, then a cosine down to 0; arguments as in `one_cycle`.
 
-    Loshchilov and Hutter's SGDR without restarts (arXiv 1608.03983).
+    This is SGDR without restarts (Loshchilov and Hutter, arXiv 1608.03983).
     """
     turn = warmup * total
     if step < turn:
@@ -42,15 +66,15 @@ def cosine(step: int, total: int, peak: float, *, warmup: float = 0.0, start: fl
     return _cosine_down(step - turn, total - turn, peak)
 
 
+def _cosine_down(step: float, total: float, peak: float) -> float:
+    return peak * (1 + math.cos(math.pi * min(step / max(total, 1e-9), 1.0))) / 2
+
+
 def average_decay(decay: float | None, step: int) -> float:
-    """The decay of the moving average at `step`: short at first, so that it forgets the initial weights."""
+    """Return the decay of the moving average at a step: small at first, to forget the initial weights quickly."""
     return min(decay or 0.0, (1 + step) / (10 + step))
 
 
 def mask_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of a step's dropout masks in a process: of nothing that a resumed run would have to remember."""
+    """Return the seed of the dropout masks of a step in the process `rank`."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])
-
-
-def _cosine_down(step: float, total: float, peak: float) -> float:
-    return peak * (1 + math.cos(math.pi * min(step / max(total, 1e-9), 1.0))) / 2
