@@ -164,7 +164,7 @@ def test_of_two_specs_that_agree_the_one_in_the_file_is_kept(weights, tmp_path):
 
 
 def test_an_unknown_preset(weights, tmp_path):
-    with pytest.raises(PresetError, match="did you mean maam_digits"):
+    with pytest.raises(PresetError, match="did you mean 'maam_digits'"):
         convert(weights, tmp_path / "out.pth", "maam_digit")
 
 

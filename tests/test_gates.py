@@ -94,7 +94,7 @@ def test_width_is_not_rounded():
     [
         ({"pool_types": ("avg", "avg")}, "pool_types: expected each statistic at most once, got avg, avg"),
         ({"pool_types": ()}, "pool_types: expected at least one of avg, std, max"),
-        ({"pool_types": {"std"}}, "pool_types: expected a list or a tuple, whose order counts, got {'std'}"),
+        ({"pool_types": {"std"}}, "pool_types: expected a list or a tuple, got {'std'}"),
         ({"pool_types": "median"}, "pool_types.0: input should be 'avg', 'std' or 'max', got 'median'"),
         ({"rd_ratio": 0.0}, "rd_ratio: input should be greater than 0"),
         ({"rd_channels": 0}, "rd_channels: input should be greater than or equal to 1"),

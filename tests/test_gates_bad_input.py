@@ -47,7 +47,7 @@ def maps(shape):
         ({"pool_types": ("avg", "median")}, "pool_types.1: input should be 'avg', 'std' or 'max', got 'median'"),
         ({"pool_types": ("std", "avg", "std")}, "pool_types: expected each statistic at most once, got std, avg, std"),
         ({"pool_types": ()}, "pool_types: expected at least one of avg, std, max"),
-        ({"pool_types": 5}, "pool_types: expected a list or a tuple, whose order counts, got 5"),
+        ({"pool_types": 5}, "pool_types: expected a list or a tuple, got 5"),
         ({"rd_ratio": 2.0}, "rd_ratio: input should be less than or equal to 1"),
         ({"rd_channels": 0}, "rd_channels: input should be greater than or equal to 1"),
     ],

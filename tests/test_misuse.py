@@ -173,7 +173,7 @@ class TestModels:
         assert room.build("maam_digits", num_classes=7).spec == spec.preset("maam_digits", num_classes=7)
         with pytest.raises(PresetError, match="no option 'classes'"):
             room.build("maam_digits", classes=7)
-        with pytest.raises(SpecError, match="num_classes: an option of presets"):
+        with pytest.raises(SpecError, match="num_classes: options are only allowed with the name of a preset"):
             room.build(DIGITS, num_classes=7)
 
     def test_options_of_presets_in_numpy(self):
@@ -238,7 +238,7 @@ class TestLibraries:
 
 class TestSpecs:
     def test_fields_have_names(self):
-        with pytest.raises(ArgumentError, match=r"^conv2d: name the fields: in_channels=, out_channels=, kernel_size="):
+        with pytest.raises(ArgumentError, match=r"^conv2d: expected keyword arguments: in_channels=, out_channels=, kernel_size="):
             spec.Conv2d(3, 16, 3)
 
     def test_bools_of_numpy(self):
@@ -285,8 +285,8 @@ class TestSpecs:
 
         for factory, message in (
             (DIGITS, r"register_preset\(lambda: spec, name\)"),
-            (needs, "num_classes: an option of a preset has a default"),
-            (anything, "the options of a preset are named arguments"),
+            (needs, "num_classes: expected a default value"),
+            (anything, "expected only named arguments with defaults"),
         ):
             with pytest.raises(PresetError, match=message):
                 maam.register_preset(factory, "never")
@@ -295,7 +295,7 @@ class TestSpecs:
         def first():
             return DIGITS
 
-        with pytest.raises(PresetError, match="already; choose another name, or overwrite=True"):
+        with pytest.raises(PresetError, match="already exists; use another name or overwrite=True"):
             maam.register_preset(first, "of_test_misuse")
         maam.register_preset(lambda: spec.preset("cnn"), "of_test_misuse", overwrite=True)
         assert maam.preset("of_test_misuse") == spec.preset("cnn")
@@ -359,13 +359,13 @@ class TestTraining:
             def epoch(self, record):
                 told.append(record["test_accuracy"])
 
-        class Half:
+        class ModelAdapter:
             def epoch(self, record):
                 """Nothing."""
 
         recipe = default_recipe("maam_digits").replaced({"epochs": 1, "batch_size": 256})
-        with pytest.raises(TrainingError, match=r"observer: an object of type Half has no note\(\); let it inherit"):
-            train("maam_digits", recipe, out=tmp_path / "run", observer=Half())
+        with pytest.raises(TrainingError, match=r"observer: an object of type ModelAdapter has no note\(\); let it inherit"):
+            train("maam_digits", recipe, out=tmp_path / "run", observer=ModelAdapter())
         assert not (tmp_path / "run").exists()
         train("maam_digits", recipe, out=tmp_path / "run", observer=Mine())
         assert len(told) == 1

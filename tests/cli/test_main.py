@@ -113,7 +113,7 @@ def test_a_process():
 def test_a_process_that_fails():
     done = process("info", "maam_digit")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("maam: no preset 'maam_digit'; did you mean maam_digits ")
+    assert done.stderr.startswith("maam: no preset 'maam_digit'; did you mean 'maam_digits' ")
     assert done.stderr.count("\n") == 1
 
 

@@ -77,6 +77,6 @@ def test_bad_input(fails, models, tmp_path):
     (tmp_path / "names.json").write_text("[1]")
     named = (*start, f"{models}:cell", *ARGUMENTS, "--names", tmp_path / "names.json")
     assert "expected an object" in fails(*named)
-    for text, message in (("[" * 200_000, "no JSON: "), ('{"a": "b", "a": "c"}', "the name 'a' stands twice")):
+    for text, message in (("[" * 200_000, "no JSON: "), ('{"a": "b", "a": "c"}', "the name 'a' is there twice")):
         (tmp_path / "names.json").write_text(text)
         assert message in fails(*named)

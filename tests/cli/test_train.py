@@ -105,7 +105,7 @@ def test_train_from_weights(run, finished, tmp_path):
     ("arguments", "message"),
     [
         ((), "no model to train: name a preset"),
-        (("maam_digit",), "no preset 'maam_digit'; did you mean maam_digits"),
+        (("maam_digit",), "no preset 'maam_digit'; did you mean 'maam_digits'"),
         (("maam_digits", "-o", "model=cnn"), "-o model=cnn contradicts the preset maam_digits; name one of them"),
         (("-o", "model=nothing"), "no preset 'nothing'"),
         (("maam_digits", "--weights", "no.safetensors"), "no.safetensors: no such file"),

@@ -13,7 +13,7 @@ EXPECTED = "expected an input (N, 4, H, W) with H, W >= 2, got "
 INTEGER = (
     "expected a floating-point input (N, 4, H, W) with H, W >= 2, got int32; convert it, and scale images to [0, 1]"
 )
-WIDE = "expected an input of dtype float32, as the parameters have, got float64; convert one"
+WIDE = "expected an input of dtype float32, the dtype of the parameters, got float64; convert one"
 BAD = {
     "rank": ((4, 8, 8), "float32", EXPECTED + "3 dimensions: (4, 8, 8)"),
     "vector": ((2, 4), "float32", EXPECTED + "2 dimensions: (2, 4)"),
@@ -65,7 +65,7 @@ def test_refused(layer, way, bad):
 
 @pytest.mark.parametrize("dtype", [ms.float16, ms.bfloat16])
 def test_a_narrower_float(layer, dtype):
-    message = f"expected an input of dtype float32, as the parameters have, got {str(dtype).lower()}; convert one"
+    message = f"expected an input of dtype float32, the dtype of the parameters, got {str(dtype).lower()}; convert one"
     assert refused(layer, ms.Tensor(np.zeros((2, 4, 8, 8)), dtype)) == message
 
 

@@ -151,7 +151,7 @@ def test_one_value_or_one_for_each():
         ({"kernels": []}, "tower: kernels: expected at least one value"),
         (
             {"kernels": (3, 4)},
-            "tower: kernels.1: expected an odd kernel size, so that padding keeps the map's size; got 4",
+            "tower: kernels.1: expected an odd kernel size, got 4",
         ),
         ({"kernels": (3, "5")}, "tower: kernels.1: input should be a valid integer, got '5'"),
         ({"kernels": ((3, 3),)}, "tower: kernels.0: input should be a valid integer, got (3, 3)"),

@@ -130,7 +130,7 @@ def test_least_sizes():
         (((1, 3, 32, 32), "uint8"), "expected a floating-point input (N, 3, 32, 32), got uint8; convert it"),
         (
             ((1, 3, 32, 32), "float64", "float32"),
-            "expected an input of dtype float32, as the parameters have, got float64",
+            "expected an input of dtype float32, the dtype of the parameters, got float64",
         ),
     ],
 )

@@ -97,10 +97,10 @@ def test_overrides_of_the_sizes(name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("maam_cifar", "no preset 'maam_cifar'; did you mean maam_cifar10 or maam_cifar10_2m3 or "),
-        ("resnet50", "no preset 'resnet50'; `maam list` shows all of them"),
+        ("maam_cifar", "no preset 'maam_cifar'; did you mean 'maam_cifar10' or 'maam_cifar10_2m3' or "),
+        ("resnet50", "no preset 'resnet50'; `maam list` shows all presets"),
         (None, "no preset 'None'"),
-        (["cnn"], "did you mean cnn"),
+        (["cnn"], "did you mean 'cnn'"),
         ("x" * 1000, f"no preset '{'x' * 60}'; `maam list`"),
     ],
 )
@@ -159,7 +159,7 @@ def test_registering(monkeypatch):
 
     assert list_presets() == ["tiny"]
     assert preset("tiny", num_classes=5).num_classes == 5
-    with pytest.raises(PresetError, match="there is a preset 'tiny' already"):
+    with pytest.raises(PresetError, match="the preset 'tiny' already exists"):
         register_preset(tiny)
 
 
@@ -176,10 +176,10 @@ def test_an_option_may_be_called_name():
 @pytest.mark.parametrize(
     ("factory", "name", "message"),
     [
-        (spec.cnn, 5, "name: expected the name of a preset, a string, got 5"),
-        (spec.cnn, "", "name: expected the name of a preset, a string, got ''"),
-        (functools.partial(spec.maam_classifier, channels=64), None, "got none, and the function has none of its own"),
-        (dict, None, "<class 'dict'> does not tell its arguments; write a function around it"),
+        (spec.cnn, 5, "name: expected the name of the preset, a string, got 5"),
+        (spec.cnn, "", "name: expected the name of the preset, a string, got ''"),
+        (functools.partial(spec.maam_classifier, channels=64), None, "got None, and the function has no name"),
+        (dict, None, "<class 'dict'>: its signature cannot be inspected; wrap it in a function"),
     ],
 )
 def test_what_cannot_be_registered(factory, name, message):
@@ -189,7 +189,7 @@ def test_what_cannot_be_registered(factory, name, message):
 
 
 def test_the_name_of_an_alias_is_taken():
-    with pytest.raises(PresetError, match="'MAFCV2' is another name of the preset 'mafc_v2'; choose another name"):
+    with pytest.raises(PresetError, match="'MAFCV2' is an alias of the preset 'mafc_v2'; use another name"):
         register_preset(spec.cnn, "MAFCV2")
     assert "MAFCV2" not in list_presets()
 

@@ -51,14 +51,14 @@ def test_integers(layer, dtype):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_another_float(layer, dtype):
     name = str(dtype).removeprefix("torch.")
-    expected = f"expected an input of dtype float32, as the parameters have, got {name}; convert one"
+    expected = f"expected an input of dtype float32, the dtype of the parameters, got {name}; convert one"
     assert refused(layer, torch.zeros(2, 4, 8, 8, dtype=dtype)) == expected
 
 
 def test_weights_of_half_precision(layer):
     message = refused(copy.deepcopy(layer).half(), torch.zeros(2, 4, 8, 8))
     assert message.startswith(
-        "expected an input of dtype float16, as the parameters have, got float32; convert one; load"
+        "expected an input of dtype float16, the dtype of the parameters, got float32; convert one; load"
     )
 
 

@@ -108,7 +108,7 @@ def test_missing_argument():
 
 
 def test_wrong_build():
-    with pytest.raises(PresetError, match="did you mean maam_digits"):
+    with pytest.raises(PresetError, match="did you mean 'maam_digits'"):
         build("maam_digit")
     with pytest.raises(SpecError, match="seed: expected an integer"):
         build("maam_digits", seed=-1)

@@ -229,7 +229,7 @@ def test_no_such_recipe(tmp_path):
         read_recipe("cifar")
     with pytest.raises(RecipeError, match="cannot be read: No such file"):
         read_recipe(str(tmp_path / "none.toml"))
-    with pytest.raises(PresetError, match="no preset 'maam_digit'; did you mean maam_digits"):
+    with pytest.raises(PresetError, match="no preset 'maam_digit'; did you mean 'maam_digits'"):
         default_recipe("maam_digit")
 
 

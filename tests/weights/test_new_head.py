@@ -44,7 +44,7 @@ def test_the_head_is_found():
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        (spec.maam(4), "expected a model that ends in logits (num_classes,); this one has no classes to replace"),
+        (spec.maam(4), "expected a classifier, a model whose output is a vector of logits (num_classes,)"),
         (spec.preset("mobilenet_v1").until("backbone"), "expected a model that ends in logits"),
         (spec.Model(name="flat", input_shape=(1, 2, 2), children={"flatten": spec.Flatten()}), "flat: its last layer"),
     ],

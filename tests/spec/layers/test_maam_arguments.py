@@ -33,7 +33,7 @@ VALUES = [
     ("num_agents", 0, "num_agents: input should be greater than or equal to 1, got 0"),
     ("num_agents", 257, "num_agents: input should be less than or equal to 256, got 257"),
     ("num_agents", [3], "num_agents: input should be a valid integer, got [3]"),
-    ("kernel_sizes", 4, "kernel_sizes.0: expected an odd kernel size, so that padding keeps the map's size; got 4"),
+    ("kernel_sizes", 4, "kernel_sizes.0: expected an odd kernel size, got 4"),
     ("kernel_sizes", (3, 2, 3), "kernel_sizes.1: expected an odd kernel size"),
     ("kernel_sizes", 0, "kernel_sizes.0: input should be greater than or equal to 1, got 0"),
     ("kernel_sizes", -3, "kernel_sizes.0: input should be greater than or equal to 1, got -3"),

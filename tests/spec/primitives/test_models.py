@@ -74,12 +74,12 @@ UNITS = ", ".join(f"backbone.stage3.unit{i}" for i in (1, 2, 3))
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("stage3", f"its stages: backbone, classifier; and in these: {', '.join(STAGES)}, backbone.final"),
-        ("backbone.stage9", f"in 'backbone' there are {', '.join(STAGES)}, backbone.final"),
-        ("backbone.", f"in 'backbone' there are {STAGES[0]}"),
-        ("backbone.stage3.unit2.conv1", f"in 'backbone.stage3' there are {UNITS}"),  # a residual's halves are no maps
-        ("classifier.conv.weight", "in 'classifier' there are classifier.conv, classifier.flatten"),
-        (3, "its stages: backbone, classifier; and in these: "),
+        ("stage3", f"its stages: backbone, classifier; in these: {', '.join(STAGES)}, backbone.final"),
+        ("backbone.stage9", f"the stages in 'backbone': {', '.join(STAGES)}, backbone.final"),
+        ("backbone.", f"the stages in 'backbone': {STAGES[0]}"),
+        ("backbone.stage3.unit2.conv1", f"the stages in 'backbone.stage3': {UNITS}"),  # a residual's halves are no maps
+        ("classifier.conv.weight", "the stages in 'classifier': classifier.conv, classifier.flatten"),
+        (3, "its stages: backbone, classifier; in these: "),
     ],
 )
 def test_until_an_unknown_path(path, message):

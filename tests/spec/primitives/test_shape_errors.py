@@ -53,7 +53,7 @@ ERRORS = [
     (
         Residual(children={"pool": POOL}),
         (3, 4, 4),
-        "a residual adds its result to its input: (3, 2, 2) does not fit (3, 4, 4)",
+        "a residual adds the output of its layers to its input: their shape (3, 2, 2) must be (3, 4, 4)",
     ),
     (
         Scale(children={"pool": POOL}),
@@ -66,19 +66,19 @@ ERRORS = [
     (
         Parallel(children=TWO),
         (1, 4, 4),
-        "merge 'sum' needs branches of one shape, or of size 1 along an axis, got [(1, 4, 4), (1, 2, 2)]",
+        "merge 'sum': expected branches of the same output shape, or of size 1 along an axis, got [(1, 4, 4), (1, 2, 2)]",
     ),
-    (Parallel(children=TWO, merge="softmax"), (1, 4, 4), "merge 'softmax' needs branches of one shape"),
+    (Parallel(children=TWO, merge="softmax"), (1, 4, 4), "merge 'softmax': expected branches of the same output shape"),
     (
         Parallel(children=TWO, merge="concat"),
         (1, 4, 4),
-        "branches cannot be joined along axis 0 of (C, H, W): [(1, 4, 4), (1, 2, 2)]",
+        "branches cannot be concatenated along axis 0 of (C, H, W): [(1, 4, 4), (1, 2, 2)]",
     ),
     (Parallel(children={"a": POOL}, merge="dynamic", weighting=WEIGHTING), (3, 1, 2), "a: a map of 1x2 is too small"),
     (
         Parallel(children={"a": Identity()}, merge="dynamic", weighting=WEIGHTING),
         (3, 1, 2),
-        "weighting must give 1 values, got shape (2,)",
+        "weighting: expected an output of shape (1,), got (2,)",
     ),
     (
         Parallel(children={"a": Identity()}, merge="dynamic", weighting=WEIGHTING),
@@ -86,7 +86,7 @@ ERRORS = [
         "weighting.fc: expected a vector of 6",
     ),
     (Sequential(children={"conv1": CONV, "pool": POOL}), (3, 3, 3), "pool: a map of 1x1 is too small"),
-    (inside(CONV), (3, 8, 8), "body: a residual adds its result to its input: (4, 6, 6) does not fit (3, 8, 8)"),
+    (inside(CONV), (3, 8, 8), "body: a residual adds the output of its layers to its input: their shape (4, 6, 6) must be (3, 8, 8)"),
     (inside(FC), (3, 8, 8), "body.gate: expected a vector of 6 features, got shape (3, 8, 8)"),
     (maam(4, pool=(1, 2)), (4, 1, 8), "agents.0.pool2: a map of 1x8 is too small for a window of 2x2"),
     (maam(4, scales=(1, 1, 3)), (4, 2, 2), "agents.2.scale: a map of 2x2 is too small for a window of 3x3"),
