@@ -68,7 +68,7 @@ def check_integrity(model: Any, action: str, error: type[MaamError], skip: Seque
         if any(path == layer or path.startswith(f"{layer}.") for layer in skip):
             continue
         raise error(
-            f"{action}: layer {path!r} was {was} and is {now}, so the spec no longer describes the model; build a model "
+            f"{action}: layer {path!r} was {was} and is {now}, so the spec no longer describes it; build a model "
             f"from a spec that has this layer ({_remedy(now)}), or use the framework's own functions"
         )
 
@@ -89,8 +89,8 @@ def check_methods(model: Any, action: str, error: type[MaamError], *, root: bool
         owner = next(kind for kind in type(container).__mro__ if method in vars(kind))
         if not owner.__module__.startswith("maam."):
             raise error(
-                f"{action}: {owner.__name__}{f' at {path!r}' if path else ''} overrides {method}(), which the spec does "
-                "not describe; hold the layer in a module of your own instead, or use the framework's own functions"
+                f"{action}: {owner.__name__}{f' at {path!r}' if path else ''} overrides {method}(), which the spec "
+                "does not describe; hold the layer in a module of your own, or use the framework's own functions"
             )
 
 

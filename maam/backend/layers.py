@@ -1,4 +1,4 @@
-"""What the layer classes of all frameworks share: signatures, docstrings, arguments, and the lookup of layers by name."""
+"""What the layer classes of all frameworks share: signatures, docstrings, arguments, and lookup by name."""
 
 from __future__ import annotations
 

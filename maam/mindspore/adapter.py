@@ -1,4 +1,4 @@
-"""A user's MindSpore cell, as one half of a port, in PyNative mode; see `maam.porting.ModelAdapter`."""
+"""The adapter of a user's MindSpore cell for a port; see `maam.backend.adapter.ModelAdapter`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _NORM_NAMES = {NAMES[Role.NORM_WEIGHT]: "weight", NAMES[Role.NORM_BIAS]: "bias"}
     NAMES[Role.RUNNING_VAR]: "running_var",
 }
 _OTHER_NAMES = {"embedding": {"embedding_table": "weight"}, "prelu": {"w": "weight"}}
-"""What PyTorch calls a layer's array, by the layer's kind and MindSpore's name for it."""
+"""PyTorch's names of arrays, by the kind of the layer and MindSpore's name."""
 
 
 class ModelAdapter:
-    """A cell in PyNative mode: graph mode runs no hooks."""
+    """A cell in PyNative mode, because graph mode runs no hooks."""
 
     framework = "mindspore"
 
@@ -35,7 +35,7 @@ class ModelAdapter:
         self.model = model
 
     def layers(self) -> list[Layer]:
-        """All layers in the order in which they are registered."""
+        """Return all layers in the order of registration."""
         found = []
         for name, cell in self._cells():
             kind = kind_of(type(cell), "mindspore")
@@ -47,35 +47,35 @@ class ModelAdapter:
         return found
 
     def read(self) -> dict[str, Array]:
-        """Copies of all arrays of all layers."""
+        """Return copies of the arrays of all layers."""
         return {name: to_numpy(parameter) for name, parameter in self._parameters().items()}
 
     def write(self, arrays: Mapping[str, Array]) -> None:
-        """Put arrays into the model, cast to its dtypes."""
+        """Copy arrays into the model, cast to its dtypes."""
         own = self._parameters()
         for name, array in arrays.items():
             assign(own[name], array)
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """The output for x; in training mode the running statistics move, and dropout stands still."""
+        """Return the output for x; train mode updates the running statistics, and dropout is off."""
         with self._mode(training):
             return to_numpy(self._output(self._tensor(x)))
 
     def record(self, x: Array, training: bool = False) -> tuple[Array, list[Call]]:
-        """The output for x and every layer that ran, in running order."""
+        """Return the output for x, and the calls of all layers in running order."""
         calls: list[Call] = []
         with _hooks(self._cells(), calls):
             output = self.forward(x, training)
         return output, calls
 
     def run_layer(self, name: str, inputs: Sequence[Array], training: bool = False) -> Array:
-        """The output of one layer for its own inputs."""
+        """Return the output of one layer for its own inputs."""
         layer = dict(self.model.cells_and_names())[name]
         with self._mode(training):
             return to_numpy(layer(*(self._tensor(x) for x in inputs)))
 
     def gradients(self, x: Array, cotangent: Array) -> dict[str, Array]:
-        """Gradients of sum(output * cotangent) in training mode for every array that is trained."""
+        """Return the gradients of sum(output * cotangent) in train mode, for all trainable arrays."""
         own = {name: p for name, p in self._parameters().items() if p.requires_grad}
         with self._mode(True):
             tensors = self._tensor(x), self._tensor(cotangent)
@@ -83,9 +83,14 @@ class ModelAdapter:
             return {name: to_numpy(g) for name, g in zip(own, gradient(*tensors), strict=True)}
 
     def train(self, batches: Sequence[tuple[Array, Array]], lr: float, momentum: float, weight_decay: float) -> None:
-        """A step of SGD for each (x, target): mean cross entropy for integers, else mean(output * target)."""
+        """Take a step of SGD for each (x, target).
+
+        The loss is mean cross entropy for integer targets, and mean(output * target) for others.
+        """
         own = ms.ParameterTuple(p for p in self._parameters().values() if p.requires_grad)
-        groups = [{"params": list(own), "weight_decay": weight_decay}]  # without a group it passes over gamma and beta
+        groups = [
+            {"params": list(own), "weight_decay": weight_decay}
+        ]  # without a group, SGD skips weight decay of gamma and beta
         optimizer = nn.SGD(groups, lr, momentum=momentum)
         with self._mode(True):
             step = ms.value_and_grad(lambda x, target: _loss(self._output(x), target), None, own)
@@ -93,7 +98,7 @@ class ModelAdapter:
                 optimizer(step(self._tensor(x), self._tensor(target))[1])
 
     def double(self) -> ModelAdapter | None:
-        """None: MindSpore has no float64 convolution."""
+        """Return None: MindSpore has no float64 convolution."""
         return None
 
     def _cells(self) -> list[tuple[str, nn.Cell]]:
@@ -135,7 +140,7 @@ class ModelAdapter:
 
 
 def _settle() -> None:
-    """Let pass what a failed model has still to report: PyNative lags behind Python, and raises at any later read."""
+    """Discard pending errors of a failed model: PyNative runs behind Python and raises them at a later read."""
     with suppress(Exception):
         to_numpy(from_numpy(np.zeros(1, np.float32)) + 1)
 

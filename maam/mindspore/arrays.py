@@ -1,4 +1,7 @@
-"""The arrays of a MindSpore cell, by canonical name, as NumPy arrays (bfloat16 by ml_dtypes)."""
+"""The arrays of a MindSpore cell by canonical name, and conversion between tensors and NumPy arrays.
+
+bfloat16 arrays have the dtype of ml_dtypes.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ NAMES = {
     Role.RUNNING_MEAN: "moving_mean",
     Role.RUNNING_VAR: "moving_variance",
 }
-"""What MindSpore calls an array of a role; all others it calls as the spec does."""
+"""MindSpore's names of arrays by their role; all other arrays have the names of the spec."""
 
 DTYPES = {
     mstype.float16: np.dtype(np.float16),
@@ -32,39 +35,39 @@ DTYPES = {
 
 
 def unwrap(model: nn.Cell) -> nn.Cell:
-    """The cell inside the wrappers of mixed precision."""
+    """Return the cell inside the wrappers of mixed precision."""
     while not hasattr(model, "spec") and hasattr(model, "_backbone"):
         model = model._backbone
     return model
 
 
 def mindspore_name(name: str, role: Role) -> str:
-    """The name in a cell of the parameter with a canonical name and a role."""
+    """Return MindSpore's name of a parameter with a canonical name and a role."""
     path, dot, local = name.rpartition(".")
     return f"{path}{dot}{NAMES.get(role, local)}"
 
 
 def parameters_by_name(model: nn.Cell) -> dict[str, Parameter]:
-    """The cell's own parameters and running statistics by canonical name.
+    """Return the cell's parameters and running statistics by canonical name.
 
-    Names follow the structure, so they do not change when the cell is put into another one. Mixed precision
-    wraps cells: the wrapper's part of the name does not count.
+    Names follow the structure, so they stay the same inside another cell. The names of wrappers of mixed precision are
+    left out.
     """
     found = {
         ".".join(part for part in name.split(".") if part != "_backbone"): parameter
         for name, parameter in model.parameters_and_names()
     }
     names = {p.name: mindspore_name(p.name, p.role) for p in model.spec.parameters()}
-    return {name: found[own] for name, own in names.items() if own in found}  # a user's own layer may have others
+    return {name: found[own] for name, own in names.items() if own in found}  # a user's own layer may have other names
 
 
 def read_arrays(model: nn.Cell) -> dict[str, Array]:
-    """Copies of all parameters and running statistics."""
+    """Return copies of all parameters and running statistics by canonical name."""
     return {name: to_numpy(parameter) for name, parameter in parameters_by_name(model).items()}
 
 
 def write_arrays(model: nn.Cell, arrays: Mapping[str, Array]) -> None:
-    """Copy `arrays` into the parameters and running statistics of the same names, cast to their dtypes."""
+    """Copy arrays into the parameters and running statistics of the same names, cast to their dtypes."""
     own = parameters_by_name(model)
     for name, array in arrays.items():
         assign(own[name], array)
@@ -73,21 +76,21 @@ def write_arrays(model: nn.Cell, arrays: Mapping[str, Array]) -> None:
 def assign(parameter: Parameter, array: Array) -> None:
     """Copy an array into a parameter, cast to its dtype.
 
-    Not by `set_data`: a graph that had run was seen to go on with the memory that it knew before.
+    It does not use `set_data`: a graph that had run was seen to keep reading the old memory.
     """
     parameter.copy_(from_numpy(np.asarray(array).astype(DTYPES[parameter.dtype])))
 
 
 def to_numpy(tensor: Tensor) -> Array:
-    """A copy of a tensor, bit for bit."""
+    """Return a copy of a tensor, bit for bit."""
     array = np.array(tensor.asnumpy(), order="C")
-    if tensor.dtype == mstype.bfloat16:  # a NumPy type of MindSpore's own, of the same bits
+    if tensor.dtype == mstype.bfloat16:  # as another NumPy type with the same bits
         return array.view(np.uint16).view(ml_dtypes.bfloat16)
     return array
 
 
 def from_numpy(array: Array) -> Tensor:
-    """A tensor with a copy of an array, bit for bit."""
+    """Return a tensor with a copy of an array, bit for bit."""
     if array.dtype == ml_dtypes.bfloat16:
         return Tensor(array.astype(np.float32)).astype(mstype.bfloat16)
     return Tensor(np.array(array, order="C"))

@@ -46,7 +46,7 @@ class MindSporeBackend:
         return devices.list_devices()
 
     def select_device(self, name: str | None = None) -> str:
-        """Return the device of that name, or Ascend before the CPU where it is None, and set MindSpore to it."""
+        """Select the device of that name, or the best one if it is None (Ascend before the CPU), and return it."""
         return devices.select_device(name)
 
     def select_precision(self, device: str, name: str = "auto") -> str:

@@ -1,4 +1,4 @@
-"""MindSpore's settings, which hold for the whole process, in one call."""
+"""MindSpore's settings for the whole process in one call."""
 
 from __future__ import annotations
 
@@ -17,12 +17,27 @@ MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
 JIT_LEVELS = ("O0", "O1", "O2")
 AMP_LEVELS = ("O0", "O1", "O2", "O3", "auto")
 SLOW_ONEDNN = (2, 9)
-"""From this version on, on CPUs with AVX-512, MindSpore's oneDNN convolves very slowly without a cap."""
+"""The first version of MindSpore whose oneDNN convolves very slowly on CPUs with AVX-512."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """What `configure` has set; `apply` puts its level of mixed precision on a cell."""
+    """The settings that `configure` has made; `apply` applies the level of mixed precision to a cell.
+
+    Attributes:
+        device: "cpu", "cuda" or "ascend".
+        mode: "graph" or "pynative".
+        jit_level: the optimization level of graphs.
+        graph_kernel: whether elementwise operators are fused.
+        amp_level: the level of mixed precision.
+        parity: whether float32 is computed in full precision.
+
+    Example:
+        >>> import maam
+        >>> settings = maam.mindspore.configure()
+        >>> isinstance(settings, maam.mindspore.Configuration), settings.mode
+        (True, 'graph')
+    """
 
     device: str
     mode: str
@@ -32,7 +47,7 @@ class Configuration:
     parity: bool
 
     def apply(self, cell: nn.Cell) -> nn.Cell:
-        """`cell` in automatic mixed precision of the level chosen (float16); itself at O0."""
+        """Return the cell in mixed precision (float16) of the chosen level; at O0 the cell itself."""
         return cell if self.amp_level == "O0" else amp.auto_mixed_precision(cell, self.amp_level)
 
 
@@ -45,40 +60,48 @@ def configure(
     amp_level: str | None = None,
     parity: bool = False,
 ) -> Configuration:
-    """Set MindSpore up for this machine; call it before the first operator runs.
+    """Set up MindSpore for this machine; call it before the first operator runs.
 
-    The defaults and their reasons are in docs/deployment.md; on Ascend they are what MindSpore's documentation
-    recommends, and nothing was measured.
+    docs/deployment.md has the reasons for the defaults. Those for Ascend follow MindSpore's documentation, and are not
+    tested on hardware.
 
     Args:
-        device: "cpu", "cuda" or "ascend"; None: Ascend where there is one, else the CPU.
+        device: "cpu", "cuda" or "ascend"; None chooses Ascend, or the CPU if there is none.
         mode: "graph", or "pynative" (operator by operator, slower).
-        jit_level: how far graphs are optimized, "O0", "O1" or "O2" (the whole graph on the device, Ascend alone);
-            None: O0 on a CPU, O1 elsewhere. Graph mode alone.
-        graph_kernel: fusion of elementwise operators into generated kernels. Graph mode alone.
-        amp_level: mixed precision, "O0" (none) to "O3" or "auto", for `Configuration.apply`; None: O2 on Ascend without
-            `parity`, else O0.
-        parity: float32 as float32, for comparisons: no HF32 in convolutions and matrix products on Ascend, where it is
-            the default, and operators keep their dtype.
+        jit_level: the optimization level of graphs: "O0", "O1" or, on Ascend only, "O2" for whole graphs. None chooses
+            O0 on a CPU and O1 elsewhere. Graph mode only.
+        graph_kernel: whether to fuse elementwise operators into generated kernels. Graph mode only.
+        amp_level: the level of mixed precision for `Configuration.apply`: "O0" (none), "O1", "O2", "O3" or "auto". None
+            chooses O2 on Ascend without `parity`, and O0 elsewhere.
+        parity: whether to compute float32 in full precision, for comparisons: Ascend then uses no HF32 in convolutions
+            and matrix products, and operators keep their dtype.
+
+    Returns:
+        The settings.
 
     Raises:
-        DeploymentError: a setting is unknown, or two contradict each other.
-        DeviceError: the device is not available here, or an operator has run on another one already.
-        MissingFrameworkError: graph kernel fusion lacks the package `decorator`.
+        DeploymentError: a setting is unknown, or two settings contradict each other.
+        DeviceError: the device is not available, or an operator has already run on another one.
+        MissingFrameworkError: graph kernel fusion needs the package `decorator`.
+
+    Example:
+        >>> import maam
+        >>> settings = maam.mindspore.configure(device="cpu", jit_level="O0")
+        >>> settings.device, settings.jit_level, settings.amp_level
+        ('cpu', 'O0', 'O0')
+        >>> model = settings.apply(maam.mindspore.build("maam_digits"))
     """
     _check_names(mode, jit_level, amp_level)
     if mode == "pynative" and (graph_kernel or jit_level is not None):
         given = "graph_kernel" if graph_kernel else f"jit_level {jit_level}"
-        raise DeploymentError(f"{given}: for graphs alone, and mode is 'pynative'; use mode='graph'")
+        raise DeploymentError(f"{given}: needs graph mode, and mode is 'pynative'; use mode='graph'")
     if parity and amp_level not in (None, "O0"):
-        raise DeploymentError(f"amp_level {amp_level}: parity compares float32; leave one of the two out")
+        raise DeploymentError(f"amp_level {amp_level}: parity needs float32, so leave out amp_level or parity")
     if graph_kernel:
         require("decorator", "mindspore")
     chosen = _select(device)
     if jit_level == "O2" and chosen != "ascend":
-        raise DeploymentError(
-            f"jit_level O2: compiles whole graphs for Ascend, and the device is {chosen!r}; use O0 or O1"
-        )
+        raise DeploymentError(f"jit_level O2: needs Ascend, and the device is {chosen!r}; use O0 or O1")
     level = jit_level or ("O0" if chosen == "cpu" else "O1")
     _set(mode, level, graph_kernel)
     if chosen == "ascend":
@@ -105,7 +128,9 @@ def _select(device: str | None) -> str:
         if isinstance(error, DeviceError):
             raise
         reason = " ".join(str(error).split())[:200]
-        raise DeviceError(f"device {device!r}: MindSpore refuses it: {reason}; call configure() first") from None
+        raise DeviceError(
+            f"device {device!r}: MindSpore refuses it ({reason}); call configure() before the first operator runs"
+        ) from None
 
 
 def _set(mode: str, jit_level: str, graph_kernel: bool) -> None:
@@ -124,16 +149,16 @@ def _set_ascend(parity: bool) -> None:
 
 
 def cap_instructions() -> None:
-    """Cap what oneDNN uses, where it is slow without and the user has not chosen, and say so.
+    """Limit oneDNN to AVX2 if it is slow without the limit and the user has not set one; a warning says so.
 
-    `maam.mindspore` calls it when it is imported: oneDNN reads the variable when the first operator runs.
+    Importing `maam.mindspore` calls it. oneDNN reads the variable when the first operator runs.
     """
     version = tuple(int(part) for part in ms.__version__.split(".")[:2])
     if version >= SLOW_ONEDNN and _has_avx512() and "ONEDNN_MAX_CPU_ISA" not in os.environ:
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
         warnings.warn(
-            f"MindSpore {ms.__version__} convolves very slowly with AVX-512: ONEDNN_MAX_CPU_ISA is set to AVX2; "
-            "set it yourself to choose",
+            f"MindSpore {ms.__version__} convolves very slowly with AVX-512, so ONEDNN_MAX_CPU_ISA is set to AVX2; "
+            "set the variable yourself to choose another value",
             stacklevel=3,
         )
 

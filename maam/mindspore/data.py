@@ -1,4 +1,4 @@
-"""maam's seeded batches as a data set of MindSpore."""
+"""Seeded batches as a MindSpore data set, and image folders decoded by mindspore.dataset."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from maam.data.checks import check_count
 from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, check_mode, reason_of
 from maam.data.loader import Batch, Rows
 
+Array = np.ndarray[Any, Any]
+
 
 class _Passes:
-    """What one pipeline reads: each pass over it yields the next epoch, from `epoch` on."""
+    """The source of one pipeline: each pass yields the next epoch, starting at `epoch`."""
 
     def __init__(self, loader: BatchLoader, epoch: int) -> None:
         self.loader = loader
@@ -33,10 +35,10 @@ class _Passes:
 
 
 class Batches(GeneratorDataset):
-    """What `generator_dataset` returns.
+    """The data set that `generator_dataset` returns.
 
-    MindSpore reads ahead, beyond the end of an epoch and to know shapes, so passes are not counted where they are
-    read: each pipeline starts at `epoch` with a source of its own, and `epoch` moves when an iterator is made.
+    MindSpore reads ahead, beyond the end of an epoch and to learn shapes, so passes cannot be counted while reading.
+    Instead each pipeline has its own source that starts at `epoch`, and making an iterator advances `epoch`.
 
     Attributes:
         epoch: the first epoch of the next iterator; it may be set.
@@ -49,41 +51,73 @@ class Batches(GeneratorDataset):
         super().__init__(_Passes(loader, epoch), ["image", "label"], shuffle=False)
 
     def parse(self, children: Any = None) -> Any:
-        """The pipeline of this (MindSpore's copy of the) data set."""
+        """Return the pipeline of this data set, a copy that MindSpore made."""
         self.source = _Passes(self.source.loader, self.epoch)
         return super().parse(children)
 
     def create_tuple_iterator(self, columns: Any = None, num_epochs: int = -1, *args: Any, **kwargs: Any) -> Any:
-        """MindSpore's; takes `num_epochs` epochs, or one where that is -1."""
+        """Return MindSpore's iterator, and advance `epoch` by `num_epochs`, or by one if that is -1."""
         iterator = super().create_tuple_iterator(columns, num_epochs, *args, **kwargs)
         self.epoch += max(num_epochs, 1)
         return iterator
 
     def create_dict_iterator(self, num_epochs: int = -1, *args: Any, **kwargs: Any) -> Any:
-        """MindSpore's; takes `num_epochs` epochs, or one where that is -1."""
+        """Return MindSpore's iterator, and advance `epoch` by `num_epochs`, or by one if that is -1."""
         iterator = super().create_dict_iterator(num_epochs, *args, **kwargs)
         self.epoch += max(num_epochs, 1)
         return iterator
 
 
 def generator_dataset(loader: BatchLoader, epoch: int = 0) -> Batches:
-    """A GeneratorDataset of the batches of `loader.epoch(k)`, byte for byte, k counting up from `epoch`.
+    """Return the batches of a loader as a GeneratorDataset.
 
-    Columns: "image", float32 (B, C, H, W) in [0, 1], and "label", int32 (B,). Each loop over the data set takes the
-    next epoch, `Model.train(n, dataset)` the next n. Each pipeline of a data set made of this one (`map`, `repeat`), or
-    with data sinking, starts at `dataset.epoch`, which then is yours to set.
+    The batches are those of `loader.epoch(k)`, byte for byte. Each loop over the data set takes the next epoch k, and
+    `Model.train(n, dataset)` the next n epochs. A data set made from this one (`map`, `repeat`) and data sinking start
+    at `dataset.epoch`, which you then set yourself.
+
+    Args:
+        loader: the loader.
+        epoch: the first epoch.
+
+    Returns:
+        A data set with the columns "image", float32 (B, C, H, W) in [0, 1], and "label", int32 (B,).
 
     Raises:
-        DataError: `epoch` is no integer of at least 0.
+        DataError: `epoch` is not an integer of at least 0.
+
+    Example:
+        >>> import numpy as np
+        >>> import maam
+        >>> images, labels = np.zeros((6, 3, 8, 8), np.uint8), np.arange(6) % 2
+        >>> loader = maam.data.BatchLoader(maam.data.ImageDataset(images, labels), 4, augmentation=None)
+        >>> dataset = maam.mindspore.generator_dataset(loader)
+        >>> [x.shape for x, y in dataset]
+        [(4, 3, 8, 8), (2, 3, 8, 8)]
+        >>> dataset.epoch
+        1
     """
     return Batches(loader, epoch)
 
 
-Array = np.ndarray[Any, Any]
-
-
 class ImageFolderBatches(ImageBatches):
-    """`maam.data.ImageBatches`, decoded by mindspore.dataset's transforms of PIL images, in its worker threads."""
+    """Seeded batches of an image folder, decoded by mindspore.dataset in its worker threads.
+
+    The arguments are those of `maam.data.ImageBatches`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> import maam
+        >>> with TemporaryDirectory() as folder:
+        ...     for name in ("cat", "dog"):
+        ...         Path(folder, name).mkdir()
+        ...         Image.new("RGB", (40, 30)).save(Path(folder, name, "1.png"))
+        ...     batches = maam.mindspore.ImageFolderBatches(maam.data.imagefolder(folder), 2, image_size=16)
+        ...     images, labels = next(batches.epoch(0))
+        >>> images.shape
+        (2, 3, 16, 16)
+    """
 
     def _decode(self, epoch: int, batches: list[Rows]) -> Iterator[Decoded]:
         workers = max(self.num_workers, 1)
@@ -93,7 +127,7 @@ class ImageFolderBatches(ImageBatches):
 
 
 class _Samples:
-    """What the pipeline asks for: (epoch, row), in the order of the epoch."""
+    """The samples (epoch, row) in the order of the epoch."""
 
     def __init__(self, epoch: int, rows: Rows) -> None:
         self.epoch = epoch
@@ -107,7 +141,7 @@ class _Samples:
 
 
 class _Read:
-    """What workers run: a sample to its image float32 (3, size, size), and why it cannot be read, or ""."""
+    """The function of a sample: its image (float32 (3, size, size)), and the reason why it cannot be read, or ""."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -123,7 +157,7 @@ class _Read:
             return self._image(path.read_bytes(), sample), np.array("")
         except MemoryError:
             raise
-        except Exception as error:  # decoders raise errors of many kinds
+        except Exception as error:  # decoders raise many kinds of errors
             return self.work.blank(), np.array(reason_of(error, path))
 
     def _image(self, content: bytes, sample: Sample) -> Array:

@@ -1,4 +1,4 @@
-"""The devices that MindSpore has here, what they compute in, and models on them."""
+"""Devices and precisions of MindSpore."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ def list_devices() -> dict[str, str]:
 
 
 def select_device(name: str | None = None) -> str:
-    """The device of that name, Ascend or else the CPU where `name` is None; MindSpore is set to it.
+    """Select a device in MindSpore and return its name; None selects Ascend, or the CPU if there is none.
 
     Raises:
-        DeviceError: there is no such device here.
+        DeviceError: the device is not available.
     """
     device = choose_device("MindSpore", name, tuple(list_devices()))
-    if ms.get_context("device_target") != TARGETS[device]:  # once processes are joined, it cannot even be set anew
+    if ms.get_context("device_target") != TARGETS[device]:  # after processes have joined it cannot be set again
         ms.set_device(TARGETS[device])
     return device
 
 
 def select_precision(device: str, name: str = "auto") -> str:
-    """The precision of that name; "auto" is fp16 on Ascend, and fp32 on a CPU.
+    """Return the precision of that name; "auto" chooses fp16 on Ascend and fp32 on a CPU.
 
     Raises:
-        DeviceError: the device does not support it: no CPU kernel of MindSpore takes bfloat16.
+        DeviceError: the device does not support it; MindSpore has no bfloat16 kernels for CPUs.
     """
     precisions = ("fp16", "bf16", "fp32") if device == "ascend" else ("fp32", "fp16")
     return choose_precision("MindSpore", device, name, precisions)
 
 
 def make_runner(spec: Node, *, seed: int | None, device: str) -> Runner:
-    """A runner of a new model on `device` (which `select_device` has set), in graph mode."""
+    """Return a runner of a new model in graph mode on `device`, which `select_device` has selected."""
     if seed is not None:
-        ms.set_seed(seed)  # of dropout
+        ms.set_seed(seed)  # of dropout masks
     return Runner(build(spec, seed=seed), graph=True)

@@ -1,4 +1,4 @@
-"""Models as MindIR, and as AIR on a host with Ascend."""
+"""Export of models as MindIR, and as AIR on a machine with Ascend."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Array = np.ndarray[Any, Any]
 
 
 def write_mindir(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
-    """MindIR, which MindSpore Lite and Ascend hosts convert on, with the metadata beside it."""
+    """Write a MindIR file, which MindSpore Lite and Ascend convert, and its metadata beside it."""
     _write(path, spec, arrays, ms.Tensor(shape=(None, *shape), dtype=ms.float32), "MINDIR", metadata)
 
 
 def write_air(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
-    """AIR for Ascend's compiler `atc`, for a batch of 1: it has no free sizes. Never run by the authors.
+    """Write an AIR file for Ascend's compiler `atc`, for a batch of 1; not tested on hardware.
 
     Raises:
-        DeviceError: there is no Ascend here.
+        DeviceError: Ascend is not available.
     """
     select_device("ascend")
     _write(path, spec, arrays, from_numpy(np.zeros((1, *shape), np.float32)), "AIR", metadata)
@@ -40,19 +40,19 @@ def write_air(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, m
 def _write(path: Path, spec: Node, arrays: Mapping[str, Array], example: Any, kind: str, metadata: Any) -> None:
     model = build(spec)
     write_arrays(model, arrays)
-    with _mode_kept():
+    with _restore_mode():
         ms.export(model, example, file_name=str(path), file_format=kind)
-    path.parent.chmod(0o755)  # MindSpore takes the folder for itself
+    path.parent.chmod(0o755)  # MindSpore makes the folder private
     path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
 
 
 def open_mindir(path: Path) -> tuple[Predict, dict[str, str]]:
-    """The graph in MindSpore."""
+    """Return a MindIR file as a function, and its metadata."""
     metadata = read_companion(path)
     cell = nn.GraphCell(ms.load(str(path)))
 
     def predict(x: Array) -> Array:
-        with _mode_kept():
+        with _restore_mode():
             ms.set_context(mode=ms.GRAPH_MODE)
             return to_numpy(cell(from_numpy(np.asarray(x, np.float32))))
 
@@ -60,7 +60,7 @@ def open_mindir(path: Path) -> tuple[Predict, dict[str, str]]:
 
 
 @contextlib.contextmanager
-def _mode_kept() -> Iterator[None]:
+def _restore_mode() -> Iterator[None]:
     mode = ms.get_context("mode")
     try:
         yield
@@ -70,4 +70,4 @@ def _mode_kept() -> Iterator[None]:
 
 WRITERS = {"mindir": write_mindir, "air": write_air}
 READERS = {"mindir": open_mindir}
-"""By the name of the format; nothing here reads AIR."""
+"""The functions that write and open files, by format; AIR files cannot be opened here."""

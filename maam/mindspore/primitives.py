@@ -1,4 +1,4 @@
-"""The primitives of `maam.spec` as MindSpore cells: all that this room knows of architectures."""
+"""The primitives of `maam.spec` as MindSpore cells: all that this backend knows of architectures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from maam.spec import Node
 
 
 class _Readable:
-    """An initializer that stands in a cell's repr by name, where MindSpore's own stands by its address."""
+    """An initializer with a readable repr; MindSpore's own shows an address in the repr of cells."""
 
     def __init__(self, value: float) -> None:
         super().__init__(value)  # type: ignore[call-arg]
@@ -28,47 +28,47 @@ class _Readable:
 
 
 class Constant(_Readable, native.Constant):
-    """The given value everywhere."""
+    """The given value for all elements."""
 
 
 class Uniform(_Readable, native.Uniform):
-    """U(-value, value)."""
+    """The distribution U(-value, value)."""
 
 
 class Normal(_Readable, native.Normal):
-    """N(0, value squared)."""
+    """The distribution N(0, value squared)."""
 
 
 _CLASSES = {"constant": Constant, "uniform": Uniform, "normal": Normal}
 
 
 def initializer_of(parameter: spec.Parameter) -> Any:
-    """MindSpore's initializer of the distribution that the table gives."""
+    """Return MindSpore's initializer of a parameter's distribution."""
     return _CLASSES[parameter.init.distribution](parameter.init.value)
 
 
 def weight_and_bias(node: Node) -> dict[str, Any]:
-    """The arguments `weight_init` and `bias_init` of a convolution or a dense layer."""
+    """Return the arguments `weight_init` and `bias_init` of a convolution or a dense layer."""
     return {f"{parameter.name}_init": initializer_of(parameter) for parameter in node.own_parameters()}
 
 
 Options = dict[str, Any]
-"""Keyword argument `dtype` of a cell that owns arrays."""
+"""The keyword argument `dtype` of cells with arrays."""
 
 
 class Tanh(nn.Cell):
     """`spec.Activation` tanh: any shape to the same shape."""
 
     def construct(self, x: Tensor) -> Tensor:
-        """2 sigmoid(2 x) - 1, because MindSpore's own tanh is off by 1e-4 near 5 on CPUs."""
+        """Return 2 sigmoid(2 x) - 1: MindSpore's own tanh has an error of 1e-4 near 5 on CPUs."""
         return 2 * ops.sigmoid(2 * x) - 1
 
 
 def softmax(x: Tensor, axis: int) -> Tensor:
-    """exp(x - max) / sum over `axis`, any shape to the same shape.
+    """Return exp(x - max) / sum over `axis`, with the shape of x.
 
-    Not MindSpore's own: in PyNative mode on CPUs the gradient of `ops.softmax` was found to go wrong in the whole
-    process, as if over an axis of size 1, after hundreds of other models (`tests/parity/test_random_specs.py`).
+    It replaces `ops.softmax`: in PyNative mode on CPUs its gradient was wrong in the whole process, as if the axis had
+    size 1, after hundreds of other models (`tests/parity/test_random_specs.py`).
     """
     powers = ops.exp(x - ops.stop_gradient(ops.ReduceMax(keep_dims=True)(x, axis)))
     return powers / ops.ReduceSum(keep_dims=True)(powers, axis)
@@ -78,7 +78,7 @@ class Softmax(nn.Cell):
     """`spec.Activation` softmax over the channels: any shape to the same shape."""
 
     def construct(self, x: Tensor) -> Tensor:
-        """Over axis 1."""
+        """Return softmax over axis 1."""
         return softmax(x, 1)
 
 
@@ -93,7 +93,7 @@ class RowRNN(nn.Cell):
         self.tanh = Tanh()
 
     def construct(self, x: Tensor) -> Tensor:
-        """Read the rows from top to bottom."""
+        """Return the state after reading the rows from top to bottom."""
         rows = x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)  # (N, C, H, W) -> (N, H, C * W)
         inputs = ops.matmul(rows, self.weight_ih_l0.T) + self.bias_ih_l0  # (N, H, hidden_size)
         state = ops.zeros_like(inputs[:, 0])  # (N, hidden_size)
@@ -102,7 +102,7 @@ class RowRNN(nn.Cell):
         return state  # (N, hidden_size)
 
     def extend_repr(self) -> str:
-        """Sizes of a row and of the state."""
+        """Return the sizes of a row and of the state."""
         hidden_size, input_size = self.weight_ih_l0.shape
         return f"{input_size}, {hidden_size}"
 
@@ -116,7 +116,7 @@ class GlobalPool(nn.Cell):
         self.axes = (2, 3) if node.axis == "spatial" else (1,)
 
     def construct(self, x: Tensor) -> Tensor:
-        """The statistic."""
+        """Return the statistic."""
         if self.function == "std":
             return standard_deviation(x, self.axes)
         if self.function == "max":
@@ -125,7 +125,7 @@ class GlobalPool(nn.Cell):
         return mean * _size(x, self.axes) if self.function == "sum" else mean
 
     def extend_repr(self) -> str:
-        """The statistic and its axes."""
+        """Return the statistic and its axes."""
         return f"{self.function}, axes={self.axes}"
 
 
@@ -137,11 +137,14 @@ def _size(x: Tensor, axes: tuple[int, ...]) -> int:
 
 
 def standard_deviation(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Unbiased, in float32 or wider, over `axes`, which stay with size 1; 0 with gradient 0 where all are equal."""
+    """Return the unbiased standard deviation over `axes`, which are kept with size 1.
+
+    It is computed in float32 or wider. Where all values are equal it is 0, with gradient 0.
+    """
     wide = ops.cast(x, mstype.float32) if x.dtype in (mstype.float16, mstype.bfloat16) else x
     size = _size(x, axes)
     squares = ops.mean(ops.square(wide - ops.mean(wide, axes, True)), axes, True) * size
-    positive = squares > 0  # the root's slope at 0 is infinite: there the constant branch is taken
+    positive = squares > 0  # the slope of the root at 0 is infinite, so a constant is used there
     root = ops.sqrt(ops.select(positive, squares, ops.ones_like(squares)) / max(size - 1, 1))
     return ops.cast(ops.select(positive, root, ops.zeros_like(root)), x.dtype)
 
@@ -150,7 +153,7 @@ class Unflatten(nn.Cell):
     """`spec.Unflatten`: (N, C) to (N, C, 1, 1)."""
 
     def construct(self, x: Tensor) -> Tensor:
-        """Two axes of size 1."""
+        """Append two axes of size 1."""
         return x.reshape(x.shape + (1, 1))  # (N, C) -> (N, C, 1, 1)
 
 
@@ -158,7 +161,7 @@ class Flatten(nn.Cell):
     """`spec.Flatten`: (N, C, H, W) to (N, C * H * W)."""
 
     def construct(self, x: Tensor) -> Tensor:
-        """Channels slowest."""
+        """Flatten each sample; channels vary slowest."""
         return ops.flatten(x)  # (N, C, H, W) -> (N, C * H * W)
 
 
@@ -209,7 +212,7 @@ def _linear(node: spec.Linear, **options: Any) -> nn.Cell:
 
 
 def _batch_norm(node: spec.BatchNorm2d, **options: Any) -> nn.Cell:
-    # MindSpore's momentum is the share that stays, PyTorch's and the spec's the share that is new.
+    # In MindSpore momentum is the share of the old value, in PyTorch and the spec that of the new one.
     return nn.BatchNorm2d(node.num_features, eps=node.eps, momentum=1 - node.momentum, **options)
 
 
@@ -242,7 +245,7 @@ def _source_index(size: int, target: int) -> Tensor:
 
 
 def resize(x: Tensor, height: int, width: int) -> Tensor:
-    """Nearest resize by source index floor(i * in / out): (N, C, H, W) to (N, C, height, width)."""
+    """Resize (N, C, H, W) to (N, C, height, width) by nearest neighbor, source index floor(i * in / out)."""
     if x.shape[2] != height:
         x = ops.gather(x, _source_index(x.shape[2], height), 2)  # (N, C, H, W) -> (N, C, height, W)
     if x.shape[3] != width:

@@ -1,4 +1,4 @@
-"""The MindSpore room, driven by NumPy arrays: what training and parity need of a framework."""
+"""MindSpore models driven by NumPy arrays: runners, trainers, and the processes of distributed training."""
 
 from __future__ import annotations
 
@@ -31,6 +31,19 @@ from maam.spec import Node
 from maam.weights.exchange import spec_of
 
 Array = np.ndarray[Any, Any]
+GRAPH, PYNATIVE = "mindspore graph", "mindspore pynative"
+"""The names of the modes in the registry."""
+OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.AdamW, "adamw": optim.AdamW}
+"""The optimizers by name. Adam is AdamW without decoupled decay, and the L2 term is added to the gradients here.
+
+MindSpore's own Adam does not correct the bias of eps, which at eps 1e-8 halves the first updates of small gradients.
+"""
+MOMENTS = {"momentum_buffer": "accum", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
+"""The moments by the names of the optimizer state, each with its name in MindSpore's optimizers."""
+NORM_EPS = 1e-6
+"""The term that PyTorch adds to the norm of all gradients before it divides by it."""
+INITIAL_SCALE, SCALE_FACTOR, SCALE_WINDOW = 65536.0, 2, 2000
+"""The first loss scale, the factor of its changes, and the steps without overflow before it grows, as in PyTorch."""
 
 
 class Processes:
@@ -40,11 +53,11 @@ class Processes:
         self.rank, self.size = communication.get_rank(), communication.get_group_size()
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have arrived."""
         mean_over_processes(np.zeros(1, np.float32))
 
     def gather(self, array: Array) -> Array:
-        """The arrays (N, ...) of all processes, one after the other; N is padded to the longest for the way."""
+        """Concatenate the arrays (N, ...) of all processes along the first axis; shorter ones are padded on the way."""
         everything = ops.AllGather()
         lengths = everything(Tensor(np.array([len(array)], np.int32))).asnumpy()
         longest = int(lengths.max())
@@ -54,7 +67,7 @@ class Processes:
 
 
 def join_processes(device: str) -> ProcessGroup:
-    """The place of this process among those that msrun started; alone where it was not started so."""
+    """Join the processes that msrun started; return `SingleProcess` without msrun."""
     if int(os.environ.get("MS_WORKER_NUM", "1")) < 2:
         return SingleProcess()
     if not communication.GlobalComm.INITED:
@@ -64,41 +77,28 @@ def join_processes(device: str) -> ProcessGroup:
 
 
 def leave_processes() -> None:
-    """Part from the other processes."""
+    """Leave the process group."""
     if communication.GlobalComm.INITED:
         communication.release()
 
 
 def make_reducer(weights: Any) -> nn.Cell | None:
-    """What turns a process's gradients of `weights` into the mean of those of all; None in a process alone."""
+    """Return a cell that averages the gradients of `weights` over all processes; None in a single process."""
     if not communication.GlobalComm.INITED or communication.get_group_size() == 1:
         return None
     return nn.DistributedGradReducer(weights, mean=True, degree=communication.get_group_size())
 
 
 def mean_over_processes(values: Array) -> Array:
-    """The mean of each value over all processes; the values themselves where there is one."""
+    """Return the mean of each value over all processes."""
     if not communication.GlobalComm.INITED or communication.get_group_size() == 1:
         return values
     total = ops.AllReduce()(Tensor(values.astype(np.float32))).asnumpy()
     return np.asarray(total / communication.get_group_size())
 
 
-GRAPH, PYNATIVE = "mindspore graph", "mindspore pynative"
-"""The modes, by their names in the registry."""
-OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.AdamW, "adamw": optim.AdamW}
-"""Adam as AdamW without decoupled decay: MindSpore's own Adam does not correct the bias of eps, which at eps 1e-8
-halves the first updates of small gradients. The L2 term is added to the gradients here."""
-
-MOMENTS = {"momentum_buffer": "accum", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
-"""What MindSpore's optimizers call the moments."""
-NORM_EPS = 1e-6
-"""What PyTorch adds to the norm of all gradients before it divides by it."""
-INITIAL_SCALE, SCALE_FACTOR, SCALE_WINDOW = 65536.0, 2, 2000
-"""The loss scale at first, what it grows and shrinks by, and the good steps before it grows: PyTorch's."""
-
 _each = ops.HyperMap()
-"""Over tuples of tensors: a loop in Python becomes two calls inside each other for each, and a graph may have 1,000."""
+"""A map over tuples of tensors. A loop in Python would nest two calls for each tensor, and a graph may nest 1,000."""
 _sum_of_squares, _product, _with_penalty, _move = map(
     ops.MultitypeFuncGraph, ("sum_of_squares", "product", "with_penalty", "move")
 )
@@ -125,7 +125,7 @@ def _(share: Tensor, copy: Tensor, own: Tensor) -> Tensor:
 
 
 class Trainer:
-    """A MindSpore model with an optimizer; see `maam.training.Trainer`."""
+    """A MindSpore model with an optimizer; see `maam.backend.protocol.Trainer`."""
 
     def __init__(self, runner: Runner, optimizer: Optimizer, objective: Objective) -> None:
         self.runner = runner
@@ -145,7 +145,7 @@ class Trainer:
         if objective.precision == "fp16":
             self.scaler = amp.DynamicLossScaler(INITIAL_SCALE, SCALE_FACTOR, SCALE_WINDOW)
         self._model = _mixed(runner.model, objective.precision)
-        for _, cell in self._model.cells_and_names():  # mixed precision has filled `cell_list` anew
+        for _, cell in self._model.cells_and_names():  # mixed precision has filled `cell_list` again
             if isinstance(cell, Container):
                 cell.pool_first()
         self._weights = ParameterTuple(own[name] for name in self.names)
@@ -156,13 +156,14 @@ class Trainer:
         self._evaluator: Runner | None = None
 
     def prepare(self, images: Array, labels: Array) -> tuple[Tensor, Tensor]:
-        """A batch on the device; images (N, C, H, W), labels int32 (N,)."""
+        """Return a batch on the device; images (N, C, H, W), labels int32 (N,)."""
         return self.runner.tensor(images), from_numpy(np.asarray(labels, np.int32))
 
     def update(self, batch: tuple[Tensor, Tensor], lr: float, decay: float = 0.0) -> Tensor:
-        """One update in training mode by mean cross entropy; `decay` is the moving average's.
+        """Update the model once in train mode by mean cross entropy; `decay` is that of the moving average.
 
-        Returns (loss, accuracy) before the update, float32 (2,).
+        Returns:
+            (loss, accuracy) before the update, float32 (2,).
         """
         self.runner.enter()
         self._model.set_train()
@@ -179,18 +180,18 @@ class Trainer:
         return found
 
     def seed(self, value: int) -> None:
-        """Do nothing: a dropout kernel that has run counts on by itself, whatever the seed."""
+        """Do nothing: a dropout kernel that has run keeps its own counter, whatever the seed."""
 
     def fetch(self, found: Sequence[Tensor]) -> Array:
-        """What updates returned, float64 (len(found), 2), the mean over all processes; waits for the device."""
+        """Wait for the results of updates and return them, float64 (len(found), 2), averaged over all processes."""
         return mean_over_processes(np.array([one.asnumpy() for one in found], np.float64).reshape(-1, 2))
 
     def step(self, x: Array, labels: Array, lr: float) -> float:
-        """One update from x (N, C, H, W) and labels int32 (N,); the loss before it."""
+        """Update the model from x (N, C, H, W) and labels int32 (N,); return the loss before the update."""
         return float(self.update(self.prepare(x, labels), lr).asnumpy()[0])
 
     def predict(self, x: Array) -> Array:
-        """Logits (N, classes) in inference mode, float32, by the averaged weights where there are any."""
+        """Return logits (N, classes) in inference mode, float32, from the averaged weights if there are any."""
         if self.average is None:
             return self.runner.forward(x).astype(np.float32)
         arrays = self.average.read()
@@ -200,7 +201,7 @@ class Trainer:
         return self._evaluator.forward(x).astype(np.float32)
 
     def read_state(self) -> OptimizerState:
-        """Copies of all that the optimizer remembers; zeros where no step has been taken."""
+        """Return copies of the optimizer's state; moments are zeros before the first step."""
         moments = {
             moment: {
                 name: to_numpy(array)
@@ -212,14 +213,14 @@ class Trainer:
         return OptimizerState(self.steps, moments, average, self._read_scale(), self.steps - self.applied)
 
     def write_state(self, state: OptimizerState) -> None:
-        """Put it back."""
+        """Restore a state."""
         self.steps, self.applied = state.step, state.step - state.skipped
         for moment, arrays in state.moments.items():
             for name, array in zip(self.names, getattr(self.native, MOMENTS[moment]), strict=True):
                 assign(array, arrays[name])
         if self.optimizer.name != "sgd":
             assign(self.native.state_step, np.array(self.applied))
-        else:  # where it is 1, the next step sets the momentum to the gradient, as the first one must
+        else:  # 1 makes the next step set the momentum to the gradient, as the first step must
             for fresh in self.native.stat:
                 assign(fresh, np.full(fresh.shape, float(self.applied == 0)))
         if self.average is not None:
@@ -235,7 +236,7 @@ class Trainer:
         return loss * scale, logits
 
     def _measured(self, x: Tensor, labels: Tensor, scale: Tensor) -> Any:
-        """(loss, accuracy) and the gradients as the optimizer takes them."""
+        """Return (loss, accuracy), and the gradients for the optimizer."""
         (loss, logits), gradients = self._differentiate(x, labels, scale)
         if self._reducer is not None:
             gradients = self._reducer(gradients)
@@ -243,7 +244,7 @@ class Trainer:
         return ops.stack((loss / scale, right)), self._treated(gradients, scale)
 
     def _treated(self, gradients: Any, scale: Tensor) -> Any:
-        """Unscaled, clipped as one vector, and with Adam's L2 term, in PyTorch's order."""
+        """Return the gradients unscaled, clipped as one vector, and with Adam's L2 term, in PyTorch's order."""
         factor = 1 / scale
         if self.objective.clip_norm is not None:
             norm = ops.sqrt(ops.addn(_each(_sum_of_squares, gradients))) / scale
@@ -278,29 +279,34 @@ class _Average(nn.Cell):
         self.copies = ParameterTuple(copies)
 
     def construct(self, weight: Tensor) -> Tensor:
-        """Move each average towards its parameter by `weight`, a scalar."""
+        """Move each average towards its parameter by the share `weight`, a scalar."""
         _each(ops.partial(_move, weight), self.copies, self.own)
         return weight
 
     def read(self) -> dict[str, Array]:
-        """Copies of the averages by canonical name."""
+        """Return copies of the averages by canonical name."""
         return {name: to_numpy(copy) for name, copy in zip(self.names, self.copies, strict=True)}
 
     def write(self, arrays: Any) -> None:
-        """Put averages back."""
+        """Restore averages."""
         for name, copy in zip(self.names, self.copies, strict=True):
             assign(copy, arrays[name])
 
 
 def _mixed(model: nn.Cell, precision: str) -> nn.Cell:
-    """The model in mixed precision: batch norms and parameters stay in float32."""
+    """Return the model in mixed precision; batch norms and parameters stay in float32."""
     if precision == "fp32":
         return model
     return amp.auto_mixed_precision(model, "O2", ms.float16 if precision == "fp16" else ms.bfloat16)
 
 
 class Runner:
-    """A MindSpore model in graph or PyNative mode; see `maam.training.Runner`."""
+    """A MindSpore model in graph or PyNative mode; see `maam.backend.protocol.Runner`.
+
+    Args:
+        model: a cell that maam built.
+        graph: whether to run it in graph mode.
+    """
 
     def __init__(self, model: nn.Cell, *, graph: bool = True) -> None:
         self.name = GRAPH if graph else PYNATIVE
@@ -315,34 +321,34 @@ class Runner:
         return spec_of(unwrap(self.model))
 
     def read_arrays(self) -> dict[str, Array]:
-        """Copies of all parameters and running statistics by canonical name."""
+        """Return copies of all parameters and running statistics by canonical name."""
         return read_arrays(unwrap(self.model))
 
     def write_arrays(self, arrays: Mapping[str, Array]) -> None:
-        """Put arrays into the model, cast to its dtypes."""
+        """Copy arrays into the model, cast to its dtypes."""
         write_arrays(unwrap(self.model), arrays)
 
     @contextmanager
     def preserve_state(self) -> Iterator[None]:
-        """Leave the model with the arrays and modes, layer by layer, that it has now."""
+        """Restore the model's arrays and the mode of each layer on leaving the context."""
         arrays, modes = self.read_arrays(), {cell: cell.training for _, cell in self.model.cells_and_names()}
         try:
             yield
         finally:
             self.write_arrays(arrays)
             for cell, training in modes.items():
-                cell.set_train(training)  # of a container first, then of what it holds
+                cell.set_train(training)  # of a container before the cells inside it
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """The output for x (N, C, H, W); in training mode the running statistics move."""
+        """Return the output for x (N, C, H, W); train mode updates the running statistics."""
         return self._run(self.model, x, training)
 
     def forward_layer(self, path: str, x: Array, training: bool = False) -> Array:
-        """The output of the layer at a canonical path for its own input x."""
+        """Return the output of the layer at a canonical path for its own input x."""
         return self._run(self._layer(path), x, training)
 
     def gradients(self, x: Array, cotangent: Array) -> Gradients:
-        """Gradients of sum(output * cotangent) in training mode."""
+        """Return the gradients of sum(output * cotangent) in train mode."""
         self.enter()
         self.model.set_train()
         own = {name: p for name, p in parameters_by_name(self.model).items() if p.requires_grad}
@@ -352,25 +358,25 @@ class Runner:
         return Gradients(to_numpy(found), {n: to_numpy(g) for n, g in zip(own, parameters, strict=True)})
 
     def trainer(self, optimizer: Optimizer, objective: Objective = Objective()) -> Trainer:  # noqa: B008
-        """A trainer of this model with a fresh optimizer."""
+        """Return a trainer of this model with a fresh optimizer."""
         return Trainer(self, optimizer, objective)
 
     def clone_with(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
-        """A runner of the same mode with a new model, its arrays cast to `dtype`."""
+        """Return a runner in the same mode with a new model of `spec`, its arrays cast to `dtype`."""
         model = build(spec, dtype=getattr(ms, dtype))
         write_arrays(model, arrays)
         return Runner(model, graph=self.graph)
 
     def enter(self) -> None:
-        """Make this runner's mode MindSpore's, which knows one for the process."""
+        """Set the mode of the process to this runner's; MindSpore has one for all models."""
         ms.set_context(mode=ms.GRAPH_MODE if self.graph else ms.PYNATIVE_MODE)
 
     def compiled(self, function: Any) -> Any:
-        """`function` as one graph in graph mode; in PyNative mode as it is."""
+        """Return a function compiled into one graph in graph mode, and unchanged in PyNative mode."""
         return ms.jit(function) if self.graph else function
 
     def tensor(self, x: Array) -> Tensor:
-        """`x` as a tensor of the parameters' dtype."""
+        """Return `x` as a tensor with the dtype of the parameters."""
         dtype = next((p.dtype for p in self.model.get_parameters()), ms.float32)
         return from_numpy(np.asarray(x).astype(DTYPES[dtype]))
 

@@ -1,4 +1,4 @@
-"""Weights files in and out of MindSpore cells."""
+"""Models from specs, and weights in and out of MindSpore cells: maam's files and MindSpore's own checkpoints."""
 
 from __future__ import annotations
 
@@ -36,28 +36,47 @@ from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES as FILE_DTYPES
 
+Array = np.ndarray[Any, Any]
+FLOATING = {native: array for native, array in DTYPES.items() if array in FILE_DTYPES.values()}
+"""The dtypes that weights files hold."""
+_DTYPES_BY_NAME = {str(native): array for native, array in FLOATING.items()}
+_CHECKSUM = b"crc_num"
+_CHECKSUM_LENGTH = len(_CHECKSUM) + 10
+
 
 def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstype.float32, **options: Any) -> nn.Cell:
-    """The cell of a spec, in MindSpore's initial (inference) state, with the spec at `.spec`.
+    """Build the cell of a spec or preset, in inference state.
 
     Args:
         spec: a spec, or the name of a preset.
-        seed: draw the initial weights by NumPy, bit-identical in every framework; None: by MindSpore's
-            generator, from the same distributions.
-        dtype: the dtype of the parameters, a floating one.
-        options: of the preset (`num_classes`, ...).
+        seed: draws the initial weights with NumPy, bit for bit the same in every framework. None draws them from the
+            same distributions with MindSpore's generator.
+        dtype: the dtype of the parameters, a floating-point one.
+        options: options of the preset, such as `num_classes`.
+
+    Returns:
+        The cell; its attribute `spec` is the spec.
 
     Raises:
-        SpecError: `spec` is neither, a node is of a kind that this framework does not have, or the seed, the dtype or
-            an option is invalid.
-        PresetError: there is no preset of that name, or it has no such option.
+        SpecError: `spec` is neither a spec nor a name, MindSpore has no primitive for one of its nodes, or the seed,
+            the dtype or an option is invalid.
+        PresetError: no preset has that name, or it has no such option.
+
+    Example:
+        >>> from mindspore import ops
+        >>> import maam
+        >>> model = maam.mindspore.build("maam_digits", seed=0, num_classes=4)
+        >>> model(ops.ones((2, 1, 8, 8))).shape
+        (2, 4)
+        >>> model.spec == maam.preset("maam_digits", num_classes=4)
+        True
     """
     node = resolve(spec, **options)
-    if dtype not in DTYPES or DTYPES[dtype] not in FILE_DTYPES.values():
+    if dtype not in FLOATING:
         raise SpecError(f"dtype: expected a floating dtype such as mindspore.float16, got {dtype!r}")
     cell = instantiate(node, dtype=dtype)
     cell.spec = node
-    cell.set_train(False)  # else graph mode keeps a graph compiled in inference state after set_train()
+    cell.set_train(False)  # or graph mode would keep a graph compiled in inference state after set_train()
     if isinstance(cell, Container):
         cell.rule = specs.input_rule(node)
     if seed is not None:
@@ -65,16 +84,26 @@ def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstyp
     return cell
 
 
-FLOATING = {ours: array for ours, array in DTYPES.items() if array in FILE_DTYPES.values()}
-"""The dtypes that weights files hold."""
-
-
 def save_weights(model: nn.Cell, path: PathLike) -> None:
-    """Write the parameters and running statistics of a model or a single layer, with its spec, to one file.
+    """Save the parameters, running statistics and spec of a cell to a weights file.
+
+    Args:
+        model: a model or layer of maam, also inside the wrappers of mixed precision.
+        path: the file to write; an existing file is replaced in one step.
 
     Raises:
-        WeightsError: the model was not built by maam, or has a layer that its spec does not say, or arrays that do not
-            fit it or are not finite; or the file cannot be written.
+        WeightsError: the cell was not built by maam, has a layer that its spec does not describe, or has arrays that do
+            not fit the spec or are not finite; or the file cannot be written.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import maam
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "digits.safetensors")
+        ...     maam.mindspore.save_weights(maam.mindspore.build("maam_digits"), path)
+        ...     maam.reference.load(path).spec == maam.preset("maam_digits")
+        True
     """
     check_model(model, nn.Cell, "mindspore.nn.Cell", "save_weights")
     own = unwrap(model)
@@ -84,18 +113,33 @@ def save_weights(model: nn.Cell, path: PathLike) -> None:
 
 
 def load_weights(model: nn.Cell, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:
-    """Copy a file's arrays into a model, cast to its dtypes; returns the names that stand on one side only.
+    """Copy the arrays of a weights file into a cell, cast to the cell's dtypes.
+
+    The cell is unchanged if an error is raised.
 
     Args:
         model: a model or layer of maam.
-        path: a weights file.
-        strict: whether every name must stand on both sides, and the file's spec compute the same as the model's.
-        skip: names of layers, such as "classifier", that stay as they are: what the file has for them is left out.
+        path: the weights file.
+        strict: whether all names must match, and the file's spec must compute the same as the cell's.
+        skip: layers to leave as they are, by name, such as ("classifier",).
+
+    Returns:
+        The names that only the cell has (`missing`) and that only the file has (`unexpected`).
 
     Raises:
-        WeightsError: the file is broken, or an array has the wrong shape, or is not finite in the model's dtype; with
-            `strict`, also where a name is missing or unexpected, the file's spec computes something else, or a layer
-            was replaced that is not in `skip`; or `skip` names no layer, or `model` is none of this framework.
+        WeightsError: the file is broken or of another model, an array has the wrong shape or is not finite in the
+            cell's dtype, or a layer of the cell was replaced and is not in `skip`.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import maam
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "digits.safetensors")
+        ...     maam.reference.save_weights(maam.reference.build("maam_digits", seed=0), path)
+        ...     model = maam.mindspore.build("maam_digits", num_classes=4)
+        ...     maam.mindspore.load_weights(model, path, skip=("classifier.fc2",))
+        Mismatch(missing=(), unexpected=())
     """
     check_model(model, nn.Cell, "mindspore.nn.Cell", "load_weights")
     own = unwrap(model)
@@ -104,49 +148,60 @@ def load_weights(model: nn.Cell, path: PathLike, strict: bool = True, skip: Sequ
     return load_into(own, path, strict, skip, _slots, write_arrays)
 
 
-def load(path: PathLike, dtype: Any = None, *, num_classes: int | None = None, seed: int = 0) -> nn.Cell:
-    """The model or layer that a file describes, in inference state.
-
-    Args:
-        path: a weights file.
-        dtype: the dtype of all arrays; None keeps the file's.
-        num_classes: where it is not the file's, the last layer is replaced by one of so many logits, for training
-            on other classes; all others keep their weights.
-        seed: draws that new layer, bit-identical in every framework.
-
-    Raises:
-        WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
-        SpecError: the file's model has no last layer that gives logits, or `num_classes` or `seed` is invalid.
-    """
-    spec, arrays = read_whole(path, numpy_dtype(dtype, FLOATING), num_classes, seed)
-    model = build(spec)
-    kept = {array: ours for ours, array in FLOATING.items()}
-    for name, parameter in parameters_by_name(model).items():
-        parameter.set_dtype(kept[arrays[name].dtype])
-    write_arrays(model, arrays)
-    return model
-
-
 def _slots(model: nn.Cell) -> dict[str, Slot]:
     own = parameters_by_name(model)
     return {name: Slot(tuple(array.shape), FLOATING.get(array.dtype)) for name, array in own.items()}
 
 
-Array = np.ndarray[Any, Any]
-_DTYPES = {str(ours): dtype for ours, dtype in FLOATING.items()}
-_CHECKSUM = b"crc_num"
-_CHECKSUM_LENGTH = len(_CHECKSUM) + 10
+def load(path: PathLike, dtype: Any = None, *, num_classes: int | None = None, seed: int = 0) -> nn.Cell:
+    """Build the model or layer that a weights file describes, with its weights, in inference state.
+
+    Args:
+        path: the weights file.
+        dtype: the dtype of all arrays; None keeps those of the file.
+        num_classes: the number of classes; another number than the file's replaces the last layer by a new one, and
+            all other layers keep their weights.
+        seed: draws that new layer, bit for bit the same in every framework.
+
+    Returns:
+        The cell; its attribute `spec` is the spec of the file, with the new number of classes.
+
+    Raises:
+        WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
+        SpecError: the last layer of the file's model gives no logits, or `num_classes` or `seed` is invalid.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from mindspore import ops
+        >>> import maam
+        >>> with TemporaryDirectory() as folder:
+        ...     path = Path(folder, "digits.safetensors")
+        ...     maam.reference.save_weights(maam.reference.build("maam_digits", seed=0), path)
+        ...     model = maam.mindspore.load(path, num_classes=3)
+        >>> model(ops.ones((2, 1, 8, 8))).shape
+        (2, 3)
+    """
+    spec, arrays = read_whole(path, numpy_dtype(dtype, FLOATING), num_classes, seed)
+    model = build(spec)
+    native = {array: dtype for dtype, array in FLOATING.items()}
+    for name, parameter in parameters_by_name(model).items():
+        parameter.set_dtype(native[arrays[name].dtype])
+    write_arrays(model, arrays)
+    return model
+
+
+# --- MindSpore's own checkpoints
 
 
 def read_checkpoint(path: Path, spec: Node | None) -> tuple[dict[str, Array], Node | None]:
-    """The arrays of a checkpoint by canonical name, which follows from the roles in `spec`; the file carries none.
+    """Return the arrays of a checkpoint by canonical name; the second value is None, as the file holds no spec.
 
-    An optimizer's moments and counters, and values that were appended, are left out. Without a spec nothing has a
-    canonical name, and nothing is read.
+    The names follow from the roles of parameters in `spec`; without a spec nothing is read. An optimizer's moments and
+    counters, and appended values, are left out.
 
     Raises:
-        WeightsError: the file is cut short or no checkpoint, or an array is not of float16, bfloat16, float32 or
-            float64.
+        WeightsError: the file is cut short or not a checkpoint, or an array is not of a floating-point dtype.
     """
     if spec is None:
         return {}, None
@@ -157,29 +212,29 @@ def read_checkpoint(path: Path, spec: Node | None) -> tuple[dict[str, Array], No
     try:
         with _silence():
             found = load_checkpoint(str(path), choice_func=wanted.__contains__, crc_check=True)
-    except Exception:  # of many kinds
+    except Exception:  # MindSpore raises many kinds
         raise _damaged(path) from None
     return {names.get(name, name): to_numpy(parameter) for name, parameter in found.items()}, None
 
 
 def write_checkpoint(path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:
-    """Write the arrays under MindSpore's names, in the order of the spec.
+    """Write arrays under MindSpore's names, in the order of the spec.
 
     Raises:
-        OSError: the file cannot be written; a file that was there stays.
+        OSError: the file cannot be written; an existing file is unchanged.
     """
     records = [{"name": mindspore_name(p.name, p.role), "data": from_numpy(arrays[p.name])} for p in spec.parameters()]
     with replacing(path) as temporary, _silence():
         try:
             save_checkpoint(records, str(temporary))
         finally:
-            temporary.with_suffix(".tmp").unlink(missing_ok=True)  # MindSpore leaves it where it fails
+            temporary.with_suffix(".tmp").unlink(missing_ok=True)  # MindSpore leaves it behind on failure
 
 
 def _check(path: Path, names: Collection[str]) -> set[str]:
-    """The names of a model's arrays in a checkpoint, each of a known dtype and whole.
+    """Return the names of a model's arrays in a checkpoint, after a check of their dtypes and sizes.
 
-    MindSpore does not look: where a record is shorter than its shape says, it reads on in memory.
+    MindSpore has no such check: it reads beyond a record that is shorter than its shape says.
     """
     sizes: dict[str, int] = {}
     wanted: dict[str, int] = {}
@@ -187,14 +242,14 @@ def _check(path: Path, names: Collection[str]) -> set[str]:
         name, tensor = record.tag, record.tensor
         if _is_training_state(name, names):
             continue
-        if tensor.tensor_type not in _DTYPES:
+        if tensor.tensor_type not in _DTYPES_BY_NAME:
             known = ", ".join(dtype.name for dtype in FLOATING.values())
             raise WeightsError(
                 f"{path}: {listed([name])} has dtype {tensor.tensor_type[:60]!r}; expected one of {known}"
             )
         if min(tensor.dims, default=1) < 1:
             raise _damaged(path)
-        wanted[name] = math.prod(tensor.dims) * _DTYPES[tensor.tensor_type].itemsize
+        wanted[name] = math.prod(tensor.dims) * _DTYPES_BY_NAME[tensor.tensor_type].itemsize
         sizes[name] = sizes.get(name, 0) + len(tensor.tensor_content)  # a large array comes in several records
     if sizes != wanted:
         raise _damaged(path)
@@ -214,18 +269,18 @@ def _records(path: Path) -> Any:
 
 
 def _is_training_state(name: str, names: Collection[str]) -> bool:
-    """Whether an entry is a counter (`global_step`) or an optimizer's slot (`moment1.fc.weight`), no parameter."""
+    """Return whether an entry is a counter (`global_step`) or an optimizer's moment (`moment1.fc.weight`)."""
     _, dot, rest = name.partition(".")
     return name not in names and (not dot or rest in names)
 
 
 def _damaged(path: Path) -> WeightsError:
-    return WeightsError(f"{path}: no MindSpore checkpoint, damaged or cut short; save it again")
+    return WeightsError(f"{path}: not a MindSpore checkpoint, damaged or cut short; save it again")
 
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep MindSpore's log quiet: it reports as critical what is raised anyway."""
+    """Turn MindSpore's log off: it reports errors that are raised anyway."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,4 +1,4 @@
-"""A user's PyTorch module, as one half of a port; see `maam.porting.ModelAdapter`."""
+"""The adapter of a user's PyTorch module for a port; see `maam.backend.adapter.ModelAdapter`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 
 
 class ModelAdapter:
-    """A module in eager mode, where it stands (CPU or GPU)."""
+    """A module in eager mode, on its present device."""
 
     framework = "torch"
 
@@ -30,40 +30,40 @@ class ModelAdapter:
         self.model = model
 
     def layers(self) -> list[Layer]:
-        """All layers in the order in which they are registered."""
+        """Return all layers in the order of registration."""
         return [Layer(name, kind_of(type(m), "torch"), _slots(name, m)) for name, m in self._modules()]
 
     def read(self) -> dict[str, Array]:
-        """Copies of all arrays of all layers."""
+        """Return copies of the arrays of all layers."""
         return {name: to_numpy(tensor) for name, tensor in self._tensors().items()}
 
     def write(self, arrays: Mapping[str, Array]) -> None:
-        """Put arrays into the model, cast to its dtypes."""
+        """Copy arrays into the model, cast to its dtypes."""
         own = self._tensors()
         with torch.no_grad():
             for name, array in arrays.items():
                 own[name].copy_(from_numpy(array))
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """The output for x; in training mode the running statistics move, and dropout stands still."""
+        """Return the output for x; train mode updates the running statistics, and dropout is off."""
         with torch.no_grad(), self._mode(training):
             return to_numpy(self._output(self._tensor(x)))
 
     def record(self, x: Array, training: bool = False) -> tuple[Array, list[Call]]:
-        """The output for x and every layer that ran, in running order."""
+        """Return the output for x, and the calls of all layers in running order."""
         calls: list[Call] = []
         with _hooks(self._modules(), calls):
             output = self.forward(x, training)
         return output, calls
 
     def run_layer(self, name: str, inputs: Sequence[Array], training: bool = False) -> Array:
-        """The output of one layer for its own inputs."""
+        """Return the output of one layer for its own inputs."""
         layer = self.model.get_submodule(name)
         with torch.no_grad(), self._mode(training):
             return to_numpy(layer(*(self._tensor(x) for x in inputs)))
 
     def gradients(self, x: Array, cotangent: Array) -> dict[str, Array]:
-        """Gradients of sum(output * cotangent) in training mode for every array that is trained."""
+        """Return the gradients of sum(output * cotangent) in train mode, for all trainable arrays."""
         own = {name: tensor for name, tensor in self._tensors().items() if tensor.requires_grad}
         with self._mode(True):
             scalar = (self._output(self._tensor(x)) * self._tensor(cotangent)).sum()
@@ -72,7 +72,10 @@ class ModelAdapter:
         return {name: to_numpy(torch.zeros_like(t) if g is None else g) for (name, t), g in pairs}
 
     def train(self, batches: Sequence[tuple[Array, Array]], lr: float, momentum: float, weight_decay: float) -> None:
-        """A step of SGD for each (x, target): mean cross entropy for integers, else mean(output * target)."""
+        """Take a step of SGD for each (x, target).
+
+        The loss is mean cross entropy for integer targets, and mean(output * target) for others.
+        """
         own = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(own, lr, momentum=momentum, weight_decay=weight_decay)
         with self._mode(True):
@@ -83,10 +86,10 @@ class ModelAdapter:
         optimizer.zero_grad()
 
     def double(self) -> ModelAdapter | None:
-        """A copy in float64; None where the module cannot be copied."""
+        """Return an adapter of a copy in float64; None if the module cannot be copied."""
         try:
             return ModelAdapter(copy.deepcopy(self.model).double())
-        except Exception:  # whatever a user's module raises
+        except Exception:  # a user's module may raise anything
             return None
 
     def _modules(self) -> list[tuple[str, nn.Module]]:
@@ -124,7 +127,7 @@ class ModelAdapter:
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
-    """A module's own parameters, and what it keeps of real numbers besides."""
+    """Return the parameters and persistent buffers of a module itself that hold real numbers."""
     found: dict[str, Tensor | None] = dict(module._parameters)
     transient = module._non_persistent_buffers_set
     found |= {name: buffer for name, buffer in module._buffers.items() if name not in transient}
@@ -147,7 +150,7 @@ def _loss(output: Tensor, target: Tensor) -> Tensor:
 
 @contextmanager
 def _hooks(modules: Sequence[tuple[str, nn.Module]], calls: list[Call]) -> Iterator[None]:
-    """Inputs are copied before a layer runs: many change them in place."""
+    """Record the calls of modules; inputs are copied before a layer runs, because many layers change them in place."""
     entered: list[tuple[Array, ...] | None] = []
     handles = []
     for name, module in modules:

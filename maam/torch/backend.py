@@ -47,7 +47,7 @@ class TorchBackend:
         return devices.list_devices()
 
     def select_device(self, name: str | None = None) -> str:
-        """Return the device of that name, or a GPU before the CPU where it is None."""
+        """Return the device of that name, or the best one (a GPU before the CPU) if it is None."""
         return devices.select_device(name)
 
     def select_precision(self, device: str, name: str = "auto") -> str:

@@ -1,4 +1,4 @@
-"""maam's seeded batches as a data set of PyTorch."""
+"""Seeded batches as a PyTorch data set, and image folders decoded by torchvision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tensors = tuple[Tensor, Tensor]
 
 
 class Batches(IterableDataset[Tensors]):
-    """What `iterable_dataset` returns; `len` is the number of batches in an epoch."""
+    """The data set that `iterable_dataset` returns; its length is the number of batches in an epoch."""
 
     def __init__(self, loader: BatchLoader, epoch: int = 0) -> None:
         self.loader = loader
@@ -28,7 +28,11 @@ class Batches(IterableDataset[Tensors]):
         self.set_epoch(epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose what the next pass yields. Raises DataError where `epoch` is no integer of at least 0."""
+        """Choose the epoch of the next pass.
+
+        Raises:
+            DataError: `epoch` is not an integer of at least 0.
+        """
         self._epoch.fill_(check_count("epoch", epoch, 0))
 
     def __len__(self) -> int:
@@ -43,14 +47,32 @@ class Batches(IterableDataset[Tensors]):
 
 
 def iterable_dataset(loader: BatchLoader, epoch: int = 0) -> Batches:
-    """The batches of `loader.epoch(epoch)`, byte for byte, for `DataLoader(dataset, batch_size=None)`.
+    """Return the batches of a loader as a data set for `DataLoader(dataset, batch_size=None)`.
 
-    Each is (images float32 (B, C, H, W) in [0, 1], labels int64 (B,)). Worker processes take the batches in turn, and
-    they come in the loader's order. Every pass yields the same epoch until `dataset.set_epoch(k)` chooses another, as
-    with DistributedSampler: worker processes cannot count the passes of the process that trains.
+    The batches are those of `loader.epoch(epoch)`, byte for byte and in the same order, with any number of worker
+    processes. Every pass yields the same epoch until `dataset.set_epoch(k)` chooses another one, as with
+    DistributedSampler.
+
+    Args:
+        loader: the loader.
+        epoch: the epoch of the first pass.
+
+    Returns:
+        A data set of (images, labels): float32 (B, C, H, W) in [0, 1], and int64 (B,).
 
     Raises:
-        DataError: `epoch` is no integer of at least 0.
+        DataError: `epoch` is not an integer of at least 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from torch.utils.data import DataLoader
+        >>> import maam
+        >>> images, labels = np.zeros((6, 3, 8, 8), np.uint8), np.arange(6) % 2
+        >>> loader = maam.data.BatchLoader(maam.data.ImageDataset(images, labels), 4, augmentation=None)
+        >>> dataset = maam.torch.iterable_dataset(loader)
+        >>> [tuple(x.shape) for x, y in DataLoader(dataset, batch_size=None)]
+        [(4, 3, 8, 8), (2, 3, 8, 8)]
+        >>> dataset.set_epoch(1)
     """
     return Batches(loader, epoch)
 
@@ -61,7 +83,27 @@ def _tensors(batch: Batch) -> Tensors:
 
 
 class ImageFolderBatches(ImageBatches):
-    """`maam.data.ImageBatches`, decoded by torchvision's transforms, in worker processes of a DataLoader."""
+    """Seeded batches of an image folder, decoded by torchvision in the worker processes of a DataLoader.
+
+    The arguments are those of `maam.data.ImageBatches`.
+
+    Raises:
+        MissingFrameworkError: torchvision is not installed.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> import maam
+        >>> with TemporaryDirectory() as folder:
+        ...     for name in ("cat", "dog"):
+        ...         Path(folder, name).mkdir()
+        ...         Image.new("RGB", (40, 30)).save(Path(folder, name, "1.png"))
+        ...     batches = maam.torch.ImageFolderBatches(maam.data.imagefolder(folder), 2, image_size=16)
+        ...     images, labels = next(batches.epoch(0))
+        >>> images.shape
+        (2, 3, 16, 16)
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         require("torchvision", "torch")
@@ -74,7 +116,7 @@ class ImageFolderBatches(ImageBatches):
 
 
 class _Samples:
-    """What the workers are asked for, a batch at a time, in the order of the epoch."""
+    """The samples of an epoch, a batch at a time; each worker reads one batch."""
 
     def __init__(self, epoch: int, batches: list[Rows]) -> None:
         self.epoch = epoch
@@ -85,7 +127,7 @@ class _Samples:
 
 
 class _Images(Dataset[tuple[Tensor, str]]):
-    """What workers run: a sample to its image float32 (3, size, size), and why it cannot be read, or ""."""
+    """The images (float32 (3, size, size)) of samples, each with the reason why it cannot be read, or ""."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -96,7 +138,7 @@ class _Images(Dataset[tuple[Tensor, str]]):
             return _image(str(path), self.work, sample), ""
         except MemoryError:
             raise
-        except Exception as error:  # decoders raise errors of many kinds
+        except Exception as error:  # decoders raise many kinds of errors
             return torch.from_numpy(self.work.blank()), reason_of(error, path)
 
 

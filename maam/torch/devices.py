@@ -1,4 +1,4 @@
-"""The devices that PyTorch has here, what they are fast at, and models on them."""
+"""Devices and precisions of PyTorch, and the choice of the fastest."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def list_devices() -> dict[str, str]:
 
 
 def select_device(name: str | None = None) -> str:
-    """The device of that name, a GPU or else the CPU where `name` is None.
+    """Return the device of that name; None chooses a GPU, or the CPU if there is none.
 
     Raises:
-        DeviceError: there is no such device here.
+        DeviceError: the device is not available.
     """
     return choose_device("PyTorch", name, tuple(list_devices()))
 
 
 def select_precision(device: str, name: str = "auto") -> str:
-    """The precision of that name, or with "auto" bf16 where the device is faster in it and fp32 elsewhere.
+    """Return the precision of that name; "auto" chooses bf16 if it is faster than fp32 on the device.
 
     Raises:
         DeviceError: the device does not support it.
@@ -45,23 +45,23 @@ def select_precision(device: str, name: str = "auto") -> str:
 
 
 def has_native_bf16() -> bool:
-    """Whether the CPU has instructions that multiply bfloat16 (AVX-512 BF16 or AMX)."""
+    """Return whether the CPU has instructions that multiply bfloat16 (AVX-512 BF16 or AMX)."""
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx_tile"))
 
 
 @functools.cache
 def has_fast_bf16() -> bool:
-    """Whether bfloat16 convolutions are clearly faster than float32 ones on this CPU, measured once in a process.
+    """Return whether bfloat16 convolutions are clearly faster than float32 ones here, measured once in a process.
 
-    The instructions alone do not tell: AVX-512 BF16 without AMX gains on some processors and is half as fast as float32
-    on others (docs/results/speed.md).
+    The instructions alone do not decide it: AVX-512 BF16 without AMX is faster than float32 on some processors, and
+    half as fast on others (docs/results/speed.md).
     """
     return has_native_bf16() and _gain(torch.bfloat16) > 1.2
 
 
 def _gain(dtype: torch.dtype) -> float:
-    """How many times faster than in float32 a 3x3 convolution is in `dtype`, by CPU time."""
+    """Return how many times faster a 3x3 convolution is in `dtype` than in float32, by CPU time."""
     functions = {str(each): functools.partial(_convolve, each) for each in (torch.float32, dtype)}
     return ratios(interleave(functions, rounds=3, least=0.005, clock=time.process_time), str(torch.float32))[str(dtype)]
 
@@ -74,7 +74,7 @@ def _convolve(dtype: torch.dtype) -> None:
 
 @functools.cache
 def _operands(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """Small random maps (8, 64, 16, 16) and weights (64, 64, 3, 3), as layers of a MAAM have them."""
+    """Return small random maps (8, 64, 16, 16) and weights (64, 64, 3, 3), as in a MAAM layer."""
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(8, 64, 16, 16, generator=generator)
     weight = torch.rand(64, 64, 3, 3, generator=generator)
@@ -82,5 +82,5 @@ def _operands(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def make_runner(spec: Node, *, seed: int | None, device: str) -> Runner:
-    """A runner of a new model on `device`, in the memory format that trains fastest."""
+    """Return a runner of a new model on `device`, in the memory format that trains fastest."""
     return Runner(build(spec, seed=seed, device=device), channels_last=True)

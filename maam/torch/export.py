@@ -1,4 +1,4 @@
-"""Models in the formats that come by way of torch.export: ONNX, OpenVINO, pt2, ExecuTorch."""
+"""Export of models by torch.export: ONNX, OpenVINO, pt2 and ExecuTorch."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from maam.torch.weights import build
 
 Array = np.ndarray[Any, Any]
 OPSET = 18
-EXAMPLE_BATCH = 2  # 0 and 1 would be taken for constants
+EXAMPLE_BATCH = 2  # torch.export treats sizes 0 and 1 as constants
 
 
 def write_pt2(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
-    """A program of torch.export, with the metadata as extra files."""
+    """Write a program of torch.export, with the metadata as extra files."""
     torch.export.save(_program(_model(spec, arrays), shape), path, extra_files=dict(metadata))
 
 
 def open_pt2(path: Path) -> tuple[Predict, dict[str, str]]:
-    """The program in PyTorch, and its extra files."""
+    """Return a program of torch.export as a function, and its metadata."""
     extra: dict[str, Any] = {"maam.name": "", "maam.spec": "", "maam.preprocessing": "", "maam.class_names": ""}
     with _quiet():
         program = torch.export.load(path, extra_files=extra).module()
@@ -41,14 +41,14 @@ def open_pt2(path: Path) -> tuple[Predict, dict[str, str]]:
 
 
 def write_onnx(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
-    """ONNX with the weights inside, input `input`, output `output`."""
+    """Write an ONNX file that holds the weights, with the input `input` and the output `output`."""
     program = onnx_program(_model(spec, arrays), shape)
     program.model.metadata_props.update(metadata)
     program.save(path, external_data=False)
 
 
 def onnx_program(model: nn.Module, shape: Any) -> Any:
-    """The model, in eval mode, as torch.onnx's program with a free batch."""
+    """Return a model in eval mode as a program of torch.onnx with a free batch."""
     with _quiet():
         return torch.onnx.export(
             _program(model, shape),
@@ -60,7 +60,7 @@ def onnx_program(model: nn.Module, shape: Any) -> Any:
 
 
 def write_openvino(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
-    """OpenVINO's .xml, with .bin beside it, in float32."""
+    """Write OpenVINO's .xml file, and a .bin file beside it, in float32."""
     openvino = import_module("openvino")
     source = path.with_suffix(".onnx")
     write_onnx(source, spec, arrays, shape, {})
@@ -72,7 +72,7 @@ def write_openvino(path: Path, spec: Node, arrays: Mapping[str, Array], shape: A
 
 
 def write_executorch(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
-    """ExecuTorch's .pte for XNNPACK, in float32, with the metadata beside it."""
+    """Write ExecuTorch's .pte file for XNNPACK, in float32, and its metadata beside it."""
     exir = import_module("executorch.exir")
     xnnpack = import_module("executorch.backends.xnnpack.partition.xnnpack_partitioner")
     with _quiet():
@@ -83,7 +83,7 @@ def write_executorch(path: Path, spec: Node, arrays: Mapping[str, Array], shape:
 
 
 def open_executorch(path: Path) -> tuple[Predict, dict[str, str]]:
-    """The program in ExecuTorch's runtime."""
+    """Return an ExecuTorch file as a function, and its metadata."""
     require("executorch", "executorch")
     runtime = import_module("executorch.runtime").Runtime.get()
     method = runtime.load_program(path).load_method("forward")
@@ -97,7 +97,7 @@ def _model(spec: Node, arrays: Mapping[str, Array]) -> nn.Module:
 
 
 def _program(model: nn.Module, shape: Any, largest: int | None = None) -> torch.export.ExportedProgram:
-    """The model with a free batch; `largest` bounds it, where memory is planned beforehand."""
+    """Return a model as a program with a free batch, of at most `largest` samples where memory is planned ahead."""
     like = next(model.parameters(), torch.empty(0))
     example = torch.zeros(EXAMPLE_BATCH, *shape, dtype=like.dtype, device=like.device)
     batch = torch.export.Dim("batch", min=1, max=largest)
@@ -115,7 +115,7 @@ def _run(function: Callable[[Any], Any], x: Array) -> Array:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters warn of what is theirs to mend."""
+    """Hide the warnings of the exporters, which users cannot act on."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -123,4 +123,4 @@ def _quiet() -> Iterator[None]:
 
 WRITERS = {"pt2": write_pt2, "onnx": write_onnx, "openvino": write_openvino, "executorch": write_executorch}
 READERS = {"pt2": open_pt2, "executorch": open_executorch}
-"""By the name of the format; ONNX and OpenVINO files are read by their engines."""
+"""The functions that write and open files, by format; engines open ONNX and OpenVINO files."""

@@ -1,6 +1,7 @@
-"""Values of a PyTorch model that stand so near a kink that float32's rounding decides the side, and moving one across.
+"""Values near a kink of a PyTorch model: points where ReLU or max pooling is not differentiable.
 
-A kink is a point where a slope jumps: 0 of a ReLU, or two values that tie in a max-pooling window.
+Rounding in float32 can move such a value across the kink, which changes gradients. `near_kinks` finds the values,
+`across` moves one of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from maam.torch.primitives import GlobalPool
 Array = np.ndarray[Any, Any]
 ULP = 2.0**-23
 REACH = 8.0
-"""How many times as far from float64 as PyTorch in float32 another framework's values may be."""
+"""The rounding error of another framework, at most, in units of that of PyTorch in float32."""
 
 KINKS: dict[type[nn.Module], tuple[float, ...]] = {
     nn.ReLU: (0.0,),
@@ -30,15 +31,16 @@ KINKS: dict[type[nn.Module], tuple[float, ...]] = {
     nn.Hardswish: (-3.0, 3.0),
     nn.Hardsigmoid: (-3.0, 3.0),
 }
-"""The inputs at which an activation's slope jumps."""
+"""The inputs where the slope of an activation jumps."""
 
 
 def near_kinks(exact: nn.Module, rounded: nn.Module, x: Array) -> NearKinks:
-    """The kinks of a model that rounding might cross.
+    """Find the values that rounding may have moved across a kink.
 
     Args:
-        exact: a model in float64; runs in training mode.
-        rounded: the same with the same arrays in float32: how far it is off in a layer is that layer's rounding error.
+        exact: a model in float64; it is run in train mode.
+        rounded: the same model with the same arrays in float32. Its difference from `exact` in a layer is the rounding
+            error of that layer.
         x: a batch (N, C, H, W).
     """
     found: list[Kink] = []
@@ -57,7 +59,7 @@ def near_kinks(exact: nn.Module, rounded: nn.Module, x: Array) -> NearKinks:
 
 @contextmanager
 def across(model: nn.Module, kink: Kink) -> Iterator[None]:
-    """While open, the value of `kink` reaches its layer on the other side; the slope of what leads to it stays."""
+    """Move the value of `kink` to the other side for as long as the context lasts; its own gradient is unchanged."""
 
     def move(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         shift = torch.zeros_like(inputs[0], memory_format=torch.contiguous_format)
@@ -72,7 +74,7 @@ def across(model: nn.Module, kink: Kink) -> Iterator[None]:
 
 
 def _layer_inputs(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """The inputs of all layers with kinks, by name, in training mode."""
+    """Return the inputs of all layers with kinks by name, in train mode."""
     inputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[nn.Module, tuple[Tensor]], None]:
@@ -92,7 +94,7 @@ def _pools_the_largest(module: nn.Module) -> bool:
 
 
 Gaps = tuple[Tensor, Tensor, Tensor]
-"""For each value its index in the input, its distance from the kink, and the direction (1 or -1) across; all flat."""
+"""For each value its index in the flattened input, its distance from the kink, and the direction across, 1 or -1."""
 
 
 def _gaps(module: nn.Module, values: Tensor) -> Iterator[Gaps]:
@@ -105,7 +107,7 @@ def _gaps(module: nn.Module, values: Tensor) -> Iterator[Gaps]:
 
 
 def _runners_up(module: nn.Module, values: Tensor) -> Gaps:
-    """The values below the largest of each window; values that tie exactly are no matter of rounding."""
+    """Return the values below the largest of each window; values that tie exactly are left out."""
     places = torch.arange(values.numel()).view(values.shape)
     competing, index = _windows(module, values), _windows(module, places)
     gap = competing.max(-1, keepdim=True).values - competing
@@ -114,7 +116,7 @@ def _runners_up(module: nn.Module, values: Tensor) -> Gaps:
 
 
 def _windows(module: nn.Module, x: Tensor) -> Tensor:
-    """(N, C, H, W) to the values of each window along the last axis; padding is minus infinity (or the least)."""
+    """Return the values of each window of x (N, C, H, W) along the last axis; padding is minus infinity, or -1."""
     if isinstance(module, nn.MaxPool2d):
         size, step, pad = (int(value) for value in (module.kernel_size, module.stride, module.padding))  # type: ignore
         least = float("-inf") if x.is_floating_point() else -1

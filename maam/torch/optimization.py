@@ -1,4 +1,4 @@
-"""How much faster a model gets here by `optimize`."""
+"""`optimize`: the fastest form of a model for inference on this machine, and measurements of its speed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from maam._system import interleave, ratios
+from maam.backend.devices import choose_precision
 from maam.backend.engines import check_engine, check_output, open_onnx, open_openvino
-from maam.deploy.exporting import FORMATS
-from maam.errors import DeploymentError, DeviceError, MaamError
+from maam.errors import DeploymentError, MaamError
 from maam.spec import InputRule
 from maam.torch.devices import has_native_bf16, select_precision
 from maam.torch.export import onnx_program
@@ -27,15 +27,28 @@ from maam.torch.modules import Container
 from maam.torch.weights import load
 
 Function = Callable[[Tensor], Tensor]
+Speeds = dict[tuple[str, str], float]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Optimized:
-    """A model made ready for inference: callable with a float32 (N, C, H, W) tensor, gives float32 outputs.
+    """An optimized model: a function of a float32 tensor (N, C, H, W) that returns float32 outputs.
+
+    `maam.torch.optimize` makes it.
 
     Attributes:
-        engine: what runs it.
-        precision: fp32, bf16 or fp16.
+        engine: the engine that runs it: "torch", "onnxruntime" or "openvino".
+        precision: the precision of the computation: "fp32", "bf16" or "fp16".
+
+    Example:
+        >>> import torch
+        >>> import maam
+        >>> model, images = maam.torch.build("maam_digits").eval(), torch.rand(4, 1, 8, 8)
+        >>> fast = maam.torch.optimize(model, images, precision="fp32", compile=False)
+        >>> fast
+        Optimized(engine='torch', precision='fp32')
+        >>> fast(images[:2]).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, function: Function, rule: InputRule | None, engine: str, precision: str) -> None:
@@ -45,7 +58,7 @@ class Optimized:
         self._rule = rule
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The outputs for a batch of any size.
+        """Return the outputs for a batch of any size.
 
         Raises:
             ShapeError: the input does not fit the model, or is not float32.
@@ -61,26 +74,36 @@ class Optimized:
 def optimize(
     model: nn.Module, example: Tensor, *, precision: str = "auto", engine: str = "torch", compile: bool = True
 ) -> Optimized:
-    """A callable that computes what `model` does in eval mode, the fastest way that this machine has.
+    """Return a function that computes the same as a model in eval mode, as fast as this machine can.
 
-    It works on a copy with batch norm and branch weights fused (`reparameterize`), in channels_last, with weights in
-    the given precision; in PyTorch the copy is compiled too, with its weights frozen into the code. What is fastest on
-    the example is kept. The model stays as it is, and training it on does not change the callable: optimize again.
+    It works on a copy of the model: batch norm and branch weights are fused (`reparameterize`), the memory format is
+    channels_last, and the weights have the chosen precision. In PyTorch the copy is also compiled with frozen weights.
+    The candidate that is fastest on the example is kept. Training the model later does not change the function.
 
     Args:
-        model: a module in eval mode; what is maam's in it is fused.
-        example: a float32 input (N, C, H, W) of the size and batch that matter most; other batches work too.
-        precision: "fp32", "bf16", "fp16", or "auto": fp32, or bf16 where the hardware multiplies it
-            and it is faster.
-        engine: "torch", "onnxruntime" (fp32, CPU) or "openvino" (fp32 and bf16, CPU).
-        compile: whether PyTorch's copy is compiled, which takes seconds to minutes and a C++ compiler.
+        model: a module in eval mode; layers of maam in it are fused.
+        example: a float32 input (N, C, H, W) of the most important batch and image size; other batches work too.
+        precision: "fp32", "bf16", "fp16", or "auto" for fp32, or bf16 if the hardware supports it and it is faster.
+        engine: "torch", "onnxruntime" (fp32 on a CPU) or "openvino" (fp32 and bf16 on a CPU).
+        compile: whether to compile the copy in PyTorch, which takes seconds to minutes and needs a C++ compiler.
+
+    Returns:
+        The function, with the attributes `engine` and `precision`.
 
     Raises:
-        DeploymentError: the model is no module or in train mode, there is no such engine, or the result is not close
-            to the model's.
-        DeviceError: the engine or the device has not the precision.
+        DeploymentError: `model` is not a module or is in train mode, the engine is unknown, or the result differs from
+            the model's output by more than its precision explains.
+        DeviceError: the engine or the device does not support the precision.
         MissingFrameworkError: the engine is not installed.
         ShapeError: the example does not fit the model.
+
+    Example:
+        >>> import torch
+        >>> import maam
+        >>> model, images = maam.torch.build("maam_digits").eval(), torch.rand(4, 1, 8, 8)
+        >>> fast = maam.torch.optimize(model, images, precision="fp32", compile=False)
+        >>> bool(torch.allclose(fast(images), model(images), atol=1e-4))
+        True
     """
     _check_arguments(model, example)
     device = next((p.device.type for p in model.parameters()), "cpu")
@@ -94,7 +117,7 @@ def optimize(
         candidates = [
             Optimized(function, getattr(model, "rule", None), engine, each)
             for each in precisions
-            for function in _ENGINES[engine](_folded(model), example, each, compile)
+            for function in _ENGINES[engine](_fused_copy(model), example, each, compile)
         ]
         fastest = _fastest(candidates, example)
         check_output(fastest(example).cpu().numpy(), expected, fastest.precision)
@@ -103,9 +126,8 @@ def optimize(
 
 def _check_arguments(model: object, example: object) -> None:
     if not isinstance(model, nn.Module):
-        kind = type(model).__name__
         raise DeploymentError(
-            f"optimize: model: expected a torch.nn.Module, got an object of type {kind}; make one with "
+            f"optimize: model: expected a torch.nn.Module, got an object of type {type(model).__name__}; make one with "
             "maam.torch.build(NAME) or maam.torch.load(PATH)"
         )
     if not isinstance(example, Tensor):
@@ -116,14 +138,12 @@ def _check_arguments(model: object, example: object) -> None:
 
 
 def _precisions(engine: str, device: str, name: str) -> tuple[str, ...]:
-    """Those to choose from: one, or for "auto" fp32, and bf16 where the hardware multiplies it."""
+    """Return the precisions to choose from: one, or for "auto" fp32, and bf16 if the hardware supports it."""
     if engine == "torch":
         best = select_precision(device, name)
         return ("fp32", best) if name == "auto" and best != "fp32" else (best,)
     supported = ("fp32", "bf16") if has_native_bf16() and engine == "openvino" else ("fp32",)
-    if name != "auto" and name not in supported:
-        raise DeviceError(f"precision {name!r}: {engine} has it not here; it has {', '.join(supported)}")
-    return supported if name == "auto" else (name,)
+    return supported if name == "auto" else (choose_precision(engine, "this CPU", name, supported),)
 
 
 def _fastest(candidates: list[Optimized], example: Tensor) -> Optimized:
@@ -139,22 +159,22 @@ def _fastest(candidates: list[Optimized], example: Tensor) -> Optimized:
     return candidates[int(min(times, key=lambda name: min(times[name])))]
 
 
-def _folded(model: nn.Module) -> nn.Module:
-    folded = copy.deepcopy(model)
+def _fused_copy(model: nn.Module) -> nn.Module:
+    fused = copy.deepcopy(model)
     outermost: list[str] = []
-    for name, module in folded.named_modules():
+    for name, module in fused.named_modules():
         inside = any(name.startswith(f"{other}." if other else "") for other in outermost)
         if isinstance(module, Container) and not inside:
             outermost.append(name)
             if not module.reparameterized:
                 module.reparameterize()
-    return folded.requires_grad_(False)
+    return fused.requires_grad_(False)
 
 
 def _torch(model: nn.Module, example: Tensor, precision: str, compile: bool) -> list[Function]:
-    """As it is, and compiled: small batches in float32 gain nothing by it on some machines."""
+    """Return the model as it is, and compiled: on some machines small batches are not faster when compiled."""
     dtype = DTYPES[precision]
-    # With one channel both layouts have the same strides, and compiled code takes one for the other (PyTorch 2.15).
+    # With one channel both layouts have the same strides, and compiled code confuses them (PyTorch 2.15).
     layout = torch.channels_last if example.dim() == 4 and example.shape[1] > 1 else torch.contiguous_format
     prepared = model.to(dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
     computing = (
@@ -163,31 +183,31 @@ def _torch(model: nn.Module, example: Tensor, precision: str, compile: bool) -> 
 
     def run(compute: Function, x: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
-            given = x.to(dtype=dtype, memory_format=layout)  # outside of what is compiled, which then sees one kind
+            given = x.to(dtype=dtype, memory_format=layout)  # outside the compiled part, which then sees one layout
             return compute(given.clone() if given.is_inference() else given).float()
 
     return [functools.partial(run, compute) for compute in computing]
 
 
 def _compiled(model: nn.Module, example: Tensor) -> list[Function]:
-    """The model, compiled with frozen weights; nothing, with a warning, where this machine cannot compile."""
-    compiled = torch.compile(_of_its_own(model))
+    """Return the model compiled with frozen weights; nothing, after a warning, if it cannot be compiled here."""
+    compiled = torch.compile(_separate_function(model))
 
     def frozen(x: Tensor) -> Tensor:
-        with torch._inductor.config.patch(freezing=True):  # looked at when a new kind of input is compiled
+        with torch._inductor.config.patch(freezing=True):  # read whenever a new kind of input is compiled
             return compiled(x)
 
     try:
         frozen(example)
-    except (RuntimeError, OSError) as error:  # no C++ compiler, above all
+    except (RuntimeError, OSError) as error:  # most often there is no C++ compiler
         reason = " ".join(str(error).split())[:200]
-        warnings.warn(f"optimize: torch.compile does not work here, the model is not compiled: {reason}", stacklevel=5)
+        warnings.warn(f"optimize: torch.compile failed, so the model is not compiled: {reason}", stacklevel=5)
         return []
     return [frozen]
 
 
-def _of_its_own(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """`model` as a function with a code object of its own: Dynamo counts recompilations for each, and stops at 8."""
+def _separate_function(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the model as a function with its own code object, which Dynamo recompiles at most 8 times."""
 
     def call(x: Tensor) -> Tensor:
         return model(x)
@@ -206,7 +226,7 @@ def _openvino(model: nn.Module, example: Tensor, precision: str, compile: bool) 
 
 def _by_onnx(model: nn.Module, example: Tensor, opener: Callable[[Path], Any]) -> list[Function]:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"model{FORMATS['onnx'].suffix}"
+        path = Path(folder) / "model.onnx"
         onnx_program(model.float(), tuple(example.shape[1:])).save(path, external_data=False)
         predict, _ = opener(path)
     return [lambda x: torch.from_numpy(predict(x.numpy()))]
@@ -219,15 +239,19 @@ _ENGINES: dict[str, Callable[[nn.Module, Tensor, str, bool], list[Function]]] = 
 }
 
 
-Speeds = dict[tuple[str, str], float]
-
-
 def measure(
     path: str | os.PathLike[str], shape: tuple[int, ...], engines: Sequence[str], precisions: Sequence[str]
 ) -> tuple[Speeds, list[str]]:
-    """CPU time of plain eager float32 PyTorch over that of each (engine, precision), and why others were left out.
+    """Measure how many times faster than eager float32 PyTorch a model is in each engine and precision.
 
-    All are run in turns on random images of `shape` (N, C, H, W).
+    Args:
+        path: the weights file of the model.
+        shape: the shape of a batch, (N, C, H, W); the images are random.
+        engines: the engines to measure.
+        precisions: the precisions to measure.
+
+    Returns:
+        The speedups in CPU time by (engine, precision), and the reasons why combinations were left out.
 
     Raises:
         WeightsError: the file is broken.

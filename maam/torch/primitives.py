@@ -1,4 +1,4 @@
-"""The primitives of `maam.spec` as PyTorch modules: all that this room knows of architectures."""
+"""The primitives of `maam.spec` as PyTorch modules: all that this backend knows of architectures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from maam.spec import Parameter
 
 
 def initialize(module: nn.Module, parameters: Iterable[Parameter]) -> None:
-    """Draw the arrays that `module` itself owns, by their local names in the table."""
+    """Draw the arrays that a module itself owns.
+
+    Args:
+        module: the module.
+        parameters: its own parameters, with local names.
+    """
     for parameter in parameters:
         distribution, value = parameter.init
         array = getattr(module, parameter.name)
@@ -27,16 +32,16 @@ def initialize(module: nn.Module, parameters: Iterable[Parameter]) -> None:
 
 
 Options = dict[str, Any]
-"""Keyword arguments `device` and `dtype` of a module that owns arrays."""
+"""The keyword arguments `device` and `dtype` of modules with arrays."""
 
 
 class _Initialized(nn.Module):
-    """Draws its arrays from the spec's table, where PyTorch's own `reset_parameters` has one default for all."""
+    """Base of the modules that draw their arrays from the distributions in the spec, not from PyTorch's defaults."""
 
     spec: spec.Node | None = None
 
     def reset_parameters(self) -> None:
-        """Draw this module's parameters anew, with PyTorch's generator."""
+        """Draw the parameters of this module again with PyTorch's generator."""
         if self.spec is not None:
             initialize(self, self.spec.own_parameters())
 
@@ -70,7 +75,10 @@ class Linear(_Initialized, nn.Linear):
 
 
 class RowRNN(_Initialized):
-    """`spec.RNN`: (N, C, H, W) to the last state (N, hidden_size). Dynamo refuses an nn.RNN, so this is none."""
+    """`spec.RNN`: (N, C, H, W) to the last state (N, hidden_size).
+
+    It is not an nn.RNN, which torch.compile does not support.
+    """
 
     weight_ih_l0: Tensor
     weight_hh_l0: Tensor
@@ -85,19 +93,19 @@ class RowRNN(_Initialized):
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Read the rows from top to bottom."""
+        """Return the state after reading the rows from top to bottom."""
         rows = x.transpose(1, 2).flatten(2)  # (N, C, H, W) -> (N, H, C * W)
         inputs = functional.linear(rows, self.weight_ih_l0, self.bias_ih_l0)  # (N, H, hidden_size)
         return _last_state(inputs, self.weight_hh_l0, self.bias_hh_l0)
 
     def extra_repr(self) -> str:
-        """Sizes of a row and of the state."""
+        """Return the sizes of a row and of the state."""
         hidden_size, input_size = self.weight_ih_l0.shape
         return f"{input_size}, {hidden_size}"
 
 
 def _last_state(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """h_t = tanh(inputs_t + weight h_{t-1} + bias) from h_0 = 0 on: (N, steps, hidden) to (N, hidden)."""
+    """Return the last of h_t = tanh(inputs_t + weight h_{t-1} + bias), h_0 = 0: (N, steps, hidden) to (N, hidden)."""
     state = torch.zeros_like(inputs[:, 0])
     for step in inputs.unbind(1):
         state = torch.tanh(step + functional.linear(state, weight, bias))
@@ -133,7 +141,7 @@ class GlobalPool(nn.Module):
         self.axes = (2, 3) if node.axis == "spatial" else (1,)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The statistic."""
+        """Return the statistic."""
         if self.function == "std":
             return standard_deviation(x, self.axes)
         if self.function == "max":
@@ -141,23 +149,26 @@ class GlobalPool(nn.Module):
         return x.sum(self.axes, keepdim=True) if self.function == "sum" else x.mean(self.axes, keepdim=True)
 
     def extra_repr(self) -> str:
-        """The statistic and its axes."""
+        """Return the statistic and its axes."""
         return f"{self.function}, axes={self.axes}"
 
 
 def standard_deviation(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """Unbiased, in float32 or wider, over `axes`, which stay with size 1; 0 with gradient 0 where all are equal."""
+    """Return the unbiased standard deviation over `axes`, which are kept with size 1.
+
+    It is computed in float32 or wider. Where all values are equal it is 0, with gradient 0.
+    """
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     count = 1
     for axis in axes:
         count = count * x.shape[axis]
     squares = (wide - wide.mean(axes, keepdim=True)).square().sum(axes, keepdim=True)
-    positive = squares > 0  # the root's slope at 0 is infinite: there the constant branch is taken
+    positive = squares > 0  # the slope of the root at 0 is infinite, so a constant is used there
     root = torch.where(positive, squares, 1.0).div(max(count - 1, 1)).sqrt()
     return torch.where(positive, root, 0.0).to(x.dtype)
 
 
-torch.fx.wrap("standard_deviation")  # symbolic tracing does not know how many values there are
+torch.fx.wrap("standard_deviation")  # symbolic tracing does not know the number of values
 
 
 def _activation(node: spec.Activation) -> nn.Module:
@@ -195,7 +206,10 @@ WITHOUT_ARRAYS: dict[type[spec.Node], Callable[[Any], nn.Module]] = {
 
 
 def resize(x: Tensor, height: int, width: int) -> Tensor:
-    """Nearest resize, source index floor(i * in / out): (N, C, H, W) to (N, C, height, width), layout kept."""
+    """Resize (N, C, H, W) to (N, C, height, width) by nearest neighbor, source index floor(i * in / out).
+
+    The memory format is kept.
+    """
     channels_last = x.stride(1) < x.stride(3)
     y = x.permute(0, 2, 3, 1) if channels_last else x  # index_select gives a contiguous result
     first = 1 if channels_last else 2

@@ -1,4 +1,4 @@
-"""The PyTorch room, driven by NumPy arrays: what training and parity need of a framework."""
+"""PyTorch models driven by NumPy arrays: runners, trainers, and the processes of distributed training."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ from maam.torch.weights import build
 from maam.weights.exchange import spec_of
 
 Array = np.ndarray[Any, Any]
+EAGER, COMPILED = "torch", "torch compiled"
+"""The names of the modes in the registry."""
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Processes:
@@ -34,18 +38,18 @@ class Processes:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have arrived."""
         distributed.barrier()
 
     def gather(self, array: Array) -> Array:
-        """The arrays (N, ...) of all processes, one after the other."""
+        """Concatenate the arrays (N, ...) of all processes along the first axis."""
         found: list[Any] = [None] * self.size
         distributed.all_gather_object(found, array)
         return np.concatenate(found)
 
 
 def join_processes(device: str) -> ProcessGroup:
-    """The place of this process among those that torchrun started; alone where it was not started so."""
+    """Join the processes that torchrun started; return `SingleProcess` without torchrun."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return SingleProcess()
     if device == "cuda":
@@ -56,18 +60,18 @@ def join_processes(device: str) -> ProcessGroup:
 
 
 def leave_processes() -> None:
-    """Part from the other processes."""
+    """Leave the process group."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def share_gradients(function: Any) -> Any:
-    """A model's forward; its gradients are from now on the mean of those of all processes, where there are several."""
+    """Return a model's forward whose gradients are averaged over all processes."""
     return DistributedDataParallel(function) if _together() else function
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of each value over all processes; the values themselves where there is one."""
+    """Return the mean of each value over all processes."""
     if not _together():
         return values
     values = values.clone()
@@ -79,14 +83,8 @@ def _together() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
-EAGER, COMPILED = "torch", "torch compiled"
-"""The modes, by their names in the registry."""
-OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
 class Trainer:
-    """A PyTorch model with an optimizer; see `maam.training.Trainer`."""
+    """A PyTorch model with an optimizer; see `maam.backend.protocol.Trainer`."""
 
     def __init__(self, runner: Runner, optimizer: Optimizer, objective: Objective) -> None:
         self.runner = runner
@@ -110,14 +108,15 @@ class Trainer:
         self.native.register_step_post_hook(self._count)
 
     def prepare(self, images: Array, labels: Array) -> tuple[Tensor, Tensor]:
-        """A batch on the device, without waiting for the copy; images (N, C, H, W), labels int32 (N,)."""
+        """Return a batch on the device without waiting for the copy; images (N, C, H, W), labels int32 (N,)."""
         targets = from_numpy(np.asarray(labels, np.int64))
         return self.runner.tensor(images), targets.to(self.runner.device, non_blocking=True)
 
     def update(self, batch: tuple[Tensor, Tensor], lr: float, decay: float = 0.0) -> Tensor:
-        """One update in training mode by mean cross entropy; `decay` is the moving average's.
+        """Update the model once in train mode by mean cross entropy; `decay` is that of the moving average.
 
-        Returns (loss, accuracy) before the update, float32 (2,).
+        Returns:
+            (loss, accuracy) before the update, float32 (2,).
         """
         self.runner.model.train()
         for group in self.native.param_groups:
@@ -136,28 +135,28 @@ class Trainer:
         return torch.stack([loss.detach(), (wide.detach().argmax(1) == labels).to(loss.dtype).mean()])
 
     def seed(self, value: int) -> None:
-        """Seed PyTorch's generator, of which dropout masks are drawn."""
+        """Seed PyTorch's generator, which draws dropout masks."""
         torch.manual_seed(value)
 
     def fetch(self, found: Sequence[Tensor]) -> Array:
-        """What updates returned, float64 (len(found), 2), the mean over all processes; waits for the device."""
+        """Wait for the results of updates and return them, float64 (len(found), 2), averaged over all processes."""
         if not found:
             return np.zeros((0, 2))
         return mean_over_processes(torch.stack(list(found))).double().cpu().numpy()
 
     def step(self, x: Array, labels: Array, lr: float) -> float:
-        """One update from x (N, C, H, W) and labels int32 (N,); the loss before it."""
+        """Update the model from x (N, C, H, W) and labels int32 (N,); return the loss before the update."""
         return float(self.update(self.prepare(x, labels), lr)[0])
 
     def predict(self, x: Array) -> Array:
-        """Logits (N, classes) in inference mode, float32, by the averaged weights where there are any."""
+        """Return logits (N, classes) in inference mode, float32, from the averaged weights if there are any."""
         model = unwrap(self.runner.model).eval()
         with torch.inference_mode(), self._precision():
             logits = torch.func.functional_call(model, dict(self.average), self.runner.tensor(x))
         return to_numpy(logits.float())
 
     def read_state(self) -> OptimizerState:
-        """Copies of all that the optimizer remembers; zeros where no step has been taken."""
+        """Return copies of the optimizer's state; moments are zeros before the first step."""
         moments = {
             moment: {
                 name: to_numpy(self.native.state[tensor].get(moment, torch.zeros_like(tensor)))
@@ -169,7 +168,7 @@ class Trainer:
         return OptimizerState(self.steps, moments, average, self._read_scale(), self.steps - self.applied)
 
     def write_state(self, state: OptimizerState) -> None:
-        """Put it back."""
+        """Restore a state."""
         self.steps, self.applied = state.step, state.step - state.skipped
         for name, tensor in self.names.items():
             own = self.native.state[tensor]
@@ -185,10 +184,10 @@ class Trainer:
 
     def _precision(self) -> torch.autocast:
         mixed = self.objective.precision != "fp32"
-        return torch.autocast(self.runner.device.type, AUTOCAST[self.objective.precision], enabled=mixed)
+        return torch.autocast(self.runner.device.type, PRECISIONS[self.objective.precision], enabled=mixed)
 
     def _apply(self) -> None:
-        """The optimizer's update, after the gradients' true size is known."""
+        """Unscale and clip the gradients, and update the parameters."""
         if self.objective.clip_norm is not None:
             self.scaler.unscale_(self.native)
             clip_grad_norm_(self.names.values(), self.objective.clip_norm)
@@ -196,7 +195,7 @@ class Trainer:
         self.scaler.update()
 
     def _count(self, *_: Any) -> None:
-        """Count a step of the optimizer; the scaler leaves out those whose gradients overflowed."""
+        """Count a step; the scaler skips steps whose gradients overflowed."""
         self.applied += 1
 
     def _read_scale(self) -> LossScale | None:
@@ -207,9 +206,12 @@ class Trainer:
 
 
 class Runner:
-    """A PyTorch model in eager mode, or compiled by torch.compile; see `maam.training.Runner`.
+    """A PyTorch model in eager mode or compiled by torch.compile; see `maam.backend.protocol.Runner`.
 
-    With `channels_last` weights and feature maps lie in memory as (N, H, W, C), which convolutions prefer.
+    Args:
+        model: a module that maam built.
+        compiled: whether to compile it.
+        channels_last: whether to keep weights and maps in memory as (N, H, W, C), which makes convolutions faster.
     """
 
     def __init__(self, model: nn.Module, *, compiled: bool = False, channels_last: bool = False) -> None:
@@ -225,16 +227,16 @@ class Runner:
         return spec_of(unwrap(self.model))
 
     def read_arrays(self) -> dict[str, Array]:
-        """Copies of all parameters and running statistics by canonical name."""
+        """Return copies of all parameters and running statistics by canonical name."""
         return read_arrays(self.model)
 
     def write_arrays(self, arrays: Mapping[str, Array]) -> None:
-        """Put arrays into the model, cast to its dtypes."""
+        """Copy arrays into the model, cast to its dtypes."""
         write_arrays(self.model, arrays)
 
     @contextmanager
     def preserve_state(self) -> Iterator[None]:
-        """Leave the model with the arrays and modes, layer by layer, that it has now."""
+        """Restore the model's arrays and the mode of each layer on leaving the context."""
         arrays, modes = self.read_arrays(), {module: module.training for module in self.model.modules()}
         try:
             yield
@@ -244,20 +246,20 @@ class Runner:
                 module.training = training
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """The output for x (N, C, H, W); in training mode the running statistics move."""
+        """Return the output for x (N, C, H, W); train mode updates the running statistics."""
         self.model.train(training)
         with torch.no_grad():
             return to_numpy(self.function(self.tensor(x)))
 
     def forward_layer(self, path: str, x: Array, training: bool = False) -> Array:
-        """The output of the layer at a canonical path for its own input x; always in eager mode."""
+        """Return the output of the layer at a canonical path for its own input x, in eager mode."""
         layer = self.model.get_submodule(path)
         layer.train(training)
         with torch.no_grad():
             return to_numpy(layer(self.tensor(x)))
 
     def gradients(self, x: Array, cotangent: Array) -> Gradients:
-        """Gradients of sum(output * cotangent) in training mode."""
+        """Return the gradients of sum(output * cotangent) in train mode."""
         self.model.train()
         parameters = {name: t for name, t in tensors(self.model).items() if t.requires_grad}
         tensor = self.tensor(x).requires_grad_()
@@ -268,22 +270,22 @@ class Runner:
         return Gradients(arrays[0], dict(zip(parameters, arrays[1:], strict=True)))
 
     def trainer(self, optimizer: Optimizer, objective: Objective = Objective()) -> Trainer:  # noqa: B008
-        """A trainer of this model with a fresh optimizer."""
+        """Return a trainer of this model with a fresh optimizer."""
         return Trainer(self, optimizer, objective)
 
     def clone_with(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
-        """A runner of the same mode with a new model, its arrays cast to `dtype`."""
+        """Return a runner in the same mode with a new model of `spec`, its arrays cast to `dtype`."""
         model = build(spec, dtype=getattr(torch, dtype))
         write_arrays(model, arrays)
         return Runner(model, compiled=self.function is not self.model)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model."""
         return next(self.model.parameters(), torch.empty(0)).device
 
     def tensor(self, x: Array) -> Tensor:
-        """`x` as a tensor of the parameters' device, dtype and memory format; the copy to a GPU goes on meanwhile."""
+        """Return `x` with the device, dtype and memory format of the parameters, without waiting for the copy."""
         like = next(self.model.parameters(), torch.empty(0))
         tensor = from_numpy(x).to(like.dtype)
         if tensor.dim() == 4:
