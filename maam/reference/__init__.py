@@ -1,4 +1,4 @@
-"""The referee room: NumPy in float64, no framework."""
+"""The reference backend: models in NumPy and float64, without a framework."""
 
 from maam.reference.model import ReferenceModel, build, load, load_weights, save_weights
 

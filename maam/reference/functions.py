@@ -1,4 +1,4 @@
-"""The primitives in NumPy float64, written to be read: each is its definition in `maam.spec` and no more."""
+"""The primitives of `maam.spec` in NumPy and float64. Each function is a direct definition, not optimized for speed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Array = np.ndarray[Any, Any]
 
 
 def conv2d(x: Array, node: spec.Conv2d, weight: Array, bias: Array | None) -> Array:
-    """(N, in_channels, H, W) to (N, out_channels, H', W')."""
+    """Return the convolution: (N, in_channels, H, W) to (N, out_channels, H', W')."""
     extent = node.dilation * (node.kernel_size - 1) + 1
     padded = _pad(x, node.padding, 0.0)
     views = _windows(padded, extent, node.stride)[..., :: node.dilation, :: node.dilation]
@@ -28,13 +28,13 @@ def conv2d(x: Array, node: spec.Conv2d, weight: Array, bias: Array | None) -> Ar
 
 
 def linear(x: Array, weight: Array, bias: Array | None) -> Array:
-    """(N, in_features) to (N, out_features)."""
+    """Return x W^T + b: (N, in_features) to (N, out_features)."""
     y = x @ weight.T
     return np.asarray(y if bias is None else y + bias)
 
 
 def rnn(x: Array, weight_ih: Array, weight_hh: Array, bias_ih: Array, bias_hh: Array) -> Array:
-    """(N, C, H, W) to the last state (N, hidden_size)."""
+    """Return the last state of a tanh recurrent layer over the rows: (N, C, H, W) to (N, hidden_size)."""
     rows = x.transpose(2, 0, 1, 3).reshape(x.shape[2], x.shape[0], x.shape[1] * x.shape[3])  # (H, N, C * W)
     state = np.zeros((x.shape[0], len(weight_hh)))
     for row in rows:
@@ -43,13 +43,13 @@ def rnn(x: Array, weight_ih: Array, weight_hh: Array, bias_ih: Array, bias_hh: A
 
 
 def batch_norm(x: Array, weight: Array, bias: Array, mean: Array, var: Array, eps: float) -> Array:
-    """(N, C, H, W) to the same shape, with the given mean and variance."""
+    """Return x normalised with the given mean and variance, (N, C, H, W)."""
     scale = weight / np.sqrt(var + eps)
     return (x - mean[:, None, None]) * scale[:, None, None] + bias[:, None, None]
 
 
 def batch_statistics(x: Array) -> tuple[Array, Array, Array]:
-    """Mean, biased variance and unbiased variance of each channel of (N, C, H, W), each (C,)."""
+    """Return mean, biased variance and unbiased variance of each channel of (N, C, H, W), each (C,)."""
     mean = x.mean((0, 2, 3))
     squares = ((x - mean[:, None, None]) ** 2).sum((0, 2, 3))
     count = x.size // x.shape[1]
@@ -57,17 +57,17 @@ def batch_statistics(x: Array) -> tuple[Array, Array, Array]:
 
 
 def max_pool2d(x: Array, kernel_size: int, stride: int, padding: int) -> Array:
-    """(N, C, H, W) to (N, C, H', W')."""
+    """Return the maximum of each window: (N, C, H, W) to (N, C, H', W')."""
     return _windows(_pad(x, padding, -np.inf), kernel_size, stride).max((-2, -1))
 
 
 def avg_pool2d(x: Array, kernel_size: int, stride: int) -> Array:
-    """(N, C, H, W) to (N, C, H', W')."""
+    """Return the mean of each window: (N, C, H, W) to (N, C, H', W')."""
     return _windows(x, kernel_size, stride).mean((-2, -1))
 
 
 def global_pool(x: Array, node: spec.GlobalPool) -> Array:
-    """(N, C, H, W) to (N, C, 1, 1), or to (N, 1, H, W) over the channels."""
+    """Return a statistic of each map: (N, C, H, W) to (N, C, 1, 1), or to (N, 1, H, W) over the channels."""
     axes = (2, 3) if node.axis == "spatial" else (1,)
     if node.function == "std":
         squares = ((x - x.mean(axes, keepdims=True)) ** 2).sum(axes, keepdims=True)
@@ -78,30 +78,30 @@ def global_pool(x: Array, node: spec.GlobalPool) -> Array:
 
 
 def resize(x: Array, height: int, width: int) -> Array:
-    """(N, C, H, W) to (N, C, height, width), source index floor(i * in / out)."""
+    """Return x resized to (N, C, height, width), nearest neighbour with the source index floor(i * in / out)."""
     rows = np.arange(height) * x.shape[2] // height
     columns = np.arange(width) * x.shape[3] // width
     return x[:, :, rows[:, None], columns]
 
 
 def dropout(x: Array, p: float, generator: np.random.Generator) -> Array:
-    """Zero with probability p, the rest divided by 1 - p; any shape."""
+    """Return x with values set to 0 with probability p, and the others divided by 1 - p."""
     return np.where(generator.random(x.shape) < p, 0.0, x / (1 - p))
 
 
 def softmax(x: Array, axis: int = 1) -> Array:
-    """exp(x) / sum exp(x) along `axis`."""
+    """Return exp(x) / sum exp(x) along `axis`."""
     powers = np.exp(x - x.max(axis, keepdims=True))
     return powers / powers.sum(axis, keepdims=True)
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), without overflow."""
+    """Return 1 / (1 + exp(-x)), without overflow."""
     return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def hard_sigmoid(x: Array) -> Array:
-    """relu6(x + 3) / 6."""
+    """Return relu6(x + 3) / 6."""
     return np.clip(x + 3, 0, 6) / 6
 
 
@@ -123,7 +123,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def activation(x: Array, node: spec.Activation) -> Array:
-    """Any shape to the same shape."""
+    """Return the activation of x, with the shape of x."""
     if node.function == "leaky_relu":
         return np.where(x > 0, x, node.negative_slope * x)
     return ACTIVATIONS[node.function](x)
@@ -135,6 +135,6 @@ def _pad(x: Array, padding: int, value: float) -> Array:
 
 
 def _windows(x: Array, extent: int, stride: int) -> Any:
-    """All windows: (N, C, H, W) to (N, C, H', W', extent, extent), without a copy."""
+    """Return a view of all windows: (N, C, H, W) to (N, C, H', W', extent, extent)."""
     views = np.lib.stride_tricks.sliding_window_view(x, (extent, extent), axis=(2, 3))  # type: ignore[call-overload]
     return views[:, :, ::stride, ::stride]

@@ -1,4 +1,4 @@
-"""Weights files in and out of referees."""
+"""Models in NumPy and float64: the reference for the outputs of all other backends."""
 
 from __future__ import annotations
 
@@ -21,21 +21,33 @@ from maam.weights.file import DTYPES
 
 Array = np.ndarray[Any, Any]
 Observer = Callable[[str, Array, Array], None]
-"""Called with (path, input, output) after each layer has run."""
+"""A function that is called with (path, input, output) after each layer."""
 
 
 class ReferenceModel:
-    """A spec with its arrays, callable as (x, training=False).
+    """Model in NumPy and float64.
+
+    Args:
+        node: the spec.
+        arrays: parameters and running statistics by canonical name.
 
     Attributes:
         spec: the spec.
-        arrays: parameters and running statistics by canonical name, float64. In training mode a call moves the
-            running statistics, as it does in the frameworks.
-        dtypes: the dtype that each array came in, and is saved in.
-        observer: where set, called after each layer.
+        arrays: parameters and running statistics by canonical name, float64. Calls in training mode update the running
+            statistics.
+        dtypes: the dtypes of the given arrays, in which `save_weights` saves them.
+        observer: a function that is called with (path, input, output) after each layer, or None.
 
     Raises:
-        WeightsError: the arrays are not those of the spec, by name and shape, or not finite, or a variance is negative.
+        WeightsError: the arrays do not fit the spec by name or shape, are not finite, or a variance is negative.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam import reference, spec
+        >>> layer = spec.maam(3, 8, pool=2)
+        >>> model = reference.ReferenceModel(layer, spec.draw(layer.parameters(), seed=0))
+        >>> model(np.ones((1, 3, 8, 8), np.float32)).shape
+        (1, 8, 4, 4)
     """
 
     def __init__(self, node: specs.Node, arrays: Mapping[str, npt.ArrayLike]) -> None:
@@ -48,10 +60,14 @@ class ReferenceModel:
         self._generator = np.random.default_rng(0)
 
     def __call__(self, x: npt.ArrayLike, training: bool = False) -> Array:
-        """The output, float64, for a batch (N, C, H, W) or (N, features) of any floating-point dtype.
+        """Return the output, float64.
+
+        Args:
+            x: a batch (N, C, H, W) or (N, features), floating point.
+            training: whether to use batch statistics and dropout, and update the running statistics.
 
         Raises:
-            ShapeError: the input does not fit the spec.
+            ShapeError: the spec does not accept this input.
         """
         array = np.asarray(x)
         self.rule.check(array.shape, str(array.dtype))
@@ -63,7 +79,7 @@ class ReferenceModel:
         return f"ReferenceModel({type(self.spec).__name__}, {self.spec.num_parameters:,} parameters)"
 
     def run(self, path: str, x: Array, training: bool = False) -> Array:
-        """The output of the one layer at a canonical path, for its input `x`."""
+        """Return the output of the layer at a path, such as "classifier.fc1", for its input `x`."""
         return self._run(self.spec.at(path), path, x, training)
 
     def _run(self, node: specs.Node, path: str, x: Array, training: bool) -> Array:
@@ -104,7 +120,7 @@ class ReferenceModel:
         weight, bias, running_mean, running_var = self._own(path, "weight", "bias", "running_mean", "running_var")
         if not training:
             return F.batch_norm(x, weight, bias, running_mean, running_var, node.eps)
-        if x.size == 0:  # no image says nothing of the mean
+        if x.size == 0:  # without images there are no statistics
             return x
         mean, biased, unbiased = F.batch_statistics(x)
         running_mean += node.momentum * (mean - running_mean)
@@ -144,12 +160,23 @@ def _join(path: str, name: str) -> str:
 
 
 def build(spec: specs.Node | str, *, seed: int | None = None, **options: Any) -> ReferenceModel:
-    """The referee of a spec or of a preset's name, with its `options`; weights are drawn from `seed`.
+    """Return a model with new weights.
+
+    Args:
+        spec: a spec or the name of a preset.
+        seed: the seed of the weights, which are the same in every backend. Default: a random seed.
+        **options: options of the preset.
 
     Raises:
-        SpecError: `spec` is neither, a node is of a kind that the referee does not have, or the seed or an option is
-            invalid.
-        PresetError: there is no preset of that name, or it has no such option.
+        SpecError: `spec` is neither a spec nor a name, has an unknown kind of layer, or a value is invalid.
+        PresetError: there is no such preset or option.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam import reference
+        >>> model = reference.build("maam_digits", seed=0)
+        >>> model(np.zeros((2, 1, 8, 8), np.float32)).shape
+        (2, 10)
     """
     node = resolve(spec, **options)
     for _, inner in node.walk():
@@ -160,28 +187,53 @@ def build(spec: specs.Node | str, *, seed: int | None = None, **options: Any) ->
 
 
 def save_weights(model: ReferenceModel, path: PathLike) -> None:
-    """Write the arrays, in the dtypes that they came in, and the spec to one file.
+    """Write spec and weights to a weights file, in the dtypes that the weights had at first.
+
+    Args:
+        model: a model.
+        path: the file, usually with the suffix .safetensors.
 
     Raises:
         WeightsError: an array is not finite, or the file cannot be written.
+
+    Example:
+        >>> import os, tempfile
+        >>> from maam import reference
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "digits.safetensors")
+        ...     reference.save_weights(reference.build("maam_digits", seed=0), path)
+        ...     reference.load(path)
+        ReferenceModel(Model, 49,117 parameters)
     """
     arrays = {name: array.astype(model.dtypes[name]) for name, array in model.arrays.items()}
     save_model(path, model, arrays)
 
 
 def load_weights(model: ReferenceModel, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:
-    """Copy a file's arrays into a referee, rounded to its dtypes; returns the names that stand on one side only.
+    """Copy the weights of a file into a model, rounded to the model's dtypes.
 
     Args:
-        model: a model or layer of maam.
+        model: a model.
         path: a weights file.
-        strict: whether every name must stand on both sides, and the file's spec compute the same as the model's.
-        skip: names of layers, such as "classifier", that stay as they are: what the file has for them is left out.
+        strict: whether all names must match and the file's spec must compute the same as the model's.
+        skip: names of layers, such as "classifier", that keep their weights.
+
+    Returns:
+        The names that are only in the model or only in the file.
 
     Raises:
-        WeightsError: the file is broken, or an array has the wrong shape, or is not finite in the model's dtype; with
-            `strict`, also where a name is missing or unexpected, or the file's spec computes something else; or
-            `skip` names no layer.
+        WeightsError: the file is broken, an array has the wrong shape or is too large for the model's dtype, or `skip`
+            names an unknown layer; with `strict`, also if a name is missing or unexpected, or the file's spec computes
+            something else.
+
+    Example:
+        >>> import os, tempfile
+        >>> from maam import reference
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "digits.safetensors")
+        ...     reference.save_weights(reference.build("maam_digits", seed=0), path)
+        ...     reference.load_weights(reference.build("maam_digits", seed=1), path)
+        Mismatch(missing=(), unexpected=())
     """
     return load_into(model, path, strict, skip, _slots, _write)
 
@@ -189,18 +241,27 @@ def load_weights(model: ReferenceModel, path: PathLike, strict: bool = True, ski
 def load(
     path: PathLike, dtype: npt.DTypeLike = None, *, num_classes: int | None = None, seed: int = 0
 ) -> ReferenceModel:
-    """The referee that a file describes; `dtype` None keeps the file's dtypes for saving (it computes in float64).
+    """Return the model of a weights file. It computes in float64.
 
     Args:
         path: a weights file.
-        dtype: the dtype of all arrays; None keeps the file's.
-        num_classes: where it is not the file's, the last layer is replaced by one of so many logits, for training
-            on other classes; all others keep their weights.
-        seed: draws that new layer, bit-identical in every framework.
+        dtype: the dtype to round the weights to. Default: the dtypes of the file.
+        num_classes: the number of classes. If the file has another number, the last layer is replaced by a new one,
+            and the others keep their weights.
+        seed: the seed for the weights of the new layer, which are the same in every backend.
 
     Raises:
         WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
-        SpecError: the file's model has no last layer that gives logits, or `num_classes` or `seed` is invalid.
+        SpecError: the file's model is not a classifier, or `num_classes` or `seed` is invalid.
+
+    Example:
+        >>> import os, tempfile
+        >>> from maam import reference
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "digits.safetensors")
+        ...     reference.save_weights(reference.build("maam_digits", seed=0), path)
+        ...     reference.load(path, num_classes=3).spec.num_classes
+        3
     """
     try:
         wanted = None if dtype is None else np.dtype(dtype)

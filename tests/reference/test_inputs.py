@@ -16,7 +16,7 @@ from maam.reference import build
         (np.zeros((2, 1, 8, 9)), "expected an input (N, 1, 8, 8), got (2, 1, 8, 9)"),
         (
             np.zeros((2, 1, 8, 8), np.uint8),
-            "expected a floating-point input (N, 1, 8, 8), got uint8; convert it, and scale images to [0, 1]",
+            "expected a floating-point input (N, 1, 8, 8), got uint8; convert it and scale images to [0, 1]",
         ),
         (np.zeros((2, 1, 8, 8), bool), None),
         (np.zeros((2, 1, 8, 8), complex), None),
