@@ -94,9 +94,9 @@ def _cifar_network(name: str) -> spec.Node:
 
 def count_nodes(node: spec.Model, arrays: Mapping[str, Array]) -> dict[str, int]:
     """Return the number of nodes by graph; the variables for MindSpore in `graph_nodes` must be set."""
+    computing, with_loads = _count_mindspore(node, arrays)  # first: MindSpore cannot be imported after onnx
     operations, with_parameters = _count_torch(node, arrays)
     plain, optimized = _count_onnx(node, arrays)
-    computing, with_loads = _count_mindspore(node, arrays)
     return {
         "torch.export, operations": operations,
         "torch.export, with parameters": with_parameters,
