@@ -1,4 +1,4 @@
-"""Fusion for deployment: a rewrite of (spec, weights) into (spec, weights), by NumPy in float64."""
+"""Fusion for deployment: a smaller spec and weights that compute the same in inference."""
 
 from maam.fusion.rewrite import check_fusible, fuse, is_fusible
 

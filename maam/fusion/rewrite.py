@@ -1,4 +1,4 @@
-"""The rewrite of a spec and its weights for deployment."""
+"""Fusion of batch norm and branch weights into convolutions, on a spec and its weights, in NumPy and float64."""
 
 from __future__ import annotations
 
@@ -29,25 +29,109 @@ from maam.spec import (
 from maam.weights import match
 
 Array = np.ndarray[Any, Any]
+CHAINS = (Sequential, Model, Resize)
+"""Containers whose output is that of their last child, possibly resized."""
+
+
+def fuse(spec: Node, weights: Mapping[str, Array] | None = None) -> tuple[Node, dict[str, Array]]:
+    """Return a smaller spec and weights that compute the same in inference.
+
+    - Batch norm is fused into the convolution or linear layer before it, or into one without padding after it.
+      Otherwise it becomes a depthwise 1x1 convolution.
+    - Constant branch weights, including softmax(alpha), are fused into the last convolution of the branch if all layers
+      after it are positively homogeneous. Otherwise they remain as constants.
+    - Dropout and identity layers are removed.
+    - Parts that depend on the input (dynamic fusion, gates) do not change.
+
+    The result has no running statistics and is not meant for training.
+
+    Args:
+        spec: the architecture.
+        weights: arrays by canonical name, of any floating-point dtype.
+
+    Returns:
+        The new spec and its arrays by canonical name, float64.
+
+    Raises:
+        DeploymentError: there is nothing to fuse, `spec` is not a spec, or `weights` is missing.
+        WeightsError: the arrays do not fit the spec.
+
+    Example:
+        >>> from maam import fusion, spec
+        >>> model = spec.preset("maam_digits")
+        >>> fused, arrays = fusion.fuse(model, spec.draw(model.parameters(), seed=0))
+        >>> model.num_parameters, fused.num_parameters
+        (49117, 48938)
+    """
+    weights = _checked(spec, weights)
+    check_fusible(spec)
+    arrays, _ = match(spec, weights, source="weights")
+    node, fused = _fuse(Part(spec, {name: np.asarray(array, np.float64) for name, array in arrays.items()}))
+    return node, {p.name: fused[p.name] for p in node.parameters()}
+
+
+def _checked(spec: object, weights: Mapping[str, Array] | None) -> Mapping[str, Array]:
+    if not isinstance(spec, Node) or weights is None:
+        given = f"an object of type {type(spec).__name__}" if not isinstance(spec, Node) else "a spec alone"
+        raise DeploymentError(
+            f"fuse: expected a spec and its weights, got {given}; pass both, as "
+            "maam.weights.read_weights(path) returns them, or call reparameterize() of a model that maam built"
+        )
+    return weights
+
+
+def check_fusible(spec: Node) -> None:
+    """Check that there is something to fuse.
+
+    Raises:
+        DeploymentError: the spec has neither batch norm nor learned branch weights.
+
+    Example:
+        >>> from maam import fusion, spec
+        >>> fusion.check_fusible(spec.preset("cnn"))
+        Traceback (most recent call last):
+            ...
+        maam.errors.DeploymentError: cnn: nothing to fuse: ...
+    """
+    if not is_fusible(spec):
+        name = f"{spec.name}: " if isinstance(spec, Model) else ""
+        raise DeploymentError(
+            f"{name}nothing to fuse: no batch norm and no learned branch weights; "
+            "the model is already fused or can be deployed without fusion"
+        )
+
+
+def is_fusible(spec: Node) -> bool:
+    """Return whether a spec has batch norm or learned constant branch weights, which `fuse` removes.
+
+    Example:
+        >>> from maam import fusion, spec
+        >>> fusion.is_fusible(spec.preset("maam_digits")), fusion.is_fusible(spec.preset("cnn"))
+        (True, False)
+    """
+    return any(
+        isinstance(node, BatchNorm2d) or (isinstance(node, Parallel) and node.merge == "softmax")
+        for _, node in spec.walk()
+    )
 
 
 class Part(NamedTuple):
-    """A node and its arrays, float64, by the names that they have within it."""
+    """A node and its float64 arrays by local name."""
 
     node: Node
     arrays: dict[str, Array]
 
     @property
     def parts(self) -> dict[str, Part]:
-        """The nodes directly inside, each with its arrays."""
+        """The child nodes with their arrays."""
         return {name: Part(child, _below(self.arrays, name)) for name, child in self.node.nodes.items()}
 
     def replace(self, **fields: Any) -> Part:
-        """The same arrays in a node with other values in some fields."""
+        """Return the part with other values in some fields of the node."""
         return self._replace(node=self.node.replace(**fields))
 
     def with_parts(self, parts: Mapping[str, Part]) -> Part:
-        """The node with other nodes inside, and their arrays; it keeps its own arrays and its other fields."""
+        """Return the part with other children and their arrays."""
         arrays = {p.name: self.arrays[p.name] for p in self.node.own_parameters()}
         for name, part in parts.items():
             arrays |= {f"{name}.{local}": array for local, array in part.arrays.items()}
@@ -59,14 +143,8 @@ def _below(arrays: Mapping[str, Array], name: str) -> dict[str, Array]:
     return {local.removeprefix(start): array for local, array in arrays.items() if local.startswith(start)}
 
 
-CHAINS = (Sequential, Model, Resize)
-"""Containers whose output is that of their last child, perhaps resized."""
-
-_HOMOGENEOUS = (AvgPool2d, Dropout, Flatten, GlobalPool, Identity, MaxPool2d, Unflatten)
-
-
 def branch_weights(part: Part) -> Array:
-    """The constant weight of each branch of a `Parallel` that has them, softmax(alpha) or its own, float64."""
+    """Return the constant weights of branches, `weights` or softmax(alpha), float64."""
     assert isinstance(part.node, Parallel)
     if part.node.weights is not None:
         return np.array(part.node.weights)
@@ -76,16 +154,16 @@ def branch_weights(part: Part) -> Array:
 
 
 def is_homogeneous(node: Node) -> bool:
-    """Whether f(c x) = c f(x) for every c >= 0."""
+    """Return whether f(c * x) = c * f(x) for every c >= 0."""
     if isinstance(node, Activation):
         return node.function in ("relu", "leaky_relu", "identity")
     if type(node) in CHAINS or (isinstance(node, Parallel) and node.merge in ("sum", "concat", "stack", "weighted")):
         return all(is_homogeneous(child) for child in node.nodes.values())
-    return isinstance(node, _HOMOGENEOUS)
+    return isinstance(node, (AvgPool2d, Dropout, Flatten, GlobalPool, Identity, MaxPool2d, Unflatten))
 
 
 def multiply(part: Part, factor: float) -> Part | None:
-    """`part` with its output times `factor`, a constant >= 0, and no more to compute than before; None: impossible."""
+    """Return a part that computes `factor` >= 0 times the output at the same cost, or None if there is none."""
     if isinstance(part.node, (Conv2d, Linear)):
         return part._replace(arrays={name: factor * array for name, array in part.arrays.items()})
     if isinstance(part.node, Parallel):
@@ -94,7 +172,7 @@ def multiply(part: Part, factor: float) -> Part | None:
 
 
 def _multiply_chain(part: Part, factor: float) -> Part | None:
-    """The factor goes into the last child that takes it, if only homogeneous ones come after."""
+    """Multiply the last child that can take the factor; all children after it must be homogeneous."""
     parts = part.parts
     for name, child in reversed(parts.items()):
         if (found := multiply(child, factor)) is not None:
@@ -121,28 +199,28 @@ Named = tuple[str, Part]
 
 
 class Affine(NamedTuple):
-    """scale x + shift, both (channels,)."""
+    """Affine map of each channel: scale * x + shift, both (channels,)."""
 
     scale: Array
     shift: Array
 
     @classmethod
     def of(cls, part: Part) -> Affine:
-        """What a batch norm with these arrays computes in inference."""
+        """Return the map that a batch norm computes in inference."""
         assert isinstance(part.node, BatchNorm2d)
         own = part.arrays
         scale = own["weight"] / np.sqrt(own["running_var"] + part.node.eps)
         return cls(scale, own["bias"] - own["running_mean"] * scale)
 
     def as_part(self) -> Part:
-        """A depthwise 1x1 convolution that computes it."""
+        """Return a depthwise 1x1 convolution that computes the map."""
         count = len(self.scale)
         node = Conv2d(in_channels=count, out_channels=count, kernel_size=1, groups=count)
         return Part(node, {"weight": self.scale.reshape(-1, 1, 1, 1), "bias": self.shift})
 
 
 def append(parts: Sequence[Named], affine: Affine) -> list[Named] | None:
-    """The chain `parts` followed by `affine`, which is moved into its last linear layer; None: none can take it."""
+    """Return the chain followed by `affine`, fused into its last linear layer, or None if that is not possible."""
     for index in range(len(parts) - 1, -1, -1):
         name, part = parts[index]
         if (found := _append_to(part, affine)) is not None:
@@ -153,7 +231,7 @@ def append(parts: Sequence[Named], affine: Affine) -> list[Named] | None:
 
 
 def prepend(parts: Sequence[Named], affine: Affine) -> list[Named] | None:
-    """`affine` followed by the chain `parts`, moved into its first linear layer; None: none can take it."""
+    """Return `affine` followed by the chain, fused into its first linear layer, or None if that is not possible."""
     for index, (name, part) in enumerate(parts):
         if (found := _prepend_to(part, affine)) is not None:
             return [*parts[:index], (name, found), *parts[index + 1 :]]
@@ -183,11 +261,13 @@ def _prepend_to(part: Part, affine: Affine) -> Part | None:
 
 
 def _prepend_to_linear(part: Part, node: Linear | Conv2d, affine: Affine) -> Part:
-    """W (s x + t) + b = (W s) x + (W t + b); zero padding would come between x and t."""
+    """Use W (s x + t) + b = (W s) x + (W t + b). It does not hold with zero padding, which is added after t."""
     weight = part.arrays["weight"]
     groups = node.groups if isinstance(node, Conv2d) else 1
     inputs = weight.shape[1] * groups
-    scale, shift = (np.repeat(array, inputs // len(affine.scale)) for array in affine)  # flattened maps: one a value
+    scale, shift = (
+        np.repeat(array, inputs // len(affine.scale)) for array in affine
+    )  # one for each value of a flattened map
     rows = weight.reshape(groups, -1, weight.shape[1], weight[0, 0].size)  # (groups, out / groups, in / groups, k * k)
     scaled = rows * scale.reshape(groups, 1, -1, 1)
     bias = (rows * shift.reshape(groups, 1, -1, 1)).sum((2, 3)).reshape(-1) + part.arrays.get("bias", 0.0)
@@ -195,7 +275,7 @@ def _prepend_to_linear(part: Part, node: Linear | Conv2d, affine: Affine) -> Par
 
 
 def _commutes(node: Node, affine: Affine) -> bool:
-    """Whether it makes no difference if `affine` comes before or after the layer."""
+    """Return whether `affine` can be in front of the layer or behind it with the same result."""
     if isinstance(node, MaxPool2d):
         return bool((affine.scale >= 0).all())
     if isinstance(node, GlobalPool):
@@ -203,61 +283,6 @@ def _commutes(node: Node, affine: Affine) -> bool:
     if type(node) in (Sequential, Resize):
         return all(_commutes(child, affine) for child in node.nodes.values())
     return isinstance(node, (AvgPool2d, Unflatten))
-
-
-def fuse(spec: Node, weights: Mapping[str, Array] | None = None) -> tuple[Node, dict[str, Array]]:
-    """A smaller spec and its weights that compute the same in inference.
-
-    Batch norm goes into the convolution or linear map before it, else into an unpadded one after it, else it becomes a
-    depthwise 1x1 convolution. A constant branch weight, softmax(alpha)_i among them, goes into the branch's last
-    convolution where all that follows is positively homogeneous, else it stays as a constant. Dropout and identities
-    go. What depends on the input (dynamic fusion, gates) stays. The result is an ordinary spec without running
-    statistics, which has no training of its own.
-
-    Args:
-        spec: the architecture.
-        weights: its arrays by canonical name, of any floating-point dtype; without them there is nothing to fuse.
-
-    Returns:
-        The new spec and its arrays by canonical name, float64.
-
-    Raises:
-        DeploymentError: there is nothing to fuse, as in a spec that was fused before, or `spec` is none.
-        WeightsError: the arrays do not fit the spec.
-    """
-    weights = _checked(spec, weights)
-    check_fusible(spec)
-    arrays, _ = match(spec, weights, source="weights")
-    node, fused = _fuse(Part(spec, {name: np.asarray(array, np.float64) for name, array in arrays.items()}))
-    return node, {p.name: fused[p.name] for p in node.parameters()}
-
-
-def _checked(spec: object, weights: Mapping[str, Array] | None) -> Mapping[str, Array]:
-    if not isinstance(spec, Node) or weights is None:
-        given = f"an object of type {type(spec).__name__}" if not isinstance(spec, Node) else "a spec alone"
-        raise DeploymentError(
-            f"fuse: expected a spec and its weights, got {given}; pass both, as "
-            "maam.weights.read_weights(path) returns them, or call reparameterize() of a model that maam built"
-        )
-    return weights
-
-
-def check_fusible(spec: Node) -> None:
-    """Raise `DeploymentError` where `fuse` has nothing to do."""
-    if not is_fusible(spec):
-        name = f"{spec.name}: " if isinstance(spec, Model) else ""
-        raise DeploymentError(
-            f"{name}nothing to fuse: no batch norm and no learned branch weights; "
-            "the model was fused before, or can be deployed as it is"
-        )
-
-
-def is_fusible(spec: Node) -> bool:
-    """Whether the spec has batch norm or learned constant branch weights: what `fuse` never leaves behind."""
-    return any(
-        isinstance(node, BatchNorm2d) or (isinstance(node, Parallel) and node.merge == "softmax")
-        for _, node in spec.walk()
-    )
 
 
 def _fuse(part: Part) -> Part:
@@ -269,7 +294,7 @@ def _fuse(part: Part) -> Part:
 
 
 def _fuse_chain(part: Part) -> Part:
-    """First each batch norm into what comes before it; then what is left into what comes after."""
+    """Fuse each batch norm into the layers before it, then the remaining ones into the layers after it."""
     kept: list[Named] = []
     for name, child in part.parts.items():
         if _is_inert(child.node):

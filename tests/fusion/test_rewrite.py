@@ -168,7 +168,7 @@ def test_nothing_to_fuse(node, scrambled):
 
 def test_fusing_twice(scrambled):
     node = spec.preset("maam_digits")
-    with pytest.raises(DeploymentError, match=r"maam_digits: nothing to fuse.*was fused before"):
+    with pytest.raises(DeploymentError, match=r"maam_digits: nothing to fuse.*is already fused"):
         fuse(*fuse(node, scrambled(node)))
 
 

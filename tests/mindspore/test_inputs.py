@@ -11,7 +11,7 @@ from maam.mindspore import MAAM, build
 
 EXPECTED = "expected an input (N, 4, H, W) with H, W >= 2, got "
 INTEGER = (
-    "expected a floating-point input (N, 4, H, W) with H, W >= 2, got int32; convert it, and scale images to [0, 1]"
+    "expected a floating-point input (N, 4, H, W) with H, W >= 2, got int32; convert it and scale images to [0, 1]"
 )
 WIDE = "expected an input of dtype float32, the dtype of the parameters, got float64; convert one"
 BAD = {
