@@ -61,7 +61,7 @@ dist: $(VENV)/.installed-dev ## the wheel and the source distribution, in dist/
 docs: $(VENV)/.installed-dev ## the documentation as a site, in site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-notebooks: $(VENV)/.installed-dev ## run the notebooks of docs/notebooks; their outputs are not kept
+notebooks: $(VENV)/.installed-dev ## run the notebooks of docs/notebooks and save their outputs
 	OMP_NUM_THREADS=1 $(BIN)/python tools/notebooks.py
 
 $(BIN)/python:
