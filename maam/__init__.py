@@ -1,6 +1,6 @@
-"""Attention modules for image classification, written once, native in PyTorch and MindSpore.
+"""Attention modules for image classification in PyTorch and MindSpore, from one specification.
 
-Nothing is imported before it is used: `maam.torch`, `maam.mindspore`, `maam.reference` and the rest load on access.
+Submodules such as `maam.torch`, `maam.mindspore` and `maam.reference` are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the same names as below, for type checkers
+if TYPE_CHECKING:  # for type checkers; the same names as in _NAMES
     from maam import backend as backend
     from maam import data as data
     from maam import deploy as deploy
@@ -92,11 +92,11 @@ _NAMES = {
         "register_preset",
     ),
 }
-"""Every public name by the module that has it."""
+"""The public names of each module."""
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
-_IN_BOTH_ROOMS = "CBAM MAAM MAF MAFB MAFC SE build load load_weights save_weights"
+_IN_BACKENDS = "CBAM MAAM MAF MAFB MAFC SE build load load_weights save_weights"
 _ELSEWHERE = {
-    **{name: f"maam.torch.{name} or maam.mindspore.{name}" for name in _IN_BOTH_ROOMS.split()},
+    **{name: f"maam.torch.{name} or maam.mindspore.{name}" for name in _IN_BACKENDS.split()},
     "check": "maam.parity.check",
     "configure": "maam.mindspore.configure",
     "create_model": "maam.timm.create_model, maam.torchvision.create_model or maam.mindcv.create_model",
@@ -109,7 +109,7 @@ _ELSEWHERE = {
     "quantize": "maam.deploy.quantize",
     "train": "maam.training.train",
 }
-"""Names that are looked for here, and where they are."""
+"""Names that people may look for in maam, and where to find them."""
 
 __version__ = "0.1.0"
 __all__ = [*_HOMES]

@@ -1,17 +1,17 @@
-"""What the tables of a recipe have in common."""
+"""The base class of the tables of a recipe, and messages for unknown fields."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+from maam import _messages
 from maam.spec.fields import describe
 
-_ELSEWHERE = {
+_SYNONYMS = {
     "learning_rate": "lr",
     "max_lr": "lr",
     "wd": "weight_decay",
@@ -21,13 +21,14 @@ _ELSEWHERE = {
     "max_epochs": "epochs",
     "amp": "precision",
 }
-"""What other libraries call a field."""
+"""Names of fields in other libraries."""
 
 
 class Section(BaseModel):
-    """A frozen table; unknown fields are errors, and so are settings that do not act.
+    """Base class of the tables of a recipe: frozen, without unknown fields or settings that have no effect.
 
-    `acting` says which settings act under which `name`, where that is not all.
+    Attributes:
+        acting: for each value of the field `name`, the settings that have an effect; other settings always do.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -35,7 +36,7 @@ class Section(BaseModel):
 
     @classmethod
     def foreign(cls, name: Any) -> set[str]:
-        """The settings that belong to other names than `name`."""
+        """Return the settings that have no effect under `name`."""
         if not isinstance(name, str) or name not in cls.acting:
             return set()
         return {field for fields in cls.acting.values() for field in fields} - set(cls.acting[name])
@@ -46,17 +47,17 @@ class Section(BaseModel):
         for field in sorted(self.foreign(getattr(self, "name", None))):
             if getattr(self, field) != fields[field].default:
                 owners = " or ".join(name for name, acting in self.acting.items() if field in acting)
-                raise ValueError(f"{field}: it belongs to {owners}, and does not act in {getattr(self, 'name', None)}")
+                raise ValueError(f"{field}: only for {owners}, it has no effect for {getattr(self, 'name', None)}")
         return self
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """What is wrong, in one line, and for an unknown field or choice of `model` the nearest one that there is."""
+    """Return the messages of an error in one line, with the most similar name for an unknown field or choice."""
     return f"{describe(error)}{_hint(error, model)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A clause that names what `name` may have meant."""
+    """Return the end of a message: the most similar known name, or all of them."""
     known = list(known)
     if close := _near(name, known, 0.5):
         return f"; did you mean {close[0]!r}?"
@@ -64,25 +65,25 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def nearest_field(path: str, model: type[BaseModel]) -> str:
-    """A clause that names the field, such as "optimizer.lr", that `path` may have meant.
+    """Return the end of a message: the fields, such as "optimizer.lr", that are similar to `path`.
 
-    The last name counts: a section's may have been left out, or another one given.
+    The last part of the path counts; the name of the table can be missing or wrong.
     """
     known = list(_paths(model))
     lasts = [_last(other) for other in known]
-    names = [_ELSEWHERE.get(_last(path), _last(path))] if "." in path else _near(path, lasts, 0.6)
+    names = [_SYNONYMS.get(_last(path), _last(path))] if "." in path else _near(path, lasts, 0.6)
     same = [other for other in known if _last(other) in names]
-    close = difflib.get_close_matches(path, same or known, 1, 0 if same else 0.6) if "." in path else same
+    close = _messages.nearest(path, same or known, 1, 0 if same else 0.6) if "." in path else same
     if not close:
         return nearest(path.partition(".")[0], model.model_fields)
     return f"; did you mean {' or '.join(map(repr, close))}?"
 
 
 def _near(name: str, known: list[str], cutoff: float) -> list[str]:
-    """The one of `known` that is nearest to `name`, by its own name or another library's; empty where none is near."""
-    words = [*known, *(other for other, field in _ELSEWHERE.items() if field in known)]
-    close = difflib.get_close_matches(name, words, 1, cutoff)
-    return [word if word in known else _ELSEWHERE[word] for word in close]
+    """Return the known name that is most similar to `name`, also by its synonyms, as a list of at most one."""
+    words = [*known, *(other for other, field in _SYNONYMS.items() if field in known)]
+    close = _messages.nearest(name, words, 1, cutoff)
+    return [word if word in known else _SYNONYMS[word] for word in close]
 
 
 def _last(path: str) -> str:
@@ -96,8 +97,8 @@ def _hint(error: ValidationError, model: type[BaseModel]) -> str:
             return nearest(str(field), _fields(model, path)) if path else nearest_field(str(field), model)
         if detail["type"] == "literal_error":
             choices = re.findall("'([^']*)'", detail["ctx"]["expected"])
-            close = difflib.get_close_matches(str(detail["input"]), choices, 1, 0.5)
-            return f"; did you mean {close[0]!r}?" if close else ""
+            hint = _messages.suggestion(detail["input"], choices, cutoff=0.5)
+            return f"; {hint}" if hint else ""
     return ""
 
 

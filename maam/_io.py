@@ -1,4 +1,4 @@
-"""Writing files so that a failure never destroys what was there."""
+"""Atomic writes, locks of folders, and checks of files to write."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; on success it takes the place of `path`, else it goes.
+    """Yield a temporary path in the folder of `path`, which replaces `path` on success and is removed otherwise.
 
-    The data is on the disk before the rename, so that a reader finds the old file or the new one, whole. A link stays
-    one, and what it leads to is replaced; what `is_special` is written to.
+    The data is flushed to disk before the rename, so readers find the complete old or the complete new file. Symbolic
+    links are preserved: their target is replaced. Devices and pipes are written to.
 
     Raises:
         OSError: the folder does not exist or cannot be written, or the disk is full.
@@ -45,9 +45,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def is_special(path: Path) -> bool:
-    """Whether a path is there that nothing may take the place of: a device, a pipe, /dev/stdout wherever it goes.
+    """Return whether a path must not be replaced: a device, a pipe, or /dev/stdout even if it is a file.
 
-    Files below /dev/shm are ordinary ones, in memory.
+    Files in /dev/shm are ordinary files in memory.
     """
     if path.is_dir() or not path.exists():
         return False
@@ -65,17 +65,17 @@ def _written_to(target: Path) -> Iterator[Path]:
 
 
 def hold(folder: Path) -> Callable[[], None]:
-    """Keep everybody else from holding `folder`, until this process ends or the function that is returned is called.
+    """Lock a folder until the returned function is called or the process ends.
 
-    On a system or a disk that knows no such locks nobody is kept from anything.
+    Without support for locks in the operating or file system, it does nothing.
 
     Raises:
-        BlockingIOError: it is held.
+        BlockingIOError: the folder is already locked.
     """
     if fcntl is None:
         return lambda: None
     handle = os.open(folder, os.O_RDONLY)
-    closing = [handle]  # a process that is forked closes its own, or it would go on holding the folder
+    closing = [handle]  # a forked process closes its copy; otherwise it would keep the lock
 
     def release() -> None:
         if closing:
@@ -93,16 +93,13 @@ def hold(folder: Path) -> Callable[[], None]:
 
 
 def _shortened(name: str) -> str:
-    """As much of a long name as leaves room for what is added to it: 255 bytes are what file systems take."""
-    raw = os.fsencode(name)  # which need not be text
+    """Return the start of a long name, because file names have at most 255 bytes."""
+    raw = os.fsencode(name)  # names can be undecodable
     return name if len(raw) <= 200 else raw[:100].decode(errors="ignore")
 
 
 def leftover_of(name: str) -> str | None:
-    """The name of the file that a temporary one of `replacing`, left by a process that was killed, was to become.
-
-    None where `name` is none of a temporary file.
-    """
+    """Return the target's name for a temporary file of `replacing`, left by a killed process; None for other names."""
     found = re.fullmatch(r"\.(.+)\.[a-z0-9_]{8}(\.\w+)?", name)
     if found is None or Path(found[1]).suffix != (found[2] or ""):
         return None
@@ -110,39 +107,50 @@ def leftover_of(name: str) -> str | None:
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-    """Refuse, before anything is computed, a file that could not be written, or that is there and may be wanted.
+    """Check that a file can be written, before a long computation.
+
+    Args:
+        path: the file.
+        overwrite: whether the file may exist.
 
     Raises:
-        DeploymentError: the folder does not exist or may not be written, `path` is a folder, or it exists and
-            `overwrite` is False.
+        DeploymentError: the folder does not exist or is not writable, `path` is a folder, or it exists without
+            `overwrite`.
     """
     target = Path(path)
     if not target.parent.is_dir():
-        raise DeploymentError(f"{target}: there is no folder {target.parent}; make it first")
+        raise DeploymentError(f"{target}: the folder {target.parent} does not exist; create it first")
     if target.is_dir():
-        raise DeploymentError(f"{target}: a folder; give a file")
+        raise DeploymentError(f"{target}: expected a file, got a folder")
     if target.exists() and not overwrite:
-        raise DeploymentError(f"{target}: exists; give another name, or pass overwrite (--overwrite) to replace it")
+        raise DeploymentError(
+            f"{target}: the file exists; use another name, or overwrite=True (--overwrite) to replace it"
+        )
     if not os.access(target.parent, os.W_OK):
-        raise DeploymentError(f"{target}: the folder {target.parent} may not be written")
+        raise DeploymentError(f"{target}: the folder {target.parent} is not writable")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to `path` in one step. Raises OSError where that cannot be."""
+    """Write `data` to `path` atomically.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` to `path` in UTF-8, in one step. Raises OSError where that cannot be.
+    """Write `text` to `path` atomically, in UTF-8. Undecodable bytes are written as backslash escapes.
 
-    What is no text, as bytes in the name of a file or in an argument may be, is written as escapes (backslashes).
+    Raises:
+        OSError: the file cannot be written.
     """
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def mode_of(target: Path) -> int:
-    """The permissions of the file at `target`; where there is none, those of the user's new files."""
+    """Return the permissions of a file, or those of new files if it does not exist."""
     if target.exists():
         return target.stat().st_mode & 0o777
     mask = os.umask(0)

@@ -1,4 +1,4 @@
-"""Times of functions that are to be compared: taken in turns, so that what else the machine does hits all alike."""
+"""Versions, the machine, the command line, and timing of functions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 PACKAGES = ("maam", "numpy", "torch", "mindspore")
+Clock = Callable[[], float]
 
 
 def environment() -> dict[str, str]:
-    """Versions of Python, maam, NumPy and the frameworks, and the processor; the same keys everywhere."""
+    """Return the versions of Python, maam, NumPy and the frameworks, and the processor; always with the same keys."""
     found = {"python": platform.python_version(), "machine": _processor(), "cores": str(os.cpu_count())}
     for package in PACKAGES:
         try:
@@ -45,9 +46,6 @@ def command_line() -> str:
     return shlex.join([*program, *sys.argv[1:]])
 
 
-Clock = Callable[[], float]
-
-
 def interleave(
     functions: Mapping[str, Callable[[], object]],
     *,
@@ -55,10 +53,15 @@ def interleave(
     least: float = 0.02,
     clock: Clock = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds for one call of each function, by name, one value for each round.
+    """Return the seconds of one call of each function, one value for each round.
 
-    Each function is called once to warm up, and in each round as often as `least` seconds take. `clock` is
-    `time.perf_counter`, or `time.process_time` for the CPU time of all threads.
+    The functions run in turns, so that other load on the machine affects all of them.
+
+    Args:
+        functions: the functions by name. Each is called once to warm up.
+        rounds: the number of rounds.
+        least: the seconds to run each function in a round.
+        clock: `time.perf_counter`, or `time.process_time` for the CPU time of all threads.
     """
     calls = {name: _calls(function, least, clock) for name, function in functions.items()}
     found: dict[str, list[float]] = {name: [] for name in functions}
@@ -69,7 +72,7 @@ def interleave(
 
 
 def ratios(times: Mapping[str, list[float]], base: str) -> dict[str, float]:
-    """How many times faster than `base` each is: the median over the rounds of the ratio within a round."""
+    """Return how many times faster than `base` each function is: the median of the ratios within the rounds."""
     return {
         name: statistics.median(b / own for b, own in zip(times[base], values, strict=True))
         for name, values in times.items()

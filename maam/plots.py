@@ -1,4 +1,4 @@
-"""Pictures of training: loss and accuracy curves, confusion matrix."""
+"""Figures of training runs: curves, fusion weights, accuracies, confusion matrix. They need matplotlib."""
 
 from __future__ import annotations
 
@@ -13,16 +13,47 @@ from maam.errors import require
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
-_MOST_WITH_COUNTS, _MOST_WITH_NAMES = 30, 100
-_LONG, _MOST_LETTERS, _CYCLE = 50, 100, 10
-_LETTERS_IN_A_LINE = 70
+__all__ = [
+    "draw_accuracies",
+    "draw_confusion_matrix",
+    "draw_fusion",
+    "draw_losses",
+    "draw_runs",
+    "draw_step_losses",
+    "draw_training",
+]
+_MAX_COUNTS, _MAX_NAMES = 30, 100
+"""The largest numbers of classes for a confusion matrix with counts, and with names."""
+_LONG_NAME, _MAX_NAME_LENGTH = 50, 100
+"""Lengths of names: longer ones need their own column in a legend, or are shortened."""
+_CYCLE = 10
+"""The number of colours in the colour cycle of matplotlib."""
+_LINE_LENGTH = 70
 
 
 def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path: PathLike, title: str) -> None:
-    """Draw loss and accuracy (0 to 1): of each training step (faint, and its mean an epoch), of each epoch's test.
+    """Draw loss and accuracy of a run: of each training step, their mean over each epoch, and of the test images.
+
+    Args:
+        steps: "loss" and "accuracy" (0 to 1) of each training step, (steps,).
+        epochs: "loss" and "accuracy" (0 to 1) on the test images after each epoch, (epochs,).
+        path: the image to write; the suffix determines the format.
+        title: the title.
 
     Raises:
         MissingFrameworkError: matplotlib is not installed.
+
+    Example:
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from maam import plots
+        >>> steps = {"loss": np.linspace(2, 1, 10), "accuracy": np.linspace(0.1, 0.5, 10)}
+        >>> epochs = {"loss": np.array([1.5, 1.1]), "accuracy": np.array([0.3, 0.5])}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "figure.png")
+        ...     plots.draw_training(steps, epochs, path, "Example")
+        ...     os.path.getsize(path) > 0
+        True
     """
     figure = _figure(9, 4)
     for axis, name, scale in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
@@ -40,10 +71,26 @@ def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path:
 
 
 def draw_fusion(weights: Sequence[Mapping[str, Sequence[float]]], path: PathLike, title: str) -> None:
-    """Draw the fusion weights (softmax of the scalars of equation 2) after each epoch, by the scalars' name.
+    """Draw the fusion weights of MAAM layers (softmax of alpha, equation 2 of the paper) after each epoch.
+
+    Args:
+        weights: for each epoch, the weights of the branches by the name of alpha.
+        path: the image to write; the suffix determines the format.
+        title: the title.
 
     Raises:
         MissingFrameworkError: matplotlib is not installed.
+
+    Example:
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from maam import plots
+        >>> weights = [{"agents.alpha": [0.3, 0.3, 0.4]}, {"agents.alpha": [0.2, 0.3, 0.5]}]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "figure.png")
+        ...     plots.draw_fusion(weights, path, "Example")
+        ...     os.path.getsize(path) > 0
+        True
     """
     figure = _figure(6, 4)
     axis = figure.subplots()
@@ -58,12 +105,27 @@ def draw_fusion(weights: Sequence[Mapping[str, Sequence[float]]], path: PathLike
 
 
 def draw_losses(training: Mapping[str, Array], test: Mapping[str, Array], path: PathLike, title: str) -> None:
-    """Draw training and (dashed) test loss by epoch (runs, epochs) of models: the mean, and the range of the runs.
+    """Draw training and test loss (dashed) of models: mean and range of their runs, on a logarithmic scale.
 
-    On a logarithmic scale, because one run that goes astray would flatten all others.
+    Args:
+        training: the training loss of each model, (runs, epochs).
+        test: the test loss of each model, (runs, epochs).
+        path: the image to write; the suffix determines the format.
+        title: the title.
 
     Raises:
         MissingFrameworkError: matplotlib is not installed.
+
+    Example:
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from maam import plots
+        >>> loss = {"MAAM": np.array([[2.0, 1.0], [2.2, 1.1]])}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "figure.png")
+        ...     plots.draw_losses(loss, loss, path, "Example")
+        ...     os.path.getsize(path) > 0
+        True
     """
     figure = _figure(7, 4.5)
     axis = figure.subplots()
@@ -83,10 +145,26 @@ def draw_losses(training: Mapping[str, Array], test: Mapping[str, Array], path: 
 
 
 def draw_step_losses(losses: Mapping[str, Array], path: PathLike, title: str) -> None:
-    """Draw the training loss (steps,) of one run in two frameworks, averaged over some steps, and how far they part.
+    """Draw the training loss of the same run in two frameworks, and their difference.
+
+    Args:
+        losses: the training loss in each of two frameworks, (steps,). Long runs are averaged over several steps.
+        path: the image to write; the suffix determines the format.
+        title: the title.
 
     Raises:
         MissingFrameworkError: matplotlib is not installed.
+
+    Example:
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from maam import plots
+        >>> loss = np.linspace(2, 1, 100)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "figure.png")
+        ...     plots.draw_step_losses({"PyTorch": loss, "MindSpore": loss + 1e-6}, path, "Example")
+        ...     os.path.getsize(path) > 0
+        True
     """
     figure = _figure(8, 5.5)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
@@ -117,12 +195,27 @@ def draw_accuracies(
     title: str,
     notes: Mapping[str, str] | None = None,
 ) -> None:
-    """Draw the accuracies (0 to 1) of several models: each run a point, its mean a bar, the paper's figure beside.
+    """Draw the accuracies of models as bars (mean) and points (runs), next to the values in a paper.
 
-    `notes` are words below the names of models.
+    Args:
+        found: the accuracies (0 to 1) of the runs of each model; an empty sequence for models that were not run.
+        paper: the accuracy in the paper by model.
+        path: the image to write; the suffix determines the format.
+        title: the title.
+        notes: text below the names of models.
 
     Raises:
         MissingFrameworkError: matplotlib is not installed.
+
+    Example:
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from maam import plots
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "figure.png")
+        ...     plots.draw_accuracies({"MAAM": [0.87, 0.88]}, {"MAAM": 0.87}, path, "Example")
+        ...     os.path.getsize(path) > 0
+        True
     """
     figure = _figure(1.5 + 1.6 * len(found), 4.5)
     axis = figure.subplots()
@@ -142,12 +235,29 @@ def draw_accuracies(
 
 
 def draw_runs(training: Mapping[str, Array], test: Mapping[str, Array], path: PathLike, title: str) -> None:
-    """Draw training (dashed) and test accuracy, 0 to 1, of runs by epoch (epochs,); those of a run in one colour.
+    """Draw training (dashed) and test accuracy of several runs by epoch.
+
+    Args:
+        training: the training accuracy (0 to 1) of each run, (epochs,).
+        test: the test accuracy (0 to 1) of each run, (epochs,).
+        path: the image to write; the suffix determines the format.
+        title: the title.
 
     Raises:
         MissingFrameworkError: matplotlib is not installed.
+
+    Example:
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from maam import plots
+        >>> training, test = {"run": np.array([0.4, 0.6])}, {"run": np.array([0.5, 0.6])}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "figure.png")
+        ...     plots.draw_runs(training, test, path, "Example")
+        ...     os.path.getsize(path) > 0
+        True
     """
-    columns = 1 if max(map(len, test)) > _LONG else 2
+    columns = 1 if max(map(len, test)) > _LONG_NAME else 2
     figure = _figure(8, 4.5 + 0.2 * len(test) / columns)
     axis = figure.subplots()
     for name, colour in zip(test, _colours(len(test)), strict=True):
@@ -161,12 +271,28 @@ def draw_runs(training: Mapping[str, Array], test: Mapping[str, Array], path: Pa
 
 
 def draw_confusion_matrix(labels: Array, predictions: Array, names: Sequence[str], path: PathLike, title: str) -> None:
-    """Draw how often each class (labels and predictions: integers (N,)) was taken for each other.
+    """Draw a confusion matrix, with counts for up to 30 classes and names for up to 100.
 
-    The counts stand in the cells of up to 30 classes, the names beside those of up to 100.
+    Args:
+        labels: the labels of the images, integers, (N,).
+        predictions: the predicted classes, integers, (N,).
+        names: the names of the classes.
+        path: the image to write; the suffix determines the format.
+        title: the title.
 
     Raises:
         MissingFrameworkError: matplotlib or scikit-learn is not installed.
+
+    Example:
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from maam import plots
+        >>> labels, predictions = np.array([0, 1, 1]), np.array([0, 1, 0])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "figure.png")
+        ...     plots.draw_confusion_matrix(labels, predictions, ["cat", "dog"], path, "Example")
+        ...     os.path.getsize(path) > 0
+        True
     """
     require("sklearn", "train")
     from sklearn.metrics import ConfusionMatrixDisplay
@@ -178,27 +304,25 @@ def draw_confusion_matrix(labels: Array, predictions: Array, names: Sequence[str
         predictions,
         labels=range(len(names)),
         display_labels=[_plain(name) for name in names],
-        include_values=len(names) <= _MOST_WITH_COUNTS,
+        include_values=len(names) <= _MAX_COUNTS,
         ax=axis,
         cmap="Blues",
-        xticks_rotation="vertical"
-        if len(names) * max(map(len, names), default=0) > _LETTERS_IN_A_LINE
-        else "horizontal",
-        colorbar=len(names) > _MOST_WITH_COUNTS,
+        xticks_rotation="vertical" if len(names) * max(map(len, names), default=0) > _LINE_LENGTH else "horizontal",
+        colorbar=len(names) > _MAX_COUNTS,
     )
-    if len(names) > _MOST_WITH_NAMES:
+    if len(names) > _MAX_NAMES:
         axis.set(xticks=[], yticks=[])
     axis.set_title(_plain(title))
     _save(figure, path)
 
 
 def _shortened(name: str) -> str:
-    """The end of a name that would be wider than a picture."""
-    return name if len(name) <= _MOST_LETTERS else "..." + name[-_MOST_LETTERS:]
+    """Return the end of a name that is too long for the figure."""
+    return name if len(name) <= _MAX_NAME_LENGTH else "..." + name[-_MAX_NAME_LENGTH:]
 
 
 def _colours(count: int) -> list[Any]:
-    """As many colours as are asked for, no two alike."""
+    """Return `count` different colours."""
     import matplotlib
 
     return (
@@ -209,7 +333,7 @@ def _colours(count: int) -> list[Any]:
 
 
 def _plain(text: str) -> str:
-    """Text in which no dollar sign starts a formula, and what is no text is written as escapes."""
+    """Return text with escaped dollar signs, which start formulas, and backslash escapes for undecodable bytes."""
     return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 

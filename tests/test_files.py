@@ -61,7 +61,7 @@ def test_what_is_special(tmp_path):
 
 
 def test_standard_output_is_appended_to(tmp_path):
-    program = "from maam import files; print('before', flush=True); _io.write_text('/dev/stdout', 'text')"
+    program = "from maam import _io; print('before', flush=True); _io.write_text('/dev/stdout', 'text')"
     with (tmp_path / "out.txt").open("wb") as out:
         subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
     assert (tmp_path / "out.txt").read_text() == "before\ntext"

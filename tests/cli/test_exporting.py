@@ -33,7 +33,7 @@ def test_refusals(fails, digits, tmp_path):
         "--format: expected one of onnx, openvino, pt2, executorch, air, mindir, or"
     )
     assert fails("export", digits, "m.foo").startswith("m.foo: unknown suffix '.foo'")
-    assert fails("export", digits, "none/m.pt2") == "none/m.pt2: there is no folder none; make it first"
+    assert fails("export", digits, "none/m.pt2") == "none/m.pt2: the folder none does not exist; create it first"
     assert fails("export", digits, "m.pt2", "--mean", "a") == "--mean: expected numbers, comma-separated, got 'a'"
     assert fails("export", digits, "m.pt2", "--mean", "nan") == "mean: expected finite values, got nan"
     assert fails("export", digits, "m.pt2", "--std", "inf") == "std: expected finite values, got inf"

@@ -32,7 +32,7 @@ def test_refusals(fails, run, digits, tmp_path):
     assert fails("fuse", digits, out, "--frameworks", "torch").startswith("--frameworks: without --data nothing is")
     run("fuse", digits, out)
     before = out.read_bytes()
-    assert "exists; give another name, or pass overwrite (--overwrite)" in fails("fuse", digits, out)
+    assert "the file exists; use another name, or overwrite=True" in fails("fuse", digits, out)
     assert "nothing to fuse" in fails("fuse", out, out, "--overwrite")
     assert out.read_bytes() == before
     assert run("fuse", digits, out, "--overwrite").status == 0

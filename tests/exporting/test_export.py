@@ -180,8 +180,8 @@ class TestRefusals:
         return check
 
     def test_places(self, refused):
-        refused("none/model.pt2", r"there is no folder .*none; make it first")
-        refused("there.pt2", r"there\.pt2: exists; give another name, or pass overwrite")
+        refused("none/model.pt2", r"the folder .*none does not exist; create it first")
+        refused("there.pt2", r"there\.pt2: the file exists; use another name, or overwrite=True")
 
     def test_formats(self, refused):
         refused("model.tflite", r"unknown suffix '\.tflite'; known are \.onnx \(onnx\), ")

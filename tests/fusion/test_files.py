@@ -33,13 +33,13 @@ def test_refusals(scrambled, tmp_path):
     with pytest.raises(WeightsError, match="no such file"):
         fuse_file(source, target)
     write_weights(source, NODE, scrambled(NODE))
-    with pytest.raises(DeploymentError, match=r"there is no folder .*none; make it first"):
+    with pytest.raises(DeploymentError, match=r"the folder .*none does not exist; create it first"):
         fuse_file(source, tmp_path / "none" / "out.safetensors")
-    with pytest.raises(DeploymentError, match="a folder; give a file"):
+    with pytest.raises(DeploymentError, match="expected a file, got a folder"):
         fuse_file(source, tmp_path)
     fuse_file(source, target)
     before = target.read_bytes()
-    with pytest.raises(DeploymentError, match=r"out\.safetensors: exists; give another name, or pass overwrite"):
+    with pytest.raises(DeploymentError, match=r"out\.safetensors: the file exists; use another name, or overwrite=True"):
         fuse_file(source, target)
     with pytest.raises(DeploymentError, match="nothing to fuse"):
         fuse_file(target, target, overwrite=True)

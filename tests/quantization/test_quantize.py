@@ -94,7 +94,7 @@ class TestRefusals:
         refused(DeploymentError, r"expected a name that ends in \.xml \(openvino\) or \.onnx", name="q.pt2")
         refused(DeploymentError, "engine: expected one of openvino, onnxruntime, got 'torch'", engine="torch")
         refused(DeploymentError, r"expected a name that ends in \.xml for format openvino", engine="openvino")
-        refused(DeploymentError, "there is no folder", name="none/q.onnx")
+        refused(DeploymentError, "the folder .* does not exist", name="none/q.onnx")
         refused(DeploymentError, "class_names: expected 10 names", class_names=["a"])
 
     def test_what_the_caller_refuses(self, refused):
