@@ -92,17 +92,15 @@ class ImageFolderBatches(ImageBatches):
 
     Example:
         >>> from pathlib import Path
-        >>> from tempfile import TemporaryDirectory
         >>> from PIL import Image
         >>> import maam
-        >>> with TemporaryDirectory() as folder:
-        ...     for name in ("cat", "dog"):
-        ...         Path(folder, name).mkdir()
-        ...         Image.new("RGB", (40, 30)).save(Path(folder, name, "1.png"))
-        ...     batches = maam.torch.ImageFolderBatches(maam.data.imagefolder(folder), 2, image_size=16)
-        ...     images, labels = next(batches.epoch(0))
-        >>> images.shape
-        (2, 3, 16, 16)
+        >>> for name in ("cat", "dog"):
+        ...     Path("images/train", name).mkdir(parents=True)
+        ...     Image.new("RGB", (40, 30)).save(f"images/train/{name}/1.png")
+        >>> crop = maam.data.CenterCrop(size=16)
+        >>> batches = maam.torch.ImageFolderBatches(maam.data.imagefolder("images"), 2, framing=crop)
+        >>> [(images.shape, labels.shape) for images, labels in batches.epoch(0)]
+        [((2, 3, 16, 16), (2,))]
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
