@@ -46,8 +46,8 @@ def test_convert_refuses(fails, digits, layer, tmp_path):
     (tmp_path / "folder.safetensors").mkdir()
     expected = {
         ("missing.safetensors", "x.safetensors"): "missing.safetensors: no such file",
-        ("digits.safetensors", "x.foo"): "x.foo: unknown suffix '.foo'; known are",
-        ("digits.safetensors", "."): ".: unknown suffix ''; known are",
+        ("digits.safetensors", "x.foo"): "x.foo: unknown suffix '.foo'; expected one of",
+        ("digits.safetensors", "."): ".: unknown suffix ''; expected one of",
         ("digits.safetensors", "none/x.safetensors"): "none/x.safetensors: there is no folder none",
         ("digits.safetensors", "digits.safetensors"): "digits.safetensors: source and destination are one file",
         ("folder.safetensors", "x.safetensors"): "folder.safetensors: a folder; give a file",

@@ -13,7 +13,7 @@ def test_what_is_measured(run, digits):
     assert [row[:2] for row in rows] == [["eager", "fp32"], ["torch", "fp32"]]
     assert float(rows[0][2]) == 1
     assert float(rows[1][2]) > 0
-    assert "not measured: precision 'int4': PyTorch has it not on cpu" in result.out
+    assert "not measured: precision 'int4': PyTorch does not support it on cpu" in result.out
 
 
 def test_refusals(fails, digits):

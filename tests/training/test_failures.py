@@ -220,7 +220,7 @@ def test_devices_of_mindspore(recipe, tmp_path):
     keywords = {"out": tmp_path / "run", "framework": "mindspore"}
     with pytest.raises(DeviceError, match="device 'ascend' is not available to MindSpore here; available: cpu"):
         train("maam_digits", recipe, device="ascend", **keywords)
-    with pytest.raises(DeviceError, match="precision 'bf16': MindSpore has it not on cpu; it has fp32, fp16"):
+    with pytest.raises(DeviceError, match="precision 'bf16': MindSpore does not support it on cpu; supported: fp32, fp16"):
         train("maam_digits", recipe.replaced({"precision": "bf16"}), **keywords)
 
 

@@ -26,7 +26,7 @@ def weights(write, arbitrary):
 def test_an_unknown_suffix(weights, tmp_path, src, dst, refused):
     wrong = src if src != weights.name else dst
     assert refused(tmp_path / src, tmp_path / dst) == (
-        f"{tmp_path / wrong}: unknown suffix {Path(wrong).suffix!r}; known are .safetensors, .pth, .pt, .pth.tar, .ckpt"
+        f"{tmp_path / wrong}: unknown suffix {Path(wrong).suffix!r}; expected one of .safetensors, .pth, .pt, .pth.tar, .ckpt"
     )
 
 

@@ -122,6 +122,6 @@ def test_a_checksum_that_does_not_fit_is_noticed(tmp_path, refused, capfd):
     path.write_bytes(content)
     assert (
         refused(path, tmp_path / "o.pt", node)
-        == f"{path}: no MindSpore checkpoint, damaged or cut short; save it again"
+        == f"{path}: not a MindSpore checkpoint, damaged or cut short; save it again"
     )
     assert capfd.readouterr() == ("", "")

@@ -115,8 +115,8 @@ def test_code_in_a_file_is_not_run(tmp_path, monkeypatch, protocol, refused):
     path = _save({"a": _Runs()}, tmp_path / "in.pth", _use_new_zipfile_serialization=protocol == "new")
     message = refused(path, tmp_path / "out.safetensors", NODE)
     assert message == (
-        f"{path}: holds a Python object, posix.mkdir, and loading one can run code; "
-        "save model.state_dict() alone, where you trust the file"
+        f"{path}: holds a Python object, posix.mkdir, and loading it can run code; "
+        "if you trust the file, load it with PyTorch and save model.state_dict() alone"
     )
     assert not (tmp_path / "was_run").exists()
 
@@ -140,7 +140,7 @@ def test_pytorch_files_cut_short_are_refused(state, tmp_path, refused):
     for length in np.linspace(0, len(content) - 1, 15, dtype=int):
         path.write_bytes(content[:length])
         message = refused(path, tmp_path / "out.safetensors", NODE)
-        assert message == f"{path}: no PyTorch checkpoint of tensors alone, or cut short; save it again"
+        assert message == f"{path}: not a PyTorch checkpoint of tensors alone, or cut short; save model.state_dict() again"
     assert not (tmp_path / "out.safetensors").exists()
 
 
@@ -188,10 +188,10 @@ def test_tensors_without_values_of_their_own_are_refused(state, tmp_path, refuse
     odd = [torch.zeros(1).expand(10**12), torch.ones(3).to_sparse(), torch.empty(3, device="meta")]
     for tensor in odd:
         path = _save(state | {"x": tensor}, tmp_path / "in.pth")
-        expected = f"{path}: x is not a dense tensor with data of its own; save a dense one"
+        expected = f"{path}: x is not a dense tensor with data in the file; save a dense one"
         assert refused(path, tmp_path / "out.pt", NODE) == expected
 
 
 def test_an_invalid_spec_in_a_file_is_refused(state, tmp_path, refused):
     path = _save({"state_dict": state, "spec": "{}"}, tmp_path / "in.pth.tar")
-    assert refused(path, tmp_path / "o.pt", NODE).startswith(f"{path}: the spec in it is invalid: ")
+    assert refused(path, tmp_path / "o.pt", NODE).startswith(f"{path}: the spec in the file is invalid: ")
