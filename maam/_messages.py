@@ -54,7 +54,7 @@ def suggestion(name: object, known: Iterable[str], otherwise: str = "", *, count
 
 def is_count(value: object) -> bool:
     """Return whether a value is an integer of at least 1, from Python or NumPy; a bool is not."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
+    return type(value) is not bool and isinstance(value, Integral) and int(value) >= 1
 
 
 def check_counts(error: type[MaamError] = SpecError, /, **counts: object) -> None:

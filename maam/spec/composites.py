@@ -89,7 +89,7 @@ def composite(function: Callable[P, NodeT]) -> Callable[P, NodeT]:
         if "self" in kwargs:  # older versions of pydantic would bind it themselves
             raise SpecError(f"{function.__name__}: self: no such argument")
         try:
-            return validator()(**dict(zip(names, args, strict=False)), **kwargs)  # type: ignore[arg-type,call-arg]
+            return validator()(**dict(zip(names, args, strict=False)), **kwargs)
         except SpecError:
             raise
         except ValidationError as error:
