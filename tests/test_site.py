@@ -84,7 +84,9 @@ def public_names(package):
     return ast.literal_eval(names)
 
 
-@pytest.mark.parametrize("package", ["deploy", "mindspore", "parity", "porting", "spec", "torch", "training"])
+@pytest.mark.parametrize(
+    "package", ["backend", "deploy", "mindspore", "parity", "porting", "spec", "torch", "training"]
+)
 def test_every_public_name_is_on_the_page(site, package):
     page = (site / "api" / f"{package}.html").read_text()
     assert [name for name in public_names(package) if f'id="maam.{package}.{name}"' not in page] == []
