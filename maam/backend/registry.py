@@ -84,7 +84,7 @@ _TORCH = BackendEntry(
     extra="torch",
     modes={
         "torch": frozenset({Capability.SINGLE_LAYERS}),
-        "torch compiled": frozenset({Capability.COMPILED}),
+        "torch compiled": frozenset({Capability.COMPILED, Capability.LONG_SERIAL_SUMS}),
     },
     capabilities=frozenset(
         {
@@ -110,8 +110,10 @@ _MINDSPORE = BackendEntry(
     package="mindspore",
     extra="mindspore",
     modes={
-        "mindspore graph": frozenset({Capability.COMPILED, Capability.SINGLE_LAYERS, Capability.COSTLY_LAYERS}),
-        "mindspore pynative": frozenset({Capability.SINGLE_LAYERS}),
+        "mindspore graph": frozenset(
+            {Capability.COMPILED, Capability.SINGLE_LAYERS, Capability.COSTLY_LAYERS, Capability.SERIAL_SUMS}
+        ),
+        "mindspore pynative": frozenset({Capability.SINGLE_LAYERS, Capability.SERIAL_SUMS}),
     },
     capabilities=frozenset({Capability.TRAINING, Capability.PORTING, Capability.CHECKPOINTS, Capability.EXPORT}),
     formats={

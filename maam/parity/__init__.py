@@ -1,4 +1,4 @@
-"""Proof that all frameworks compute the same function, or the name of the first layer where they do not."""
+"""Parity checks: compare the frameworks with a float64 reference and name the first layer that differs."""
 
 from maam.backend.registry import make_runners
 from maam.parity.check import check

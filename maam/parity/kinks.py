@@ -1,11 +1,12 @@
-"""The float64 gradients that a framework is held to, on the side of each kink that the framework took.
+"""The float64 gradients that runners are compared with, on the side of each kink that a runner took.
 
-A ReLU whose input is all but 0, or two values that all but tie in a pooling window, give one gradient or another by
-rounding alone: all are right. Such values are found (`maam.torch.kinks`); where a framework is off by more than
-rounding, they are moved across their kinks one by one, nearest first, and the float64 gradient is taken again. A
-change that the framework's gradient shows was its side of the kink. Nothing is left out of the comparison.
+A kink is a point where ReLU or max pooling is not differentiable. For a ReLU input near 0, or two nearly equal values
+in a pooling window, rounding decides which of two gradients comes out; both are right. The gradient reference finds
+such values. If a runner's gradients are off by more than rounding, the values are moved across their kinks one by one,
+nearest first, and the float64 gradients are computed again. If the runner's gradients show the change, the runner took
+that side, and the float64 gradients keep it. No element is left out of the comparison.
 
-In a deep network so many values stand near kinks that this cannot be done one by one: see `Reference.crowded`.
+A deep network has too many such values to try them one by one; see `GradientReference.crowded`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,38 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maam.backend.protocol import NearKinks
+from maam.backend.protocol import NearKinks, Runner
 from maam.backend.registry import load_gradient_reference
 from maam.parity.subject import Subject
 from maam.spec import Activation, Node
-from maam.tolerance import MAX_CROSSED, MAX_NOISE
-from maam.training import Runner
+from maam.tolerance import (
+    DEEP,
+    GRADIENT_FLOOR,
+    MAX_CROSSED,
+    MAX_NOISE,
+    NOISE_MARGIN,
+    SMALL_GRADIENT,
+    ZERO_GRADIENT,
+    ZERO_MARGIN,
+)
 
+Array = np.ndarray[Any, Any]
+Arrays = dict[str, Array]
+ROUNDING = 1e-5
+"""An error up to this share of a tensor's largest gradient is rounding; no kink is tried."""
+LEAST_EFFECT = 1e-6
+"""A kink that changes a tensor by less than this share of its largest gradient does not affect it."""
+FEW, MOST = 8, 64
+"""The smallest and largest number of kinks to try."""
+CROWD = 128
+"""With more values near kinks, or more than `DEEP` layers with kinks, no kink is tried.
+
+Rounding then adds up over the layers to more than the effect of one kink.
+"""
+TRIES = 8
+"""The number of batches among which `calm_batch` chooses."""
+NEIGHBOURS = 2
+"""The number of runs from slightly changed weights and inputs that measure rounding noise."""
 SMOOTH = {
     "relu": "silu",
     "relu6": "silu",
@@ -29,73 +55,46 @@ SMOOTH = {
     "hard_swish": "silu",
     "hard_sigmoid": "sigmoid",
 }
-"""The smooth function that takes the place of each activation with a kink."""
-
-
-def smoothed(spec: Node) -> Node:
-    """`spec` with `SMOOTH` activations; layers, shapes and canonical names stay."""
-    if isinstance(spec, Activation):
-        return spec.replace(function=SMOOTH.get(spec.function, spec.function))
-    return spec.with_nodes({name: smoothed(node) for name, node in spec.nodes.items()}) if spec.nodes else spec
-
-
-Array = np.ndarray[Any, Any]
-Arrays = dict[str, Array]
-ROUNDING = 1e-5
-"""An error up to this share of a tensor's largest gradient is rounding: no kink is looked for."""
-LEAST_EFFECT = 1e-6
-"""A kink that moves a tensor by less than this share of its largest does not touch it."""
-SMALL = 0.1
-"""Up to this share of the network's largest gradient a tensor is credited the noise of one of that size."""
-FLOOR = 1e-2
-"""A tensor's largest gradient counts as at least this share of the network's: what is all but 0 is all rounding."""
-FEW = 8
-MOST = 64
-CROWD = 128
-DEEP = 32
-"""With more values than `CROWD` near kinks, or more layers than `DEEP` that have kinks, no side is searched for:
-rounding adds up from layer to layer, to more than what one value's side does to a gradient."""
-TRIES = 8
-NEIGHBOURS = 2
-NOISE_MARGIN = 3.0
-"""How much larger than PyTorch's rounding noise in a gradient another framework's may be."""
-ZERO = 1e-12
-ZERO_MARGIN = 10.0
-"""The same for a gradient that is 0 in float64, up to `ZERO` of the network's largest: that of a bias in front of a
-batch norm. What is left of a sum that cancels is how a framework adds up."""
+"""The smooth function that replaces each activation with a kink."""
 
 
 class Settled(NamedTuple):
-    """The referee's gradients on a framework's side of the kinks, and how many differ from float64's own side."""
+    """The float64 gradients on a runner's side of the kinks.
+
+    Attributes:
+        gradients: by name.
+        crossed: the number of kinks whose side differs from that of the float64 model.
+    """
 
     gradients: Arrays
     crossed: int
 
 
-class Reference:
-    """The float64 gradients ("" for the input's) of sum(output * cotangent) in training mode, for one batch.
+class GradientReference:
+    """The float64 gradients of sum(output * cotangent) in train mode, for one batch.
 
     Attributes:
-        gradients: by name.
-        largest: of each gradient, what counts as its largest value.
-        floor: the least that does: `FLOOR` of the network's largest.
-        noise: how far float32 PyTorch is off on its own side of the kinks, as a share of `largest`: the most of
-            runs from the arrays and the input themselves, and from these moved by one unit in the last place.
-        near: how many values stand near a kink.
-        crowded: whether that is too many, or the network too deep, to settle them; `settle` leaves the gradients then.
+        gradients: by canonical name; "" is the input's.
+        largest: the size of each gradient: its largest value, but at least `floor`.
+        floor: the smallest size of a gradient, `GRADIENT_FLOOR` of the network's largest.
+        noise: the error of float32 PyTorch on its own side of the kinks, as a share of `largest`: the largest of three
+            runs, one with the arrays and the input as they are and two with these moved by one unit in the last place.
+        near: the number of values near a kink.
+        crowded: whether there are too many of them, or the network is too deep, to find the sides of the kinks.
+            `settle` then returns the gradients as they are.
     """
 
     def __init__(self, subject: Subject, arrays: Mapping[str, Array], x: Array, cotangent: Array) -> None:
         assert subject.double is not None
         assert subject.single is not None
-        self._double, self._arrays, self._x, self._cotangent = subject.double, arrays, x, cotangent
         backend = load_gradient_reference()
         assert backend is not None
         self._backend = backend
+        self._double, self._arrays, self._x, self._cotangent = subject.double, arrays, x, cotangent
         self.gradients = named_gradients(self._double, arrays, x, cotangent)
         sizes = {name: float(np.abs(gradient).max(initial=0)) for name, gradient in self.gradients.items()}
         self._network = max(*sizes.values(), float(np.finfo(np.float32).tiny))
-        self.floor = FLOOR * self._network
+        self.floor = GRADIENT_FLOOR * self._network
         self.largest = {name: max(size, self.floor) for name, size in sizes.items()}
         self._effects: dict[int, Arrays] = {}
         near = self._near(subject.single)
@@ -112,21 +111,26 @@ class Reference:
                 self.noise[name] = max(self.noise[name], self.share(name, single[name] - gradient))
 
     def credit(self, name: str, times: float = 1.0, most: float = 1.0) -> float:
-        """What rounding noise adds to the bound of a gradient, as a share of `largest`.
+        """Return the noise that is added to the bound of a gradient, as a share of `largest`.
 
-        `times` as much as elsewhere, and `most` times as much at most.
+        Args:
+            name: the gradient.
+            times: a factor on the noise.
+            most: a factor on the most that is added.
         """
         return min(times * self._margin(name) * self.noise[name], most * self._most_noise(name))
 
     @property
     def calm(self) -> bool:
-        """Whether all of the measured noise is credited."""
+        """Whether the measured noise is small enough to be added in full."""
         return all(NOISE_MARGIN * self.noise[name] <= self._most_noise(name) for name in self.noise)
 
     def settle(self, actual: Mapping[str, Array], allowed: Mapping[str, float] | None = None) -> Settled:
-        """The gradients on the side of the kinks that `actual`, some or all of the gradients, was computed on.
+        """Return the gradients on the side of the kinks that a runner took.
 
-        `allowed` is what may be rounding in each, as a share of the largest: by default `ROUNDING`.
+        Args:
+            actual: the runner's gradients, all or some.
+            allowed: the error of each that may be rounding, as a share of `largest`; `ROUNDING` by default.
         """
         off = {name: array - self.gradients[name] for name, array in actual.items()}
         gradients, crossed = dict(self.gradients), 0
@@ -141,21 +145,24 @@ class Reference:
                         off[name] = off[name] - change
         return Settled(gradients, crossed)
 
+    def share(self, name: str, array: Array) -> float:
+        """Return the largest value of an error in a gradient, as a share of `largest`."""
+        return float(np.abs(array).max(initial=0)) / self.largest[name]
+
     def _margin(self, name: str) -> float:
-        zero = float(np.abs(self.gradients[name]).max(initial=0)) <= ZERO * self._network
+        zero = float(np.abs(self.gradients[name]).max(initial=0)) <= ZERO_GRADIENT * self._network
         return ZERO_MARGIN if zero else NOISE_MARGIN
 
     def _most_noise(self, name: str) -> float:
-        return MAX_NOISE * max(1.0, SMALL * self._network / self.largest[name])
+        return MAX_NOISE * max(1.0, SMALL_GRADIENT * self._network / self.largest[name])
 
     def _near(self, single: Runner) -> NearKinks:
-        """The kinks that may have been crossed."""
         for runner in (self._double, single):
             runner.write_arrays(self._arrays)
         return self._backend.near_kinks(self._double.model, single.model, self._x)
 
     def _effect(self, index: int) -> Arrays:
-        """How the gradients change when a kink's value is moved across; computed when first asked for."""
+        """Return the change of the gradients when a kink is crossed; computed on first use."""
         if index not in self._effects:
             with self._backend.across(self._double.model, self._kinks[index]):
                 moved = named_gradients(self._double, self._arrays, self._x, self._cotangent)
@@ -164,18 +171,14 @@ class Reference:
         return self._effects[index]
 
     def _shows(self, off: Mapping[str, Array], effect: Arrays) -> bool:
-        """Whether the difference gets smaller by the effect: each tensor counts by its own largest value."""
+        """Return whether subtracting the effect reduces the errors, each in units of its tensor's size."""
         shared = [name for name in effect if name in off]
         both = sum(float(np.vdot(off[name], effect[name])) / self.largest[name] ** 2 for name in shared)
         return both > sum(float(np.vdot(effect[name], effect[name])) / self.largest[name] ** 2 for name in shared) / 2
 
-    def share(self, name: str, array: Array) -> float:
-        """The largest value of an error in a gradient, as a share of `largest`."""
-        return float(np.abs(array).max(initial=0)) / self.largest[name]
-
 
 class _Nudge:
-    """Moves each element of a float32 array to the next number up or down; with index 0 not at all."""
+    """A function that moves each float32 element to the next number up or down; with index 0 it changes nothing."""
 
     def __init__(self, seed: int, index: int) -> None:
         self.generator = np.random.default_rng([seed, 17, index]) if index else None
@@ -189,15 +192,20 @@ class _Nudge:
 
 def calm_batch(
     subject: Subject, arrays: Mapping[str, Array], cotangent: Callable[[int], Array], start: int = 0
-) -> tuple[int, Reference]:
-    """The first batch from `start` on in which float32's noise is small, and its reference.
+) -> tuple[int, GradientReference]:
+    """Return the first batch with little rounding noise, and its gradient reference.
 
-    Of `TRIES` batches the calmest is taken where none is calm, and the first where kinks are crowded; `cotangent` gives
-    that of a batch.
+    A batch with a crowd of kinks is returned as it is; if none of `TRIES` batches is calm, the calmest is.
+
+    Args:
+        subject: the model and its images.
+        arrays: the weights.
+        cotangent: returns the cotangent of a batch.
+        start: the first batch to try.
     """
-    best: tuple[int, Reference] | None = None
+    best: tuple[int, GradientReference] | None = None
     for index in range(start, start + TRIES):
-        found = Reference(subject, arrays, subject.batch(index)[0], cotangent(index))
+        found = GradientReference(subject, arrays, subject.batch(index)[0], cotangent(index))
         if best is None or max(found.noise.values()) < max(best[1].noise.values()):
             best = index, found
         if found.calm or found.crowded:
@@ -207,12 +215,19 @@ def calm_batch(
 
 
 def named_gradients(runner: Runner, arrays: Mapping[str, Array], x: Array, cotangent: Array) -> Arrays:
-    """Gradients by name, the input's under '', with `arrays` in the runner's model."""
+    """Write `arrays` into a runner's model and return its gradients by name; "" is the input's."""
     runner.write_arrays(arrays)
     found = runner.gradients(x, cotangent)
     return {"": found.input, **found.parameters}
 
 
 def crossings(count: int) -> str:
-    """The note on a row."""
+    """Return the note of a row for this number of crossed kinks."""
     return f"{count} kink{'s' if count > 1 else ''} on the other side" if count else ""
+
+
+def smoothed(spec: Node) -> Node:
+    """Return a spec whose activations have no kinks; layers, shapes and canonical names stay the same."""
+    if isinstance(spec, Activation):
+        return spec.replace(function=SMOOTH.get(spec.function, spec.function))
+    return spec.with_nodes({name: smoothed(node) for name, node in spec.nodes.items()}) if spec.nodes else spec

@@ -1,14 +1,14 @@
-"""What parity found: rows of a table, as text, as JSON, and as a verdict."""
+"""The report of a parity check: rows of a table, as Markdown, as JSON, as a plot, and as a verdict."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from maam._io import replacing
 from maam.errors import require
@@ -16,7 +16,20 @@ from maam.tolerance import LAYER, Difference
 
 
 class Verdict(str, Enum):
-    """PASS and FAIL, and three ways of not having been judged."""
+    """The outcome of a row: PASS, FAIL, or the reason why nothing was compared.
+
+    Attributes:
+        PASS: the difference is inside the bound.
+        FAIL: the difference is outside the bound.
+        NOT_RUN: the stage could not run.
+        NOT_AVAILABLE: the framework has no kernel for this dtype on this device.
+        NOT_APPLICABLE: the stage has no meaning for this spec.
+
+    Example:
+        >>> from maam.parity import Verdict
+        >>> Verdict("NOT RUN")
+        <Verdict.NOT_RUN: 'NOT RUN'>
+    """
 
     PASS = "pass"
     FAIL = "FAIL"
@@ -27,17 +40,22 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Row:
-    """One stage for one runner.
+    """The result of one stage for one runner.
 
     Attributes:
-        stage: what was compared.
-        runner: framework and mode.
-        verdict: how it came out.
-        bound: what was allowed.
-        absolute: worst absolute difference.
-        relative: worst difference as a share of the tensor's largest value.
-        layer: canonical name of the first layer (or parameter) that differs; empty where none does.
-        note: what else there is to say: why a stage did not run, how many elements were left out.
+        stage: the name of the comparison.
+        runner: the name of the framework and its mode.
+        verdict: the outcome.
+        bound: the bound as text.
+        absolute: the largest absolute difference; NaN if there is none.
+        relative: the largest difference as a share of the tensor's largest value; NaN if there is none.
+        layer: the canonical name of the first layer or parameter that differs; empty if none does.
+        note: a remark, such as the reason why a stage did not run.
+
+    Example:
+        >>> from maam.parity import Row, Verdict
+        >>> Row("logits, eval", "torch", Verdict.FAIL, absolute=0.5, layer="agents.0.conv1").layer
+        'agents.0.conv1'
     """
 
     stage: str
@@ -52,7 +70,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Depth:
-    """The difference at one layer, for the picture: `absolute` and the value's largest magnitude `largest`."""
+    """The difference at one layer, for the plot over the depth of the network.
+
+    Attributes:
+        runner: the name of the runner.
+        mode: "eval" or "train".
+        layer: the canonical name of the layer.
+        absolute: the largest absolute difference.
+        largest: the largest absolute value of the layer's output.
+    """
 
     runner: str
     mode: str
@@ -61,9 +87,34 @@ class Depth:
     largest: float
 
 
+class Findings(NamedTuple):
+    """The results of one stage.
+
+    Attributes:
+        rows: a row for each comparison.
+        depth: the differences along the depth of the network, from the stage that measures them.
+    """
+
+    rows: Sequence[Row]
+    depth: Sequence[Depth] = ()
+
+
 @dataclass
 class Report:
-    """All rows, and the differences along the depth of the network."""
+    """The rows of all stages, as a table, as JSON, and as a verdict; true if it passed.
+
+    Attributes:
+        title: the name of the model.
+        rows: the rows in the order of the stages.
+        depth: the differences along the depth of the network.
+        environment: versions of the system and of the frameworks.
+
+    Example:
+        >>> from maam.parity import Report, Row, Verdict
+        >>> report = Report("net", [Row("logits, eval", "torch", Verdict.PASS)])
+        >>> report.passed, report.complete, report.first_difference
+        (True, True, '')
+    """
 
     title: str
     rows: list[Row] = field(default_factory=list)
@@ -77,7 +128,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed and something was compared; so says `bool(report)` too."""
+        """Whether at least one row passed and none failed."""
         return not self.failures and any(row.verdict is Verdict.PASS for row in self.rows)
 
     def __bool__(self) -> bool:
@@ -85,16 +136,19 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Whether it passed and every stage ran."""
+        """Whether the report passed and every stage ran."""
         return self.passed and all(row.verdict is not Verdict.NOT_RUN for row in self.rows)
 
     @property
     def first_difference(self) -> str:
-        """The first layer that differs, by the stage that tells it most exactly; empty where none does."""
+        """The first layer that differs, from the first failed row that names one; empty if none does.
+
+        The stages run in such an order that the first of them locates a fault most exactly.
+        """
         return next((row.layer for row in self.failures if row.layer), "")
 
     def lines(self) -> Iterator[tuple[str, str, str, str, str, str, str]]:
-        """The table's cells: stage, runner, absolute, relative, bound, verdict, remarks."""
+        """Yield the cells of each row: stage, runner, absolute, relative, bound, verdict, remarks."""
         for row in self.rows:
             remarks = "; ".join(filter(None, (f"first at {row.layer}" if row.layer else "", row.note)))
             yield (
@@ -108,13 +162,13 @@ class Report:
             )
 
     def to_markdown(self) -> str:
-        """The table in Markdown."""
+        """Return the table in Markdown."""
         head = ("stage", "runner", "worst abs", "worst rel", "bound", "verdict", "remarks")
         body = [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *self.lines())]
         return "\n".join(body) + "\n"
 
     def to_json(self) -> str:
-        """Everything, as JSON; numbers that do not exist are null."""
+        """Return the whole report as JSON; NaN and infinity become null."""
         document = {
             "title": self.title,
             "passed": self.passed,
@@ -127,15 +181,16 @@ class Report:
 
 
 def row(stage: str, runner: str, found: Difference, bound: object, layer: str = "", note: str = "") -> Row:
-    """A row judged by how much of the bound was used up."""
+    """Return a row that passes if the difference is inside its bound; `layer` is kept only if it fails."""
     verdict = Verdict.PASS if found.used <= 1 else Verdict.FAIL
     name = layer if verdict is Verdict.FAIL else ""
     return Row(stage, runner, verdict, str(bound), found.absolute, found.relative, name, note)
 
 
-def not_run(stages: Iterable[str], runner: str, why: str) -> list[Row]:
-    """A NOT RUN row for each stage."""
-    return [Row(stage, runner, Verdict.NOT_RUN, note=why) for stage in stages]
+def skip(stages: Iterable[str], runners: Iterable[str], note: str, verdict: Verdict = Verdict.NOT_RUN) -> list[Row]:
+    """Return a row without a comparison for each runner and stage."""
+    names = list(stages)
+    return [Row(stage, runner, verdict, note=note) for runner in runners for stage in names]
 
 
 def _number(value: float) -> str:
@@ -151,11 +206,17 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 _MODES = ("eval", "train")
-_LEAST = 1e-9
+_SMALLEST = 1e-9
 
 
 def draw_depth(report: Report, path: str | os.PathLike[str]) -> None:
-    """Draw the worst difference of each layer's output, given the referee's input, for each runner and mode.
+    """Plot the largest difference of each layer's output from the reference, for each runner and mode.
+
+    Each layer gets the reference's input, so the differences do not add up along the network.
+
+    Args:
+        report: a report of the stage "layers".
+        path: the file to write; its suffix selects the format (.png, .svg, .pdf).
 
     Raises:
         MissingFrameworkError: matplotlib is not installed.
@@ -170,8 +231,8 @@ def draw_depth(report: Report, path: str | os.PathLike[str]) -> None:
     for axis, mode in zip(axes, _MODES, strict=True):
         _draw_mode(axis, [point for point in report.depth if point.mode == mode], layers, mode)
     axes[-1].set_xticks(range(len(layers)), [layer or "the whole" for layer in layers], rotation=90, fontsize=7)
-    axes[-1].set_xlabel("layer, in running order; a container follows its parts; 0 is drawn at the bottom")
-    figure.suptitle(f"{report.title}: difference of each layer from the float64 referee", parse_math=False)
+    axes[-1].set_xlabel("layers in running order, each container after its parts; 0 is drawn at the bottom")
+    figure.suptitle(f"{report.title}: difference of each layer from the float64 reference", parse_math=False)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
@@ -180,11 +241,11 @@ def _draw_mode(axis: Any, points: list[Depth], layers: list[str], mode: str) -> 
     for runner, marker in zip(dict.fromkeys(point.runner for point in points), "osv^D", strict=False):
         own = [point for point in points if point.runner == runner]
         x = [layers.index(point.layer) for point in own]
-        y = [max(point.absolute / max(point.largest, 1.0), _LEAST) for point in own]
+        y = [max(point.absolute / max(point.largest, 1.0), _SMALLEST) for point in own]
         axis.semilogy(x, y, marker, markersize=4, label=runner, alpha=0.8)
     axis.axhline(LAYER.absolute, color="tab:red", linewidth=1, linestyle="--", label="bound")
-    axis.set_ylabel(f"{mode} mode: worst difference\n(share of the largest value, if above 1)")
+    axis.set_ylabel(f"{mode} mode: largest difference\n(share of the largest value, if above 1)")
     top = max([LAYER.absolute, *(point.absolute for point in points)])
-    axis.set_ylim(_LEAST / 2, 30 * top)
+    axis.set_ylim(_SMALLEST / 2, 30 * top)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="upper left", ncols=5)

@@ -1,23 +1,24 @@
-"""The whole model's output, in eval and train mode."""
+"""Stages on the weights and outputs of the whole model: exchange, forward, fused and precision."""
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from maam.backend.protocol import Runner
 from maam.fusion import fuse, is_fusible
-from maam.parity.report import Report, Row, Verdict, not_run, row
-from maam.parity.subject import RANDOM, Subject, has_dropout
-from maam.parity.tolerance import rounding
+from maam.parity.report import Findings, Row, Verdict, row, skip
+from maam.parity.subject import RANDOM, WHOLE, Subject, allowance, compiles_only_whole, has_dropout
 from maam.reference import ReferenceModel
 from maam.spec import Model
 from maam.tolerance import (
+    BROKEN,
     EXACT,
+    FUSED_REFERENCE,
     LAYER,
     LOGITS,
     NONE,
@@ -29,21 +30,24 @@ from maam.tolerance import (
     signal_to_noise,
     worse,
 )
-from maam.training import Runner
 from maam.weights import read_weights, write_weights
 
+Array = np.ndarray[Any, Any]
 EXCHANGE = "weight exchange"
+FUSED = "fused form"
 
 
-def exchange_weights(subject: Subject, report: Report) -> Iterator[Row]:
-    """Write the weights to a file, read them into each runner, read them out, compare bit by bit."""
+def exchange_weights(subject: Subject, suspect: str = "") -> Findings:
+    """Write the weights to a file, read them into each runner, write them out again, and compare bit by bit."""
+    rows = []
     for runner in subject.runners:
         before = runner.read_arrays()
-        yield row(EXCHANGE, runner.name, *_through_file(subject, runner))
+        rows.append(_exchange(subject, runner))
         runner.write_arrays(before)
+    return Findings(rows)
 
 
-def _through_file(subject: Subject, runner: Runner) -> tuple[Difference, Any, str]:
+def _exchange(subject: Subject, runner: Runner) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         write_weights(path, subject.spec, subject.arrays)
@@ -52,99 +56,100 @@ def _through_file(subject: Subject, runner: Runner) -> tuple[Difference, Any, st
         returned = read_weights(path)[1]
     for name, array in subject.arrays.items():
         if name not in returned or returned[name].tobytes() != array.tobytes():
-            return _gap(returned.get(name), array), EXACT, name
-    return NONE, EXACT, ""
+            return row(EXCHANGE, runner.name, _difference_in_bits(returned.get(name), array), EXACT, name)
+    return row(EXCHANGE, runner.name, NONE, EXACT)
 
 
-def _gap(returned: Any, array: Any) -> Difference:
+def _difference_in_bits(returned: Array | None, array: Array) -> Difference:
     if returned is None or returned.shape != array.shape:
-        return Difference(np.inf, np.inf, np.inf)
+        return BROKEN
     worst = float(np.abs(returned.astype(np.float64) - array).max())
     return Difference(worst, worst / max(float(np.abs(array).max()), 1e-300), np.inf)
 
 
-Array = np.ndarray[Any, Any]
-
-
-def compare_outputs(subject: Subject, report: Report) -> Iterator[Row]:
-    """Logits of a model (or the output of a layer), and all running statistics after one pass in train mode."""
+def compare_outputs(subject: Subject, suspect: str = "") -> Findings:
+    """Compare the output in eval and train mode, and the running statistics after a pass in train mode."""
     bound, what = (LOGITS, "logits") if isinstance(subject.spec, Model) else (LAYER, "output")
+    statistics = "running statistics, whole model"
     x, _ = subject.batch(0)
-    for training in (False, True):
+    rows: list[Row] = []
+    for training, stage in ((False, f"{what}, eval"), (True, f"{what}, train")):
         if training and has_dropout(subject.spec):
-            for runner in subject.runners:
-                yield from not_run([f"{what}, train", "running statistics, whole model"], runner.name, RANDOM)
+            rows += skip([stage, statistics], subject.runner_names, RANDOM)
             continue
-        referee = subject.referee()
-        expected = referee(x, training=training)
+        reference = subject.reference()
+        expected = reference(x, training=training)
         for runner in subject.runners:
             runner.write_arrays(subject.arrays)
             found = difference(runner.forward(x, training), expected, bound)
-            layer = report.first_difference or "the whole"
-            yield row(f"{what}, {'train' if training else 'eval'}", runner.name, found, bound, layer)
+            rows.append(row(stage, runner.name, found, bound, suspect or WHOLE))
             if training:
-                allowed = STATISTICS.times(rounding(runner.name, subject.spec).statistics)
-                gap, name = _statistics(subject, runner, referee.arrays, allowed)
-                yield row("running statistics, whole model", runner.name, gap, allowed, name)
+                allowed = STATISTICS.times(allowance(runner, subject.spec).statistics)
+                found, name = _compare_statistics(subject, runner, reference.arrays, allowed)
+                rows.append(row(statistics, runner.name, found, allowed, name))
             runner.write_arrays(subject.arrays)
+    return Findings(rows)
 
 
-def _statistics(subject: Subject, runner: Runner, expected: dict[str, Array], bound: Bound) -> tuple[Difference, str]:
+def _compare_statistics(
+    subject: Subject, runner: Runner, expected: dict[str, Array], bound: Bound
+) -> tuple[Difference, str]:
+    """Return the largest difference of a running statistic, and the first one outside the bound."""
     arrays = runner.read_arrays()
-    worst, first = Difference(0.0, 0.0, 0.0), ""
+    worst, first = NONE, ""
     for parameter in subject.spec.parameters():
         if not parameter.trainable:
-            gap = difference(arrays[parameter.name], expected[parameter.name], bound)
-            first = first or parameter.name if gap.used > 1 else first
-            worst = worse(worst, gap)
+            found = difference(arrays[parameter.name], expected[parameter.name], bound)
+            first = first or parameter.name if found.used > 1 else first
+            worst = worse(worst, found)
     return worst, first
 
 
-FUSED = "fused form"
-REFEREE = Bound(1e-12, 0.0, scaled=True)
-
-
-def compare_fused(subject: Subject, report: Report) -> Iterator[Row]:
-    """The fused form in the referee and in each framework, against the referee of the unfused form."""
+def compare_fused(subject: Subject, suspect: str = "") -> Findings:
+    """Compare the fused form, in the reference and in each framework, with the unfused reference."""
     if not is_fusible(subject.spec):
-        for runner in subject.runners:
-            yield Row(FUSED, runner.name, Verdict.NOT_APPLICABLE, note="nothing to fuse")
-        return
+        return Findings(skip([FUSED], subject.runner_names, "nothing to fuse", Verdict.NOT_APPLICABLE))
     x, _ = subject.batch(0)
-    expected = subject.referee()(x)
+    expected = subject.reference()(x)
     spec, arrays = fuse(subject.spec, subject.arrays)
-    yield row(FUSED, "referee", difference(ReferenceModel(spec, arrays)(x), expected, REFEREE), REFEREE, "the whole")
+    found = difference(ReferenceModel(spec, arrays)(x), expected, FUSED_REFERENCE)
+    rows = [row(FUSED, "reference", found, FUSED_REFERENCE, WHOLE)]
     bound = LOGITS if isinstance(spec, Model) else LAYER
     for runner in subject.runners:
         actual = runner.clone_with(spec, arrays).forward(x)
         same = f"{int((actual.argmax(1) == expected.argmax(1)).sum())} of {len(x)} largest outputs the same"
         note = same if isinstance(spec, Model) else ""
-        yield row(FUSED, runner.name, difference(actual, expected, bound), bound, "the whole", note)
+        rows.append(row(FUSED, runner.name, difference(actual, expected, bound), bound, WHOLE, note))
+    return Findings(rows)
 
 
-def measure_precision(subject: Subject, report: Report) -> Iterator[Row]:
-    """The model with parameters and input in float16 and in bfloat16."""
+def measure_precision(subject: Subject, suspect: str = "") -> Findings:
+    """Run the model with parameters and input in float16 and bfloat16; torch.compile is left out."""
     x, _ = subject.batch(0)
-    expected = subject.referee()(x)
-    for dtype, least in SIGNAL_TO_NOISE.items():
-        for runner in subject.runners:
-            if runner.name != "torch compiled":
-                yield _one(subject, runner, dtype, least, x, expected)
+    expected = subject.reference()(x)
+    return Findings(
+        [
+            _measure(subject, runner, dtype, least, x, expected)
+            for dtype, least in SIGNAL_TO_NOISE.items()
+            for runner in subject.runners
+            if not compiles_only_whole(runner)
+        ]
+    )
 
 
-def _one(subject: Subject, runner: Runner, dtype: str, least: float, x: Array, expected: Array) -> Row:
+def _measure(subject: Subject, runner: Runner, dtype: str, least: float, x: Array, expected: Array) -> Row:
     stage, bound = f"{dtype} output", f">= {least:.0f} dB"
     try:
         actual = runner.clone_with(subject.spec, subject.arrays, dtype).forward(x)
     except (TypeError, RuntimeError, NotImplementedError) as error:
-        return Row(stage, runner.name, Verdict.NOT_AVAILABLE, bound, note=_operator(error))
+        return Row(stage, runner.name, Verdict.NOT_AVAILABLE, bound, note=_missing_kernel(error))
     ratio = signal_to_noise(actual, expected)
     verdict = Verdict.PASS if ratio >= least else Verdict.FAIL
     return Row(stage, runner.name, verdict, bound, note=f"{ratio:.0f} dB")
 
 
-def _operator(error: Exception) -> str:
-    """The operator that a framework's message names, or the start of the message."""
+def _missing_kernel(error: Exception) -> str:
+    """Return the operator named in a framework's message, or the start of the message."""
     text = " ".join(str(error).split())
     named = re.search(r"(?:primitive|operator) ?\[(\w+)\]", text) or re.search(r"kernel.*?\b([A-Z]\w+[a-z]\w+)", text)
     return f"no kernel for {named.group(1)}" if named else text[:80]

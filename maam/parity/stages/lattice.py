@@ -1,4 +1,7 @@
-"""Integer lattice: weights and images for which every float32 operation is exact, so the difference must be 0."""
+"""The stage "lattice": weights and images for which every float32 operation is exact, so the difference must be 0.
+
+Weights and images are small integers, batch norm divides by exactly 1, and the fusion weights are 1, 1/2 and 0.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from maam.parity.report import Report, Row, Verdict, row
+from maam.parity.report import Findings, Verdict, row, skip
 from maam.parity.subject import Subject
 from maam.reference import ReferenceModel
 from maam.spec import (
@@ -33,39 +36,44 @@ Array = np.ndarray[Any, Any]
 STAGE = "integer lattice"
 EPS = 2.0**-10
 TAPS = 4
+"""The number of weights other than 0 for each output of a convolution or linear layer."""
 LIMIT = 2.0**24
+"""Float32 holds all integers up to this one."""
 SPARE, LEAST = 2, 6
-"""Binary digits for what batch norm and sums of branches add to the sums that are looked at, and for all in all."""
+"""Binary digits kept for the sums of batch norm and of branches, and the fewest digits kept in all."""
 _EXACT_NODES = (BatchNorm2d, Conv2d, Flatten, Identity, Linear, MaxPool2d, Resize, Sequential)
 
 
 class _DegenerateError(Exception):
-    """Small integers prove nothing for this network."""
+    """The lattice proves nothing for this network."""
 
 
-def run_lattice(subject: Subject, report: Report) -> Iterator[Row]:
-    """Small integers everywhere, batch norm that divides by exactly 1, fusion weights of 1, 1/2 and 0."""
-    obstacle = next((path or node.kind for path, node in subject.spec.walk() if not _is_exact(node)), None)
-    if obstacle is not None:
-        for runner in subject.runners:
-            yield Row(STAGE, runner.name, Verdict.NOT_APPLICABLE, note=f"{obstacle} is not exact in float32")
-        return
-    spec = parse_document(_with_exact_eps(subject.spec.to_document()))
-    cases = list(_cases(spec, subject.seed))
-    x = _images(subject)
+def run_lattice(subject: Subject, suspect: str = "") -> Findings:
+    """Compare the outputs of lattice models with the reference; the difference must be 0."""
     try:
-        expected = [_judge(spec, arrays, x) for arrays in cases]
+        spec, cases = _lattice_models(subject)
+        x = _images(subject)
+        expected = [_expected_output(spec, arrays, x) for arrays in cases]
     except _DegenerateError as error:
-        for runner in subject.runners:
-            yield Row(STAGE, runner.name, Verdict.NOT_APPLICABLE, note=str(error))
-        return
+        return Findings(skip([STAGE], subject.runner_names, str(error), Verdict.NOT_APPLICABLE))
+    rows = []
     for runner in subject.runners:
-        other = runner.clone_with(spec, cases[0])
+        clone = runner.clone_with(spec, cases[0])
         worst = NONE
-        for arrays, outcome in zip(cases, expected, strict=True):
-            other.write_arrays(arrays)
-            worst = worse(worst, difference(other.forward(x), outcome, EXACT))
-        yield row(STAGE, runner.name, worst, "0", note=f"{len(cases)} cases")
+        for arrays, output in zip(cases, expected, strict=True):
+            clone.write_arrays(arrays)
+            worst = worse(worst, difference(clone.forward(x), output, EXACT))
+        rows.append(row(STAGE, runner.name, worst, "0", note=f"{len(cases)} cases"))
+    return Findings(rows)
+
+
+def _lattice_models(subject: Subject) -> tuple[Node, list[dict[str, Array]]]:
+    """Return the spec with an exact eps, and the arrays of each case."""
+    for path, node in subject.spec.walk():
+        if not _is_exact(node):
+            raise _DegenerateError(f"{path or node.kind} is not exact in float32")
+    spec = parse_document(_with_exact_eps(subject.spec.to_document()))
+    return spec, list(_cases(spec, subject.seed))
 
 
 def _is_exact(node: Node) -> bool:
@@ -86,22 +94,22 @@ def _with_exact_eps(document: Any) -> Any:
 
 
 def _cases(spec: Node, seed: int) -> Iterator[dict[str, Array]]:
-    """One set of arrays for each way of weighting the branches: each alone, then each and the next by halves."""
+    """Yield arrays for each way to weight the branches: each branch alone, then each and the next by halves."""
     parameters = spec.parameters()
     arrays = {p.name: _integers(p, np.random.default_rng([seed, 5, i])) for i, p in enumerate(parameters)}
     alphas = [p for p in parameters if p.role is Role.FUSION]
     count = max((p.size for p in alphas), default=0)
     if not alphas:
         yield arrays
-    for kept in range(count):
-        yield {**arrays, **{p.name: _alpha(p.size, (kept,)) for p in alphas}}
-    for kept in range(count if count > 2 else count - 1):
-        yield {**arrays, **{p.name: _alpha(p.size, (kept, kept + 1)) for p in alphas}}
+    for branch in range(count):
+        yield {**arrays, **{p.name: _alpha(p.size, (branch,)) for p in alphas}}
+    for branch in range(count if count > 2 else count - 1):
+        yield {**arrays, **{p.name: _alpha(p.size, (branch, branch + 1)) for p in alphas}}
 
 
-def _alpha(size: int, kept: tuple[int, ...]) -> Array:
+def _alpha(size: int, branches: tuple[int, ...]) -> Array:
     alpha = np.full(size, -1000.0, np.float32)
-    alpha[[index % size for index in kept]] = 0.0
+    alpha[[index % size for index in branches]] = 0.0
     return alpha
 
 
@@ -125,9 +133,9 @@ def _images(subject: Subject) -> Array:
     return np.random.default_rng([subject.seed, 13]).integers(0, 4, shape).astype(np.float32)
 
 
-def _judge(spec: Node, arrays: dict[str, Array], x: Array) -> Array:
-    """The referee's output, once it is sure that float32 can hold every partial sum."""
-    referee = ReferenceModel(spec, arrays)
+def _expected_output(spec: Node, arrays: dict[str, Array], x: Array) -> Array:
+    """Return the reference's output; raise if float32 cannot hold every partial sum."""
+    reference = ReferenceModel(spec, arrays)
     bounding = ReferenceModel(spec, {name: np.abs(array) for name, array in arrays.items()})
     largest = 0.0
 
@@ -136,19 +144,19 @@ def _judge(spec: Node, arrays: dict[str, Array], x: Array) -> Array:
         if isinstance(spec.at(path), (Conv2d, Linear)):
             largest = max(largest, float(bounding.run(path, np.abs(inputs)).max()))
 
-    referee.observer = watch
-    output = referee(x)
+    reference.observer = watch
+    output = reference(x)
     if not output.any():
         raise _DegenerateError("every output is 0 with small integers for weights")
     digits = _digits(spec)
     if largest * 2.0 ** max(digits + SPARE, LEAST) >= LIMIT:
-        fractions = f", with {digits} binary digits behind the point" if digits else ""
-        raise _DegenerateError(f"float32 does not hold the sums of small integers: they reach {largest:.0f}{fractions}")
+        fractions = f" with {digits} binary digits after the point" if digits else ""
+        raise _DegenerateError(f"float32 cannot hold the sums of small integers: they reach {largest:.0f}{fractions}")
     return output
 
 
 def _digits(node: Node) -> int:
-    """At most so many binary digits have the values behind the point: average pooling and halved fusion add some."""
+    """Return the largest number of binary digits after the point, from average pooling and halved fusion weights."""
     if isinstance(node, AvgPool2d):
         return 2 * (node.kernel_size.bit_length() - 1)
     inner = [_digits(child) for child in node.nodes.values()]
