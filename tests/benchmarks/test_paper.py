@@ -1,0 +1,291 @@
+"""The tables of the MAAM paper: training, collection of runs, pages and the command."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from benchmarks import paper
+from benchmarks.paper import EXPERIMENTS, Experiment, Row
+from benchmarks.paper.experiments import Scores, name_recipe
+from benchmarks.paper.results import describe_origin
+from maam import plots
+from maam.errors import TrainingError
+from maam.spec import list_presets
+from maam.training import read_recipe
+from maam.training.run_dir import RunFolder
+
+pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+TRAINED = Row("Ours", "maam_digits", Scores(0.9, 0.8, 0.7, 0.6))
+MISSING = Row("Other", "cnn", None)
+ONE_ROW = Experiment("One row", (TRAINED,))
+SEEDS = (0, 1)
+RECIPE = read_recipe("digits").replaced({"epochs": 1, "batch_size": 128})
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two runs of one epoch in PyTorch."""
+    out = tmp_path_factory.mktemp("runs")
+    paper.run(ONE_ROW, RECIPE, out, root=out, seeds=SEEDS)
+    return out
+
+
+@pytest.fixture(scope="module")
+def sides(runs, tmp_path_factory):
+    """One epoch in each framework."""
+    pytest.importorskip("mindspore")
+    out = tmp_path_factory.mktemp("sides")
+    shutil.copytree(runs / "maam_digits-seed0-torch", out / "maam_digits-seed0-torch")
+    paper.run(ONE_ROW, RECIPE, out, root=out, seeds=(0,), framework="mindspore")
+    return out
+
+
+@pytest.fixture
+def edited(runs, tmp_path):
+    """A copy of the runs, and a function that edits the description of one of them."""
+    copy = shutil.copytree(runs, tmp_path / "copy")
+
+    def edit(seed, change):
+        path = copy / f"maam_digits-seed{seed}-torch" / "run.json"
+        document = json.loads(path.read_text())
+        change(document["sessions"])
+        path.write_text(json.dumps(document))
+        return copy
+
+    return edit
+
+
+def state_of(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def is_png(path):
+    return path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_of_the_paper():
+    assert {row.preset for e in EXPERIMENTS.values() for row in e.rows} <= set(list_presets())
+    assert [row.paper.accuracy for row in EXPERIMENTS["table1"].rows] == [0.870, 0.583, 0.496, 0.319]
+    assert [row.paper and row.paper.recall for row in EXPERIMENTS["table2"].rows] == [0.871, 0.313, 0.312, None, 0.254]
+
+
+def test_name_of_a_recipe():
+    assert name_recipe(read_recipe("cifar10").replaced({"epochs": 3, "seed": 5, "model": "cnn"})) == "cifar10"
+    assert name_recipe(read_recipe("paper").replaced({"optimizer.lr": 0.05})) == "paper, optimizer.lr 0.05"
+    overrides = {"overrides": {"act_layer": "silu"}}
+    assert name_recipe(read_recipe("digits").replaced(overrides)).endswith("overrides.act_layer silu")
+
+
+class TestRuns:
+    def test_finished_runs_are_not_trained_again(self, runs):
+        before = state_of(runs)
+        paper.run(ONE_ROW, RECIPE, runs, root=runs, seeds=SEEDS)
+        assert state_of(runs) == before
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"epochs": 2}, "epochs 1, not 2"),
+            ({"optimizer.lr": 0.01, "epochs": 2}, "epochs 1, not 2"),
+            ({"augmentation.cutout": 3}, "augmentation.cutout 0, not 3"),
+            ({"precision": "bf16"}, "precision fp32, not bf16"),
+        ],
+    )
+    def test_runs_with_another_recipe_are_refused_before_the_training(self, runs, changes, message):
+        before = state_of(runs)
+        experiment = Experiment("Two rows", (MISSING, TRAINED))
+        with pytest.raises(TrainingError, match=f"maam_digits-seed0-torch: this run was made with {message}; request"):
+            paper.run(experiment, RECIPE.replaced(changes), runs, root=runs, seeds=SEEDS)
+        assert state_of(runs) == before
+
+    def test_automatic_precision_is_equal_to_the_precision_of_the_run(self, runs):
+        for precision in ("auto", "fp32"):
+            paper.check_recipe(ONE_ROW, RECIPE.replaced({"precision": precision}), runs, SEEDS)
+
+    def test_no_finished_run(self, tmp_path):
+        with pytest.raises(TrainingError, match="no finished run of these rows in torch with seeds 0, 1; train them"):
+            paper.collect(ONE_ROW, tmp_path, SEEDS)
+
+    def test_runs_with_different_recipes_make_no_table(self, edited):
+        copy = edited(0, lambda sessions: sessions[-1]["recipe"].update(batch_size=256))
+        with pytest.raises(TrainingError, match=r"differ: maam_digits-seed0-torch, .* \(batch_size 256, 128\)"):
+            paper.collect(ONE_ROW, copy, SEEDS)
+
+    @pytest.mark.parametrize("content", ["{}", "[", "null"])
+    def test_broken_results(self, tmp_path, content):
+        folder = tmp_path / "maam_digits-seed0-torch"
+        folder.mkdir()
+        (folder / "results.json").write_text(content)
+        with pytest.raises(TrainingError, match=r"maam_digits-seed0-torch: the files of this run are broken: "):
+            paper.collect(ONE_ROW, tmp_path, SEEDS)
+
+    def test_origin_names_each_session_that_differs(self, edited):
+        copy = edited(1, lambda sessions: sessions.append({**sessions[0], "framework": "mindspore"}))
+        assert "; then mindspore fp32, cpu: " in describe_origin(RunFolder(copy / "maam_digits-seed1-torch"))
+
+    def test_published_runs_make_the_same_table(self, run, runs, tmp_path):
+        published = tmp_path / "published"
+        run("publish-runs", runs, published)
+        assert not list(published.rglob("*.safetensors"))
+        tables = []
+        for folder in (runs, published):
+            results = paper.collect(ONE_ROW, folder, SEEDS)
+            tables.append(paper.render("table9", ONE_ROW, results, tmp_path))
+            assert [len(result.runs[1].training_loss) for result in results] == [1]
+        assert tables[0] == tables[1]
+        (published / "maam_digits-seed1-torch" / "log.jsonl.gz").write_bytes(b"\x1f\x8bbroken")
+        with pytest.raises(TrainingError, match="maam_digits-seed1-torch: the files of this run are broken: "):
+            paper.collect(ONE_ROW, published, SEEDS)
+
+
+class TestPages:
+    def test_table_with_a_row_that_was_not_run(self, runs, tmp_path):
+        experiment = Experiment("A title", (TRAINED, MISSING))
+        text = paper.render("table9", experiment, paper.collect(experiment, runs, (*SEEDS, 2)), tmp_path)
+        assert (tmp_path / "table9.md").read_text() == text
+        trained, missing = [line for line in text.splitlines() if line.startswith(("| Ours", "| Other"))]
+        assert "| 2 of 3 | `digits, batch_size 128` | 1 | 0." in trained
+        assert "±" in trained
+        assert "| 0.900 |" in trained
+        assert missing.count("not run") == 6
+        rows = list(csv.DictReader((tmp_path / "table9.csv").read_text().splitlines()))
+        assert [(row["model"], row["seed"], row["recipe"], row["epochs"]) for row in rows] == [
+            ("Ours", "0", "digits, batch_size 128", "1"),
+            ("Ours", "1", "digits, batch_size 128", "1"),
+            ("Ours", "2", "not run", ""),
+            *(("Other", seed, "not run", "") for seed in "012"),
+        ]
+        assert all(row["accuracy"] == "" for row in rows[2:])
+        found = json.loads((runs / "maam_digits-seed1-torch" / "results.json").read_text())
+        assert float(rows[1]["accuracy"]) == found["accuracy"]
+        assert is_png(tmp_path / "table9.png")
+
+    def test_figure_shows_losses(self, runs, tmp_path):
+        experiment = Experiment("A title", (TRAINED, MISSING), "It falls.")
+        text = paper.render("figure9", experiment, paper.collect(experiment, runs, (*SEEDS, 2)), tmp_path)
+        assert (tmp_path / "figure9.md").read_text() == text
+        assert "| epoch | training, seed 0 | training, seed 1 | test, seed 0 | test, seed 1 | training, all |" in text
+        assert "Seeds: 2 of 3. Recipe: `digits, batch_size 128`. Epochs: 1." in text
+        assert "## Other: `cnn`\n\nNot run.\n" in text
+        assert "\nThe figure in the paper has no numbers. The text says: It falls.\n" in text
+        rows = list(csv.DictReader((tmp_path / "figure9.csv").read_text().splitlines()))
+        assert [(row["model"], row["seed"], row["epoch"]) for row in rows] == [
+            ("Ours", "0", "1"),
+            ("Ours", "1", "1"),
+            ("Ours", "2", "not run"),
+            *(("Other", seed, "not run") for seed in "012"),
+        ]
+        lines = (runs / "maam_digits-seed1-torch" / "log.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        losses = [loss for record in records if record["kind"] == "steps" for loss in record["losses"]]
+        assert float(rows[1]["training_loss"]) == pytest.approx(sum(losses) / len(losses), abs=1e-6)
+        assert float(rows[1]["test_loss"]) == pytest.approx(records[-1]["test_loss"], abs=1e-6)
+        assert is_png(tmp_path / "figure9.png")
+
+    def test_machines_are_named_once_or_for_each_run(self, runs, edited, tmp_path):
+        text = paper.render("table9", ONE_ROW, paper.collect(ONE_ROW, runs, SEEDS), tmp_path)
+        assert text.count("Trained with torch fp32, cpu: ") == 1
+        copy = edited(1, lambda sessions: sessions[-1]["recipe"].update(precision="bf16"))  # differs between machines
+        text = paper.render("table9", ONE_ROW, paper.collect(ONE_ROW, copy, SEEDS), tmp_path)
+        assert re.search("Trained with torch fp32, .*: maam_digits seed 0\n", text)
+        assert re.search("Trained with torch bf16, .*: maam_digits seed 1\n", text)
+
+
+class TestFrameworks:
+    def test_losses_agree(self, sides, tmp_path):
+        found = paper.read_sides(TRAINED, sides, 0)
+        assert [len(side.losses) for side in found.values()] == [11, 11]
+        assert all(side.speed > 0 and side.minutes > 0 for side in found.values())
+        text = paper.render_frameworks(TRAINED, found, tmp_path)
+        assert (tmp_path / "frameworks.md").read_text() == text
+        assert is_png(tmp_path / "frameworks.png")
+        first = float(re.search(r"\| 1 to 1 \| (\S+) \|", text).group(1))
+        assert first < 1e-5  # the same weights and the same batch
+        assert "| 11 to 11 |" in text
+        assert text.count("Trained with ") == 2
+
+    def test_training_time_is_compared_with_the_paper(self, sides, tmp_path):
+        found = paper.read_sides(TRAINED, sides, 0)
+        found = {name: side._replace(minutes=time) for (name, side), time in zip(found.items(), (2, 3), strict=True)}
+        text = paper.render_frameworks(TRAINED, found, tmp_path)
+        assert "| torch | 11 | 2.00 |" in text
+        assert "took 1.50 times as long in MindSpore as in PyTorch" in text
+        assert '"improving training efficiency by 30%"' in text
+
+    def test_only_steps_of_both_runs_are_compared(self, sides, tmp_path):
+        found = paper.read_sides(TRAINED, sides, 0)
+        half = found["mindspore"]._replace(losses=found["mindspore"].losses[:5])
+        text = paper.render_frameworks(TRAINED, found | {"mindspore": half}, tmp_path)
+        assert "| mindspore | 5 |" in text
+        assert "| 2 to 5 |" in text
+
+    def test_no_run(self, tmp_path):
+        message = r"maam_digits-seed0-torch: this run has no finished epoch; train it with: python -m benchmarks paper"
+        with pytest.raises(TrainingError, match=message):
+            paper.read_sides(TRAINED, tmp_path, 0)
+
+    def test_averages_of_the_picture(self):
+        np.testing.assert_array_equal(plots._averages(np.arange(7.0), 3), [1, 4])
+
+    def test_command(self, run, monkeypatch, sides):
+        monkeypatch.setitem(EXPERIMENTS, "table1", ONE_ROW)
+        assert "| torch | 11 |" in run("paper", "frameworks", "--collect", "--runs", sides)
+        assert is_png(sides / "frameworks.png")
+
+
+class TestCommand:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("table3",), "expected one of table1, table2, figure2, frameworks, got 'table3'"),
+            (("table1",), "--root DIR is missing"),
+            (("table1", "--collect", "--framework", "jax"), "--framework: expected one of torch, mindspore, got 'jax'"),
+            (("table1", "--collect", "--runs", "none"), "--runs none: no such folder"),
+            (("table1", "--collect", "--runs", "."), ".: no finished run of these rows in torch with seeds 0, 1, 2"),
+            (("table1", "-o", "seed=3"), "-o seed=3: use --seeds"),
+            (("table1", "-o", "model=cnn"), "-o model=cnn: the rows define the models; use --only"),
+            (("table1", "--epochs", "0"), "recipe: epochs: input should be greater than or equal to 1, got 0"),
+            (("table1", "--seeds", "a"), "--seeds: expected comma-separated integers such as 0,1,2, got 'a'"),
+            (("table1", "--seeds", "0,-3"), "--seeds: expected comma-separated integers such as 0,1,2, got '0,-3'"),
+            (("frameworks", "--framework", "torch"), "--framework: frameworks trains in both; remove this option"),
+            (("table1", "--collect", "--only", "rnn"), "--only: --collect does not train; remove this option"),
+            (("table1", "--recipe", "none"), "no recipe 'none'"),
+            (
+                ("table1", "--root", ".", "--only", "mlp, x"),
+                "--only: expected some of maam_cifar10_2m3, cnn, mlp, rnn, got 'x'",
+            ),
+        ],
+    )
+    def test_refusals(self, fails, tmp_path, arguments, message):
+        assert fails("paper", *arguments).startswith(message)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_file_in_place_of_a_folder(self, fails, tmp_path):
+        path = tmp_path / "table.md"
+        path.write_text("")
+        message = fails("paper", "table1", "--root", tmp_path, "--out", path)
+        assert message == f"--out {path}: expected a folder, this is a file"
+
+    def test_collect(self, run, monkeypatch, runs, tmp_path):
+        monkeypatch.setitem(EXPERIMENTS, "table1", ONE_ROW)
+        out = run("paper", "table1", "--collect", "--runs", runs, "--seeds", "0,1", "--out", tmp_path)
+        assert "| Ours | `maam_digits` |" in out
+        assert "Command: `python -m benchmarks paper table1 --collect --runs " in out
+        assert (tmp_path / "table1.csv").exists()
+
+    @pytest.mark.parametrize("collect", [("--collect",), ("--root", ".")])
+    def test_recipe_must_be_that_of_the_runs(self, run, fails, monkeypatch, runs, tmp_path, collect):
+        monkeypatch.setitem(EXPERIMENTS, "table1", ONE_ROW)
+        base = ["paper", "table1", *collect, "--runs", runs, "--seeds", "0,1", "--out", tmp_path]
+        same = ["--recipe", "digits", "-o", "batch_size=128", "--epochs", "1", "--precision", "fp32"]
+        run(*base, *same)
+        assert "made with optimizer.lr" in fails(*base, *same, "-o", "optimizer.lr=0.3")
+        message = "maam_digits-seed0-torch: this run was made with data digits, not cifar10"
+        assert message in fails(*base, "--recipe", "paper")

@@ -1,0 +1,148 @@
+"""The other programs of `python -m benchmarks`, with small arguments."""
+
+import inspect
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.__main__ import COMMANDS
+from maam import data, spec
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "benchmarks" / "README.md").read_text()
+
+
+def test_commands_are_listed_and_documented(run):
+    out = run()
+    assert all(f"\n  {name} " in out for name in COMMANDS)
+    assert run("--help") == out
+    assert set(re.findall(r"python -m benchmarks ([a-z-]+)", README)) == set(COMMANDS)
+
+
+def test_each_command_has_a_function_with_help():
+    pytest.importorskip("torch")
+    pytest.importorskip("mindspore")
+    for name, (module, _) in COMMANDS.items():
+        assert inspect.getdoc(getattr(import_module(module), name.replace("-", "_"))), name
+
+
+def test_unknown_command(fails):
+    assert fails("reproduce").startswith("unknown command 'reproduce'; expected one of cost, training-step, ")
+
+
+def test_maam_does_not_import_benchmarks():
+    files = (ROOT / "maam").rglob("*.py")
+    assert [path for path in files if re.search(r"(from|import) benchmarks|\"benchmarks\.", path.read_text())] == []
+
+
+def test_parity_table(run, tmp_path):
+    def row(stage, verdict="pass", absolute=None, relative=None, bound="1e-05", note=""):
+        return {
+            "stage": stage,
+            "verdict": verdict,
+            "absolute": absolute,
+            "relative": relative,
+            "bound": bound,
+            "note": note,
+        }
+
+    rows = [
+        row("layers", absolute=1e-6, relative=2e-6),
+        row("layers", absolute=3e-6, relative=1e-6),
+        row("lattice", absolute=0.0, bound="0"),
+        row("trained", absolute=1e-3, bound="3 x 1e-3"),
+        row("trained", absolute=2e-3, bound="3 x 2e-3"),
+        row("half", note="63 dB", bound=">= 40 dB"),
+        row("half", note="45 dB", bound=">= 40 dB"),
+        row("half", "NOT AVAILABLE", bound=""),
+    ]
+    (tmp_path / "r.json").write_text(json.dumps({"title": "digits", "rows": rows}))
+    assert run("parity-table", "r.json").splitlines() == [
+        "| stage | bound | digits: worst abs / rel | verdict |",
+        "| --- | --- | --- | --- |",
+        "| layers | 1e-05 | 3.0e-06 / 2.0e-06 | pass |",
+        "| lattice | 0 | 0 | pass |",
+        "| trained | see docs/parity.md | 2.0e-03 | pass |",
+        "| half | >= 40 dB | 45 dB | NOT AVAILABLE, pass |",
+    ]
+
+
+@pytest.mark.slow
+class TestSlow:
+    """Programs that need both frameworks and compile models."""
+
+    @pytest.fixture(autouse=True)
+    def _frameworks(self):
+        pytest.importorskip("torch")
+        pytest.importorskip("mindspore")
+
+    @pytest.mark.parametrize(("command", "rows"), [("training-step", 5), ("weighted-sum-in-training", 5)])
+    def test_training_steps(self, run, command, rows):
+        lines = run(command, "maam_digits", "--batch-size", 4, "--rounds", 1).splitlines()
+        assert sum(" ms |" in line for line in lines) == rows
+        assert set(json.loads(lines[-1])) >= {"torch", "mindspore"}
+
+    def test_ways_to_sum_agree(self):
+        from mindspore import Tensor
+
+        from benchmarks import weighted_sum as ways
+
+        torch = pytest.importorskip("torch")
+        rng = np.random.default_rng(0)
+        alpha, maps = rng.standard_normal(3, np.float32), rng.standard_normal((3, 2, 4, 5, 5), np.float32)
+        weights = np.exp(alpha) / np.exp(alpha).sum()
+        expected = np.tensordot(weights, maps, 1)
+        for way in (ways.torch_chain, ways.torch_addcmul, ways.torch_stack):
+            found = way(torch.from_numpy(alpha), list(torch.from_numpy(maps)))
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        for way in (ways.mindspore_chain, ways.mindspore_stack):
+            found = way(Tensor(alpha), *map(Tensor, maps)).asnumpy()
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+    def test_fused_form_of_a_preset(self):
+        from benchmarks.fusion import compare_forms
+
+        name, different, *relative = compare_forms("maam_cifar10_2m3", np.zeros((2, 3, 32, 32), np.float32))
+        assert (name, different) == ("`maam_cifar10_2m3`", "0, 0, 0")
+        assert all(float(value) < 1e-5 for value in relative)
+
+    def test_maf_outputs(self):
+        from benchmarks.maf_outputs import compute_outputs
+        from tests.test_published import read, share
+
+        document = read(ROOT / "tests" / "published" / "v3_small.json")
+        shares = [share(output, document, training=False) for output in compute_outputs(document, training=False)]
+        assert len(shares) == 4
+        assert max(shares[:2]) < 1e-12 < max(shares[2:]) < 1e-5
+
+    def test_rounding_of_sums(self):
+        from benchmarks.rounding import sum_errors
+
+        errors = sum_errors((4, 8, 8, 8), seed=0)
+        assert set(errors) == {"eager", "compiled", "mindspore"}
+        assert all(0 < error < 1e-6 for error in errors.values())
+
+    def test_gradients_at_kinks(self):
+        from benchmarks.rounding import gradient_errors
+        from maam.backend.registry import make_double
+        from maam.parity.subject import Subject
+
+        node = spec.preset("maam_digits")
+        arrays = spec.draw(node.parameters(), 0)
+        images = data.digits("test")
+        floats, labels = data.to_float(images.images), images.labels.astype(np.int32)
+        subject = Subject(node, arrays, floats, labels, [], double=make_double(node, arrays))
+        errors = list(gradient_errors(subject))
+        assert len(errors) == 10
+        assert all(after <= before and after < 1e-4 for before, after, _ in errors)
+
+    def test_errors_of_mindspore(self):
+        from benchmarks.rounding import adam_first_update, tanh_error
+
+        assert 1e-5 < tanh_error()[0] < 1e-3
+        assert adam_first_update(1e-4) == pytest.approx(1, abs=0.02)
+        assert adam_first_update(1e-8) < 0.1
