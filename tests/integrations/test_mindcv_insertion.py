@@ -36,7 +36,7 @@ def parameters(network):
     return {p.name: tuple(p.shape) for p in network.get_parameters()}
 
 
-class Half(nn.Cell):
+class ModelAdapter(nn.Cell):
     """A layer of a user's own, by which it shows where it stands."""
 
     def __init__(self, channels):
@@ -96,7 +96,7 @@ def test_layer_classes_functions_and_cells(images):
 
 
 def test_the_layer_stands_in_front_of_the_addition(images):
-    """Half of the branch is added to the shortcut: the same as half of the last batch norm."""
+    """ModelAdapter of the branch is added to the shortcut: the same as half of the last batch norm."""
     network, twin = shallow(), shallow()
     for one, other in zip(twin.get_parameters(), network.get_parameters(), strict=True):
         one.set_data(other.value().copy())
@@ -104,12 +104,17 @@ def test_the_layer_stands_in_front_of_the_addition(images):
         if isinstance(cell, BasicBlock):
             cell.bn2.gamma.set_data(cell.bn2.gamma * 0.5)
             cell.bn2.beta.set_data(cell.bn2.beta * 0.5)
-    insert_attention(network, Half)
+    insert_attention(network, ModelAdapter)
     assert np.allclose(network(images()).asnumpy(), twin(images()).asnumpy(), atol=1e-6)
 
 
 def test_channels_are_those_of_the_map():
-    assert [cell.channels for cell in inserted(insert_attention(shallow(), Half), Half)] == [64, 128, 256, 512]
+    assert [cell.channels for cell in inserted(insert_attention(shallow(), ModelAdapter), ModelAdapter)] == [
+        64,
+        128,
+        256,
+        512,
+    ]
 
 
 def test_the_state_of_the_network_is_the_layers():
@@ -127,7 +132,7 @@ def test_features(images):
 @pytest.mark.parametrize(
     ("attention", "message"),
     [
-        ("mafd", "no layer 'mafd'; did you mean 'maf[bc]?'. There are maam"),
+        ("mafd", "no layer 'mafd'; did you mean 'maf[bc]?'. Known layers: maam"),
         ("", "no layer ''; did you mean"),
         (3, "expected a name, a layer class or a function of the channels, got an object of type int"),
         (lambda channels: channels, "expected a function that returns a cell, got a int"),

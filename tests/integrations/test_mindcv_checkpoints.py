@@ -114,7 +114,7 @@ def test_bad_files(digits, tmp_path):
         create_model("maam_digits", checkpoint_path="gone.safetensors")
     with pytest.raises(WeightsError, match=r"w.safetensors: expected a MindSpore checkpoint \(.ckpt\)"):
         create_model("resnet18", checkpoint_path=str(tmp_path / "w.safetensors"))
-    with pytest.raises(WeightsError, match=r"broken.ckpt: no MindSpore checkpoint, damaged"):
+    with pytest.raises(WeightsError, match=r"broken.ckpt: not a MindSpore checkpoint, damaged"):
         create_model("maam_digits", checkpoint_path=str(tmp_path / "broken.ckpt"), **DIGITS)
     with pytest.raises(WeightsError, match="both given; leave one out"):
         create_model("resnet18", pretrained=True, checkpoint_path="x.ckpt")

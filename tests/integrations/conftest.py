@@ -1,0 +1,136 @@
+"""Small networks, images and checks for timm, torchvision and MindCV; each framework is imported only if it is used."""
+
+import importlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+SMALL = {"width_multiplier": 0.25, "cifar": True}
+"""Options of a MobileNet preset that make it small."""
+
+
+@pytest.fixture(autouse=True)
+def temporary_folder(tmp_path, monkeypatch):
+    """Let tests write files into a temporary folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+def import_library(name):
+    """Import timm or MindCV with maam's module for it, or skip the test."""
+    pytest.importorskip("torch" if name == "timm" else "mindspore")
+    native = pytest.importorskip(name)
+    ours = importlib.import_module(f"maam.{name}")
+    presets = importlib.import_module(f"maam.{name}.presets")
+    registry = importlib.import_module("timm.models._registry" if name == "timm" else "mindcv.models.registry")
+    return SimpleNamespace(name=name, native=native, ours=ours, presets=presets, registry=registry)
+
+
+@pytest.fixture(params=["timm", "mindcv"])
+def library(request):
+    """Each library with a registry of models."""
+    return import_library(request.param)
+
+
+@pytest.fixture
+def timm():
+    """The package timm, with the presets in its registry."""
+    return import_library("timm").native
+
+
+@pytest.fixture
+def mindcv():
+    """The package MindCV, with the presets in its registry."""
+    return import_library("mindcv").native
+
+
+@pytest.fixture
+def seeded():
+    """Seed the generator of PyTorch."""
+    pytest.importorskip("torch").manual_seed(0)
+
+
+@pytest.fixture
+def images(seeded):
+    """Make two images for PyTorch, (2, channels, size, size)."""
+    import torch
+
+    def make(size=32, channels=3):
+        return torch.rand(2, channels, size, size)
+
+    return make
+
+
+@pytest.fixture
+def made(seeded, timm):
+    """Build a small model of a preset with timm."""
+
+    def make(name, **options):
+        small = SMALL if name.startswith(("mafc", "mobilenet_v")) else {}
+        return timm.create_model(name, **{**small, **options})
+
+    return make
+
+
+@pytest.fixture
+def exported():
+    """Return the output for three images of a PyTorch model that was exported with a free batch size."""
+    import torch
+
+    def run(model, x):
+        program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        return program.module()(torch.cat((x, x[:1])))
+
+    return run
+
+
+@pytest.fixture
+def without_gradient():
+    """Return the names of the parameters of a PyTorch model without a finite gradient."""
+
+    def missing(model, x):
+        model(x).square().sum().backward()
+        return [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+
+    return missing
+
+
+@pytest.fixture
+def mode(request):
+    """Use MindSpore's PyNative mode, which compiles nothing, or the mode that the test parameter names."""
+    ms = pytest.importorskip("mindspore")
+    modes = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
+    before = ms.get_context("mode")
+    ms.set_context(mode=modes[getattr(request, "param", "pynative")])
+    yield
+    ms.set_context(mode=before)
+
+
+@pytest.fixture
+def ms_images(mode):
+    """Make two images for MindSpore, (2, channels, size, size)."""
+    import mindspore as ms
+
+    def make(size=32, channels=3):
+        return ms.Tensor(np.random.default_rng(0).random((2, channels, size, size), np.float32))
+
+    return make
+
+
+@pytest.fixture
+def ms_train():
+    """Run steps of SGD on a cell; return the losses and the names of the unchanged parameters."""
+    import mindspore as ms
+    from mindspore import nn
+
+    def run(network, x, steps=2):
+        network.set_train()
+        weights = network.trainable_params()
+        before = {p.name: p.asnumpy().copy() for p in weights}
+        optimizer = nn.SGD(weights, learning_rate=0.01)
+        step = nn.TrainOneStepCell(nn.WithLossCell(network, nn.CrossEntropyLoss()), optimizer)
+        labels = ms.Tensor([0, 1], ms.int32)
+        losses = [float(step(x, labels).asnumpy()) for _ in range(steps)]
+        return losses, [p.name for p in weights if np.array_equal(p.asnumpy(), before[p.name])]
+
+    return run

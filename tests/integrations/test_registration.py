@@ -1,0 +1,331 @@
+"""The presets in the registries of timm and MindCV, built with the libraries' functions and with `create_model`."""
+
+import copy
+from functools import partial
+
+import numpy as np
+import pytest
+
+import maam
+from maam import spec
+from maam.errors import MaamError, PresetError, SpecError, WeightsError
+from maam.training import read_recipe
+
+SMALL = {"num_classes": 10, "width_multiplier": 0.25, "cifar": True}
+
+
+@pytest.fixture
+def added(library, monkeypatch):
+    """Register presets for one test; the registry of the library is restored after it."""
+    for name, value in list(vars(library.registry).items()):
+        if name.startswith("_mod") and isinstance(value, (dict, set)):
+            monkeypatch.setattr(library.registry, name, copy.deepcopy(value))
+    monkeypatch.setattr(library.presets, "default_cfgs", dict(library.presets.default_cfgs))
+    if hasattr(library.presets, "__all__"):
+        monkeypatch.setattr(library.presets, "__all__", list(library.presets.__all__))
+    return maam.register_preset
+
+
+@pytest.fixture
+def layer_class(library):
+    """The class MAFC of the library's framework."""
+    return (maam.torch if library.name == "timm" else maam.mindspore).MAFC
+
+
+def arrays_of(model):
+    """Return the arrays of a PyTorch module or a MindSpore cell by name."""
+    if hasattr(model, "state_dict"):
+        return {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    return {p.name: p.asnumpy() for p in model.get_parameters()}
+
+
+def test_every_classifier_is_listed(library):
+    native = library.native
+    assert native.list_models(module="presets") == maam.list_presets()
+    assert native.list_models("maf*") == maam.list_presets("maf*")
+    assert native.list_models("maam_*") == maam.list_presets("maam_*")
+    assert not set(maam.list_presets()) & set(native.list_models(pretrained=True))
+    assert native.is_model("mafc_v2")
+    assert not native.is_model("mafc_v9")
+
+
+def test_aliases(library):
+    native = library.native
+    assert native.is_model("MAFCV2")
+    assert "MAFCV2" not in native.list_models(module="presets")
+    model = native.create_model("MAFCV2", **SMALL)
+    assert model.spec == maam.preset("mafc_v2", **SMALL)
+    if library.name == "timm":
+        assert model.pretrained_cfg["architecture"] == "mafc_v2"
+    plain = library.ours.create_model("MAFCV2", attention=None, **SMALL)
+    assert plain.spec == maam.preset("mafc_v2", attention=None, **SMALL)
+
+
+@pytest.mark.parametrize("name", maam.list_presets())
+def test_the_configuration_follows_from_the_spec(library, name):
+    node = maam.preset(name)
+    if library.name == "timm":
+        cfg = library.native.get_pretrained_cfg(name)
+        assert (cfg.architecture, cfg.num_classes, cfg.input_size) == (name, node.num_classes, node.input_shape)
+        assert cfg.classifier == spec.head(node)
+        assert cfg.fixed_input_size == (spec.input_rule(node).size is not None)
+        assert cfg.interpolation == "bilinear"
+        assert not cfg.has_weights
+    else:
+        cfg = library.registry.get_pretrained_cfg(name)
+        assert (cfg["url"], cfg["num_classes"], cfg["input_size"]) == ("", node.num_classes, node.input_shape)
+        assert node.at(cfg["classifier"]).kind in ("linear", "conv2d")
+        assert cfg["first_conv"] == "" or isinstance(node.at(cfg["first_conv"]), spec.Conv2d)
+        assert library.registry.get_pretrained_cfg_value(name, "classifier") == spec.head(node)
+
+
+def test_arguments_reach_the_preset(library):
+    channels = {"in_chans" if library.name == "timm" else "in_channels": 1}
+    expected = maam.preset("mafc_v2", in_channels=1, attention="se", **SMALL)
+    model = library.native.create_model("mafc_v2", attention="se", drop_rate=None, **channels, **SMALL)
+    assert model.spec == expected
+    if library.name == "timm":
+        sized = library.native.create_model("mafc_v2", img_size=(64, 64), **SMALL)
+        assert sized.spec == maam.preset("mafc_v2", image_size=64, **SMALL)
+        assert sized.pretrained_cfg["input_size"] == (3, 64, 64)
+    else:
+        assert model.default_cfg == library.registry.get_pretrained_cfg("mafc_v2")
+        assert sum(p.size for p in model.trainable_params()) == expected.num_parameters
+
+
+def test_default_channels_and_classes(library):
+    """MindCV passes its defaults to every model, timm passes none."""
+    expected = {} if library.name == "timm" else {"num_classes": 1000, "in_channels": 3}
+    assert library.native.create_model("maam_digits").spec == maam.preset("maam_digits", **expected)
+    direct = library.presets.maam_digits(num_classes=4).spec
+    assert direct == library.native.create_model("maam_digits", num_classes=4).spec
+
+
+def test_a_seed_draws_the_same_weights_in_all_frameworks(library):
+    channels = {} if library.name == "timm" else {"num_classes": 10, "in_channels": 1}
+    found = arrays_of(library.native.create_model("maam_digits", seed=3, **channels))
+    build = maam.torch.build if library.name == "timm" else maam.mindspore.build
+    expected = arrays_of(build("maam_digits", seed=3))
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(array, expected[name]) for name, array in found.items())
+
+
+class TestOwnPresets:
+    def test_registered_on_request(self, library, added):
+        def own_digits(num_classes=3, in_channels=1):
+            node = maam.preset("maam_digits", num_classes=num_classes, in_channels=in_channels)
+            return node.replace(name="own_digits")
+
+        added(own_digits)
+        assert not library.native.is_model("own_digits")
+        assert library.ours.register_presets("own_*") == ["own_digits"] == library.ours.register_presets("own_*")
+        assert library.native.create_model("own_digits", num_classes=4).spec.num_classes == 4
+        if library.name == "timm":
+            assert library.native.get_pretrained_cfg("own_digits").mean == (0.0,)
+
+    def test_registering_again_changes_nothing(self, library):
+        before = library.registry.model_entrypoint("mafc_v2")
+        assert library.ours.register_presets("mafc_*") == maam.list_presets("mafc_*")
+        assert library.registry.model_entrypoint("mafc_v2") is before
+
+    def test_only_classifiers_are_registered(self, library, added):
+        body = maam.preset("maam_digits").until("reduce")
+        added(lambda: body, "own_features")
+        assert library.ours.register_presets("own_*") == []
+        assert not library.native.is_model("own_features")
+
+    def test_a_conflicting_name_registers_nothing(self, library, added):
+        added(lambda: maam.preset("maam_digits"), "resnet18")
+        added(lambda: maam.preset("maam_digits"), "own_first")
+        origin = f"{library.name}.models.resnet"
+        with pytest.raises(PresetError) as caught:
+            library.ours.register_presets("*")
+        title = "timm" if library.name == "timm" else "MindCV"
+        assert str(caught.value) == (
+            f"{title} already has a model 'resnet18' from {origin}; register the preset under another name with "
+            "maam.register_preset(factory, name)"
+        )
+        assert not library.native.is_model("own_first")
+        assert library.registry.model_entrypoint("resnet18").__module__ == origin
+
+
+class TestAttention:
+    """The option `attention` of a preset."""
+
+    def test_a_name_or_a_layer_class(self, library, layer_class):
+        expected = maam.preset("mobilenet_v3_small", attention="mafc", **SMALL)
+        for given in (layer_class, "MAFC"):
+            model = library.ours.create_model("mobilenet_v3_small", attention=given, **SMALL)
+            assert model.spec == expected
+            if hasattr(model, "_model_args"):  # the oldest timm does not store them
+                assert model._model_args["attention"] == "mafc"
+        assert library.native.create_model("mobilenet_v3_small", attention=layer_class, **SMALL).spec == expected
+
+    def test_none_removes_it_and_the_default_keeps_it(self, library):
+        name = "mafc_v3_small"
+        assert library.ours.create_model(name, **SMALL).spec == maam.preset(name, **SMALL)
+        plain = maam.preset(name, attention=None, **SMALL)
+        assert library.ours.create_model(name, attention=None, **SMALL).spec == plain
+        assert library.native.create_model(name, attention="none", **SMALL).spec == plain
+
+    @pytest.mark.parametrize("given", [None, "se"])
+    def test_a_preset_without_the_option(self, library, given):
+        with pytest.raises(PresetError, match="'maam_digits' has no option 'attention'"):
+            library.ours.create_model("maam_digits", attention=given)
+
+    def test_other_functions_and_classes_are_refused(self, library, layer_class):
+        class Other:
+            pass
+
+        start = (
+            f"attention: expected the name of a layer or a class of maam.{layer_class.__module__.split('.')[1]}, got "
+        )
+        given = {"partial": partial(layer_class, rd_ratio=0.5), "function": lambda channels: layer_class(channels)}
+        for got, attention in {**given, f"{__name__}.{Other.__qualname__}": Other}.items():
+            with pytest.raises(SpecError) as caught:
+                library.ours.create_model("mafc_v2", attention=attention, **SMALL)
+            assert str(caught.value).startswith(f"{start}{got}; 'mafc_v2' is a preset")
+
+    def test_every_block_is_refused(self, library):
+        with pytest.raises(PresetError, match="'mafc_v2' is a preset, whose spec determines the blocks with attention"):
+            library.ours.create_model("mafc_v2", attention="se", every_block=True)
+
+    def test_a_layer_that_the_preset_does_not_have(self, library):
+        message = "mobilenet: attention: input should be 'se', 'cbam', 'maf', 'mafc' or 'mafb'"
+        for given in ("maam", maam.torch.MAAM if library.name == "timm" else maam.mindspore.MAAM):
+            with pytest.raises(SpecError, match=message):
+                library.ours.create_model("mafc_v2", attention=given, **SMALL)
+
+
+def test_no_published_weights(library):
+    with pytest.raises(WeightsError, match=r"^mafc_v2: (timm|MindCV) publishes no weights for this preset; omit pretr"):
+        library.native.create_model("mafc_v2", pretrained=True)
+
+
+@pytest.mark.parametrize("option", ["drop_path_rate", "wdth_multiplier"])
+def test_unknown_option(library, option):
+    with pytest.raises(PresetError, match=f"'mafc_v2' has no option '{option}'; its options: num_"):
+        library.native.create_model("mafc_v2", **{option: 0.1})
+
+
+def test_unknown_model(library):
+    with pytest.raises(PresetError, match="no model 'resnet81'; did you mean 'resnet18'"):
+        library.ours.create_model("resnet81", attention="se")
+    with pytest.raises(PresetError, match=rf"no model 'zzzzzz'; {library.name}\.list_models\(\) lists all models"):
+        library.ours.create_model("zzzzzz")
+
+
+class TestTimm:
+    """Options and functions that only timm has."""
+
+    @pytest.mark.parametrize("name", maam.list_presets())
+    def test_the_same_network_as_from_build(self, name, timm, images):
+        import torch
+
+        small = {"width_multiplier": 0.1, "cifar": True} if "_v" in name else {}
+        small = {"channels": (8, 16), "img_size": 32} if name == "maam_imagenet" else small
+        model = timm.create_model(name, **small).eval()
+        own = maam.torch.build(model.spec).eval()
+        assert list(model.state_dict()) == list(own.state_dict())
+        own.load_state_dict(model.state_dict())
+        x = images(model.spec.input_shape[1], model.spec.input_shape[0])
+        assert torch.equal(model(x), own(x))
+        assert (model.feature_info == []) == (name in ("mlp", "rnn"))
+
+    @pytest.mark.parametrize("name", maam.list_presets("maf*"))
+    def test_images_are_prepared_as_in_the_recipe(self, name, timm):
+        images = read_recipe("imagenet_maf").images
+        config = timm.data.resolve_model_data_config(timm.create_model(name, width_multiplier=0.1))
+        assert (config["mean"], config["std"]) == (images.mean, images.std)
+        assert config["input_size"] == (3, images.size, images.size)
+        assert config["crop_pct"] == 224 / 256
+
+    def test_other_presets_use_the_whole_image_in_0_1(self, timm):
+        import torch
+        from PIL import Image
+
+        config = timm.data.resolve_model_data_config(timm.create_model("maam_digits"))
+        assert (config["mean"], config["std"], config["crop_pct"]) == ((0.0,), (1.0,), 1.0)
+        transform = timm.data.create_transform(**{**config, "input_size": (3, 8, 8)})
+        pixels = transform(Image.new("RGB", (8, 8), (255, 0, 51)))
+        assert torch.allclose(pixels[:, 0, 0], torch.tensor([1.0, 0.0, 0.2]))
+
+    def test_the_size_of_the_images_follows_the_options(self, timm):
+        config = timm.data.resolve_model_data_config(timm.create_model("mafc_v2", **SMALL))
+        assert config["input_size"] == (3, 32, 32)
+        assert timm.create_model("maam_cifar10", img_size=16).pretrained_cfg["input_size"] == (3, 16, 16)
+
+    def test_first_convolutions(self, timm):
+        assert timm.get_pretrained_cfg("mafc_v2").first_conv == "backbone.init_conv.conv"
+        assert timm.get_pretrained_cfg("maam_cifar10").first_conv == tuple(f"agents.{i}.conv1" for i in range(3))
+        assert timm.get_pretrained_cfg("mlp").first_conv is None
+
+    def test_device_and_dtype(self, timm):
+        import torch
+
+        model = timm.create_model("maam_digits", device="meta", dtype=torch.float64)
+        assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.float64)}
+
+    @pytest.mark.parametrize("flag", ["exportable", "scriptable", "no_jit"])
+    def test_flags_are_accepted(self, flag, timm, images):
+        assert timm.create_model("maam_digits", **{flag: True})(images(8, 1)).shape == (2, 10)
+
+    @pytest.mark.parametrize(
+        ("name", "options", "kind", "message"),
+        [
+            (
+                "mafc_v2",
+                {"in_channels": 1},
+                PresetError,
+                "in_channels: 'mafc_v2' has no such option in timm; use 'in_c",
+            ),
+            (
+                "mafc_v2",
+                {"image_size": 64},
+                PresetError,
+                "image_size: 'mafc_v2' has no such option in timm; use 'img_s",
+            ),
+            (
+                "mafc_v2",
+                {"img_size": (64, 32)},
+                SpecError,
+                "img_size: expected one number or two equal numbers, got (64",
+            ),
+            ("mafc_v2", {"num_classes": -1}, SpecError, "num_classes: input should be greater than or equal to 1"),
+            (
+                "mafc_v2",
+                {"global_pool": "max"},
+                SpecError,
+                "global_pool: expected 'avg' or '', and '' only with num_cla",
+            ),
+            (
+                "maam_digits",
+                {"global_pool": "avg"},
+                SpecError,
+                "global_pool: expected '', and '' only with num_classes=0",
+            ),
+            ("mafc_v2", {"global_pool": ""}, SpecError, "global_pool: expected 'avg' or ''"),
+            (
+                "mafc_v2",
+                {"drop_rate": 1.5},
+                SpecError,
+                "drop_rate: expected a number of at least 0 and below 1, got 1.5",
+            ),
+            ("maam_digits", {"drop_rate": 0.5, "dropout": 0.5}, SpecError, "drop_rate: the preset already has dropout"),
+            ("mlp", {"features_only": True}, PresetError, "features_only: 'mlp' has no feature maps"),
+            ("maam_digits", {"fusion": "max"}, SpecError, "fusion: input should be 'softmax', 'mean' or 'dynamic'"),
+        ],
+    )
+    def test_invalid_options(self, name, options, kind, message, timm):
+        with pytest.raises(MaamError) as caught:
+            timm.create_model(name, **options)
+        assert type(caught.value) is kind
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", [pytest.param("graph", marks=pytest.mark.slow), "pynative"], indirect=True)
+def test_a_training_step_in_mindspore(mode, mindcv, ms_images, ms_train):
+    model = mindcv.create_model("maam_digits", num_classes=10, in_channels=1, seed=0)
+    losses, unchanged = ms_train(model, ms_images(8, 1))
+    assert losses[1] < losses[0]
+    assert unchanged == []

@@ -1,0 +1,346 @@
+"""Attention layers in the networks of timm and torchvision: where they go, what stays, and what is refused."""
+
+import copy
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+torchvision = pytest.importorskip("torchvision")
+
+from timm.models import resnet as timm_resnet  # noqa: E402
+from timm.utils import reparameterize_model  # noqa: E402
+from torch import nn  # noqa: E402
+from torchvision.models import resnet as torchvision_resnet  # noqa: E402
+from torchvision.models.feature_extraction import create_feature_extractor  # noqa: E402
+
+import maam.timm  # noqa: E402
+import maam.torchvision  # noqa: E402
+from maam.errors import PresetError, SpecError, WeightsError  # noqa: E402
+from maam.torch import CBAM, MAAM, MAF, MAFC, SE  # noqa: E402
+from maam.torch.layers import Layer  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("seeded")
+TIMM = SimpleNamespace(name="timm", native=timm, ours=maam.timm, resnet=timm_resnet, attribute="se")
+TORCHVISION = SimpleNamespace(
+    name="torchvision",
+    native=torchvision.models,
+    ours=maam.torchvision,
+    resnet=torchvision_resnet,
+    attribute="attention",
+)
+LIBRARIES = {library.name: library for library in (TIMM, TORCHVISION)}
+POINTS = {  # blocks with attention, blocks in all, the first new layer, and the first one with every_block
+    "timm": {
+        "resnet10t": (0, 4, "layer1.0.se", "layer1.0.se"),
+        "seresnet18": (8, 8, "layer1.0.se", "layer1.0.se"),
+        "skresnet18": (0, 8, "layer1.0.se", "layer1.0.se"),
+        "ecaresnet26t": (8, 8, "layer1.0.se", "layer1.0.se"),
+        "resnext50_32x4d": (0, 16, "layer1.0.se", "layer1.0.se"),
+        "res2net50_14w_8s": (0, 16, "layer1.0.se", "layer1.0.se"),
+        "mobilenetv3_small_050": (9, 11, "blocks.0.0.se", "blocks.0.0.se"),
+        "mobilenetv2_035": (0, 17, "blocks.0.0.se", "blocks.0.0.se"),
+        "efficientnet_b0": (16, 16, "blocks.0.0.se", "blocks.0.0.se"),
+        "efficientnet_es": (0, 18, "blocks.0.0.se", "blocks.0.0.se"),
+        "mobilenetv4_conv_small": (0, 12, "blocks.2.0.se", "blocks.2.0.se"),
+        "mixnet_s": (13, 16, "blocks.2.0.se", "blocks.0.0.se"),
+        "lcnet_035": (2, 13, "blocks.5.0.se", "blocks.0.0.se"),
+    },
+    "torchvision": {
+        "resnet18": (0, 8, "layer1.0.attention", "layer1.0.attention"),
+        "wide_resnet50_2": (0, 16, "layer1.0.attention", "layer1.0.attention"),
+        "resnext50_32x4d": (0, 16, "layer1.0.attention", "layer1.0.attention"),
+        "mobilenet_v2": (0, 17, "features.1.conv.3", "features.1.conv.3"),
+        "mobilenet_v3_small": (9, 11, "features.1.block.1", "features.1.block.1"),
+        "mobilenet_v3_large": (8, 15, "features.4.block.2", "features.1.block.2"),
+        "efficientnet_b0": (16, 16, "features.1.0.block.1", "features.1.0.block.1"),
+        "efficientnet_v2_s": (30, 40, "features.4.0.block.2", "features.1.0.block.1"),
+    },
+}
+MOBILENET = {"timm": "mobilenetv3_small_050", "torchvision": "mobilenet_v3_small"}
+
+
+class Own(Layer, composite=maam.spec.maf):
+    """A layer class that a user has defined."""
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request):
+    return LIBRARIES[request.param]
+
+
+@pytest.fixture(params=["BasicBlock", "Bottleneck"])
+def resnet(library, request):
+    """A ResNet with one block a stage."""
+    block = getattr(library.resnet, request.param)
+    if library is TIMM:
+        narrow = (8, 16, 16, 16) if request.param == "BasicBlock" else (8, 8, 8, 8)
+        return timm_resnet.ResNet(block, (1, 1, 1, 1), num_classes=3, channels=narrow, stem_width=8)
+    return torchvision_resnet.ResNet(block, [1, 1, 1, 1], num_classes=3)
+
+
+@pytest.fixture
+def basic_resnet(library):
+    """A ResNet of basic blocks, for tests that do not depend on the block."""
+    if library is TIMM:
+        narrow = {"channels": (8, 16, 16, 16), "stem_width": 8}
+        return timm_resnet.ResNet(timm_resnet.BasicBlock, (1, 1, 1, 1), num_classes=3, **narrow)
+    return torchvision_resnet.ResNet(torchvision_resnet.BasicBlock, [1, 1, 1, 1], num_classes=3)
+
+
+def new_layers(network, kind=Layer):
+    return [name for name, module in network.named_modules() if isinstance(module, kind)]
+
+
+def without_arrays(library, name, **options):
+    with torch.device("meta"):
+        create = timm.create_model if library is TIMM else torchvision.models.get_model
+        return create(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("library", "name"), [(one, name) for one in POINTS for name in POINTS[one]], indirect=["library"]
+)
+def test_insertion_points_and_names(library, name):
+    occupied, blocks, first, first_of_all = POINTS[library.name][name]
+    plain = without_arrays(library, name)
+    network = library.ours.insert_attention(copy.deepcopy(plain), "mafc")
+    layers = new_layers(network)
+    assert (len(layers), layers[0]) == (occupied or blocks, first)
+    everywhere = new_layers(library.ours.insert_attention(copy.deepcopy(plain), "mafc", every_block=True))
+    assert (len(everywhere), everywhere[0]) == (blocks, first_of_all)
+    assert set(layers) <= set(everywhere)
+    prefixes = tuple(f"{layer}." for layer in layers)
+    before, after = set(plain.state_dict()), set(network.state_dict())
+    assert {name for name in before if not name.startswith(prefixes)} == {
+        name for name in after if not name.startswith(prefixes)
+    }
+    assert (before <= after) == (not occupied)
+
+
+@pytest.mark.parametrize(
+    "attention",
+    ["mafb", "cbam", Own, partial(MAFC, rd_ratio=1 / 4), partial(MAAM, hidden_channels=4, depthwise=True)],
+)
+def test_a_resnet_trains(resnet, library, attention, images, without_gradient):
+    """MAAM ends in a ReLU, and a ResNet of timm adds to its output in place."""
+    network = library.ours.insert_attention(resnet, attention)
+    assert network(images()).shape == (2, 3)
+    assert without_gradient(network, images()) == []
+
+
+def test_a_resnet_accepts_other_modules(resnet, library, images):
+    assert library.ours.insert_attention(resnet, nn.Identity)(images()).shape == (2, 3)
+
+
+@pytest.mark.parametrize("attention", maam.timm.list_attention())
+def test_a_mobilenet_trains(library, attention, images, without_gradient):
+    """The MobileNetV3 of torchvision adds in place to the output of a layer at the end of a block."""
+    options = {"attention": attention, "every_block": True, "num_classes": 3}
+    network = library.ours.create_model(MOBILENET[library.name], **options)
+    assert without_gradient(network, images()) == []
+
+
+def test_the_layer_is_before_the_addition(library, basic_resnet):
+    block = basic_resnet.eval().layer2[0]
+    x = torch.rand(2, block.conv1.in_channels, 8, 8)
+    plain, shortcut = block(x), torch.relu(block.downsample(x))
+    gate = getattr(
+        library.ours.insert_attention(basic_resnet, lambda channels: SE(channels)).layer2[0], library.attribute
+    )
+    nn.init.zeros_(gate.fc2.weight)
+    nn.init.constant_(gate.fc2.bias, 40.0)  # sigmoid(40) = 1
+    assert torch.equal(basic_resnet.layer2[0](x), plain)
+    nn.init.constant_(gate.fc2.bias, -120.0)  # 0
+    assert torch.equal(basic_resnet.layer2[0](x), shortcut)
+
+
+def test_other_weights_stay(library):
+    plain = library.native.__dict__.get("create_model", torchvision.models.get_model)(
+        MOBILENET[library.name], num_classes=3
+    )
+    before = {name: array.clone() for name, array in plain.state_dict().items()}
+    network = library.ours.insert_attention(plain, MAFC)
+    assert network is plain
+    layers = tuple(f"{name}." for name in new_layers(network))
+    kept = {name: array for name, array in network.state_dict().items() if not name.startswith(layers)}
+    assert kept.keys() == {name for name in before if not name.startswith(layers)}
+    assert all(torch.equal(array, before[name]) for name, array in kept.items())
+    found = network.load_state_dict(before, strict=False)
+    assert all(key.startswith(layers) for key in (*found.missing_keys, *found.unexpected_keys))
+    built = library.ours.create_model(MOBILENET[library.name], num_classes=3, attention=MAFC)
+    assert list(built.state_dict()) == list(network.state_dict())
+
+
+def test_a_second_layer_replaces_the_first(library, basic_resnet):
+    for network, blocks in ((basic_resnet, 4), (without_arrays(library, MOBILENET[library.name]), 11)):
+        for attention in ("mafc", lambda channels: nn.Identity(), "se"):
+            library.ours.insert_attention(network, attention, every_block=True)
+        assert new_layers(network, MAFC) == []
+        assert len(new_layers(network, SE)) == blocks
+
+
+def test_device_dtype_and_mode(library, basic_resnet):
+    network = library.ours.insert_attention(basic_resnet.double().eval(), "mafc")
+    layer = getattr(network.layer1[0], library.attribute)
+    assert {p.dtype for p in layer.parameters()} == {torch.float64}
+    assert not any(module.training for module in network.modules())
+    channels = layer.arguments["channels"]
+    assert layer(torch.rand(1, channels, 4, 4, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_the_defaults_of_the_layer_are_used(library):
+    network = library.ours.insert_attention(without_arrays(library, MOBILENET[library.name]), MAF)
+    layer = next(module for module in network.modules() if isinstance(module, MAF))
+    assert layer.arguments == {"channels": 16}
+
+
+def test_without_attention_the_network_is_that_of_the_library(library):
+    name = "resnet18"
+    with torch.device("meta"):
+        models = [library.ours.create_model(name, num_classes=3, **options) for options in ({}, {"attention": None})]
+    expected = list(without_arrays(library, name, num_classes=3).state_dict())
+    assert [list(model.state_dict()) for model in models] == [expected, expected]
+
+
+@pytest.fixture(params=[("BasicBlock", 8), ("Bottleneck", 32)], ids=["BasicBlock", "Bottleneck"])
+def block(library, request):
+    """A chain of one block."""
+    name, channels = request.param
+    return nn.Sequential(getattr(library.resnet, name)(channels, 8)).eval(), torch.rand(2, channels, 8, 8)
+
+
+@pytest.mark.parametrize("attention", ["mafc", "maam"])
+def test_export(library, block, attention, exported):
+    network, x = block
+    library.ours.insert_attention(network, attention).eval()
+    torch.testing.assert_close(exported(network, x), network(torch.cat((x, x[:1]))))
+
+
+def test_compile(library, block):
+    torch._dynamo.reset()
+    network, x = block
+    library.ours.insert_attention(network, "mafc")
+    torch.testing.assert_close(torch.compile(network, backend="eager", fullgraph=True)(x), network(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "attention", "message"),
+    [
+        ("vgg11", "mafc", "VGG: found no block for an attention layer; expected blocks of {}'s ResNet, "),
+        ("resnet18", "mafcc", "no layer 'mafcc'; did you mean 'mafc'?"),
+        ("resnet18", 16, "attention: expected a name, a layer class or a function of the channels, got an object of"),
+        ("resnet18", partial(MAAM, pool=2), "attention: MAAM turns (64, 64, 64) into (64, 32, 32); expected a layer"),
+        ("resnet18", str, "attention: expected a function that returns a module, got one that returns a str"),
+        ("resnet18", partial(MAF, rd_ratio=2.0), "rd_ratio: input should be less than or equal to 1, got 2.0"),
+        ("resnet18", partial(MAF, ratio=2), "maf: got an unexpected keyword argument 'ratio'"),
+    ],
+)
+def test_refused_attention_leaves_the_network_unchanged(library, name, attention, message):
+    network = without_arrays(library, name)
+    before = list(network.state_dict())
+    with pytest.raises(SpecError) as caught:
+        library.ours.insert_attention(network, attention)
+    assert message.format(library.name) in str(caught.value)
+    assert list(network.state_dict()) == before
+
+
+class TestTimm:
+    def test_features_only(self, images):
+        extractor = maam.timm.create_model("resnet10t", features_only=True, attention="mafc", out_indices=(1, 2))
+        assert [m.shape[1] for m in extractor(images())] == [64, 128]
+        assert new_layers(extractor) == ["layer1.0.se", "layer2.0.se"]
+        mobile = maam.timm.create_model("mobilenetv3_small_050", features_only=True, attention="mafc")
+        assert len(new_layers(mobile)) == 9
+        assert len(mobile(images())) == 5
+
+    def test_a_checkpoint_with_attention(self, images):
+        options = {"num_classes": 3, "attention": "mafc"}
+        network = maam.timm.create_model("mobilenetv3_small_050", **options).eval()
+        torch.save(network.state_dict(), "model.pth")
+        again = maam.timm.create_model("mobilenetv3_small_050", checkpoint_path="model.pth", **options).eval()
+        x = images()
+        assert torch.equal(again(x), network(x))
+        with pytest.raises(WeightsError, match=r"none.pth: no such file"):
+            maam.timm.create_model("mobilenetv3_small_050", checkpoint_path="none.pth")
+
+    def test_a_model_of_maam_is_refused(self):
+        model = timm.create_model("mafc_v2", cifar=True, width_multiplier=0.25)
+        message = "PresetModel: the spec of a model of maam determines its attention; choose it when the model is built"
+        with pytest.raises(SpecError, match=message):
+            maam.timm.insert_attention(model, "se")
+
+    @pytest.mark.parametrize("attention", ["mafc", "maam"])
+    def test_fusion(self, attention, images):
+        """timm fuses its layers, and also finds ours, copied or not."""
+        narrow = {"channels": (8, 16, 16, 16), "stem_width": 8}
+        network = timm_resnet.ResNet(timm_resnet.BasicBlock, (1, 1, 1, 1), num_classes=3, **narrow)
+        x = images()
+        maam.timm.insert_attention(network, attention)
+        network(x)  # statistics that are not 0 and 1
+        fused = reparameterize_model(network.eval())
+        found = [module for module in fused.modules() if isinstance(module, Layer)]
+        assert len(found) == 4
+        assert not any(isinstance(m, nn.BatchNorm2d) for layer in found for m in layer.modules())
+        torch.testing.assert_close(fused(x), network(x), rtol=1e-4, atol=1e-5)
+
+    def test_onnx(self, images):
+        pytest.importorskip("onnxscript")
+        runtime = pytest.importorskip("onnxruntime")
+        block, x = maam.timm.insert_attention(timm_resnet.BasicBlock(8, 8), "mafc").eval(), torch.rand(2, 8, 16, 16)
+        torch.onnx.export(block, (x,), "model.onnx", dynamo=True, verbose=False)
+        session = runtime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), block(x), rtol=1e-4, atol=1e-5)
+
+
+class TestArgumentsOfTimm:
+    """`attn_layer` and `se_layer` accept our classes; timm finds out which arguments each one accepts."""
+
+    @pytest.mark.parametrize("layer", [MAF, MAFC, SE, CBAM])
+    def test_resnet(self, layer, images, without_gradient):
+        options = {"num_classes": 3, "channels": (8, 16, 16, 16), "stem_width": 8, "block_args": {"attn_layer": layer}}
+        network = timm_resnet.ResNet(timm_resnet.BasicBlock, (1, 1, 1, 1), **options)
+        assert len(new_layers(network, layer)) == 4
+        assert without_gradient(network, images()) == []
+
+    @pytest.mark.parametrize(("layer", "reduced"), [(MAFC, True), (MAAM, False)])
+    def test_efficientnet(self, layer, reduced, images, without_gradient):
+        network = timm.create_model("semnasnet_050", num_classes=3, se_layer=layer)
+        found = network.blocks[2][0].se
+        assert ("rd_ratio" in found.arguments) == reduced
+        assert found.arguments["act_layer"] == "relu"
+        assert without_gradient(network, images()) == []
+
+    @pytest.mark.parametrize("layer", [MAFC, CBAM])
+    def test_create_attn(self, layer):
+        made = timm.layers.create_attn(layer, 16, rd_ratio=1 / 8, act_layer=nn.SiLU, gate_layer=nn.Hardsigmoid)
+        assert made(torch.rand(2, 16, 4, 4)).shape == (2, 16, 4, 4)
+
+
+class TestTorchvision:
+    def test_every_classifier_is_a_function(self):
+        network = maam.torchvision.mobilenet_v3_small(attention=MAFC, num_classes=10)
+        assert network.classifier[-1].out_features == 10
+        assert len(new_layers(network, MAFC)) == 9
+        same = maam.torchvision.create_model("mobilenet_v3_small", MAFC, num_classes=10)
+        assert list(same.state_dict()) == list(network.state_dict())
+        assert maam.torchvision.mobilenet_v3_small.__name__ == "mobilenet_v3_small"
+        assert set(torchvision.models.list_models(torchvision.models)) <= set(dir(maam.torchvision))
+        assert callable(maam.torchvision.vit_b_16)
+
+    def test_unknown_names(self):
+        with pytest.raises(
+            AttributeError, match=r"'maam\.torchvision' has no attribute 'resnet19'; did you mean 'resnet18'"
+        ):
+            maam.torchvision.resnet19  # noqa: B018
+        with pytest.raises(PresetError, match="'mafc_v2' is a preset of maam, not a model of torchvision; use "):
+            maam.torchvision.create_model("mafc_v2")
+
+    def test_features(self, images):
+        network = torchvision_resnet.ResNet(torchvision_resnet.BasicBlock, [1, 1, 1, 1], num_classes=3)
+        network = maam.torchvision.insert_attention(network, "mafc").eval()
+        maps = create_feature_extractor(network, {"layer2": "map"})(images())
+        assert maps["map"].shape[2:] == (4, 4)
