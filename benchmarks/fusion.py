@@ -16,7 +16,7 @@ import typer
 
 import maam
 from maam import spec
-from maam.cli.predict import test_images
+from maam.cli.images import load_images
 from maam.deploy.fusing import agreements
 from maam.errors import SpecError, require
 from maam.fusion.rewrite import is_fusible
@@ -38,7 +38,7 @@ def fused_presets(
     The networks take 32x32 images, have ten classes and are freshly initialised (seed 0). They run in PyTorch and in
     both modes of MindSpore. A preset takes up to 40 minutes.
     """
-    images, _ = test_images("cifar10", root)
+    images, _ = load_images("cifar10", root)
     names = [name for name in presets or spec.list_presets() if is_fusible(_cifar_network(name))]
     if unfit := sorted(set(presets or ()) - set(names)):
         raise SpecError(f"there is nothing to fuse in {', '.join(unfit)}")

@@ -10,19 +10,19 @@ from maam.errors import MaamError
 
 _INTERRUPTED = 130
 _OUT_OF_MEMORY = ("out of memory", "allocate memory")
-"""What PyTorch and MindSpore say then, by errors of no class of its own."""
+"""Parts of the messages of PyTorch and MindSpore, which raise no special class of error."""
 
 
 def main() -> None:
-    """Run a command; an error of maam's, of the system or of the disk is one line on stderr and exit status 1."""
+    """Run a command. An expected error is one line on standard error and exit status 1, without a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names can have bytes that are not UTF-8
     try:
         from maam.cli.app import application
         from maam.cli.terminal import quiet_mindspore
 
         with quiet_mindspore():
-            application(prog_name="maam")  # completion is for this name, by `python -m maam` too
+            application(prog_name="maam")  # also for `python -m maam`: completion depends on the name
     except MaamError as error:
         _fail(str(error))
     except MemoryError as error:
@@ -32,7 +32,7 @@ def main() -> None:
     except RuntimeError as error:
         if not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
-        _fail(f"not enough memory, a smaller batch_size needs less: {str(error)[:200]}")
+        _fail(f"not enough memory; try a smaller batch_size: {str(error)[:200]}")
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
 

@@ -1,4 +1,4 @@
-"""`maam doctor`."""
+"""The command `maam doctor`: a diagnosis of the installation."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ PACKAGES = (
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16")
 ENGINES = {"onnxruntime": "deploy", "openvino": "deploy", "nncf": "deploy", "executorch": "executorch"}
 TOLERANCE = 1e-4
-"""Of the logits, absolute and relative: the bound of parity."""
+"""The largest difference of logits, absolute and relative, as in parity."""
 
 
 class Status(Enum):
-    """How a check ended."""
+    """The result of a check."""
 
     GOOD = "good"
     ABSENT = "not installed"
@@ -54,7 +54,7 @@ class Status(Enum):
 
 
 class Finding(NamedTuple):
-    """One line of the diagnosis; `remedy` is empty where there is nothing to do."""
+    """One line of the diagnosis; `remedy` is empty if there is nothing to do."""
 
     subject: str
     status: Status
@@ -63,7 +63,7 @@ class Finding(NamedTuple):
 
 
 def versions() -> dict[str, str]:
-    """The versions of the packages that maam can use; those that are not installed are left out."""
+    """Return the versions of the installed packages that maam can use."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
     for package in PACKAGES:
         try:
@@ -74,7 +74,7 @@ def versions() -> dict[str, str]:
 
 
 def cpu_features() -> list[str]:
-    """Those instruction sets of the processor that matter here; none where the system does not tell."""
+    """Return the instruction sets of the processor that matter to the frameworks; empty if they are unknown."""
     try:
         words = set(Path("/proc/cpuinfo").read_text("utf-8").split())
     except OSError:
@@ -82,30 +82,30 @@ def cpu_features() -> list[str]:
     return [name for name in FEATURES if name in words]
 
 
-def known_troubles(installed: dict[str, str], features: list[str]) -> Iterator[Finding]:
-    """Combinations of versions and processor that are known to be bad, each with what helps."""
+def known_problems(installed: dict[str, str], features: list[str]) -> Iterator[Finding]:
+    """Yield combinations of versions and processor that are known to fail, each with a remedy."""
     mindspore, numpy = _number(installed.get("mindspore")), _number(installed.get("numpy"))
     protobuf = _number(installed.get("protobuf"))
     if mindspore and numpy >= (2,):
-        text = f"MindSpore's operators fail with numpy {installed['numpy']}: they are compiled for numpy 1"
+        text = f"MindSpore's operators are compiled for numpy 1, and fail with numpy {installed['numpy']}"
         yield Finding("mindspore, numpy", Status.BAD, text, "pip install 'numpy<2'")
     if mindspore >= (2, 9) and "avx512f" in features and "ONEDNN_MAX_CPU_ISA" not in os.environ:
-        text = f"MindSpore {installed['mindspore']} convolves very slowly on processors with AVX-512"
-        remedy = "maam sets ONEDNN_MAX_CPU_ISA=AVX2 where it is imported; elsewhere set it, or use mindspore<2.9"
+        text = f"convolutions of MindSpore {installed['mindspore']} are very slow on processors with AVX-512"
+        remedy = "maam sets ONEDNN_MAX_CPU_ISA=AVX2; set it in programs without maam, too, or use mindspore<2.9"
         yield Finding("mindspore, AVX-512", Status.WARNING, text, remedy)
     if mindspore and mindspore < (2, 7):
-        text = f"maam is tested with MindSpore 2.8; this is {installed['mindspore']}"
+        text = f"maam is tested with MindSpore 2.8, and {installed['mindspore']} is installed"
         yield Finding("mindspore", Status.WARNING, text, "pip install 'mindspore>=2.7,<2.9'")
     if not mindspore and sys.version_info >= (3, 13):
         text = "MindSpore has no wheels for Python 3.13 and later"
         yield Finding("mindspore, python", Status.WARNING, text, "use Python 3.10, 3.11 or 3.12 for MindSpore")
     if mindspore and "onnx" in installed and protobuf < (7,):
-        text = f"import mindspore after onnx fails with protobuf {installed.get('protobuf', 'none')}"
+        text = f"with protobuf {installed.get('protobuf', 'none')}, mindspore cannot be imported after onnx"
         remedy = "import mindspore first, or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python"
         yield Finding("mindspore, onnx", Status.WARNING, text, remedy)
     if mindspore and "executorch" in installed:
-        text = "ExecuTorch needs numpy 2, MindSpore numpy 1"
-        yield Finding("mindspore, executorch", Status.BAD, text, "give each an environment of its own")
+        text = "ExecuTorch needs numpy 2, and MindSpore needs numpy 1"
+        yield Finding("mindspore, executorch", Status.BAD, text, "install them in separate environments")
 
 
 def check_backend(name: str) -> Finding:
@@ -121,7 +121,7 @@ def check_backend(name: str) -> Finding:
     start = time.perf_counter()
     try:
         backend = load_backend(name)
-        logits = backend.make_runner(backend.build("maam_digits", seed=0), _fastest_start(entry)).forward(images)
+        logits = backend.make_runner(backend.build("maam_digits", seed=0), _uncompiled_mode(entry)).forward(images)
     except Exception as error:  # a broken installation can raise anything
         reason = " ".join(str(error).split())[:200]
         return Finding(name, Status.BAD, f"{type(error).__name__}: {reason}", f"reinstall it: {install}")
@@ -132,20 +132,20 @@ def check_backend(name: str) -> Finding:
     return Finding(name, Status.GOOD, f"agrees with the reference to {difference:.1e} ({seconds:.1f} s)")
 
 
-def _fastest_start(entry: BackendEntry) -> str:
+def _uncompiled_mode(entry: BackendEntry) -> str:
     """Return a mode that compiles nothing."""
     return next(name for name, capabilities in entry.modes.items() if Capability.COMPILED not in capabilities)
 
 
 def check_engine(name: str) -> Finding:
-    """Whether an engine of deployment can be imported."""
+    """Check that an inference engine can be imported."""
     if importlib.util.find_spec(name) is None:
-        apart = name == "executorch" and importlib.util.find_spec("mindspore") is not None
-        remedy = f"pip install 'maam[{ENGINES[name]}]'{', in an environment without mindspore' if apart else ''}"
+        conflict = name == "executorch" and importlib.util.find_spec("mindspore") is not None
+        remedy = f"pip install 'maam[{ENGINES[name]}]'{', in an environment without mindspore' if conflict else ''}"
         return Finding(name, Status.ABSENT, "not installed", remedy)
     try:
         importlib.import_module(name)
-    except Exception as error:  # whatever a broken package raises
+    except Exception as error:  # a broken installation can raise anything
         reason = " ".join(str(error).split())[:200]
         return Finding(name, Status.BAD, f"{type(error).__name__}: {reason}", "reinstall it")
     return Finding(name, Status.GOOD, "can be imported")
@@ -161,7 +161,7 @@ def devices() -> list[str]:
 
 
 def _number(version: str | None) -> tuple[int, ...]:
-    """(2, 8) of "2.8.0rc1"; () where there is none."""
+    """Return the first two numbers of a version, such as (2, 8); () for None."""
     parts = (version or "").split(".")[:2]
     return tuple(int(part) for part in parts if part.isdigit())
 
@@ -170,9 +170,12 @@ _COLOURS = {Status.GOOD: "green", Status.BAD: "bold red", Status.WARNING: "yello
 
 
 def doctor(
-    quick: Annotated[bool, typer.Option("--quick", help="leave the self-checks of the rooms out")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="do not run the checks of the backends")] = False,
 ) -> None:
-    """Show versions, devices, what works here and what helps where something does not; exit status 1 if it is bad."""
+    """Show versions and devices, check the backends and engines, and show remedies for problems.
+
+    The exit status is 1 if a check is bad.
+    """
     installed, features = versions(), cpu_features()
     out = console()
     out.print(", ".join(f"{name} {version}" for name, version in installed.items()), highlight=False)
@@ -181,9 +184,9 @@ def doctor(
     )
     out.print(f"{platform.system()} {platform.machine()}, {machine}", highlight=False, markup=False)
     out.print(f"devices: {', '.join(devices())}", highlight=False, markup=False)
-    findings = list(known_troubles(installed, features))
+    findings = list(known_problems(installed, features))
     if not quick:
-        # MindSpore before the engines: some of them bring a protobuf that it must not see first
+        # MindSpore before the engines: some of them import protobuf in a way that makes its import fail
         findings += [check_backend(name) for name in reversed(backend_names())]
     findings += [check_engine(name) for name in ENGINES]
     out.print(_table(findings))
@@ -192,7 +195,7 @@ def doctor(
 
 
 def _table(findings: list[Finding]) -> Table:
-    table = Table("what", "status", "found", "what helps")
+    table = Table("subject", "status", "result", "remedy")
     for finding in findings:
         status = Text(finding.status.value, _COLOURS[finding.status])
         table.add_row(finding.subject, status, Text(finding.text), Text(finding.remedy))

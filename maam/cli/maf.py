@@ -1,4 +1,4 @@
-"""`maam maf`: the command of the authors of MAF, as a form of `maam train` and `maam evaluate`."""
+"""The command `maam maf`, with the options of the MAF authors' script; it calls `maam train` or `maam evaluate`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Annotated
 
 import typer
 
-from maam.cli import terminal
-from maam.cli.options import Device, Framework, NumWorkers, OnBroken, refuse_given
+from maam.backend.convert import convert
+from maam.cli import completion
+from maam.cli.options import Device, Framework, NumWorkers, OnBroken, Override, refuse_given
 from maam.cli.predict import evaluate as evaluate_command
 from maam.cli.train import train as train_command
 from maam.errors import WeightsError
+from maam.spec import preset
+from maam.training.recipe_files import parse_override, read_recipe
 
 RECIPE = "imagenet_maf"
 PUBLISHED = ("*.pth.tar", "*.pth")
@@ -23,20 +26,24 @@ def maf(
     context: typer.Context,
     arch: Annotated[
         str,
-        typer.Option("--arch", "-a", help="MAFCV1, MAFCV2, MAFCV3 or another preset", autocompletion=terminal.presets),
+        typer.Option(
+            "--arch", "-a", help="MAFCV1, MAFCV2, MAFCV3 or another preset", autocompletion=completion.presets
+        ),
     ] = "MAFCV1",
-    evaluate: Annotated[bool, typer.Option("--evaluate", "-e", help="measure on root/val; do not train")] = False,
-    root: Annotated[Path, typer.Option(help="the folder that holds train and val")] = Path(
+    evaluate: Annotated[bool, typer.Option("--evaluate", "-e", help="evaluate on root/val instead of training")] = (
+        False
+    ),
+    root: Annotated[Path, typer.Option(help="folder of ImageNet, which contains train and val")] = Path(
         "../../../datasets/ImageNet"
     ),
-    out: Annotated[Path | None, typer.Option(help="folder of the run or checkpoint; runs/ARCH_ otherwise")] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as batch_size=64")
+    out: Annotated[
+        Path | None, typer.Option(help="folder of the run, or of the published checkpoint; default: runs/ARCH_")
     ] = None,
+    override: Override = None,
     framework: Framework = "torch",
     device: Device = None,
-    epochs: Annotated[int | None, typer.Option(help="the recipe's otherwise")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoint")] = False,
+    epochs: Annotated[int | None, typer.Option(help="number of epochs; default: from the recipe")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint")] = False,
     num_workers: NumWorkers = 4,
     on_broken: OnBroken = "error",
 ) -> None:
@@ -57,7 +64,9 @@ def maf(
             on_broken=on_broken,
         )
         return
-    refuse_given(context, ("epochs", "resume"), "for training, and -e (--evaluate) only measures; leave it out")
+    refuse_given(
+        context, ("epochs", "resume"), "this has no effect on -e (--evaluate), which does not train; remove it"
+    )
     trained = (folder / OWN).exists()
     with tempfile.TemporaryDirectory() as temporary:
         evaluate_command(
@@ -74,18 +83,14 @@ def maf(
 
 
 def _published(folder: Path, arch: str, override: list[str] | None, temporary: Path) -> Path:
-    """The published checkpoint in `folder`, converted into `temporary`."""
+    """Convert the published checkpoint in `folder` to a weights file in `temporary`, and return its path."""
     found = sorted(path for pattern in PUBLISHED for path in folder.glob(pattern))
     if len(found) != 1:
-        what = f"{len(found)} checkpoints" if found else "no checkpoint"
+        problem = f"{len(found)} checkpoints" if found else "no checkpoint"
         raise WeightsError(
-            f"{folder}: {what}; expected one of {', '.join((OWN, *PUBLISHED))}: "
-            f"train by `maam maf -a {arch}`, or put the published checkpoint there"
+            f"{folder}: {problem}; expected one of {', '.join((OWN, *PUBLISHED))}: "
+            f"train with `maam maf -a {arch}`, or put the published checkpoint there"
         )
-    from maam.backend.convert import convert
-    from maam.spec import preset
-    from maam.training.recipe_files import parse_override, read_recipe
-
     recipe = read_recipe(RECIPE).replaced(dict(parse_override(text) for text in override or []))
     target = temporary / "published.safetensors"
     convert(found[0], target, preset(arch, **recipe.overrides))

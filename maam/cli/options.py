@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options that several commands share, and checks of their values."""
 
 from __future__ import annotations
 
@@ -10,41 +10,71 @@ from typing import Annotated, Any
 import typer
 
 from maam import _io
-from maam.cli import terminal
-from maam.errors import MaamError, RecipeError, SpecError
+from maam.cli import completion
+from maam.errors import DeploymentError, MaamError, RecipeError, SpecError
 
+Model = Annotated[
+    str,
+    typer.Argument(help="a preset, a weights file or a spec document (.json)", autocompletion=completion.presets),
+]
+Trained = Annotated[str, typer.Argument(help="a weights file, or the folder of a run for its final weights")]
+Size = Annotated[int | None, typer.Option(min=1, help="height and width; default: the model's size, or 32 for a layer")]
 Root = Annotated[Path | None, typer.Option(help="folder of the data set")]
-Framework = Annotated[str, typer.Option(help="torch or mindspore", autocompletion=terminal.frameworks)]
+Framework = Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)]
 Device = Annotated[
     str | None,
-    typer.Option(help="cpu, cuda (PyTorch) or ascend (MindSpore); the best otherwise", autocompletion=terminal.devices),
+    typer.Option(
+        help="cpu, cuda (PyTorch) or ascend (MindSpore); default: the best one", autocompletion=completion.devices
+    ),
 ]
 Override = Annotated[
-    list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as optimizer.lr=0.05")
+    list[str] | None,
+    typer.Option(
+        "--override",
+        "-o",
+        metavar="FIELD=VALUE",
+        help="change a field of the recipe, such as optimizer.lr=0.05; repeat for more",
+    ),
 ]
 ImageRecipe = Annotated[
     str | None,
     typer.Option(
         "--recipe",
-        help="how image files are cut, a recipe's name or a .toml file; the run's or the preset's otherwise",
-        autocompletion=terminal.recipes,
+        help="recipe (name or .toml file) that determines how image files are cropped and normalized; "
+        "default: from the run or the preset",
+        autocompletion=completion.recipes,
     ),
 ]
 ImageOverride = Annotated[
-    list[str] | None, typer.Option("--override", "-o", metavar="FIELD=VALUE", help="such as images.size=160")
+    list[str] | None,
+    typer.Option(
+        "--override",
+        "-o",
+        metavar="FIELD=VALUE",
+        help="change a field of images, such as images.size=160; repeat for more",
+    ),
 ]
 NumWorkers = Annotated[
-    int, typer.Option("--num-workers", "-j", min=0, help="processes (PyTorch) or threads that decode image files")
+    int,
+    typer.Option(
+        "--num-workers", "-j", min=0, help="processes (PyTorch) or threads (MindSpore) that decode image files"
+    ),
 ]
-OnBroken = Annotated[str, typer.Option(help="broken image files: error or skip")]
-Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16", autocompletion=terminal.precisions)]
+OnBroken = Annotated[str, typer.Option(help="what to do with broken image files: error or skip")]
+Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16", autocompletion=completion.precisions)]
+Classes = Annotated[
+    str | None, typer.Option(help="class names: comma-separated, or a text file with one name on each line")
+]
+Mean = Annotated[str | None, typer.Option(help="means of the channels in [0, 1], comma-separated")]
+Std = Annotated[str | None, typer.Option(help="standard deviations of the channels in [0, 1], comma-separated")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing file")]
 
 
 def parse_overrides(texts: list[str] | None) -> dict[str, Any]:
-    """The changes of a recipe that `-o` asks for.
+    """Return the changes of a recipe in the texts of `-o`.
 
     Raises:
-        RecipeError: one has no "=".
+        RecipeError: a text has no "=".
     """
     from maam.training.recipe_files import parse_override
 
@@ -52,14 +82,21 @@ def parse_overrides(texts: list[str] | None) -> dict[str, Any]:
 
 
 def changes(given: dict[str, Any], texts: list[str] | None) -> dict[str, Any]:
-    """The changes of a recipe that options of their own and `-o` ask for together; an option of None asks for nothing.
+    """Return the changes of a recipe by separate options and by `-o` together.
+
+    Args:
+        given: the values of separate options by field; None for options that were not given.
+        texts: the texts of `-o`.
 
     Raises:
-        RecipeError: an override has no "=", or says another value than the option for the same field.
+        RecipeError: a text has no "=", or contradicts an option.
     """
     own = {field: value for field, value in given.items() if value is not None}
     overrides = parse_overrides(texts)
-    said = _flat(overrides)
+    said = dict(overrides)
+    for table, value in overrides.items():
+        if isinstance(value, dict):
+            said |= {f"{table}.{field}": one for field, one in value.items()}
     for field, value in own.items():
         if field in said and said[field] != value and str(said[field]) != str(value):
             option = field.rpartition(".")[2].replace("_", "-")
@@ -67,17 +104,8 @@ def changes(given: dict[str, Any], texts: list[str] | None) -> dict[str, Any]:
     return overrides | own
 
 
-def _flat(overrides: dict[str, Any]) -> dict[str, Any]:
-    """The same with the fields of tables as paths."""
-    flat = dict(overrides)
-    for section, value in overrides.items():
-        if isinstance(value, dict):
-            flat |= {f"{section}.{field}": one for field, one in value.items()}
-    return flat
-
-
 def image_options(name: str | None, texts: list[str] | None) -> dict[str, Any]:
-    """What `ImageRecipe` and `ImageOverride` ask for, as arguments of `evaluate_file` and `predict_files`.
+    """Return the values of `ImageRecipe` and `ImageOverride` as arguments of `evaluate_file` and `predict_files`.
 
     Raises:
         RecipeError: there is no such recipe, or an override has no "=".
@@ -88,11 +116,7 @@ def image_options(name: str | None, texts: list[str] | None) -> dict[str, Any]:
 
 
 def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None:
-    """Refuse options that were given and would do nothing; `why` ends the sentence.
-
-    Raises:
-        MaamError: naming the first.
-    """
+    """Raise `MaamError` if one of the options was given on the command line; `why` completes the message."""
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
@@ -100,22 +124,18 @@ def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None
 
 
 def check_written(option: str, path: Path | None) -> None:
-    """Refuse before the work what could not be written after it.
-
-    Raises:
-        MaamError: there is no such folder, it may not be written, or `path` is a folder.
-    """
+    """Raise `MaamError` before the work if the file at `path` could not be written after it."""
     if path is None or (_io.is_special(path) and os.access(path, os.W_OK)):
         return
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise MaamError(f"{option} {path}: expected a file in a folder that exists and can be written")
+        raise MaamError(f"{option} {path}: expected a file in a folder that exists and is writable")
 
 
 def split(option: str, text: str, known: Iterable[str] | None = None) -> list[str]:
-    """The parts of a comma-separated list, each once.
+    """Return the parts of a comma-separated list without duplicates.
 
     Raises:
-        SpecError: there is none, or one is not among the `known`.
+        SpecError: the list is empty, or a part is not among the `known` names.
     """
     parts = list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
     if not parts:
@@ -123,3 +143,39 @@ def split(option: str, text: str, known: Iterable[str] | None = None) -> list[st
     if known is not None and (unknown := [part for part in parts if part not in known]):
         raise SpecError(f"{option}: expected some of {', '.join(known)}, got {unknown[0][:60]!r}")
     return parts
+
+
+def class_names(text: str | None) -> list[str] | None:
+    """Return the names in the value of `--classes`, which is a list or a text file; None for None.
+
+    Raises:
+        DeploymentError: the file does not exist or is not text.
+    """
+    if text is None:
+        return None
+    path = Path(text)
+    try:
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise DeploymentError(f"--classes {path}: cannot be read: it is not UTF-8 text") from None
+    except OSError as error:  # also if a list of names is longer than a file name can be
+        if "," not in text and (path.suffix or len(path.parts) > 1):
+            reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+            raise DeploymentError(
+                f"--classes {text}: {reason}; give a text file with one name on each line, or comma-separated names"
+            ) from None
+        return [name.strip() for name in text.split(",")]
+
+
+def numbers(option: str, text: str | None) -> list[float] | None:
+    """Return the numbers in a comma-separated list; None for None.
+
+    Raises:
+        DeploymentError: a part is not a number.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise DeploymentError(f"{option}: expected comma-separated numbers, got {text[:60]!r}") from None
