@@ -1,4 +1,4 @@
-"""One of the two models of a port, driven by NumPy arrays: what each framework's room offers, and layers' kinds."""
+"""The adapter of a user's own model: the interface that both backends implement for ports, and the kinds of layers."""
 
 from __future__ import annotations
 
@@ -35,14 +35,20 @@ KINDS = {
     "HSwish": "hardswish",
     "HSigmoid": "hardsigmoid",
 }
-"""What a layer is, by its class in either framework; other classes of a framework go by their name in lower case."""
+"""The kinds of layers by their classes in either framework; for other classes the kind is the name in lower case."""
 
-OWN = "layer of your own"
-"""The kind of a class that is no framework's."""
+OWN = "custom layer"
+"""The kind of a class that does not belong to a framework."""
 
 
 class Slot(NamedTuple):
-    """An array of a layer: its full name in the framework, its shape, and whether it is trained."""
+    """An array of a layer.
+
+    Attributes:
+        name: the framework's full name.
+        shape: the shape.
+        trainable: whether it is trained.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -54,9 +60,16 @@ class Layer:
     """A module without children, or one that holds arrays itself.
 
     Attributes:
-        name: its path in the model; empty for the model itself.
-        kind: what it is, the same word for both frameworks.
-        slots: its own arrays by PyTorch's local name (weight, bias, running_mean, ...).
+        name: the path in the model; empty for the model itself.
+        kind: the same word for both frameworks, such as "linear".
+        slots: the layer's own arrays by PyTorch's local name (weight, bias, running_mean, ...).
+
+    Example:
+        >>> import torch
+        >>> from maam.backend import load_backend
+        >>> adapter = load_backend("torch").adapt(torch.nn.Sequential(torch.nn.Linear(4, 3)))
+        >>> print(adapter.layers()[0])
+        '0' (linear: weight 3x4, bias 3)
     """
 
     name: str
@@ -69,7 +82,13 @@ class Layer:
 
 
 class Call(NamedTuple):
-    """A layer that ran: what went in and came out; None where that is not a plain tensor."""
+    """A run of a layer.
+
+    Attributes:
+        name: the layer's path.
+        inputs: the inputs; None if one is not a plain tensor.
+        output: the output; None if it is not a plain tensor.
+    """
 
     name: str
     inputs: tuple[Array, ...] | None
@@ -77,40 +96,55 @@ class Call(NamedTuple):
 
 
 class ModelAdapter(Protocol):
-    """A model of one framework. Arrays carry the framework's full names (`Slot.name`)."""
+    """The interface to a model that maam did not build. Names of arrays are the framework's full names.
+
+    Attributes:
+        framework: the name of the backend.
+
+    Example:
+        >>> import numpy as np, torch
+        >>> from maam.backend import load_backend
+        >>> adapter = load_backend("torch").adapt(torch.nn.Linear(2, 1))
+        >>> adapter.write({"weight": np.ones((1, 2), np.float32), "bias": np.zeros(1, np.float32)})
+        >>> adapter.forward(np.ones((3, 2), np.float32)).tolist()
+        [[2.0], [2.0], [2.0]]
+    """
 
     framework: str
 
     def layers(self) -> list[Layer]:
-        """All layers in the order in which they are registered."""
+        """Return all layers in the order of registration."""
 
     def read(self) -> dict[str, Array]:
-        """Copies of all arrays of all layers."""
+        """Return copies of the arrays of all layers."""
 
     def write(self, arrays: Mapping[str, Array]) -> None:
-        """Put arrays into the model, cast to its dtypes."""
+        """Copy arrays into the model, cast to its dtypes."""
 
     def forward(self, x: Array, training: bool = False) -> Array:
-        """The output for x; in training mode the running statistics move, and dropout stands still."""
+        """Return the output for x; train mode updates the running statistics, and dropout is off."""
 
     def record(self, x: Array, training: bool = False) -> tuple[Array, list[Call]]:
-        """The output for x and every layer that ran, in running order."""
+        """Return the output for x, and the calls of all layers in running order."""
 
     def run_layer(self, name: str, inputs: Sequence[Array], training: bool = False) -> Array:
-        """The output of one layer for its own inputs."""
+        """Return the output of one layer for its own inputs."""
 
     def gradients(self, x: Array, cotangent: Array) -> dict[str, Array]:
-        """Gradients of sum(output * cotangent) in training mode for every array that is trained."""
+        """Return the gradients of sum(output * cotangent) in train mode, for all trainable arrays."""
 
     def train(self, batches: Sequence[tuple[Array, Array]], lr: float, momentum: float, weight_decay: float) -> None:
-        """A step of SGD for each (x, target): mean cross entropy for integers, else mean(output * target)."""
+        """Take a step of SGD for each (x, target).
+
+        The loss is mean cross entropy for integer targets, and mean(output * target) for others.
+        """
 
     def double(self) -> ModelAdapter | None:
-        """A copy in float64; None where the model or the framework cannot."""
+        """Return an adapter of a copy in float64; None if the model or the framework does not support it."""
 
 
 def kind_of(cls: type, package: str) -> str:
-    """The kind of a layer's class; `package` is the framework's, whose classes count by their names."""
+    """Return the kind of a layer's class; `package` is the name of the framework's package."""
     for base in cls.__mro__:
         if base.__module__.split(".")[0] == package and base.__name__ in KINDS:
             return KINDS[base.__name__]
@@ -118,5 +152,5 @@ def kind_of(cls: type, package: str) -> str:
 
 
 def is_dropout(cls: type) -> bool:
-    """Whether a class drops at random (Dropout, DropPath, DropBlock), by its name."""
+    """Return whether a class is a kind of dropout (Dropout, DropPath, DropBlock, StochasticDepth), by its name."""
     return any(base.__name__.startswith(("Drop", "StochasticDepth")) for base in cls.__mro__)

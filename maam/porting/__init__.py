@@ -1,4 +1,4 @@
-"""A user's own model in both frameworks: weights moved by structure, and proof of what agrees."""
+"""Ports of your own models: copy weights between a PyTorch module and a MindSpore cell, and compare both."""
 
 from maam.backend.adapter import Layer, ModelAdapter
 from maam.porting.pairing import Pair, pair_layers

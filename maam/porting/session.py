@@ -1,11 +1,11 @@
-"""A port from the models to the report."""
+"""Ports of a user's own model: transfer of weights, comparison, and the report."""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,56 +30,32 @@ from maam.porting.pairing import Pair, Pairing, align, pair_layers
 from maam.tolerance import LOGITS, difference
 from maam.weights.file import write_safetensors
 
-
-def load_factory(name: str) -> Any:
-    """What `package.module:callable` returns when called without arguments; this runs the user's own code.
-
-    The working folder is searched too, as `python -m` does.
-
-    Raises:
-        PortingError: the name has another form, there is no such module or callable, or it fails.
-    """
-    module_name, colon, attribute = name.partition(":")
-    if not (module_name and colon and attribute):
-        raise PortingError(f"{name!r}: expected package.module:callable, such as my_models:resnet")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        found: Any = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's code raises
-        reason = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        raise PortingError(f"{name}: {module_name} cannot be imported: {reason}") from None
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise PortingError(f"{name}: {module_name} has no {attribute}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise PortingError(f"{name}: expected a function or class, got an object of type {type(found).__name__}")
-    try:
-        return found()
-    except Exception as error:  # whatever the user's code raises
-        raise PortingError(f"{name}() failed: {type(error).__name__}: {error}") from error
-
-
 Array = np.ndarray[Any, Any]
 DIRECTIONS = ("torch-to-mindspore", "mindspore-to-torch")
-STAGES: tuple[Callable[[Subject, Report], Iterator[Row]], ...] = (
-    compare_weights,
-    compare_layers,
-    compare_layers_inside,
-    compare_outputs,
-    compare_gradients,
-    compare_steps,
-)
+STAGES: dict[str, Callable[[Subject, str], list[Row]]] = {
+    "weights": compare_weights,
+    "layers": compare_layers,
+    "layers inside": compare_layers_inside,
+    "outputs": compare_outputs,
+    "gradients": compare_gradients,
+    "steps": compare_steps,
+}
+"""The stages by name, those that locate a fault most exactly first."""
 
 
 @dataclass
 class PortReport(Report):
-    """A parity report of two models of your own, and how their layers were paired.
+    """The report of a port: rows as in a parity report, and the pairs of layers.
 
     Attributes:
         pairs: the layers with weights, in PyTorch's order.
-        how: by what they were paired.
+        how: how they were paired, such as "by name".
+
+    Example:
+        >>> from maam.porting import PortReport
+        >>> report = PortReport("net", how="by name")
+        >>> len(report.pairs), report.passed
+        (0, False)
     """
 
     pairs: Sequence[Pair] = field(default_factory=tuple)
@@ -101,37 +77,50 @@ def port(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> PortReport:
-    """Move the weights of one of your models into the other, and prove that both compute the same.
+    """Copy the weights of one of your models into the other, and compare both models.
 
-    Layers are paired by kind and shapes in their order, and by name where names tell more. Then compared are the
-    weights, every layer alone and in the model, the output, running statistics, gradients and a few steps of SGD;
-    the report names the first layer that differs. Both models keep their weights and modes besides the transfer.
+    Layers are paired by kind and shapes in their order, and by name if names are more exact. The comparison covers
+    weights, each layer alone and in the model, outputs, running statistics, gradients and a few steps of SGD. The
+    report names the first layer that differs. Apart from the copy, both models keep their weights and modes.
 
     Args:
-        torch_module: a torch.nn.Module of one input and one output.
-        mindspore_cell: a mindspore.nn.Cell; it runs in PyNative mode.
-        input_shape: of one sample, (C, H, W) or any other; normal random inputs of it are drawn.
-        inputs: instead of a shape: a batch (N, ...), of real numbers or integers.
-        names: MindSpore's path for a path in PyTorch, of a layer or of a container; what it leaves out is found.
-        skip: paths, of either model, of layers that have no counterpart.
-        direction: "torch-to-mindspore" or "mindspore-to-torch": whose weights are copied into the other.
-        transfer: False leaves both models as they are, and only compares.
-        batch_size: samples in a batch that is drawn.
-        steps: training steps to compare.
-        seed: of all that is drawn.
+        torch_module: a torch.nn.Module with one input and one output.
+        mindspore_cell: the corresponding mindspore.nn.Cell; it runs in PyNative mode.
+        input_shape: the shape of one sample, such as (C, H, W); normal random inputs are drawn. Pass exactly one of
+            `input_shape` and `inputs`.
+        inputs: a batch (N, ...) of real numbers or integers.
+        names: MindSpore's path for a path in PyTorch, of a layer or a container; other layers are paired as usual.
+        skip: paths of layers, in either model, that have no counterpart.
+        direction: "torch-to-mindspore" or "mindspore-to-torch": the direction of the copy.
+        transfer: whether to copy the weights; otherwise the models are only compared.
+        batch_size: the number of random samples.
+        steps: the number of training steps.
+        seed: the seed of all random numbers.
         progress: called with the name of each stage before it runs.
+
+    Returns:
+        The report; it is true if nothing differs.
 
     Raises:
         MissingFrameworkError: a framework is not installed.
-        PortingError: the layers cannot be matched, a name or option is unknown, or a model is none, or returns no
-            tensor.
-        ShapeError: PyTorch's model, or both, cannot take the input.
+        PortingError: the layers cannot be paired, a name or option is unknown, or an object is not a model or does not
+            return a tensor.
+        ShapeError: the PyTorch model cannot take the input.
+
+    Example:
+        >>> import mindspore, torch
+        >>> from maam.porting import port
+        >>> module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU())
+        >>> cell = mindspore.nn.SequentialCell(mindspore.nn.Dense(4, 3), mindspore.nn.ReLU())
+        >>> report = port(module, cell, input_shape=(4,), steps=1)
+        >>> report.passed, [pair.name for pair in report.pairs]
+        (True, ['0'])
     """
     if direction not in DIRECTIONS:
         raise PortingError(f"direction: expected {' or '.join(DIRECTIONS)}, got {direction!r}")
     torch = load_porting_backend("torch").adapt(torch_module)
     mindspore = load_porting_backend("mindspore").adapt(mindspore_cell)
-    x = _inputs(input_shape, inputs, batch_size, seed)
+    x = _make_inputs(input_shape, inputs, batch_size, seed)
     calls, other_calls, refusal = _trace(torch, mindspore, x)
     layers = torch.layers(), mindspore.layers()
     orders = None if other_calls is None else ([c.name for c in calls], [c.name for c in other_calls])
@@ -141,16 +130,16 @@ def port(
     double = _double(torch, x)
     subject = Subject(torch, mindspore, double or torch, chosen.pairs, runs, x, seed, steps, refusal)
     report = PortReport(type(torch_module).__name__, environment=environment(), pairs=chosen.pairs, how=chosen.how)
-    for stage in STAGES:
+    for name, stage in STAGES.items():
         if progress is not None:
-            progress(stage.__name__.removeprefix("compare_").replace("_", " "))
-        report.rows.extend(stage(subject, report))
+            progress(name)
+        report.rows.extend(stage(subject, report.first_difference))
     return report
 
 
-def _inputs(shape: Sequence[int] | None, inputs: Array | None, batch_size: int, seed: int) -> Array:
+def _make_inputs(shape: Sequence[int] | None, inputs: Array | None, batch_size: int, seed: int) -> Array:
     if (shape is None) == (inputs is None):
-        raise PortingError("give input_shape, of one sample, or inputs, a batch; one of both")
+        raise PortingError("pass exactly one of input_shape (of one sample) and inputs (a batch)")
     if inputs is not None:
         array = np.asarray(inputs)
         if array.ndim < 1 or array.size == 0 or array.dtype.kind not in "fiu":
@@ -163,45 +152,44 @@ def _inputs(shape: Sequence[int] | None, inputs: Array | None, batch_size: int, 
 
 
 def _trace(torch: ModelAdapter, mindspore: ModelAdapter, x: Array) -> tuple[list[Call], list[Call] | None, str]:
-    """What runs in each model; None, and what MindSpore said, where its model alone cannot run."""
-    said, found = {}, {}
-    for half in (torch, mindspore):
+    """Run both models and return their calls of layers.
+
+    Returns:
+        PyTorch's calls, MindSpore's calls, and an empty text. If only MindSpore's model fails, its calls are None and
+        the text is its error message.
+    """
+    messages, found = {}, {}
+    for adapter in (torch, mindspore):
         mode = "eval"
         try:
-            calls = half.record(x)[1]
+            calls = adapter.record(x)[1]
             mode = "train"
-            _pass_in_train_mode(half, x)
-            found[half.framework] = calls
+            before = adapter.read()
+            adapter.forward(x, training=True)  # batch norm rejects a single sample only in train mode
+            adapter.write(before)
+            found[adapter.framework] = calls
         except PortingError:
             raise
-        except Exception as error:  # whatever a user's model raises
-            said[half.framework] = (
-                f"{find_entry(half.framework).title}'s model cannot run in {mode} mode: {first_line(error)}"
-            )
-    if "torch" in said:
-        cause = "; ".join(said.values())
-        raise ShapeError(f"input {x.shape}: {cause}; give a batch that the models are made for and can be trained on")
-    return found["torch"], found.get("mindspore"), said.get("mindspore", "")
-
-
-def _pass_in_train_mode(half: ModelAdapter, x: Array) -> None:
-    """Batch norm refuses a single sample, but only here."""
-    before = half.read()
-    half.forward(x, training=True)
-    half.write(before)
+        except Exception as error:  # a user's model may raise anything
+            title = find_entry(adapter.framework).title
+            messages[adapter.framework] = f"{title}'s model cannot run in {mode} mode: {first_line(error)}"
+    if torch.framework in messages:
+        cause = "; ".join(messages.values())
+        raise ShapeError(f"input {x.shape}: {cause}; pass a batch that the models accept in eval and train mode")
+    return found[torch.framework], found.get(mindspore.framework), messages.get(mindspore.framework, "")
 
 
 def _transfer(
     torch: ModelAdapter, mindspore: ModelAdapter, pairings: Sequence[Pairing], direction: str, x: Array
 ) -> Pairing:
-    """Copy the weights; of several ways to pair the layers the first that gives the same output, else the first."""
-    kept = torch.read(), mindspore.read()
+    """Copy the weights by the first pairing that gives equal outputs, or by the first of all if none does."""
+    before = torch.read(), mindspore.read()
     for pairing in pairings:
         copy_weights(torch, mindspore, pairing.pairs, direction)
         if len(pairings) == 1 or _same_output(torch, mindspore, x):
             return pairing
-        torch.write(kept[0])
-        mindspore.write(kept[1])
+        torch.write(before[0])
+        mindspore.write(before[1])
     copy_weights(torch, mindspore, pairings[0].pairs, direction)
     return pairings[0]
 
@@ -220,25 +208,80 @@ def copy_weights(torch: ModelAdapter, mindspore: ModelAdapter, pairs: Sequence[P
 def _same_output(torch: ModelAdapter, mindspore: ModelAdapter, x: Array) -> bool:
     try:
         return difference(mindspore.forward(x), torch.forward(x).astype(np.float64), LOGITS).used <= 1
-    except Exception:  # a MindSpore model that cannot run is reported by its stage
+    except Exception:  # a stage reports a MindSpore model that cannot run
         return False
 
 
 def _double(torch: ModelAdapter, x: Array) -> ModelAdapter | None:
+    """Return the model in float64; None if it cannot run in it."""
     double = torch.double()
     try:
         if double is not None:
             double.forward(x)
-    except Exception:  # a module that fixes float32 inside; it is held to itself then
+    except Exception:  # a module that creates float32 tensors; it is then its own reference
         return None
     return double
 
 
-def save_weights(framework: str, model: Any, path: str | os.PathLike[str]) -> None:
-    """Write a model's arrays under the framework's own names to a safetensors file, which both frameworks read.
+def load_factory(name: str) -> Any:
+    """Import a function or class, call it without arguments, and return the result; this runs your own code.
+
+    The working folder is searched too, as with `python -m`.
+
+    Args:
+        name: "package.module:callable".
 
     Raises:
-        MissingFrameworkError, PortingError: as `port`.
-        WeightsError: `path` has the suffix of another format, or cannot be written; a file that was there stays.
+        PortingError: the name has another form, the module or the callable does not exist, or it fails.
+
+    Example:
+        >>> from maam.porting import load_factory
+        >>> load_factory("collections:OrderedDict")
+        OrderedDict()
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not (module_name and colon and attribute):
+        raise PortingError(f"{name!r}: expected package.module:callable, such as my_models:resnet")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:  # the user's module may raise anything
+        reason = error if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise PortingError(f"{name}: {module_name} cannot be imported: {reason}") from None
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise PortingError(f"{name}: {module_name} has no {attribute}")
+        found = getattr(found, part)
+    if not callable(found):
+        raise PortingError(f"{name}: expected a function or class, got an object of type {type(found).__name__}")
+    try:
+        return found()
+    except Exception as error:  # the user's function may raise anything
+        raise PortingError(f"{name}() failed: {type(error).__name__}: {error}") from error
+
+
+def save_weights(framework: str, model: Any, path: str | os.PathLike[str]) -> None:
+    """Write a model's arrays to a safetensors file under the framework's own names; both frameworks can read it.
+
+    Args:
+        framework: "torch" or "mindspore".
+        model: your own torch.nn.Module or mindspore.nn.Cell.
+        path: the file to write; an existing file is replaced only if all goes well.
+
+    Raises:
+        MissingFrameworkError: the framework is not installed.
+        PortingError: `model` is not a model of the framework.
+        WeightsError: `path` has the suffix of another format, or cannot be written.
+
+    Example:
+        >>> import os, tempfile, torch
+        >>> from safetensors.numpy import load_file
+        >>> from maam.porting import save_weights
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "linear.safetensors")
+        ...     save_weights("torch", torch.nn.Linear(2, 3), path)
+        ...     {name: array.shape for name, array in load_file(path).items()}
+        {'bias': (3,), 'weight': (3, 2)}
     """
     write_safetensors(path, load_porting_backend(framework).adapt(model).read(), {"framework": framework})
