@@ -15,8 +15,7 @@ import numpy as np
 import typer
 
 import maam
-from maam import spec
-from maam.cli.images import load_images
+from maam import data, spec
 from maam.deploy.fusing import agreements
 from maam.errors import SpecError, require
 from maam.fusion.rewrite import is_fusible
@@ -31,14 +30,14 @@ _GRAPHS = "MS_DEV_SAVE_GRAPHS_PATH"
 
 def fused_presets(
     presets: Annotated[list[str] | None, typer.Argument(help="default: all presets with something to fuse")] = None,
-    root: Annotated[Path | None, typer.Option(help="folder of CIFAR-10")] = None,
+    root: Annotated[Path, typer.Option(help="folder of CIFAR-10")] = Path("datasets"),
 ) -> None:
     """Print how far each preset is from its fused form on all test images of CIFAR-10.
 
     The networks take 32x32 images, have ten classes and are freshly initialised (seed 0). They run in PyTorch and in
     both modes of MindSpore. A preset takes up to 40 minutes.
     """
-    images, _ = load_images("cifar10", root)
+    images = data.to_float(data.cifar10(root, "test").images)
     names = [name for name in presets or spec.list_presets() if is_fusible(_cifar_network(name))]
     if unfit := sorted(set(presets or ()) - set(names)):
         raise SpecError(f"there is nothing to fuse in {', '.join(unfit)}")

@@ -80,10 +80,11 @@ class TestSlow:
         pytest.importorskip("torch")
         pytest.importorskip("mindspore")
 
-    @pytest.mark.parametrize(("command", "rows"), [("training-step", 5), ("weighted-sum-in-training", 5)])
-    def test_training_steps(self, run, command, rows):
+    @pytest.mark.filterwarnings("ignore:The .grad attribute")  # in torch.compile
+    @pytest.mark.parametrize("command", ["training-step", "weighted-sum-in-training"])
+    def test_training_steps(self, run, command):
         lines = run(command, "maam_digits", "--batch-size", 4, "--rounds", 1).splitlines()
-        assert sum(" ms |" in line for line in lines) == rows
+        assert sum(" ms |" in line for line in lines) == 5
         assert set(json.loads(lines[-1])) >= {"torch", "mindspore"}
 
     def test_ways_to_sum_agree(self):
