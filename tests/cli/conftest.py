@@ -1,4 +1,4 @@
-"""Commands run in this process, with what they print and the status that they end with."""
+"""Fixtures that run commands in this process and return their exit status and output."""
 
 import sys
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from maam.reference import build, save_weights
 
 
 class Result(NamedTuple):
-    """What a command left."""
+    """Exit status, standard output and standard error of a command."""
 
     status: int
     out: str
@@ -20,7 +20,7 @@ class Result(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def _working_folder(tmp_path, monkeypatch):
-    """Relative paths in tests mean `tmp_path`; MindSpore leaves folders where it works."""
+    """Run in `tmp_path`: relative paths in tests mean it, and MindSpore writes folders there."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -40,7 +40,7 @@ def run(monkeypatch, capsys):
 
 @pytest.fixture
 def fails(run):
-    """Run a command that fails: status 1, one line on standard error, which is returned without its start."""
+    """Run a command that fails with status 1 and one line on standard error; return the message."""
 
     def run_failing(*arguments):
         result = run(*arguments)
@@ -63,7 +63,7 @@ def digits(tmp_path):
 
 @pytest.fixture
 def layer(tmp_path):
-    """A weights file of a single MAAM layer for maps of three channels."""
+    """A weights file of a single MAAM layer with three channels."""
     save_weights(build(spec.maam(3), seed=0), tmp_path / "layer.safetensors")
     return tmp_path / "layer.safetensors"
 
@@ -77,3 +77,14 @@ def document(tmp_path):
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The folder of a finished run of one epoch."""
+    for package in ("torch", "sklearn", "matplotlib"):
+        pytest.importorskip(package)
+    from maam.training import default_recipe, train
+
+    recipe = default_recipe("maam_digits").replaced({"epochs": 1, "batch_size": 128})
+    return train("maam_digits", recipe, out=tmp_path_factory.mktemp("runs") / "run").path

@@ -1,24 +1,37 @@
-"""What holds for every command: one line for an error, the exit status, no traceback; and real processes."""
+"""The contract of all commands: help, one line for an error, exit status and no traceback; and real processes."""
 
 import subprocess
 import sys
 
 import pytest
 
+import maam
 from maam.cli import models
+from maam.cli.app import COMMANDS
 from maam.errors import MissingFrameworkError
-
-COMMANDS = ("list", "info", "parity", "convert", "data", "demo")
 
 
 @pytest.mark.parametrize("arguments", [("--help",), *((command, "--help") for command in COMMANDS)], ids=" ".join)
 def test_help(run, arguments):
     result = run(*arguments)
-    assert result.status == 0
-    assert result.err == ""
-    assert result.out.startswith("Usage: ")
-    if arguments == ("--help",):
-        assert all(f" {command} " in result.out for command in COMMANDS)
+    assert (result.status, result.err) == (0, "")
+    assert result.out.startswith("Usage: maam ")
+    assert not [line for line in result.out.splitlines()[1:] if line.endswith("...")]  # no text is cut short
+
+
+def test_help_lists_every_command_with_its_summary(run):
+    lines = run("--help").out.splitlines()
+    assert [line.split()[0] for line in lines[-len(COMMANDS) :]] == list(COMMANDS)
+    for name, entry in COMMANDS.items():
+        assert any(line.split(maxsplit=1) == [name, entry.summary] for line in lines)
+
+
+def test_version(run):
+    assert run("--version") == (0, f"maam {maam.__version__}\n", "")
+
+
+def test_unknown_command_names_the_nearest(run):
+    assert "No such command 'trai'. Did you mean 'train'?" in run("trai").err
 
 
 @pytest.mark.parametrize(
@@ -40,7 +53,7 @@ def test_help(run, arguments):
     ],
     ids=" ".join,
 )
-def test_wrong_usage_is_status_2(run, arguments):
+def test_wrong_usage_ends_with_status_2(run, arguments):
     result = run(*arguments)
     assert result.status == 2
     assert result.out == ""
@@ -55,11 +68,11 @@ def test_wrong_usage_is_status_2(run, arguments):
         (OSError(28, "No space left on device", "a file"), "a file: No space left on device"),
         (PermissionError(13, "Permission denied", "a file"), "a file: Permission denied"),
         (OSError(28, "No space left on device"), "No space left on device"),
-        (OSError("of no known kind"), "of no known kind"),
+        (OSError("without a number"), "without a number"),
         (MemoryError("Unable to allocate 1 PiB"), "not enough memory: Unable to allocate 1 PiB"),
         (
             RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-            "not enough memory, a smaller batch_size needs less: DefaultCPUAllocator: can't allocate memory",
+            "not enough memory; try a smaller batch_size: DefaultCPUAllocator: can't allocate memory",
         ),
     ],
     ids=repr,
@@ -72,7 +85,7 @@ def test_errors_are_one_line(fails, monkeypatch, error, message):
     assert fails("list") == (message or str(error))
 
 
-def test_an_interrupt_is_status_130_without_a_traceback(run, monkeypatch):
+def test_interrupt_ends_with_status_130_and_no_traceback(run, monkeypatch):
     def interrupt(pattern):
         raise KeyboardInterrupt
 
@@ -82,7 +95,7 @@ def test_an_interrupt_is_status_130_without_a_traceback(run, monkeypatch):
     assert "Traceback" not in result.err
 
 
-def test_an_interrupt_while_commands_are_imported(run, monkeypatch):
+def test_interrupt_during_imports(run, monkeypatch):
     class Interrupting:
         def find_spec(self, name, path=None, target=None):
             if name == "maam.cli.app":
@@ -93,7 +106,7 @@ def test_an_interrupt_while_commands_are_imported(run, monkeypatch):
     assert run("list") == (130, "", "")
 
 
-def test_a_fault_of_our_own_keeps_its_traceback(run, monkeypatch):
+def test_unexpected_error_keeps_its_traceback(run, monkeypatch):
     monkeypatch.setattr(models, "list_presets", lambda pattern: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("list")
@@ -104,21 +117,21 @@ def process(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_a_process():
+def test_process():
     done = process("list", "maam_*")
     assert (done.returncode, done.stderr) == (0, "")
     assert "maam_digits" in done.stdout
 
 
-def test_a_process_that_fails():
+def test_failing_process():
     done = process("info", "maam_digit")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("maam: no preset 'maam_digit'; did you mean 'maam_digits' ")
     assert done.stderr.count("\n") == 1
 
 
-def test_a_reader_that_goes_away():
-    """As in `maam info ... --json | head -1`."""
+def test_closed_pipe():
+    """As by `maam info ... --json | head -1`."""
     command = [sys.executable, "-m", "maam", "info", "maam_digits", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         running.stdout.close()

@@ -1,11 +1,13 @@
-"""`maam list` and `maam info`."""
+"""`maam list`, `maam info` and `maam convert`."""
 
 import json
 import os
 
+import numpy as np
 import pytest
 
 from maam import spec
+from maam.weights import read_weights
 
 CIFAR = "maam_cifar10: 3x32x32 to 10, 8,635,597 parameters, 244,386,304 MACs"
 
@@ -50,7 +52,7 @@ def test_info_of_files(run, digits, document):
     expected += "maam_digits: 1x8x8 to 10, 49,117 parameters, 962,176 MACs\n"
     assert run("info", digits).out == expected
     assert run("info", document(spec.preset("maam_digits"))).out == expected
-    assert run("info", document("\ufeff" + spec.preset("maam_digits").to_json())).out == expected  # of Windows
+    assert run("info", document("\ufeff" + spec.preset("maam_digits").to_json())).out == expected  # as Windows writes it
 
 
 def test_info_of_a_layer(run, layer):
@@ -80,7 +82,7 @@ def test_depth(run):
     assert layers == list(spec.preset("maam_digits").children)
 
 
-def test_a_huge_size_is_but_a_number(run, layer):
+def test_huge_size(run, layer):
     result = run("info", layer, "--size", 10**30)
     assert result.status == 0
     assert f"3x{10**30}x{10**30}" in result.out.replace("\n", "")
@@ -96,7 +98,7 @@ def test_json(run, digits, document, source):
     assert json.loads(result.out)["name"] == "maam_digits"
 
 
-def test_files_that_are_no_models(fails, tmp_path, document):
+def test_files_without_a_model(fails, tmp_path, document):
     (tmp_path / "empty.safetensors").touch()
     (tmp_path / "empty.json").touch()
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
@@ -121,26 +123,76 @@ def test_files_that_are_no_models(fails, tmp_path, document):
 
 
 @pytest.mark.parametrize("name", ["nope", "", " ", "maam_digit", "a\nb", "x" * 5000, "--", "[/x]"])
-def test_names_of_nothing(fails, name):
+def test_unknown_names(fails, name):
     message = fails("info", "--", name)
     assert message.startswith("no preset ")
     assert len(message) < 300
 
 
-def test_a_line_break_in_a_path_gives_one_line(fails):
+def test_line_break_in_a_path(fails):
     assert fails("info", "a\nb.json") == "a b.json: cannot be read: No such file or directory"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_a_file_that_may_not_be_read(fails, digits):
+def test_unreadable_file(fails, digits):
     digits.chmod(0)
     assert fails("info", digits) == f"{digits}: cannot be read: Permission denied"
 
 
-def test_names_of_strangers_do_not_act_on_a_terminal(run, tmp_path):
+def test_control_characters_in_names_are_escaped(run, tmp_path):
     document = json.loads(spec.preset("maam_digits").to_json()) | {"name": "\x1b]0;owned\x07"}
     (tmp_path / "spec.json").write_text(json.dumps(document))
     result = run("info", "spec.json")
     assert result.status == 0
     assert "\x1b" not in result.out
     assert r"'\x1b]0;owned\x07': 1x8x8 to 10" in result.out
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pth.tar", ".ckpt"])
+def test_convert_there_and_back(run, digits, tmp_path, suffix):
+    pytest.importorskip("mindspore" if suffix == ".ckpt" else "torch")
+    there, back = tmp_path / f"there{suffix}", tmp_path / "back.safetensors"
+    assert run("convert", digits, there) == (0, f"{digits} -> {there}\n", "")
+    assert run("convert", there, back, "--spec", "maam_digits").status == 0
+    node, arrays = read_weights(back)
+    assert node == spec.preset("maam_digits")
+    expected = read_weights(digits)[1]
+    assert {name: array.tobytes() for name, array in arrays.items()} == {
+        name: array.tobytes() for name, array in expected.items()
+    }
+
+
+def test_convert_to_half_precision(run, fails, digits, tmp_path):
+    assert run("convert", digits, tmp_path / "half.safetensors", "--dtype", "float16").status == 0
+    assert {array.dtype for array in read_weights(tmp_path / "half.safetensors")[1].values()} == {np.dtype(np.float16)}
+    message = fails("convert", digits, tmp_path / "other.safetensors", "--dtype", "half")
+    assert message == "dtype: expected one of float16, bfloat16, float32, float64, got half"
+
+
+def test_convert_takes_a_spec_document(run, layer, document, tmp_path):
+    pytest.importorskip("torch")
+    run("convert", layer, tmp_path / "layer.pt")
+    result = run("convert", tmp_path / "layer.pt", tmp_path / "out.safetensors", "--spec", document(spec.maam(3)))
+    assert result.status == 0
+    assert read_weights(tmp_path / "out.safetensors")[0] == spec.maam(3)
+
+
+def test_convert_refuses(fails, digits, layer, tmp_path):
+    (tmp_path / "empty.safetensors").touch()
+    (tmp_path / "folder.safetensors").mkdir()
+    expected = {
+        ("missing.safetensors", "x.safetensors"): "missing.safetensors: no such file",
+        ("digits.safetensors", "x.foo"): "x.foo: unknown suffix '.foo'; expected one of",
+        ("digits.safetensors", "."): ".: unknown suffix ''; expected one of",
+        ("digits.safetensors", "none/x.safetensors"): "none/x.safetensors: there is no folder none",
+        ("digits.safetensors", "digits.safetensors"): "digits.safetensors: source and destination are one file",
+        ("folder.safetensors", "x.safetensors"): "folder.safetensors: a folder; give a file",
+        ("digits.safetensors", "folder.safetensors"): "folder.safetensors: a folder; give a file",
+        ("empty.safetensors", "x.safetensors"): "empty.safetensors: not a safetensors file, or cut short",
+        ("digits.safetensors", "x.safetensors", "--spec", "nope"): "no preset 'nope'; `maam list` shows",
+        ("digits.safetensors", "x.safetensors", "--spec", "none.json"): "none.json: cannot be read",
+        ("layer.safetensors", "x.safetensors", "--spec", "maam_digits"): "layer.safetensors: saved with another spec",
+    }
+    for arguments, message in expected.items():
+        assert fails("convert", *arguments).startswith(message)
+    assert not (tmp_path / "x.safetensors").exists()

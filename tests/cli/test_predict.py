@@ -1,4 +1,4 @@
-"""`maam predict`; what it calls has its own tests."""
+"""`maam evaluate` and `maam predict`."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_predict(run, pictures):
         assert f"{max(one):.1%}" in line
 
 
-def test_names_that_look_like_markup(run, pictures):
+def test_predict_shows_markup_as_text(run, pictures):
     odd = pictures / "a[bold][" / "b].png"
     odd.parent.mkdir()
     (pictures / "cat" / "01.png").rename(odd)
@@ -51,10 +51,56 @@ def test_predict_refuses(fails, pictures, tmp_path):
         ((WEIGHTS, "no.png"), "no.png: no such file"),
         (("no.safetensors", pictures), "no.safetensors: no such file"),
         ((WEIGHTS, pictures, "--classes", "no.txt"), "--classes no.txt: no such file"),
-        ((WEIGHTS, pictures, "--classes", "bad.txt"), "--classes bad.txt: cannot be read: it is no UTF-8 text"),
+        ((WEIGHTS, pictures, "--classes", "bad.txt"), "--classes bad.txt: cannot be read: it is not UTF-8 text"),
         ((WEIGHTS, pictures, "--framework", "jax"), "framework: expected one of torch, mindspore, reference"),
         ((WEIGHTS, pictures, "--recipe", "no"), "no recipe 'no'"),
         ((WEIGHTS, pictures, "--on-broken", "ignore"), "on_broken is 'ignore'; expected"),
         ((WEIGHTS, pictures, "-o", "images.size=64"), "recipe: images: resize is 32; expected at least size, 64"),
     ):
         assert fails("predict", *arguments).startswith(message)
+
+
+@pytest.mark.parametrize("framework", ["torch", "mindspore", "reference", "torch,mindspore,reference"])
+def test_evaluate(run, finished, framework):
+    for name in framework.split(","):
+        pytest.importorskip(name) if name != "reference" else None
+    result = run("evaluate", finished, "--data", "digits", "--framework", framework, "--json", "found.json")
+    assert result.status == 0
+    found = json.loads(Path("found.json").read_text())
+    assert list(found) == framework.split(",")
+    assert len({json.dumps(one["predictions"]) for one in found.values()}) == 1
+    assert f"{next(iter(found.values()))['accuracy']:.2%}" in result.out
+    if "," in framework:
+        assert "reference: the same prediction as torch on 359 of 359 images" in result.out
+
+
+def test_evaluate_with_a_limit(run, finished):
+    result = run("evaluate", finished / "best.safetensors", "--data", "digits", "--limit", "20")
+    assert " 20 " in result.out
+
+
+def test_evaluate_refuses(fails, finished, layer):
+    last = finished / "last.safetensors"
+    for arguments, message in (
+        ((finished, "--data", "mnist"), "data: expected one of "),
+        ((finished, "--data", "cifar10"), "data cifar10 needs root (--root DIR)"),
+        (
+            (finished, "--data", "digits", "--framework", "torch,jax"),
+            "--framework: expected some of torch, mindspore, reference, got 'jax'",
+        ),
+        ((finished, "--data", "digits", "--framework", ""), "--framework: expected at least one name"),
+        (("none.safetensors", "--data", "digits"), "none.safetensors: no such file"),
+        ((last, "--data", "digits"), f"{last}: a training checkpoint"),
+        ((layer, "--data", "digits"), "data digits: "),
+    ):
+        assert fails("evaluate", *arguments).startswith(message)
+
+
+def test_unwritable_json_is_refused_before_the_work(fails, finished, monkeypatch):
+    monkeypatch.setattr("maam.cli.predict.evaluate_file", None)
+    monkeypatch.setattr("maam.cli.predict.predict_files", None)
+    for command in (("evaluate", finished, "--data", "digits"), ("predict", finished, "a.png")):
+        for target in ("/nonexistent/x.json", "."):
+            assert "expected a file in a folder that exists" in fails(*command, "--json", target)
+    message = fails("evaluate", finished, "--data", "digits", "--framework", "reference,torch", "--device", "cuda:9")
+    assert "got 'cuda:9'" in message

@@ -1,10 +1,22 @@
-"""`maam train` and `maam evaluate`; what they call has its own tests."""
+"""`maam train`, its progress bar, `maam runs` and `maam data`."""
 
+import hashlib
+import itertools
 import json
+import re
+import shutil
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
+from maam.cli import terminal, train
+from maam.cli.options import changes
+from maam.data import archives, cifar, cifar10
+from maam.training import default_recipe
 from maam.training.run_dir import RunFolder
 
 pytest.importorskip("torch")
@@ -12,15 +24,9 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
 SHORT = ("--epochs", "1", "-o", "batch_size=128", "-o", "optimizer.lr=0.05")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """The folder of a run of one epoch."""
-    from maam.training import default_recipe, train
-
-    recipe = default_recipe("maam_digits").replaced({"epochs": 1, "batch_size": 128})
-    return train("maam_digits", recipe, out=tmp_path_factory.mktemp("runs") / "run").path
+PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "runs"
+RECORD = {"kind": "steps", "step": 30, "losses": [2.0, 1.0], "accuracies": [0.25, 0.75], "images_per_second": 123.4}
+EPOCH = {"kind": "epoch", "epoch": 0, "test_accuracy": 0.625, "test_loss": 1.25, "seconds": 7.0}
 
 
 def test_train(run, tmp_path):
@@ -37,17 +43,15 @@ def test_train(run, tmp_path):
     assert again.status == 0
 
 
-def test_an_interrupt_says_how_to_go_on(run, tmp_path, monkeypatch):
-    from maam.cli.train import Progress
-
+def test_interrupt_shows_how_to_resume(run, monkeypatch):
     def interrupt(progress, record):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Progress, "epoch", interrupt)
+        patch.setattr(train.Progress, "epoch", interrupt)
         result = run("train", "maam_digits", *SHORT, "--out", "run")
     assert result.status == 130
-    assert result.err == "maam: interrupted; the same command with --resume goes on from the last checkpoint\n"
+    assert result.err == "maam: interrupted; run the same command with --resume to continue from the last checkpoint\n"
     assert run("train", "maam_digits", *SHORT, "--out", "run", "--resume").status == 0
 
 
@@ -61,33 +65,20 @@ def test_an_interrupt_says_how_to_go_on(run, tmp_path, monkeypatch):
         (("--lr", "0.1"), "optimizer={lr=0.2}"),
     ],
 )
-def test_an_option_and_an_override_that_contradict(fails, option, override):
+def test_contradiction_of_option_and_override(fails, option, override):
     message = fails("train", "maam_digits", *option, "-o", override)
     said = override.replace("={", ".").removesuffix("}")
     assert message == f"-o {said} contradicts {' '.join(option)}; give one of them"
 
 
-def test_an_option_stays_where_an_override_gives_a_table():
-    from maam.cli.options import changes
-    from maam.training import default_recipe
-
+def test_option_and_override_of_a_table_are_merged():
     changed = changes({"optimizer.lr": 0.5, "epochs": 1}, ["optimizer={name='adamw'}", "epochs=1"])
     recipe = default_recipe("maam_digits").replaced(changed)
     assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.epochs) == ("adamw", 0.5, 1)
     assert changes({"optimizer.lr": 1.0}, ["optimizer.lr=1"]) == {"optimizer.lr": 1.0}
 
 
-def test_what_could_not_be_written_is_refused_first(fails, finished, monkeypatch):
-    monkeypatch.setattr("maam.training.evaluate.evaluate_file", None)
-    monkeypatch.setattr("maam.training.predict.predict_files", None)
-    for command in (("evaluate", finished, "--data", "digits"), ("predict", finished, "a.png")):
-        for target in ("/nonexistent/x.json", "."):
-            assert "expected a file in a folder that exists" in fails(*command, "--json", target)
-    message = fails("evaluate", finished, "--data", "digits", "--framework", "reference,torch", "--device", "cuda:9")
-    assert "got 'cuda:9'" in message
-
-
-def test_train_by_a_file(run, tmp_path):
+def test_train_with_a_recipe_file(run, tmp_path):
     (tmp_path / "mine.toml").write_text('model = "maam_digits"\ndata = "digits"\nepochs = 1\nbatch_size = 256\n')
     assert run("train", "--recipe", "mine.toml").status == 0
     assert (tmp_path / "runs" / "maam_digits" / "report.md").exists()
@@ -106,7 +97,7 @@ def test_train_from_weights(run, finished, tmp_path):
     [
         ((), "no model to train: name a preset"),
         (("maam_digit",), "no preset 'maam_digit'; did you mean 'maam_digits'"),
-        (("maam_digits", "-o", "model=cnn"), "-o model=cnn contradicts the preset maam_digits; name one of them"),
+        (("maam_digits", "-o", "model=cnn"), "-o model=cnn contradicts the model maam_digits; give one of them"),
         (("-o", "model=nothing"), "no preset 'nothing'"),
         (("maam_digits", "--weights", "no.safetensors"), "no.safetensors: no such file"),
         (("maam_digits", "--weights", "no.pth"), "no.pth: no such file"),
@@ -131,42 +122,141 @@ def test_train_refuses(fails, tmp_path, arguments, message):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_train_refuses_a_folder_with_a_run(fails, finished):
-    message = f"{finished}: this folder holds a run; go on with it by resume (--resume), or choose another out (--out)"
+def test_train_refuses_the_folder_of_a_run(fails, finished):
+    message = f"{finished}: this folder contains a run; continue it with resume=True (--resume), or choose another out (--out)"
     assert fails("train", "maam_digits", "--out", finished) == message
 
 
-@pytest.mark.parametrize("framework", ["torch", "mindspore", "reference", "torch,mindspore,reference"])
-def test_evaluate(run, finished, framework):
-    for name in framework.split(","):
-        pytest.importorskip(name) if name != "reference" else None
-    result = run("evaluate", finished, "--data", "digits", "--framework", framework, "--json", "found.json")
+@pytest.mark.parametrize(("tick", "lines"), [(1, []), (30, ["25%", "75%"]), (90, ["0%", "25%", "50%", "75%"])])
+def test_progress_lines(tick, lines, monkeypatch, capsys):
+    monkeypatch.setattr(terminal.time, "monotonic", itertools.count(0, tick).__next__)
+    assert list(terminal.track("abcd", "torch", 4)) == list("abcd")
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == [f"torch: {line}" for line in lines]
+
+
+def test_progress_bar_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "Console", lambda **options: Console(**options, force_terminal=True, width=80))
+    assert list(terminal.track(iter(range(4)), "torch", 4)) == [0, 1, 2, 3]
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "torch" in printed.err
+    assert "%" in printed.err
+
+
+def test_evaluation_and_fusion_show_progress(run, digits, monkeypatch, tmp_path):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(terminal, "SECONDS", 0.0)
+    assert run("evaluate", digits, "--data", "digits").err.startswith("torch: 0%")
+    options = ("--data", "digits", "--frameworks", "torch")
+    assert run("fuse", digits, tmp_path / "fused.safetensors", *options).err.startswith("torch: 0%")
+
+
+def test_training_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(terminal, "console", lambda: Console(force_terminal=True, width=160))
+    with train.Progress() as shown:
+        shown.start(10, 50)
+        shown.steps(RECORD)
+        shown.bar.refresh()
+        first = plain(capsys.readouterr().out)
+        shown.epoch(EPOCH)
+        shown.steps({**RECORD, "step": 40})
+        shown.bar.refresh()
+    then = plain(capsys.readouterr().out)
+    assert re.search(r"loss 1\.5000, accuracy 50\.00%, 123 images/s .*30/50 (\d:\d\d:\d\d|-:--:--)", first), first
+    assert "epoch 1: test accuracy 62.50%, test loss 1.2500, 7 s" in then
+    assert re.search(r"accuracy 50\.00% \(test 62\.50%\), 123 images/s .*40/50 ", then), then
+
+
+def test_training_without_a_terminal(monkeypatch, capsys):
+    """The time left follows from the speed so far: 20 steps in 100 seconds, and 20 steps are left."""
+    clock = iter([0.0] * 2 + [100.0] * 3)
+    monkeypatch.setattr(train.time, "monotonic", lambda: next(clock, 100.0))
+    monkeypatch.setattr(terminal, "SECONDS", 5.0)
+    shown = train.Progress()
+    shown.start(10, 50)
+    shown.steps(RECORD)
+    shown.epoch(EPOCH)
+    assert capsys.readouterr().out.splitlines() == [
+        "step 30: loss 1.5000, accuracy 50.00%, 123 images/s, 0:01:40 left",
+        "epoch 1: test accuracy 62.50%, test loss 1.2500, 7 s",
+    ]
+
+
+def plain(text):
+    """Remove the control sequences from a terminal's output."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two published runs."""
+    for name in ("mlp-seed0-torch", "cnn-seed0-torch"):
+        shutil.copytree(PUBLISHED / name, tmp_path / "runs" / name)
+    return Path("runs")
+
+
+def test_runs_writes_table_and_picture(run, runs):
+    result = run("runs", runs, "--out", "search.md")
     assert result.status == 0
-    found = json.loads(Path("found.json").read_text())
-    assert list(found) == framework.split(",")
-    assert len({json.dumps(one["predictions"]) for one in found.values()}) == 1
-    assert f"{next(iter(found.values()))['accuracy']:.2%}" in result.out
-    if "," in framework:
-        assert "reference: the same prediction as torch on 359 of 359 images" in result.out
+    text = Path("search.md").read_text()
+    for words in ("model", "cnn", "mlp", "30 of 30", "80.38%", "45.71%"):
+        assert words in result.out
+        assert words in text
+    assert text.index("cnn-seed0") < text.index("mlp-seed0")
+    assert "![accuracy by epoch](search.png)" in text
+    assert run("runs", runs, "--out", "my search.md").status == 0
+    assert "![accuracy by epoch](my%20search.png)" in Path("my search.md").read_text()
+    assert Path("search.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_evaluate_a_few(run, finished):
-    result = run("evaluate", finished / "best.safetensors", "--data", "digits", "--limit", "20")
-    assert " 20 " in result.out
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent"], "absent: no such folder; pass the folder of a run"),
+        (["."], ".: contains no run with a finished epoch; pass the folder of a run"),
+        (["runs"], "runs/cnn-seed0-torch: this run cannot be read: runs/cnn-seed0-torch/run.json: not the description"),
+        (["runs/mlp-seed0-torch", "--out", "table.txt"], "--out table.txt: expected a file name that ends in .md"),
+        (["runs/mlp-seed0-torch", "--out", "no/t.md"], "--out no/t.md: expected a file in a folder that exists"),
+    ],
+)
+def test_runs_refuses(fails, runs, arguments, message):
+    (runs / "cnn-seed0-torch" / "run.json").write_text("[]")
+    assert fails("runs", *arguments).startswith(message)
 
 
-def test_evaluate_refuses(fails, finished, layer):
-    last = finished / "last.safetensors"
-    for arguments, message in (
-        ((finished, "--data", "mnist"), "data: expected one of "),
-        ((finished, "--data", "cifar10"), "data cifar10 needs root (--root DIR)"),
-        (
-            (finished, "--data", "digits", "--framework", "torch,jax"),
-            "--framework: expected some of torch, mindspore, reference, got 'jax'",
-        ),
-        ((finished, "--data", "digits", "--framework", ""), "--framework: expected at least one name"),
-        (("none.safetensors", "--data", "digits"), "none.safetensors: no such file"),
-        ((last, "--data", "digits"), f"{last}: a training checkpoint"),
-        ((layer, "--data", "digits"), "data digits: "),
-    ):
-        assert fails("evaluate", *arguments).startswith(message)
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """An archive of CIFAR-10 with one record in each file, in place of the official one."""
+    layout = replace(cifar.LAYOUTS["cifar10"], records={"train": 1, "test": 1})
+    monkeypatch.setitem(cifar.LAYOUTS, "cifar10", layout)
+    source = tmp_path / "source" / layout.binary_folder
+    source.mkdir(parents=True)
+    for label, file in enumerate([*layout.files["train"], *layout.files["test"]]):
+        (source / f"{file}.bin").write_bytes(bytes([label]) + bytes(range(256)) * 12)
+    (source / "batches.meta.txt").write_text("\n".join("abcdefghij"))
+    packed = tmp_path / "archive.tar.gz"
+    with tarfile.open(packed, "w:gz") as tar:
+        tar.add(source, arcname=source.name)
+    md5 = hashlib.md5(packed.read_bytes()).hexdigest()
+    monkeypatch.setitem(archives.ARCHIVES, "cifar10", archives.Archive(packed.as_uri(), md5))
+    return packed
+
+
+def test_data(run, published, tmp_path):
+    folder = tmp_path / "sets" / "cifar-10-batches-bin"
+    result = run("data", "cifar10", tmp_path / "sets")
+    assert (result.status, result.out) == (0, f"{folder}: ready\n")
+    assert result.err.splitlines()[-1] == "cifar10: 100 %"
+    np.testing.assert_array_equal(cifar10(tmp_path / "sets", "test").labels, [5])
+    published.unlink()
+    assert run("data", "cifar10", tmp_path / "sets") == (0, f"{folder}: ready\n", "")
+
+
+def test_data_refuses(fails, published, tmp_path):
+    assert fails("data", "mnist", "sets") == "name is 'mnist'; expected 'cifar10' or 'cifar100'"
+    (tmp_path / "file").touch()
+    assert fails("data", "cifar10", "file").startswith("file: cannot store cifar10 (")
+    published.unlink()
+    assert "cannot be downloaded" in fails("data", "cifar10", "sets")
