@@ -1,4 +1,4 @@
-"""Models in folders of the Hugging Face Hub's form; nothing here needs a network."""
+"""Models in folders of the form of the Hugging Face Hub; no test needs a network."""
 
 import json
 
@@ -7,21 +7,21 @@ import pytest
 torch = pytest.importorskip("torch")
 hub = pytest.importorskip("huggingface_hub")
 
-from maam import torch as room  # noqa: E402
 from maam.errors import PresetError, WeightsError  # noqa: E402
+from maam.torch import MAAM, build  # noqa: E402
 from maam.torch.huggingface import FILE, HubModel  # noqa: E402
 from maam.weights import read_weights  # noqa: E402
 
 
 @pytest.fixture
 def saved(tmp_path):
-    """A model, and the folder that it was saved to."""
-    model = HubModel(room.build("maam_digits", seed=0))
+    """A model, and the folder with its files."""
+    model = HubModel(build("maam_digits", seed=0))
     model.save_pretrained(tmp_path / "digits", model_card_kwargs={"description": "Trained on nothing."})
     return model, tmp_path / "digits"
 
 
-def test_there_and_back(saved):
+def test_save_and_load(saved):
     model, folder = saved
     again = HubModel.from_pretrained(folder)
     x = torch.rand(2, 1, 8, 8)
@@ -30,7 +30,7 @@ def test_there_and_back(saved):
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", FILE]
 
 
-def test_the_file_is_ours(saved):
+def test_the_file_is_a_weights_file(saved):
     model, folder = saved
     node, arrays = read_weights(folder / FILE)
     assert node == model.spec
@@ -38,7 +38,7 @@ def test_the_file_is_ours(saved):
     assert json.loads((folder / "config.json").read_text())["spec"]["name"] == "maam_digits"
 
 
-def test_what_was_fused_says_so(saved, tmp_path):
+def test_the_spec_of_a_fused_model(saved, tmp_path):
     model, _ = saved
     model.eval().model.reparameterize()
     model.save_pretrained(tmp_path / "fused")
@@ -57,12 +57,12 @@ def test_the_card(saved):
 
 
 def test_a_single_layer(tmp_path):
-    layer = room.MAAM(4)
+    layer = MAAM(4)
     HubModel(layer).save_pretrained(tmp_path / "layer")
     assert HubModel.from_pretrained(tmp_path / "layer").spec == layer.spec
 
 
-def test_by_name():
+def test_the_name_of_a_preset():
     assert HubModel("maam_digits").spec.name == "maam_digits"
     with pytest.raises(PresetError, match="no preset 'maam_digit'"):
         HubModel("maam_digit")
@@ -73,7 +73,9 @@ def test_errors(tmp_path):
         HubModel(torch.nn.Linear(1, 1))
     with pytest.raises(WeightsError, match=r"model.safetensors: no such file"):
         HubModel.from_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match=r"maam/nothing: neither a folder with model.safetensors nor a repository"):
+    with pytest.raises(
+        WeightsError, match=r"maam/nothing: expected a folder with model.safetensors or a repository of the Hub"
+    ):
         HubModel.from_pretrained("maam/nothing", local_files_only=True)
 
 

@@ -1,23 +1,25 @@
-"""Weights files of ours, and checkpoints of others, through timm's own loaders."""
+"""Weights files of maam and checkpoints of PyTorch, loaded with the functions of timm."""
 
 import json
 from pathlib import Path
 
 import pytest
-import timm
-import torch
-from torch import nn
 
-import maam
-from maam.errors import WeightsError
-from maam.torch import build, load, load_weights, save_weights
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
+
+from torch import nn  # noqa: E402
+
+import maam  # noqa: E402
+from maam.errors import WeightsError  # noqa: E402
+from maam.torch import build, load, load_weights, save_weights  # noqa: E402
 
 FILE = "model.safetensors"
 
 
 @pytest.fixture
 def saved():
-    """A weights file of a network of three classes, and the network."""
+    """Write a weights file of a network with three classes, and return the network."""
 
     def make(name="mafc_v3_small", **options):
         small = {"width_multiplier": 0.25, "cifar": True, "num_classes": 3} if name.startswith("mafc") else {}
@@ -49,7 +51,7 @@ def test_a_checkpoint_of_pytorch(saved, made, images):
 
 @pytest.mark.parametrize("num_classes", [5, 0, 1000])
 def test_other_classes(num_classes, saved, made, images):
-    """The file decides what it has, not timm's configuration: 1000 classes there, 3 here."""
+    """The file determines its number of classes, 3, and not the configuration of timm with 1000."""
     own, x = saved(), images()
     model = from_file(made, num_classes=num_classes)
     assert torch.equal(model.forward_features(x), from_file(made, num_classes=3).forward_features(x))
@@ -61,7 +63,7 @@ def test_other_classes(num_classes, saved, made, images):
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channels(channels, saved, made, images):
     own = saved()
-    nn.init.uniform_(own.backbone.data_bn.weight)  # fresh ones are all 1
+    nn.init.uniform_(own.backbone.data_bn.weight)  # new ones are all 1
     save_weights(own, FILE)
     model = from_file(made, num_classes=3, in_chans=channels)
     first = "backbone.init_conv.conv.weight"
@@ -83,11 +85,11 @@ def test_grey_images_for_a_maam_classifier(made, images):
 
 
 def test_features_only(saved, made, images):
-    own, x = saved(), images()
+    saved()
+    x = images()
     maps = from_file(made, features_only=True)(x)
     _, expected = from_file(made, num_classes=3).forward_intermediates(x)
     assert all(torch.equal(a, b) for a, b in zip(maps, expected, strict=True))
-    assert own is not None
 
 
 def test_a_model_of_timm_is_a_model_of_maam(made, images):
@@ -99,11 +101,11 @@ def test_a_model_of_timm_is_a_model_of_maam(made, images):
     assert torch.equal(other(x), model(x))
 
 
-def test_a_folder_of_the_hubs_form(made, images):
-    """What timm's `save_for_hf` writes, `local-dir:` reads; architecture and options are in its config.json."""
+def test_a_folder_in_the_form_of_the_hub(made, images):
+    """`local-dir:` reads the files of `save_for_hf`; config.json contains the architecture and the options."""
     model, x = made("mafc_v3_small", num_classes=3).eval(), images()
     if not hasattr(model, "_model_args"):
-        pytest.skip("this timm does not note the arguments of a model")
+        pytest.skip("this timm does not store the arguments of a model")
     timm.models.save_for_hf(model, "folder")
     config = json.loads(Path("folder/config.json").read_text())
     assert config["architecture"] == "mafc_v3_small"
@@ -133,17 +135,17 @@ def test_a_file_that_computes_something_else(name, saved_as, options, message, s
     assert FILE in str(caught.value)
 
 
-def test_a_new_head_is_asked_for(saved, made):
+def test_another_number_of_classes_must_be_given(saved, made):
     saved()
     with pytest.raises(WeightsError) as caught:
         from_file(made)
     assert str(caught.value) == (
-        "model.safetensors: 3 classes there, 1000 in the model; pass num_classes=3 to keep the last layer, or another "
-        "number for a new one"
+        "model.safetensors: the file has 3 classes, the model 1000; pass num_classes=3 to load the last layer, or "
+        "num_classes=1000 for a new one"
     )
 
 
-def test_a_file_that_is_not_there(made):
+def test_a_missing_file(made):
     with pytest.raises(FileNotFoundError):
         from_file(made, path="nothing.safetensors")
 

@@ -23,13 +23,9 @@ from maam.torch import CBAM, MAAM, MAF, MAFC, SE  # noqa: E402
 from maam.torch.layers import Layer  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("seeded")
-TIMM = SimpleNamespace(name="timm", native=timm, ours=maam.timm, resnet=timm_resnet, attribute="se")
+TIMM = SimpleNamespace(name="timm", ours=maam.timm, resnet=timm_resnet, attribute="se")
 TORCHVISION = SimpleNamespace(
-    name="torchvision",
-    native=torchvision.models,
-    ours=maam.torchvision,
-    resnet=torchvision_resnet,
-    attribute="attention",
+    name="torchvision", ours=maam.torchvision, resnet=torchvision_resnet, attribute="attention"
 )
 LIBRARIES = {library.name: library for library in (TIMM, TORCHVISION)}
 POINTS = {  # blocks with attention, blocks in all, the first new layer, and the first one with every_block
@@ -71,33 +67,38 @@ def library(request):
     return LIBRARIES[request.param]
 
 
+def shallow_resnet(library, block):
+    """Return a ResNet with one block a stage."""
+    kind = getattr(library.resnet, block)
+    if library is TORCHVISION:
+        return torchvision_resnet.ResNet(kind, [1, 1, 1, 1], num_classes=3)
+    channels = (8, 16, 16, 16) if block == "BasicBlock" else (8, 8, 8, 8)
+    return timm_resnet.ResNet(kind, (1, 1, 1, 1), num_classes=3, channels=channels, stem_width=8)
+
+
 @pytest.fixture(params=["BasicBlock", "Bottleneck"])
 def resnet(library, request):
-    """A ResNet with one block a stage."""
-    block = getattr(library.resnet, request.param)
-    if library is TIMM:
-        narrow = (8, 16, 16, 16) if request.param == "BasicBlock" else (8, 8, 8, 8)
-        return timm_resnet.ResNet(block, (1, 1, 1, 1), num_classes=3, channels=narrow, stem_width=8)
-    return torchvision_resnet.ResNet(block, [1, 1, 1, 1], num_classes=3)
+    return shallow_resnet(library, request.param)
 
 
 @pytest.fixture
 def basic_resnet(library):
-    """A ResNet of basic blocks, for tests that do not depend on the block."""
-    if library is TIMM:
-        narrow = {"channels": (8, 16, 16, 16), "stem_width": 8}
-        return timm_resnet.ResNet(timm_resnet.BasicBlock, (1, 1, 1, 1), num_classes=3, **narrow)
-    return torchvision_resnet.ResNet(torchvision_resnet.BasicBlock, [1, 1, 1, 1], num_classes=3)
+    """A ResNet of basic blocks, for tests that do not depend on the kind of block."""
+    return shallow_resnet(library, "BasicBlock")
 
 
 def new_layers(network, kind=Layer):
     return [name for name, module in network.named_modules() if isinstance(module, kind)]
 
 
+def create(library, name, **options):
+    """Build a plain network with the library."""
+    return (timm.create_model if library is TIMM else torchvision.models.get_model)(name, **options)
+
+
 def without_arrays(library, name, **options):
     with torch.device("meta"):
-        create = timm.create_model if library is TIMM else torchvision.models.get_model
-        return create(name, **options)
+        return create(library, name, **options)
 
 
 @pytest.mark.parametrize(
@@ -158,9 +159,7 @@ def test_the_layer_is_before_the_addition(library, basic_resnet):
 
 
 def test_other_weights_stay(library):
-    plain = library.native.__dict__.get("create_model", torchvision.models.get_model)(
-        MOBILENET[library.name], num_classes=3
-    )
+    plain = create(library, MOBILENET[library.name], num_classes=3)
     before = {name: array.clone() for name, array in plain.state_dict().items()}
     network = library.ours.insert_attention(plain, MAFC)
     assert network is plain
@@ -275,9 +274,7 @@ class TestTimm:
     @pytest.mark.parametrize("attention", ["mafc", "maam"])
     def test_fusion(self, attention, images):
         """timm fuses its layers, and also finds ours, copied or not."""
-        narrow = {"channels": (8, 16, 16, 16), "stem_width": 8}
-        network = timm_resnet.ResNet(timm_resnet.BasicBlock, (1, 1, 1, 1), num_classes=3, **narrow)
-        x = images()
+        network, x = shallow_resnet(TIMM, "BasicBlock"), images()
         maam.timm.insert_attention(network, attention)
         network(x)  # statistics that are not 0 and 1
         fused = reparameterize_model(network.eval())
@@ -340,7 +337,6 @@ class TestTorchvision:
             maam.torchvision.create_model("mafc_v2")
 
     def test_features(self, images):
-        network = torchvision_resnet.ResNet(torchvision_resnet.BasicBlock, [1, 1, 1, 1], num_classes=3)
-        network = maam.torchvision.insert_attention(network, "mafc").eval()
+        network = maam.torchvision.insert_attention(shallow_resnet(TORCHVISION, "BasicBlock"), "mafc").eval()
         maps = create_feature_extractor(network, {"layer2": "map"})(images())
         assert maps["map"].shape[2:] == (4, 4)

@@ -1,24 +1,38 @@
-"""Layers of ours on the tokens of a vision transformer, and MAAM in front of it."""
+"""Attention layers on the tokens of a vision transformer, and MAAM as its stem."""
 
 from functools import partial
 
 import pytest
-import timm
-import torch
-from torch import nn
 
-from maam import spec
-from maam.errors import ShapeError, SpecError
-from maam.timm import MAAMEmbed, TokenMap, create_model, insert_attention, list_attention
-from maam.torch import MAAM, MAFC
-from maam.torch.layers import Layer
+torch = pytest.importorskip("torch")
+timm = pytest.importorskip("timm")
 
+from torch import nn  # noqa: E402
+
+from maam import spec  # noqa: E402
+from maam.errors import ShapeError, SpecError  # noqa: E402
+from maam.timm import MAAMEmbed, TokenMap, create_model, insert_attention, list_attention  # noqa: E402
+from maam.torch import MAAM, MAFC  # noqa: E402
+from maam.torch.layers import Layer  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("seeded")
 STEM = "patch_embed.backbone"
+
+
+@pytest.fixture
+def vit():
+    """Build a vision transformer of two blocks for images of 16x16, with patches of 4x4 and one register token."""
+
+    def make(**options):
+        given = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 3}
+        return timm.models.VisionTransformer(**{**given, "reg_tokens": 1, **options})
+
+    return make
 
 
 class TestTokenMap:
     def test_rows_and_columns(self):
-        """A layer sees the token of row r and column c there; the prefix comes through untouched."""
+        """The layer gets each token at its row and column; the prefix is not changed."""
         seen = []
 
         class Look(nn.Module):
@@ -41,36 +55,36 @@ class TestTokenMap:
         assert TokenMap(MAFC(8), (2, 2), 1)(torch.rand(2, 10, 8)).shape == (2, 10, 8)
 
     @pytest.mark.parametrize(("grid", "count"), [((2, 2), 7), ((2, 8), 9), ((2, 3), 10)])
-    def test_what_is_no_map(self, grid, count):
+    def test_tokens_that_are_not_a_map(self, grid, count):
         with pytest.raises(ShapeError) as caught:
             TokenMap(MAFC(8), grid, 1)(torch.rand(2, count, 8))
         height, width = grid
         assert f"expected 1 prefix tokens and a map of {height}x{width}, got {count} tokens" in str(caught.value)
 
-    def test_it_prints(self):
+    def test_repr(self):
         assert "grid_size=(2, 3), num_prefix_tokens=1" in repr(TokenMap(nn.Identity(), (2, 3), 1))
 
 
 @pytest.mark.parametrize("attention", list_attention())
-def test_every_layer_trains_in_every_block(attention, vit, images, gradients):
+def test_every_layer_trains_in_every_block(attention, vit, images, without_gradient):
     network = insert_attention(vit(), attention)
     maps = [block.drop_path2.attention for block in network.blocks]
     assert all(isinstance(m.layer, Layer) and m.grid_size == (4, 4) and m.num_prefix_tokens == 2 for m in maps)
-    assert gradients(network, images(16)) == []
+    assert without_gradient(network, images(16)) == []
 
 
-def test_the_branch_is_gated_and_its_prefix_is_not(vit):
+def test_the_layer_is_in_the_branch_and_skips_the_prefix(vit):
     network, tokens = vit().eval(), torch.rand(2, 18, 16)
     block = network.blocks[0]
     plain, half = block(tokens), tokens + block.attn(block.norm1(tokens))
-    insert_attention(network, lambda channels: Halved())
+    insert_attention(network, lambda channels: Half())
     branch = plain - half
     found = block(tokens)
     torch.testing.assert_close(found[:, :2], plain[:, :2])
     torch.testing.assert_close(found[:, 2:], half[:, 2:] + branch[:, 2:] / 2)
 
 
-class Halved(nn.Module):
+class Half(nn.Module):
     def forward(self, x):
         return x / 2
 
@@ -80,7 +94,7 @@ def test_weights_of_the_plain_network(vit, images):
     found = network.load_state_dict(plain.state_dict(), strict=False)
     assert found.unexpected_keys == []
     assert all(".drop_path2.attention.layer." in key for key in found.missing_keys)
-    inserted = insert_attention(plain, "mafc")  # with stochastic depth, which has no weights
+    inserted = insert_attention(plain, "mafc")  # its stochastic depth has no weights
     assert list(inserted.state_dict()) == list(network.state_dict())
     insert_attention(inserted, "se")
     assert isinstance(inserted.blocks[1].drop_path2.drop_path, timm.layers.DropPath)
@@ -103,25 +117,27 @@ def test_images_of_other_sizes(vit, images):
     assert insert_attention(wide, "mafc")(torch.rand(2, 3, 16, 32)).shape == (2, 3)
 
 
-def test_dropped_patches_make_no_map(vit):
-    with pytest.raises(SpecError, match="the network drops patches, so that its tokens make no map"):
+def test_dropped_patches_are_refused(vit):
+    with pytest.raises(
+        SpecError, match="the network drops patches, so its tokens are not a map; use patch_drop_rate=0"
+    ):
         insert_attention(vit(patch_drop_rate=0.5), "mafc")
 
 
-def test_blocks_without_a_place(vit):
+def test_blocks_without_an_insertion_point(vit):
     from timm.models.vision_transformer import ParallelScalingBlock
 
-    with pytest.raises(SpecError, match="VisionTransformer: no block to put attention into"):
+    with pytest.raises(SpecError, match="VisionTransformer: found no block for an attention layer"):
         insert_attention(vit(block_fn=ParallelScalingBlock), "mafc")
 
 
 class TestEmbedding:
-    def test_it_trains(self, vit, images, gradients):
+    def test_trains(self, vit, images, without_gradient):
         network = vit(embed_layer=MAAMEmbed)
         assert network.patch_embed.backbone.spec == spec.maam_stem(3, (16,), 16)
         assert (network.patch_embed.num_patches, network.patch_embed.grid_size) == (16, (4, 4))
         assert network(images(16)).shape == (2, 3)
-        assert gradients(network, images(16)) == []
+        assert without_gradient(network, images(16)) == []
 
     @pytest.mark.parametrize(
         ("patch", "widths"), [(4, (64,)), (8, (32, 64)), (16, (16, 32, 64)), (32, (8, 16, 32, 64))]
@@ -171,7 +187,7 @@ class TestEmbedding:
             ({"stem": {"pool": 2}}, "maam_stem: pool: no such argument"),
         ],
     )
-    def test_what_cannot_be(self, options, message):
+    def test_invalid_arguments(self, options, message):
         with pytest.raises(SpecError) as caught:
             MAAMEmbed(32, **options)
         assert message in str(caught.value)
