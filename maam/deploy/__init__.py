@@ -1,4 +1,4 @@
-"""Deployment: export to inference engines, int8 quantization, pruning."""
+"""Deployment: export to inference engines, int8 quantization, and pruning."""
 
 from maam.deploy.exporting import FORMATS, Exported, export, open_exported
 from maam.deploy.pruning import Pruned, prune, prune_file

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maam._io import check_target
+from maam.backend.protocol import Runner
 from maam.errors import DeploymentError, WeightsError
 from maam.fusion.rewrite import fuse
 from maam.spec import Node
-from maam.training import Runner
 from maam.training.evaluate import Track, untracked
 from maam.weights import write_weights
 from maam.weights.exchange import PathLike, cast, read_whole
@@ -70,7 +70,10 @@ def fuse_file(src: PathLike, dst: PathLike, *, overwrite: bool = False) -> Node:
     fused, found = fuse(spec, arrays)
     dtypes = {array.dtype for array in arrays.values()}
     if len(dtypes) > 1:
-        raise WeightsError(f"{src}: expected arrays of one dtype, got {', '.join(sorted(map(str, dtypes)))}; convert it with --dtype")
+        given = ", ".join(sorted(map(str, dtypes)))
+        raise WeightsError(
+            f"{src}: expected arrays of one dtype, got {given}; convert the file with maam convert --dtype"
+        )
     write_weights(dst, fused, cast(found, dict.fromkeys(found, dtypes.pop()), source=str(dst)))
     return fused
 
@@ -93,7 +96,7 @@ def agreements(
         DeploymentError: there are no images, or an output is not finite.
     """
     if not len(images):
-        raise DeploymentError("images: expected at least one")
+        raise DeploymentError("images: expected at least one image, got none")
     for plain, fused in runners:
         worst, largest, different = 0.0, 0.0, 0
         starts = range(0, len(images), batch_size)
@@ -101,7 +104,7 @@ def agreements(
             x = images[start : start + batch_size]
             expected, actual = plain.forward(x), fused.forward(x)
             if not np.isfinite([actual, expected]).all():
-                raise DeploymentError(f"{plain.name}: the outputs for images {start} and on are not finite")
+                raise DeploymentError(f"{plain.name}: the outputs are not finite, from image {start} on")
             worst = max(worst, float(np.abs(actual - expected).max()))
             largest = max(largest, float(np.abs(expected).max()))
             different += int((actual.argmax(1) != expected.argmax(1)).sum())

@@ -1,4 +1,4 @@
-"""Pruning a weights file."""
+"""Pruning: removal of branches with a small fusion weight and of channels with a small batch norm scale."""
 
 from __future__ import annotations
 
@@ -33,11 +33,128 @@ from maam.weights import match, write_weights
 from maam.weights.exchange import PathLike, read_whole
 from maam.weights.file import check_suffix
 
+Array = np.ndarray[Any, Any]
+Path = tuple[str, ...]
+Leaf = tuple[Path, Part]
+_PASSING = (AvgPool2d, Dropout, Flatten, Identity, MaxPool2d, Unflatten)
+
+
+class Pruned(NamedTuple):
+    """The result of `prune_file`.
+
+    Attributes:
+        spec: the pruned spec.
+        parameters: the number of parameters before and after.
+        macs: the multiply-accumulates of one input before and after; 0 for a layer, which has no input size.
+
+    Example:
+        >>> from maam import preset
+        >>> from maam.deploy import Pruned
+        >>> Pruned(preset("maam_digits"), (18_000, 9_000), (0, 0)).parameters
+        (18000, 9000)
+    """
+
+    spec: Node
+    parameters: tuple[int, int]
+    macs: tuple[int, int]
+
+
+def prune(
+    spec: Node, weights: Mapping[str, Array] | None = None, *, min_weight: float = 0.0, channels: float = 0.0
+) -> tuple[Node, dict[str, Array]]:
+    """Return a smaller spec and its weights, without light branches or weak channels.
+
+    The outputs are close to those of the model before, and the result can be trained further.
+
+    Args:
+        spec: the architecture before fusion: alpha and batch norm show which branches and channels are weak.
+        weights: its arrays by canonical name.
+        min_weight: drop branches with a softmax(alpha)_i below this value in [0, 1). The heaviest branch is kept.
+        channels: the share of channels to drop in each layer, in [0, 1): those with the smallest batch norm scale. At
+            least one channel is kept. Channels that other layers also use, such as those of a residual sum, are kept.
+
+    Returns:
+        The new spec, and its arrays by canonical name in their dtypes. Names do not change, even after a branch is
+        dropped.
+
+    Raises:
+        DeploymentError: `spec` is not a spec or `weights` is missing, a share is outside [0, 1), or nothing would be
+            dropped.
+        WeightsError: the arrays do not fit the spec.
+
+    Example:
+        >>> from maam import preset
+        >>> from maam.deploy import prune
+        >>> from maam.spec import draw
+        >>> spec = preset("maam_digits")
+        >>> smaller, weights = prune(spec, draw(spec.parameters(), seed=0), channels=0.5)
+        >>> spec.at("agents.0.conv1").out_channels, smaller.at("agents.0.conv1").out_channels
+        (16, 8)
+    """
+    if not isinstance(spec, Node) or weights is None:
+        given = "a spec alone" if isinstance(spec, Node) else f"an object of type {type(spec).__name__}"
+        raise DeploymentError(
+            f"prune: expected a spec and its weights, got {given}; to prune a weights file, use maam.deploy.prune_file"
+        )
+    min_weight, channels = _check_share("min_weight", min_weight), _check_share("channels", channels)
+    arrays, _ = match(spec, weights, source="weights")
+    part = prune_branches(Part(spec, {n: np.asarray(a) for n, a in arrays.items()}), min_weight)
+    part = prune_channels(part, channels)
+    if part.node.num_parameters == spec.num_parameters:
+        raise DeploymentError(
+            f"nothing to prune with min_weight={min_weight} and channels={channels}: no branch is lighter, and no "
+            "layer with a batch norm has enough channels; pass larger values, and a model that is not fused"
+        )
+    return part.node, {p.name: part.arrays[p.name] for p in part.node.parameters()}
+
+
+def _check_share(name: str, value: Any) -> float:
+    number = plain_number(value)
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < 1:
+        raise DeploymentError(f"{name}: expected a number in [0, 1), got {value!r}")
+    return number
+
+
+def prune_file(
+    src: PathLike, dst: PathLike, *, min_weight: float = 0.0, channels: float = 0.0, overwrite: bool = False
+) -> Pruned:
+    """Write the pruned form of a weights file.
+
+    Args:
+        src: a weights file.
+        dst: the weights file to write.
+        min_weight: the smallest weight of a branch, as in `prune`.
+        channels: the share of channels to drop, as in `prune`.
+        overwrite: whether to replace an existing file.
+
+    Raises:
+        DeploymentError: an argument is out of range, nothing would be dropped, or `dst` exists or cannot be written.
+        WeightsError: `src` is missing or broken, or `dst` has the suffix of another format.
+
+    Example:
+        >>> import os, tempfile
+        >>> from maam import reference
+        >>> from maam.deploy import prune_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     src, dst = os.path.join(folder, "a.safetensors"), os.path.join(folder, "b.safetensors")
+        ...     reference.save_weights(reference.build("maam_digits", seed=0), src)
+        ...     found = prune_file(src, dst, channels=0.25)
+        >>> found.parameters[1] < found.parameters[0]
+        True
+    """
+    check_suffix(dst)
+    check_target(dst, overwrite=overwrite)
+    before, arrays = read_whole(src)
+    after, kept = prune(before, arrays, min_weight=min_weight, channels=channels)
+    write_weights(dst, after, kept)
+    macs = (before.macs(before.input_shape), after.macs(before.input_shape)) if isinstance(before, Model) else (0, 0)
+    return Pruned(after, (before.num_parameters, after.num_parameters), macs)
+
 
 def prune_branches(part: Part, least: float) -> Part:
-    """Drop, here and below, each branch whose softmax(alpha)_i is below `least`, but never the heaviest one.
+    """Drop every branch, at any depth, with a softmax(alpha)_i below `least`, except the heaviest.
 
-    The weights of those that stay add up to 1 again.
+    The weights of the kept branches add up to 1 again.
     """
     parts = {name: prune_branches(child, least) for name, child in part.parts.items()}
     if not (isinstance(part.node, Parallel) and part.node.merge == "softmax"):
@@ -49,14 +166,8 @@ def prune_branches(part: Part, least: float) -> Part:
     return Part(part.node, arrays).with_parts({name: parts[name] for name in names})
 
 
-Array = np.ndarray[Any, Any]
-Path = tuple[str, ...]
-Leaf = tuple[Path, Part]
-_PASSING = (AvgPool2d, Dropout, Flatten, Identity, MaxPool2d, Unflatten)
-
-
 class _Run(NamedTuple):
-    """The layers from a convolution that makes channels to the one that takes them, by index into the leaves."""
+    """The layers from a convolution to the layer that takes its channels, as indices into the leaves."""
 
     source: int
     norm: int
@@ -65,20 +176,20 @@ class _Run(NamedTuple):
 
 
 def prune_channels(part: Part, share: float) -> Part:
-    """Drop, here and below, `share` of the channels between two layers of one chain: those of smallest |scale|.
+    """Drop a share of the channels between two layers of a chain, at any depth: those with the smallest |scale|.
 
-    Only channels that nobody else sees: made by a convolution, scaled by the batch norm behind it, passed on by
-    activations, pooling and depthwise convolutions, and taken by a convolution or a linear map.
+    Such channels come from a convolution with a batch norm, pass through activations, pooling and depthwise
+    convolutions, and end in a convolution or a linear layer. No other layer uses them.
     """
     if not part.parts:
         return part
     if not isinstance(part.node, Sequential):
         return part.with_parts({name: prune_channels(child, share) for name, child in part.parts.items()})
     leaves = [(path, prune_channels(leaf, share)) for path, leaf in _leaves(part)]
+    paths = [path for path, _ in leaves]
     found = dict(leaves)
     for run in _runs([leaf for _, leaf in leaves]):
-        paths = [path for path, _ in leaves]
-        kept = _kept(found[paths[run.norm]], share)
+        kept = _kept_channels(found[paths[run.norm]], share)
         for index in (run.source, run.norm, *run.between):
             found[paths[index]] = _with_outputs(found[paths[index]], kept)
         scales = len(leaves[run.norm][1].arrays["weight"])
@@ -87,7 +198,7 @@ def prune_channels(part: Part, share: float) -> Part:
 
 
 def _leaves(part: Part, path: Path = ()) -> Iterator[Leaf]:
-    """The layers of a chain in running order; chains inside it are opened, other containers count as one layer."""
+    """Yield the layers of a chain in running order; inner chains are opened, other containers count as one layer."""
     for name, child in part.parts.items():
         if type(child.node) in (Sequential, Model):
             yield from _leaves(child, (*path, name))
@@ -136,10 +247,10 @@ def _is_elementwise(node: Any) -> bool:
     return isinstance(node, Activation) and node.function != "softmax"
 
 
-def _kept(norm: Part, share: float) -> Array:
-    """The channels that stay, ascending."""
+def _kept_channels(norm: Part, share: float) -> Array:
+    """Return the indices of the channels to keep, ascending."""
     scales = np.abs(norm.arrays["weight"])
-    dropped = math.floor(round(share * len(scales), 9))  # 0.29 of 100 are 29, though 0.29 * 100 < 29 in binary
+    dropped = math.floor(round(share * len(scales), 9))  # 0.29 * 100 is below 29 in binary
     count = max(1, len(scales) - dropped)
     return np.sort(np.argsort(-scales, kind="stable")[:count])
 
@@ -155,82 +266,9 @@ def _with_outputs(part: Part, kept: Array) -> Part:
 
 
 def _with_inputs(part: Part, kept: Array, channels: int) -> Part:
-    """Flattened maps have several inputs for each channel, the channels slowest."""
+    """Return a layer without the inputs of dropped channels; a flattened map has several inputs for each channel."""
     weight = part.arrays["weight"]
     each = weight.shape[1] // channels
     columns = (kept[:, None] * each + np.arange(each)).reshape(-1)
     field = "in_features" if isinstance(part.node, Linear) else "in_channels"
     return Part(part.node.replace(**{field: len(columns)}), {**part.arrays, "weight": weight[:, columns]})
-
-
-def prune(
-    spec: Node, weights: Mapping[str, Array] | None = None, *, min_weight: float = 0.0, channels: float = 0.0
-) -> tuple[Node, dict[str, Array]]:
-    """A smaller spec and its weights; what it computes is near the old, and can be trained on like any model.
-
-    Args:
-        spec: the architecture, not fused: alpha and batch norm tell what matters.
-        weights: its arrays by canonical name.
-        min_weight: drop the branches whose softmax(alpha)_i is below this, in [0, 1); the heaviest stays always.
-        channels: the share of channels to drop in each layer, in [0, 1), those with the smallest batch-norm scale;
-            in layers whose channels only the layers behind them in the chain see. At least one stays.
-
-    Returns:
-        The new spec and its arrays by canonical name, in their dtypes. Names stay, also where a branch is gone.
-
-    Raises:
-        DeploymentError: `spec` is none or the weights are left out, a share is not in [0, 1), or nothing would be
-            dropped.
-        WeightsError: the arrays do not fit the spec.
-    """
-    if not isinstance(spec, Node) or weights is None:
-        given = "a spec alone" if isinstance(spec, Node) else f"an object of type {type(spec).__name__}"
-        raise DeploymentError(
-            f"prune: expected a spec and its weights, got {given}; maam.deploy.prune_file takes the path of a weights "
-            "file"
-        )
-    min_weight, channels = _share("min_weight", min_weight), _share("channels", channels)
-    arrays, _ = match(spec, weights, source="weights")
-    part = prune_channels(
-        prune_branches(Part(spec, {n: np.asarray(a) for n, a in arrays.items()}), min_weight), channels
-    )
-    if part.node.num_parameters == spec.num_parameters:
-        raise DeploymentError(
-            f"nothing to prune with min_weight {min_weight} and channels {channels}: no branch is that light, and no "
-            "layer has so many channels that the share is one of them, or a batch norm that tells which (a fused model "
-            "has none)"
-        )
-    return part.node, {p.name: part.arrays[p.name] for p in part.node.parameters()}
-
-
-def _share(name: str, value: Any) -> float:
-    number = plain_number(value)
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number < 1:
-        raise DeploymentError(f"{name}: expected a number in [0, 1), got {value!r}")
-    return number
-
-
-class Pruned(NamedTuple):
-    """Parameters before and after, and multiply-accumulates (0 for a layer, which names no input size)."""
-
-    spec: Node
-    parameters: tuple[int, int]
-    macs: tuple[int, int]
-
-
-def prune_file(
-    src: PathLike, dst: PathLike, *, min_weight: float = 0.0, channels: float = 0.0, overwrite: bool = False
-) -> Pruned:
-    """Write the pruned form of the weights file `src` to `dst`; arguments as in `prune`.
-
-    Raises:
-        DeploymentError: an argument is out of range, nothing would be dropped, or `dst` cannot be written or exists.
-        WeightsError: `src` is missing or broken, or `dst` has the suffix of another format.
-    """
-    check_suffix(dst)
-    check_target(dst, overwrite=overwrite)
-    before, arrays = read_whole(src)
-    after, kept = prune(before, arrays, min_weight=min_weight, channels=channels)
-    write_weights(dst, after, kept)
-    macs = (before.macs(before.input_shape), after.macs(before.input_shape)) if isinstance(before, Model) else (0, 0)
-    return Pruned(after, (before.num_parameters, after.num_parameters), macs)
