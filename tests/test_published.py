@@ -1,6 +1,6 @@
 """The MAF networks against the published code: its tables, key names and exact float64 outputs.
 
-tests/published holds what the authors' code gave, in float64, for weights and an input drawn from a seed.
+tests/published holds the float64 outputs of the authors' code, for weights and an input drawn from a seed.
 """
 
 import json
@@ -40,7 +40,7 @@ def preset_of(document):
 
 
 def drawn(document):
-    """The weights by published key, and the input: drawn in the order of the keys."""
+    """Return weights by published key, drawn in the order of the keys, and an input."""
     rng = np.random.default_rng(document["seed"])
     arrays = {}
     for key, shape in document["keys"]:
@@ -63,7 +63,7 @@ def share(actual, document, training):
     return np.abs(actual - expected).max() / np.abs(expected).max()
 
 
-def test_all_files_are_here():
+def test_all_files_are_there():
     assert len(FILES) == 7
 
 
@@ -75,7 +75,7 @@ def test_keys_shapes_and_count(published):
 
 
 @pytest.mark.parametrize("training", OUTPUTS, ids=OUTPUTS.values())
-def test_referee(published, training):
+def test_reference(published, training):
     arrays, x = drawn(published)
     assert share(ReferenceModel(preset_of(published), arrays)(x, training=training), published, training) < CLOSE
 
@@ -96,9 +96,9 @@ def test_torch_in_float64_by_strict_state_dict(published, training):
 
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("framework", ["torch", "mindspore"])
-def test_float32_inside_the_bound(framework, name):
+def test_float32_is_within_the_tolerance(framework, name):
     pytest.importorskip(framework)
-    from maam.parity import make_runners
+    from maam.backend.registry import make_runners
 
     document = read(Path(__file__).parent / "published" / f"{name}.json")
     arrays, x = drawn(document)

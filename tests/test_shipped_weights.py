@@ -1,4 +1,4 @@
-"""The weights in the repository: they load everywhere, predict the same, and know CIFAR-10."""
+"""The trained weights in the repository: spec, predictions in every backend, accuracy, model card."""
 
 from importlib import import_module
 from pathlib import Path
@@ -15,31 +15,31 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "weights").glob("*.safetensors"))
 IN_NUMPY = 48
 LEAST = 0.8
-"""Of the 320 images: far above what is left when an array is lost or the pixels are scaled otherwise."""
+"""The smallest accuracy on the 320 images; a missing array or another scale of the pixels gives much less."""
 
 named = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
 @pytest.fixture(scope="module")
 def sample():
-    """Pixels in [0, 1] and labels of real test images, in test order."""
+    """Return pixels in [0, 1] and labels of test images."""
     with np.load(ROOT / "tests" / "data" / "cifar10_sample.npz") as content:
         return to_float(content["images"]), content["labels"]
 
 
 def predictions(framework, path, images):
-    room = import_module(f"maam.{framework}")
-    model = room.load(path, dtype=import_module(framework).float32)  # stored in half precision, maybe
+    backend = import_module(f"maam.{framework}")
+    model = backend.load(path, dtype=import_module(framework).float32)  # the file can be in half precision
     runner = import_module(f"maam.{framework}.runner").Runner(model)
     return runner.forward(images).argmax(1)
 
 
-def test_there_are_some():
+def test_there_are_weights():
     assert "maam_cifar10_2m3" in [path.stem for path in FILES]
 
 
 @named
-def test_it_is_the_preset(path):
+def test_the_spec_is_that_of_the_preset(path):
     spec, arrays = read_weights(path)
     assert isinstance(spec, Model)
     assert spec == preset(path.stem)
@@ -48,17 +48,17 @@ def test_it_is_the_preset(path):
 
 @named
 @pytest.mark.parametrize("framework", ["torch", "mindspore"])
-def test_it_knows_the_images(path, framework, sample):
+def test_accuracy_and_predictions_of_the_reference(path, framework, sample):
     pytest.importorskip(framework)
     images, labels = sample
     found = predictions(framework, path, images)
     assert (found == labels).mean() > LEAST
-    referee = reference.load(path)(images[:IN_NUMPY].astype(np.float64)).argmax(1)
-    np.testing.assert_array_equal(found[:IN_NUMPY], referee)
+    expected = reference.load(path)(images[:IN_NUMPY].astype(np.float64)).argmax(1)
+    np.testing.assert_array_equal(found[:IN_NUMPY], expected)
 
 
 @named
-def test_the_card_names_it(path):
+def test_the_model_card_names_the_file(path):
     card = (path.parent / "README.md").read_text()
     assert path.name in card
     assert "maam evaluate" in card

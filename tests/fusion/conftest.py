@@ -1,4 +1,4 @@
-"""Specs to fuse, with arrays that hide nothing."""
+"""Specs to fuse, and arrays without trivial values."""
 
 from typing import get_args
 
@@ -13,7 +13,7 @@ PRESETS = [name for name in spec.list_presets() if name not in ("cnn", "mlp", "r
 
 
 def small(name):
-    """A preset in a size that runs in a second."""
+    """Return a preset in a size that runs in a second."""
     if name.startswith(("mafc", "mobilenet")):
         return spec.preset(name, cifar=True, width_multiplier=0.1)
     if name == "maam_imagenet":
@@ -23,7 +23,7 @@ def small(name):
 
 
 def scrambled(node, seed=5, dtype=np.float32):
-    """Arbitrary arrays: fresh ones (alpha 0, mean 0, variance 1) would hide what is lost."""
+    """Return arbitrary arrays; with initial ones (alpha 0, mean 0, variance 1) errors would not show."""
     generator = np.random.default_rng(seed)
     arrays = spec.draw(node.parameters(), seed)
     for p in node.parameters():
@@ -34,7 +34,7 @@ def scrambled(node, seed=5, dtype=np.float32):
 
 
 def images(shape, count=3, dtype=np.float32):
-    """A batch."""
+    """Return a batch."""
     return np.random.default_rng(1).normal(size=(count, *shape)).astype(dtype)
 
 
@@ -50,7 +50,7 @@ def _images():
 
 @pytest.fixture(params=PRESETS)
 def network(request):
-    """Each preset that has something to fuse, small."""
+    """Return each preset with something to fuse, in a small size."""
     return small(request.param)
 
 
@@ -58,6 +58,6 @@ def network(request):
     params=[*((name, "softmax") for name in ACTIVATIONS), ("relu", "dynamic"), ("gelu", "dynamic")], ids="-".join
 )
 def layer(request):
-    """The layer with each activation, with branches that differ, and weights that do and do not depend on the input."""
+    """Return the layer with each activation and different branches, with constant and dynamic weights."""
     act, fusion = request.param
     return spec.maam(4, 6, act_layer=act, fusion=fusion, kernel_sizes=(3, 1, 3), scales=(1, 1, 2), pool=(1, 2))

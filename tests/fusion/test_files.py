@@ -1,13 +1,14 @@
-"""Fusing files, and holding the result to its source on images."""
+"""Fused files, and fused models in every backend, against the originals."""
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from maam import DeploymentError, WeightsError, spec
+from maam import DeploymentError, WeightsError, fuse, spec
 from maam.backend.registry import make_runners
 from maam.deploy.fusing import agreements, fuse_file
 from maam.reference import ReferenceModel
+from maam.tolerance import LAYER, LOGITS, difference
 from maam.weights import read_weights, write_weights
 
 NODE = spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16)
@@ -39,7 +40,9 @@ def test_refusals(scrambled, tmp_path):
         fuse_file(source, tmp_path)
     fuse_file(source, target)
     before = target.read_bytes()
-    with pytest.raises(DeploymentError, match=r"out\.safetensors: the file exists; use another name, or overwrite=True"):
+    with pytest.raises(
+        DeploymentError, match=r"out\.safetensors: the file exists; use another name, or overwrite=True"
+    ):
         fuse_file(source, target)
     with pytest.raises(DeploymentError, match="nothing to fuse"):
         fuse_file(target, target, overwrite=True)
@@ -52,11 +55,13 @@ def test_arrays_of_several_dtypes(scrambled, tmp_path):
     arrays = scrambled(NODE)
     arrays["agents.alpha"] = arrays["agents.alpha"].astype(np.float64)
     write_weights(tmp_path / "in.safetensors", NODE, arrays)
-    with pytest.raises(WeightsError, match=r"several dtypes \(float32, float64\); save it in one"):
+    with pytest.raises(
+        WeightsError, match="expected arrays of one dtype, got float32, float64; convert it with --dtype"
+    ):
         fuse_file(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
 
 
-def test_agreements_count_what_differs(scrambled, images):
+def test_agreements_count_different_predictions(scrambled, images):
     pytest.importorskip("torch")
     arrays = scrambled(NODE)
     other = {**arrays, "classifier.fc2.bias": arrays["classifier.fc2.bias"] + np.eye(10, dtype=np.float32)[3] * 100}
@@ -68,3 +73,69 @@ def test_agreements_count_what_differs(scrambled, images):
     assert bad.absolute == pytest.approx(100, rel=1e-4)
     with pytest.raises(DeploymentError, match="at least one"):
         next(agreements([(plain, same)], x[:0]))
+
+
+MODES = {"torch": "torch", "graph": "mindspore graph", "pynative": "mindspore pynative"}
+
+
+@pytest.fixture
+def hold(request, scrambled, images, tmp_path, monkeypatch):
+    """Compare a fused model in one mode with the reference of the original."""
+    monkeypatch.chdir(tmp_path)
+    framework = MODES[request.param].split()[0]
+    pytest.importorskip(framework)
+
+    def compare(node, shape, bound):
+        arrays = scrambled(node)
+        x = images(shape)
+        runners, _ = make_runners(*fuse(node, arrays), [framework], compiled=False)
+        runner = next(runner for runner in runners if runner.name == MODES[request.param])
+        found = difference(runner.forward(x), ReferenceModel(node, arrays)(x), bound)
+        assert found.used <= 1
+
+    compare.mode = request.param
+    return compare
+
+
+@pytest.mark.parametrize("hold", MODES, indirect=True)
+def test_every_preset(network, hold):
+    if hold.mode == "graph" and network.name.startswith(("mafc", "mobilenet")):
+        pytest.skip("the compilation is slow: see test_the_largest_graphs")
+    hold(network, network.input_shape, LOGITS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", spec.list_presets("m[ao][fb]*"))
+def test_the_largest_graphs(name, scrambled, images):
+    pytest.importorskip("mindspore")
+    node = spec.preset(name, cifar=True, width_multiplier=0.1)
+    arrays = scrambled(node)
+    x = images(node.input_shape)
+    runners, _ = make_runners(*fuse(node, arrays), ["mindspore"])
+    assert difference(runners[0].forward(x), ReferenceModel(node, arrays)(x), LOGITS).used <= 1
+
+
+@pytest.mark.parametrize("hold", ["torch", "pynative", pytest.param("graph", marks=pytest.mark.slow)], indirect=True)
+def test_every_activation(layer, hold):
+    hold(layer, (4, 8, 8), LAYER)
+
+
+@pytest.mark.parametrize("hold", ["graph"], indirect=True)
+@pytest.mark.parametrize("layer", [("hard_swish", "softmax"), ("gelu", "dynamic")], ids="-".join, indirect=True)
+def test_some_activations_in_graph_mode(layer, hold):
+    hold(layer, (4, 8, 8), LAYER)
+
+
+@pytest.mark.parametrize("framework", ["torch", "mindspore"])
+@pytest.mark.parametrize("name", ["maam_cifar10_2m3", "t_cnn", "without_fusion", "without_reduce"])
+def test_the_largest_logit_of_real_images(name, framework, scrambled):
+    pytest.importorskip(framework)
+    with np.load("tests/data/cifar10_sample.npz") as content:
+        x = content["images"].astype(np.float32) / 255
+    node = spec.preset(name, channels=32)
+    arrays = scrambled(node)
+    plain = make_runners(node, arrays, [framework], compiled=False)[0]
+    fused = make_runners(*fuse(node, arrays), [framework], compiled=False)[0]
+    found = list(agreements(list(zip(plain, fused, strict=True)), x))
+    assert len(found) == {"torch": 1, "mindspore": 2}[framework]
+    assert all(one.images == len(x) and one.different == 0 for one in found)

@@ -1,4 +1,4 @@
-"""The rewrite in the referee: the same function to 1e-12, and nothing left that could be fused."""
+"""Fusion in the reference: the same outputs to 1e-12, and nothing left to fuse."""
 
 import numpy as np
 import pytest
@@ -106,7 +106,7 @@ def test_variants_of_the_layer(options, check):
         (BN, []),
     ],
 )
-def test_batch_norm_goes_into_what_is_beside_it(node, left, check):
+def test_batch_norm_is_fused_into_its_neighbours(node, left, check):
     assert kinds(check(node))[:-1] == left
 
 

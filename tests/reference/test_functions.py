@@ -1,4 +1,4 @@
-"""The referee's primitives without windows, against plain computations and known values."""
+"""The primitives in NumPy, against sums written by hand and against SciPy."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maam.reference import functions
-from maam.spec import Activation
+from maam.spec import Activation, Conv2d, GlobalPool
 
 RANDOM = np.random.default_rng(0)
 
@@ -117,3 +117,115 @@ def test_dropout(p):
     assert kept.mean() == pytest.approx(1 - p, abs=0.02)
     assert y.mean() == pytest.approx(x.mean(), rel=0.05)
     np.testing.assert_array_equal(y, functions.dropout(x, p, np.random.default_rng(1)))
+
+
+RANDOM = np.random.default_rng(0)
+
+
+def naive_conv(x, node, weight, bias):
+    """The sum over taps, output element by output element, from the unpadded map."""
+    n, _, height, width = x.shape
+    shape = node.output_shape(x.shape[1:])
+    y = np.zeros((n, *shape))
+    per_input, per_output = node.in_channels // node.groups, node.out_channels // node.groups
+    for index in np.ndindex(y.shape):
+        image, out, top, left = index
+        total = 0.0 if bias is None else bias[out]
+        for c, i, j in np.ndindex(weight.shape[1:]):
+            row = top * node.stride + i * node.dilation - node.padding
+            column = left * node.stride + j * node.dilation - node.padding
+            if 0 <= row < height and 0 <= column < width:
+                total += weight[out, c, i, j] * x[image, out // per_output * per_input + c, row, column]
+        y[index] = total
+    return y
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 1},
+        {"kernel_size": 2, "stride": 2, "bias": False},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 3, "padding": 2, "dilation": 2},
+        {"kernel_size": 3, "padding": 4, "dilation": 2, "stride": 3},
+        {"kernel_size": 3, "padding": 1, "groups": 2},
+        {"kernel_size": 5, "padding": 3, "groups": 4, "bias": False},
+    ],
+    ids=str,
+)
+def test_conv2d_against_loops(fields):
+    node = Conv2d(in_channels=4, out_channels=8, **fields)
+    x, weight = RANDOM.normal(size=(2, 4, 7, 6)), RANDOM.normal(size=node.weight_shape)
+    bias = RANDOM.normal(size=8) if node.bias else None
+    y = functions.conv2d(x, node, weight, bias)
+    assert y.dtype == np.float64
+    np.testing.assert_allclose(y, naive_conv(x, node, weight, bias), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("padding", [0, 2])
+def test_conv2d_against_scipy(padding):
+    signal = pytest.importorskip("scipy.signal")
+    node = Conv2d(in_channels=3, out_channels=5, kernel_size=5, padding=padding, bias=False)
+    x, weight = RANDOM.normal(size=(2, 3, 11, 9)), RANDOM.normal(size=(5, 3, 5, 5))
+    y = functions.conv2d(x, node, weight, None)
+    mode = "same" if padding else "valid"
+    for n, out in np.ndindex(2, 5):
+        expected = sum(signal.correlate2d(x[n, c], weight[out, c], mode=mode) for c in range(3))
+        np.testing.assert_allclose(y[n, out], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_conv2d_by_hand():
+    node = Conv2d(in_channels=1, out_channels=1, kernel_size=3, padding=1)
+    x = np.arange(1.0, 10).reshape(1, 1, 3, 3)
+    weight = np.array([[0.0, 1, 0], [2, 3, 4], [0, 5, 0]]).reshape(1, 1, 3, 3)
+    y = functions.conv2d(x, node, weight, np.array([100.0]))
+    # The middle: 1 * 2 + 2 * 4 + 3 * 5 + 4 * 6 + 5 * 8 = 89; the corner: 3 * 1 + 4 * 2 + 5 * 4 = 31.
+    assert y[0, 0].tolist() == [[131, 145, 143], [168, 189, 176], [157, 179, 149]]
+
+
+def naive_pool(x, size, stride, padding, function):
+    n, channels, height, width = x.shape
+    rows, columns = ((side + 2 * padding - size) // stride + 1 for side in (height, width))
+    y = np.empty((n, channels, rows, columns))
+    for image, c, row, column in np.ndindex(y.shape):
+        top, left = row * stride - padding, column * stride - padding
+        window = x[image, c, max(top, 0) : top + size, max(left, 0) : left + size]
+        y[image, c, row, column] = function(window)
+    return y
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 1, 1), (3, 2, 1), (2, 3, 1), (4, 1, 2)])
+def test_max_pool2d(size, stride, padding):
+    x = RANDOM.normal(size=(2, 3, 7, 8)) - 10  # a padding of zeros would win
+    y = functions.max_pool2d(x, size, stride, padding)
+    np.testing.assert_array_equal(y, naive_pool(x, size, stride, padding, np.max))
+
+
+@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 1), (3, 2), (2, 3), (1, 1)])
+def test_avg_pool2d(size, stride):
+    x = RANDOM.normal(size=(2, 3, 7, 8))
+    y = functions.avg_pool2d(x, size, stride)
+    expected = naive_pool(x, size, stride, 0, np.mean)
+    np.testing.assert_allclose(y, expected, rtol=1e-14, atol=1e-15)  # NumPy 1.24 adds in another order
+
+
+def test_pooling_by_hand():
+    x = np.arange(16.0).reshape(1, 1, 4, 4)
+    assert functions.max_pool2d(x, 2, 2, 0)[0, 0].tolist() == [[5, 7], [13, 15]]
+    assert functions.avg_pool2d(x, 2, 2)[0, 0].tolist() == [[2.5, 4.5], [10.5, 12.5]]
+    statistics = {"avg": 7.5, "max": 15.0, "sum": 120.0, "std": np.std(np.arange(16), ddof=1)}
+    for function, value in statistics.items():
+        assert functions.global_pool(x, GlobalPool(function=function)).tolist() == [[[[value]]]]
+    pair = np.array([1.0, 4.0]).reshape(1, 2, 1, 1)
+    assert functions.global_pool(pair, GlobalPool(function="avg", axis="channels")).tolist() == [[[[2.5]]]]
+
+
+@pytest.mark.parametrize("size", [(3, 5), (2, 2), (7, 6), (1, 1), (14, 12), (4, 9)])
+def test_resize_takes_the_source_at_the_floor(size):
+    x = RANDOM.normal(size=(2, 3, 7, 6))
+    y = functions.resize(x, *size)
+    assert y.shape == (2, 3, *size)
+    for row, column in np.ndindex(size):
+        source = x[:, :, int(row * 7 / size[0]), int(column * 6 / size[1])]
+        np.testing.assert_array_equal(y[:, :, row, column], source)

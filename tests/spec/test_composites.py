@@ -1,10 +1,12 @@
-"""The decorator of composites: checked arguments, and a gate that is defined nowhere but here."""
+"""Composites: checked arguments, signatures and docstrings."""
 
 import inspect
+import re
 from typing import Literal
 
 import pytest
 
+from maam import spec
 from maam.errors import SpecError
 from maam.spec import (
     Activation,
@@ -187,3 +189,16 @@ def test_defaults_are_checked_too():
 
     with pytest.raises(SpecError, match="bad_default: channels: input should be greater than or equal to 1, got 0"):
         bad_default()
+
+
+COMPOSITES = [name for name in spec.__all__ if hasattr(getattr(spec, name), "__wrapped__")]
+assert {"maam", "mafc", "mobilenet"} <= set(COMPOSITES)
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_arguments_and_errors(name):
+    function = getattr(spec, name)
+    arguments, errors = inspect.getdoc(function).split("\nArgs:\n")[1].split("\nRaises:\n")
+    assert re.findall(r"^    (\w+): ", arguments, re.MULTILINE) == list(inspect.signature(function).parameters)
+    assert errors.startswith("    SpecError: ")
+    assert "as in `" not in arguments

@@ -1,4 +1,4 @@
-"""Specs as JSON: what comes back equals what was written."""
+"""Specs as JSON: round trips, and errors for invalid documents."""
 
 import json
 
@@ -19,6 +19,7 @@ from maam.spec import (
     parse_json,
     preset,
 )
+from tests.spec import mutations
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -96,3 +97,217 @@ def test_texts_without_end_are_refused_by_their_length(monkeypatch):
     monkeypatch.setattr(node, "MAX_LENGTH", 10)
     with pytest.raises(SpecError, match="spec: expected at most 10 characters of JSON, got 19"):
         parse_json('{"kind":"identity"}')
+
+
+IDENTITY = {"kind": "identity"}
+CONV = {"kind": "conv2d", "in_channels": 4, "out_channels": 6, "kernel_size": 3}
+POOL = {"kind": "max_pool2d", "kernel_size": 3}
+TWO = {"a": IDENTITY, "b": IDENTITY}
+
+
+def sequential(**children):
+    return {"kind": "sequential", "children": children}
+
+
+def parallel(**fields):
+    return {"kind": "parallel", "children": TWO, **fields}
+
+
+def model(**fields):
+    return {"kind": "model", "name": "m", "input_shape": [4, 8, 8], "children": {"conv": CONV}, **fields}
+
+
+def nested(depth):
+    return '{"kind":"sequential","children":{"a":' * depth + json.dumps(IDENTITY) + "}}" * depth
+
+
+DOCUMENTS = [
+    # no layer at all
+    (None, "expected a layer (an object with a 'kind'), got NoneType"),
+    ([CONV], "expected a layer (an object with a 'kind'), got list"),
+    ({}, "kind: required, but not given"),
+    ({"kind": "conv3d"}, "unknown kind 'conv3d'; known kinds: activation, avg_pool2d"),
+    ({"kind": None}, "unknown kind 'None'"),
+    ({"kind": ["conv2d"]}, "unknown kind"),
+    ({"kind": "Conv2d"}, "unknown kind 'Conv2d'"),
+    ({**IDENTITY, 3: 4}, "identity: field names must be strings"),
+    # unknown, missing and contradicting fields
+    ({**CONV, "strides": 2}, "conv2d: strides: no such field"),
+    ({**IDENTITY, "self": 2}, "identity: self: no such field"),
+    ({**IDENTITY, "a\nb": 2}, r"identity: 'a\nb': no such field"),
+    ({"kind": "linear", "in_features": 3}, "linear: out_features: required, but not given"),
+    ({"kind": "conv2d", "kernel_size": 3}, "in_channels: required, but not given; out_channels: required"),
+    ({**CONV, "groups": 4}, "conv2d: groups: 4 must divide in_channels 4 and out_channels 6"),
+    ({**POOL, "padding": 2}, "max_pool2d: padding: 2 must be at most half of kernel_size 3"),
+    (parallel(merge="weighted"), "parallel: weights: required with merge 'weighted', and not allowed with others"),
+    (parallel(weights=[1, 2]), "parallel: weights: required with merge 'weighted'"),
+    (parallel(merge="weighted", weights=[1]), "weights: expected one for each of 2 branches, got 1"),
+    (parallel(merge="dynamic"), "parallel: weighting: required with merge 'dynamic', and not allowed with others"),
+    (parallel(weighting=IDENTITY), "parallel: weighting: required with merge 'dynamic'"),
+    (parallel(children={}), "parallel: children: expected at least one branch"),
+    (parallel(children={"weighting": IDENTITY}), "children: the name 'weighting' is reserved"),
+    (model(input_shape=[3, 8, 8]), "input_shape (3, 8, 8) does not fit the layers: conv: expected 4 channels, got 3"),
+    (model(input_shape=[4, 2, 8]), "conv: a map of 2x8 is too small for a window of 3x3"),
+    # wrong types and ranges
+    ({**CONV, "in_channels": 0}, "in_channels: input should be greater than or equal to 1, got 0"),
+    ({**CONV, "padding": -1}, "padding: input should be greater than or equal to 0, got -1"),
+    ({**CONV, "kernel_size": 3.0}, "kernel_size: input should be a valid integer, got 3.0"),
+    ({**CONV, "kernel_size": "3"}, "kernel_size: input should be a valid integer, got '3'"),
+    ({**CONV, "kernel_size": True}, "kernel_size: input should be a valid integer, got True"),
+    ({**CONV, "kernel_size": [3, 3]}, "kernel_size: input should be a valid integer, got [3, 3]"),
+    ({**CONV, "stride": None}, "stride: input should be a valid integer, got None"),
+    ({**CONV, "stride": 2**24 + 1}, "stride: input should be less than or equal to 16777216, got 16777217"),
+    ({**CONV, "stride": 10**5000}, "stride: input should be less than or equal to 16777216, got a huge int"),
+    ({**CONV, "bias": 1}, "bias: input should be a valid boolean, got 1"),
+    ({**CONV, "bias": "true"}, "bias: input should be a valid boolean, got 'true'"),
+    ({**CONV, "init": "he"}, "init: input should be 'fan_in_uniform', 'kaiming_uniform'"),
+    ({"kind": "activation", "function": "relu7"}, "activation: function: input should be 'relu', 'relu6'"),
+    (
+        {"kind": "activation", "function": "relu", "negative_slope": True},
+        "negative_slope: input should be a valid number",
+    ),
+    (
+        {"kind": "activation", "function": "relu", "negative_slope": "0"},
+        "negative_slope: input should be a valid number",
+    ),
+    ({"kind": "activation", "function": "relu", "negative_slope": 10**400}, "negative_slope: input should be a"),
+    (parallel(merge="weighted", weights=[1, float("inf")]), "weights.1: input should be a finite number, got inf"),
+    ({"kind": "batch_norm2d", "num_features": 3, "eps": 0}, "eps: input should be greater than 0, got 0"),
+    ({"kind": "batch_norm2d", "num_features": 3, "momentum": 1.5}, "momentum: input should be less than or equal to 1"),
+    ({"kind": "dropout", "p": 1.0}, "dropout: p: input should be less than 1, got 1.0"),
+    ({"kind": "dropout", "p": -1e-300}, "dropout: p: input should be greater than or equal to 0"),
+    (
+        {"kind": "global_pool", "function": "median"},
+        "global_pool: function: input should be 'avg', 'max', 'std' or 'sum', got 'median'",
+    ),
+    (parallel(merge="max"), "parallel: merge: input should be 'sum', 'concat'"),
+    (parallel(merge="weighted", weights=[1, "a"]), "weights.1: input should be a valid number, got 'a'"),
+    (parallel(merge="weighted", weights=3), "weights: expected a list or a tuple, got 3"),
+    (model(input_shape=[4, 8]), "input_shape.2: required, but not given"),
+    (model(input_shape=[4, 0, 8]), "input_shape.1: input should be greater than or equal to 1, got 0"),
+    (model(input_shape={4, 8}), "input_shape: expected a list or a tuple, got {8, 4}"),
+    (model(input_shape="488"), "input_shape: expected a list or a tuple, got '488'"),
+    (model(name=None), "model: name: input should be a valid string, got None"),
+    (model(name="n" * 201), "model: name: string should have at most 200 characters, got 'nnn"),
+    # children and their names
+    ({"kind": "sequential"}, "sequential: children: required, but not given"),
+    ({"kind": "sequential", "children": [CONV]}, "children: expected an object of named layers, got list"),
+    (sequential(a=None), "children: a > expected a layer (an object with a 'kind'), got NoneType"),
+    (sequential(a={**CONV, "bias": 3}), "children: a > conv2d: bias: input should be a valid boolean"),
+    (sequential(a=sequential(b={"kind": "what"})), "children: a > sequential: children: b > unknown kind 'what'"),
+    (parallel(merge="dynamic", weighting={"kind": "linear"}), "weighting: linear: in_features: required"),
+    (sequential(**{"a.b": IDENTITY}), "layer name 'a.b': expected letters, digits and underscores"),
+    (sequential(**{"a\nb" * 99: {"kind": "what"}}), r"layer name 'a\nba\nb"),
+    (sequential(**{"\ud800": IDENTITY}), r"layer name '\ud800'"),
+]
+
+
+@pytest.mark.parametrize(("document", "fragment"), DOCUMENTS, ids=[fragment[:50] for _, fragment in DOCUMENTS])
+def test_invalid_documents(document, fragment):
+    with pytest.raises(SpecError) as error:
+        parse_document(document)
+    message = str(error.value)
+    assert fragment in message
+    assert "\n" not in message
+    assert len(message) < 600
+    assert error.value.__cause__ is None  # one error, not a trail of the library's own
+
+
+TEXTS = [
+    ("", "not a JSON document: Expecting value: line 1 column 1"),
+    ('{"kind": "identity"', "not a JSON document: Expecting ',' delimiter"),
+    ('{"kind": "identity"} x', "not a JSON document: Extra data"),
+    (b'{"kind": "identity\xff"}', "not a JSON document: 'utf-8' codec can't decode byte 0xff"),
+    ('{"kind": "identity", "kind": "identity"}', "the name 'kind' is there twice in one object"),
+    ('{"kind": "sequential", "children": {"a": {}, "b": {}, "a": {}}}', "the name 'a' is there twice in one object"),
+    ('{"kind": "dropout", "p": NaN}', "dropout: p: input should be a finite number, got nan"),
+    ('{"kind": "dropout", "p": -Infinity}', "dropout: p: input should be a finite number, got -inf"),
+    ('{"kind": "batch_norm2d", "num_features": 1, "eps": 1e999}', "eps: input should be a finite number, got inf"),
+    ('{"kind": "rnn", "input_size": NaN, "hidden_size": 1}', "rnn: input_size: input should be a valid integer"),
+    ('{"kind": "dropout", "p": 1' + "0" * 5000 + "}", "not a JSON document: Exceeds the limit (4300"),
+    (nested(64), "nested too deeply"),
+    (nested(150), "nested too deeply"),
+    (nested(400), "nested too deeply"),
+    (nested(20_000), "nested too deeply"),
+    ("[" * 100_000, "nested too deeply"),
+]
+
+
+@pytest.mark.parametrize(("text", "fragment"), TEXTS, ids=range(len(TEXTS)))
+def test_invalid_texts(text, fragment):
+    with pytest.raises(SpecError) as error:
+        parse_json(text)
+    message = str(error.value)
+    assert fragment in message
+    assert "\n" not in message
+    assert len(message) < 600
+
+
+def test_as_deep_as_allowed_works_throughout():
+    spec = parse_json(nested(63))
+    assert spec.depth == 64
+    assert parse_json(spec.to_json()) == spec
+    assert hash(parse_json(spec.to_json())) == hash(spec)
+    assert spec.output_shape((1, 2, 2)) == (1, 2, 2)
+    assert len(list(spec.summary((1, 2, 2)))) == len(list(spec.walk())) == 64
+    assert repr(spec)
+
+
+def test_many_wrong_fields_still_make_a_short_message():
+    with pytest.raises(SpecError) as error:
+        parse_document({**IDENTITY, **{f"field{index}": index for index in range(500)}})
+    message = str(error.value)
+    assert message.startswith("identity: field0: no such field")
+    assert message.endswith("field499: no such field")
+    assert len(message) < 600
+
+
+def test_constructors_complain_as_documents_do():
+    with pytest.raises(SpecError, match=r"^conv2d: kernel: no such field") as error:
+        Conv2d(in_channels=1, out_channels=1, kernel_size=1, kernel=1)
+    assert isinstance(error.value, ValueError)
+
+
+def outcome(text):
+    """The spec of `text`, or the message of its refusal."""
+    try:
+        return parse_json(text)
+    except SpecError as error:
+        return str(error)
+
+
+def says(written, given):
+    """Whether `written` holds all of `given`: no field dropped, no value turned into another."""
+    if isinstance(given, dict):
+        return all(name in written and says(written[name], value) for name, value in given.items())
+    if isinstance(given, list):
+        return len(written) == len(given) and all(map(says, written, given))
+    if isinstance(written, float):  # JSON does not tell 1 from 1.0; an integer of many digits is rounded
+        return written == float(given) and not isinstance(given, bool)
+    return written == given and isinstance(written, bool) == isinstance(given, bool)
+
+
+def test_the_documents_are_valid_before_mutation():
+    for text in mutations.bases():
+        assert parse_json(text).to_json() == text
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mutants_parse_or_are_refused_in_one_line(seed):
+    refused = 0
+    for name, text in mutations.mutants(220, seed):
+        result = outcome(text)
+        if isinstance(result, str):
+            refused += 1
+            assert "\n" not in result, (name, text)
+            assert 10 < len(result) < 600, (name, text, result)
+        else:
+            assert parse_json(result.to_json()) == result, (name, text)
+            assert says(result.to_document(), json.loads(text)), (name, text)
+    assert refused >= 100
+
+
+@pytest.mark.parametrize("mutate", mutations.MUTATIONS, ids=lambda mutate: mutate.__name__)
+def test_every_mutation_is_refused_at_times(mutate):
+    rng = mutations.random.Random(0)
+    assert any(isinstance(outcome(mutate(rng, text)), str) for text in mutations.bases() for _ in range(10))

@@ -1,32 +1,22 @@
-"""The three rooms behind one face, small specs, and arrays of arbitrary bits."""
+"""The backends behind one interface, small specs, and arrays of arbitrary bits."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
 
 from maam import spec
-from maam.backend.convert import convert
-from maam.errors import WeightsError
-from maam.weights import read_weights
 from maam.weights.file import FORMAT, VERSION, write_safetensors
+from tests.weights import helpers
+from tests.weights.helpers import DTYPES
 
-ROOMS = ("reference", "torch", "mindspore")
-DTYPES = {
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float32": np.dtype(np.float32),
-    "float64": np.dtype(np.float64),
-}
+BACKENDS = ("reference", "torch", "mindspore")
 
 
-class Room:
-    """A room: its `load`, `load_weights` and `save_weights`, and `build` and `dtype` alike in all three."""
+class Backend:
+    """A backend: its `load`, `load_weights` and `save_weights`, and `build` and `dtype` alike in all three."""
 
     def __init__(self, name):
         module = pytest.importorskip(f"maam.{name}", exc_type=ImportError)
@@ -43,7 +33,7 @@ class Room:
         return model
 
     def dtype(self, name):
-        """The room's own object for a dtype."""
+        """The backend's own object for a dtype."""
         if self.name == "reference":
             return DTYPES[name] if name in DTYPES else np.dtype(name)
         return getattr(importlib.import_module(self.name), name)
@@ -67,43 +57,22 @@ SPECS = {
 }
 
 
-def arbitrary(node, dtype, seed=0):
-    """Arrays for `node` of random bits: all that is finite can come, -0 and denormal numbers too.
-
-    But no variance is negative.
-    """
-    generator = np.random.default_rng(seed)
-    dtype = DTYPES[dtype]
-
-    def one(shape):
-        array = np.frombuffer(generator.bytes(dtype.itemsize * int(np.prod(shape))), dtype).copy()
-        array.view(f"u{dtype.itemsize}")[~np.isfinite(array.astype(np.float64))] = 1
-        return array.reshape(shape)
-
-    with np.errstate(invalid="ignore"):  # signalling NaN
-        arrays = {p.name: one(p.shape) for p in node.parameters()}
-    for p in node.parameters():
-        if p.role is spec.Role.RUNNING_VAR:
-            arrays[p.name] = np.abs(arrays[p.name])
-    return arrays
-
-
-class _Rooms(dict):
+class _Backends(dict):
     def __missing__(self, name):
-        self[name] = Room(name)
+        self[name] = Backend(name)
         return self[name]
 
 
 @pytest.fixture(scope="session")
-def rooms():
+def backends():
     """Rooms by name; asking for one whose framework is not installed skips the test."""
-    return _Rooms()
+    return _Backends()
 
 
-@pytest.fixture(params=ROOMS)
-def room(request, rooms):
-    """Each room in turn."""
-    return rooms[request.param]
+@pytest.fixture(params=BACKENDS)
+def backend(request, backends):
+    """Each backend in turn."""
+    return backends[request.param]
 
 
 @pytest.fixture(params=DTYPES)
@@ -126,7 +95,7 @@ def node(request):
 
 @pytest.fixture(name="arbitrary", scope="session")
 def _arbitrary():
-    return arbitrary
+    return helpers.arbitrary
 
 
 @pytest.fixture
@@ -141,41 +110,11 @@ def write(tmp_path):
     return write
 
 
-@pytest.fixture(scope="session")
-def same():
-    """Whether a weights file holds exactly these arrays: names, dtypes, shapes and bits."""
-
-    def same(path, arrays):
-        _, found = read_weights(path)
-        assert found.keys() == arrays.keys()
-        for name, array in arrays.items():
-            assert found[name].dtype == array.dtype, name
-            assert found[name].shape == array.shape, name
-            assert found[name].tobytes() == array.tobytes(), name
-        return True
-
-    return same
+@pytest.fixture(name="same", scope="session")
+def _same():
+    return helpers.same
 
 
-@pytest.fixture(scope="session")
-def refused():
-    """Call `convert(src, dst, spec)`, which must refuse, and return the one line that it says."""
-
-    def refused(src, dst, node=None):
-        with pytest.raises(WeightsError) as caught:
-            convert(src, dst, node)
-        assert str(caught.value).isprintable()
-        assert len(str(caught.value)) < 800 or "missing: " in str(caught.value)
-        return str(caught.value)
-
-    return refused
-
-
-@pytest.fixture(scope="session")
-def malformed():
-    """The module `malformed` of this folder (importlib mode puts none on sys.path)."""
-    path = Path(__file__).with_name("malformed.py")
-    module_spec = importlib.util.spec_from_file_location("weights_tests_malformed", path)
-    module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
-    return module
+@pytest.fixture(name="refused", scope="session")
+def _refused():
+    return helpers.refused

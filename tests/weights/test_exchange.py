@@ -1,12 +1,19 @@
+"""Exchange of weights between backends, bit for bit, and rounding to other dtypes."""
+
 import itertools
+import tempfile
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
 
 from maam import spec
 from maam.errors import WeightsError
-from maam.weights import read_weights
+from maam.weights import read_weights, write_weights
 from maam.weights.exchange import cast
 
 ABOVE_A_TIE = 1 + 2.0**-8 + 2.0**-30
@@ -14,8 +21,8 @@ PAIRS = list(itertools.product(("reference", "torch", "mindspore"), repeat=2))
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" to ".join)
-def test_every_bit_passes_from_room_to_room(rooms, pair, node, dtype, arbitrary, write, same, tmp_path):
-    first, second = (rooms[name] for name in pair)
+def test_every_bit_passes_from_backend_to_backend(backends, pair, node, dtype, arbitrary, write, same, tmp_path):
+    first, second = (backends[name] for name in pair)
     arrays = arbitrary(node, dtype)
     first.save_weights(first.load(write(node, arrays)), tmp_path / "first.safetensors")
     assert same(tmp_path / "first.safetensors", arrays)
@@ -24,8 +31,8 @@ def test_every_bit_passes_from_room_to_room(rooms, pair, node, dtype, arbitrary,
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" to ".join)
-def test_a_single_layer_is_exchanged_as_a_model_is(rooms, pair, same, tmp_path):
-    first, second = (rooms[name] for name in pair)
+def test_a_single_layer_is_exchanged_as_a_model_is(backends, pair, same, tmp_path):
+    first, second = (backends[name] for name in pair)
     first.save_weights(first.layer(fusion="dynamic", scales=(1, 2, 1)), tmp_path / "layer.safetensors")
     saved, arrays = read_weights(tmp_path / "layer.safetensors")
     assert saved == spec.maam(4, fusion="dynamic", scales=(1, 2, 1))
@@ -35,20 +42,20 @@ def test_a_single_layer_is_exchanged_as_a_model_is(rooms, pair, same, tmp_path):
     assert same(tmp_path / "again.safetensors", arrays)
 
 
-def test_dtypes_may_be_mixed(room, arbitrary, dtypes, write, same, tmp_path):
+def test_dtypes_may_be_mixed(backend, arbitrary, dtypes, write, same, tmp_path):
     node = spec.maam(4)
     whole = {name: arbitrary(node, name) for name in dtypes}
     names = itertools.cycle(dtypes)
     arrays = {p.name: whole[next(names)][p.name] for p in node.parameters()}
-    room.save_weights(room.load(write(node, arrays)), tmp_path / "again.safetensors")
+    backend.save_weights(backend.load(write(node, arrays)), tmp_path / "again.safetensors")
     assert same(tmp_path / "again.safetensors", arrays)
 
 
 @pytest.mark.parametrize("wanted", ["float16", "bfloat16", "float32", "float64"])
-def test_load_rounds_as_numpy_does(room, wanted, dtype, dtypes, write, same, tmp_path):
+def test_load_rounds_as_numpy_does(backend, wanted, dtype, dtypes, write, same, tmp_path):
     node, arrays = _ordinary(dtypes[dtype])
-    model = room.load(write(node, arrays), dtype=room.dtype(wanted))
-    room.save_weights(model, tmp_path / "again.safetensors")
+    model = backend.load(write(node, arrays), dtype=backend.dtype(wanted))
+    backend.save_weights(model, tmp_path / "again.safetensors")
     assert same(tmp_path / "again.safetensors", {name: _rounded(a, dtypes[wanted]) for name, a in arrays.items()})
 
 
@@ -67,45 +74,45 @@ def test_float64_is_rounded_once():
 
 
 @pytest.mark.parametrize("own", ["float16", "bfloat16", "float32", "float64"])
-def test_load_weights_rounds_to_the_model_dtype(room, own, dtype, dtypes, write, same, tmp_path):
+def test_load_weights_rounds_to_the_model_dtype(backend, own, dtype, dtypes, write, same, tmp_path):
     node, arrays = _ordinary(dtypes[dtype])
-    model = room.build(node, own)
-    room.load_weights(model, write(node, arrays))
-    room.save_weights(model, tmp_path / "again.safetensors")
+    model = backend.build(node, own)
+    backend.load_weights(model, write(node, arrays))
+    backend.save_weights(model, tmp_path / "again.safetensors")
     assert same(tmp_path / "again.safetensors", {name: _rounded(a, dtypes[own]) for name, a in arrays.items()})
 
 
-def test_a_value_too_large_for_the_dtype_is_refused(room, write, same, tmp_path):
+def test_a_value_too_large_for_the_dtype_is_refused(backend, write, same, tmp_path):
     node, arrays = _ordinary(np.dtype(np.float32))
     arrays["fc.weight"][0, 1] = 70000
     arrays["fc.bias"][1] = -70000
     path = write(node, arrays)
     message = f"{path}: too large for float16: fc.weight, fc.bias; take a wider dtype"
     with pytest.raises(WeightsError) as caught:
-        room.load(path, dtype=room.dtype("float16"))
+        backend.load(path, dtype=backend.dtype("float16"))
     assert str(caught.value) == message
-    model = room.build(node, "float16")
-    room.save_weights(model, tmp_path / "before.safetensors")
+    model = backend.build(node, "float16")
+    backend.save_weights(model, tmp_path / "before.safetensors")
     with pytest.raises(WeightsError) as caught:
-        room.load_weights(model, path)
+        backend.load_weights(model, path)
     assert str(caught.value) == message
-    room.save_weights(model, tmp_path / "after.safetensors")
+    backend.save_weights(model, tmp_path / "after.safetensors")
     assert same(tmp_path / "after.safetensors", read_weights(tmp_path / "before.safetensors")[1])
 
 
 @pytest.mark.parametrize("wrong", ["int32", "complex64"])
-def test_only_floating_point_dtypes_can_be_asked_for(room, wrong, write):
+def test_only_floating_point_dtypes_can_be_asked_for(backend, wrong, write):
     with pytest.raises(WeightsError, match=r"^dtype: expected one of .*loat64, got "):
-        room.load(write(*_ordinary(np.dtype(np.float32))), dtype=room.dtype(wrong))
+        backend.load(write(*_ordinary(np.dtype(np.float32))), dtype=backend.dtype(wrong))
 
 
-def test_loading_twice_gives_models_that_share_nothing(room, write, same, tmp_path):
+def test_loading_twice_gives_models_that_share_nothing(backend, write, same, tmp_path):
     node, arrays = _ordinary(np.dtype(np.float32))
     path = write(node, arrays)
-    first, second = room.load(path), room.load(path)
+    first, second = backend.load(path), backend.load(path)
     other = write(node, {name: array + 1 for name, array in arrays.items()}, "other.safetensors")
-    room.load_weights(first, other)
-    room.save_weights(second, tmp_path / "second.safetensors")
+    backend.load_weights(first, other)
+    backend.save_weights(second, tmp_path / "second.safetensors")
     assert same(tmp_path / "second.safetensors", arrays)
     assert same(path, arrays)
 
@@ -123,3 +130,34 @@ def _ordinary(dtype):
     node = spec.Sequential(children={"fc": spec.Linear(in_features=3, out_features=2)})
     weight = np.array([[1 + 2.0**-11 + 2.0**-40, -1 / 3, 1e-6], [1e-9, -0.0, 1234.5]])
     return node, {"fc.weight": weight.astype(dtype), "fc.bias": np.array([ABOVE_A_TIE, 3.0]).astype(dtype)}
+
+
+@st.composite
+def _layers(draw):
+    """A layer of random sizes, with arrays of random finite bits in a random dtype for each."""
+    sizes = st.integers(1, 4)
+    node = draw(
+        st.one_of(
+            st.builds(spec.Linear, in_features=sizes, out_features=sizes, bias=st.booleans()),
+            st.builds(spec.Conv2d, in_channels=sizes, out_channels=sizes, kernel_size=sizes, bias=st.booleans()),
+            st.builds(spec.RNN, input_size=sizes, hidden_size=sizes),
+            st.builds(spec.BatchNorm2d, num_features=sizes),
+        )
+    )
+    finite = {"allow_nan": False, "allow_infinity": False}
+    dtype = arrays_of.floating_dtypes(endianness="=", sizes=(16, 32, 64))
+    arrays = {p.name: draw(arrays_of.arrays(draw(dtype), p.shape, elements=finite)) for p in node.parameters()}
+    return node, {name: np.abs(array) if name.endswith("running_var") else array for name, array in arrays.items()}
+
+
+@given(_layers())
+@settings(max_examples=60, deadline=None)
+def test_what_is_written_is_read(layer):
+    node, arrays = layer
+    with tempfile.TemporaryDirectory() as folder:
+        write_weights(Path(folder) / "weights.safetensors", node, arrays)
+        found, read = read_weights(Path(folder) / "weights.safetensors")
+    assert found == node
+    assert {name: (a.dtype, a.shape, a.tobytes()) for name, a in read.items()} == {
+        name: (a.dtype, np.shape(a), a.tobytes()) for name, a in arrays.items()
+    }

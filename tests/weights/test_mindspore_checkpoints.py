@@ -10,7 +10,7 @@ from maam.errors import WeightsError
 NODE = spec.maam_classifier(
     3, 1, image_size=8, channels=4, hidden_features=6, num_agents=2, fusion="dynamic", depthwise=True
 )
-room = pytest.importorskip("maam.mindspore", exc_type=ImportError)
+backend = pytest.importorskip("maam.mindspore", exc_type=ImportError)
 mindspore = pytest.importorskip("mindspore")
 
 
@@ -26,10 +26,10 @@ def weights(write, arrays):
 
 def test_mindspore_loads_the_checkpoint(weights, arrays, tmp_path, same):
     convert(weights, tmp_path / "model.ckpt")
-    cell = room.build(NODE)
+    cell = backend.build(NODE)
     loaded = mindspore.load_checkpoint(str(tmp_path / "model.ckpt"))
     assert mindspore.load_param_into_net(cell, loaded, strict_load=True) == ([], [])
-    room.save_weights(cell, tmp_path / "again.safetensors")
+    backend.save_weights(cell, tmp_path / "again.safetensors")
     assert same(tmp_path / "again.safetensors", arrays)
 
 
@@ -47,7 +47,7 @@ def _checkpoint(path, **entries):
 
 
 def test_a_training_checkpoint_of_mindspore_is_read_without_its_optimizer(arrays, weights, tmp_path, same):
-    cell = room.load(weights)
+    cell = backend.load(weights)
     loss = mindspore.nn.WithLossCell(cell, mindspore.nn.CrossEntropyLoss())
     optimizer = mindspore.nn.Adam(cell.trainable_params(), learning_rate=mindspore.nn.ExponentialDecayLR(0.1, 0.9, 4))
     append = {"epoch_num": 3, "note": "text"}
@@ -58,7 +58,7 @@ def test_a_training_checkpoint_of_mindspore_is_read_without_its_optimizer(arrays
 
 
 def test_a_checkpoint_of_a_cell_in_mixed_precision_is_read(weights, arrays, tmp_path, same):
-    cell = mindspore.amp.auto_mixed_precision(room.load(weights), "O2")
+    cell = mindspore.amp.auto_mixed_precision(backend.load(weights), "O2")
     mindspore.save_checkpoint(cell, str(tmp_path / "in.ckpt"))
     convert(tmp_path / "in.ckpt", tmp_path / "out.safetensors", NODE)
     assert same(tmp_path / "out.safetensors", arrays)
@@ -115,7 +115,7 @@ def test_an_unexpected_name_in_a_mindspore_file_is_listed(tmp_path, refused):
 def test_a_checksum_that_does_not_fit_is_noticed(tmp_path, refused, capfd):
     node = spec.Linear(in_features=1, out_features=1, bias=False)
     path = tmp_path / "in.ckpt"
-    mindspore.save_checkpoint(room.build(node), str(path), crc_check=True)
+    mindspore.save_checkpoint(backend.build(node), str(path), crc_check=True)
     content = bytearray(path.read_bytes())
     path.chmod(0o600)
     content[-20] ^= 1  # in the weight's last byte, as 17 bytes of checksum follow

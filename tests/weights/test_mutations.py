@@ -8,6 +8,7 @@ import pytest
 import maam.reference
 from maam import spec
 from maam.errors import WeightsError
+from tests.weights import malformed
 
 NODE = spec.maam_classifier(3, 1, image_size=8, channels=4, hidden_features=6, num_agents=2, dropout=0.1)
 LARGEST = 20 * 2**20
@@ -22,7 +23,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def cases(whole, malformed):
+def cases(whole):
     return list(malformed.malformed(whole, seed=0))
 
 
@@ -59,36 +60,36 @@ def test_malformed_files_are_refused_in_one_line_or_loaded_whole(cases, tmp_path
         assert len(message) < 800 or "does not fit the model" in message, what
 
 
-def test_the_other_rooms_refuse_the_same_files_in_the_same_words(cases, rooms, tmp_path):
+def test_the_other_backends_refuse_the_same_files_in_the_same_words(cases, backends, tmp_path):
     path = tmp_path / "weights.safetensors"
     refused = []
     for what, content in random.Random(1).sample(cases, len(cases)):
         path.write_bytes(content)
         if (message := _refusal(maam.reference.load, path)) is not None:
             refused.append(what)
-            for room in (rooms["torch"], rooms["mindspore"]):
+            for backend in (backends["torch"], backends["mindspore"]):
                 with pytest.raises(WeightsError) as caught:
-                    room.load(path)
+                    backend.load(path)
                 assert str(caught.value) == message
         if len(refused) == 20:
             return
     raise AssertionError("fewer than 20 files were refused")
 
 
-def test_a_spec_of_endless_size_is_held_against_the_file_before_anything_is_made(room, whole, malformed, tmp_path):
+def test_a_spec_of_endless_size_is_held_against_the_file_before_anything_is_made(backend, whole, tmp_path):
     path = tmp_path / "weights.safetensors"
     million = {"kind": "linear", "in_features": 10**6, "out_features": 10**6, "bias": False}
     path.write_bytes(malformed.with_spec(whole, {"kind": "sequential", "children": {"fc": million}}))
     tracemalloc.start()
     try:
         with pytest.raises(WeightsError, match=r"missing: fc\.weight"):
-            room.load(path)
+            backend.load(path)
         assert tracemalloc.get_traced_memory()[1] < LARGEST
     finally:
         tracemalloc.stop()
 
 
-def test_a_spec_of_endless_size_over_an_array_of_the_right_name(room, malformed, tmp_path):
+def test_a_spec_of_endless_size_over_an_array_of_the_right_name(backend, tmp_path):
     small = spec.Sequential(children={"fc": spec.Linear(in_features=2, out_features=2, bias=False)})
     path = tmp_path / "weights.safetensors"
     maam.reference.save_weights(maam.reference.build(small, seed=0), path)
@@ -96,4 +97,4 @@ def test_a_spec_of_endless_size_over_an_array_of_the_right_name(room, malformed,
     document["children"]["fc"] |= {"in_features": 10**6, "out_features": 10**6}
     path.write_bytes(malformed.with_spec(path.read_bytes(), document))
     with pytest.raises(WeightsError, match=r"wrong shape: fc\.weight \(2, 2\) instead of \(1000000, 1000000\)$"):
-        room.load(path)
+        backend.load(path)

@@ -26,8 +26,8 @@ def file(name, write):
     return write(node, spec.draw(node.parameters(), 3))
 
 
-def saved(room, model, path):
-    room.save_weights(model, path)
+def saved(backend, model, path):
+    backend.save_weights(model, path)
     return read_weights(path)
 
 
@@ -56,16 +56,14 @@ def test_what_has_no_head(node, message):
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, "10", True])
-def test_impossible_numbers_of_classes(room, file, count):
-    with pytest.raises(
-        SpecError, match=f"^num_classes: expected an integer of at least 1, got {count!r}; omit it"
-    ):
-        room.load(file, num_classes=count)
+def test_impossible_numbers_of_classes(backend, file, count):
+    with pytest.raises(SpecError, match=f"^num_classes: expected an integer of at least 1, got {count!r}; omit it"):
+        backend.load(file, num_classes=count)
 
 
-def test_load_replaces_the_head_alone(room, name, file, tmp_path):
+def test_load_replaces_the_head_alone(backend, name, file, tmp_path):
     node, before = read_weights(file)
-    changed, after = saved(room, room.load(file, num_classes=4), tmp_path / "new.safetensors")
+    changed, after = saved(backend, backend.load(file, num_classes=4), tmp_path / "new.safetensors")
     assert changed == spec.with_num_classes(node, 4)
     head = HEADS[name]
     fresh = {p.name: p for p in changed.parameters() if p.name.startswith(head)}
@@ -75,49 +73,49 @@ def test_load_replaces_the_head_alone(room, name, file, tmp_path):
         np.testing.assert_array_equal(array, drawn[key] if key in fresh else before[key])
 
 
-def test_the_seed_draws_the_head(room, name, file, tmp_path):
+def test_the_seed_draws_the_head(backend, name, file, tmp_path):
     weight = f"{HEADS[name]}.weight"
     found = [
-        saved(room, room.load(file, num_classes=4, seed=seed), tmp_path / f"{index}.safetensors")[1][weight]
+        saved(backend, backend.load(file, num_classes=4, seed=seed), tmp_path / f"{index}.safetensors")[1][weight]
         for index, seed in enumerate((1, 1, 2))
     ]
     np.testing.assert_array_equal(found[0], found[1])
     assert not np.array_equal(found[0], found[2])
 
 
-def test_the_same_number_of_classes_changes_nothing(room, file, tmp_path, same):
-    room.save_weights(room.load(file, num_classes=10), tmp_path / "same.safetensors")
+def test_the_same_number_of_classes_changes_nothing(backend, file, tmp_path, same):
+    backend.save_weights(backend.load(file, num_classes=10), tmp_path / "same.safetensors")
     assert same(tmp_path / "same.safetensors", read_weights(file)[1])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_the_head_has_the_files_dtype_or_the_one_asked_for(room, name, file, dtype, tmp_path):
-    model = room.load(file, room.dtype(dtype), num_classes=4)
-    assert saved(room, model, tmp_path / "new.safetensors")[1][f"{HEADS[name]}.weight"].dtype == dtype
+def test_the_head_has_the_files_dtype_or_the_one_asked_for(backend, name, file, dtype, tmp_path):
+    model = backend.load(file, backend.dtype(dtype), num_classes=4)
+    assert saved(backend, model, tmp_path / "new.safetensors")[1][f"{HEADS[name]}.weight"].dtype == dtype
 
 
-def test_another_number_of_classes_is_told_with_both_ways_out(room, name, file):
-    model = room.build(spec.with_num_classes(MODELS[name], 4))
+def test_another_number_of_classes_is_told_with_both_ways_out(backend, name, file):
+    model = backend.build(spec.with_num_classes(MODELS[name], 4))
     for strict in (True, False):
         with pytest.raises(WeightsError) as caught:
-            room.load_weights(model, file, strict)
+            backend.load_weights(model, file, strict)
         assert str(caught.value).startswith(f"{file}: does not fit the model; wrong shape: {HEADS[name]}.weight (10, ")
         assert str(caught.value).endswith(
-            "the file has 10 classes and the model 4: use load(path, num_classes=4) to replace the file's last layer, or "
-            f"load_weights(model, path, skip=('{HEADS[name]}',)) to keep the model's"
+            "the file has 10 classes and the model 4: use load(path, num_classes=4) to replace the file's last layer, "
+            f"or load_weights(model, path, skip=('{HEADS[name]}',)) to keep the model's"
         )
 
 
-def test_skipped_layers_stay_as_they_are(room, name, file, tmp_path):
-    model = room.build(spec.with_num_classes(MODELS[name], 4))
-    before = saved(room, model, tmp_path / "before.safetensors")[1]
-    assert room.load_weights(model, file, skip=(HEADS[name],)) == ((), ())
-    after = saved(room, model, tmp_path / "after.safetensors")[1]
+def test_skipped_layers_stay_as_they_are(backend, name, file, tmp_path):
+    model = backend.build(spec.with_num_classes(MODELS[name], 4))
+    before = saved(backend, model, tmp_path / "before.safetensors")[1]
+    assert backend.load_weights(model, file, skip=(HEADS[name],)) == ((), ())
+    after = saved(backend, model, tmp_path / "after.safetensors")[1]
     for key, array in read_weights(file)[1].items():
         np.testing.assert_array_equal(after[key], before[key] if key.startswith(HEADS[name]) else array)
 
 
-def test_skipping_a_part_of_another_architecture(room, write, tmp_path):
+def test_skipping_a_part_of_another_architecture(backend, write, tmp_path):
     """A backbone under a classifier of another kind, and no further than that."""
     backbone = MODELS["convolution"].at("backbone")
     own = spec.Model(
@@ -131,16 +129,16 @@ def test_skipping_a_part_of_another_architecture(room, write, tmp_path):
         },
     )
     path = write(MODELS["convolution"], spec.draw(MODELS["convolution"].parameters(), 3))
-    model = room.build(own)
+    model = backend.build(own)
     with pytest.raises(WeightsError, match=r"unexpected: classifier\.conv.*; missing: classifier\.fc") as caught:
-        room.load_weights(model, path)
+        backend.load_weights(model, path)
     assert str(caught.value).endswith(
         "; the file holds 'mafc_v3_small' and the model is 'own': load(path) builds 'mafc_v3_small'"
     )
-    assert room.load_weights(model, path, skip=("classifier",)) == ((), ())
-    other = room.build(spec.parse_json(own.to_json().replace('"function": "hard_swish"', '"function": "elu"')))
+    assert backend.load_weights(model, path, skip=("classifier",)) == ((), ())
+    other = backend.build(spec.parse_json(own.to_json().replace('"function": "hard_swish"', '"function": "elu"')))
     with pytest.raises(WeightsError, match=r"saved with another spec: backbone\.init_conv\.act\.function is "):
-        room.load_weights(other, path, skip=("classifier",))
+        backend.load_weights(other, path, skip=("classifier",))
 
 
 @pytest.mark.parametrize(
@@ -152,11 +150,11 @@ def test_skipping_a_part_of_another_architecture(room, write, tmp_path):
         ("classifier", "skip: expected a sequence of layer names, got 'classifier'; write ('classifier',)"),
     ],
 )
-def test_skipping_what_is_not_there(room, write, skip, message):
+def test_skipping_what_is_not_there(backend, write, skip, message):
     node = MODELS["convolution"]
     path = write(node, spec.draw(node.parameters(), 3))
     with pytest.raises(WeightsError) as caught:
-        room.load_weights(room.build(node), path, skip=skip)
+        backend.load_weights(backend.build(node), path, skip=skip)
     assert str(caught.value).startswith(message)
 
 

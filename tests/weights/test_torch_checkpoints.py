@@ -74,8 +74,8 @@ def test_prefixes_and_batch_counters_are_taken_off_key_by_key(state, arrays, tmp
 
 @pytest.mark.parametrize("wrap", ["DataParallel", "compile", "both"])
 def test_the_state_dict_of_a_wrapped_model_is_read(wrap, tmp_path, same):
-    room = importlib.import_module("maam.torch")
-    model = room.build(NODE, seed=0)
+    backend = importlib.import_module("maam.torch")
+    model = backend.build(NODE, seed=0)
     wrapped = torch.compile(model) if wrap != "DataParallel" else model
     wrapped = torch.nn.DataParallel(wrapped) if wrap != "compile" else wrapped
     path = _save(wrapped.state_dict(), tmp_path / "in.pth")
@@ -140,7 +140,9 @@ def test_pytorch_files_cut_short_are_refused(state, tmp_path, refused):
     for length in np.linspace(0, len(content) - 1, 15, dtype=int):
         path.write_bytes(content[:length])
         message = refused(path, tmp_path / "out.safetensors", NODE)
-        assert message == f"{path}: not a PyTorch checkpoint of tensors alone, or cut short; save model.state_dict() again"
+        assert (
+            message == f"{path}: not a PyTorch checkpoint of tensors alone, or cut short; save model.state_dict() again"
+        )
     assert not (tmp_path / "out.safetensors").exists()
 
 

@@ -1,9 +1,84 @@
-"""The MAAM classifier: stages, canonical names, the classifier's own options, the ablations."""
+"""The networks: canonical names, stages, options and ablations."""
+
+import inspect
 
 import pytest
 
+from maam import spec
 from maam.errors import PresetError, SpecError
-from maam.spec import Conv2d, Dropout, Linear, MaxPool2d, maam_classifier, preset, preset_options
+from maam.spec import (
+    RNN,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Linear,
+    MaxPool2d,
+    Residual,
+    cnn,
+    list_presets,
+    maam_classifier,
+    mlp,
+    mobilenet,
+    preset,
+    preset_options,
+    rnn,
+)
+from maam.spec.containers import Scale
+
+
+def table(model):
+    return {parameter.name: parameter.shape for parameter in model.parameters()}
+
+
+def test_cnn():
+    assert table(cnn()) == {
+        "conv1.weight": (32, 3, 3, 3),
+        "conv1.bias": (32,),
+        "conv2.weight": (64, 32, 3, 3),
+        "conv2.bias": (64,),
+        "fc1.weight": (128, 4096),
+        "fc1.bias": (128,),
+        "fc2.weight": (10, 128),
+        "fc2.bias": (10,),
+    }
+    assert cnn().stages()["pool2"] == (64, 8, 8)
+    assert [node.kind for node in cnn().nodes.values()].count("activation") == 3
+
+
+def test_cnn_of_an_odd_image():
+    assert cnn(image_size=31).stages()["pool2"] == (64, 7, 7)
+    assert cnn(image_size=31).at("fc1").in_features == 64 * 49
+
+
+def test_mlp():
+    assert table(mlp(100, 1, image_size=28)) == {
+        "fc1.weight": (512, 784),
+        "fc1.bias": (512,),
+        "fc2.weight": (256, 512),
+        "fc2.bias": (256,),
+        "fc3.weight": (100, 256),
+        "fc3.bias": (100,),
+    }
+
+
+def test_rnn_reads_rows():
+    model = rnn()
+    assert model.at("rnn") == RNN(input_size=96, hidden_size=128)
+    assert table(model) == {
+        "rnn.weight_ih_l0": (128, 96),
+        "rnn.weight_hh_l0": (128, 128),
+        "rnn.bias_ih_l0": (128,),
+        "rnn.bias_hh_l0": (128,),
+        "fc.weight": (10, 128),
+        "fc.bias": (10,),
+    }
+
+
+def test_presets_are_the_functions():
+    assert preset("cnn", num_classes=4) == cnn(4)
+    assert preset("mlp", in_channels=1) == mlp(in_channels=1)
+    assert preset("rnn", image_size=8) == rnn(image_size=8)
+
 
 CONV = ["conv{i}.weight", "bn{i}.weight", "bn{i}.bias", "bn{i}.running_mean", "bn{i}.running_var"]
 AGENT = [name.format(i=i) for i in (1, 2) for name in CONV]
@@ -190,3 +265,139 @@ def test_bad_arguments(options, message):
     with pytest.raises(SpecError) as error:
         maam_classifier(**options)
     assert str(error.value).startswith(f"maam_classifier: {message}")
+
+
+def branch(inputs, hidden, outputs):
+    """Depthwise and pointwise weights, and two batch norms."""
+    return 9 * (inputs + hidden) + inputs * hidden + hidden * outputs + 2 * (hidden + outputs)
+
+
+def expected_parameters(widths, classes):
+    total = 27 * widths[0] // 2 + widths[0]  # the first convolution, of half the width, and its batch norm
+    for inputs, outputs in zip((widths[0] // 2, *widths[:-1]), widths, strict=True):
+        total += 3 * branch(inputs, outputs // 2, outputs) + 3 + outputs**2 + 2 * outputs
+    return total + (widths[-1] + 1) * classes
+
+
+def test_counts():
+    model = spec.preset("maam_imagenet")
+    assert model.num_parameters == expected_parameters((64, 128, 256, 512), 1000) == 1_681_940
+    assert model.macs(model.input_shape) == 565_794_816
+    small = spec.preset("maam_imagenet", channels=(16, 32), num_classes=10)
+    assert small.num_parameters == expected_parameters((16, 32), 10)
+
+
+def test_stages_of_maam_imagenet():
+    assert spec.preset("maam_imagenet").stages() == {
+        "stem": (32, 112, 112),
+        "stage1": (64, 56, 56),
+        "stage2": (128, 28, 28),
+        "stage3": (256, 14, 14),
+        "stage4": (512, 7, 7),
+        "classifier": (1000,),
+    }
+
+
+def test_it_takes_images_of_other_sizes():
+    assert spec.maam_imagenet().output_shape((3, 160, 288)) == (1000,)
+    assert spec.input_rule(spec.maam_imagenet()).describe() == "(N, 3, H, W) with H, W >= 31"
+
+
+def test_options_of_maam_imagenet():
+    model = spec.maam_imagenet(5, 1, image_size=64, channels=8, fusion="dynamic", reduce=False, dropout=0.5)
+    assert model.output_shape((1, 64, 64)) == (5,)
+    assert model.at("stage1.agents").merge == "dynamic"
+    assert model.at("classifier.dropout").p == 0.5
+    plain = spec.maam_imagenet(norm_layer="identity", depthwise=False, act_layer="silu")
+    assert not any("bn" in p.name for p in plain.parameters())
+    assert plain.at("stem.conv").bias
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channels": ()}, "channels: expected at least one value"),
+        ({"channels": (64, 0)}, "channels.1: input should be greater than or equal to 1"),
+        ({"image_size": 30}, "stage4.agents.0.pool2: a map of 1x1 is too small"),
+    ],
+)
+def test_invalid_arguments_of_maam_imagenet(options, message):
+    with pytest.raises(SpecError) as caught:
+        spec.maam_imagenet(**options)
+    assert message in str(caught.value)
+
+
+COUNTS = {"mafc_v1": 4959222, "mafc_v2": 3551887, "mafc_v3": 3991264, "mafc_v3_small": 2151673}
+
+
+@pytest.mark.parametrize(("name", "count"), COUNTS.items())
+def test_published_counts(name, count):
+    assert preset(name).num_parameters == count
+
+
+@pytest.mark.parametrize(("alias", "name"), [("MAFCV1", "mafc_v1"), ("MAFCV2", "mafc_v2"), ("MAFCV3", "mafc_v3")])
+def test_aliases(alias, name):
+    assert preset(alias, num_classes=7) == preset(name, num_classes=7)
+    assert alias not in list_presets()
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v3_small"])
+@pytest.mark.parametrize("attention", ["se", "cbam", "maf", "mafc", "mafb"])
+def test_attention_adds_gates_and_nothing_else(name, attention):
+    plain, attended = preset(name), preset(name, attention=attention)
+    gates = [path for path, node in attended.walk() if isinstance(node, Scale)]
+    assert gates
+    kept = {p.name for p in plain.parameters()}
+    assert kept < {p.name for p in attended.parameters()}
+    assert attended.output_shape((3, 96, 96)) == (1000,)
+
+
+def test_mafb_stands_between_stages():
+    spec = preset("mobilenet_v2", attention="mafb")
+    ends = [path for path, node in spec.walk() if path.endswith("attention") and isinstance(node, Residual)]
+    assert ends == [f"backbone.stage{index}.attention" for index in (1, 2, 3, 4)]
+
+
+def test_v3_attends_where_the_authors_do():
+    paths = [path for path, _ in preset("mafc_v3").walk() if path.endswith("cbamm")]
+    assert paths == [
+        *(f"backbone.stage3.unit{i}.cbamm" for i in (1, 2, 3)),
+        *(f"backbone.stage4.unit{i}.cbamm" for i in (5, 6)),
+        *(f"backbone.stage5.unit{i}.cbamm" for i in (1, 2, 3)),
+    ]
+
+
+def test_options_of_mobilenet():
+    spec = preset("mafc_v2", num_classes=10, in_channels=1, cifar=True, width_multiplier=0.5)
+    assert spec.input_shape == (1, 32, 32)
+    assert spec.num_classes == 10
+    assert spec.stages()["backbone"] == (1280, 1, 1)
+    assert preset("mafc_v2", width_multiplier=1.5).stages()["backbone"] == (1920, 1, 1)
+
+
+@pytest.mark.parametrize(("name", "attention"), [("mobilenet_v1", None), ("mafc_v3", "mafc")])
+def test_presets_have_the_options_of_the_network(name, attention):
+    arguments = inspect.signature(mobilenet).parameters.values()
+    defaults = {one.name: one.default for one in arguments if one.name not in ("version", "name")}
+    assert preset_options(name) == {**defaults, "attention": attention}
+    assert preset(name).name == name
+
+
+def test_image_is_normalised_first():
+    spec = preset("mobilenet_v1")
+    assert spec.at("backbone.data_bn") == BatchNorm2d(num_features=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width_multiplier": 0.02}, "width_multiplier: 0.02 leaves no channel of 32; use at least 0.0313"),
+        ({"width_multiplier": 0}, "width_multiplier: input should be greater than 0"),
+        ({"attention": "eca"}, "attention: input should be 'se', 'cbam', 'maf', 'mafc' or 'mafb'"),
+        ({"num_classes": 0}, "num_classes: input should be greater than or equal to 1"),
+    ],
+)
+def test_invalid_arguments_of_mobilenet(options, message):
+    with pytest.raises(SpecError) as caught:
+        preset("mafc_v1", **options)
+    assert message in str(caught.value)

@@ -1,13 +1,17 @@
-"""Whole specs in the referee: containers, training mode, what it refuses, and what can be observed."""
+"""Reference models: outputs, running statistics, errors, files and imports."""
 
+import json
 import math
+import subprocess
+import sys
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from maam import spec
-from maam.errors import PresetError, SpecError, WeightsError
-from maam.reference import ReferenceModel, build, model
+from maam.errors import PresetError, ShapeError, SpecError, WeightsError
+from maam.reference import ReferenceModel, build, load, load_weights, model, save_weights
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, 3, 6, 5))
@@ -78,23 +82,23 @@ NORM = {"weight": [1.0, 2, 3], "bias": [0.0, 1, 2], "running_mean": [5.0, 6, 7],
 
 @pytest.mark.parametrize("momentum", [0.1, 0.75, 0.0, 1.0])
 def test_batch_norm_in_training_mode(momentum):
-    referee = ReferenceModel(spec.BatchNorm2d(num_features=3, momentum=momentum, eps=1e-3), NORM)
-    y = referee(X, training=True)
+    reference = ReferenceModel(spec.BatchNorm2d(num_features=3, momentum=momentum, eps=1e-3), NORM)
+    y = reference(X, training=True)
     for c in range(3):
         values = X[:, c]
         scale = NORM["weight"][c] / math.sqrt(values.var() + 1e-3)
         np.testing.assert_allclose(y[:, c], (values - values.mean()) * scale + NORM["bias"][c], rtol=1e-12, atol=1e-12)
         mean = (1 - momentum) * NORM["running_mean"][c] + momentum * values.mean()
         var = (1 - momentum) * NORM["running_var"][c] + momentum * values.var(ddof=1)
-        assert referee.arrays["running_mean"][c] == pytest.approx(mean, rel=1e-13)
-        assert referee.arrays["running_var"][c] == pytest.approx(var, rel=1e-13)
+        assert reference.arrays["running_mean"][c] == pytest.approx(mean, rel=1e-13)
+        assert reference.arrays["running_var"][c] == pytest.approx(var, rel=1e-13)
 
 
 def test_batch_norm_in_inference_mode():
-    referee = ReferenceModel(spec.BatchNorm2d(num_features=3), NORM)
-    y = referee(X)
+    reference = ReferenceModel(spec.BatchNorm2d(num_features=3), NORM)
+    y = reference(X)
     np.testing.assert_allclose(y[:, 1], 2 * (X[:, 1] - 6) / math.sqrt(4 + 1e-5) + 1, rtol=1e-13)
-    assert {name: array.tolist() for name, array in referee.arrays.items()} == NORM
+    assert {name: array.tolist() for name, array in reference.arrays.items()} == NORM
 
 
 @pytest.mark.filterwarnings("error")
@@ -127,17 +131,17 @@ def test_arrays_that_do_not_fit(arrays, message):
 def test_the_given_arrays_stay_as_they_are():
     given = {name: np.array(values, np.float32) for name, values in NORM.items()}
     kept = {name: array.copy() for name, array in given.items()}
-    referee = ReferenceModel(spec.BatchNorm2d(num_features=3), given)
-    referee(X, training=True)
+    reference = ReferenceModel(spec.BatchNorm2d(num_features=3), given)
+    reference(X, training=True)
     assert all(np.array_equal(given[name], kept[name]) for name in given)
-    assert {array.dtype.name for array in referee.arrays.values()} == {"float64"}
-    assert {dtype.name for dtype in referee.dtypes.values()} == {"float32"}
+    assert {array.dtype.name for array in reference.arrays.values()} == {"float64"}
+    assert {dtype.name for dtype in reference.dtypes.values()} == {"float32"}
 
 
 def test_dropout_acts_in_training_mode_alone():
-    referee = ReferenceModel(spec.Dropout(p=0.5), {})
-    assert referee(X).tolist() == X.tolist()
-    first, second = referee(X, training=True), referee(X, training=True)
+    reference = ReferenceModel(spec.Dropout(p=0.5), {})
+    assert reference(X).tolist() == X.tolist()
+    first, second = reference(X, training=True), reference(X, training=True)
     assert set(np.unique(first / X)) == {0.0, 2.0}
     assert first.tolist() != second.tolist()
     assert first.tolist() == ReferenceModel(spec.Dropout(p=0.5), {})(X, training=True).tolist()
@@ -146,11 +150,11 @@ def test_dropout_acts_in_training_mode_alone():
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_results_are_float64(dtype):
     x = X[:, :1, :4, :4].astype(dtype)
-    referee = build(spec.maam(1, 4, num_agents=2), seed=1)
-    y = referee(x)
+    reference = build(spec.maam(1, 4, num_agents=2), seed=1)
+    y = reference(x)
     assert y.dtype == np.float64
-    assert y.tolist() == referee(x.astype(np.float64)).tolist()
-    assert referee(x.tolist()).dtype == np.float64
+    assert y.tolist() == reference(x.astype(np.float64)).tolist()
+    assert reference(x.tolist()).dtype == np.float64
 
 
 def test_a_kind_that_it_does_not_have(monkeypatch):
@@ -162,8 +166,8 @@ def test_a_kind_that_it_does_not_have(monkeypatch):
 def test_build_draws_what_the_seed_says():
     node = spec.maam(4)
     drawn = spec.draw(node.parameters(), 3)
-    referee = build(node, seed=3)
-    assert {name: array.tolist() for name, array in referee.arrays.items()} == {
+    reference = build(node, seed=3)
+    assert {name: array.tolist() for name, array in reference.arrays.items()} == {
         name: array.tolist() for name, array in drawn.items()
     }
     one, other = build(node), build(node)
@@ -173,25 +177,25 @@ def test_build_draws_what_the_seed_says():
 
 
 def test_the_observer_sees_every_layer_in_running_order():
-    referee, seen = build("maam_digits", seed=0), []
-    referee.observer = lambda path, x, y: seen.append((path, x, y))
+    reference, seen = build("maam_digits", seed=0), []
+    reference.observer = lambda path, x, y: seen.append((path, x, y))
     x = RANDOM.random((2, 1, 8, 8))
-    y = referee(x)
-    assert [path for path, _, _ in seen] == [path for path, _ in referee.spec.walk()]
+    y = reference(x)
+    assert [path for path, _, _ in seen] == [path for path, _ in reference.spec.walk()]
     assert seen[-1][0] == ""
     assert seen[-1][1].tolist() == x.tolist()
     assert seen[-1][2] is y
-    shapes = {path: (given, out) for path, _, given, out in referee.spec.summary((1, 8, 8))}
+    shapes = {path: (given, out) for path, _, given, out in reference.spec.summary((1, 8, 8))}
     assert {path: (a.shape[1:], b.shape[1:]) for path, a, b in seen} == shapes
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_run_gives_any_layer_alone(training):
     seen = []
-    referee = build(spec.maam(1, 4, fusion="dynamic", scales=(1, 2, 1)), seed=0)
-    referee.observer = lambda path, x, y: seen.append((path, x, y))
-    referee(RANDOM.random((2, 1, 8, 8)), training=training)
-    alone = build(referee.spec, seed=0)
+    reference = build(spec.maam(1, 4, fusion="dynamic", scales=(1, 2, 1)), seed=0)
+    reference.observer = lambda path, x, y: seen.append((path, x, y))
+    reference(RANDOM.random((2, 1, 8, 8)), training=training)
+    alone = build(reference.spec, seed=0)
     for path, x, y in seen:
         assert alone.run(path, x, training).tolist() == y.tolist()
 
@@ -203,3 +207,87 @@ def test_run_names_a_path_that_does_not_exist():
 
 def test_repr():
     assert repr(build("maam_digits", seed=0)) == "ReferenceModel(Model, 49,117 parameters)"
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros((2, 8, 8)), "expected an input (N, 1, 8, 8), got 3 dimensions: (2, 8, 8)"),
+        (np.zeros((2, 3, 8, 8)), "expected an input (N, 1, 8, 8), got (2, 3, 8, 8)"),
+        (np.zeros((2, 1, 8, 9)), "expected an input (N, 1, 8, 8), got (2, 1, 8, 9)"),
+        (
+            np.zeros((2, 1, 8, 8), np.uint8),
+            "expected a floating-point input (N, 1, 8, 8), got uint8; convert it and scale images to [0, 1]",
+        ),
+        (np.zeros((2, 1, 8, 8), bool), None),
+        (np.zeros((2, 1, 8, 8), complex), None),
+        ("image", "expected an input (N, 1, 8, 8), got 0 dimensions: ()"),
+        (None, "expected an input (N, 1, 8, 8), got 0 dimensions: ()"),
+    ],
+)
+def test_wrong_inputs_are_refused_in_the_words_of_the_spec(x, message):
+    reference, array = build("maam_digits", seed=0), np.asarray(x)
+    with pytest.raises(ShapeError) as caught:
+        reference(x)
+    with pytest.raises(ShapeError) as expected:
+        spec.input_rule(reference.spec).check(array.shape, str(array.dtype))
+    assert str(caught.value) == str(expected.value)
+    assert message in (None, str(caught.value))
+
+
+STRANGERS = {"torch", "mindspore", "scipy", "sklearn", "matplotlib", "typer", "rich", "torchvision", "PIL"}
+
+PROGRAM = """
+import json, sys
+import maam.reference
+import numpy
+model = maam.reference.build("maam_digits", seed=0)
+model(numpy.zeros((2, 1, 8, 8)), training=True)
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_no_framework_and_no_scipy():
+    result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True)
+    loaded = set(json.loads(result.stdout))
+    assert {"maam", "numpy"} <= loaded
+    assert not loaded & STRANGERS
+
+
+NODE = spec.maam(2, fusion="softmax")
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+def test_files_keep_the_dtypes_that_the_arrays_came_in(tmp_path, dtype):
+    reference = ReferenceModel(
+        NODE, {name: array.astype(dtype) for name, array in spec.draw(NODE.parameters(), 1).items()}
+    )
+    save_weights(reference, tmp_path / "a.safetensors")
+    again = load(tmp_path / "a.safetensors")
+    assert again.spec == NODE
+    assert set(again.dtypes.values()) == {np.dtype(dtype)}
+    assert {name: a.tobytes() for name, a in again.arrays.items()} == {
+        name: a.tobytes() for name, a in reference.arrays.items()
+    }
+
+
+def test_load_rounds_where_a_dtype_is_given(tmp_path):
+    save_weights(build(NODE, seed=1), tmp_path / "a.safetensors")
+    narrow = load(tmp_path / "a.safetensors", np.float16)
+    expected = spec.draw(NODE.parameters(), 1)["agents.0.conv1.weight"].astype(np.float16)
+    assert narrow.arrays["agents.0.conv1.weight"].tolist() == expected.tolist()
+    with pytest.raises(WeightsError, match="dtype: expected one of float16, bfloat16, float32, float64, got int32"):
+        load(tmp_path / "a.safetensors", np.int32)
+
+
+def test_load_weights_changes_a_referee_or_leaves_it(tmp_path):
+    save_weights(build(NODE, seed=1), tmp_path / "a.safetensors")
+    reference = build(NODE, seed=2)
+    load_weights(reference, tmp_path / "a.safetensors")
+    x = np.ones((1, 2, 4, 4))
+    assert reference(x).tolist() == build(NODE, seed=1)(x).tolist()
+    other = build(spec.maam(2, num_agents=2), seed=2)
+    before = {name: array.copy() for name, array in other.arrays.items()}
+    with pytest.raises(WeightsError, match=r"unexpected: agents\.2"):
+        load_weights(other, tmp_path / "a.safetensors")
+    assert all(np.array_equal(other.arrays[name], array) for name, array in before.items())

@@ -1,9 +1,12 @@
-"""Whole models: stages, cutting after one, the input shape that they were made for."""
+"""Models: their stages, models cut after a stage, and their input shape."""
 
+import numpy as np
 import pytest
 
+from maam.backend.registry import make_runners
 from maam.errors import SpecError
-from maam.spec import Conv2d, Flatten, Linear, Model, input_rule, preset
+from maam.reference import ReferenceModel
+from maam.spec import Conv2d, Flatten, Linear, Model, draw, input_rule, preset
 
 
 def test_stages_are_the_direct_children_in_order():
@@ -57,12 +60,12 @@ def test_until_a_path(path, shape, last):
     assert trunk.at(path) == model.at(path)
     kept = [name for name, _ in trunk.walk()]
     assert kept[: kept.index(last) + 1] == [name for name, _ in model.walk()][: kept.index(last) + 1]
-    assert all(last.startswith(name) for name in kept[kept.index(last) + 1 :])  # the containers around it alone
+    assert all(last.startswith(name) for name in kept[kept.index(last) + 1 :])  # only the containers around it
     assert list(trunk.parameters()) == list(model.parameters())[: len(trunk.parameters())]
     assert (trunk.name, trunk.input_shape) == (model.name, model.input_shape)
 
 
-def test_until_the_last_of_a_stage_is_until_the_stage():
+def test_until_the_last_layer_of_a_stage_is_until_the_stage():
     model = preset("mafc_v3_small")
     assert model.until("backbone.final_conv2") == model.until("backbone")
 
@@ -77,7 +80,7 @@ UNITS = ", ".join(f"backbone.stage3.unit{i}" for i in (1, 2, 3))
         ("stage3", f"its stages: backbone, classifier; in these: {', '.join(STAGES)}, backbone.final"),
         ("backbone.stage9", f"the stages in 'backbone': {', '.join(STAGES)}, backbone.final"),
         ("backbone.", f"the stages in 'backbone': {STAGES[0]}"),
-        ("backbone.stage3.unit2.conv1", f"the stages in 'backbone.stage3': {UNITS}"),  # a residual's halves are no maps
+        ("backbone.stage3.unit2.conv1", f"the stages in 'backbone.stage3': {UNITS}"),  # a residual cannot be cut
         ("classifier.conv.weight", "the stages in 'classifier': classifier.conv, classifier.flatten"),
         (3, "its stages: backbone, classifier; in these: "),
     ],
@@ -105,3 +108,23 @@ def test_a_model_may_be_empty_and_without_name():
     assert model.stages() == {}
     assert model.num_classes == 2
     assert model.macs(model.input_shape) == 0
+
+
+@pytest.mark.parametrize("framework", ["torch", "mindspore"])
+@pytest.mark.parametrize(("name", "path"), [("mafc_v2", "backbone.stage3"), ("mobilenet_v1", "backbone.stage2.unit1")])
+def test_a_cut_model_computes_the_feature_maps_of_the_whole_one(framework, name, path):
+    pytest.importorskip(framework)
+    model = preset(name, width_multiplier=0.25, cifar=True)
+    trunk = model.until(path)
+    arrays = draw(model.parameters(), 0)
+    images = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
+    maps = {}
+    reference = ReferenceModel(model, arrays)
+    reference.observer = lambda at, _, output: maps.update({at: output})
+    reference(images)
+    own = {parameter.name: arrays[parameter.name] for parameter in trunk.parameters()}
+    runners, missing = make_runners(trunk, own, [framework], compiled=False)
+    assert runners
+    assert not missing
+    for runner in runners:
+        np.testing.assert_allclose(runner.forward(images), maps[path], rtol=1e-4, atol=1e-6)

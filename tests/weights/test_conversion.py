@@ -1,15 +1,22 @@
+"""Conversion: paths, dtypes, specs and other formats."""
+
+import errno
+import importlib
 import itertools
 import os
+import subprocess
+import sys
+from pathlib import Path
 
-import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from maam import spec
 from maam.backend.convert import convert
-from maam.errors import PresetError, SpecError, WeightsError
-from maam.weights import read_weights, write_weights
+from maam.errors import MissingFrameworkError, PresetError, SpecError, WeightsError
+from maam.weights import write_weights
+from tests.weights.helpers import DTYPES, arbitrary, refused, same
 
 pytest.importorskip("torch")
 pytest.importorskip("mindspore")
@@ -17,31 +24,11 @@ NODE = spec.maam_classifier(
     3, 1, image_size=8, channels=4, hidden_features=6, num_agents=2, fusion="dynamic", depthwise=True
 )
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt")
-DTYPES = {
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float32": np.dtype(np.float32),
-    "float64": np.dtype(np.float64),
-}
-
-
-def arbitrary(node, dtype):
-    """Arrays of random finite bits; no variance is negative."""
-    generator = np.random.default_rng(0)
-
-    def one(shape):
-        array = np.frombuffer(generator.bytes(dtype.itemsize * int(np.prod(shape))), dtype).copy()
-        with np.errstate(invalid="ignore"):
-            array[~np.isfinite(array)] = 0
-        return array.reshape(shape)
-
-    positive = spec.Role.RUNNING_VAR
-    return {p.name: np.abs(one(p.shape)) if p.role is positive else one(p.shape) for p in node.parameters()}
 
 
 @pytest.fixture
 def arrays():
-    return arbitrary(NODE, DTYPES["float32"])
+    return arbitrary(NODE, "float32")
 
 
 @pytest.fixture
@@ -50,45 +37,26 @@ def weights(tmp_path, arrays):
     return tmp_path / "weights.safetensors"
 
 
-def same(path, arrays, node=NODE):
-    found_node, found = read_weights(path)
-    assert found_node == node
-    assert {n: (a.dtype, a.shape, a.tobytes()) for n, a in found.items()} == {
-        n: (a.dtype, a.shape, a.tobytes()) for n, a in arrays.items()
-    }
-    return True
-
-
-def refused(src, dst, node=None):
-    """The one line with which a conversion is refused."""
-    with pytest.raises(WeightsError) as caught:
-        convert(src, dst, node)
-    message = str(caught.value)
-    assert message.isprintable()
-    assert len(message) < 800
-    return message
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("pair", list(itertools.product(SUFFIXES, repeat=2)), ids="".join)
 def test_every_bit_passes_in_every_direction(pair, dtype, tmp_path):
-    arrays = arbitrary(NODE, DTYPES[dtype])
+    arrays = arbitrary(NODE, dtype)
     write_weights(tmp_path / "start.safetensors", NODE, arrays)
     route = ["start.safetensors", f"first{pair[0]}", f"second{pair[1]}", "end.safetensors"]
     for src, dst in itertools.pairwise(route):
         assert convert(tmp_path / src, tmp_path / dst, NODE) == NODE
-    assert same(tmp_path / "end.safetensors", arrays)
+    assert same(tmp_path / "end.safetensors", arrays, NODE)
     assert sorted(os.listdir(tmp_path)) == sorted(route)
 
 
 def test_mixed_dtypes_are_kept(tmp_path):
-    kinds = itertools.cycle(DTYPES.values())
-    whole = {kind: arbitrary(NODE, kind) for kind in DTYPES.values()}
+    kinds = itertools.cycle(DTYPES)
+    whole = {kind: arbitrary(NODE, kind) for kind in DTYPES}
     arrays = {p.name: whole[next(kinds)][p.name] for p in NODE.parameters()}
     write_weights(tmp_path / "a.safetensors", NODE, arrays)
     for src, dst in itertools.pairwise(["a.safetensors", "b.pth", "c.ckpt", "d.pth.tar", "e.safetensors"]):
         convert(tmp_path / src, tmp_path / dst, NODE)
-    assert same(tmp_path / "e.safetensors", arrays)
+    assert same(tmp_path / "e.safetensors", arrays, NODE)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -117,7 +85,7 @@ def test_what_cannot_be_rounded_is_refused(arrays, tmp_path):
 
 @pytest.mark.parametrize("node", [spec.maam(4, scales=(1, 2, 1)), spec.rnn(3, 1, image_size=4)], ids=["layer", "rnn"])
 def test_layers_and_recurrent_models_are_converted_too(node, tmp_path):
-    arrays = arbitrary(node, DTYPES["float32"])
+    arrays = arbitrary(node, "float32")
     write_weights(tmp_path / "a.safetensors", node, arrays)
     for src, dst in itertools.pairwise(["a.safetensors", "b.ckpt", "c.pt", "d.safetensors"]):
         convert(tmp_path / src, tmp_path / dst, node)
@@ -126,7 +94,7 @@ def test_layers_and_recurrent_models_are_converted_too(node, tmp_path):
 
 def test_paths_may_be_strings_and_the_spec_a_preset(tmp_path):
     node = spec.preset("maam_digits")
-    write_weights(tmp_path / "a.safetensors", node, arrays := arbitrary(node, DTYPES["float32"]))
+    write_weights(tmp_path / "a.safetensors", node, arrays := arbitrary(node, "float32"))
     convert(f"{tmp_path}/a.safetensors", f"{tmp_path}/b.pth")
     assert convert(f"{tmp_path}/b.pth", f"{tmp_path}/c.safetensors", "maam_digits") == node
     assert same(tmp_path / "c.safetensors", arrays, node)
@@ -144,13 +112,13 @@ def test_a_file_without_a_spec_needs_one(weights, tmp_path, suffix):
 def test_a_file_with_a_spec_needs_none(weights, arrays, tmp_path, suffix):
     convert(weights, tmp_path / f"in{suffix}")
     assert convert(tmp_path / f"in{suffix}", tmp_path / "out.safetensors") == NODE
-    assert same(tmp_path / "out.safetensors", arrays)
+    assert same(tmp_path / "out.safetensors", arrays, NODE)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth.tar"])
 def test_two_specs_must_agree(tmp_path, suffix):
     own, other = (spec.maam(4, act_layer=name) for name in ("relu", "silu"))
-    write_weights(tmp_path / "start.safetensors", own, arbitrary(own, DTYPES["float32"]))
+    write_weights(tmp_path / "start.safetensors", own, arbitrary(own, "float32"))
     convert(tmp_path / "start.safetensors", tmp_path / f"in{suffix}")
     assert refused(tmp_path / f"in{suffix}", tmp_path / "out.pt", other) == (
         f"{tmp_path}/in{suffix}: saved with another spec: agents.0.act1.function is 'relu' in the file and 'silu' "
@@ -178,7 +146,7 @@ def test_a_foreign_safetensors_file_needs_a_spec(arrays, tmp_path):
     safetensors.numpy.save_file(arrays | counters, tmp_path / "in.safetensors", {"format": "pt"})
     assert "carries no spec; give one as spec" in refused(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
     convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", NODE)
-    assert same(tmp_path / "out.safetensors", arrays)
+    assert same(tmp_path / "out.safetensors", arrays, NODE)
 
 
 def test_arrays_that_do_not_fit_are_refused(arrays, tmp_path):
@@ -201,3 +169,109 @@ def test_a_model_instead_of_a_file(tmp_path):
         WeightsError, match=r"got an object of type Sequential; write a model to one first, with save_weig"
     ):
         convert(spec.Sequential(children={"act": spec.Activation(function="relu")}), tmp_path / "out.pth")
+
+
+@pytest.mark.parametrize(("src", "dst"), [("a.bin", "b.pth"), ("weights.safetensors", "b.onnx"), ("a.tar", "b.pt")])
+def test_an_unknown_suffix(weights, tmp_path, src, dst):
+    wrong = src if src != weights.name else dst
+    assert refused(tmp_path / src, tmp_path / dst) == (
+        f"{tmp_path / wrong}: unknown suffix {Path(wrong).suffix!r}; "
+        "expected one of .safetensors, .pth, .pt, .pth.tar, .ckpt"
+    )
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_missing_source(tmp_path, suffix):
+    assert refused(tmp_path / f"a{suffix}", tmp_path / "b.pth") == f"{tmp_path}/a{suffix}: no such file"
+
+
+@pytest.mark.parametrize("names", [("a" * 300 + ".pth", "b.pth"), (None, "b" * 300 + ".pth")])
+def test_names_that_are_too_long(weights, tmp_path, names):
+    src, dst = (weights if name is None else tmp_path / name for name in names)
+    assert refused(src, dst) == f"{dst if names[0] is None else src}: File name too long"
+
+
+def test_a_folder_as_source_or_destination(weights, tmp_path):
+    (tmp_path / "folder.pth").mkdir()
+    for src, dst in ((tmp_path / "folder.pth", tmp_path / "b.pt"), (weights, tmp_path / "folder.pth")):
+        assert refused(src, dst) == f"{tmp_path}/folder.pth: a folder; give a file"
+
+
+def test_a_missing_destination_folder(weights, tmp_path):
+    path = tmp_path / "none" / "b.pth"
+    assert refused(weights, path) == f"{path}: there is no folder {path.parent}; make it first"
+
+
+def test_one_file_as_source_and_destination(weights, tmp_path, monkeypatch):
+    before = weights.read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(weights)
+    monkeypatch.chdir(tmp_path)
+    for dst in (weights, tmp_path / "link.safetensors", Path("weights.safetensors")):
+        assert refused(weights, dst) == f"{dst}: source and destination are one file; give another destination"
+    assert weights.read_bytes() == before
+
+
+def _fail(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("failure", ["while flushing", "at the rename", "while writing"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_failed_write_leaves_the_old_file_alone(weights, tmp_path, monkeypatch, suffix, failure):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / f"old{suffix}").write_bytes(b"old")
+    importlib.import_module("maam.mindspore")
+    serialization = importlib.import_module("mindspore.train.serialization")
+    with monkeypatch.context() as patch:
+        if failure == "while writing":
+            patch.setattr(Path, "write_bytes", _fail)
+            patch.setattr(serialization, "_write_parameter_bytes_data", _fail)
+        else:
+            patch.setattr(*((os, "fsync") if failure == "while flushing" else (Path, "replace")), _fail)
+        message = refused(weights, folder / f"old{suffix}")
+    assert message == f"{folder}/old{suffix}: cannot be written: No space left on device"
+    assert (folder / f"old{suffix}").read_bytes() == b"old"
+    assert os.listdir(folder) == [f"old{suffix}"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_have_the_usual_mode_and_keep_the_one_they_had(weights, tmp_path, suffix):
+    path = tmp_path / f"new{suffix}"
+    before = os.umask(0o022)
+    try:
+        convert(weights, path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
+    path.chmod(0o640)
+    convert(weights, path)
+    assert path.stat().st_mode & 0o777 == 0o640
+    path.chmod(0o400)
+    convert(weights, path)
+    assert path.stat().st_mode & 0o777 == 0o400
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_two_conversions_write_the_same_bytes(weights, tmp_path, suffix):
+    convert(weights, tmp_path / f"a{suffix}")
+    convert(weights, tmp_path / f"b{suffix}")
+    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+
+
+def test_no_framework_is_loaded_where_none_is_needed():
+    script = "import maam.backend.convert, sys; print({'torch', 'mindspore', 'pandas'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".pth", "torch"), (".ckpt", "mindspore")])
+def test_a_missing_framework_is_named_before_anything_is_read(weights, tmp_path, monkeypatch, suffix, package):
+    for name in list(sys.modules):
+        if name == f"maam.{package}" or name.startswith(f"maam.{package}."):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        MissingFrameworkError, match=rf"^{package} is not installed; run: pip install 'maam\[{package}\]'"
+    ):
+        convert(weights, tmp_path / f"out{suffix}")

@@ -1,0 +1,301 @@
+"""Loading: names, shapes, values, and specs that compute something else."""
+
+import itertools
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from maam import spec
+from maam.errors import WeightsError
+from maam.weights import match
+from maam.weights.file import FORMAT, VERSION
+from maam.weights.match import check_same_function, strip_prefix
+
+NODE = spec.Sequential(
+    children={
+        "conv": spec.Conv2d(in_channels=1, out_channels=2, kernel_size=1),
+        "bn": spec.BatchNorm2d(num_features=2),
+        "act": spec.Activation(function="relu"),
+    }
+)
+
+
+@pytest.fixture
+def arrays(arbitrary):
+    return arbitrary(NODE, "float32")
+
+
+@pytest.fixture
+def model(backend):
+    return backend.build(NODE)
+
+
+def _values(backend, model, path):
+    backend.save_weights(model, path)
+    return safetensors.numpy.load_file(path)
+
+
+def test_strict_loading_lists_every_name_that_does_not_fit(backend, model, arrays, write, tmp_path):
+    del arrays["conv.bias"], arrays["bn.running_mean"]
+    arrays |= {"fc.weight": np.float32([1]), "bn.extra": np.float32([1])}
+    arrays["bn.weight"], arrays["conv.weight"] = np.ones((2, 1), np.float32), np.ones((2, 1, 3, 3), np.float32)
+    path = write(NODE, arrays)
+    before = _values(backend, model, tmp_path / "before.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        backend.load_weights(model, path)
+    assert str(caught.value) == (
+        f"{path}: does not fit the model; unexpected: bn.extra, fc.weight; missing: conv.bias, bn.running_mean; "
+        "wrong shape: conv.weight (2, 1, 3, 3) instead of (2, 1, 1, 1), bn.weight (2, 1) instead of (2,)"
+    )
+    after = _values(backend, model, tmp_path / "after.safetensors")
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_load_refuses_a_file_whose_arrays_do_not_fit_its_spec(backend, arrays, write):
+    del arrays["conv.bias"]
+    path = write(NODE, arrays)
+    with pytest.raises(WeightsError) as caught:
+        backend.load(path)
+    assert str(caught.value) == f"{path}: does not fit the model; missing: conv.bias"
+
+
+def test_loose_loading_takes_what_fits_and_returns_the_rest(backend, model, arrays, write, tmp_path):
+    missing = arrays.pop("conv.bias")
+    before = _values(backend, model, tmp_path / "before.safetensors")
+    path = write(NODE, arrays | {"fc.weight": np.float32([1])})
+    mismatch = backend.load_weights(model, path, strict=False)
+    assert mismatch.missing == ("conv.bias",)
+    assert mismatch.unexpected == ("fc.weight",)
+    after = _values(backend, model, tmp_path / "after.safetensors")
+    assert all(np.array_equal(after[name], array) for name, array in arrays.items())
+    assert np.array_equal(after["conv.bias"], before["conv.bias"])
+    assert not np.array_equal(after["conv.bias"], missing)
+
+
+def test_loose_loading_still_refuses_wrong_shapes(backend, model, arrays, write):
+    arrays["bn.bias"] = np.ones(3, np.float32)
+    path = write(NODE, arrays | {"fc.weight": np.float32([1])})
+    with pytest.raises(WeightsError) as caught:
+        backend.load_weights(model, path, strict=False)
+    assert str(caught.value) == f"{path}: does not fit the model; wrong shape: bn.bias (3,) instead of (2,)"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_are_refused(backend, model, arrays, write, value):
+    arrays["conv.weight"][1, 0, 0, 0] = value
+    arrays["bn.running_var"][0] = value
+    path = write(NODE, arrays)
+    message = f"{path}: NaN or infinity in conv.weight, bn.running_var; the run that saved it has diverged"
+    for load in (backend.load, lambda path: backend.load_weights(model, path)):
+        with pytest.raises(WeightsError) as caught:
+            load(path)
+        assert str(caught.value) == message
+
+
+def test_every_nan_of_every_dtype_is_found(backend, write, dtypes, dtype):
+    node = spec.Sequential(children={"fc": spec.Linear(in_features=1, out_features=1, bias=False)})
+    kind = dtypes[dtype]
+    ones = np.full((1, 1), 2 ** (8 * kind.itemsize) - 1, f"u{kind.itemsize}")
+    quiet_bit = {"float16": 9, "bfloat16": 6, "float32": 22, "float64": 51}[dtype]
+    signalling = ones & ~np.array(1 << quiet_bit, ones.dtype)
+    for bits in (ones, signalling):
+        with pytest.raises(WeightsError, match=r"NaN or infinity in fc\.weight"):
+            backend.load(write(node, {"fc.weight": bits.view(kind)}))
+
+
+def test_a_model_that_maam_did_not_build_is_told_so(backend, write, arrays):
+    with pytest.raises(WeightsError, match=r"has no \.spec; give a model or layer that maam built or loaded"):
+        backend.load_weights(_foreign(backend), write(NODE, arrays))
+
+
+def _foreign(backend):
+    if backend.name == "torch":
+        return pytest.importorskip("torch").nn.Linear(1, 1)
+    if backend.name == "mindspore":
+        return pytest.importorskip("mindspore").nn.Dense(1, 1)
+    return object()
+
+
+PREFIXES = ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module._orig_mod."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_prefixes_of_wrappers_are_taken_off(backend, arrays, write, same, tmp_path, prefix):
+    model = backend.load(write(NODE, {f"{prefix}{name}": array for name, array in arrays.items()}))
+    backend.save_weights(model, tmp_path / "again.safetensors")
+    assert same(tmp_path / "again.safetensors", arrays)
+
+
+def test_prefixes_are_taken_off_key_by_key(backend, model, arrays, write, same, tmp_path):
+    prefixes = itertools.cycle(["", *PREFIXES])
+    path = write(NODE, {f"{next(prefixes)}{name}": array for name, array in arrays.items()})
+    assert backend.load_weights(model, path) == ((), ())
+    backend.save_weights(model, tmp_path / "again.safetensors")
+    assert same(tmp_path / "again.safetensors", arrays)
+
+
+def test_a_name_with_and_without_a_prefix_is_refused(backend, arrays, write):
+    path = write(NODE, arrays | {"module.bn.bias": arrays["bn.bias"]})
+    with pytest.raises(WeightsError) as caught:
+        backend.load(path)
+    assert str(caught.value) == f"{path}: bn.bias is there twice, with and without the prefix of a wrapper"
+
+
+def test_a_prefix_is_only_taken_off_where_it_is_one():
+    assert strip_prefix("modules.0.weight") == "modules.0.weight"
+    assert strip_prefix("agents.module.weight") == "agents.module.weight"
+    assert strip_prefix("module") == "module"
+
+
+def test_batch_counters_never_count(backend, model, arrays, same, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    counters = {"bn.num_batches_tracked": np.int64(3), "module.old.num_batches_tracked": np.int64(1)}
+    header = {"format": FORMAT, "format_version": VERSION, "spec": NODE.to_json()}
+    safetensors.numpy.save_file(arrays | {name: np.array(value) for name, value in counters.items()}, path, header)
+    assert backend.load_weights(model, path) == ((), ())
+    assert backend.load_weights(backend.load(path), path, strict=False) == ((), ())
+    backend.save_weights(model, tmp_path / "again.safetensors")
+    assert same(tmp_path / "again.safetensors", arrays)
+
+
+def test_names_that_would_break_a_line_are_quoted(arrays):
+    strange = {"": 0, "a\nb": 0, "a\x1b[31m": 0, "x" * 1000: 0}
+    with pytest.raises(WeightsError) as caught:
+        match(NODE, arrays | {name: np.float32([1]) for name in strange}, source="file")
+    message = str(caught.value)
+    assert message.isprintable()
+    assert "unexpected: '', 'a\\nb', 'a\\x1b[31m', 'xxxx" in message
+    assert len(message) < 800
+
+
+def _chain(**children):
+    return spec.Sequential(children=children)
+
+
+def _model(name="a", **fields):
+    children = {"conv": _conv(), "bn": spec.BatchNorm2d(num_features=2, **fields)}
+    return spec.Model(name=name, input_shape=(1, 4, 4), children=children)
+
+
+def _conv(**fields):
+    return spec.Conv2d(in_channels=1, out_channels=2, kernel_size=3, **fields)
+
+
+RELU, SILU = spec.Activation(function="relu"), spec.Activation(function="silu")
+BRANCHES = {"a": _conv(), "b": _conv()}
+
+DIFFERENT = {
+    "slope": (
+        spec.Activation(function="leaky_relu"),
+        spec.Activation(function="leaky_relu", negative_slope=0.2),
+        "negative_slope is 0.2 in the file and 0.01 in the model",
+    ),
+    "stride of a pooling": (
+        _chain(p=spec.AvgPool2d(kernel_size=3)),
+        _chain(p=spec.AvgPool2d(kernel_size=3, stride=2)),
+        "p.stride is 2 in the file and 3 in the model",
+    ),
+    "activation": (
+        _chain(conv=_conv(), act=RELU),
+        _chain(conv=_conv(), act=SILU),
+        "act.function is 'silu' in the file and 'relu' in the model",
+    ),
+    "eps": (_model(eps=1e-5), _model(eps=1e-3), "bn.eps is 0.001 in the file and 1e-05 in the model"),
+    "stride": (_chain(a=_conv()), _chain(a=_conv(stride=2)), "a.stride is 2 in the file and 1 in the model"),
+    "merge": (
+        _chain(agents=spec.Parallel(children=BRANCHES)),
+        _chain(agents=spec.Parallel(children=BRANCHES, merge="concat")),
+        "agents.merge is 'concat' in the file and 'sum' in the model",
+    ),
+    "branch weights": (
+        spec.Parallel(children=BRANCHES, merge="weighted", weights=(0.5, 0.5)),
+        spec.Parallel(children=BRANCHES, merge="weighted", weights=(0.25, 0.75)),
+        "weights is (0.25, 0.75) in the file and (0.5, 0.5) in the model",
+    ),
+    "order": (
+        _chain(conv=_conv(), act=RELU, pool=spec.GlobalPool()),
+        _chain(conv=_conv(), pool=spec.GlobalPool(), act=RELU),
+        "layer 1 of the model is pool in the file and act in the model",
+    ),
+    "kind": (
+        _chain(conv=_conv()),
+        spec.Residual(children={"conv": _conv()}),
+        "the outermost layer is a residual in the file",
+    ),
+    "layer more": (_chain(conv=_conv(), act=RELU), _chain(conv=_conv()), "act is absent in the file and a activation"),
+    "nothing": (_chain(conv=_conv()), _chain(), "conv is absent in the file and a conv2d in the model"),
+}
+TRAINING_NAMES = ["init", "name", "momentum", "p"]
+
+
+@pytest.mark.parametrize("case", DIFFERENT)
+def test_another_function_is_refused_with_the_first_difference(case):
+    own, saved, expected = DIFFERENT[case]
+    with pytest.raises(WeightsError, match=r"^file: saved with another spec: ") as caught:
+        check_same_function(own, saved, source="file")
+    assert expected in str(caught.value)
+    assert str(caught.value).endswith("build the model from the file's own spec with load(), or pass strict=False")
+
+
+@pytest.mark.parametrize("name", TRAINING_NAMES)
+def test_a_layer_called_like_a_training_field_counts(name):
+    with_layer, without = _chain(conv=_conv(), **{name: RELU}), _chain(conv=_conv())
+    for own, saved in ((with_layer, without), (without, with_layer)):
+        with pytest.raises(WeightsError, match=f": {name} is a"):
+            check_same_function(own, saved, source="file")
+
+
+def test_the_weighting_branch_has_its_path_in_the_message():
+    own = spec.maam(2, fusion="dynamic")
+    agents = own.children["agents"]
+    weighting = agents.weighting.replace(children={**agents.weighting.children, "softmax": SILU})
+    saved = own.replace(children={**own.children, "agents": agents.replace(weighting=weighting)})
+    with pytest.raises(WeightsError, match=r": agents\.weighting\.softmax\.function is 'silu' in the file"):
+        check_same_function(own, saved, source="file")
+
+
+SAME = {
+    "stride of a window": (_chain(p=spec.MaxPool2d(kernel_size=2)), _chain(p=spec.MaxPool2d(kernel_size=2, stride=2))),
+    "slope of another activation": (RELU, RELU.replace(negative_slope=0.5)),
+    "momentum": (_model(momentum=0.1), _model(momentum=0.01)),
+    "name": (_model("a"), _model("b")),
+    "initialisation": (_chain(conv=_conv()), _chain(conv=_conv(init="xavier_normal"))),
+    "dropout probability": (
+        _chain(drop=spec.Dropout(p=0.5), act=RELU),
+        _chain(drop=spec.Dropout(p=0.1), act=RELU),
+    ),
+    "dropout alone": (spec.Dropout(p=0.5), spec.Dropout(p=0.1)),
+    "dropout on one side": (_chain(drop=spec.Dropout(p=0.5), act=RELU), _chain(act=RELU)),
+    "dropout of a preset": (spec.preset("maam_digits", dropout=0.3), spec.preset("maam_digits")),
+    "all at once": (
+        _chain(drop=spec.Dropout(p=0.5), body=_model("a", momentum=0.5)),
+        _chain(body=_model("b", momentum=0.2)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_what_makes_no_difference_in_inference_may_differ(case):
+    own, saved = SAME[case]
+    check_same_function(own, saved, source="file")
+    check_same_function(saved, own, source="file")
+
+
+def test_every_backend_checks_the_spec_when_strict(backend, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    backend.save_weights(backend.build(spec.maam(4, act_layer="silu")), path)
+    model = backend.build(spec.maam(4))
+    with pytest.raises(WeightsError) as caught:
+        backend.load_weights(model, path)
+    assert str(caught.value) == (
+        f"{path}: saved with another spec: agents.0.act1.function is 'silu' in the file and 'relu' in the model; "
+        "build the model from the file's own spec with load(), or pass strict=False"
+    )
+    assert backend.load_weights(model, path, strict=False) == ((), ())
+
+
+def test_weights_trained_with_dropout_load_without(backend, tmp_path):
+    backend.save_weights(backend.build(spec.preset("maam_digits", dropout=0.3)), tmp_path / "weights.safetensors")
+    model = backend.build("maam_digits", seed=1)
+    assert backend.load_weights(model, tmp_path / "weights.safetensors") == ((), ())
