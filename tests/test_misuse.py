@@ -218,24 +218,6 @@ class TestModels:
             room.build("maam_digits")(torch.rand(2, 1, 8, 8))
 
 
-class TestLibraries:
-    def test_unknown_models(self):
-        pytest.importorskip("timm")
-        pytest.importorskip("torchvision")
-        timm, torchvision = import_module("maam.timm"), import_module("maam.torchvision")
-        for library in (timm, torchvision):
-            with pytest.raises(PresetError, match="no model 'resnet81'; did you mean resnet"):
-                library.create_model("resnet81")
-        with pytest.raises(PresetError, match=r"'maam_digits' is a preset of maam: maam.torch.build\('maam_digits'\)"):
-            torchvision.create_model("maam_digits")
-
-    def test_a_built_layer(self):
-        pytest.importorskip("torchvision")
-        torchvision, room = import_module("maam.torchvision"), import_module("maam.torch")
-        with pytest.raises(SpecError, match="got a built MAFC: each block needs one of its own"):
-            torchvision.create_model("resnet18", room.MAFC(64))
-
-
 class TestSpecs:
     def test_fields_have_names(self):
         with pytest.raises(ArgumentError, match=r"^conv2d: expected keyword arguments: in_channels=, out_channels=, kernel_size="):
