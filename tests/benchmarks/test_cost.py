@@ -128,7 +128,7 @@ class TestMeasurement:
         assert list(found.left_out) == ["SE, torch inference int8"]
 
     @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
-    @pytest.mark.parametrize("framework", ["torch", "mindspore"])
+    @pytest.mark.parametrize("framework", ["torch", pytest.param("mindspore", marks=pytest.mark.slow)])
     def test_peak_memory(self, framework):
         """Input and output are maps of 16 MiB each; thirty of them are too many."""
         pytest.importorskip(framework)

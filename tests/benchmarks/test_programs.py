@@ -23,6 +23,14 @@ def test_commands_are_listed_and_documented(run):
     assert set(re.findall(r"python -m benchmarks ([a-z-]+)", README)) == set(COMMANDS)
 
 
+def test_pages_name_commands_and_files_that_exist():
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "results").glob("*.md")]
+    for page in pages:
+        assert set(re.findall(r"python -m benchmarks ([a-z-]+)", page.read_text())) <= set(COMMANDS), page
+    links = re.findall(r"\]\(([^)#]+)", README)
+    assert [link for link in links if not (ROOT / "benchmarks" / link).exists()] == []
+
+
 def test_each_command_has_a_function_with_help():
     pytest.importorskip("torch")
     pytest.importorskip("mindspore")
