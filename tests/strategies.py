@@ -1,18 +1,28 @@
-"""Hypothesis strategies of random valid specs, each with an input shape that fits it.
+"""Hypothesis strategies: random valid specs, each with an input shape that it accepts.
 
-Small (at most about 8 channels, maps of 12, a dozen layers), so that building and running one takes milliseconds;
-otherwise all that is valid may come: windows that lie in padding, maps of 1x1, empty chains, nested containers.
+The specs are small (about 8 channels, maps of 12, a dozen layers), so that they run in milliseconds. Otherwise they
+cover everything valid: windows inside the padding, maps of 1x1, empty chains, nested containers.
 """
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, get_args
 
 from hypothesis import strategies as st
 
 from maam.spec import (
+    RNN,
+    Activation,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
     Flatten,
     GlobalPool,
+    Identity,
+    Linear,
+    MaxPool2d,
     Model,
     Node,
     Parallel,
@@ -22,20 +32,35 @@ from maam.spec import (
     Sequential,
     Shape,
     Unflatten,
+    maam,
     parse_document,
 )
 from maam.spec.containers import Merge
-from tests import layer_strategies as layers
+from maam.spec.parameters import WeightInit
+from maam.spec.primitives import ActivationName, ElementwiseName
 
 MAX_SIDE = 12
+MAX_CHANNELS = 8
+FUNCTIONS = get_args(ActivationName)
+
+widths = st.integers(1, MAX_CHANNELS)
+inits = st.sampled_from(get_args(WeightInit))
+_statistics = st.sampled_from(["avg", "max", "std", "sum"])
+global_pools = st.builds(GlobalPool, function=_statistics)
+channel_pools = st.builds(GlobalPool, function=_statistics, axis=st.just("channels"))
+activations = st.builds(
+    Activation, function=st.sampled_from(FUNCTIONS), negative_slope=st.sampled_from([0.01, 0.3, 0.0])
+)
+plain = activations | st.sampled_from([Identity(), Dropout(p=0.0), Dropout(p=0.5)])
+"""Layers without parameters that accept any shape and keep it."""
 _sides = st.integers(1, MAX_SIDE)
-_shapes = st.tuples(layers.widths, _sides, _sides)
+_shapes = st.tuples(widths, _sides, _sides)
 
 
 @st.composite
 def specs(draw: st.DrawFn) -> tuple[Node, Shape]:
-    """A random spec and the shape of one sample, (C, H, W) or (features,), that it accepts."""
-    shape: Shape = draw(_shapes if draw(st.integers(0, 5)) else st.tuples(layers.widths))
+    """Return a random spec and the shape of a sample, (C, H, W) or (features,), that it accepts."""
+    shape: Shape = draw(_shapes if draw(st.integers(0, 5)) else st.tuples(widths))
     if draw(st.integers(0, 9)) == 0:
         return draw(_layers(shape, depth=2)), shape  # a bare layer
     children, out = draw(_chains(shape, depth=2, longest=4))
@@ -46,7 +71,7 @@ def specs(draw: st.DrawFn) -> tuple[Node, Shape]:
 
 
 def without_dropout(spec: Node) -> Node:
-    """The same spec with all dropout probabilities 0, for comparisons in training mode."""
+    """Return the spec with all dropout probabilities 0, for comparisons in training mode."""
     return parse_document(_zero_p(spec.to_document()))
 
 
@@ -58,27 +83,27 @@ def _zero_p(value: Any) -> Any:
 
 @st.composite
 def _heads(draw: st.DrawFn, shape: Shape) -> dict[str, Node]:
-    """Nothing, or layers that end in logits."""
+    """Return no layers, or layers that end in logits."""
     if len(shape) == 1 or draw(st.integers(0, 2)) == 0:
         return {}
     if draw(st.booleans()):
-        head: dict[str, Node] = {"rnn": draw(layers.rnns(shape))}
+        head: dict[str, Node] = {"rnn": draw(rnns(shape))}
     else:
         head = {"pool": GlobalPool()} if draw(st.booleans()) else {}
         head["flatten"] = Flatten()
     features = Sequential(children=head).output_shape(shape)
     if draw(st.booleans()):
-        hidden = draw(layers.linears(features))
-        head |= {"fc1": hidden, "act": draw(layers.plain)}
+        hidden = draw(linears(features))
+        head |= {"fc1": hidden, "act": draw(plain)}
         features = (hidden.out_features,)
-    return {**head, "fc2": draw(layers.linears(features))}
+    return {**head, "fc2": draw(linears(features))}
 
 
 @st.composite
 def _chains(
     draw: st.DrawFn, shape: Shape, depth: int, *, keep: bool = False, maps: bool = False, longest: int = 2
 ) -> tuple[dict[str, Node], Shape]:
-    """Named layers in a row and the shape they end with; `keep`: the shape stays; `maps`: it stays a map."""
+    """Return a chain and its output shape; `keep` keeps the shape, `maps` keeps it a feature map."""
     children: dict[str, Node] = {}
     pattern = draw(st.sampled_from(["{kind}{index}", "{index}"]))
     for index in range(draw(st.integers(0, longest))):
@@ -89,26 +114,26 @@ def _chains(
 
 
 def _layers(shape: Shape, depth: int, *, maps: bool = False) -> st.SearchStrategy[Node]:
-    """Any layer that fits `shape`; `maps`: one that gives a map again."""
+    """Return any layer for `shape`; with `maps`, one whose output is a feature map."""
     options = [_keeping(shape, depth)]
     if len(shape) == 1:
-        options += [layers.linears(shape), st.just(Unflatten())]
+        options += [linears(shape), st.just(Unflatten())]
     else:
-        options += [layers.convs(shape), layers.max_pools(shape), layers.avg_pools(shape)]
-        options += [layers.global_pools, layers.channel_pools, layers.maams(shape)]
+        options += [convs(shape), max_pools(shape), avg_pools(shape)]
+        options += [global_pools, channel_pools, maams(shape)]
     if not maps:
-        options += [st.just(Flatten())] + ([layers.rnns(shape)] if len(shape) == 3 else [])
+        options += [st.just(Flatten())] + ([rnns(shape)] if len(shape) == 3 else [])
     if depth > 0:
-        options += [_parallels(shape, depth - 1)] * 4  # there are five ways to merge
+        options += [_parallels(shape, depth - 1)] * 4  # because there are five merges
         options += [_resizes(shape, depth - 1)] if len(shape) == 3 else []
     return st.one_of(options)
 
 
 def _keeping(shape: Shape, depth: int) -> st.SearchStrategy[Node]:
-    """A layer whose output has the shape of its input."""
-    options: list[st.SearchStrategy[Node]] = [layers.plain, layers.projections(shape, shape[0])]
+    """Return a layer whose output has the shape of its input."""
+    options: list[st.SearchStrategy[Node]] = [plain, projections(shape, shape[0])]
     if len(shape) == 3:
-        options.append(layers.batch_norms(shape))
+        options.append(batch_norms(shape))
     if depth > 0:
         options += [_residuals(shape, depth - 1), _scales(shape, depth - 1)]
     return st.one_of(options)
@@ -117,23 +142,23 @@ def _keeping(shape: Shape, depth: int) -> st.SearchStrategy[Node]:
 @st.composite
 def _residuals(draw: st.DrawFn, shape: Shape, depth: int) -> Residual:
     children, _ = draw(_chains(shape, depth, keep=True))
-    if draw(st.booleans()):  # through another width and back
-        wide = draw(layers.widths)
-        children["expand"] = draw(layers.projections(shape, wide))
-        children["project"] = draw(layers.projections((wide, *shape[1:]), shape[0]))
+    if draw(st.booleans()):  # to another width and back
+        wide = draw(widths)
+        children["expand"] = draw(projections(shape, wide))
+        children["project"] = draw(projections((wide, *shape[1:]), shape[0]))
     return Residual(children=children)
 
 
 @st.composite
 def _scales(draw: st.DrawFn, shape: Shape, depth: int) -> Scale:
-    """A gate of the input's shape, of one value a channel, of one a position, or of one in all."""
+    """Return a gate with one value for each element, channel or position, or one value in total."""
     children, gate = draw(_chains(shape, depth, keep=True))
     if len(shape) == 3 and draw(st.booleans()):
-        children["pool"] = draw(layers.global_pools)
+        children["pool"] = draw(global_pools)
         gate = (shape[0], 1, 1)
     if draw(st.booleans()):
-        children["fc"] = draw(layers.projections(gate, draw(st.sampled_from([1, shape[0]]))))
-    return Scale(children={**children, "gate": draw(layers.plain)})
+        children["fc"] = draw(projections(gate, draw(st.sampled_from([1, shape[0]]))))
+    return Scale(children={**children, "gate": draw(plain)})
 
 
 @st.composite
@@ -147,10 +172,10 @@ def _parallels(draw: st.DrawFn, shape: Shape, depth: int) -> Parallel:
     merges = [merge for merge in get_args(Merge) if merge != "stack" or len(shape) == 3]
     merge, count = draw(st.sampled_from(merges)), draw(st.integers(1, 3))
     stride = draw(st.integers(1, 2)) if len(shape) == 3 else 1
-    widths = [draw(layers.widths)] * count
+    sizes = [draw(widths)] * count
     if merge == "concat":
-        widths = [draw(st.integers(1, 3)) for _ in range(count)]
-    children = {str(index): draw(_branches(shape, depth, width, stride)) for index, width in enumerate(widths)}
+        sizes = [draw(st.integers(1, 3)) for _ in range(count)]
+    children = {str(index): draw(_branches(shape, depth, width, stride)) for index, width in enumerate(sizes)}
     weights = tuple(draw(st.floats(-2, 2, width=32)) for _ in children) if merge == "weighted" else None
     weighting = draw(_weightings(shape, count)) if merge == "dynamic" else None
     return Parallel(children=children, merge=merge, weights=weights, weighting=weighting)
@@ -160,12 +185,107 @@ def _parallels(draw: st.DrawFn, shape: Shape, depth: int) -> Parallel:
 def _branches(draw: st.DrawFn, shape: Shape, depth: int, width: int, stride: int) -> Node:
     children, _ = draw(_chains(shape, depth, keep=True))
     if (width, stride) != (shape[0], 1) or draw(st.booleans()):
-        children["out"] = draw(layers.projections(shape, width, stride))
+        children["out"] = draw(projections(shape, width, stride))
     return Sequential(children=children)
 
 
 @st.composite
 def _weightings(draw: st.DrawFn, shape: Shape, count: int) -> Node:
-    children: dict[str, Node] = {"pool": draw(layers.global_pools)} if len(shape) == 3 else {}
-    children |= {"flatten": Flatten(), "fc": draw(layers.linears(shape, count)), "act": draw(layers.plain)}
+    children: dict[str, Node] = {"pool": draw(global_pools)} if len(shape) == 3 else {}
+    children |= {"flatten": Flatten(), "fc": draw(linears(shape, count)), "act": draw(plain)}
     return Sequential(children=children)
+
+
+@st.composite
+def convs(draw: st.DrawFn, shape: Shape) -> Conv2d:
+    """Return any convolution, with enough padding for small maps."""
+    channels, *size = shape
+    groups = draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0]))
+    kernel_size, dilation = draw(st.integers(1, 5)), draw(st.integers(1, 3))
+    extent = dilation * (kernel_size - 1) + 1
+    least = max(0, -((min(size) - extent) // 2))
+    return Conv2d(
+        in_channels=channels,
+        out_channels=groups * draw(st.integers(1, max(MAX_CHANNELS // groups, 1))),
+        kernel_size=kernel_size,
+        stride=draw(st.integers(1, 3)),
+        padding=draw(st.integers(least, max(least, extent // 2 + 1))),
+        dilation=dilation,
+        groups=groups,
+        bias=draw(st.booleans()),
+        init=draw(inits),
+    )
+
+
+@st.composite
+def projections(draw: st.DrawFn, shape: Shape, features: int, stride: int = 1) -> Node:
+    """Return a layer to (features, ceil(H / stride), ceil(W / stride)), or from a vector to (features,)."""
+    if len(shape) == 1:
+        return draw(linears(shape, features))
+    half, dilation = draw(st.integers(0, 2)), draw(st.integers(1, 2))
+    return Conv2d(
+        in_channels=shape[0],
+        out_channels=features,
+        kernel_size=2 * half + 1,
+        stride=stride,
+        padding=half * dilation,
+        dilation=dilation,
+        groups=shape[0] if features == shape[0] and draw(st.booleans()) else 1,
+        bias=draw(st.booleans()),
+        init=draw(inits),
+    )
+
+
+def linears(shape: Shape, features: int | None = None) -> st.SearchStrategy[Linear]:
+    """Return a linear layer to `features` or any width."""
+    out = widths if features is None else st.just(features)
+    return st.builds(Linear, in_features=st.just(shape[0]), out_features=out, bias=st.booleans(), init=inits)
+
+
+def rnns(shape: Shape) -> st.SearchStrategy[RNN]:
+    """Return a recurrent layer."""
+    return st.builds(RNN, input_size=st.just(shape[0] * shape[2]), hidden_size=widths)
+
+
+def batch_norms(shape: Shape) -> st.SearchStrategy[BatchNorm2d]:
+    """Return batch norm, also with the smallest and largest momentum."""
+    settings = {"eps": st.sampled_from([1e-5, 1e-3]), "momentum": st.sampled_from([0.1, 0.0, 1.0])}
+    return st.builds(BatchNorm2d, num_features=st.just(shape[0]), **settings)
+
+
+@st.composite
+def max_pools(draw: st.DrawFn, shape: Shape) -> MaxPool2d:
+    """Return max pooling with any padding that is allowed and needed."""
+    kernel_size = draw(st.integers(1, 4))
+    least = max(0, -((min(shape[1:]) - kernel_size) // 2))
+    padding = draw(st.integers(least, kernel_size // 2))
+    return MaxPool2d(kernel_size=kernel_size, stride=draw(st.none() | st.integers(1, 3)), padding=padding)
+
+
+def avg_pools(shape: Shape) -> st.SearchStrategy[AvgPool2d]:
+    """Return average pooling with windows that overlap, touch or leave gaps."""
+    sizes = st.integers(1, min(4, *shape[1:]))
+    return st.builds(AvgPool2d, kernel_size=sizes, stride=st.none() | st.integers(1, 3))
+
+
+@st.composite
+def maams(draw: st.DrawFn, shape: Shape) -> Node:
+    """Return MAAM with random arguments that the map allows."""
+    side, agents = min(shape[1:]), draw(st.integers(1, 3))
+    pool = draw(st.sampled_from([p for p in ((1,), (2,), (3,), (1, 2), (2, 1), (2, 2)) if prod(p) <= side]))
+    scales = st.integers(1, min(3, side // prod(pool)))
+    kernels = st.sampled_from([1, 3, 5])
+    return maam(
+        shape[0],
+        draw(st.none() | widths),
+        hidden_channels=draw(st.none() | widths),
+        num_agents=agents,
+        kernel_sizes=draw(kernels | st.tuples(*[kernels] * agents)),
+        scales=draw(scales | st.tuples(*[scales] * agents)),
+        pool=pool,
+        fusion=draw(st.sampled_from(["softmax", "mean", "dynamic"])),
+        reduce=draw(st.booleans()),
+        depthwise=draw(st.booleans()),
+        act_layer=draw(st.sampled_from(get_args(ElementwiseName))),
+        norm_layer=draw(st.sampled_from(["batch_norm", "identity"])),
+    )

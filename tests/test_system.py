@@ -1,4 +1,4 @@
-"""Atomic writes, locks, timing and figures."""
+"""Atomic writes, locks and timing."""
 
 import multiprocessing
 import os
@@ -8,14 +8,13 @@ import tempfile
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from maam import _io, plots
+from maam import _io
 from maam._system import interleave, ratios
 
 
-def test_a_link_stays_one(tmp_path):
+def test_symbolic_links_are_preserved(tmp_path):
     (tmp_path / "there").mkdir()
     target, link = tmp_path / "there" / "file.json", tmp_path / "link.json"
     link.symlink_to(target)
@@ -26,8 +25,8 @@ def test_a_link_stays_one(tmp_path):
     assert os.listdir(target.parent) == [target.name]
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
-def test_what_is_no_file_is_written_to(tmp_path):
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_are_written_to(tmp_path):
     pipe, read = tmp_path / "pipe", []
     os.mkfifo(pipe)
     reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
@@ -38,7 +37,7 @@ def test_what_is_no_file_is_written_to(tmp_path):
     assert os.listdir(tmp_path) == ["pipe"]
 
 
-@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no such folder")
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="needs /dev/shm")
 def test_files_in_memory_are_replaced():
     with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
         path = Path(folder) / "file"
@@ -48,14 +47,14 @@ def test_files_in_memory_are_replaced():
         assert not _io.is_special(path)
 
 
-def test_names_that_are_no_text(tmp_path):
+def test_undecodable_names_and_text(tmp_path):
     for name in (b"a\xff.json", b"\xff" * 240):
         path = tmp_path / os.fsdecode(name)
         _io.write_text(path, "text \udcff")
         assert path.read_text() == "text \\udcff"
 
 
-def test_what_is_special(tmp_path):
+def test_special_files(tmp_path):
     (tmp_path / "file").write_text("text")
     (tmp_path / "null").symlink_to("/dev/null")
     assert [_io.is_special(tmp_path / name) for name in ("file", "null", "none", ".")] == [False, True, False, False]
@@ -76,9 +75,9 @@ def wait(there, go):
     go.wait(60)
 
 
-@pytest.mark.skipif(_io.fcntl is None, reason="no locks of this kind")
-class TestHolding:
-    def test_one_at_a_time(self, tmp_path):
+@pytest.mark.skipif(_io.fcntl is None, reason="needs fcntl")
+class TestLocks:
+    def test_a_folder_is_locked_once(self, tmp_path):
         release = _io.hold(tmp_path)
         with pytest.raises(BlockingIOError):
             _io.hold(tmp_path)
@@ -86,9 +85,9 @@ class TestHolding:
         release()
         _io.hold(tmp_path)()
 
-    @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12; the child only waits
-    def test_a_child_does_not_hold_on(self, tmp_path):
-        """As the processes that decode images, which may outlive one that is killed."""
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # since Python 3.12; the child only waits
+    def test_a_forked_process_does_not_keep_the_lock(self, tmp_path):
+        """Data loader processes can outlive a killed process."""
         release = _io.hold(tmp_path)
         context = multiprocessing.get_context("fork")
         there, go = context.Event(), context.Event()
@@ -104,7 +103,7 @@ class TestHolding:
 
 
 class Clock:
-    """A clock that stands still but for what functions say they take."""
+    """A clock that advances only in the functions that it makes."""
 
     def __init__(self):
         self.now = 0.0
@@ -121,7 +120,7 @@ class Clock:
         return call
 
 
-def test_each_round_runs_all():
+def test_each_round_runs_all_functions():
     clock = Clock()
     times = interleave({"a": clock.function("a", 0.1), "b": clock.function("b", 0.3)}, rounds=3, least=0.3, clock=clock)
     assert times == {"a": [pytest.approx(0.1)] * 3, "b": [pytest.approx(0.3)] * 3}
@@ -131,53 +130,3 @@ def test_each_round_runs_all():
 def test_ratios_are_within_a_round():
     times = {"base": [1.0, 10.0, 2.0], "fast": [0.5, 5.0, 1.0], "odd": [1.0, 1.0, 1.0]}
     assert ratios(times, "base") == {"base": 1.0, "fast": 2.0, "odd": 2.0}
-
-
-pytest.importorskip("sklearn")
-pytest.importorskip("matplotlib")
-ODD = "a$b_$^ x"  # a formula that cannot be read
-
-
-@pytest.mark.parametrize("count", [3, 40, 120])
-def test_confusion_matrices(count, tmp_path):
-    names = [f"{ODD} {index}" for index in range(count)]
-    labels = np.arange(count).repeat(2)
-    plots.draw_confusion_matrix(labels, labels[::-1], names, tmp_path / "matrix.png", ODD)
-    assert (tmp_path / "matrix.png").stat().st_size > 1000
-
-
-def test_names_of_classes_that_are_no_text(tmp_path):
-    plots.draw_confusion_matrix(np.arange(2), np.arange(2), ["caf\udce9", "b"], tmp_path / "matrix.png", "")
-    assert (tmp_path / "matrix.png").stat().st_size > 1000
-
-
-def test_counts_stand_in_small_matrices_alone(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure.axes[0]))
-    for count in (30, 31, 101):
-        labels = np.arange(count)
-        plots.draw_confusion_matrix(labels, labels, [str(label) for label in labels], tmp_path / "m.png", "")
-    assert [len(axis.texts) for axis in drawn] == [900, 0, 0]
-    assert [len(axis.get_xticks()) for axis in drawn] == [30, 31, 0]
-
-
-def test_many_runs_and_long_names(tmp_path, monkeypatch):
-    drawn = []
-    save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: (drawn.append(figure), save(figure, path)))
-    for names in ([f"run {index}" for index in range(20)], ["a" * 300, "b" * 300], ["caf\udce9 $x"]):
-        curves = {name: np.linspace(0, 1, 3) for name in names}
-        plots.draw_runs(curves, curves, tmp_path / "runs.png", "")
-        lines = drawn[-1].axes[0].lines
-        assert len({str(line.get_color()) for line in lines}) == len(names) == len(lines) / 2
-    assert (tmp_path / "runs.png").stat().st_size > 1000
-
-
-def test_titles_and_legends_are_no_formulas(tmp_path):
-    values = {"loss": np.ones(4), "accuracy": np.ones(4)}
-    plots.draw_training(values, {name: one[:2] for name, one in values.items()}, tmp_path / "a.png", ODD)
-    plots.draw_fusion([{ODD: [0.5, 0.5]}], tmp_path / "b.png", ODD)
-    plots.draw_losses({ODD: np.ones((1, 2))}, {ODD: np.ones((1, 2))}, tmp_path / "c.png", ODD)
-    plots.draw_step_losses({ODD: np.ones(3), "b": np.ones(3)}, tmp_path / "d.png", ODD)
-    plots.draw_accuracies({ODD: [0.5]}, {}, tmp_path / "e.png", ODD)
-    assert len(list(tmp_path.iterdir())) == 5

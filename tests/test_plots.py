@@ -1,0 +1,55 @@
+"""Figures: confusion matrices, runs, titles and names."""
+
+import numpy as np
+import pytest
+
+from maam import plots
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+ODD = "a$b_$^ x"  # an invalid formula
+
+
+@pytest.mark.parametrize("count", [3, 40, 120])
+def test_confusion_matrices(count, tmp_path):
+    names = [f"{ODD} {index}" for index in range(count)]
+    labels = np.arange(count).repeat(2)
+    plots.draw_confusion_matrix(labels, labels[::-1], names, tmp_path / "matrix.png", ODD)
+    assert (tmp_path / "matrix.png").stat().st_size > 1000
+
+
+def test_undecodable_names_of_classes(tmp_path):
+    plots.draw_confusion_matrix(np.arange(2), np.arange(2), ["caf\udce9", "b"], tmp_path / "matrix.png", "")
+    assert (tmp_path / "matrix.png").stat().st_size > 1000
+
+
+def test_only_small_matrices_have_counts(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure.axes[0]))
+    for count in (30, 31, 101):
+        labels = np.arange(count)
+        plots.draw_confusion_matrix(labels, labels, [str(label) for label in labels], tmp_path / "m.png", "")
+    assert [len(axis.texts) for axis in drawn] == [900, 0, 0]
+    assert [len(axis.get_xticks()) for axis in drawn] == [30, 31, 0]
+
+
+def test_many_runs_and_long_names(tmp_path, monkeypatch):
+    drawn = []
+    save = plots._save
+    monkeypatch.setattr(plots, "_save", lambda figure, path: (drawn.append(figure), save(figure, path)))
+    for names in ([f"run {index}" for index in range(20)], ["a" * 300, "b" * 300], ["caf\udce9 $x"]):
+        curves = {name: np.linspace(0, 1, 3) for name in names}
+        plots.draw_runs(curves, curves, tmp_path / "runs.png", "")
+        lines = drawn[-1].axes[0].lines
+        assert len({str(line.get_color()) for line in lines}) == len(names) == len(lines) / 2
+    assert (tmp_path / "runs.png").stat().st_size > 1000
+
+
+def test_titles_and_legends_are_not_formulas(tmp_path):
+    values = {"loss": np.ones(4), "accuracy": np.ones(4)}
+    plots.draw_training(values, {name: one[:2] for name, one in values.items()}, tmp_path / "a.png", ODD)
+    plots.draw_fusion([{ODD: [0.5, 0.5]}], tmp_path / "b.png", ODD)
+    plots.draw_losses({ODD: np.ones((1, 2))}, {ODD: np.ones((1, 2))}, tmp_path / "c.png", ODD)
+    plots.draw_step_losses({ODD: np.ones(3), "b": np.ones(3)}, tmp_path / "d.png", ODD)
+    plots.draw_accuracies({ODD: [0.5]}, {}, tmp_path / "e.png", ODD)
+    assert len(list(tmp_path.iterdir())) == 5
