@@ -166,7 +166,7 @@ def test_invalid_channels(framework, name, channels):
 @pytest.mark.parametrize("name", GATES)
 @pytest.mark.parametrize("channels", [1, 3, 15])
 def test_fewer_channels_than_the_reduction(framework, name, channels):
-    """The perceptron then has a width of 1."""
+    """The width of the perceptron is then 1."""
     layer = getattr(framework.maam, name)(channels)
     x = maps((2, channels, 5, 4))
     for training in (False, True):

@@ -123,7 +123,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def naive_conv(x, node, weight, bias):
-    """The sum over taps, output element by output element, from the unpadded map."""
+    """Return the convolution as sums over the kernel for each output element, from the unpadded map."""
     n, _, height, width = x.shape
     shape = node.output_shape(x.shape[1:])
     y = np.zeros((n, *shape))

@@ -138,7 +138,7 @@ def test_the_given_arrays_stay_as_they_are():
     assert {dtype.name for dtype in reference.dtypes.values()} == {"float32"}
 
 
-def test_dropout_acts_in_training_mode_alone():
+def test_dropout_acts_only_in_training_mode():
     reference = ReferenceModel(spec.Dropout(p=0.5), {})
     assert reference(X).tolist() == X.tolist()
     first, second = reference(X, training=True), reference(X, training=True)
@@ -163,7 +163,7 @@ def test_a_kind_that_it_does_not_have(monkeypatch):
         build(spec.Sequential(children={"a": spec.Dropout(p=0.5)}))
 
 
-def test_build_draws_what_the_seed_says():
+def test_build_draws_the_weights_of_the_seed():
     node = spec.maam(4)
     drawn = spec.draw(node.parameters(), 3)
     reference = build(node, seed=3)
@@ -190,7 +190,7 @@ def test_the_observer_sees_every_layer_in_running_order():
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_run_gives_any_layer_alone(training):
+def test_run_computes_a_single_layer(training):
     seen = []
     reference = build(spec.maam(1, 4, fusion="dynamic", scales=(1, 2, 1)), seed=0)
     reference.observer = lambda path, x, y: seen.append((path, x, y))
@@ -225,7 +225,7 @@ def test_repr():
         (None, "expected an input (N, 1, 8, 8), got 0 dimensions: ()"),
     ],
 )
-def test_wrong_inputs_are_refused_in_the_words_of_the_spec(x, message):
+def test_errors_for_wrong_inputs_are_those_of_the_spec(x, message):
     reference, array = build("maam_digits", seed=0), np.asarray(x)
     with pytest.raises(ShapeError) as caught:
         reference(x)
@@ -247,7 +247,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
 
-def test_no_framework_and_no_scipy():
+def test_importing_loads_no_framework_and_no_scipy():
     result = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, check=True)
     loaded = set(json.loads(result.stdout))
     assert {"maam", "numpy"} <= loaded
@@ -280,7 +280,7 @@ def test_load_rounds_where_a_dtype_is_given(tmp_path):
         load(tmp_path / "a.safetensors", np.int32)
 
 
-def test_load_weights_changes_a_referee_or_leaves_it(tmp_path):
+def test_load_weights_changes_all_or_nothing(tmp_path):
     save_weights(build(NODE, seed=1), tmp_path / "a.safetensors")
     reference = build(NODE, seed=2)
     load_weights(reference, tmp_path / "a.safetensors")

@@ -1,4 +1,4 @@
-"""Broken copies of valid spec documents, by seed: for tests that no text makes the parser fail in an unplanned way."""
+"""Mutated copies of valid spec documents, to test that the parser raises only planned errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _NAMES = ("kind", "name", "children", "self", "weights", "a.b", "\n", "", "кл�
 
 
 def bases() -> list[str]:
-    """Valid documents with every sort of field."""
+    """Return valid documents with all kinds of fields."""
     conv = Conv2d(in_channels=4, out_channels=4, kernel_size=3, padding=1, groups=2)
     gate = {"act": Activation(function="leaky_relu", negative_slope=0.2), "scale": Scale(children={"conv": conv})}
     small = Model(name="small", input_shape=(4, 8, 8), children={"residual": Residual(children=gate)})
@@ -43,7 +43,7 @@ def bases() -> list[str]:
 
 
 def mutants(count: int, seed: int) -> Iterator[tuple[str, str | bytes]]:
-    """`count` pairs of a mutation's name and a mutated text, each mutation in turn."""
+    """Yield `count` pairs of the name of a mutation and a mutated text."""
     rng, texts = random.Random(seed), bases()
     for index in range(count):
         mutate = MUTATIONS[index % len(MUTATIONS)]
@@ -58,7 +58,7 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _in_one_object(edit: Callable[[random.Random, dict[str, Any], str], None]) -> Callable[[random.Random, str], str]:
-    """A mutation that edits one field of one object, both chosen at random."""
+    """Return a mutation that edits a random field of a random object."""
 
     def mutate(rng: random.Random, text: str) -> str:
         document = json.loads(text)

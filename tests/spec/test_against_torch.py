@@ -64,7 +64,7 @@ ACTIVATIONS = {
 
 
 class LastState(nn.Module):
-    """The RNN over rows, written apart from maam."""
+    """The RNN over rows, written without maam."""
 
     def __init__(self, input_size, hidden_size):
         super().__init__()
@@ -177,7 +177,7 @@ def branch(c, hidden, out, kernel_size=3, pools=(1, 1)):
 
 
 class HandMade(nn.Module):
-    """MAAM after the paper: branches, softmax of alpha, reduce layer."""
+    """MAAM as in the paper: branches, softmax of alpha, reduce layer."""
 
     def __init__(self, *branches, channels):
         super().__init__()

@@ -34,7 +34,7 @@ INTEGERS = [np.int64, np.int32, np.uint8, np.array]
 
 
 class Countable:
-    """What a framework's tensor of one integer is to Python."""
+    """An object that Python accepts as an integer, like a tensor with one integer."""
 
     def __index__(self):
         return 4
@@ -61,12 +61,12 @@ def test_integers_that_are_counted_from_labels():
 
 
 @pytest.mark.parametrize("value", [np.True_, np.array(True), np.float64(4), np.array([4, 4]), np.str_("4"), True])
-def test_what_is_no_integer(value):
+def test_values_that_are_not_integers(value):
     with pytest.raises(SpecError, match="in_channels: input should be a valid integer, got "):
         Conv2d(in_channels=value, out_channels=4, kernel_size=3)
 
 
-def test_a_tensor_of_a_bool_is_no_integer():
+def test_a_bool_tensor_is_not_an_integer():
     torch = pytest.importorskip("torch")
     assert operator.index(torch.tensor(True)) == 1
     with pytest.raises(SpecError, match=r"num_agents: input should be a valid integer, got tensor\(True\)"):
@@ -85,7 +85,7 @@ def test_numbers(make):
 
 
 @pytest.mark.parametrize("value", ["0.5", True, np.True_, None, [0.5]])
-def test_what_is_no_number(value):
+def test_values_that_are_not_numbers(value):
     with pytest.raises(SpecError, match="width_multiplier: input should be a valid number, got "):
         preset("mafc_v2", width_multiplier=value)
     with pytest.raises(SpecError, match="momentum: input should be a valid number, got "):
@@ -195,6 +195,6 @@ def test_softmax_is_not_elementwise(composite):
 
 
 @pytest.mark.parametrize("composite", [maam_classifier, maam_imagenet])
-def test_softmax_is_no_activation_of_a_network(composite):
+def test_softmax_is_not_an_activation_of_layers(composite):
     with pytest.raises(SpecError, match=r"act_layer: input should be 'relu', .* or 'identity', got 'softmax'"):
         composite(act_layer="softmax")

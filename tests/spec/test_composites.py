@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 import pytest
@@ -21,8 +22,11 @@ from maam.spec import (
     input_rule,
     parse_json,
 )
-from maam.spec.composites import OddSizes, Sizes, one_each
+from maam.spec.composites import OddSizes, Sizes, one_each, plain_signature
 from maam.spec.fields import Flag, Probability, Size
+
+COMPOSITES = [name for name in spec.__all__ if hasattr(getattr(spec, name), "__wrapped__")]
+assert {"maam", "mafc", "mobilenet"} <= set(COMPOSITES)
 
 
 @composite
@@ -33,7 +37,7 @@ def squeeze_excite(
     gate_layer: Literal["sigmoid", "hard_sigmoid"] = "sigmoid",
     bias: Flag = True,
 ) -> Scale:
-    """Squeeze and excitation: x * gate(conv(relu(conv(pool(x)))))."""
+    """Return squeeze and excitation: x * gate(conv(relu(conv(pool(x)))))."""
     hidden = max(channels // reduction, 1)
     children = {
         "pool": GlobalPool(),
@@ -46,8 +50,8 @@ def squeeze_excite(
 
 
 @composite
-def tower(widths: Sizes = (1,), kernels: OddSizes = 3, p: Probability = 0.0) -> Sequential:  # type: ignore[assignment]
-    """A chain of convolutions, for its arguments' sake."""
+def tower(widths: Sizes = (1,), kernels: OddSizes = 3, p: Probability = 0.0) -> Sequential:
+    """Return a chain of convolutions."""
     kernels = one_each("kernels", kernels, len(widths), "convolutions")
     pairs = zip((1, *widths), widths, kernels, strict=False)
     return Sequential(
@@ -96,8 +100,20 @@ def test_a_composite_builds_in_torch():
 
 def test_signature_name_and_text_are_kept():
     assert squeeze_excite.__name__ == "squeeze_excite"
-    assert squeeze_excite.__doc__.startswith("Squeeze and excitation")
+    assert squeeze_excite.__doc__.startswith("Return squeeze and excitation")
     assert list(inspect.signature(squeeze_excite).parameters) == ["channels", "reduction", "gate_layer", "bias"]
+
+
+def test_the_plain_signature_has_the_types_that_people_pass():
+    found = plain_signature(spec.maam).parameters
+    assert (found["in_channels"].annotation, found["out_channels"].annotation) == (int, int | None)
+    assert found["kernel_sizes"].annotation == int | Sequence[int]
+    assert found["fusion"].annotation == Literal["softmax", "mean", "dynamic"]
+    for name in COMPOSITES:
+        signature = plain_signature(getattr(spec, name))
+        assert "Annotated" not in str(signature)
+        assert "ForwardRef" not in str(signature)
+        assert issubclass(signature.return_annotation, spec.Node)
 
 
 def test_positional_and_named_arguments():
@@ -189,10 +205,6 @@ def test_defaults_are_checked_too():
 
     with pytest.raises(SpecError, match="bad_default: channels: input should be greater than or equal to 1, got 0"):
         bad_default()
-
-
-COMPOSITES = [name for name in spec.__all__ if hasattr(getattr(spec, name), "__wrapped__")]
-assert {"maam", "mafc", "mobilenet"} <= set(COMPOSITES)
 
 
 @pytest.mark.parametrize("name", COMPOSITES)

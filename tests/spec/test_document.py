@@ -23,7 +23,7 @@ from tests.spec import mutations
 
 
 @pytest.mark.parametrize("name", list_presets())
-def test_presets_come_back(name):
+def test_presets_survive_a_round_trip(name):
     model = preset(name)
     for text in (model.to_json(), model.to_json(indent=2), model.to_json().encode()):
         assert parse_json(text) == model
@@ -33,7 +33,7 @@ def test_presets_come_back(name):
 
 @pytest.mark.parametrize("fusion", ["softmax", "mean", "dynamic"])
 @pytest.mark.parametrize("scales", [1, (1, 2, 3)])
-def test_layers_come_back(fusion, scales):
+def test_layers_survive_a_round_trip(fusion, scales):
     spec = maam(4, fusion=fusion, scales=scales, depthwise=True, norm_layer="identity")
     assert parse_json(spec.to_json()) == spec
 
@@ -76,7 +76,7 @@ def _reversed_fields(text):
     return json.dumps(json.loads(text, object_pairs_hook=backward))
 
 
-def test_floats_come_back_bit_for_bit():
+def test_floats_survive_a_round_trip_bit_for_bit():
     for slope in (0.1 + 0.2, 5e-324, 1e308, -0.0, 1 / 3):
         node = Activation(function="leaky_relu", negative_slope=slope)
         assert repr(parse_json(node.to_json()).negative_slope) == repr(slope)
@@ -93,7 +93,7 @@ def test_a_node_is_a_document_of_itself():
     assert Sequential(children={"a": node, "b": {"kind": "identity"}}).at("b") == node
 
 
-def test_texts_without_end_are_refused_by_their_length(monkeypatch):
+def test_very_long_texts_are_refused(monkeypatch):
     monkeypatch.setattr(node, "MAX_LENGTH", 10)
     with pytest.raises(SpecError, match="spec: expected at most 10 characters of JSON, got 19"):
         parse_json('{"kind":"identity"}')
@@ -122,7 +122,7 @@ def nested(depth):
 
 
 DOCUMENTS = [
-    # no layer at all
+    # not a layer
     (None, "expected a layer (an object with a 'kind'), got NoneType"),
     ([CONV], "expected a layer (an object with a 'kind'), got list"),
     ({}, "kind: required, but not given"),
@@ -210,7 +210,7 @@ def test_invalid_documents(document, fragment):
     assert fragment in message
     assert "\n" not in message
     assert len(message) < 600
-    assert error.value.__cause__ is None  # one error, not a trail of the library's own
+    assert error.value.__cause__ is None  # without the error of pydantic
 
 
 TEXTS = [
@@ -243,7 +243,7 @@ def test_invalid_texts(text, fragment):
     assert len(message) < 600
 
 
-def test_as_deep_as_allowed_works_throughout():
+def test_the_largest_depth_works():
     spec = parse_json(nested(63))
     assert spec.depth == 64
     assert parse_json(spec.to_json()) == spec
@@ -262,14 +262,14 @@ def test_many_wrong_fields_still_make_a_short_message():
     assert len(message) < 600
 
 
-def test_constructors_complain_as_documents_do():
+def test_constructors_raise_the_errors_of_documents():
     with pytest.raises(SpecError, match=r"^conv2d: kernel: no such field") as error:
         Conv2d(in_channels=1, out_channels=1, kernel_size=1, kernel=1)
     assert isinstance(error.value, ValueError)
 
 
 def outcome(text):
-    """The spec of `text`, or the message of its refusal."""
+    """Return the spec of a text, or the message of the error."""
     try:
         return parse_json(text)
     except SpecError as error:
@@ -277,12 +277,12 @@ def outcome(text):
 
 
 def says(written, given):
-    """Whether `written` holds all of `given`: no field dropped, no value turned into another."""
+    """Return whether `written` has all fields and values of `given`."""
     if isinstance(given, dict):
         return all(name in written and says(written[name], value) for name, value in given.items())
     if isinstance(given, list):
         return len(written) == len(given) and all(map(says, written, given))
-    if isinstance(written, float):  # JSON does not tell 1 from 1.0; an integer of many digits is rounded
+    if isinstance(written, float):  # JSON does not distinguish 1 and 1.0; long integers are rounded
         return written == float(given) and not isinstance(given, bool)
     return written == given and isinstance(written, bool) == isinstance(given, bool)
 

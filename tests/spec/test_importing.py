@@ -1,4 +1,4 @@
-"""What `import maam.spec` loads: NumPy and pydantic, and no framework."""
+"""Imports: `maam.spec` loads NumPy and pydantic, and no framework."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
 
 
 def loaded_by(statement):
-    """The top-level packages that a fresh interpreter has loaded after `statement`."""
+    """Return the top-level packages that a new interpreter loads for `statement`."""
     command = [sys.executable, "-c", PROGRAM.format(statement=statement)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return set(json.loads(result.stdout))
@@ -31,7 +31,7 @@ def test_no_framework_is_loaded(statement):
     assert not loaded & set(HEAVY)
 
 
-def test_the_spec_needs_numpy_and_pydantic_alone():
+def test_the_spec_needs_only_numpy_and_pydantic():
     loaded = loaded_by("import maam.spec") - loaded_by("pass") - set(sys.stdlib_module_names)
     of_pydantic = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
     assert {name for name in loaded if not name.startswith("_")} <= {"maam", "numpy", "cython_runtime", *of_pydantic}

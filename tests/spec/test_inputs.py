@@ -1,4 +1,4 @@
-"""The input rule of a spec: never stricter than the spec, and in words that people can use."""
+"""The input rule of a spec: never stricter than the layers, with readable messages."""
 
 import pytest
 
@@ -58,7 +58,7 @@ RULES = [
     (chain(act=RELU, fc=linear(6)), (2, 6, 1, None), "(N, 6)"),
     (Residual(children={"fc": linear(2)}), (2, 2, 1, None), "(N, 2)"),
     (chain(pool=GlobalPool(), flatten=Flatten(), fc=linear(6)), (4, 6, 1, None), "(N, 6, H, W)"),
-    # nothing to refuse: every rank and size will do, or channels and size depend on each other
+    # every rank and size is valid, or channels and size depend on each other
     (chain(act=RELU), ANY, "(N, C) or (N, C, H, W)"),
     (chain(flatten=Flatten(), fc=linear(48)), ANY, "(N, C) or (N, C, H, W)"),
     (chain(conv=CONV, flatten=Flatten(), fc=linear(16)), (4, None, 1, None), "(N, C, H, W)"),
@@ -71,7 +71,7 @@ RULES = [
 
 
 ANY_SIZE = [*list_presets("m[ao][fb]*_v*"), "maam_imagenet"]
-"""Presets that pool the last map globally."""
+"""Presets with global pooling, which accept images of any size."""
 
 
 @pytest.mark.parametrize(("spec", "rule", "text"), RULES)
@@ -96,14 +96,14 @@ def test_rules(spec, rule, text):
         (chain(pool=OVER_CHANNELS, bn=BatchNorm2d(num_features=1)), (7, 2, 3)),
     ],
 )
-def test_no_rule_refuses_what_the_spec_accepts(spec, shape):
+def test_rules_accept_all_inputs_of_the_spec(spec, shape):
     spec.output_shape(shape)
     assert input_rule(spec).accepts((2, *shape))
     input_rule(spec).check((2, *shape))
 
 
 @pytest.mark.parametrize("name", sorted(set(list_presets()) - set(ANY_SIZE)))
-def test_presets_accept_their_input_shape_alone(name):
+def test_presets_accept_only_their_input_shape(name):
     model = preset(name)
     channels, height, width = model.input_shape
     rule = input_rule(model)

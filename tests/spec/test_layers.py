@@ -101,7 +101,7 @@ def test_pool_is_after_the_last_convolution_or_after_each(pool, pools, size):
     assert spec.output_shape((4, 16, 16)) == (4, size, size)
 
 
-def test_pools_stand_behind_their_activation():
+def test_pools_follow_their_activation():
     nodes = list(maam(4, pool=(2, 2)).at("agents.0").nodes)
     assert nodes == ["conv1", "bn1", "act1", "pool1", "conv2", "bn2", "act2", "pool2"]
 
@@ -201,7 +201,7 @@ def test_a_projection():
         ((0, (8,)), "in_channels: input should be greater than or equal to 1"),
     ],
 )
-def test_what_cannot_be(arguments, message):
+def test_invalid_arguments_of_the_stem(arguments, message):
     with pytest.raises(SpecError) as caught:
         spec.maam_stem(*arguments)
     assert message in str(caught.value)
@@ -217,6 +217,6 @@ def test_widths_for_patches(patch_size, out_channels, widths):
 
 
 @pytest.mark.parametrize("patch_size", [2, 14, (16, 8), 4.0])
-def test_patches_that_no_stem_makes(patch_size):
+def test_invalid_patch_sizes(patch_size):
     with pytest.raises(SpecError, match="patch_size: expected a power of two of at least 4, got"):
         spec.patch_widths(patch_size, 16)

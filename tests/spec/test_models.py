@@ -143,7 +143,7 @@ def test_without_agent_attention_pools_the_image_to_the_size_of_f():
 
 
 @pytest.mark.parametrize("base", ["maam_cifar10", "maam_cifar10_2m3"])
-def test_without_fusion_differs_from_its_base_by_alpha_alone(base):
+def test_without_fusion_differs_from_its_base_only_by_alpha(base):
     full, model = preset(base), preset("without_fusion", base=base)
     assert [name for name in names(full) if name not in names(model)] == ["agents.alpha"]
     assert model.at("agents").weights == (1 / 3, 1 / 3, 1 / 3)
@@ -151,7 +151,7 @@ def test_without_fusion_differs_from_its_base_by_alpha_alone(base):
 
 
 @pytest.mark.parametrize("base", ["maam_cifar10", "maam_cifar10_2m3"])
-def test_without_reduce_differs_from_its_base_by_the_reduce_layer_alone(base):
+def test_without_reduce_differs_from_its_base_only_by_the_reduce_layer(base):
     full, model = preset(base), preset("without_reduce", base=base)
     assert [name for name in names(full) if name not in names(model)] == REDUCE
     assert list(model.children) == ["agents", "classifier"]
@@ -164,7 +164,7 @@ def test_ablations_take_the_options_of_the_classifier():
     assert preset("without_reduce", channels=16).stages()["agents"] == (16, 8, 8)
 
 
-UNHEEDED = [
+IGNORED = [
     ("t_cnn", {"num_agents": 9, "fusion": "dynamic", "reduce": False}),
     (
         "without_agent_attention",
@@ -183,7 +183,7 @@ UNHEEDED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options"), UNHEEDED)
+@pytest.mark.parametrize(("name", "options"), IGNORED)
 def test_ablations_refuse_options_without_effect(name, options):
     for option, value in options.items():
         with pytest.raises(PresetError, match=f"preset '{name}' has no option '{option}'; its options: base, num_cl"):
@@ -211,7 +211,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("name", [*(name for name, _ in UNHEEDED), "maam_cifar10"])
+@pytest.mark.parametrize("name", [*(name for name, _ in IGNORED), "maam_cifar10"])
 def test_every_option_has_an_effect(name):
     plain = preset(name)
     for option in preset_options(name):
@@ -268,12 +268,12 @@ def test_bad_arguments(options, message):
 
 
 def branch(inputs, hidden, outputs):
-    """Depthwise and pointwise weights, and two batch norms."""
+    """Return the number of parameters of depthwise and pointwise weights and two batch norms."""
     return 9 * (inputs + hidden) + inputs * hidden + hidden * outputs + 2 * (hidden + outputs)
 
 
 def expected_parameters(widths, classes):
-    total = 27 * widths[0] // 2 + widths[0]  # the first convolution, of half the width, and its batch norm
+    total = 27 * widths[0] // 2 + widths[0]  # the first convolution, with half the width, and its batch norm
     for inputs, outputs in zip((widths[0] // 2, *widths[:-1]), widths, strict=True):
         total += 3 * branch(inputs, outputs // 2, outputs) + 3 + outputs**2 + 2 * outputs
     return total + (widths[-1] + 1) * classes
@@ -352,7 +352,7 @@ def test_attention_adds_gates_and_nothing_else(name, attention):
     assert attended.output_shape((3, 96, 96)) == (1000,)
 
 
-def test_mafb_stands_between_stages():
+def test_mafb_is_between_stages():
     spec = preset("mobilenet_v2", attention="mafb")
     ends = [path for path, node in spec.walk() if path.endswith("attention") and isinstance(node, Residual)]
     assert ends == [f"backbone.stage{index}.attention" for index in (1, 2, 3, 4)]

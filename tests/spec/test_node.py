@@ -33,13 +33,13 @@ def chain(**children):
 
 @pytest.fixture
 def tree():
-    """A chain with branches, a gate of their weights, and a layer after them."""
+    """Return a chain of branches with dynamic weights and a batch norm."""
     weighting = chain(pool=GlobalPool(), flatten=Flatten(), fc=Linear(in_features=3, out_features=2))
     branches = {"b": CONV, "a": chain(conv=CONV, act=Activation(function="relu"))}
     return chain(fuse=Parallel(children=branches, merge="dynamic", weighting=weighting), bn=BatchNorm2d(num_features=4))
 
 
-def test_walk_goes_in_running_order_children_first(tree):
+def test_walk_yields_children_first_in_order_of_execution(tree):
     paths = [path for path, _ in tree.walk()]
     inner = ["b", "a.conv", "a.act", "a", "weighting.pool", "weighting.flatten", "weighting.fc", "weighting"]
     assert paths == [*(f"fuse.{path}" for path in inner), "fuse", "bn", ""]
@@ -88,7 +88,7 @@ ASK = {
 
 
 @pytest.mark.parametrize("ask", ASK.values(), ids=ASK)
-def test_shape_errors_carry_the_whole_path(ask):
+def test_shape_errors_have_the_complete_path(ask):
     with pytest.raises(ShapeError) as error:
         ask(preset("maam_digits"), (3, 8, 8))
     assert str(error.value) == "agents.0.conv1: expected 1 channels, got 3"
@@ -155,7 +155,7 @@ def test_children_are_frozen(change):
     assert spec == maam(4)
 
 
-def test_a_spec_keeps_its_own_copy_of_children():
+def test_a_spec_copies_its_children():
     children = {"a": CONV}
     spec = chain(**children)
     given = Sequential(children=children)
@@ -178,7 +178,7 @@ def test_fields_are_given_by_name():
         Conv2d(3, 4, 3)
 
 
-def test_values_in_messages_are_one_short_line():
+def test_values_in_messages_are_shortened():
     with pytest.raises(SpecError) as error:
         CONV.replace(stride=np.zeros((9, 9)))
     assert "\n" not in str(error.value)
@@ -224,7 +224,7 @@ def test_children_are_layers(child):
         Sequential(children={"act": child})
 
 
-def test_weighting_is_a_layer_or_its_document():
+def test_weighting_accepts_a_layer_or_its_document():
     branches = {"a": Identity()}
     given = Parallel(children=branches, merge="dynamic", weighting={"kind": "activation", "function": "softmax"})
     assert given.weighting == Activation(function="softmax")

@@ -1,4 +1,4 @@
-"""The parameter table and the initial weights drawn from it."""
+"""Parameters and initial weights."""
 
 import math
 import zlib
@@ -89,7 +89,7 @@ def test_alpha_and_batch_norm_start_as_constants():
     assert np.all(arrays["reduce.bn.weight"] == 1)
 
 
-def test_draws_depend_on_seed_and_name_alone():
+def test_draws_depend_only_on_seed_and_name():
     parameters = preset("maam_digits").parameters()
     first, again, other = draw(parameters, 3), draw(reversed(parameters), 3), draw(parameters, 4)
     for name, array in first.items():

@@ -1,4 +1,4 @@
-"""Presets by name: the registry, the published counts, overrides and what a wrong name or option earns."""
+"""Presets: the registry, parameter counts, options, and errors for wrong names and options."""
 
 import functools
 
@@ -30,7 +30,7 @@ NAMES = [
     "without_reduce",
 ]
 
-# Worked out by hand: a branch has 9 (i h + h o) weights and 2 (h + o) of batch norm, the head f d + d + 10 d + 10.
+# Calculated by hand: a branch has 9 (i h + h o) weights and 2 (h + o) of batch norm, the head f d + d + 10 d + 10.
 COUNTS = [
     ("maam_cifar10", {}, 8_635_597, 244_386_304),
     ("maam_cifar10_2m3", {}, 2_344_141, 65_079_808),
@@ -110,7 +110,7 @@ def test_unknown_presets(name, message):
     assert message in str(error.value)
 
 
-def test_unknown_options_are_told_with_the_known_ones():
+def test_errors_for_unknown_options_list_the_known_ones():
     with pytest.raises(
         PresetError, match=r"preset 'cnn' has no option 'classes'; its options: num_classes, in_channels"
     ):
@@ -182,13 +182,13 @@ def test_an_option_may_be_called_name():
         (dict, None, "<class 'dict'>: its signature cannot be inspected; wrap it in a function"),
     ],
 )
-def test_what_cannot_be_registered(factory, name, message):
+def test_factories_and_names_that_cannot_be_registered(factory, name, message):
     with pytest.raises(PresetError, match=message):
         register_preset(factory, name)
     assert all(isinstance(name, str) and name for name in list_presets())
 
 
-def test_the_name_of_an_alias_is_taken():
+def test_the_name_of_an_alias_is_already_used():
     with pytest.raises(PresetError, match="'MAFCV2' is an alias of the preset 'mafc_v2'; use another name"):
         register_preset(spec.cnn, "MAFCV2")
     assert "MAFCV2" not in list_presets()

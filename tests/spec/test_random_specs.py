@@ -1,4 +1,4 @@
-"""Random specs: documents, parameter names, input rules and shapes hold for all of them."""
+"""Random specs: documents, parameter names, input rules and shapes."""
 
 import pickle
 from typing import get_args
@@ -34,7 +34,7 @@ def test_parameter_names_are_unique(example):
 
 @SHORT
 @given(specs())
-def test_the_input_rule_accepts_what_the_spec_accepts(example):
+def test_the_input_rule_accepts_all_inputs_of_the_spec(example):
     spec, shape = example
     assert input_rule(spec).accepts((2, *shape))
 
@@ -52,7 +52,7 @@ def test_shape_and_macs_are_those_of_the_torch_module(example):
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         output = module(torch.zeros(2, *shape))
     assert tuple(output.shape) == (2, *spec.output_shape(shape))
-    assert counter.get_total_flops() == 2 * 2 * spec.macs(shape)  # a batch of two, two flops a MAC
+    assert counter.get_total_flops() == 2 * 2 * spec.macs(shape)  # a batch of two; a MAC is two flops
     assert {name for name in module.state_dict() if not name.endswith("num_batches_tracked")} == {
         parameter.name for parameter in spec.parameters()
     }

@@ -1,4 +1,4 @@
-"""Shapes that a layer cannot take: the path of the layer and the reason."""
+"""Output shapes, and errors for input shapes that a layer does not accept."""
 
 import pytest
 

@@ -16,7 +16,7 @@ BACKENDS = ("reference", "torch", "mindspore")
 
 
 class Backend:
-    """A backend: its `load`, `load_weights` and `save_weights`, and `build` and `dtype` alike in all three."""
+    """A backend with `load`, `load_weights`, `save_weights`, and the same `build` and `dtype` for all backends."""
 
     def __init__(self, name):
         module = pytest.importorskip(f"maam.{name}", exc_type=ImportError)
@@ -25,7 +25,7 @@ class Backend:
         self._build = module.build
 
     def build(self, node, dtype="float32", seed=0):
-        """A model with weights from `seed`, its parameters of `dtype`."""
+        """Return a model with weights from `seed` and parameters of `dtype`."""
         if self.name != "reference":
             return self._build(node, seed=seed, dtype=self.dtype(dtype))
         model = self._build(node, seed=seed)
@@ -33,13 +33,13 @@ class Backend:
         return model
 
     def dtype(self, name):
-        """The backend's own object for a dtype."""
+        """Return the backend's object for a dtype."""
         if self.name == "reference":
             return DTYPES[name] if name in DTYPES else np.dtype(name)
         return getattr(importlib.import_module(self.name), name)
 
     def layer(self, **arguments):
-        """The drop-in layer of 4 channels."""
+        """Return a MAAM layer of 4 channels."""
         if self.name == "reference":
             return self.build(spec.maam(4, **arguments))
         return importlib.import_module(f"maam.{self.name}").MAAM(4, **arguments)
@@ -65,31 +65,31 @@ class _Backends(dict):
 
 @pytest.fixture(scope="session")
 def backends():
-    """Rooms by name; asking for one whose framework is not installed skips the test."""
+    """Return the backends by name; a missing framework skips the test."""
     return _Backends()
 
 
 @pytest.fixture(params=BACKENDS)
 def backend(request, backends):
-    """Each backend in turn."""
+    """Return each backend."""
     return backends[request.param]
 
 
 @pytest.fixture(params=DTYPES)
 def dtype(request):
-    """The name of each dtype in turn."""
+    """Return the name of each dtype."""
     return request.param
 
 
 @pytest.fixture(scope="session")
 def dtypes():
-    """NumPy's dtypes by name."""
+    """Return the NumPy dtypes by name."""
     return DTYPES
 
 
 @pytest.fixture(params=SPECS)
 def node(request):
-    """Each spec in turn."""
+    """Return each spec."""
     return SPECS[request.param]
 
 
@@ -100,11 +100,11 @@ def _arbitrary():
 
 @pytest.fixture
 def write(tmp_path):
-    """Write arrays and a spec to a weights file, and return its path."""
+    """Return a function that writes a weights file and returns its path."""
 
     def write(node, arrays, name="weights.safetensors"):
         header = {"format": FORMAT, "format_version": VERSION, "spec": node.to_json()}
-        write_safetensors(tmp_path / name, arrays, header)  # not write_weights, which refuses what does not fit
+        write_safetensors(tmp_path / name, arrays, header)  # write_weights would check the arrays
         return tmp_path / name
 
     return write

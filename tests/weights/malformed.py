@@ -1,4 +1,4 @@
-"""Malformed weights files, made by seeded mutation of a whole one."""
+"""Malformed weights files: seeded mutations of a valid one."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ Case = tuple[str, bytes]
 
 
 def split(file: bytes) -> tuple[dict[str, Any], bytes]:
-    """The header of a weights file, and the data behind it."""
+    """Return the header and the data of a weights file."""
     length = int.from_bytes(file[:8], "little")
     return json.loads(file[8 : 8 + length]), file[8 + length :]
 
 
 def join(header: Any, data: bytes) -> bytes:
-    """A file of a header (its JSON data, or the text itself) and data."""
+    """Return a file from a header (JSON data or text) and data."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data
 
 
 def with_spec(file: bytes, spec: Any) -> bytes:
-    """The file with another spec (JSON data, or the text itself) in its header."""
+    """Return the file with another spec (JSON data or text) in its header."""
     header, data = split(file)
     header["__metadata__"]["spec"] = spec if isinstance(spec, str) else json.dumps(spec)
     return join(header, data)
 
 
 def malformed(file: bytes, seed: int) -> Iterator[Case]:
-    """(what was done, the mutated file): some 500 files."""
+    """Yield about 500 pairs of a description and a mutated file."""
     generator = random.Random(seed)
     for make in (_lengths, _flips, _truncations, _texts, _metadata, _tensors, _pairs, _spec_fields, _large_specs):
         yield from make(file, generator)
@@ -164,7 +164,7 @@ def _large_specs(file: bytes, generator: random.Random) -> Iterator[Case]:
 
 
 def _objects(document: Any) -> Iterator[dict[str, Any]]:
-    """Every object of a document that has fields, the whole one among them."""
+    """Yield the document and all objects with fields inside it."""
     if isinstance(document, dict) and document:
         yield document
     for value in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():

@@ -39,7 +39,7 @@ def weights(tmp_path, arrays):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("pair", list(itertools.product(SUFFIXES, repeat=2)), ids="".join)
-def test_every_bit_passes_in_every_direction(pair, dtype, tmp_path):
+def test_conversion_in_every_direction_keeps_every_bit(pair, dtype, tmp_path):
     arrays = arbitrary(NODE, dtype)
     write_weights(tmp_path / "start.safetensors", NODE, arrays)
     route = ["start.safetensors", f"first{pair[0]}", f"second{pair[1]}", "end.safetensors"]
@@ -64,14 +64,14 @@ def test_mixed_dtypes_are_kept(tmp_path):
 def test_every_array_is_rounded_once(suffix, dtype, tmp_path):
     generator = np.random.default_rng(0)
     arrays = {p.name: 1 + generator.random(p.shape) / 2**7 for p in NODE.parameters()}
-    arrays["classifier.fc2.bias"] = np.full(3, 1 + 2.0**-11 + 2.0**-40)  # another number by way of float32
+    arrays["classifier.fc2.bias"] = np.full(3, 1 + 2.0**-11 + 2.0**-40)  # rounds to another number through float32
     write_weights(tmp_path / "a.safetensors", NODE, arrays)
     convert(tmp_path / "a.safetensors", tmp_path / f"b{suffix}", dtype=dtype)
     convert(tmp_path / f"b{suffix}", tmp_path / "c.safetensors", NODE)
     assert same(tmp_path / "c.safetensors", {name: array.astype(DTYPES[dtype]) for name, array in arrays.items()})
 
 
-def test_what_cannot_be_rounded_is_refused(arrays, tmp_path):
+def test_errors_for_values_that_are_too_large(arrays, tmp_path):
     arrays = {name: np.ones_like(array) for name, array in arrays.items()}
     arrays["classifier.fc2.bias"][1] = 70000
     write_weights(tmp_path / "a.safetensors", NODE, arrays)
@@ -126,7 +126,7 @@ def test_two_specs_must_agree(tmp_path, suffix):
     )
 
 
-def test_of_two_specs_that_agree_the_one_in_the_file_is_kept(weights, tmp_path):
+def test_the_spec_in_the_file_is_kept_if_both_agree(weights, tmp_path):
     assert convert(weights, tmp_path / "out.pth.tar", NODE.replace(name="another")) == NODE
     assert convert(tmp_path / "out.pth.tar", tmp_path / "out.safetensors") == NODE
 
@@ -136,7 +136,7 @@ def test_an_unknown_preset(weights, tmp_path):
         convert(weights, tmp_path / "out.pth", "maam_digit")
 
 
-def test_a_spec_that_is_none(weights, tmp_path):
+def test_objects_that_are_not_specs(weights, tmp_path):
     with pytest.raises(SpecError, match="expected a spec or the name of a preset, got an object of type dict"):
         convert(weights, tmp_path / "out.pth", {"kind": "identity"})
 
@@ -217,7 +217,7 @@ def _fail(*args, **kwargs):
 
 @pytest.mark.parametrize("failure", ["while flushing", "at the rename", "while writing"])
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_failed_write_leaves_the_old_file_alone(weights, tmp_path, monkeypatch, suffix, failure):
+def test_a_failed_write_does_not_change_the_old_file(weights, tmp_path, monkeypatch, suffix, failure):
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / f"old{suffix}").write_bytes(b"old")
@@ -259,14 +259,14 @@ def test_two_conversions_write_the_same_bytes(weights, tmp_path, suffix):
     assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
 
 
-def test_no_framework_is_loaded_where_none_is_needed():
+def test_frameworks_are_loaded_only_if_needed():
     script = "import maam.backend.convert, sys; print({'torch', 'mindspore', 'pandas'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout == "set()\n"
 
 
 @pytest.mark.parametrize(("suffix", "package"), [(".pth", "torch"), (".ckpt", "mindspore")])
-def test_a_missing_framework_is_named_before_anything_is_read(weights, tmp_path, monkeypatch, suffix, package):
+def test_a_missing_framework_is_an_error_before_reading(weights, tmp_path, monkeypatch, suffix, package):
     for name in list(sys.modules):
         if name == f"maam.{package}" or name.startswith(f"maam.{package}."):
             monkeypatch.delitem(sys.modules, name)

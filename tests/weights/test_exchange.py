@@ -21,7 +21,7 @@ PAIRS = list(itertools.product(("reference", "torch", "mindspore"), repeat=2))
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=" to ".join)
-def test_every_bit_passes_from_backend_to_backend(backends, pair, node, dtype, arbitrary, write, same, tmp_path):
+def test_weights_are_exchanged_bit_for_bit(backends, pair, node, dtype, arbitrary, write, same, tmp_path):
     first, second = (backends[name] for name in pair)
     arrays = arbitrary(node, dtype)
     first.save_weights(first.load(write(node, arrays)), tmp_path / "first.safetensors")
@@ -42,7 +42,7 @@ def test_a_single_layer_is_exchanged_as_a_model_is(backends, pair, same, tmp_pat
     assert same(tmp_path / "again.safetensors", arrays)
 
 
-def test_dtypes_may_be_mixed(backend, arbitrary, dtypes, write, same, tmp_path):
+def test_mixed_dtypes(backend, arbitrary, dtypes, write, same, tmp_path):
     node = spec.maam(4)
     whole = {name: arbitrary(node, name) for name in dtypes}
     names = itertools.cycle(dtypes)
@@ -60,7 +60,7 @@ def test_load_rounds_as_numpy_does(backend, wanted, dtype, dtypes, write, same, 
 
 
 def test_float64_is_rounded_once():
-    """ml_dtypes casts float64 to bfloat16 by way of float32, which takes values just above a tie to the tie."""
+    """ml_dtypes casts float64 to bfloat16 through float32, which rounds values just above a tie to the tie."""
     tie, least = 1 + 2.0**-8, 2.0**-133  # the least bfloat16 above 0
     values = [tie + 2.0**-40, tie - 2.0**-40, tie, -tie - 2.0**-40, least / 2, least / 2 + 2.0**-180, 3e38, 0.0, -0.0]
     found = cast({"x": np.array(values)}, {"x": np.dtype(ml_dtypes.bfloat16)}, source="x")["x"].astype(np.float64)
@@ -101,12 +101,12 @@ def test_a_value_too_large_for_the_dtype_is_refused(backend, write, same, tmp_pa
 
 
 @pytest.mark.parametrize("wrong", ["int32", "complex64"])
-def test_only_floating_point_dtypes_can_be_asked_for(backend, wrong, write):
+def test_only_floating_point_dtypes_are_accepted(backend, wrong, write):
     with pytest.raises(WeightsError, match=r"^dtype: expected one of .*loat64, got "):
         backend.load(write(*_ordinary(np.dtype(np.float32))), dtype=backend.dtype(wrong))
 
 
-def test_loading_twice_gives_models_that_share_nothing(backend, write, same, tmp_path):
+def test_models_loaded_twice_are_independent(backend, write, same, tmp_path):
     node, arrays = _ordinary(np.dtype(np.float32))
     path = write(node, arrays)
     first, second = backend.load(path), backend.load(path)
@@ -118,7 +118,7 @@ def test_loading_twice_gives_models_that_share_nothing(backend, write, same, tmp
 
 
 def _rounded(array, dtype):
-    """In another dtype, rounded once, which ml_dtypes does not do to a value just above a tie."""
+    """Return the array in another dtype, rounded once; ml_dtypes rounds values just above a tie twice."""
     found = array.astype(dtype)
     if dtype == ml_dtypes.bfloat16:
         found[array.astype(np.float64) == ABOVE_A_TIE] = 1 + 2.0**-7
@@ -126,7 +126,7 @@ def _rounded(array, dtype):
 
 
 def _ordinary(dtype):
-    """A linear layer with normal numbers, and one that rounds otherwise by way of float32 than at once."""
+    """Return arrays of a linear layer, with a value that depends on rounding once or through float32."""
     node = spec.Sequential(children={"fc": spec.Linear(in_features=3, out_features=2)})
     weight = np.array([[1 + 2.0**-11 + 2.0**-40, -1 / 3, 1e-6], [1e-9, -0.0, 1234.5]])
     return node, {"fc.weight": weight.astype(dtype), "fc.bias": np.array([ABOVE_A_TIE, 3.0]).astype(dtype)}
@@ -134,7 +134,7 @@ def _ordinary(dtype):
 
 @st.composite
 def _layers(draw):
-    """A layer of random sizes, with arrays of random finite bits in a random dtype for each."""
+    """Return a layer of random size with random finite arrays in random dtypes."""
     sizes = st.integers(1, 4)
     node = draw(
         st.one_of(
@@ -152,7 +152,7 @@ def _layers(draw):
 
 @given(_layers())
 @settings(max_examples=60, deadline=None)
-def test_what_is_written_is_read(layer):
+def test_read_returns_the_written_arrays(layer):
     node, arrays = layer
     with tempfile.TemporaryDirectory() as folder:
         write_weights(Path(folder) / "weights.safetensors", node, arrays)

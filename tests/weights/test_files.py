@@ -24,7 +24,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 @pytest.fixture
 def old(tmp_path):
-    """A file that stands where the new one is to go."""
+    """Return the path of an existing file."""
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"old")
     return path
@@ -50,7 +50,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_failed_write_leaves_the_old_file_alone(backend, old, monkeypatch, failure):
+def test_a_failed_write_does_not_change_the_old_file(backend, old, monkeypatch, failure):
     target, name, replacement = FAILURES[failure]
     model = backend.build(NODE)
     with monkeypatch.context() as patch:
@@ -83,7 +83,7 @@ def test_the_longest_names(backend, tmp_path, name):
     assert os.listdir(tmp_path) == [name]
 
 
-def test_what_is_no_path_and_no_spec(backend, tmp_path):
+def test_errors_for_objects_that_are_not_paths_or_specs(backend, tmp_path):
     with pytest.raises(WeightsError, match="expected the path of a weights file, got an object of type NoneType"):
         backend.save_weights(backend.build(NODE), None)
     with pytest.raises(WeightsError, match="write_weights: expected a spec, got an object of type str"):
@@ -100,7 +100,7 @@ def test_what_is_no_path_and_no_spec(backend, tmp_path):
         ({"\udcff": np.zeros(1, np.float32)}, r"unexpected: '\\udcff'"),
     ],
 )
-def test_what_could_not_be_loaded_is_not_written(old, changes, message):
+def test_invalid_arrays_are_not_written(old, changes, message):
     arrays = {name: array for name, array in (ARRAYS | changes).items() if array is not None}
     with pytest.raises(WeightsError, match=f"{old}: not written.*{message}"):
         write_weights(old, NODE, arrays)
@@ -115,7 +115,7 @@ def test_a_missing_folder(backend, tmp_path):
     assert not path.parent.exists()
 
 
-def test_a_folder_in_the_place_of_the_file(backend, tmp_path):
+def test_a_folder_instead_of_a_file(backend, tmp_path):
     with pytest.raises(WeightsError, match=r"cannot be written: Is a directory$"):
         backend.save_weights(backend.build(NODE), tmp_path)
 
@@ -206,7 +206,7 @@ HEADER = {"format": "maam", "format_version": "1", "spec": NODE.to_json()}
 
 
 def _refusal(backend, path):
-    """The message with which a backend refuses a file, the same for both ways to load it."""
+    """Return the message of the error, which must be the same for load and load_weights."""
     messages = set()
     for load in (backend.load, lambda path: backend.load_weights(backend.build(NODE), path)):
         with pytest.raises(WeightsError) as caught:
@@ -235,7 +235,7 @@ def test_a_folder(backend, tmp_path):
 
 
 def test_a_file_that_cannot_be_read(backend, write, monkeypatch):
-    path = write(NODE, ARRAYS)  # the tests may run as root, whom no mode keeps out
+    path = write(NODE, ARRAYS)  # file modes do not apply to root
 
     def refuse(self):
         raise PermissionError(13, "Permission denied")
@@ -284,7 +284,7 @@ def test_arrays_that_are_not_floating_point(backend, tmp_path, dtype, name):
     assert _refusal(backend, path) == f"{path}: fc.bias has dtype {name}; expected one of F16, BF16, F32, F64"
 
 
-def test_shapes_that_no_array_has(backend, tmp_path):
+def test_shapes_that_numpy_does_not_support(backend, tmp_path):
     path = _save(tmp_path / "weights.safetensors", header=HEADER)
     header, data = malformed.split(path.read_bytes())
     header["x"] = {"dtype": "F32", "shape": [0, 2**63], "data_offsets": [len(data)] * 2}

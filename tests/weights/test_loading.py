@@ -60,7 +60,7 @@ def test_load_refuses_a_file_whose_arrays_do_not_fit_its_spec(backend, arrays, w
     assert str(caught.value) == f"{path}: does not fit the model; missing: conv.bias"
 
 
-def test_loose_loading_takes_what_fits_and_returns_the_rest(backend, model, arrays, write, tmp_path):
+def test_loading_without_strict_returns_the_mismatch(backend, model, arrays, write, tmp_path):
     missing = arrays.pop("conv.bias")
     before = _values(backend, model, tmp_path / "before.safetensors")
     path = write(NODE, arrays | {"fc.weight": np.float32([1])})
@@ -73,7 +73,7 @@ def test_loose_loading_takes_what_fits_and_returns_the_rest(backend, model, arra
     assert not np.array_equal(after["conv.bias"], missing)
 
 
-def test_loose_loading_still_refuses_wrong_shapes(backend, model, arrays, write):
+def test_loading_without_strict_checks_shapes(backend, model, arrays, write):
     arrays["bn.bias"] = np.ones(3, np.float32)
     path = write(NODE, arrays | {"fc.weight": np.float32([1])})
     with pytest.raises(WeightsError) as caught:
@@ -104,7 +104,7 @@ def test_every_nan_of_every_dtype_is_found(backend, write, dtypes, dtype):
             backend.load(write(node, {"fc.weight": bits.view(kind)}))
 
 
-def test_a_model_that_maam_did_not_build_is_told_so(backend, write, arrays):
+def test_errors_for_models_that_maam_did_not_build(backend, write, arrays):
     with pytest.raises(WeightsError, match=r"has no \.spec; give a model or layer that maam built or loaded"):
         backend.load_weights(_foreign(backend), write(NODE, arrays))
 
@@ -121,13 +121,13 @@ PREFIXES = ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "
 
 
 @pytest.mark.parametrize("prefix", PREFIXES)
-def test_prefixes_of_wrappers_are_taken_off(backend, arrays, write, same, tmp_path, prefix):
+def test_prefixes_of_wrappers_are_removed(backend, arrays, write, same, tmp_path, prefix):
     model = backend.load(write(NODE, {f"{prefix}{name}": array for name, array in arrays.items()}))
     backend.save_weights(model, tmp_path / "again.safetensors")
     assert same(tmp_path / "again.safetensors", arrays)
 
 
-def test_prefixes_are_taken_off_key_by_key(backend, model, arrays, write, same, tmp_path):
+def test_prefixes_are_removed_from_each_key(backend, model, arrays, write, same, tmp_path):
     prefixes = itertools.cycle(["", *PREFIXES])
     path = write(NODE, {f"{next(prefixes)}{name}": array for name, array in arrays.items()})
     assert backend.load_weights(model, path) == ((), ())
@@ -148,7 +148,7 @@ def test_a_prefix_is_only_taken_off_where_it_is_one():
     assert strip_prefix("module") == "module"
 
 
-def test_batch_counters_never_count(backend, model, arrays, same, tmp_path):
+def test_batch_counters_are_ignored(backend, model, arrays, same, tmp_path):
     path = tmp_path / "weights.safetensors"
     counters = {"bn.num_batches_tracked": np.int64(3), "module.old.num_batches_tracked": np.int64(1)}
     header = {"format": FORMAT, "format_version": VERSION, "spec": NODE.to_json()}
@@ -276,7 +276,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("case", SAME)
-def test_what_makes_no_difference_in_inference_may_differ(case):
+def test_fields_without_effect_in_inference_may_differ(case):
     own, saved = SAME[case]
     check_same_function(own, saved, source="file")
     check_same_function(saved, own, source="file")

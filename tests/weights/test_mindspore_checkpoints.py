@@ -34,7 +34,7 @@ def test_mindspore_loads_the_checkpoint(weights, arrays, tmp_path, same):
 
 
 def _checkpoint(path, **entries):
-    """A MindSpore checkpoint of raw records: name to (type, dims, content)."""
+    """Write a MindSpore checkpoint from raw records: name to (type, dims, content)."""
     whole = importlib.import_module("mindspore.train.checkpoint_pb2").Checkpoint()
     for name, (kind, dims, content) in entries.items():
         record = whole.value.add()
@@ -65,7 +65,7 @@ def test_a_checkpoint_of_a_cell_in_mixed_precision_is_read(weights, arrays, tmp_
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"garbage" * 100, b"\xff" * 50, b"\n\x00" * 9], ids=repr)
-def test_garbage_is_no_mindspore_file(tmp_path, content, capfd, refused):
+def test_garbage_instead_of_a_mindspore_file(tmp_path, content, capfd, refused):
     (tmp_path / "in.ckpt").write_bytes(content)
     message = refused(tmp_path / "in.ckpt", tmp_path / "out.safetensors", spec.Linear(in_features=1, out_features=1))
     assert message.startswith(f"{tmp_path}/in.ckpt: ")
@@ -96,7 +96,7 @@ def test_mindspore_files_cut_short_are_refused(weights, tmp_path, capfd):
         ("str", [0], 4, "weight has dtype 'str'"),
     ],
 )
-def test_records_that_are_not_what_they_say_are_refused(tmp_path, kind, dims, size, expected, refused):
+def test_errors_for_inconsistent_records(tmp_path, kind, dims, size, expected, refused):
     node = spec.Linear(in_features=1, out_features=1, bias=False)
     path = _checkpoint(tmp_path / "in.ckpt", weight=(kind, dims, b"\0" * size))
     assert expected in refused(path, tmp_path / "out.pt", node)

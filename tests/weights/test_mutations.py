@@ -12,7 +12,7 @@ from tests.weights import malformed
 
 NODE = spec.maam_classifier(3, 1, image_size=8, channels=4, hidden_features=6, num_agents=2, dropout=0.1)
 LARGEST = 20 * 2**20
-"""Bytes that reading a malformed file of a few thousand may take; JSON nested 10,000 levels deep needs the most."""
+"""The largest memory in bytes for reading a small malformed file; deeply nested JSON needs the most."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def cases(whole):
 
 
 def _refusal(load, path):
-    """The message of the refusal, or None with a model that was loaded."""
+    """Return the message of the error, or None if the file loads."""
     try:
         model = load(path)
     except WeightsError as error:
@@ -39,7 +39,7 @@ def _refusal(load, path):
     return None
 
 
-def test_malformed_files_are_refused_in_one_line_or_loaded_whole(cases, tmp_path):
+def test_malformed_files_raise_one_line_errors_or_load_completely(cases, tmp_path):
     path = tmp_path / "weights.safetensors"
     refusals = []
     tracemalloc.start()
@@ -60,7 +60,7 @@ def test_malformed_files_are_refused_in_one_line_or_loaded_whole(cases, tmp_path
         assert len(message) < 800 or "does not fit the model" in message, what
 
 
-def test_the_other_backends_refuse_the_same_files_in_the_same_words(cases, backends, tmp_path):
+def test_all_backends_raise_the_same_errors(cases, backends, tmp_path):
     path = tmp_path / "weights.safetensors"
     refused = []
     for what, content in random.Random(1).sample(cases, len(cases)):
@@ -76,7 +76,7 @@ def test_the_other_backends_refuse_the_same_files_in_the_same_words(cases, backe
     raise AssertionError("fewer than 20 files were refused")
 
 
-def test_a_spec_of_endless_size_is_held_against_the_file_before_anything_is_made(backend, whole, tmp_path):
+def test_a_huge_spec_is_compared_with_the_file_before_memory_is_allocated(backend, whole, tmp_path):
     path = tmp_path / "weights.safetensors"
     million = {"kind": "linear", "in_features": 10**6, "out_features": 10**6, "bias": False}
     path.write_bytes(malformed.with_spec(whole, {"kind": "sequential", "children": {"fc": million}}))
@@ -89,7 +89,7 @@ def test_a_spec_of_endless_size_is_held_against_the_file_before_anything_is_made
         tracemalloc.stop()
 
 
-def test_a_spec_of_endless_size_over_an_array_of_the_right_name(backend, tmp_path):
+def test_a_huge_spec_with_an_array_of_the_right_name(backend, tmp_path):
     small = spec.Sequential(children={"fc": spec.Linear(in_features=2, out_features=2, bias=False)})
     path = tmp_path / "weights.safetensors"
     maam.reference.save_weights(maam.reference.build(small, seed=0), path)

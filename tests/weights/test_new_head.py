@@ -21,7 +21,7 @@ def name(request):
 
 @pytest.fixture
 def file(name, write):
-    """A weights file of a model of ten classes."""
+    """Return a weights file of a model with ten classes."""
     node = MODELS[name]
     return write(node, spec.draw(node.parameters(), 3))
 
@@ -49,19 +49,19 @@ def test_the_head_is_found():
         (spec.Model(name="flat", input_shape=(1, 2, 2), children={"flatten": spec.Flatten()}), "flat: its last layer"),
     ],
 )
-def test_what_has_no_head(node, message):
+def test_models_without_a_head(node, message):
     with pytest.raises(SpecError) as caught:
         spec.with_num_classes(node, 5)
     assert str(caught.value).startswith(message)
 
 
 @pytest.mark.parametrize("count", [0, -1, 2.5, "10", True])
-def test_impossible_numbers_of_classes(backend, file, count):
+def test_invalid_numbers_of_classes(backend, file, count):
     with pytest.raises(SpecError, match=f"^num_classes: expected an integer of at least 1, got {count!r}; omit it"):
         backend.load(file, num_classes=count)
 
 
-def test_load_replaces_the_head_alone(backend, name, file, tmp_path):
+def test_load_replaces_only_the_head(backend, name, file, tmp_path):
     node, before = read_weights(file)
     changed, after = saved(backend, backend.load(file, num_classes=4), tmp_path / "new.safetensors")
     assert changed == spec.with_num_classes(node, 4)
@@ -89,12 +89,12 @@ def test_the_same_number_of_classes_changes_nothing(backend, file, tmp_path, sam
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_the_head_has_the_files_dtype_or_the_one_asked_for(backend, name, file, dtype, tmp_path):
+def test_the_dtype_of_the_head(backend, name, file, dtype, tmp_path):
     model = backend.load(file, backend.dtype(dtype), num_classes=4)
     assert saved(backend, model, tmp_path / "new.safetensors")[1][f"{HEADS[name]}.weight"].dtype == dtype
 
 
-def test_another_number_of_classes_is_told_with_both_ways_out(backend, name, file):
+def test_the_error_for_another_number_of_classes_names_both_solutions(backend, name, file):
     model = backend.build(spec.with_num_classes(MODELS[name], 4))
     for strict in (True, False):
         with pytest.raises(WeightsError) as caught:
@@ -106,7 +106,7 @@ def test_another_number_of_classes_is_told_with_both_ways_out(backend, name, fil
         )
 
 
-def test_skipped_layers_stay_as_they_are(backend, name, file, tmp_path):
+def test_skipped_layers_do_not_change(backend, name, file, tmp_path):
     model = backend.build(spec.with_num_classes(MODELS[name], 4))
     before = saved(backend, model, tmp_path / "before.safetensors")[1]
     assert backend.load_weights(model, file, skip=(HEADS[name],)) == ((), ())
@@ -116,7 +116,7 @@ def test_skipped_layers_stay_as_they_are(backend, name, file, tmp_path):
 
 
 def test_skipping_a_part_of_another_architecture(backend, write, tmp_path):
-    """A backbone under a classifier of another kind, and no further than that."""
+    """A backbone loads into a model with another kind of classifier."""
     backbone = MODELS["convolution"].at("backbone")
     own = spec.Model(
         name="own",
@@ -150,7 +150,7 @@ def test_skipping_a_part_of_another_architecture(backend, write, tmp_path):
         ("classifier", "skip: expected a sequence of layer names, got 'classifier'; write ('classifier',)"),
     ],
 )
-def test_skipping_what_is_not_there(backend, write, skip, message):
+def test_skipping_unknown_layers(backend, write, skip, message):
     node = MODELS["convolution"]
     path = write(node, spec.draw(node.parameters(), 3))
     with pytest.raises(WeightsError) as caught:

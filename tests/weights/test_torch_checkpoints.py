@@ -103,7 +103,7 @@ def test_the_format_before_pytorch_1_6_and_parameters_and_views_are_read(state, 
 
 
 class _Runs:
-    """An object that runs code where it is unpickled without care."""
+    """An object that runs code when it is unpickled unsafely."""
 
     def __reduce__(self):
         return os.mkdir, ("was_run",)
@@ -128,7 +128,7 @@ def test_a_whole_pickled_model_is_refused(tmp_path, refused):
 
 @pytest.mark.parametrize("suffix", [".pth", ".pth.tar"])
 @pytest.mark.parametrize("content", [b"", b"x", b"garbage" * 100, b"PK\x03\x04" * 50, b"\x80\x02}q\x00."], ids=repr)
-def test_garbage_is_no_pytorch_file(tmp_path, suffix, content, refused):
+def test_garbage_instead_of_a_pytorch_file(tmp_path, suffix, content, refused):
     (tmp_path / f"in{suffix}").write_bytes(content)
     message = refused(tmp_path / f"in{suffix}", tmp_path / "out.safetensors", NODE)
     assert message.startswith(f"{tmp_path}/in{suffix}: ")
@@ -155,7 +155,7 @@ def test_damaged_pytorch_files_are_refused_or_read_whole(state, tmp_path):
         for position in generator.integers(len(content), size=3):
             damaged[position] = generator.integers(256)
         path.write_bytes(damaged)
-        with pytest.raises(WeightsError) as caught:  # arrays are missing even where it can be read
+        with pytest.raises(WeightsError) as caught:  # arrays are missing even if it can be read
             convert(path, tmp_path / "out.safetensors", NODE)
         assert str(caught.value).isprintable()
 
@@ -170,7 +170,7 @@ def test_damaged_pytorch_files_are_refused_or_read_whole(state, tmp_path):
         ({1: 2}, "holds a int under 1; expected a state_dict"),
     ],
 )
-def test_what_is_no_state_dict_is_refused(content, expected, tmp_path, refused):
+def test_errors_for_files_without_a_state_dict(content, expected, tmp_path, refused):
     assert expected in refused(_save(content, tmp_path / "in.pth"), tmp_path / "out.pt", NODE)
 
 
