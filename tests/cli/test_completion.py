@@ -1,4 +1,4 @@
-"""Completion in the shell: what is offered for arguments, the scripts, and that none of it loads a framework."""
+"""Completion in the shell: the names offered for arguments, the scripts, and that no framework is imported."""
 
 import os
 import shutil
@@ -37,14 +37,8 @@ OFFERED = [
     ("fuse a b --data d", ["digits"]),
     ("export w.safetensors --format ", list(FORMATS)),
     ("maf --arch mafc_v1", ["mafc_v1"]),
-    ("bench ", ["layers", "models", "growth"]),
     ("optimize w.safetensors --precision fp32,", ["fp32,auto", "fp32,bf16", "fp32,fp16"]),
     ("data ", list(ARCHIVES)),
-    ("reproduce ", ["table1", "table2", "figure2", "frameworks"]),
-    (
-        "reproduce table1 --only maam_cifar10_2m3,m",
-        [f"maam_cifar10_2m3,{name}" for name in list_presets("m*") if name != "maam_cifar10_2m3"],
-    ),
 ]
 LOADED = """
 import sys
@@ -65,7 +59,7 @@ def environment(line, shell="bash"):
 
 @pytest.fixture
 def complete(run, monkeypatch):
-    """What is offered for a line that ends where the cursor stands."""
+    """Return the names offered at the end of a line."""
 
     def offered(line, shell="bash"):
         for name, value in environment(line, shell).items():
@@ -83,7 +77,7 @@ def test_offered(complete, line, expected):
 
 
 @pytest.mark.parametrize("line", ["par", "optimi"])
-def test_commands(complete, line):
+def test_names_of_commands(complete, line):
     assert [name for name in complete(line) if not name.startswith(line)] == []
     assert len(complete(line)) == 1
 
@@ -93,7 +87,7 @@ def test_zsh(complete):
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_is_shown_and_installed(run, monkeypatch, tmp_path, shell):
+def test_script_is_shown_and_installed(run, monkeypatch, tmp_path, shell):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
     for name in [name for name in sys.modules if name.startswith("maam.cli.app")]:

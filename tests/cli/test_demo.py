@@ -1,43 +1,160 @@
-"""`maam demo` as a command; what it does is tested in tests/test_demonstration.py."""
+"""`maam demo`: its files, its output, and its verdict if a backend differs."""
 
-from pathlib import Path
+import json
 
+import numpy as np
 import pytest
 
+from maam import data, spec
 from maam.cli import demo
+from maam.weights import read_weights, write_weights
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+PICTURES = ("loss.png", "confusion_matrix.png", "parity.png")
+BACKENDS = ("torch", "mindspore", "reference")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def check_results(folder):
+    """Check the files of the demo; return its parity report."""
+    for name in PICTURES:
+        content = (folder / name).read_bytes()
+        assert content.startswith(b"\x89PNG\r\n\x1a\n")
+        assert content.endswith(b"IEND\xaeB`\x82")
+        assert len(content) > 10_000
+    node, arrays = read_weights(folder / "maam_digits.safetensors")
+    assert node == spec.preset("maam_digits")
+    assert all(np.isfinite(array).all() for array in arrays.values())
+    report = json.loads((folder / "parity.json").read_text())
+    assert (report["passed"], report["title"]) == (True, "maam_digits")
+    files = [*PICTURES, "maam_digits.safetensors", "parity.json"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(files)
+    return report
+
+
+def test_short_demo(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demo, "STAGES", ("exchange", "layers"))
+    monkeypatch.setattr(demo, "LEAST_ACCURACY", 0.3)
+    assert demo.run(tmp_path / "new" / "demo", epochs=2)
+    report = check_results(tmp_path / "new" / "demo")
+    assert {row["stage"] for row in report["rows"]} >= {"weight exchange", "layers, eval", "layers, train"}
+    printed = capsys.readouterr().out
+    assert "epoch 2: test accuracy " in printed
+    assert "   the same prediction for every image in" in printed
+    assert f"Results in {tmp_path / 'new' / 'demo'}: loss.png" in printed.replace("\n", "")
+    assert "The full one: maam parity" in printed
+
+
+@pytest.mark.slow
+def test_whole_demo(tmp_path):
+    assert demo.run(tmp_path / "out")
+    report = check_results(tmp_path / "out")
+    assert {row["verdict"] for row in report["rows"]} == {"pass"}
+    stages = " ".join(row["stage"] for row in report["rows"])
+    assert all(word in stages for word in ("weight exchange", "layers", "logits", "gradients"))
+    assert {"torch", "mindspore graph", "mindspore pynative"} <= {row["runner"] for row in report["rows"]}
 
 
 @pytest.fixture
-def calls(monkeypatch):
-    """The calls of the demonstration, which runs nothing and agrees."""
-    found = []
-    monkeypatch.setattr(demo, "run", lambda out, **options: found.append((out, options)) or True)
-    return found
+def untrained(monkeypatch):
+    """Evaluate weights drawn from a seed, without training and parity."""
+
+    def write(weights, *, seed, **others):
+        node = spec.preset("maam_digits")
+        write_weights(weights, node, spec.draw(node.parameters(), seed))
+
+    monkeypatch.setattr(demo, "_train", write)
+    monkeypatch.setattr(demo, "_compare", lambda *arguments: True)
+    monkeypatch.setattr(demo, "LEAST_ACCURACY", 0.0)
+    monkeypatch.setattr(demo, "_predict", answers())
+    return monkeypatch
 
 
-def test_defaults(run, calls):
-    assert run("demo").status == 0
-    assert calls == [(Path("runs/demo"), {"epochs": 30, "seed": 0})]
+def answers(wrong=None, absent=()):
+    """Return a `_predict` that returns the labels, with one error in the backend `wrong`."""
+
+    def predict(name, weights, images):
+        labels = data.digits("test").labels.astype(np.int64)
+        if name == wrong:
+            labels[100] = (labels[100] + 1) % 10
+        return None if name in absent else labels
+
+    return predict
 
 
-def test_options(run, calls):
-    assert run("demo", "--out", "there", "--epochs", 2, "--seed", 7).status == 0
-    assert calls == [(Path("there"), {"epochs": 2, "seed": 7})]
+@pytest.mark.parametrize("wrong", [*BACKENDS, None])
+def test_one_different_prediction(tmp_path, untrained, capsys, wrong):
+    untrained.setattr(demo, "_predict", answers(wrong))
+    assert demo.run(tmp_path) is (wrong is None)
+    verdict = "the same" if wrong is None else "NOT the same"
+    assert f"   {verdict} prediction for every image in 3 backends" in capsys.readouterr().out
 
 
-def test_disagreement_is_status_1(run, monkeypatch):
+def test_failed_parity(tmp_path, untrained):
+    untrained.setattr(demo, "_compare", lambda *arguments: False)
+    assert demo.run(tmp_path) is False
+
+
+def test_low_accuracy(tmp_path, untrained, capsys):
+    untrained.setattr(demo, "_predict", lambda name, weights, images: np.zeros(len(images), np.int64))
+    untrained.setattr(demo, "LEAST_ACCURACY", 0.97)
+    assert demo.run(tmp_path) is False
+    assert "the accuracy is below 97%; train for more epochs" in capsys.readouterr().out
+
+
+def test_missing_framework(tmp_path, untrained, capsys):
+    untrained.setattr(demo, "_predict", answers(absent=("mindspore",)))
+    assert demo.run(tmp_path) is True
+    printed = capsys.readouterr().out
+    assert "   MindSpore not installed" in printed
+    assert "in 2 backends" in printed
+
+
+def test_backend_that_is_not_installed_predicts_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(demo, "is_installed", lambda name: False)
+    assert demo._predict("mindspore", tmp_path, np.zeros((1, 1, 8, 8), np.float32)) is None
+
+
+def test_folder_name_that_looks_like_markup(tmp_path, untrained):
+    assert demo.run(tmp_path / "[" / "bold]") is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), ("runs/demo", {"epochs": 30, "seed": 0})),
+        (("--out", "there", "--epochs", 2, "--seed", 7), ("there", {"epochs": 2, "seed": 7})),
+    ],
+)
+def test_options(run, monkeypatch, arguments, expected):
+    calls = []
+    monkeypatch.setattr(demo, "run", lambda out, **options: calls.append((str(out), options)) or True)
+    assert run("demo", *arguments).status == 0
+    assert calls == [expected]
+
+
+def test_difference_ends_with_status_1(run, monkeypatch):
     monkeypatch.setattr(demo, "run", lambda out, **options: False)
     assert run("demo").status == 1
 
 
-def test_a_file_in_the_way(fails, tmp_path):
-    pytest.importorskip("torch")
+def test_file_in_place_of_the_folder(fails, tmp_path):
     (tmp_path / "file").touch()
     assert fails("demo", "--out", "file") == "file: File exists"
 
 
 @pytest.mark.parametrize(("package", "extra"), [("torch", "torch"), ("sklearn", "train"), ("matplotlib", "train")])
-def test_what_is_missing_is_said_at_once(fails, monkeypatch, tmp_path, package, extra):
+def test_missing_package_is_an_error_before_the_work(fails, monkeypatch, tmp_path, package, extra):
     monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: None if name == package else name)
     assert fails("demo", "--out", "there") == f"{package} is not installed; run: pip install 'maam[{extra}]'"
     assert not (tmp_path / "there").exists()

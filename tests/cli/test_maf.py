@@ -1,4 +1,4 @@
-"""`maam maf`, the command of the authors of MAF, end to end on a small image folder of real CIFAR-10 images."""
+"""`maam maf` end to end on a small image folder of real CIFAR-10 images."""
 
 import inspect
 from pathlib import Path
@@ -20,7 +20,7 @@ def root(tmp_path):
     return write_folder(tmp_path / "images", classes=5)
 
 
-def test_the_authors_defaults():
+def test_defaults_of_the_authors():
     defaults = {name: parameter.default for name, parameter in inspect.signature(maf).parameters.items()}
     assert defaults["arch"] == "MAFCV1"
     assert defaults["root"] == Path("../../../datasets/ImageNet")
@@ -41,7 +41,7 @@ def test_train_and_evaluate(run, root, framework):
     assert "100.00%" in measured.out  # top 5 of five classes
 
 
-def test_a_published_checkpoint_is_evaluated(run, fails, root):
+def test_published_checkpoint_is_evaluated(run, fails, root):
     torch = pytest.importorskip("torch")
     from maam.torch import build
 
@@ -59,12 +59,12 @@ def test_a_published_checkpoint_is_evaluated(run, fails, root):
     assert message.startswith("runs/MAFCV2_: 2 checkpoints; expected one of final.safetensors, ")
 
 
-def test_what_is_missing(fails, root):
+def test_missing_files(fails, root):
     message = fails("maf", "-a", "MAFCV3", "-e", "--root", root)
     assert message.startswith("runs/MAFCV3_: no checkpoint; expected one of final.safetensors, *.pth")
-    assert message.endswith("train by `maam maf -a MAFCV3`, or put the published checkpoint there")
+    assert message.endswith("train with `maam maf -a MAFCV3`, or put the published checkpoint there")
     pytest.importorskip("torch")
     expected = "../../../datasets/ImageNet/train: no such folder; expected ../../../datasets/ImageNet/train/CLASS/*.jpg"
     assert fails("maf").startswith(expected)
-    assert fails("maf", "-e", "--epochs", 3).startswith("--epochs: for training, and -e (--evaluate) only measures")
+    assert fails("maf", "-e", "--epochs", 3).startswith("--epochs: this has no effect on -e (--evaluate)")
     assert fails("maf", "-a", "MAFCV9").startswith("no preset 'MAFCV9'")

@@ -52,7 +52,9 @@ def test_info_of_files(run, digits, document):
     expected += "maam_digits: 1x8x8 to 10, 49,117 parameters, 962,176 MACs\n"
     assert run("info", digits).out == expected
     assert run("info", document(spec.preset("maam_digits"))).out == expected
-    assert run("info", document("\ufeff" + spec.preset("maam_digits").to_json())).out == expected  # as Windows writes it
+    assert (
+        run("info", document("\ufeff" + spec.preset("maam_digits").to_json())).out == expected
+    )  # as Windows writes it
 
 
 def test_info_of_a_layer(run, layer):

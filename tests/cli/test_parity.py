@@ -1,14 +1,15 @@
-"""`maam parity`: its options, its verdicts, and what it refuses. What it compares is tested under tests/parity."""
+"""`maam parity` and `maam port`: options, verdicts and errors. tests/parity and tests/porting test the comparisons."""
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from maam import data, spec
-from maam.backend import registry
 from maam.cli import parity
 from maam.data import ImageDataset
 
@@ -28,11 +29,11 @@ def _one_thread():
 
 @pytest.fixture
 def no_run(monkeypatch):
-    """Nothing may be compared: what is wrong is to be said before."""
+    """Fail if the comparison starts: the error must come before it."""
     monkeypatch.setattr(parity, "check", lambda *arguments, **options: pytest.fail("compared"))
 
 
-def test_a_run_that_passes(run):
+def test_passing_run(run):
     result = run("parity", "maam_digits", *TINY)
     assert result.status == 0
     assert result.err == "exchange ...\nforward ...\n"
@@ -92,14 +93,15 @@ def test_cifar(run, monkeypatch):
     assert "cnn, cifar10 images; " in result.out
 
 
-def test_a_wrong_runner_is_status_1_and_named(run, monkeypatch, tmp_path):
-    def wrong(node, arrays):
-        (runner, *_) = registry._torch(node, arrays)
-        write = runner.write_arrays
-        runner.write_arrays = lambda given: write({**given, "reduce.bn.bias": given["reduce.bn.bias"] + 1})
-        return [runner]
+def test_difference_is_named_and_ends_with_status_1(run, monkeypatch, tmp_path):
+    from maam.torch.runner import Runner
 
-    monkeypatch.setitem(registry._MAKERS, "torch", wrong)
+    write = Runner.write_arrays
+
+    def write_wrong_bias(self, arrays):
+        write(self, {**arrays, "reduce.bn.bias": arrays["reduce.bn.bias"] + 1})
+
+    monkeypatch.setattr(Runner, "write_arrays", write_wrong_bias)
     result = run("parity", "maam_digits", *TINY, "--json", "report.json")
     assert result.status == 1
     assert result.out.splitlines()[-1] == "FAIL: the first layer that differs is reduce.bn.bias"
@@ -110,11 +112,11 @@ def test_a_wrong_runner_is_status_1_and_named(run, monkeypatch, tmp_path):
 
 @pytest.fixture
 def mindspore_missing(monkeypatch):
-    """As if MindSpore were not installed."""
+    """Hide MindSpore."""
     monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: None if name == "mindspore" else name)
 
 
-def test_a_missing_framework_is_not_run(run, mindspore_missing):
+def test_missing_framework_is_not_run(run, mindspore_missing):
     options = ("--no-compiled", "--stages", "forward")
     result = run("parity", "maam_digits", *options)
     assert result.status == 0
@@ -122,10 +124,12 @@ def test_a_missing_framework_is_not_run(run, mindspore_missing):
     assert "mindspore is not installed; run: pip install 'maam[mindspore]'" in result.out
     result = run("parity", "maam_digits", *options, "--require-all")
     assert result.status == 1
-    assert result.err.splitlines()[-1] == ("maam: --require-all: not every stage ran; the table says NOT RUN, and why")
+    assert result.err.splitlines()[-1] == (
+        "maam: --require-all: not every stage ran; see NOT RUN in the table for the reasons"
+    )
 
 
-def test_nothing_compared_is_no_success(run, mindspore_missing):
+def test_comparison_of_nothing_fails(run, mindspore_missing):
     result = run("parity", "maam_digits", "--frameworks", "mindspore", "--stages", "forward")
     assert result.status == 1
     assert result.out.endswith("Nothing was compared.\n")
@@ -144,7 +148,7 @@ def test_nothing_compared_is_no_success(run, mindspore_missing):
         (("maam_digits", "--data", "mnist"), "--data: expected one of digits, cifar10, cifar100, got 'mnist'"),
         (("maam_digits", "--data", "cifar10"), "--data cifar10 needs --root DIR, the folder that `maam data cifar10"),
         (("cnn", "--data", "cifar10", "--root", "none"), "none: found neither cifar-10-batches-bin nor "),
-        (("cnn", "--root", "none"), "--root none: name the data set with --data too"),
+        (("cnn", "--root", "none"), "--root none: name the data set with --data, too"),
         (("cnn", "--data", "digits"), "--data digits: expected an input (N, 3, 32, 32), got (359, 1, 8, 8)"),
         (
             ("layer.safetensors", "--data", "digits"),
@@ -154,7 +158,7 @@ def test_nothing_compared_is_no_success(run, mindspore_missing):
         (("cnn", "--json", "none/x.json"), "--json none/x.json: expected a file in a folder that exists"),
         (("cnn", "--json", "."), "--json .: expected a file in a folder that exists"),
         (("cnn", "--plot", "none/x.png"), "--plot none/x.png: expected a file in a folder that exists"),
-        (("cnn", "--plot", "x.foo"), "--plot x.foo: expected a name that ends in .png, .svg, .pdf"),
+        (("cnn", "--plot", "x.foo"), "--plot x.foo: expected a file name that ends in .png, .svg, .pdf"),
     ],
     ids=str,
 )
@@ -168,13 +172,13 @@ def test_refused_before_anything_runs(fails, layer, document, arguments, message
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--stages", "forwards"), "stages: no stage 'forwards'; there are exchange, "),
-        (("--frameworks", "tensorflow"), "framework: expected one of torch, mindspore, got 'tensorflow'"),
+        (("--stages", "forwards"), "stages: expected names from exchange, lattice, "),
+        (("--frameworks", "tensorflow"), "framework: expected one of torch, mindspore, reference, got 'tensorflow'"),
         (("--seed", str(10**30)), "seed: expected an integer in [0, 2**63), got 1000"),
     ],
     ids=str,
 )
-def test_refused_by_the_run_itself(fails, arguments, message):
+def test_refused_by_the_comparison(fails, arguments, message):
     assert fails("parity", "maam_digits", *TINY, *arguments).startswith(message)
 
 
@@ -194,7 +198,7 @@ def test_mindspore_leaves_no_folder_where_a_dtype_has_no_kernel(run, tmp_path, m
     assert {path.name for path in tmp_path.iterdir()} == {"norm.json", *filter(None, [own])}
 
 
-def test_an_interrupt(run, monkeypatch):
+def test_interrupt(run, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
@@ -202,3 +206,79 @@ def test_an_interrupt(run, monkeypatch):
     result = run("parity", "maam_digits")
     assert result.status == 130
     assert "Traceback" not in result.err
+
+
+MODELS = """
+import torch
+from mindspore import nn
+
+def module():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten())
+
+def cell():
+    return nn.SequentialCell(nn.Conv2d(3, 4, 3, pad_mode="pad", padding=1, has_bias=True), nn.ReLU(), nn.Flatten())
+
+def valid():
+    return nn.SequentialCell(nn.Conv2d(3, 4, 3, pad_mode="valid", has_bias=True), nn.ReLU(), nn.Flatten())
+
+def broken():
+    raise KeyError("no weights here")
+"""
+ARGUMENTS = ("--input", "3,6,6", "--steps", "1")
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """Write a module with functions that return models; return its name."""
+    pytest.importorskip("torch")
+    pytest.importorskip("mindspore")
+    (tmp_path / "own_models.py").write_text(MODELS)
+    monkeypatch.delitem(sys.modules, "own_models", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return "own_models"
+
+
+def test_agreeing_models(run, models, tmp_path):
+    out = tmp_path / "own.safetensors"
+    result = run("port", f"{models}:module", f"{models}:cell", *ARGUMENTS, "--out", out)
+    assert result.status == 0, result
+    assert "All that was compared agrees." in result.out
+    written = load_file(out)
+    assert set(written) == {"0.weight", "0.bias"}
+    assert np.array_equal(written["0.weight"], sys.modules["own_models"].module()[0].weight.detach().numpy())
+
+
+def test_differing_models_write_nothing(run, models, tmp_path):
+    result = run("port", f"{models}:module", f"{models}:valid", *ARGUMENTS, "--out", tmp_path / "own.safetensors")
+    assert result.status == 1
+    assert "FAIL: the first layer that differs is 0" in result.out
+    assert not (tmp_path / "own.safetensors").exists()
+
+
+def test_out_needs_transfer(fails, models):
+    assert "--no-transfer copies no weights" in fails(
+        "port", "ours:module", "ours:cell", "--input", "3", "--no-transfer", "--out", "x.safetensors"
+    )
+
+
+def test_module_that_fails_on_import(fails, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "fails_at_import.py").write_text("1 / 0")
+    message = fails("port", "fails_at_import:module", "fails_at_import:cell", "--input", "3")
+    assert "fails_at_import cannot be imported: ZeroDivisionError: division by zero" in message
+
+
+def test_port_refuses(fails, models, tmp_path):
+    start = ("port", f"{models}:module")
+    assert "expected package.module:callable" in fails(*start, "nothing", *ARGUMENTS)
+    assert "no_such_module cannot be imported" in fails(*start, "no_such_module:make", *ARGUMENTS)
+    assert fails(*start, f"{models}:none", *ARGUMENTS) == "own_models:none: own_models has no none"
+    assert fails(*start, f"{models}:broken", *ARGUMENTS).startswith("own_models:broken() failed: KeyError")
+    assert fails(*start, f"{models}:cell", "--input", "3,x").startswith("--input: expected positive integers")
+    (tmp_path / "names.json").write_text("[1]")
+    named = (*start, f"{models}:cell", *ARGUMENTS, "--names", tmp_path / "names.json")
+    assert "expected a JSON object" in fails(*named)
+    for text, message in (("[" * 200_000, "not JSON: "), ('{"a": "b", "a": "c"}', "the name 'a' is there twice")):
+        (tmp_path / "names.json").write_text(text)
+        assert message in fails(*named)

