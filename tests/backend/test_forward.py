@@ -1,0 +1,151 @@
+"""Outputs and running statistics of layers and models against the NumPy reference, in every mode of every framework."""
+
+import numpy as np
+import pytest
+
+from maam import spec
+from maam.reference import build as build_reference
+
+VARIANTS = {
+    "softmax": {},
+    "dynamic": {"fusion": "dynamic", "num_agents": 2},
+    "scales": {"scales": (2, 1, 3), "reduce": False},
+    "depthwise": {"depthwise": True, "num_agents": 2},
+    "mean": {"fusion": "mean", "num_agents": 2},
+    "kernels": {"kernel_sizes": (1, 5), "num_agents": 2},
+    "pool": {"pool": (2, 2), "scales": (1, 2), "num_agents": 2},
+    "no_norm": {"norm_layer": "identity", "act_layer": "gelu", "num_agents": 2},
+}
+COMPILED = ("softmax", "dynamic", "scales")
+"""The variants that MindSpore's graph mode compiles here; `make test-all` compiles the others too."""
+FUNCTIONS = ["relu6", "leaky_relu", "elu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh", "identity"]
+PRIMITIVES = spec.Sequential(
+    children={
+        "conv": spec.Conv2d(in_channels=4, out_channels=6, kernel_size=3, stride=2, padding=2, dilation=2, groups=2),
+        "pool": spec.MaxPool2d(kernel_size=3, stride=1, padding=1),
+        "join": spec.Parallel(
+            children={"a": spec.Identity(), "b": spec.AvgPool2d(kernel_size=1), "c": spec.Dropout(p=0.5)},
+            merge="concat",
+        ),
+        "average": spec.AvgPool2d(kernel_size=2, stride=1),
+        "gate": spec.Scale(
+            children={
+                "squeeze": spec.GlobalPool(function="max"),
+                "conv": spec.Conv2d(in_channels=18, out_channels=18, kernel_size=1, groups=18),
+                "act": spec.Activation(function="leaky_relu", negative_slope=0.3),
+            }
+        ),
+        "skip": spec.Residual(children={"act": spec.Activation(function="softmax")}),
+        "sum": spec.Parallel(children={"a": spec.GlobalPool(), "b": spec.GlobalPool(function="max")}),
+        "flatten": spec.Flatten(),
+        "fc": spec.Linear(in_features=18, out_features=3, bias=False),
+        "weighted": spec.Parallel(
+            children={"a": spec.Identity(), "b": spec.Activation(function="elu")}, merge="weighted", weights=(0.7, 2)
+        ),
+    }
+)
+
+
+def close(actual, expected):
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+def check(runtime, model, reference, x, training):
+    """Compare one call; the running statistics must move in train mode, and only there."""
+    before = runtime.read(model)
+    close(runtime.call(runtime.train(model, training), x), reference(x, training=training))
+    after = runtime.read(model)
+    moved = {name for name, array in after.items() if not np.array_equal(array, before[name])}
+    statistics = {p.name for p in model.spec.parameters() if not p.trainable}
+    assert moved == (statistics if training else set())
+    for name in statistics:
+        np.testing.assert_allclose(after[name], reference.arrays[name], rtol=1e-5, atol=1e-6)
+
+
+def scrambled(runtime, node):
+    """Return a model with arbitrary arrays, and the reference with the same ones."""
+    model = runtime.scramble(runtime.maam.build(node))
+    return model, runtime.reference(model)
+
+
+def check_variant(runtime, name, x):
+    model, reference = scrambled(runtime, spec.maam(4, 8, **VARIANTS[name]))
+    for training in (False, True, False):
+        check(runtime, model, reference, x, training)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants(runtime, name, x):
+    if runtime.mode == "graph" and name not in COMPILED:
+        pytest.skip("compiles for long: test_all_variants_as_graphs")
+    check_variant(runtime, name, x)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in COMPILED])
+@pytest.mark.parametrize("runtime", ["mindspore graph"], indirect=True)
+def test_all_variants_as_graphs(runtime, name, x):
+    check_variant(runtime, name, x)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_activations(runtime, function, x):
+    node = spec.Sequential(children={"act": spec.Activation(function=function)})
+    close(runtime.call(runtime.maam.build(node), 4 * x), build_reference(node)(4 * x))  # beyond the bends of relu6
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_array_matters(backend, name, x):
+    """Or the comparison with the reference could not notice a wrong one."""
+    _, reference = scrambled(backend, spec.maam(4, 8, **VARIANTS[name]))
+    generator, expected = np.random.default_rng(3), reference(x)
+    for path, array in reference.arrays.items():
+        reference.arrays[path] = array + generator.uniform(0, 0.2, array.shape)
+        assert np.abs(reference(x) - expected).max() > 1e-3, path
+        reference.arrays[path] = array
+
+
+@pytest.mark.parametrize("size", [(1, 7, 5), (3, 3, 11)], ids=str)
+def test_odd_sizes(runtime, size):
+    x = np.random.default_rng(2).normal(size=(size[0], 4, *size[1:])).astype(np.float32)
+    check(runtime, *scrambled(runtime, spec.maam(4, 8, scales=(1, 2, 3))), x, False)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        spec.preset("maam_digits", fusion="dynamic", channels=8),
+        spec.preset("t_cnn", base="maam_digits", pool=(2, 2), channels=8),
+        *(spec.preset(name, image_size=8) for name in ("cnn", "mlp", "rnn")),
+    ],
+    ids=["dynamic", "t_cnn", "cnn", "mlp", "rnn"],
+)
+def test_seeded_models(runtime, node):
+    x = np.random.default_rng(3).uniform(size=(4, *node.input_shape)).astype(np.float32)
+    training = node.name not in ("cnn", "mlp", "rnn")
+    check(runtime, runtime.maam.build(node, seed=4), build_reference(node, seed=4), x, training)
+
+
+def test_primitives(runtime, x):
+    check(runtime, *scrambled(runtime, PRIMITIVES), x, False)
+
+
+@pytest.mark.parametrize("make", ["layer", "build"])
+def test_train_mode_after_a_call_in_inference_mode(runtime, make, x):
+    model = runtime.maam.MAAM(4, num_agents=1) if make == "layer" else runtime.maam.build(spec.maam(4, num_agents=1))
+    reference = runtime.reference(runtime.scramble(model))
+    if runtime.name == "torch":
+        model.eval()  # MindSpore's models start in inference mode
+    close(runtime.call(model, x), reference(x))
+    close(runtime.call(runtime.train(model), x), reference(x, training=True))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_two_layers_in_a_network(runtime, training, x):
+    first, second = runtime.maam.MAAM(4, 8, num_agents=1), runtime.maam.MAAM(8, 4, num_agents=2, scales=(1, 2))
+    layers = [runtime.scramble(first), runtime.scramble(second)]
+    expected = x
+    for reference in [runtime.reference(layer) for layer in layers]:
+        expected = reference(expected, training=training)
+    network = runtime.train(runtime.chain(*layers, runtime.nn.ReLU()), training)
+    close(runtime.call(network, x), np.maximum(expected, 0))

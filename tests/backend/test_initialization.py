@@ -1,0 +1,160 @@
+"""Initial distributions, and the generators that draw them."""
+
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from maam import spec
+from maam.spec import Role
+
+
+def check_distributions(node, arrays):
+    """Check the distributions that the design promises, stated here once more."""
+    for parameter in node.parameters():
+        array = arrays[parameter.name].astype(np.float64)
+        layer = node.at(parameter.name.rpartition(".")[0])
+        if parameter.role in (Role.NORM_WEIGHT, Role.RUNNING_VAR):
+            assert set(array.flat) == {1}, parameter.name
+        elif parameter.role in (Role.NORM_BIAS, Role.RUNNING_MEAN) or parameter.name.endswith("alpha"):
+            assert set(array.flat) == {0}, parameter.name
+        elif isinstance(layer, spec.Conv2d) and parameter.name.endswith("weight"):  # He's normal distribution
+            expected, noise = math.sqrt(2 / array[0].size), 4 / math.sqrt(array.size)
+            assert array.std() == pytest.approx(expected, rel=noise / math.sqrt(2)), parameter.name
+            assert abs(array.mean()) < noise * expected, parameter.name
+        elif isinstance(layer, (spec.Conv2d, spec.Linear)) and parameter.name.endswith("bias"):
+            bound = 1 / math.sqrt(arrays[parameter.name.replace("bias", "weight")][0].size)
+            assert 0.3 * bound < np.abs(array).max() <= bound, parameter.name
+
+
+def seed_framework(backend, value):
+    """Seed the framework's own generator; MindSpore also seeds NumPy's."""
+    (backend.torch.manual_seed if backend.name == "torch" else backend.ms.set_seed)(value)
+
+
+@pytest.fixture(autouse=True)
+def _numpy_state():
+    state = np.random.get_state()
+    yield
+    np.random.set_state(state)
+
+
+@pytest.fixture(autouse=True)
+def _seeded(request):
+    if "backend" in request.fixturenames:
+        seed_framework(request.getfixturevalue("backend"), 3)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"depthwise": True}, {"norm_layer": "identity"}], ids=str)
+def test_a_layer(backend, arguments):
+    layer = backend.maam.MAAM(64, **arguments)
+    check_distributions(layer.spec, backend.read(layer))
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_a_model(backend, seed):
+    model = backend.maam.build("maam_digits", seed=seed)
+    arrays = backend.read(model)
+    check_distributions(model.spec, arrays)
+    weight, bound = arrays["classifier.fc1.weight"], math.sqrt(6 / 512)
+    assert 0.95 * bound < np.abs(weight).max() <= bound
+    assert weight.std() == pytest.approx(bound / math.sqrt(3), rel=0.05)
+    assert 0.95 / 8 < np.abs(arrays["classifier.fc2.weight"]).max() <= 1 / 8
+
+
+def test_the_check_notices_another_distribution(backend):
+    layer = backend.maam.MAAM(64)
+    arrays = backend.read(layer)
+    arrays["reduce.conv.weight"] *= 1 / math.sqrt(6)  # PyTorch's default has a standard deviation of 1 / sqrt(3 fan_in)
+    with pytest.raises(AssertionError, match="reduce"):
+        check_distributions(layer.spec, arrays)
+
+
+def test_recurrent_weights(backend):
+    arrays = backend.read(backend.maam.build(spec.preset("rnn", image_size=8)))
+    for name, array in arrays.items():
+        if name.startswith("rnn."):
+            assert 0.9 / math.sqrt(128) < np.abs(array).max() <= 1 / math.sqrt(128), name
+
+
+def test_the_generator_of_the_framework_can_be_seeded(backend):
+    def draw():
+        return backend.read(backend.maam.MAAM(4))
+
+    seed_framework(backend, 1)
+    first = draw()
+    seed_framework(backend, 1)
+    again = draw()
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["reduce.conv.weight"], draw()["reduce.conv.weight"])
+    assert not np.array_equal(first["agents.0.conv1.weight"], first["agents.1.conv1.weight"])
+
+
+@pytest.mark.parametrize("name", ["maam_digits", "rnn"])
+def test_a_seed_does_not_depend_on_the_framework(backend, name):
+    drawn = spec.draw(spec.preset(name).parameters(), 7)
+    for value in (1, 2):
+        seed_framework(backend, value)
+        found = backend.read(backend.maam.build(name, seed=7))
+        assert found.keys() == drawn.keys()
+        for key, array in drawn.items():
+            np.testing.assert_array_equal(found[key], array)
+    other = backend.read(backend.maam.build(name, seed=8))
+    weights = [key for key in drawn if key.endswith("weight") and drawn[key].std() > 0]
+    assert not any(np.array_equal(other[key], drawn[key]) for key in weights)
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float64"])
+def test_dtypes(backend, name, small):
+    model = backend.maam.build(small, seed=5, dtype=backend.dtype(name))
+    arrays = backend.read(model)
+    dtype = np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+    assert {parameter.dtype for parameter in backend.parameters(model).values()} == {backend.dtype(name)}
+    for key, array in spec.draw(small.parameters(), 5).items():
+        assert arrays[key].dtype == dtype
+        np.testing.assert_array_equal(arrays[key], array.astype(dtype))
+
+
+@pytest.mark.parametrize("backend", ["torch"], indirect=True)
+class TestReset:
+    """`reset_parameters`, which PyTorch's tools call on each module after a stay on the meta device."""
+
+    @staticmethod
+    def reset_all(model):
+        for module in model.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+
+    def made_real(self, backend, model):
+        """Return the model with memory on the CPU that holds NaN."""
+        model.to_empty(device="cpu")
+        for tensor in model.state_dict().values():
+            tensor.fill_(math.nan if tensor.is_floating_point() else -1)
+        return model
+
+    @pytest.mark.parametrize("reset", ["root", "each"])
+    @pytest.mark.parametrize("options", [{}, {"depthwise": True}, {"norm_layer": "identity"}, None], ids=str)
+    def test_after_the_meta_device(self, backend, options, reset):
+        maam = backend.maam
+        model = maam.build("maam_digits", device="meta") if options is None else maam.MAAM(64, device="meta", **options)
+        self.made_real(backend, model)
+        model.reset_parameters() if reset == "root" else self.reset_all(model)
+        check_distributions(model.spec, backend.read(model))
+        counters = [b for name, b in model.named_buffers() if name.endswith("num_batches_tracked")]
+        assert all(counter == 0 for counter in counters)
+
+    def test_recurrent_weights(self, backend):
+        model = self.made_real(backend, backend.maam.build(spec.preset("rnn", image_size=8), device="meta"))
+        self.reset_all(model)
+        for parameter in model.rnn.parameters():
+            assert 0.9 / math.sqrt(128) < parameter.abs().max().item() <= 1 / math.sqrt(128)
+
+    def test_statistics_are_restored(self, backend, x):
+        layer = backend.scramble(backend.maam.MAAM(4))
+        backend.call(layer, x)
+        layer.reset_parameters()
+        arrays = backend.read(layer)
+        for parameter in layer.spec.parameters():
+            if parameter.role in (Role.RUNNING_MEAN, Role.RUNNING_VAR):
+                assert set(arrays[parameter.name].flat) == {int(parameter.role is Role.RUNNING_VAR)}

@@ -1,0 +1,144 @@
+"""Inputs that models refuse, with the same message in every framework."""
+
+import numpy as np
+import pytest
+
+from maam import spec
+from maam.errors import ShapeError, SpecError
+
+EXPECTED = "expected an input (N, 4, H, W) with H, W >= 2, got "
+BAD = {
+    "rank": ((4, 8, 8), "float32", EXPECTED + "3 dimensions: (4, 8, 8)"),
+    "vector": ((2, 4), "float32", EXPECTED + "2 dimensions: (2, 4)"),
+    "channels": ((2, 3, 8, 8), "float32", EXPECTED + "(2, 3, 8, 8)"),
+    "height": ((2, 4, 1, 8), "float32", EXPECTED + "(2, 4, 1, 8)"),
+    "width": ((2, 4, 8, 1), "float32", EXPECTED + "(2, 4, 8, 1)"),
+    "integer": (
+        (2, 4, 8, 8),
+        "int32",
+        EXPECTED.replace("an input", "a floating-point input") + "int32; convert it and scale images to [0, 1]",
+    ),
+    "float64": (
+        (2, 4, 8, 8),
+        "float64",
+        "expected an input of dtype float32, the dtype of the parameters, got float64; convert one",
+    ),
+}
+
+
+def refused(call, x):
+    """Return the message of the refusal."""
+    with pytest.raises(ShapeError) as caught:
+        call(x)
+    return str(caught.value)
+
+
+def make_layer(backend):
+    return backend.maam.MAAM(4, scales=(1, 2, 1))
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_of_a_layer(runtime, bad):
+    shape, dtype, message = BAD[bad]
+    x = runtime.tensor(np.zeros(shape, dtype))
+    assert refused(make_layer(runtime), x) == message
+    assert refused(runtime.chain(make_layer(runtime), runtime.nn.ReLU()), x) == message
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("runtime", ["mindspore graph", "mindspore pynative"], indirect=True)
+def test_in_a_compiled_function(runtime, bad):
+    shape, dtype, message = BAD[bad]
+    assert refused(runtime.ms.jit(make_layer(runtime)), runtime.tensor(np.zeros(shape, dtype))) == message
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_narrower_float(runtime, dtype):
+    x = runtime.tensor(np.zeros((2, 4, 8, 8), np.float32))
+    x = x.astype(runtime.dtype(dtype)) if runtime.name == "mindspore" else x.to(runtime.dtype(dtype))
+    message = f"expected an input of dtype float32, the dtype of the parameters, got {dtype}; convert one"
+    assert refused(make_layer(runtime), x) == message
+
+
+@pytest.mark.parametrize("x", [None, [1.0], np.zeros((1, 4, 4, 4), np.float32)], ids=["None", "list", "ndarray"])
+def test_objects_that_are_no_tensors(backend, x):
+    kind = {"torch": r"torch\.Tensor \(N, 4, H, W\)", "mindspore": r"mindspore\.Tensor \(N, 4, H, W\)"}[backend.name]
+    with pytest.raises(ShapeError, match=rf"expected a {kind}.*, got {type(x).__name__}; convert it with "):
+        make_layer(backend)(x)
+
+
+def test_a_tensor_of_another_framework(backend):
+    other = pytest.importorskip({"torch": "mindspore", "mindspore": "torch"}[backend.name])
+    tensor = (other.ops if other.__name__ == "mindspore" else other).ones((2, 4, 8, 8))
+    with pytest.raises(ShapeError, match=f"expected a {backend.name}.Tensor"):
+        make_layer(backend)(tensor)
+
+
+def test_a_model_of_one_size(runtime, small):
+    model, x = runtime.maam.build(small), runtime.tensor(np.zeros((2, 1, 9, 9), np.float32))
+    for call in (model, runtime.chain(model)):
+        assert refused(call, x) == "expected an input (N, 1, 8, 8), got (2, 1, 9, 9)"
+
+
+def test_a_layer_works_after_a_refusal(runtime):
+    network = runtime.chain(make_layer(runtime))
+    assert refused(network, runtime.tensor(np.zeros((2, 4, 1, 8), np.float32)))
+    assert runtime.call(network, np.zeros((2, 4, 2, 3), np.float32)).shape == (2, 4, 2, 3)
+
+
+def test_only_the_outermost_module_checks(backend):
+    layer = make_layer(backend)
+    assert layer.rule is not None
+    assert all(getattr(module, "rule", None) is None for module in backend.modules(layer) if module is not layer)
+
+
+class TestLayerNames:
+    """Names of layers in a spec that a framework needs itself."""
+
+    def test_reserved_names(self, backend):
+        kind, names = {
+            "torch": ("PyTorch module", "kind names forward train rule put"),
+            "mindspore": ("MindSpore cell", "kind phase construct cell_list cells set_train rule"),
+        }[backend.name]
+        for name in names.split():
+            node = spec.Sequential(children={name: spec.Activation(function="relu")})
+            with pytest.raises(SpecError, match=f"layer name '{name}' is an attribute of a {kind}; choose another"):
+                backend.maam.build(node)
+
+    @pytest.mark.parametrize("name", ["merge", "weights", "stride", "count", "append_", "layers", "fingerprint"])
+    def test_free_names(self, backend, name):
+        conv = spec.Conv2d(in_channels=1, out_channels=1, kernel_size=1, bias=False)
+        node = spec.Sequential(children={name: conv, "act": spec.Activation(function="relu")})
+        model = backend.maam.build(node, seed=1)
+        weight = backend.read(model)[f"{name}.weight"].item()
+        x = np.linspace(-1, 1, 4, dtype=np.float32).reshape(1, 1, 2, 2)
+        np.testing.assert_allclose(backend.call(model, x), np.maximum(weight * x, 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["torch"], indirect=True)
+class TestTorch:
+    """Mixed precision and the meta device."""
+
+    def test_weights_of_half_precision(self, backend):
+        message = refused(make_layer(backend).half(), backend.torch.zeros(2, 4, 8, 8))
+        assert message.startswith(
+            "expected an input of dtype float16, the dtype of the parameters, got float32; convert one; load"
+        )
+
+    def test_autocast_takes_the_dtypes_that_it_converts(self, backend):
+        layer, torch = make_layer(backend), backend.torch
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(torch.zeros(2, 4, 8, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+            assert "float64" in refused(layer, torch.zeros(2, 4, 8, 8, dtype=torch.float64))
+            assert "int64" in refused(layer, torch.zeros(2, 4, 8, 8, dtype=torch.int64))
+
+    def test_the_meta_device_has_no_autocast(self, backend):
+        layer, torch = backend.maam.MAAM(4, device="meta"), backend.torch
+        assert layer(torch.zeros(2, 4, 8, 8, device="meta")).shape == (2, 4, 8, 8)
+        assert "got float64" in refused(layer, torch.zeros(2, 4, 8, 8, device="meta", dtype=torch.float64))
+
+    @pytest.mark.parametrize("dtype", ["uint8", "int64", "bool"])
+    def test_other_integers(self, backend, dtype):
+        message = refused(make_layer(backend), backend.torch.zeros(2, 4, 8, 8, dtype=backend.dtype(dtype)))
+        assert message.startswith("expected a floating-point input (N, 4, H, W)")
+        assert f"got {dtype}; convert it" in message

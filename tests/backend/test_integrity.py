@@ -1,0 +1,175 @@
+"""Integrity check: a model in which a layer was replaced runs that layer, and is not saved or fused by its old spec."""
+
+import numpy as np
+import pytest
+
+import maam
+from maam.errors import DeploymentError, ShapeError, WeightsError
+
+X = np.random.default_rng(0).random((2, 1, 8, 8), np.float32)
+ONE = np.ones((1, 8, 1, 1), np.float32)
+
+
+@pytest.fixture
+def model(backend):
+    return backend.train(backend.maam.build("maam_digits", seed=0), False)
+
+
+def refused(backend, model, folder, message):
+    """Check that neither `save_weights` nor `reparameterize` accepts the model."""
+    with pytest.raises(WeightsError, match=f"save_weights: {message}"):
+        backend.maam.save_weights(model, folder / "model.safetensors")
+    with pytest.raises(DeploymentError, match=f"reparameterize: {message}"):
+        model.reparameterize()
+    assert not (folder / "model.safetensors").exists()
+
+
+def test_a_replaced_layer_runs(runtime, small):
+    model = runtime.train(runtime.maam.build(small, seed=0), False)
+    first = runtime.call(model, X)
+    model.classifier = runtime.nn.Flatten()  # in graph mode the compiled graph is dropped
+    assert runtime.call(model, X).shape == (2, 8 * 4 * 4)
+    other = runtime.train(runtime.maam.build(small, seed=0), False)
+    other.reduce.act = runtime.nn.Sigmoid()
+    assert np.abs(runtime.call(other, X) - first).max() > 1e-3
+
+
+@pytest.mark.parametrize("path", ["reduce.act", "classifier.fc2", "agents.1"])
+def test_a_replaced_layer_is_named(backend, model, path, tmp_path):
+    nn = backend.nn
+    layer = {"reduce.act": nn.SiLU(), "classifier.fc2": backend.linear(64, 5), "agents.1": nn.Identity()}[path]
+    backend.set(model, path, layer)
+    refused(backend, model, tmp_path, rf"layer '{path}' was .* and is {type(layer).__name__}")
+
+
+def test_a_replaced_branch_is_named(backend, tmp_path):
+    layer = backend.train(backend.maam.MAAM(8, fusion="dynamic"), False)
+    assert len(layer.agents) == 3
+    assert [type(branch).__name__ for branch in layer.agents] == ["Container"] * 3
+    backend.set(layer, "agents.0", backend.nn.Identity())
+    refused(backend, layer, tmp_path, r"layer 'agents.0' was .* and is Identity")
+
+
+def test_changed_settings_are_named(backend, model, tmp_path):
+    model.reduce.bn.eps = 1e-3
+    refused(backend, model, tmp_path, r"layer 'reduce.bn' was BatchNorm2d\(.* eps=0.001")
+
+
+def test_a_removed_layer_is_named(backend, model, tmp_path):
+    del model.classifier.fc2
+    refused(backend, model, tmp_path, r"layer 'classifier.fc2' .* is absent")
+
+
+def test_a_container_with_another_spec_is_followed(backend, model, tmp_path):
+    other = backend.train(backend.maam.build("maam_digits", seed=3), False)
+    other.reduce.reparameterize()
+    model.reduce = other.reduce
+    backend.maam.save_weights(model, tmp_path / "model.safetensors")
+    loaded = backend.train(backend.maam.load(tmp_path / "model.safetensors"), False)
+    np.testing.assert_allclose(backend.call(loaded, X), backend.call(model, X), atol=1e-6)
+
+
+def test_an_overridden_method_is_not_saved(backend, tmp_path):
+    twice = type("Twice", (backend.maam.MAFC,), {backend.method: lambda self, x: 2 * x})
+    with pytest.raises(WeightsError, match=rf"save_weights: Twice overrides {backend.method}\(\), which the spec does"):
+        backend.maam.save_weights(twice(8), tmp_path / "layer.safetensors")
+    backend.maam.save_weights(type("Named", (backend.maam.MAFC,), {})(8), tmp_path / "layer.safetensors")
+
+
+def test_an_overridden_method_inside_is_not_fused(backend):
+    layer = backend.train(backend.maam.MAAM(4), False)
+    inner = backend.at(layer, "agents.0")
+    inner.__class__ = type("Mine", (type(inner),), {backend.method: lambda self, x: x})
+    message = rf"reparameterize: Mine at 'agents.0' overrides {backend.method}\(\)"
+    with pytest.raises(DeploymentError, match=message):
+        layer.reparameterize()
+
+
+def test_arrays_that_cannot_be_loaded_are_not_saved(backend, model, tmp_path):
+    bias = backend.read(model)["classifier.fc2.bias"]
+    bias[3] = np.nan
+    backend.write(model, {"classifier.fc2.bias": bias})
+    with pytest.raises(WeightsError, match=r"NaN or infinity in classifier.fc2.bias"):
+        backend.maam.save_weights(model, tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def batch_norms(backend, model):
+    return [module for module in backend.modules(model) if isinstance(module, backend.nn.BatchNorm2d)]
+
+
+def test_frozen_batch_norm_takes_a_batch_of_one(backend):
+    layer = backend.train(backend.maam.MAAM(8))
+    for norm in batch_norms(backend, layer):
+        backend.train(norm, False)
+    assert backend.call(layer, ONE).shape == ONE.shape
+    backend.train(layer.reduce.bn)
+    with pytest.raises(ShapeError, match=r"reduce.bn: expected more than 1 value per channel"):
+        backend.call(layer, ONE)
+
+
+@pytest.mark.parametrize("kind", ["GroupNorm", "Identity"])
+def test_other_norms_take_a_batch_of_one(backend, kind):
+    layer = backend.train(backend.maam.MAAM(8))
+    for module in backend.modules(layer):
+        for name, inner in backend.children(module).items():
+            if isinstance(inner, backend.nn.BatchNorm2d):
+                arguments = (1, inner.num_features) if kind == "GroupNorm" else ()
+                setattr(module, name, getattr(backend.nn, kind)(*arguments))
+    assert not batch_norms(backend, layer)
+    assert backend.call(layer, ONE).shape == ONE.shape
+    layer.reduce = backend.nn.Identity()
+    assert backend.call(layer, ONE).shape == ONE.shape
+
+
+class TestTorch:
+    """Cases that only PyTorch has."""
+
+    @pytest.fixture
+    def model(self):
+        torch = pytest.importorskip("torch")
+        del torch
+        return maam.torch.build("maam_digits", seed=0).eval()
+
+    def same(self, model, path):
+        import torch
+
+        x = torch.as_tensor(X)
+        assert torch.equal(maam.torch.load(path).eval()(x), model(x))
+
+    def test_settings_for_training_may_change(self, model, tmp_path):
+        from torch import nn
+
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.5
+        model.reduce.act.inplace = True
+        model.reduce.bn = nn.SyncBatchNorm.convert_sync_batchnorm(model.reduce.bn)
+        maam.torch.save_weights(model, tmp_path / "model.safetensors")
+        self.same(model, tmp_path / "model.safetensors")
+
+    def test_wrapped_models_are_saved(self, model, tmp_path):
+        import torch
+
+        averaged = torch.optim.swa_utils.AveragedModel(model)
+        for index, wrapper in enumerate((averaged, torch.compile(model), torch.nn.DataParallel(torch.compile(model)))):
+            maam.torch.save_weights(wrapper, tmp_path / f"{index}.safetensors")
+            self.same(model, tmp_path / f"{index}.safetensors")
+
+    def test_a_hub_model_is_saved(self, model, tmp_path):
+        pytest.importorskip("huggingface_hub")
+        import torch
+
+        from maam.torch.huggingface import HubModel
+
+        for index, inner in enumerate((model, torch.compile(model))):
+            maam.torch.save_weights(HubModel(inner), tmp_path / f"{index}.safetensors")
+            self.same(model, tmp_path / f"{index}.safetensors")
+
+    def test_a_network_is_not_a_wrapper(self, model, tmp_path):
+        from torch import nn
+
+        network = nn.Module()
+        network.module, network.head = model, nn.Linear(10, 2)
+        with pytest.raises(WeightsError, match=r"has no .spec"):
+            maam.torch.save_weights(network, tmp_path / "model.safetensors")

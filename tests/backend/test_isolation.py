@@ -1,0 +1,140 @@
+"""What importing a framework's package loads, and what happens without a framework; each case in a new process."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from maam.backend import Capability, backend_names, find_entry
+
+FRAMEWORKS = {"torch": "mindspore", "mindspore": "torch"}
+"""The frameworks, each with the other one."""
+STRANGERS = ("sklearn", "matplotlib", "typer", "rich")
+PRELUDE = """
+import sys
+
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Refusing())
+"""
+USE = """
+import importlib, os
+import numpy as np
+
+os.environ["GLOG_v"] = "2"
+package = importlib.import_module("maam.{name}")
+runner = importlib.import_module("maam.{name}.runner").Runner
+model = package.build("maam_digits", seed=0)
+runner(model).gradients(np.ones((2, 1, 8, 8), np.float32), np.ones((2, 10), np.float32))
+runner(package.MAAM(4)).forward(np.ones((1, 4, 8, 8), np.float32))
+print([one for one in {forbidden!r} if one in sys.modules], os.environ["GLOG_v"])
+"""
+TRAIN = """
+import importlib
+import numpy as np
+from maam import reference, spec
+from maam.backend.optimizer import Optimizer
+
+package = importlib.import_module("maam.{name}")
+runner_type = importlib.import_module("maam.{name}.runner").Runner
+node = spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16, num_agents=1)
+x = np.random.default_rng(0).random((16, 1, 8, 8)).astype(np.float32)
+labels = (x.mean((1, 2, 3)) > 0.5).astype(np.int32)
+runner = runner_type(package.build(node, seed=0))
+trainer = runner.trainer(Optimizer(lr=0.05))
+losses = [trainer.step(x, labels, 0.05) for _ in range(8)]
+assert losses[-1] < losses[0], losses
+
+package.save_weights(runner.model, "weights.safetensors")
+expected = reference.load("weights.safetensors")(x)
+found = runner_type(package.load("weights.safetensors")).forward(x)
+np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+from maam.cli import main
+for extra in ([], ["--require-all"]):
+    sys.argv = ["maam", "parity", "weights.safetensors", "--frameworks", "torch,mindspore"]
+    sys.argv += ["--stages", "exchange,forward", "--no-compiled", *extra]
+    try:
+        main()
+    except SystemExit as error:
+        print("status", error.code, flush=True)
+assert {absent!r} not in sys.modules
+"""
+IMPORT = """
+import maam.spec
+from maam.errors import MaamError, MissingFrameworkError
+try:
+    import maam.{name}
+except MissingFrameworkError as error:
+    assert isinstance(error, MaamError) and isinstance(error, ImportError)
+    print(error)
+"""
+BLOCKS = {
+    "none in sys.modules": "import sys; sys.modules['{name}'] = None",
+    "refusing finder": PRELUDE.replace("{absent!r}", "('{name}',)").replace("{{name!r}}", "{{name!r}}"),
+    "not found": """
+import sys
+from importlib.machinery import PathFinder
+class Blind(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] == "{name}" else PathFinder.find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Blind
+""",
+}
+
+
+def run(code, folder):
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def name(request):
+    if importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
+
+
+def test_all_trainable_frameworks_are_tested():
+    assert list(FRAMEWORKS) == backend_names(Capability.TRAINING)
+
+
+def test_no_other_package_is_loaded_or_needed(name, tmp_path):
+    """The log level that a user has set for MindSpore is kept."""
+    forbidden = (FRAMEWORKS[name], *STRANGERS)
+    code = PRELUDE.format(absent=forbidden) + USE.format(name=name, forbidden=forbidden)
+    assert run(code, tmp_path).stdout.strip() == "[] 2"
+
+
+def test_the_spec_loads_no_framework(tmp_path):
+    forbidden = (*FRAMEWORKS, *STRANGERS)
+    modules = "maam.spec, maam.backend.layers, maam.backend.registry, maam.errors"
+    code = f"import sys, {modules}; print([one for one in {forbidden!r} if one in sys.modules])"
+    assert run(code, tmp_path).stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("absent", FRAMEWORKS)
+def test_a_missing_framework_is_named(absent, block, tmp_path):
+    code = BLOCKS[block].format(name=absent) + IMPORT.format(name=absent)
+    expected = f"{absent} is not installed; run: pip install 'maam[{find_entry(absent).extra}]'"
+    assert run(code, tmp_path).stdout.strip() == expected
+
+
+def test_training_and_parity_with_one_framework(name, tmp_path):
+    absent = FRAMEWORKS[name]
+    done = run(PRELUDE.format(absent=(absent,)) + TRAIN.format(name=name, absent=absent), tmp_path)
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if line.startswith("status")] == ["status 0", "status 1"]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    verdicts = {(row[1].split()[0], row[5]) for row in rows}
+    assert verdicts == {(name, "pass"), (absent, "NOT RUN")}
+    assert f"{absent} is not installed; run: pip install 'maam[{absent}]'" in done.stdout
+    assert "maam: --require-all: not every stage ran" in done.stderr

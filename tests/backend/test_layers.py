@@ -1,0 +1,227 @@
+"""Layer classes as Python sees them: signature, docstring, arguments, repr, subclasses, lookup by name."""
+
+import copy
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maam import spec
+from maam.backend.layers import bind_arguments, check_keeps_shape, find_layer, layer_docstring, layers_in
+from maam.errors import ArgumentError, PresetError, SpecError
+
+ROOT = Path(__file__).parents[2]
+PLAIN = (
+    "(in_channels, out_channels=None, *, hidden_channels=None, num_agents=3, kernel_sizes=3, scales=1, pool=1, "
+    "fusion='softmax', reduce=True, depthwise=False, act_layer='relu', norm_layer='batch_norm'"
+)
+OWN = {"torch": ", device=None, dtype=None)", "mindspore": ")"}
+
+
+@spec.composite
+def gate(channels: int, *, act_layer: spec.primitives.ActivationName = "sigmoid") -> spec.Scale:
+    """Return x * act(conv1x1(x))."""
+    conv = spec.Conv2d(in_channels=channels, out_channels=1, kernel_size=1)
+    return spec.Scale(children={"conv": conv, "act": spec.Activation(function=act_layer)})
+
+
+def bare(signature):
+    """Return a signature without annotations."""
+    return str(inspect.Signature([p.replace(annotation=p.empty) for p in signature.parameters.values()]))
+
+
+@pytest.fixture
+def subclass(backend):
+    """A subclass of MAAM with its own constructor."""
+
+    class Named(backend.maam.MAAM):
+        def __init__(self, channels, classes):
+            super().__init__(channels, num_agents=2)
+
+    return Named
+
+
+class TestSignature:
+    def test_arguments_and_defaults(self, backend):
+        assert bare(inspect.signature(backend.maam.MAAM)) == PLAIN + OWN[backend.name]
+
+    def test_types(self, backend):
+        found = {name: p.annotation for name, p in inspect.signature(backend.maam.MAAM).parameters.items()}
+        assert found["in_channels"] is int
+        assert str(found["fusion"]) == "typing.Literal['softmax', 'mean', 'dynamic']"
+        names = "typing.Literal['batch_norm', 'identity']"
+        assert str(found["norm_layer"]).startswith(f"typing.Union[{names}, type[{backend.name}.nn.")
+        assert ("device" in found) == ("dtype" in found) == (backend.name == "torch")
+
+    def test_of_subclasses(self, backend, subclass):
+        assert bare(inspect.signature(subclass)) == "(channels, classes)"
+        same = type("Same", (backend.maam.MAAM,), {})
+        assert bare(inspect.signature(same)) == PLAIN + OWN[backend.name]
+
+    def test_of_a_composite_of_ones_own(self, backend):
+        layer = type("Gate", (backend.layers.Layer,), {}, composite=gate)
+        assert bare(inspect.signature(layer)) == "(channels, *, act_layer='sigmoid'" + OWN[backend.name]
+        assert inspect.getdoc(layer) == "x * act(conv1x1(x)).".capitalize()
+
+    def test_stub_files_are_up_to_date(self, backend):
+        source = ROOT / "tools" / "stubs.py"
+        module_spec = importlib.util.spec_from_file_location("stubs", source)
+        stubs = importlib.util.module_from_spec(module_spec)
+        module_spec.loader.exec_module(stubs)
+        written = (ROOT / "maam" / backend.name / "layers.pyi").read_text(encoding="utf-8")
+        assert stubs.stub(backend.name) == written, "run: python tools/stubs.py"
+
+
+class TestDocstring:
+    @pytest.mark.parametrize("name", ["MAAM", "MAF", "MAFC", "MAFB", "SE", "CBAM"])
+    def test_comes_from_the_composite_with_a_native_example(self, backend, name):
+        text = inspect.getdoc(getattr(backend.maam, name))
+        assert "Args:\n" in text
+        assert "Raises:\n" in text
+        assert text.count("Example:") == 1
+        assert f">>> from maam.{backend.name} import {name}" in text
+
+    def test_starts_with_a_noun(self):
+        assert layer_docstring("Return a layer.\n\nExample:\n    spec", "Own.\n\nExample:\n    native") == (
+            "Layer.\n\nExample:\n    native\n"
+        )
+        assert layer_docstring("Return a layer.", None) == "Layer."
+
+
+class TestArguments:
+    def test_spec(self, backend, small):
+        assert backend.maam.MAAM(4, scales=(1, 2, 1)).spec == spec.maam(4, scales=(1, 2, 1))
+        for given, expected in (("maam_digits", spec.preset("maam_digits")), (small, small)):
+            assert backend.maam.build(given).spec == expected
+        node = spec.Activation(function="tanh")
+        assert backend.maam.build(node).spec is node
+
+    def test_initial_mode(self, backend):
+        for model in (backend.maam.MAAM(4), backend.maam.build("maam_digits")):
+            assert {module.training for module in backend.modules(model)} == {backend.starts_in_training}
+
+    def test_activations_by_class(self, backend):
+        for act, name in ((backend.nn.SiLU, "silu"), (backend.nn.LeakyReLU, "leaky_relu"), (backend.nn.ReLU, "relu")):
+            assert backend.maam.MAAM(4, act_layer=act).spec == backend.maam.MAAM(4, act_layer=name).spec
+            assert type(backend.at(backend.maam.MAAM(4, act_layer=name), "agents.0.act1")) is act
+        assert backend.maam.SE(4, act_layer=backend.hard_swish).spec == spec.se(4, act_layer="hard_swish")
+
+    def test_norms_by_class(self, backend):
+        assert backend.maam.MAAM(4, norm_layer=backend.nn.BatchNorm2d).spec == spec.maam(4)
+        layer = backend.maam.MAAM(4, norm_layer=backend.nn.Identity)
+        assert layer.spec == spec.maam(4, norm_layer="identity")
+        assert backend.nn.BatchNorm2d not in backend.kinds(layer)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"num_agent": 3}, "unexpected keyword argument 'num_agent'"),
+            ({"fusion": "max"}, "fusion: .*'softmax', 'mean' or 'dynamic', got 'max'"),
+            ({"kernel_sizes": 2}, "expected an odd kernel size"),
+            ({"kernel_sizes": (3, 3)}, "one for each of 3 agents, got 2"),
+            ({"num_agents": 0}, "num_agents"),
+            ({"act_layer": "Mish"}, r"act_layer: \w+\.nn\..*Mish has no name here; expected one of relu"),
+            ({"act_layer": "softmax"}, "act_layer: input should be 'relu', .*, got 'softmax'"),
+            ({"norm_layer": "LayerNorm"}, r"norm_layer: \w+\.nn\..*LayerNorm has no name here"),
+            ({"in_channels": 4}, "multiple values for argument 'in_channels'"),
+            ({"reduction": 4}, "in place of reduction use rd_ratio = 1 / reduction; arguments: in_channels, "),
+            ({"stride": 2}, r"in place of stride use pool=\(1, stride\); arguments: in_channels, "),
+        ],
+    )
+    def test_wrong_arguments(self, backend, arguments, message):
+        given = {name: getattr(backend.nn, str(value), value) for name, value in arguments.items()}
+        with pytest.raises(SpecError, match=message):
+            backend.maam.MAAM(4, **given)
+
+    def test_more_wrong_calls(self, backend):
+        with pytest.raises(SpecError, match="missing a required argument: 'in_channels'"):
+            backend.maam.MAAM()
+        with pytest.raises(PresetError, match=r"did you mean 'maam_digits'"):
+            backend.maam.build("maam_digit")
+        with pytest.raises(SpecError, match="seed: expected an integer"):
+            backend.maam.build("maam_digits", seed=-1)
+        if backend.name == "mindspore":
+            with pytest.raises(SpecError, match="unexpected keyword argument 'dtype'"):
+                backend.maam.MAAM(4, dtype=backend.ms.float16)
+
+    @pytest.mark.parametrize(("args", "kwargs"), [((), {}), ((8,), {"rd_ration": 0.5}), ((8,), {"channels": 8})])
+    def test_a_wrong_call_is_also_a_type_error(self, args, kwargs):
+        """Python's functions raise it, and libraries catch it to find out which arguments a layer takes."""
+        with pytest.raises(ArgumentError, match=r"^maf: ") as caught:
+            bind_arguments(spec.maf, args, kwargs, {}, {})
+        assert isinstance(caught.value, TypeError)
+        assert isinstance(caught.value, SpecError)
+
+
+def test_repr(backend, small, subclass):
+    text = repr(backend.maam.MAAM(4, 8, scales=(1, 2, 1)))
+    assert text.startswith("MAAM(\n  in_channels=4, out_channels=8, scales=(1, 2, 1)\n  (agents): Parallel(")
+    assert "    merge='softmax'\n    (0): Sequential(\n      (conv1): Conv2d(" in text
+    assert "    (1): Resize(\n      (scale): AvgPool2d(kernel_size=2" in text
+    assert " at 0x" not in text  # MindSpore's own initializers show an address
+    assert backend.name == "torch" or "weight_init=Normal(0.2357), bias_init=None" in text
+    assert repr(backend.maam.build(small)).startswith("Model(\n  (agents): Parallel(")
+    assert repr(subclass(4, 3)).startswith("Named(\n  in_channels=4, num_agents=2\n")
+    recurrent = repr(backend.maam.build(spec.preset("rnn", image_size=8)))
+    assert re.search(r"\(rnn\): RowRNN\(\s*24, 128", recurrent)
+
+
+def test_a_composite_of_ones_own_runs(runtime, x):
+    layer = type("Gate", (runtime.layers.Layer,), {}, composite=gate)(4, act_layer=runtime.nn.Tanh)
+    arrays = runtime.read(layer)
+    logits = np.einsum("nchw,c->nhw", x, arrays["conv.weight"][0, :, 0, 0])[:, None] + arrays["conv.bias"][0]
+    np.testing.assert_allclose(runtime.call(layer, x), x * np.tanh(logits), rtol=1e-5, atol=1e-6)
+
+
+def test_copies_are_independent(runtime, x):
+    layer = runtime.train(runtime.scramble(runtime.maam.MAAM(4, num_agents=2, scales=(1, 2))), False)
+    expected = runtime.call(layer, x)
+    other = copy.deepcopy(layer)  # in graph mode of a cell that has a graph
+    assert (other.spec, repr(other)) == (layer.spec, repr(layer))
+    np.testing.assert_array_equal(runtime.call(other, x), expected)
+    runtime.call(runtime.train(other), x)
+    name = "reduce.bn.running_mean"
+    assert np.all(runtime.read(other)[name] != runtime.read(layer)[name])
+    np.testing.assert_array_equal(runtime.call(layer, x), expected)
+
+
+class Base:
+    """Stands for the base class of layers."""
+
+
+class Gate(Base):
+    """Stands for a layer class."""
+
+
+class TestLookup:
+    def test_subclasses_by_name(self):
+        assert layers_in({"Gate": Gate, "Base": Base, "Other": int, "spec": spec}, Base) == {"gate": Gate}
+
+    @pytest.mark.parametrize(("given", "found"), [("gate", Gate), ("Gate", Gate), (Gate, Gate), (len, len)])
+    def test_names_classes_and_functions(self, given, found):
+        assert find_layer(given, {"gate": Gate}, Gate) is found
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ("gait", "no layer 'gait'; did you mean 'gate'? Known layers: gate"),
+            ("", "no layer ''; did you mean 'gate'?"),
+            ("x" * 100, f"no layer '{'x' * 60}'"),
+            (3, "got an object of type int"),
+            (None, "got an object of type NoneType"),
+            (Gate(), "got a built Gate; each block needs a layer of its own"),
+        ],
+    )
+    def test_refusals(self, given, message):
+        with pytest.raises(SpecError) as caught:
+            find_layer(given, {"gate": Gate}, Gate)
+        assert message in str(caught.value)
+
+    def test_a_layer_must_keep_the_shape(self):
+        check_keeps_shape("MAFC", spec.mafc(8), 8)
+        check_keeps_shape("MAAM", spec.maam(8), 8)
+        with pytest.raises(SpecError, match=r"MAAM turns \(8, 64, 64\) into \(8, 32, 32\); expected a layer"):
+            check_keeps_shape("MAAM", spec.maam(8, pool=2), 8)

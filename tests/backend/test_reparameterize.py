@@ -1,0 +1,185 @@
+"""`reparameterize`: the same function in place, with fused parameters."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+from maam import DeploymentError, WeightsError, fuse, spec
+from maam.fusion import is_fusible
+
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def make_layer(backend):
+    """Return a layer in inference mode."""
+    return backend.train(backend.scramble(backend.maam.build(spec.maam(4, 8, scales=(1, 2, 1)))), False)
+
+
+@pytest.fixture
+def layer(backend):
+    return make_layer(backend)
+
+
+def test_same_function_in_place(runtime, x):
+    layer = make_layer(runtime)
+    before, parameters = runtime.call(layer, x), list(runtime.parameters(layer).values())
+    expected, _ = fuse(layer.spec, runtime.read(layer))
+    assert layer.reparameterize() is None
+    np.testing.assert_allclose(runtime.call(layer, x), before, **CLOSE)
+    assert layer.spec == expected
+    assert layer.reparameterized
+    assert runtime.nn.BatchNorm2d not in runtime.kinds(layer)
+    assert not any(module.training for module in runtime.modules(layer))
+    assert not {id(p) for p in parameters} & {id(p) for p in runtime.parameters(layer).values()}
+    bias = runtime.read(layer)["reduce.conv.bias"]
+    runtime.write(layer, {"reduce.conv.bias": bias + 1})
+    assert not np.allclose(runtime.call(layer, x), before)  # in graph mode the old graph is gone
+
+
+def test_train_mode_is_refused(backend, layer):
+    names = list(backend.parameters(layer))
+    backend.train(layer)
+    with pytest.raises(DeploymentError, match=r"^reparameterize: the model is in train mode, .*eval\(\) in PyTorch"):
+        layer.reparameterize()
+    assert list(backend.parameters(layer)) == names
+
+
+def test_twice_is_refused(layer):
+    layer.reparameterize()
+    with pytest.raises(DeploymentError, match=r"^reparameterize: the model is fused already; build or load it again"):
+        layer.reparameterize()
+
+
+def test_nan_is_refused(backend, layer):
+    backend.write(layer, {"agents.alpha": np.array([np.nan, 0, 0], np.float32)})
+    with pytest.raises(WeightsError, match=r"NaN or infinity in agents\.alpha"):
+        layer.reparameterize()
+
+
+def test_nothing_happens_without_anything_to_fuse(backend):
+    gate = backend.train(backend.maam.SE(4), False)
+    own = list(backend.parameters(gate).values())
+    gate.reparameterize()
+    gate.reparameterize()
+    assert all(a is b for a, b in zip(own, backend.parameters(gate).values(), strict=True))
+
+
+def test_a_part_alone(backend, layer, x):
+    """The spec of the whole follows."""
+    before = backend.call(layer, x)
+    layer.agents.reparameterize()
+    assert layer.spec.at("agents").merge == "sum"
+    assert "bn" in layer.spec.at("reduce").nodes
+    np.testing.assert_allclose(backend.call(layer, x), before, **CLOSE)
+
+
+def test_a_fused_model_is_saved_with_its_spec(backend, small, tmp_path):
+    model = backend.train(backend.scramble(backend.maam.build(small)), False)
+    x = np.random.default_rng(0).random((2, *small.input_shape), np.float32)
+    before = backend.call(model, x)
+    model.reparameterize()
+    backend.maam.save_weights(model, tmp_path / "m.safetensors")
+    loaded = backend.train(backend.maam.load(tmp_path / "m.safetensors"), False)
+    assert loaded.spec == model.spec
+    np.testing.assert_allclose(backend.call(loaded, x), before, **CLOSE)
+
+
+def test_frozen_layers_stay_frozen(backend, layer):
+    for name, parameter in backend.parameters(layer).items():
+        parameter.requires_grad = not name.startswith("agents.")
+    layer.reparameterize()
+    frozen = {name for name, parameter in backend.parameters(layer).items() if not parameter.requires_grad}
+    assert frozen == {name for name in backend.parameters(layer) if name.startswith("agents.")}
+
+
+class TestMindSpore:
+    """Cases that only MindSpore has: networks that have compiled graphs, and wrappers of mixed precision."""
+
+    @pytest.mark.parametrize("level", ["O2", "O3"])
+    @pytest.mark.parametrize("backend", ["mindspore"], indirect=True)
+    def test_mixed_precision_comes_after(self, backend, layer, level):
+        backend.ms.amp.auto_mixed_precision(layer, level)
+        with pytest.raises(DeploymentError, match="mixed precision has wrapped the cell; fuse first"):
+            layer.reparameterize()
+
+    @pytest.mark.parametrize("runtime", ["mindspore graph", "mindspore pynative"], indirect=True)
+    def test_two_layers_in_a_network(self, runtime, x):
+        chain = runtime.chain(*(runtime.scramble(runtime.maam.MAAM(*sizes)) for sizes in ((4, 8), (8, 4))))
+        runtime.train(chain, False)
+        before = runtime.call(chain, x) if runtime.mode == "pynative" else None  # a network keeps its graph
+        for layer in chain:
+            layer.reparameterize()
+        names = [parameter.name for parameter in chain.get_parameters()]
+        assert names[0] == "0.agents.0.conv1.weight"
+        assert len(set(names)) == len(names)
+        after = runtime.call(chain, x)
+        if before is not None:
+            np.testing.assert_allclose(after, before, **CLOSE)
+
+
+@pytest.mark.parametrize("backend", ["torch"], indirect=True)
+class TestTorch:
+    """Cases that only PyTorch has: dtypes, memory formats, pickle, and timm."""
+
+    @pytest.fixture
+    def reparameterize_model(self):
+        """timm's function: it calls the method of each module below the given one, and then of what it has made."""
+        pytest.importorskip("timm")
+        from timm.utils import reparameterize_model
+
+        return reparameterize_model
+
+    @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
+    def test_dtype_is_kept(self, backend, layer, dtype):
+        layer.to(backend.dtype(dtype)).reparameterize()
+        assert {p.dtype for p in layer.parameters()} == {backend.dtype(dtype)}
+
+    def test_memory_format_is_kept(self, backend, layer):
+        layer.to(memory_format=backend.torch.channels_last).reparameterize()
+        maps = [p for p in layer.parameters() if p.dim() == 4 and not p.is_contiguous()]
+        assert maps
+        assert all(p.is_contiguous(memory_format=backend.torch.channels_last) for p in maps)
+
+    def test_copies_of_a_fused_layer(self, backend, layer, x):
+        layer.reparameterize()
+        for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            assert other.spec == layer.spec
+            np.testing.assert_array_equal(backend.call(other, x), backend.call(layer, x))
+
+    def test_modules_of_a_subclass_stay(self, backend, x):
+        class Mine(backend.maam.MAAM):
+            def __init__(self):
+                super().__init__(4)
+                self.extra = backend.nn.BatchNorm2d(4)
+
+            def forward(self, x):
+                return self.extra(super().forward(x))
+
+        layer = backend.scramble(Mine()).eval()
+        before = backend.call(layer, x)
+        layer.reparameterize()
+        assert isinstance(layer.extra, backend.nn.BatchNorm2d)
+        np.testing.assert_allclose(backend.call(layer, x), before, **CLOSE)
+
+    def test_timm_fuses_a_network_with_layers(self, backend, layer, x, reparameterize_model):
+        network = backend.chain(layer, backend.nn.Conv2d(8, 8, 1), backend.maam.SE(8)).eval()
+        fused = reparameterize_model(network)
+        np.testing.assert_allclose(backend.call(fused, x), backend.call(network, x), **CLOSE)
+        assert is_fusible(network[0].spec)
+        assert fused[0].reparameterized
+        assert not is_fusible(fused[0].spec)
+
+    @pytest.mark.parametrize("name", ["maam_digits", "mobilenet_v3_small"])
+    def test_timm_fuses_a_whole_model(self, backend, name, reparameterize_model, tmp_path):
+        narrow = {"cifar": True, "width_multiplier": 0.1} if name.startswith("mobile") else {}
+        model = backend.scramble(backend.maam.build(name, **narrow), least_norm_weight=-0.5).eval()
+        x = np.random.default_rng(0).random((2, *model.spec.input_shape), np.float32)
+        fused = reparameterize_model(model)
+        np.testing.assert_allclose(backend.call(fused, x), backend.call(model, x), **CLOSE)
+        assert not is_fusible(fused.spec)
+        assert set(fused.state_dict()) == {p.name for p in fused.spec.parameters()}
+        backend.maam.save_weights(fused, tmp_path / "m.safetensors")
+        loaded = backend.maam.load(tmp_path / "m.safetensors").eval()
+        np.testing.assert_array_equal(backend.call(loaded, x), backend.call(fused, x))
