@@ -146,6 +146,7 @@ def _mindspore_gradients(x: Array, weights: Array) -> Array:
     """Return the same gradients from MindSpore in float32."""
     import mindspore as ms
 
+    ms.set_context(mode=ms.PYNATIVE_MODE)
     layer = ms.nn.BatchNorm2d(x.shape[1]).set_train(True)
     function = ms.value_and_grad(lambda a: (layer(a) * ms.Tensor(weights)).sum(), None, layer.trainable_params())
     return np.stack([gradient.asnumpy() for gradient in function(ms.Tensor(x))[1]])
