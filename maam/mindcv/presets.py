@@ -1,6 +1,6 @@
-"""The presets in MindCV's registry: each is a function of this module, as MindCV's models are functions of theirs.
+"""Registration of the presets as models of MindCV.
 
-`mindcv.list_models(module="presets")` lists them.
+MindCV knows a model as a function in a module: `mindcv.list_models(module="presets")` lists the functions of this one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The presets in timm's registry: each is a function of this module, as the models of timm are functions of theirs.
+"""Registration of the presets as models of timm.
 
-`timm.list_models(module="presets")` lists them.
+timm knows a model as a function in a module: `timm.list_models(module="presets")` lists the functions of this module.
 """
 
 from __future__ import annotations

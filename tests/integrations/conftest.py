@@ -20,10 +20,10 @@ def import_library(name):
     """Import timm or MindCV with maam's module for it, or skip the test."""
     pytest.importorskip("torch" if name == "timm" else "mindspore")
     native = pytest.importorskip(name)
-    ours = importlib.import_module(f"maam.{name}")
+    module = importlib.import_module(f"maam.{name}")
     presets = importlib.import_module(f"maam.{name}.presets")
     registry = importlib.import_module("timm.models._registry" if name == "timm" else "mindcv.models.registry")
-    return SimpleNamespace(name=name, native=native, ours=ours, presets=presets, registry=registry)
+    return SimpleNamespace(name=name, native=native, maam=module, presets=presets, registry=registry)
 
 
 @pytest.fixture(params=["timm", "mindcv"])

@@ -57,7 +57,7 @@ def test_aliases(library):
     assert model.spec == maam.preset("mafc_v2", **SMALL)
     if library.name == "timm":
         assert model.pretrained_cfg["architecture"] == "mafc_v2"
-    plain = library.ours.create_model("MAFCV2", attention=None, **SMALL)
+    plain = library.maam.create_model("MAFCV2", attention=None, **SMALL)
     assert plain.spec == maam.preset("mafc_v2", attention=None, **SMALL)
 
 
@@ -118,20 +118,20 @@ class TestOwnPresets:
 
         added(own_digits)
         assert not library.native.is_model("own_digits")
-        assert library.ours.register_presets("own_*") == ["own_digits"] == library.ours.register_presets("own_*")
+        assert library.maam.register_presets("own_*") == ["own_digits"] == library.maam.register_presets("own_*")
         assert library.native.create_model("own_digits", num_classes=4).spec.num_classes == 4
         if library.name == "timm":
             assert library.native.get_pretrained_cfg("own_digits").mean == (0.0,)
 
     def test_registering_again_changes_nothing(self, library):
         before = library.registry.model_entrypoint("mafc_v2")
-        assert library.ours.register_presets("mafc_*") == maam.list_presets("mafc_*")
+        assert library.maam.register_presets("mafc_*") == maam.list_presets("mafc_*")
         assert library.registry.model_entrypoint("mafc_v2") is before
 
     def test_only_classifiers_are_registered(self, library, added):
         body = maam.preset("maam_digits").until("reduce")
         added(lambda: body, "own_features")
-        assert library.ours.register_presets("own_*") == []
+        assert library.maam.register_presets("own_*") == []
         assert not library.native.is_model("own_features")
 
     def test_a_conflicting_name_registers_nothing(self, library, added):
@@ -139,7 +139,7 @@ class TestOwnPresets:
         added(lambda: maam.preset("maam_digits"), "own_first")
         origin = f"{library.name}.models.resnet"
         with pytest.raises(PresetError) as caught:
-            library.ours.register_presets("*")
+            library.maam.register_presets("*")
         title = "timm" if library.name == "timm" else "MindCV"
         assert str(caught.value) == (
             f"{title} already has a model 'resnet18' from {origin}; register the preset under another name with "
@@ -155,7 +155,7 @@ class TestAttention:
     def test_a_name_or_a_layer_class(self, library, layer_class):
         expected = maam.preset("mobilenet_v3_small", attention="mafc", **SMALL)
         for given in (layer_class, "MAFC"):
-            model = library.ours.create_model("mobilenet_v3_small", attention=given, **SMALL)
+            model = library.maam.create_model("mobilenet_v3_small", attention=given, **SMALL)
             assert model.spec == expected
             if hasattr(model, "_model_args"):  # the oldest timm does not store them
                 assert model._model_args["attention"] == "mafc"
@@ -163,15 +163,15 @@ class TestAttention:
 
     def test_none_removes_it_and_the_default_keeps_it(self, library):
         name = "mafc_v3_small"
-        assert library.ours.create_model(name, **SMALL).spec == maam.preset(name, **SMALL)
+        assert library.maam.create_model(name, **SMALL).spec == maam.preset(name, **SMALL)
         plain = maam.preset(name, attention=None, **SMALL)
-        assert library.ours.create_model(name, attention=None, **SMALL).spec == plain
+        assert library.maam.create_model(name, attention=None, **SMALL).spec == plain
         assert library.native.create_model(name, attention="none", **SMALL).spec == plain
 
     @pytest.mark.parametrize("given", [None, "se"])
     def test_a_preset_without_the_option(self, library, given):
         with pytest.raises(PresetError, match="'maam_digits' has no option 'attention'"):
-            library.ours.create_model("maam_digits", attention=given)
+            library.maam.create_model("maam_digits", attention=given)
 
     def test_other_functions_and_classes_are_refused(self, library, layer_class):
         class Other:
@@ -183,18 +183,18 @@ class TestAttention:
         given = {"partial": partial(layer_class, rd_ratio=0.5), "function": lambda channels: layer_class(channels)}
         for got, attention in {**given, f"{__name__}.{Other.__qualname__}": Other}.items():
             with pytest.raises(SpecError) as caught:
-                library.ours.create_model("mafc_v2", attention=attention, **SMALL)
+                library.maam.create_model("mafc_v2", attention=attention, **SMALL)
             assert str(caught.value).startswith(f"{start}{got}; 'mafc_v2' is a preset")
 
     def test_every_block_is_refused(self, library):
         with pytest.raises(PresetError, match="'mafc_v2' is a preset, whose spec determines the blocks with attention"):
-            library.ours.create_model("mafc_v2", attention="se", every_block=True)
+            library.maam.create_model("mafc_v2", attention="se", every_block=True)
 
     def test_a_layer_that_the_preset_does_not_have(self, library):
         message = "mobilenet: attention: input should be 'se', 'cbam', 'maf', 'mafc' or 'mafb'"
         for given in ("maam", maam.torch.MAAM if library.name == "timm" else maam.mindspore.MAAM):
             with pytest.raises(SpecError, match=message):
-                library.ours.create_model("mafc_v2", attention=given, **SMALL)
+                library.maam.create_model("mafc_v2", attention=given, **SMALL)
 
 
 def test_no_published_weights(library):
@@ -210,9 +210,9 @@ def test_unknown_option(library, option):
 
 def test_unknown_model(library):
     with pytest.raises(PresetError, match="no model 'resnet81'; did you mean 'resnet18'"):
-        library.ours.create_model("resnet81", attention="se")
+        library.maam.create_model("resnet81", attention="se")
     with pytest.raises(PresetError, match=rf"no model 'zzzzzz'; {library.name}\.list_models\(\) lists all models"):
-        library.ours.create_model("zzzzzz")
+        library.maam.create_model("zzzzzz")
 
 
 class TestTimm:

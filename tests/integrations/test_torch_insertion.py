@@ -23,9 +23,9 @@ from maam.torch import CBAM, MAAM, MAF, MAFC, SE  # noqa: E402
 from maam.torch.layers import Layer  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("seeded")
-TIMM = SimpleNamespace(name="timm", ours=maam.timm, resnet=timm_resnet, attribute="se")
+TIMM = SimpleNamespace(name="timm", maam=maam.timm, resnet=timm_resnet, attribute="se")
 TORCHVISION = SimpleNamespace(
-    name="torchvision", ours=maam.torchvision, resnet=torchvision_resnet, attribute="attention"
+    name="torchvision", maam=maam.torchvision, resnet=torchvision_resnet, attribute="attention"
 )
 LIBRARIES = {library.name: library for library in (TIMM, TORCHVISION)}
 POINTS = {  # blocks with attention, blocks in all, the first new layer, and the first one with every_block
@@ -107,10 +107,10 @@ def without_arrays(library, name, **options):
 def test_insertion_points_and_names(library, name):
     occupied, blocks, first, first_of_all = POINTS[library.name][name]
     plain = without_arrays(library, name)
-    network = library.ours.insert_attention(copy.deepcopy(plain), "mafc")
+    network = library.maam.insert_attention(copy.deepcopy(plain), "mafc")
     layers = new_layers(network)
     assert (len(layers), layers[0]) == (occupied or blocks, first)
-    everywhere = new_layers(library.ours.insert_attention(copy.deepcopy(plain), "mafc", every_block=True))
+    everywhere = new_layers(library.maam.insert_attention(copy.deepcopy(plain), "mafc", every_block=True))
     assert (len(everywhere), everywhere[0]) == (blocks, first_of_all)
     assert set(layers) <= set(everywhere)
     prefixes = tuple(f"{layer}." for layer in layers)
@@ -127,20 +127,20 @@ def test_insertion_points_and_names(library, name):
 )
 def test_a_resnet_trains(resnet, library, attention, images, without_gradient):
     """MAAM ends in a ReLU, and a ResNet of timm adds to its output in place."""
-    network = library.ours.insert_attention(resnet, attention)
+    network = library.maam.insert_attention(resnet, attention)
     assert network(images()).shape == (2, 3)
     assert without_gradient(network, images()) == []
 
 
 def test_a_resnet_accepts_other_modules(resnet, library, images):
-    assert library.ours.insert_attention(resnet, nn.Identity)(images()).shape == (2, 3)
+    assert library.maam.insert_attention(resnet, nn.Identity)(images()).shape == (2, 3)
 
 
 @pytest.mark.parametrize("attention", maam.timm.list_attention())
 def test_a_mobilenet_trains(library, attention, images, without_gradient):
     """The MobileNetV3 of torchvision adds in place to the output of a layer at the end of a block."""
     options = {"attention": attention, "every_block": True, "num_classes": 3}
-    network = library.ours.create_model(MOBILENET[library.name], **options)
+    network = library.maam.create_model(MOBILENET[library.name], **options)
     assert without_gradient(network, images()) == []
 
 
@@ -149,7 +149,7 @@ def test_the_layer_is_before_the_addition(library, basic_resnet):
     x = torch.rand(2, block.conv1.in_channels, 8, 8)
     plain, shortcut = block(x), torch.relu(block.downsample(x))
     gate = getattr(
-        library.ours.insert_attention(basic_resnet, lambda channels: SE(channels)).layer2[0], library.attribute
+        library.maam.insert_attention(basic_resnet, lambda channels: SE(channels)).layer2[0], library.attribute
     )
     nn.init.zeros_(gate.fc2.weight)
     nn.init.constant_(gate.fc2.bias, 40.0)  # sigmoid(40) = 1
@@ -161,7 +161,7 @@ def test_the_layer_is_before_the_addition(library, basic_resnet):
 def test_other_weights_stay(library):
     plain = create(library, MOBILENET[library.name], num_classes=3)
     before = {name: array.clone() for name, array in plain.state_dict().items()}
-    network = library.ours.insert_attention(plain, MAFC)
+    network = library.maam.insert_attention(plain, MAFC)
     assert network is plain
     layers = tuple(f"{name}." for name in new_layers(network))
     kept = {name: array for name, array in network.state_dict().items() if not name.startswith(layers)}
@@ -169,20 +169,20 @@ def test_other_weights_stay(library):
     assert all(torch.equal(array, before[name]) for name, array in kept.items())
     found = network.load_state_dict(before, strict=False)
     assert all(key.startswith(layers) for key in (*found.missing_keys, *found.unexpected_keys))
-    built = library.ours.create_model(MOBILENET[library.name], num_classes=3, attention=MAFC)
+    built = library.maam.create_model(MOBILENET[library.name], num_classes=3, attention=MAFC)
     assert list(built.state_dict()) == list(network.state_dict())
 
 
 def test_a_second_layer_replaces_the_first(library, basic_resnet):
     for network, blocks in ((basic_resnet, 4), (without_arrays(library, MOBILENET[library.name]), 11)):
         for attention in ("mafc", lambda channels: nn.Identity(), "se"):
-            library.ours.insert_attention(network, attention, every_block=True)
+            library.maam.insert_attention(network, attention, every_block=True)
         assert new_layers(network, MAFC) == []
         assert len(new_layers(network, SE)) == blocks
 
 
 def test_device_dtype_and_mode(library, basic_resnet):
-    network = library.ours.insert_attention(basic_resnet.double().eval(), "mafc")
+    network = library.maam.insert_attention(basic_resnet.double().eval(), "mafc")
     layer = getattr(network.layer1[0], library.attribute)
     assert {p.dtype for p in layer.parameters()} == {torch.float64}
     assert not any(module.training for module in network.modules())
@@ -191,7 +191,7 @@ def test_device_dtype_and_mode(library, basic_resnet):
 
 
 def test_the_defaults_of_the_layer_are_used(library):
-    network = library.ours.insert_attention(without_arrays(library, MOBILENET[library.name]), MAF)
+    network = library.maam.insert_attention(without_arrays(library, MOBILENET[library.name]), MAF)
     layer = next(module for module in network.modules() if isinstance(module, MAF))
     assert layer.arguments == {"channels": 16}
 
@@ -199,7 +199,7 @@ def test_the_defaults_of_the_layer_are_used(library):
 def test_without_attention_the_network_is_that_of_the_library(library):
     name = "resnet18"
     with torch.device("meta"):
-        models = [library.ours.create_model(name, num_classes=3, **options) for options in ({}, {"attention": None})]
+        models = [library.maam.create_model(name, num_classes=3, **options) for options in ({}, {"attention": None})]
     expected = list(without_arrays(library, name, num_classes=3).state_dict())
     assert [list(model.state_dict()) for model in models] == [expected, expected]
 
@@ -214,14 +214,14 @@ def block(library, request):
 @pytest.mark.parametrize("attention", ["mafc", "maam"])
 def test_export(library, block, attention, exported):
     network, x = block
-    library.ours.insert_attention(network, attention).eval()
+    library.maam.insert_attention(network, attention).eval()
     torch.testing.assert_close(exported(network, x), network(torch.cat((x, x[:1]))))
 
 
 def test_compile(library, block):
     torch._dynamo.reset()
     network, x = block
-    library.ours.insert_attention(network, "mafc")
+    library.maam.insert_attention(network, "mafc")
     torch.testing.assert_close(torch.compile(network, backend="eager", fullgraph=True)(x), network(x))
 
 
@@ -242,14 +242,14 @@ def test_refused_attention_leaves_the_network_unchanged(library, name, attention
     network = without_arrays(library, name)
     before = list(network.state_dict())
     with pytest.raises(SpecError) as caught:
-        library.ours.insert_attention(network, attention)
+        library.maam.insert_attention(network, attention)
     assert message.format(library.name) in str(caught.value)
     assert list(network.state_dict()) == before
 
 
 def test_unknown_model(library):
     with pytest.raises(PresetError, match="no model 'resnet81'; did you mean 'resnet"):
-        library.ours.create_model("resnet81")
+        library.maam.create_model("resnet81")
 
 
 class TestTimm:
@@ -279,7 +279,7 @@ class TestTimm:
 
     @pytest.mark.parametrize("attention", ["mafc", "maam"])
     def test_fusion(self, attention, images):
-        """timm fuses its layers, and also finds ours, copied or not."""
+        """timm fuses its layers, and also the inserted ones, copied or not."""
         network, x = shallow_resnet(TIMM, "BasicBlock"), images()
         maam.timm.insert_attention(network, attention)
         network(x)  # statistics that are not 0 and 1
