@@ -23,7 +23,7 @@ def feature_map(shape: Shape, channels: int | None = None) -> tuple[int, int, in
     Raises:
         ShapeError: `shape` does not have three positive sizes, or C differs from `channels`.
     """
-    if len(shape) != 3 or any(size < 1 for size in shape):
+    if len(shape) != 3 or min(shape) < 1:
         raise ShapeError(f"expected a feature map (C, H, W), got shape {shape}")
     if channels is not None and shape[0] != channels:
         raise ShapeError(f"expected {channels} channels, got {shape[0]}")
@@ -310,7 +310,7 @@ class MaxPool2d(_WindowPool):
         if 2 * self.padding > self.kernel_size:
             raise ValueError(
                 f"padding: {self.padding} must be at most half of kernel_size {self.kernel_size}, "
-                "so that no window lies in the padding alone"
+                "so that no window is entirely in the padding"
             )
         return self
 
