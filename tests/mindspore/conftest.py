@@ -1,4 +1,4 @@
-"""Fixtures of the MindSpore room's tests: both modes, layers in all variants, and the referee beside them."""
+"""Fixtures of MindSpore's tests: both modes, a user's network, and helpers."""
 
 import importlib.util
 import sys
@@ -10,26 +10,14 @@ import pytest
 from mindspore import nn
 
 from maam import spec
-from maam.mindspore import build
-from maam.mindspore.arrays import read_arrays, write_arrays
-from maam.reference import ReferenceModel
+from tests.frameworks import MindSpore
 
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
-VARIANTS = {
-    "softmax": {},
-    "mean": {"fusion": "mean", "num_agents": 2},
-    "dynamic": {"fusion": "dynamic", "num_agents": 2},
-    "scales": {"scales": (2, 1, 3), "reduce": False},
-    "kernels": {"kernel_sizes": (1, 5), "num_agents": 2},
-    "depthwise": {"depthwise": True, "num_agents": 2},
-    "pool": {"pool": (2, 2), "scales": (1, 2), "num_agents": 2},
-    "no_norm": {"norm_layer": "identity", "act_layer": "gelu", "num_agents": 2},
-}
 SMALL = {"channels": 8, "hidden_features": 16, "in_channels": 1, "image_size": 8, "num_classes": 3}
 
 
 class Net(nn.Cell):
-    """A user's network: a layer between two cells of their own."""
+    """A user's network: a layer between two other cells."""
 
     def __init__(self, layer):
         super().__init__()
@@ -42,59 +30,37 @@ class Net(nn.Cell):
         return self.act(self.layer(self.stem(x)))
 
 
-def scramble(cell):
-    """Arbitrary values everywhere: fresh ones (alpha 0, mean 0, variance 1) would hide a lost array."""
-    generator = np.random.default_rng(5)
-    arrays = {}
-    for p in cell.spec.parameters():
-        low = 0.5 if p.role in (spec.Role.RUNNING_VAR, spec.Role.NORM_WEIGHT) else -0.5
-        arrays[p.name] = generator.uniform(low, low + 1, p.shape).astype(np.float32)
-    write_arrays(cell, arrays)
-    return cell
-
-
 @pytest.fixture(autouse=True)
 def _working_folder(tmp_path, monkeypatch):
-    """MindSpore leaves folders where it works: `rank_0` of a failed compilation, `rewritten_network` of O1."""
+    """Run in an empty folder: MindSpore leaves `rank_0` of a failed compilation, `rewritten_network` of O1."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(params=MODES)
 def mode(request):
-    """Graph and PyNative mode, which MindSpore keeps for the whole process."""
+    """Graph and PyNative mode; MindSpore has one for the whole process."""
     before = ms.get_context("mode")
     ms.set_context(mode=MODES[request.param])
     yield request.param
     ms.set_context(mode=before)
 
 
-@pytest.fixture(params=VARIANTS)
-def variant(request):
-    """The arguments of one variant of the layer."""
-    return VARIANTS[request.param]
-
-
-@pytest.fixture
-def cell(variant):
-    """A layer from 4 to 8 channels, in inference state, in every variant."""
-    return scramble(build(spec.maam(4, 8, **variant)))
-
-
 @pytest.fixture
 def x():
-    """A batch for `cell`, as NumPy array."""
+    """A batch of maps with 4 channels."""
     return np.random.default_rng(1).normal(size=(2, 4, 8, 8)).astype(np.float32)
 
 
-@pytest.fixture(name="scramble")
-def _scramble():
-    return scramble
+@pytest.fixture
+def scramble():
+    """Give all arrays of a cell arbitrary values."""
+    return MindSpore().scramble
 
 
 @pytest.fixture
-def referee():
-    """The referee with a cell's present arrays."""
-    return lambda cell: ReferenceModel(cell.spec, read_arrays(cell))
+def reference():
+    """Return the NumPy reference with the present arrays of a cell."""
+    return MindSpore().reference
 
 
 @pytest.fixture(name="network")
@@ -110,7 +76,7 @@ def small():
 
 @pytest.fixture
 def load(monkeypatch):
-    """A helper module of this folder, by name (importlib mode puts none on sys.path)."""
+    """Load a module of this folder by name; pytest's importlib mode does not put the folder on the path."""
 
     def from_file(name):
         path = Path(__file__).with_name(f"{name}.py")

@@ -1,4 +1,4 @@
-"""`configure`: what reaches MindSpore's context, and what is refused; calls to an Ascend that is not here."""
+"""`configure`: the settings in MindSpore's context, refusals, and the calls for Ascend, which is not needed."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 
 from maam import DeploymentError, MissingFrameworkError, spec
 from maam.errors import DeviceError
-from maam.mindspore import Configuration, build, configure
+from maam.mindspore import Configuration, build, configuration, configure
 
 IMPORT = """
 import builtins, io, os
@@ -33,7 +33,7 @@ def _context():
 
 @pytest.fixture
 def ascend(monkeypatch):
-    """A machine with Ascend, as far as the calls go; returns what was called."""
+    """Pretend that Ascend is available, and return the arguments of the calls."""
     calls = {}
 
     def record(name):
@@ -67,7 +67,7 @@ def test_settings_reach_the_context():
 def test_graph_kernel(monkeypatch):
     monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: object())
     calls = {}
-    with monkeypatch.context() as patched:  # switched on for real, it leaves files in the working folder
+    with monkeypatch.context() as patched:  # a real graph kernel leaves files in the working folder
         patched.setattr(ms, "set_context", lambda **settings: calls.update(settings))
         assert configure(graph_kernel=True).graph_kernel
     assert calls["enable_graph_kernel"] is True
@@ -109,7 +109,7 @@ def test_a_device_that_mindspore_refuses(monkeypatch):
 
     monkeypatch.setattr(ms.device_context.ascend, "is_available", lambda: True)
     monkeypatch.setattr(ms, "set_device", refuse)
-    with pytest.raises(DeviceError, match=r"MindSpore refuses it: The runtime has been initialized on.*call configure"):
+    with pytest.raises(DeviceError, match=r"MindSpore refuses it .The runtime has been initialized on.*call configure"):
         configure(device="ascend")
 
 
@@ -119,12 +119,12 @@ def test_a_device_that_mindspore_refuses(monkeypatch):
         ({"mode": "eager"}, "^mode: expected one of graph, pynative, got 'eager'$"),
         ({"jit_level": "O3"}, "^jit_level: expected one of O0, O1, O2, got 'O3'$"),
         ({"amp_level": "O4"}, "^amp_level: expected one of O0, O1, O2, O3, auto, got 'O4'$"),
-        ({"mode": "pynative", "jit_level": "O1"}, "^jit_level O1: for graphs alone, and mode is 'pynative'"),
-        ({"mode": "pynative", "graph_kernel": True}, "^graph_kernel: for graphs alone"),
-        ({"parity": True, "amp_level": "O2"}, "^amp_level O2: parity compares float32"),
+        ({"mode": "pynative", "jit_level": "O1"}, "^jit_level O1: needs graph mode, and mode is 'pynative'"),
+        ({"mode": "pynative", "graph_kernel": True}, "^graph_kernel: needs graph mode"),
+        ({"parity": True, "amp_level": "O2"}, "^amp_level O2: parity needs float32"),
         (
             {"device": "cpu", "jit_level": "O2"},
-            "^jit_level O2: compiles whole graphs for Ascend, and the device is 'cpu'",
+            "^jit_level O2: needs Ascend, and the device is 'cpu'",
         ),
     ],
     ids=str,
@@ -148,37 +148,37 @@ def test_mixed_precision_is_applied(level):
 
 
 class TestInstructionCap:
-    """On versions whose oneDNN is slow with AVX-512."""
+    """The limit for versions whose oneDNN is slow with AVX-512."""
 
     @pytest.fixture(autouse=True)
     def _environment(self, monkeypatch):
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "")
         monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
-        monkeypatch.setattr(configure, "_has_avx512", lambda: True)
+        monkeypatch.setattr(configuration, "_has_avx512", lambda: True)
 
-    def test_set_and_said(self, monkeypatch):
+    def test_is_set_with_a_warning(self, monkeypatch):
         monkeypatch.setattr(ms, "__version__", "2.10.0")
-        with pytest.warns(UserWarning, match="ONEDNN_MAX_CPU_ISA is set to AVX2; set it yourself to choose"):
-            configure.cap_instructions()
+        with pytest.warns(UserWarning, match="ONEDNN_MAX_CPU_ISA is set to AVX2; set the variable yourself"):
+            configuration.cap_instructions()
         assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
-        configure.cap_instructions()  # said once
+        configuration.cap_instructions()  # warns once
 
     def test_the_users_own_stays(self, monkeypatch):
         monkeypatch.setattr(ms, "__version__", "2.9.0")
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX512_CORE")
-        configure.cap_instructions()
+        configuration.cap_instructions()
         assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX512_CORE"
 
     @pytest.mark.parametrize(("version", "avx512"), [("2.8.0", True), ("2.9.0", False)])
-    def test_where_it_is_not_needed(self, monkeypatch, version, avx512):
+    def test_is_not_set_without_need(self, monkeypatch, version, avx512):
         monkeypatch.setattr(ms, "__version__", version)
-        monkeypatch.setattr(configure, "_has_avx512", lambda: avx512)
-        configure.cap_instructions()
+        monkeypatch.setattr(configuration, "_has_avx512", lambda: avx512)
+        configuration.cap_instructions()
         assert "ONEDNN_MAX_CPU_ISA" not in os.environ
 
     @pytest.mark.parametrize("own", [None, "AVX512_CORE"])
     def test_importing_sets_it(self, own):
-        """In a process of its own, which takes this MindSpore for 2.10 and this processor for one with AVX-512."""
+        """A new process pretends to have MindSpore 2.10 and a processor with AVX-512."""
         environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}
         environment |= {} if own is None else {"ONEDNN_MAX_CPU_ISA": own}
         command = [sys.executable, "-c", IMPORT]

@@ -1,4 +1,4 @@
-"""The data set of MindSpore yields the bytes of `maam.data`, an epoch later with each pass."""
+"""`generator_dataset` yields the bytes of the loader, and the next epoch in each pass."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SAMPLE = Path(__file__).parents[1] / "data" / "cifar10_sample.npz"
 
 @pytest.fixture(scope="module")
 def loader():
-    """Seven batches, the last of them smaller: MindSpore reads ahead further than that."""
+    """A loader of seven batches, the last one smaller; MindSpore reads further ahead than that."""
     with np.load(SAMPLE) as content:
         dataset = ImageDataset(content["images"], content["labels"], tuple("0123456789"))
     return BatchLoader(dataset, 48, seed=3, augmentation=Augmentation())

@@ -1,4 +1,4 @@
-"""The room builds what a MindSpore user would have written by hand."""
+"""The backend builds the model that a MindSpore user would write by hand."""
 
 import mindspore as ms
 import numpy as np
@@ -9,13 +9,13 @@ from maam.mindspore.arrays import mindspore_name, read_arrays
 
 EXACT = {"rtol": 0, "atol": 0}
 ROUNDED = {"rtol": 1e-6, "atol": 0}
-"""For the gradient of what goes through a softmax: ours is written out in other operators."""
+"""For gradients through softmax, which is composed of other operators here."""
 pytestmark = pytest.mark.usefixtures("mode")
 
 
 @pytest.fixture(params=["maam_cifar10_2m3", "maam_digits"])
 def pair(request, load, scramble):
-    """The same arrays in both, by a plain mapping of canonical names."""
+    """Both models with the same arrays, by a plain mapping of canonical names."""
     handwritten = load("handwritten")
     ours = scramble(build(request.param))
     plain = handwritten.classifier(**handwritten.PRESETS[request.param])
@@ -43,7 +43,7 @@ def same(actual, expected):
 
 
 def step(model, x):
-    """Output and all gradients, by name, of a loss that weighs every output differently."""
+    """Return the output and all gradients by name, of a loss that weights every output differently."""
 
     def forward(x):
         y = model(x)

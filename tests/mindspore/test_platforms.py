@@ -1,4 +1,4 @@
-"""Every cell and operator that the room uses is one that MindSpore supports on Ascend, by its own documentation."""
+"""Every cell and operator that the backend uses supports Ascend according to MindSpore's documentation."""
 
 import ast
 import inspect
@@ -13,14 +13,14 @@ NAMESPACES = {"nn": nn, "ops": ops}
 
 
 def used(module):
-    """What a module of the room takes from `nn` and `ops`, as its source says."""
+    """Return the names that the source of a module takes from `nn` and `ops`."""
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in NAMESPACES:
             yield f"{node.value.id}.{node.attr}"
 
 
 def platforms(name):
-    """The line under `Supported Platforms` of a cell or operator."""
+    """Return the platforms that the docstring of a cell or operator names."""
     namespace, _, attribute = name.partition(".")
     text = inspect.getdoc(getattr(NAMESPACES[namespace], attribute)) or ""
     found = re.search(r"Supported Platforms:\s*\n(.*)", text)

@@ -1,4 +1,4 @@
-"""Automatic mixed precision with float16, in both modes and at every level."""
+"""Half precision: automatic mixed precision at every level, and parameters in float16."""
 
 import sys
 
@@ -12,15 +12,16 @@ from maam.errors import ShapeError
 from maam.mindspore import MAAM, build
 from maam.mindspore.arrays import read_arrays, unwrap
 
-LEVELS = ["O0", "O1", "O2", "O3", "auto"]
+CASES = [(mode, level) for mode in ("graph", "pynative") for level in ("O0", "O1", "O2", "O3", "auto")]
+COSTLY = [("graph", "O0"), ("graph", "O3")]
+"""The cases that compile for long and differ little from others: left to `make test-all`."""
 PLAIN = {"num_agents": 1}
 VARIED = {"num_agents": 2, "fusion": "dynamic", "scales": (1, 3), "depthwise": True}
-pytestmark = pytest.mark.usefixtures("mode")
 
 
 @pytest.fixture(autouse=True)
 def _import_path(monkeypatch):
-    """O1 writes the network's source anew and puts the folders of its classes in front of the path."""
+    """Undo the work of O1, which writes a new source of the network and changes the import path."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = set(sys.modules)
     yield
@@ -29,9 +30,16 @@ def _import_path(monkeypatch):
             del sys.modules[name]
 
 
-@pytest.fixture(params=LEVELS)
+@pytest.fixture(
+    params=[pytest.param(case, marks=pytest.mark.slow if case in COSTLY else ()) for case in CASES], ids="-".join
+)
 def level(request):
-    return request.param
+    """A level of mixed precision, in graph or PyNative mode."""
+    mode, level = request.param
+    before = ms.get_context("mode")
+    ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
+    yield level
+    ms.set_context(mode=before)
 
 
 def decibels(actual, expected):
@@ -40,16 +48,16 @@ def decibels(actual, expected):
 
 
 def check(level, actual, expected):
-    """Close; and below 100 dB some operator did compute in half precision (float32 is at 120 and more)."""
+    """Check that the outputs are close, and that they were computed in half precision: float32 reaches over 120 dB."""
     quality = decibels(actual, expected)
     assert quality >= 40
     assert (quality < 100) == (level != "O0")
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_model(level, training, scramble, referee, x):
+def test_model(level, training, scramble, reference, x):
     cell = scramble(build(spec.maam(4, **(VARIED if training else PLAIN))))
-    expected, arrays = referee(cell)(x, training=training), read_arrays(cell)
+    expected, arrays = reference(cell)(x, training=training), read_arrays(cell)
     mixed = amp.auto_mixed_precision(cell, level).set_train(training)
     found = read_arrays(unwrap(mixed))
     assert unwrap(mixed).spec == cell.spec
@@ -62,10 +70,10 @@ def test_model(level, training, scramble, referee, x):
     check(level, y.asnumpy(), expected)
 
 
-def test_layer_in_a_network_trains(level, network, scramble, referee, x):
+def test_layer_in_a_network_trains(level, network, scramble, reference, x):
     layer = scramble(MAAM(4, num_agents=2))
     net, before = network(layer), read_arrays(layer)
-    expected = np.maximum(referee(layer)(net.stem(ms.Tensor(x)).asnumpy(), training=True), 0)
+    expected = np.maximum(reference(layer)(net.stem(ms.Tensor(x)).asnumpy(), training=True), 0)
     mixed = amp.auto_mixed_precision(net, level).set_train()
     weights = mixed.trainable_params()
 
@@ -85,11 +93,12 @@ def test_layer_in_a_network_trains(level, network, scramble, referee, x):
     assert {array.dtype for array in after.values()} == {np.dtype(np.float32)}
 
 
+@pytest.mark.usefixtures("mode")
 @pytest.mark.parametrize("level", ["O1", "O2"])
-def test_root_layer(level, scramble, referee, x):
-    """O1 finds nothing to convert in a root whose class has no construct of its own, and leaves it as it is."""
+def test_root_layer(level, scramble, reference, x):
+    """O1 leaves a root unchanged whose class has no construct method itself."""
     layer = scramble(MAAM(4, num_agents=2))
-    expected = referee(layer)(x)
+    expected = reference(layer)(x)
     y = amp.auto_mixed_precision(layer, level).set_train(False)(ms.Tensor(x))
     check("O0" if level == "O1" else level, y.asnumpy(), expected)
 
@@ -104,14 +113,24 @@ class WithNorm(MAAM):
         return self.norm(super().construct(x))
 
 
+@pytest.mark.usefixtures("mode")
 @pytest.mark.parametrize("level", ["O2", "O3"])
-def test_cells_of_a_subclass_run_once(level, scramble, referee, x):
+def test_cells_of_a_subclass_run_once(level, scramble, reference, x):
     layer = scramble(WithNorm(4))
-    expected = referee(layer)(x) / np.sqrt(1 + 1e-5) + 1
+    expected = reference(layer)(x) / np.sqrt(1 + 1e-5) + 1
     y = amp.auto_mixed_precision(layer, level).set_train(False)(ms.Tensor(x))
     check(level, y.asnumpy(), expected)
 
 
+@pytest.mark.usefixtures("mode")
+def test_parameters_in_half_precision(x):
+    cell, wide = (build(spec.maam(4, num_agents=1), seed=5, dtype=dtype) for dtype in (ms.float16, ms.float32))
+    y, expected = cell(ms.Tensor(x, ms.float16)), wide(ms.Tensor(x)).asnumpy()
+    assert y.dtype == ms.float16
+    assert decibels(y.asnumpy(), expected) >= 40
+
+
+@pytest.mark.usefixtures("mode")
 @pytest.mark.parametrize("level", ["O2", "auto"])
 def test_wrong_input(level):
     mixed = amp.auto_mixed_precision(build(spec.maam(4, num_agents=1)), level).set_train(False)

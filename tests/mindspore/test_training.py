@@ -1,4 +1,4 @@
-"""Training: gradients in both modes, the framework's own training cells and `Model`, recomputation."""
+"""Training in MindSpore's own ways: gradients, training cells, `Model`, recomputation."""
 
 import mindspore as ms
 import numpy as np
@@ -7,10 +7,11 @@ from mindspore import dataset as ds
 from mindspore import nn, train
 
 from maam import spec
+from maam.backend.optimizer import Optimizer
+from maam.backend.protocol import Objective
 from maam.mindspore import MAAM, build
 from maam.mindspore.arrays import parameters_by_name, read_arrays
 from maam.mindspore.runner import Runner, _Average
-from maam.training import Objective, Optimizer
 
 pytestmark = pytest.mark.usefixtures("mode")
 
@@ -20,7 +21,7 @@ def compiled(function):
 
 
 def gradients(cell, x, weights):
-    """Of a loss that weighs every output differently, by canonical name."""
+    """Return a loss that weights every output differently, and its gradients by canonical name."""
 
     def loss(x):
         return (cell(x) * weights).sum()
@@ -31,7 +32,7 @@ def gradients(cell, x, weights):
 
 
 def slopes(judge, x, weights, name, step=1e-5):
-    """Central difference of the referee's loss in the first entry of an array."""
+    """Return the central difference of the reference's loss in the first element of an array."""
     values = []
     for sign in (1, -1):
         array = judge.arrays[name].copy()
@@ -42,7 +43,7 @@ def slopes(judge, x, weights, name, step=1e-5):
 
 
 def images(count=24):
-    """Three classes of 8x8 images: a bright stripe at one of three heights, and noise."""
+    """Return 8x8 images of three classes, a bright stripe at one of three heights and noise, and their labels."""
     generator = np.random.default_rng(7)
     labels = np.arange(count, dtype=np.int32) % 3
     x = generator.normal(0, 0.3, (count, 1, 8, 8)).astype(np.float32)
@@ -64,9 +65,9 @@ class Losses(train.Callback):
     [{"num_agents": 2}, {"fusion": "dynamic", "scales": (1, 2, 3)}, {"num_agents": 2, "depthwise": True}],
     ids=str,
 )
-def test_gradients(options, referee, scramble, x):
-    cell = scramble(build(spec.maam(4, act_layer="silu", **options)))  # smooth, so that a difference is a slope
-    judge, weights = referee(cell), np.linspace(-1, 2, x.size).reshape(x.shape).astype(np.float32)
+def test_gradients(options, reference, scramble, x):
+    cell = scramble(build(spec.maam(4, act_layer="silu", **options)))  # smooth, so that differences approach gradients
+    judge, weights = reference(cell), np.linspace(-1, 2, x.size).reshape(x.shape).astype(np.float32)
     value, found = gradients(cell.set_train(), ms.Tensor(x), ms.Tensor(weights))
     assert value == pytest.approx((judge(x, training=True) * weights).sum(), rel=1e-4)
     for name, gradient in found.items():
@@ -87,7 +88,7 @@ def test_step_inside_a_network(network, scramble, x):
     assert [name for name in before if np.array_equal(before[name], after[name])] == []
 
 
-def test_optimizer_updates_what_the_gradients_say(scramble, x):
+def test_optimizer_applies_the_gradients(scramble, x):
     cell = scramble(build(spec.maam(4, num_agents=2))).set_train()
     optimizer = nn.SGD(cell.trainable_params(), 0.1)
     weights = ms.Tensor(np.linspace(-1, 2, x.size).reshape(x.shape).astype(np.float32))
@@ -101,7 +102,7 @@ def test_optimizer_updates_what_the_gradients_say(scramble, x):
         np.testing.assert_allclose(after[name], before[name] - np.float32(0.1) * gradient, rtol=1e-5, atol=1e-6)
 
 
-def test_model(small, mode, referee):
+def test_model(small, mode, reference):
     x, labels = images()
     if mode == "graph":
         batches = ds.NumpySlicesDataset({"x": x, "y": labels}, shuffle=False)
@@ -116,7 +117,7 @@ def test_model(small, mode, referee):
     assert len(losses.values) == 12
     assert np.mean(losses.values[-3:]) < 0.5 * np.mean(losses.values[:3])
     found = model.eval(batches, dataset_sink_mode=False)
-    logits = referee(net)(x)  # in inference state, with the running statistics of the training
+    logits = reference(net)(x)  # in inference mode, with the running statistics of the training
     entropy = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
     assert found["loss"] == pytest.approx(entropy.mean(), rel=1e-4)
     assert found["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
@@ -134,8 +135,8 @@ def test_recompute(scramble, x):
         np.testing.assert_array_equal(found[name], gradient, err_msg=name)
 
 
-def test_the_graph_of_many_tensors_is_not_deeper():
-    """MindSpore refuses a graph of over 1,000 calls inside each other, which a loop over 600 tensors would be."""
+def test_graphs_of_many_tensors_are_not_nested():
+    """MindSpore refuses graphs that nest over 1,000 calls, as a loop over 600 tensors would."""
     runner = Runner(build(spec.Linear(in_features=2, out_features=2), seed=0))
     trainer = runner.trainer(Optimizer(name="adam", weight_decay=0.5), Objective(clip_norm=1.0))
     weights = ms.ParameterTuple(ms.Parameter(ms.Tensor([1.0], ms.float32), name=f"w{index}") for index in range(600))

@@ -1,4 +1,4 @@
-"""Fixtures of the PyTorch room's tests: layers in all variants, and one training step to compare."""
+"""Fixtures of PyTorch's tests: layers in all variants, and one training step to compare."""
 
 import importlib.util
 import sys
@@ -23,7 +23,7 @@ VARIANTS = {
 
 
 def scramble(module):
-    """Arbitrary values everywhere: fresh ones (alpha 0, mean 0, variance 1) would hide a lost array."""
+    """Give all tensors of a module arbitrary values: the initial ones (alpha 0, mean 0, variance 1) hide a lost one."""
     generator = torch.Generator().manual_seed(5)
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point():
@@ -33,7 +33,7 @@ def scramble(module):
 
 
 def step(module, x):
-    """Output and all gradients, by canonical name, of a loss that weighs every output differently."""
+    """Return the output and all gradients by canonical name, of a loss that weights every output differently."""
     module.zero_grad()
     x = x.detach().clone().requires_grad_()
     y = module(x)
@@ -46,7 +46,7 @@ def step(module, x):
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_thread():
-    """Maps this small run several times faster on one thread when others share the cores."""
+    """Use one thread: such small maps run faster on it when other processes share the cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -83,13 +83,13 @@ def x():
 
 @pytest.fixture(scope="session")
 def load():
-    """A helper module of this folder, by name (importlib mode puts none on sys.path)."""
+    """Load a module of this folder by name; pytest's importlib mode does not put the folder on the path."""
 
     def from_file(name):
         path = Path(__file__).with_name(f"{name}.py")
         module_spec = importlib.util.spec_from_file_location(f"torch_tests_{name}", path)
         module = importlib.util.module_from_spec(module_spec)
-        sys.modules[module.__name__] = module  # where older versions of PyTorch look for it
+        sys.modules[module.__name__] = module  # older versions of PyTorch look for it there
         module_spec.loader.exec_module(module)
         return module
 

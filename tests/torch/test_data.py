@@ -1,4 +1,4 @@
-"""The data set of PyTorch yields the bytes of `maam.data`, in the process that trains and in workers."""
+"""`iterable_dataset` yields the bytes of the loader, with and without worker processes."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def loader():
-    """Seven batches, the last of them smaller."""
+    """A loader of seven batches, the last one smaller."""
     with np.load(SAMPLE) as content:
         dataset = ImageDataset(content["images"], content["labels"], tuple("0123456789"))
     return BatchLoader(dataset, 48, seed=3, augmentation=Augmentation())
@@ -50,7 +50,7 @@ def test_all_that_the_loader_can_do(loader, options):
         assert as_bytes(batches) == as_bytes(other.epoch(0))
 
 
-def test_workers_that_are_not_forked(loader):
+def test_spawned_workers(loader):
     """As on macOS and Windows, and from Python 3.14 on."""
     dataset = iterable_dataset(loader)
     batches = DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context="spawn")

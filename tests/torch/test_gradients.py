@@ -13,7 +13,7 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
 def differentiable(module):
-    """The module as a function of its input and parameters, and the parameters."""
+    """Return the module as a function of its input and parameters, and the parameters."""
     names, parameters = zip(*module.named_parameters(), strict=True)
     return lambda x, *p: functional_call(module, dict(zip(names, p, strict=True)), (x,)), parameters
 
@@ -61,7 +61,7 @@ def test_checkpointing(layer, x, step, training):
             return checkpoint(self.module, x, use_reentrant=False)
 
     torch.testing.assert_close(step(Checkpointed(), x), expected, rtol=0, atol=0)
-    assert len(calls) == 2  # once forward, once again for backward
+    assert len(calls) == 2  # in the forward pass, and again for the backward pass
 
 
 def test_functional_call(layer, variant, x):

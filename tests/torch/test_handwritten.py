@@ -1,4 +1,4 @@
-"""The room builds what a PyTorch user would have written by hand: equal to the bit, operator for operator."""
+"""The backend builds the model that a PyTorch user would write by hand: equal bit for bit, operator for operator."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ EXACT = {"rtol": 0, "atol": 0}
 
 @pytest.fixture(params=PRESETS)
 def pair(request, load, scramble):
-    """The same weights in both, which strict loading also shows to have the same keys."""
+    """Both models with the same weights; strict loading shows that they have the same keys."""
     handwritten = load("handwritten")
     ours = scramble(build(request.param))
     plain = handwritten.classifier(**handwritten.PRESETS[request.param])

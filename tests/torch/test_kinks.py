@@ -14,7 +14,7 @@ LEAST = 1e-9
 
 
 def models(node):
-    """One in float64 and one in float32."""
+    """Return the model of a spec in float64 and in float32."""
     return build(node, dtype=torch.float64), build(node, dtype=torch.float32)
 
 
@@ -76,12 +76,12 @@ def test_pooling(pool, shape):
         assert gradient(exact, x).ravel().tolist() == [0, 1, 0, 0]
 
 
-def test_exact_ties_are_no_matter_of_rounding():
+def test_exact_ties_are_left_out():
     exact, rounded = models(spec.Sequential(children={"pool": spec.MaxPool2d(kernel_size=2)}))
     assert near_kinks(exact, rounded, np.full((1, 1, 2, 2), 0.3)).kinks == []
 
 
-def test_nearest_first_and_far_ones_not_at_all():
+def test_the_nearest_come_first_and_far_ones_are_left_out():
     exact, rounded = models(spec.Sequential(children={"act": spec.Activation(function="relu")}))
     found, *_ = near_kinks(exact, rounded, image(4e-8, -1e-8, 1.0, 1e-4))
     assert [near.place for near in found] == [1, 0]

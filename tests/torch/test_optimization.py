@@ -1,4 +1,4 @@
-"""`optimize`: the same outputs by a copy, in every engine and precision, and what it refuses."""
+"""`optimize`: the same outputs from a copy, in every engine and precision, and its refusals."""
 
 import copy
 import sys
@@ -9,7 +9,8 @@ from torch import nn
 
 from maam import DeploymentError, MissingFrameworkError, ShapeError, spec
 from maam.errors import DeviceError
-from maam.torch import MAAM, build, optimize
+from maam.backend.engines import ENGINES
+from maam.torch import MAAM, build, optimization, optimize
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 SMALL = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
@@ -52,7 +53,7 @@ def test_pytorch(model, x, precision, compile):
 
 @pytest.mark.parametrize(("engine", "precision"), [("onnxruntime", "auto"), ("openvino", "fp32"), ("openvino", "auto")])
 def test_engines(model, x, engine, precision):
-    for package in optimize.check_engine.__globals__["ENGINES"][engine]:
+    for package in ENGINES[engine]:
         pytest.importorskip(package)
     fast = optimize(model, x, engine=engine, precision=precision)
     with torch.inference_mode():
@@ -62,7 +63,7 @@ def test_engines(model, x, engine, precision):
             close(y, model(images), fast.precision)
 
 
-def test_the_model_stays_and_so_does_the_callable(model, x):
+def test_model_and_function_are_independent(model, x):
     own = copy.deepcopy(model)
     before = {name: tensor.clone() for name, tensor in own.state_dict().items()}
     fast = optimize(own, x, precision="fp32")
@@ -78,7 +79,7 @@ def test_the_model_stays_and_so_does_the_callable(model, x):
 
 
 def test_one_channel(scramble):
-    """Its two layouts cannot be told apart by strides."""
+    """With one channel the two memory formats have the same strides."""
     model = scramble(build(spec.preset("maam_digits", **SMALL))).eval()
     fast = optimize(model, torch.rand(2, 1, 8, 8), precision="fp32")
     with torch.no_grad():
@@ -87,7 +88,7 @@ def test_one_channel(scramble):
             close(fast(images), model(images))
 
 
-def test_what_gives_no_tensor():
+def test_a_module_without_a_tensor_output():
     class Pair(torch.nn.Module):
         def forward(self, x):
             return x, x
@@ -110,7 +111,7 @@ def test_arguments_of_another_type(model, example, message):
 
 
 def test_many_models_are_all_compiled():
-    """Dynamo stops after eight variants of one code object, and would run the ninth as it is."""
+    """Dynamo compiles at most eight variants of one code object, and would not compile the ninth."""
     tiny, maps = nn.Conv2d(3, 3, 1).eval(), torch.rand(1, 3, 2, 2)
     torch._dynamo.reset()
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
@@ -128,14 +129,12 @@ def test_a_network_that_contains_layers(scramble):
     assert isinstance(network[2].reduce.bn, nn.BatchNorm2d)
 
 
-def test_where_nothing_can_be_compiled(model, x, monkeypatch):
+def test_without_a_compiler(model, x, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("no compiler\nfound")
 
-    monkeypatch.setattr(optimize.torch, "compile", lambda function: fail)
-    with pytest.warns(
-        UserWarning, match="torch.compile does not work here, the model is not compiled: no compiler found"
-    ):
+    monkeypatch.setattr(optimization.torch, "compile", lambda function: fail)
+    with pytest.warns(UserWarning, match="torch.compile failed, so the model is not compiled: no compiler found"):
         fast = optimize(model, x, precision="fp32")
     with torch.no_grad():
         close(fast(x), model(x))
@@ -158,9 +157,9 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("engine", "precision", "match"),
         [
-            ("torch", "int4", "precision 'int4': PyTorch has it not on cpu; it has"),
-            ("onnxruntime", "bf16", "precision 'bf16': onnxruntime has it not here; it has fp32"),
-            ("openvino", "fp16", "precision 'fp16': openvino has it not here; it has fp32"),
+            ("torch", "int4", "precision 'int4': PyTorch does not support it on cpu; supported: "),
+            ("onnxruntime", "bf16", "precision 'bf16': onnxruntime does not support it on this CPU; supported: fp32"),
+            ("openvino", "fp16", "precision 'fp16': openvino does not support it on this CPU; supported: fp32"),
         ],
     )
     def test_precisions(self, model, x, engine, precision, match, monkeypatch):
@@ -176,9 +175,9 @@ class TestRefusals:
             with pytest.raises(ShapeError, match="expected a"):
                 fast(wrong)
 
-    def test_a_result_that_is_off(self, model, x, monkeypatch):
-        engine = optimize._ENGINES["torch"]
+    def test_a_wrong_result(self, model, x, monkeypatch):
+        engine = optimization._ENGINES["torch"]
         wrong = lambda *args: [lambda x: engine(*args)[0](x) + 0.1]  # noqa: E731
-        monkeypatch.setitem(optimize._ENGINES, "torch", wrong)
-        with pytest.raises(DeploymentError, match=r"the result is off by 1\.0e-01 from the model"):
+        monkeypatch.setitem(optimization._ENGINES, "torch", wrong)
+        with pytest.raises(DeploymentError, match=r"the result differs from the model's output by 1\.0e-01"):
             optimize(model, x, precision="fp32", compile=False)

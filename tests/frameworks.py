@@ -1,0 +1,144 @@
+"""Helpers of the tests that every framework must pass: one object for each framework, with the same methods."""
+
+import importlib
+import importlib.util
+
+import numpy as np
+import pytest
+
+from maam import reference
+from maam.spec import Role
+
+
+class Framework:
+    """What the tests need of a framework. Arrays go in and come out as NumPy arrays."""
+
+    name: str
+    title: str
+    mode = ""
+    method: str
+    starts_in_training: bool
+
+    def __init__(self):
+        self.maam = importlib.import_module(f"maam.{self.name}")
+        self.nn = importlib.import_module(f"{self.name}.nn")
+        self.arrays = importlib.import_module(f"maam.{self.name}.arrays")
+        self.layers = importlib.import_module(f"maam.{self.name}.layers")
+
+    def enter(self):
+        """Select the mode of the process."""
+
+    def read(self, model):
+        return self.arrays.read_arrays(model)
+
+    def write(self, model, arrays):
+        self.arrays.write_arrays(model, arrays)
+
+    def call(self, model, x):
+        """Return the output for an array or tensor."""
+        return self.numpy(model(self.tensor(x)))
+
+    def set(self, model, path, layer):
+        """Replace the layer at a path."""
+        parent, _, name = path.rpartition(".")
+        setattr(self.at(model, parent), name, layer)
+
+    def kinds(self, model):
+        return [type(module) for module in self.modules(model)]
+
+    def scramble(self, model, least_norm_weight=0.5):
+        """Give all arrays arbitrary values: the initial ones (alpha 0, mean 0, variance 1) would hide a lost array."""
+        generator, arrays = np.random.default_rng(5), {}
+        least = {Role.RUNNING_VAR: 0.5, Role.NORM_WEIGHT: least_norm_weight}
+        for p in model.spec.parameters():
+            low = least.get(p.role, -0.5)
+            arrays[p.name] = generator.uniform(low, low + 1, p.shape).astype(np.float32)
+        self.write(model, arrays)
+        return model
+
+    def reference(self, model):
+        """Return the reference model with the present arrays."""
+        return reference.ReferenceModel(model.spec, self.read(model))
+
+
+class Torch(Framework):
+    name, title, method, starts_in_training = "torch", "PyTorch", "forward", True
+
+    def __init__(self):
+        super().__init__()
+        self.torch = importlib.import_module("torch")
+        self.module = self.nn.Module
+        self.linear, self.hard_swish = self.nn.Linear, self.nn.Hardswish
+        self.chain = self.nn.Sequential
+
+    def dtype(self, name):
+        return getattr(self.torch, name)
+
+    def tensor(self, x):
+        return self.torch.as_tensor(x)
+
+    def numpy(self, tensor):
+        return tensor.detach().numpy()
+
+    def train(self, model, training=True):
+        return model.train(training)
+
+    def modules(self, model):
+        return list(model.modules())
+
+    def children(self, model):
+        return dict(model.named_children())
+
+    def parameters(self, model):
+        return dict(model.named_parameters())
+
+    def at(self, model, path):
+        return model.get_submodule(path)
+
+
+class MindSpore(Framework):
+    name, title, method, starts_in_training = "mindspore", "MindSpore", "construct", False
+
+    def __init__(self, mode="pynative"):
+        super().__init__()
+        self.mode = mode
+        self.ms = importlib.import_module("mindspore")
+        self.module = self.nn.Cell
+        self.linear, self.hard_swish = self.nn.Dense, self.nn.HSwish
+        self.chain = self.nn.SequentialCell
+
+    def enter(self):
+        self.ms.set_context(mode=self.ms.GRAPH_MODE if self.mode == "graph" else self.ms.PYNATIVE_MODE)
+
+    def dtype(self, name):
+        return getattr(self.ms, name)
+
+    def tensor(self, x):
+        return x if isinstance(x, self.ms.Tensor) else self.ms.Tensor(np.asarray(x))
+
+    def numpy(self, tensor):
+        return tensor.asnumpy()
+
+    def train(self, model, training=True):
+        return model.set_train(training)
+
+    def modules(self, model):
+        return [cell for _, cell in model.cells_and_names()]
+
+    def children(self, model):
+        return dict(model.name_cells())
+
+    def parameters(self, model):
+        return dict(model.parameters_and_names())
+
+    def at(self, model, path):
+        for name in filter(None, path.split(".")):
+            model = model._cells[name]
+        return model
+
+
+def make(name):
+    framework, _, mode = name.partition(" ")
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed")
+    return Torch() if framework == "torch" else MindSpore(mode or "pynative")

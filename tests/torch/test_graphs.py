@@ -1,0 +1,170 @@
+"""torch.compile, symbolic tracing and torch.export of layers and models, in one piece and with free sizes."""
+
+import shutil
+
+import pytest
+import torch
+import torch._dynamo.testing
+from torch.export import Dim, export
+
+from maam import spec
+from maam.errors import ShapeError
+from maam.torch import CBAM, MAAM, MAF, MAFB, MAFC, build
+
+MODELS = ["maam_digits", "cnn", "mlp", "rnn", "t_cnn", "without_agent_attention"]
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # gradients are sums of 1024 terms of size 1
+EXACT = {"rtol": 0, "atol": 0}
+
+
+def small(name):
+    options = {"channels": 8, "hidden_features": 8} if name.startswith(("t_cnn", "without")) else {}
+    return spec.preset(name, image_size=8, **options)
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    torch._dynamo.reset()
+
+
+def compiled(module, backend="aot_eager", **options):
+    return torch.compile(module, fullgraph=True, backend=backend, **options)
+
+
+class TestCompile:
+    """torch.compile without a graph break, forward and backward."""
+
+    def test_variants(self, layer, x, step):
+        expected = step(layer, x)
+        torch.testing.assert_close(step(compiled(layer), x), expected, **CLOSE)
+
+    @pytest.mark.parametrize("name", MODELS)
+    def test_models(self, name, step):
+        model = build(small(name), seed=0).eval()
+        x = torch.randn(3, *model.spec.input_shape)
+        expected = step(model, x)
+        torch.testing.assert_close(step(compiled(model), x), expected, **CLOSE)
+
+    @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="inductor needs a C++ compiler")
+    def test_inductor(self, x, step, scramble):
+        layer = scramble(MAAM(4, 8, scales=(1, 2, 1)))
+        expected = step(layer, x)
+        torch.testing.assert_close(step(compiled(layer, "inductor"), x), expected, **CLOSE)
+
+    def test_dynamic_sizes_compile_once(self, scramble):
+        layer = scramble(MAAM(4, scales=(1, 2, 1))).eval()
+        counter = torch._dynamo.testing.CompileCounter()
+        call = compiled(layer, counter, dynamic=True)
+        for shape in [(2, 4, 8, 10), (3, 4, 9, 11), (5, 4, 16, 12)]:
+            x = torch.randn(shape)
+            torch.testing.assert_close(call(x), layer(x), **CLOSE)
+        apart = torch.__version__.startswith("2.8.")  # it compiles pooling of odd sizes separately
+        assert counter.frame_count == (2 if apart else 1)
+
+    def test_mixed_precision(self, x, scramble):
+        """The layer is in the middle of a network, so its input is bfloat16."""
+        model = torch.nn.Sequential(torch.nn.Conv2d(4, 4, 1), scramble(MAAM(4, fusion="dynamic")))
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = model(x)
+            actual = compiled(model)(x)
+        assert actual.dtype == torch.bfloat16
+        torch.testing.assert_close(actual, expected, rtol=0.02, atol=0.02)
+
+    def test_wrong_input_still_has_its_message(self):
+        with pytest.raises((ShapeError, torch._dynamo.exc.Unsupported), match="expected an input"):
+            torch.compile(MAAM(4), backend="eager")(torch.zeros(2, 3, 8, 8))
+
+
+class TestSymbolicTrace:
+    """torch.fx.symbolic_trace gives the same outputs and gradients, at any size."""
+
+    def test_variants(self, layer, x, step):
+        layer.eval()
+        traced = torch.fx.symbolic_trace(layer)
+        torch.testing.assert_close(step(traced, x), step(layer, x), rtol=0, atol=0)
+        larger = torch.randn(3, 4, 12, 9)
+        torch.testing.assert_close(traced(larger), layer(larger), rtol=0, atol=0)
+
+    @pytest.mark.parametrize("name", MODELS)
+    def test_models(self, name, step):
+        model = build(small(name), seed=0)
+        x = torch.randn(3, *model.spec.input_shape)
+        expected = step(model, x)
+        torch.testing.assert_close(step(torch.fx.symbolic_trace(model), x), expected, rtol=0, atol=0)
+
+    @pytest.mark.parametrize("gate", [MAF, MAFC, MAFB, CBAM])
+    def test_gates(self, gate):
+        """A graph without sizes computes standard deviations too."""
+        layer = gate(8).eval()
+        traced = torch.fx.symbolic_trace(layer)
+        for size in ((2, 8, 5, 5), (1, 8, 1, 1)):
+            x = torch.randn(size)
+            torch.testing.assert_close(traced(x), layer(x), rtol=0, atol=0)
+
+
+def free_batch(module, x, **options):
+    return export(module, (x,), dynamic_shapes=({0: Dim("batch")},), **options)
+
+
+def targets(program):
+    return [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+
+
+class TestExport:
+    """torch.export with a free batch, and with free height and width."""
+
+    @pytest.fixture(scope="class")
+    def exported(self, variant, scramble):
+        """A layer in eval mode, and its program."""
+        layer = scramble(MAAM(4, 8, **variant)).eval()
+        return layer, free_batch(layer, torch.randn(2, 4, 8, 8))
+
+    def test_free_batch(self, exported):
+        layer, program = exported
+        for size in (1, 5):
+            x = torch.randn(size, 4, 8, 8)
+            torch.testing.assert_close(program.module()(x), layer(x), **EXACT)
+
+    def test_parameters_keep_their_names(self, exported):
+        layer, program = exported
+        assert set(program.state_dict) == set(layer.state_dict())
+        assert set(program.graph_signature.parameters) == {name for name, _ in layer.named_parameters()}
+
+    def test_graph_has_no_conversions(self, exported):
+        """All values have one dtype; a conversion would be part of every exported model."""
+        layer, program = exported
+        allowed = 1 if layer.agents.spec.merge == "dynamic" else 0  # of its weights, whose dtype autocast may change
+        assert sum("aten.to" in target for target in targets(program)) == allowed
+
+    def test_strict_and_saved(self, x, scramble, tmp_path):
+        layer = scramble(MAAM(4, 8, fusion="dynamic", scales=(1, 2, 1))).eval()
+        torch.export.save(free_batch(layer, x, strict=True), tmp_path / "layer.pt2")
+        program = torch.export.load(tmp_path / "layer.pt2")
+        torch.testing.assert_close(program.module()(x[:1]), layer(x[:1]), **EXACT)
+
+    def test_free_height_and_width(self, x, scramble):
+        layer = scramble(MAAM(4, scales=(1, 2, 1), pool=2)).eval()
+        program = export(layer, (x,), dynamic_shapes=({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},))
+        other = torch.randn(3, 4, 13, 10)
+        torch.testing.assert_close(program.module()(other), layer(other), **EXACT)
+
+    def test_train_mode_updates_statistics(self, x, scramble):
+        layer = scramble(MAAM(4))
+        program = free_batch(layer, x).module()
+        torch.testing.assert_close(program(x), layer(x), rtol=1e-6, atol=1e-6)
+        for name, buffer in layer.named_buffers():
+            torch.testing.assert_close(program.get_buffer(name), buffer)
+
+    @pytest.mark.parametrize("name", ["maam_digits", "cnn", "mlp", "rnn"])
+    def test_models(self, name):
+        model = build(spec.preset(name, image_size=8), seed=0).eval()
+        program = free_batch(model, torch.randn(2, *model.spec.input_shape))
+        x = torch.randn(5, *model.spec.input_shape)
+        torch.testing.assert_close(program.module()(x), model(x), **EXACT)
+        assert set(program.state_dict) == set(model.state_dict())
+        assert not program.graph_signature.lifted_tensor_constants
+
+    def test_free_sizes_of_every_scale(self):
+        layer = MAAM(8, scales=(1, 2, 2)).eval()
+        program = export(layer, (torch.rand(2, 8, 8, 8),), dynamic_shapes=({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},))
+        x = torch.rand(3, 8, 20, 13)
+        torch.testing.assert_close(program.module()(x), layer(x))
