@@ -45,8 +45,8 @@ def test_the_head_is_found():
     ("node", "message"),
     [
         (spec.maam(4), "expected a classifier, a model whose output is a vector of logits (num_classes,)"),
-        (spec.preset("mobilenet_v1").until("backbone"), "expected a model that ends in logits"),
-        (spec.Model(name="flat", input_shape=(1, 2, 2), children={"flatten": spec.Flatten()}), "flat: its last layer"),
+        (spec.preset("mobilenet_v1").until("backbone"), "expected a classifier, a model whose output"),
+        (spec.Model(name="flat", input_shape=(1, 2, 2), children={"flatten": spec.Flatten()}), "flat: the last layer"),
     ],
 )
 def test_models_without_a_head(node, message):
