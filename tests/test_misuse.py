@@ -239,7 +239,7 @@ class TestSpecs:
             "flatten": spec.Flatten(),
         }
         model = spec.Model(name="normed", input_shape=(3, 8, 8), children=children)
-        with pytest.raises(SpecError, match="normed: its last layer with weights does not give the logits"):
+        with pytest.raises(SpecError, match="normed: the last layer with parameters does not compute the logits"):
             spec.with_num_classes(model, 7)
 
     def test_a_dtype_by_name(self, path):
@@ -253,7 +253,7 @@ class TestSpecs:
         assert spec.parse_json(DIGITS.model_dump_json()) == DIGITS == spec.parse_document(DIGITS.model_dump())
 
     def test_documents_and_parameters(self):
-        with pytest.raises(SpecError, match="expected JSON text, got dict; parse_document"):
+        with pytest.raises(SpecError, match="expected JSON text, got dict; for plain data use parse_document"):
             spec.parse_json(DIGITS.to_document())
         with pytest.raises(SpecError, match=r"draw\(spec.parameters\(\), seed\)"):
             draw(DIGITS, 0)
