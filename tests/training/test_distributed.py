@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maam.backend.registry import find_room
+from maam.backend.registry import load_training_backend
 from maam.training.evaluate import evaluate_file
 from maam.training.run_dir import RunFolder
 
@@ -66,7 +66,7 @@ def check_figures(folder, framework):
 
 def test_two_processes(framework, tmp_path, worker):
     found = launch(framework, tmp_path)
-    room, (images, labels) = find_room(framework), worker.batch()
+    room, (images, labels) = load_training_backend(framework), worker.batch()
     room.select_device("cpu")
     halves = [worker.gradients(room, images[rank::2], labels[rank::2]) for rank in range(2)]
     for name, array in halves[0].items():

@@ -11,7 +11,7 @@ from maam.errors import DataError, RecipeError
 from maam.training import Recipe, default_recipe, read_recipe, train
 from maam.training.checkpoint import read_checkpoint
 from maam.training.recipe import Images
-from maam.training.sources import Reading, open_source, open_test
+from maam.training.sources import ReadOptions, open_source, open_test
 from tests.image_folders import NAMES, write_folder
 
 pytest.importorskip("PIL")
@@ -81,7 +81,7 @@ def test_what_a_recipe_may_not_say(fields, message):
 def test_the_same_batches_in_both_frameworks(root, recipe, model):
     pytest.importorskip("torchvision")
     pytest.importorskip("mindspore")
-    sources = [open_source(recipe, root, model, Reading(name)) for name in ("torch", "mindspore")]
+    sources = [open_source(recipe, root, model, ReadOptions(name)) for name in ("torch", "mindspore")]
     for pair in (tuple(s.train.epoch(1) for s in sources), tuple(s.test_batches() for s in sources)):
         for (x, y), (other_x, other_y) in zip(*pair, strict=True):
             np.testing.assert_array_equal(x, other_x)
@@ -89,7 +89,7 @@ def test_the_same_batches_in_both_frameworks(root, recipe, model):
 
 
 def test_the_source(framework, root, recipe, model):
-    source = open_source(recipe, root, model, Reading(framework))
+    source = open_source(recipe, root, model, ReadOptions(framework))
     assert source.class_names == NAMES[:4]
     assert [x.shape for x, _ in source.train.epoch(0)] == [(8, 3, 32, 32)] * 4
     assert [x.shape for x, _ in source.test_batches()] == [(16, 3, 32, 32)]
@@ -122,10 +122,10 @@ def test_broken_images(framework, root, recipe, model):
     broken = root / "train" / NAMES[1] / "03.jpg"
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(DataError) as caught:
-        list(open_source(recipe, root, model, Reading(framework)).train.epoch(0))
+        list(open_source(recipe, root, model, ReadOptions(framework)).train.epoch(0))
     assert str(caught.value).startswith(f"{broken}: ")
     with pytest.warns(BrokenImageWarning, match=rf"^{broken}: .*; left out$"):
-        found = list(open_source(recipe, root, model, Reading(framework, on_broken="skip")).train.epoch(0))
+        found = list(open_source(recipe, root, model, ReadOptions(framework, on_broken="skip")).train.epoch(0))
     assert sorted(len(x) for x, _ in found) == [7, 8, 8, 8]
 
 
@@ -141,7 +141,7 @@ def test_training_without_a_broken_image(root, recipe, tmp_path):
 
 
 def test_data_that_does_not_fit(framework, root, recipe, model):
-    reading = Reading(framework)
+    reading = ReadOptions(framework)
     shutil.rmtree(root / "train" / NAMES[3])
     shutil.rmtree(root / "val" / NAMES[3])
     with pytest.raises(RecipeError, match=r"^data imagefolder has 3 classes, but the model has outputs \(4,\); "):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from maam.backend.protocol import OptimizerState
-from maam.backend.registry import find_room, make_double, make_runners
+from maam.backend.registry import load_training_backend, make_double, make_runners
 from maam.parity.optimizers import Outcome
 from maam.parity.stages.steps import take_steps
 from maam.parity.subject import Subject
@@ -175,8 +175,8 @@ def arrays_of(checkpoint):
 
 def start(framework, checkpoint):
     """A trainer that stands where a checkpoint was made."""
-    room = find_room(framework)
-    runner = room.make_runner(checkpoint.spec, seed=None, device=room.select_device("cpu"))
+    room = load_training_backend(framework)
+    runner = room.make_training_runner(checkpoint.spec, seed=None, device=room.select_device("cpu"))
     trainer = runner.trainer(checkpoint.recipe.optimizer, objective(checkpoint.recipe))
     load(trainer, checkpoint)
     return trainer

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from maam import spec
-from maam.backend.registry import find_room
+from maam.backend.registry import load_training_backend
 from maam.training import Optimizer, default_recipe, train
 
 SGD = Optimizer(lr=0.01, momentum=0.9)
@@ -21,7 +21,7 @@ def batch():
 
 def gradients(room, images, labels):
     """After one step from rest, the momentum is the gradient."""
-    runner = room.make_runner(spec.preset("maam_digits"), seed=0, device="cpu")
+    runner = room.make_training_runner(spec.preset("maam_digits"), seed=0, device="cpu")
     trainer = runner.trainer(SGD)
     found = trainer.fetch([trainer.update(trainer.prepare(images, labels), 0.01)])
     return {"found": found, **trainer.read_state().moments["momentum_buffer"]}
@@ -29,12 +29,12 @@ def gradients(room, images, labels):
 
 def main(framework, folder):
     """Both parts of the work."""
-    room = find_room(framework)
-    world = room.join_processes(room.select_device("cpu"))
+    room = load_training_backend(framework)
+    processes = room.join_processes(room.select_device("cpu"))
     images, labels = batch()
-    own = gradients(room, images[world.rank :: world.size], labels[world.rank :: world.size])
-    gathered = world.gather(np.arange(world.rank + 1, dtype=np.float32))
-    np.savez(folder / f"{world.rank}.npz", gathered=gathered, **own)
+    own = gradients(room, images[processes.rank :: processes.size], labels[processes.rank :: processes.size])
+    gathered = processes.gather(np.arange(processes.rank + 1, dtype=np.float32))
+    np.savez(folder / f"{processes.rank}.npz", gathered=gathered, **own)
     recipe = default_recipe("maam_digits").replaced({"epochs": 1, "batch_size": 64, "precision": "fp32"})
     for name, decay in (("run", None), ("averaged", 0.9)):
         averaged = recipe.replaced({"ema_decay": decay})

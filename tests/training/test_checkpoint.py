@@ -1,0 +1,142 @@
+"""Checkpoints: broken files, full disks, and runs that cannot be resumed with another recipe."""
+
+import contextlib
+import errno
+
+import numpy as np
+import pytest
+
+from maam import _io
+from maam.backend.convert import convert
+from maam.errors import TrainingError, WeightsError
+from maam.training import train
+from maam.training.checkpoint import find_not_finite, read_checkpoint, write_checkpoint
+from maam.weights import read_weights
+from maam.weights.file import read_header_and_arrays, write_safetensors
+
+
+@contextlib.contextmanager
+def untouched(run):
+    """Check that no file of a run changes inside the context."""
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.iterdir()}
+    yield
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer.lr": 0.2}, "done: optimizer: this run was started with {'name': 'sgd', 'lr': 0.1, "),
+        ({"seed": 3}, "done: seed: this run was started with 0, not 3; resume it with the same recipe; or start a new"),
+        ({"epochs": 3}, "done: epochs: this run was started with 1, not 3; .*; to train longer, start a new run from"),
+    ],
+)
+def test_resume_with_another_recipe(short, done, changes, message):
+    with untouched(done), pytest.raises(TrainingError, match=message):
+        train("maam_digits", short.replaced(changes), out=done.path, resume=True)
+
+
+def test_resume_with_another_model(short, done):
+    other = short.replaced({"overrides.hidden_features": 16})
+    with untouched(done), pytest.raises(TrainingError, match="this is a checkpoint of another model than maam_digits"):
+        train("maam_digits", other, out=done.path, resume=True)
+
+
+@pytest.mark.parametrize("size", [0, 7, 100, 5000])
+def test_truncated_checkpoint(short, done, size):
+    done.last.write_bytes(done.last.read_bytes()[:size])
+    cut = pytest.raises(TrainingError, match=r"last.safetensors: not a safetensors file, or cut short")
+    with untouched(done), cut:
+        train("maam_digits", short, out=done.path, resume=True)
+
+
+def change_header(path, **fields):
+    header, arrays = read_header_and_arrays(path)
+    write_safetensors(path, arrays, {**header, **fields})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"progress": "{}"},
+        {"progress": "nonsense"},
+        {"progress": '{"step": "x", "loss_scale": null, "best_accuracy": 0}'},
+        {"progress": '{"step": 1, "loss_scale": [1], "best_accuracy": 0}'},
+        {"recipe": "[]"},
+        {"recipe": '{"epochs": 0}'},
+        {"spec": "{"},
+    ],
+)
+def test_broken_header(done, fields):
+    change_header(done.last, **fields)
+    with pytest.raises(TrainingError, match="the checkpoint's header is broken"):
+        read_checkpoint(done.last)
+
+
+def test_checkpoint_of_an_earlier_version_has_no_skipped_steps(done):
+    change_header(done.last, progress='{"step": 11, "loss_scale": null, "best_accuracy": 0.5}')
+    assert read_checkpoint(done.last).state.skipped == 0
+
+
+def test_other_files_are_no_checkpoints(done):
+    with pytest.raises(TrainingError, match=r"final.safetensors: not a training checkpoint that this version"):
+        read_checkpoint(done.final)
+    change_header(done.last, format_version="99")
+    with pytest.raises(TrainingError, match="not a training checkpoint that this version"):
+        read_checkpoint(done.last)
+
+
+def test_arrays_that_do_not_fit(done):
+    header, arrays = read_header_and_arrays(done.last)
+    name = next(name for name in arrays if name.startswith("optimizer.momentum_buffer/"))
+    for wrong, message in (
+        ({k: v for k, v in arrays.items() if k != name}, "momentum_buffer: these arrays do not fit"),
+        ({**arrays, name: arrays[name][:1]}, "momentum_buffer: these arrays do not fit"),
+        ({**arrays, "model/stranger": np.zeros(1, np.float32)}, "model: these arrays do not fit"),
+        ({**arrays, name: np.full_like(arrays[name], np.nan)}, "momentum_buffer: these arrays are not finite"),
+    ):
+        write_safetensors(done.last, wrong, header)
+        with pytest.raises(TrainingError, match=message):
+            read_checkpoint(done.last)
+
+
+def test_checkpoint_is_not_a_weights_file(done):
+    with pytest.raises(WeightsError, match=r"a training checkpoint; .* best.safetensors and .*final.safetensors"):
+        read_weights(done.last)
+    with pytest.raises(WeightsError, match=r"a training checkpoint; .* best.safetensors and .*final.safetensors"):
+        convert(done.last, done.path / "other.safetensors", "maam_digits")
+
+
+@pytest.mark.parametrize("at", ["write", "flush"])
+def test_full_disk_leaves_the_previous_checkpoint(done, monkeypatch, at):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = done.last.read_bytes()
+    checkpoint = read_checkpoint(done.last)
+    if at == "write":
+        monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    else:
+        monkeypatch.setattr(_io.os, "fsync", full)
+    with pytest.raises(TrainingError, match="No space left on device; the previous checkpoint is intact"):
+        write_checkpoint(done.last, checkpoint)
+    monkeypatch.undo()
+    assert done.last.read_bytes() == before
+    assert [path for path in done.path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize("section", ["model", "average", "optimizer.momentum_buffer"])
+def test_arrays_that_are_not_finite_are_found(done, section):
+    found = read_checkpoint(done.last)
+    name = "reduce.conv.weight"
+    assert find_not_finite(found) == []
+    state = found.state
+    arrays = {"model": found.arrays, "average": state.average}.get(section, state.moments.get("momentum_buffer"))
+    arrays[name] = np.full_like(arrays[name], np.inf)
+    assert find_not_finite(found) == [f"{section}/{name}"]
+
+
+def test_broken_checkpoint_hides_no_error(done):
+    assert "of step 11" in done.describe_last()
+    done.last.write_bytes(b"")
+    assert done.describe_last().startswith(f"the last checkpoint is not usable ({done.last}: not a safetensors file")

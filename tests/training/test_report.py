@@ -1,0 +1,167 @@
+"""Figures of an evaluation, curves of a log, and the report of a run."""
+
+import json
+
+import numpy as np
+import pytest
+
+from maam import spec
+from maam.errors import DataError, DeviceError, TrainingError
+from maam.training import default_recipe, evaluate_file, read_runs, train
+from maam.training.compare import render_runs
+from maam.training.evaluate import Evaluation
+from maam.training.report import read_curves
+from maam.training.run_dir import RunFolder
+from maam.training.sources import open_source
+from maam.weights import read_weights
+
+STEPS = {"kind": "steps", "step": 2, "epoch": 0, "losses": [2.0, 1.0], "accuracies": [0.25, 0.75], "seconds": 4.0}
+STEPS |= {"images_per_second": 32.0, "waiting": 0.0}
+EPOCH = {"kind": "epoch", "step": 2, "epoch": 0, "test_loss": 1.5, "test_accuracy": 0.5}
+
+
+def test_equal_logits_count_in_class_order():
+    constant = Evaluation(np.zeros((10, 10), np.float32), np.arange(10, dtype=np.int32))
+    assert constant.top(1) == constant.accuracy == 0.1
+    assert constant.top(5) == 0.5
+    assert constant.top(10) == 1
+
+
+def test_nan_is_never_correct():
+    found = Evaluation(np.full((2, 10), np.nan, np.float32), np.array([1, 2], np.int32))
+    assert found.top(5) == 0
+
+
+def test_top_counts():
+    logits = np.float32([[3, 1, 2], [1, 3, 2]])
+    found = Evaluation(logits, np.int32([2, 0]))
+    assert [found.top(count) for count in (1, 2, 3)] == [0, 0.5, 1]
+
+
+def test_means_over_the_classes():
+    """One of two images of class 0 is predicted as class 1; both of class 1 are correct."""
+    logits = np.float32([[1, 0], [0, 1], [0, 1], [0, 1]])
+    found = Evaluation(logits, np.int32([0, 0, 1, 1])).macro()
+    assert found == pytest.approx({"precision": 5 / 6, "recall": 3 / 4, "f1": 11 / 15})
+
+
+def test_more_processes_than_images_to_evaluate_on():
+    with pytest.raises(DataError, match=r"^359 images to evaluate on, but 1000 processes; start fewer processes$"):
+        open_source(default_recipe("maam_digits"), None, spec.preset("maam_digits"), share=(0, 1000))
+
+
+def test_reference_runs_on_the_cpu_only(done):
+    with pytest.raises(DeviceError, match="device 'cuda': framework 'reference' supports the CPU only"):
+        evaluate_file(done.path, "digits", framework="reference", device="cuda")
+    assert len(evaluate_file(done.path, "digits", framework="reference", device="cpu", limit=3).labels) == 3
+
+
+def test_curves():
+    found = read_curves([STEPS, EPOCH, {**STEPS, "step": 4, "epoch": 1}], 64)
+    assert found.means(found.loss).tolist() == [1.5]  # the unfinished epoch does not count
+    assert found.means(found.accuracy).tolist() == [0.5]
+    assert found.minutes.tolist() == [4 / 60]
+    assert found.epochs.tolist() == [0]
+
+
+def test_log_of_an_earlier_version_has_no_seconds():
+    old = {name: value for name, value in STEPS.items() if name != "seconds"}
+    assert read_curves([old, EPOCH], 64).minutes.tolist() == [2 * 64 / 32 / 60]
+
+
+def test_lost_epochs():
+    later = [{**STEPS, "epoch": 3}, {**EPOCH, "epoch": 3}]
+    found = read_curves([{**EPOCH, "epoch": 1}, *later], 64)
+    assert found.epochs.tolist() == [3]
+    with pytest.raises(TrainingError, match="lacks epochs, because lines of it were lost"):
+        found.check_whole()
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({**EPOCH, "test_accuracy": None}, "an accuracy that is not a number"),
+        ({**EPOCH, "test_accuracy": float("nan")}, "an accuracy that is not a number"),
+        ({**EPOCH, "test_accuracy": "high"}, "a broken record: ValueError"),
+        ({"kind": "epoch", "step": 2, "epoch": 0}, "a broken record: KeyError: 'test_loss'"),
+        ({**STEPS, "losses": 1.0}, "a broken record: TypeError"),
+        ({**STEPS, "losses": [], "accuracies": []}, "a broken record: ZeroDivisionError"),
+        ({**STEPS, "losses": [1.0]}, "a broken record: ValueError: expected as many losses as accuracies"),
+        ({**STEPS, "seconds": "long"}, "a broken record: ValueError"),
+        ({**STEPS, "epoch": None}, "a broken record: TypeError"),
+    ],
+)
+def test_broken_records(record, message):
+    with pytest.raises(TrainingError, match=message):
+        read_curves([STEPS, EPOCH, record], 64)
+
+
+def test_time_of_an_interrupted_epoch(short, tmp_path, stop):
+    recipe, out = short, tmp_path / "run"
+    stop("maam_digits", recipe, out=out, at=8, log_steps=1, checkpoint_steps=4)
+    before = sum(record["seconds"] for record in RunFolder(out).log.records()[:4])
+    run = train("maam_digits", recipe, out=out, resume=True, log_steps=1, checkpoint_steps=4)
+    records = run.log.records()
+    steps = [record["seconds"] for record in records if record["kind"] == "steps"]
+    assert len(steps) == 11
+    assert sum(steps[:4]) == pytest.approx(before)
+    assert records[-1]["seconds"] == pytest.approx(sum(steps), rel=1e-5)
+    results = json.loads((out / "results.json").read_text())
+    assert results["minutes"] == pytest.approx(sum(steps) / 60)
+    assert read_runs(out)[0].minutes == pytest.approx(sum(steps) / 60)
+
+
+def test_fusion_weights_are_those_of_the_averaged_model(done):
+    _, arrays = read_weights(done.final)
+    ((name, found),) = done.log.records()[-1]["fusion"].items()
+    powers = np.exp(arrays[name].astype(np.float64))
+    assert found == pytest.approx(powers / powers.sum(), rel=1e-5)
+
+
+def test_figures_follow_their_definitions(done):
+    found = evaluate_file(done.path, "digits", framework="torch")
+    counts = np.zeros((10, 10))  # [label, prediction]
+    np.add.at(counts, (found.labels, found.predictions), 1)
+    right = np.diag(counts)
+    precision, recall = right / np.maximum(counts.sum(0), 1), right / counts.sum(1)
+    f1 = 2 * right / (counts.sum(0) + counts.sum(1))
+    results = json.loads((done.path / "results.json").read_text())
+    expected = {"accuracy": right.sum() / counts.sum(), "f1": f1.mean()}
+    expected |= {"precision": precision.mean(), "recall": recall.mean()}
+    assert {name: results[name] for name in expected} == pytest.approx(expected, rel=1e-12)
+    report = (done.path / "report.md").read_text()
+    assert f"| accuracy, last epoch | {expected['accuracy']:.2%} |" in report
+    for name, title in (("f1", "macro F1"), ("precision", "macro precision"), ("recall", "macro recall")):
+        assert f"| {title} | {expected[name]:.4f} |" in report
+
+
+def test_report_names_each_session_once(short, done, monkeypatch):
+    pytest.importorskip("mindspore")
+    for framework in ("torch", "mindspore", "mindspore"):
+        monkeypatch.setattr("maam.training.run.command_line", lambda name=framework: f"maam train on {name}")
+        train("maam_digits", short, out=done.path, framework=framework, resume=True)
+    lines = (done.path / "report.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("Command")][1:] == [
+        "Command: `maam train on torch`",
+        "Command: `maam train on mindspore`",
+    ]
+    assert [line.split(" on ")[0] for line in lines if " on cpu; " in line] == ["torch", "torch", "mindspore"]
+
+
+def test_undecodable_bytes_in_names_are_escaped(short, tmp_path, monkeypatch):
+    monkeypatch.setattr("maam.training.run.command_line", lambda: "maam train --out \udcff")
+    run = train("maam_digits", short, out=tmp_path / "run\udcff")
+    assert "--out \\udcff`" in (run.path / "report.md").read_text()
+    render_runs(read_runs(run.path), tmp_path / "runs.md")
+    assert "run\\udcff" in (tmp_path / "runs.md").read_text()
+
+
+def test_description_and_report(done):
+    session = json.loads(done.run.read_text())["sessions"][-1]
+    assert session["recipe"]["precision"] == "fp32"
+    assert session["environment"]["torch"]
+    report = (done.path / "report.md").read_text()
+    for part in ("accuracy, last epoch", "macro F1", "waiting for data", "Command: ", "](fusion.png)"):
+        assert part in report
+    assert spec.preset("maam_digits") == read_weights(done.best)[0]
+    assert default_recipe("maam_digits").model == "maam_digits"
