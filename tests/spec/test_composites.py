@@ -211,6 +211,11 @@ def test_defaults_are_checked_too():
 def test_arguments_and_errors(name):
     function = getattr(spec, name)
     arguments, errors = inspect.getdoc(function).split("\nArgs:\n")[1].split("\nRaises:\n")
-    assert re.findall(r"^    (\w+): ", arguments, re.MULTILINE) == list(inspect.signature(function).parameters)
+    names = re.findall(r"^    (\w+): ", arguments, re.MULTILINE)
+    assert names == list(inspect.signature(function).parameters)
     assert errors.startswith("    SpecError: ")
+    texts = dict(zip(names, re.split(r"^    \w+: ", arguments, flags=re.MULTILINE)[1:], strict=True))
+    for argument in inspect.signature(function).parameters.values():
+        if argument.default not in (None, argument.empty):
+            assert "Default:" in texts[argument.name], argument.name
     assert "as in `" not in arguments

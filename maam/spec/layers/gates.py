@@ -82,12 +82,14 @@ def maf(
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
             down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+            Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: the statistics of each channel over height and width: "avg", "std" (unbiased standard deviation),
-            "max", or a list of them without repetition.
+            "max", or a list of them without repetition. Default: ("avg", "std").
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
-            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh".
+            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default:
+            "relu".
+        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
         SpecError: an argument is invalid, or a statistic is given twice.
@@ -125,13 +127,16 @@ def mafc(
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
             down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+            Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: the statistics: "avg", "std" (unbiased standard deviation), "max", or a list of them without
-            repetition. The channel gate takes them over height and width, the spatial gate over the channels.
-        spatial: whether to add the spatial gate.
+            repetition. The channel gate takes them over height and width, the spatial gate over the channels. Default:
+            ("avg", "std").
+        spatial: whether to add the spatial gate. Default: True.
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
-            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        gate_layer: the function that bounds both gates: "sigmoid", "hard_sigmoid" or "tanh".
+            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default:
+            "relu".
+        gate_layer: the function that bounds both gates: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
         SpecError: an argument is invalid, or a statistic is given twice.
@@ -171,13 +176,14 @@ def mafb(
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
             down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+            Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: the statistics of each channel over height and width: "avg", "std" (unbiased standard deviation),
-            "max", or a list of them without repetition.
+            "max", or a list of them without repetition. Default: ("avg", "std").
         act_layer: the activation of the perceptron and the dilated branch: "relu", "relu6", "leaky_relu", "elu",
             "gelu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a
-            class such as nn.ReLU.
-        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh".
+            class such as nn.ReLU. Default: "relu".
+        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
         SpecError: an argument is invalid, or a statistic is given twice.
@@ -214,10 +220,12 @@ def se(
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
             down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+            Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
-            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh".
+            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default:
+            "relu".
+        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
         SpecError: an argument is invalid.
@@ -257,11 +265,13 @@ def cbam(
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
             down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+            Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
-        spatial: whether to add the spatial gate.
+        spatial: whether to add the spatial gate. Default: True.
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
-            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        gate_layer: the function that bounds both gates: "sigmoid", "hard_sigmoid" or "tanh".
+            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default:
+            "relu".
+        gate_layer: the function that bounds both gates: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
         SpecError: an argument is invalid.

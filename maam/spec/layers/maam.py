@@ -63,19 +63,22 @@ def maam(
         out_channels: the number of channels of the output. Default: `in_channels`.
         hidden_channels: the number of channels between the two convolutions of a branch. Default:
             max(out_channels // 2, 1).
-        num_agents: the number of parallel branches, 1 to 256.
+        num_agents: the number of parallel branches, 1 to 256. Default: 3.
         kernel_sizes: the kernel size of the convolutions, odd; one value for all branches or a list with one for each.
+            Default: 3.
         scales: the window of the average pooling in front of a branch; one value or one for each branch. 1 means no
             pooling. The output of a branch with a scale above 1 is resized (nearest) to the size of the others.
-        pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of
-            the two convolutions. 1 means no pooling.
-        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch (equation 2), "mean",
-            or "dynamic", softmax of a linear map of the globally average-pooled input.
-        reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3).
-        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution.
+            Default: 1.
+        pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of the
+            two convolutions. 1 means no pooling. Default: 1.
+        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch (equation 2), "mean", or
+            "dynamic", softmax of a linear map of the globally average-pooled input. Default: "softmax".
+        reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3). Default: True.
+        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
+            False.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
-            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias.
+            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default: "relu".
+        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias. Default: "batch_norm".
 
     Raises:
         SpecError: an argument is invalid or contradicts another one.
@@ -123,15 +126,15 @@ def agent_block(
         in_channels: the number of channels of the input.
         out_channels: the number of channels of the output.
         hidden_channels: the number of channels between the two convolutions. Default: max(out_channels // 2, 1).
-        kernel_size: the kernel size of both convolutions, odd.
+        kernel_size: the kernel size of both convolutions, odd. Default: 3.
         scale: the window of the average pooling in front of the first convolution; 1 means no pooling. Above 1 the
-            output is resized (nearest) to the size of a branch with scale 1.
+            output is resized (nearest) to the size of a branch with scale 1. Default: 1.
         pool: the window of max pooling after the last convolution, or a list with one value for each of the two
-            convolutions. 1 means no pooling.
-        depthwise: whether to replace each convolution with a depthwise and a 1x1 convolution.
+            convolutions. 1 means no pooling. Default: 1.
+        depthwise: whether to replace each convolution with a depthwise and a 1x1 convolution. Default: False.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
-            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias.
+            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default: "relu".
+        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias. Default: "batch_norm".
 
     Raises:
         SpecError: an argument is invalid, or `pool` has more than two values.
@@ -174,8 +177,8 @@ def reduce_layer(
         channels: the number of channels of the input.
         out_channels: the number of channels of the output. Default: `channels`.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
-            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        norm_layer: "batch_norm", or "identity" for no normalisation and a convolution with bias.
+            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default: "relu".
+        norm_layer: "batch_norm", or "identity" for no normalisation and a convolution with bias. Default: "batch_norm".
 
     Raises:
         SpecError: an argument is invalid.
@@ -216,14 +219,15 @@ def maam_stem(
         in_channels: the number of channels of the input.
         channels: the number of channels of each MAAM layer. The first convolution has half of the first value.
         out_channels: the number of channels of a final 1x1 convolution with bias. Default: no such convolution.
-        num_agents: the number of parallel branches of each MAAM layer, 1 to 256.
+        num_agents: the number of parallel branches of each MAAM layer, 1 to 256. Default: 3.
         fusion: the weights of the branches: "softmax" of one learnable scalar for each branch, "mean", or "dynamic",
-            softmax of a linear map of the globally average-pooled input.
-        reduce: whether a 1x1 convolution, normalisation and activation follow the sum of the branches.
-        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution.
+            softmax of a linear map of the globally average-pooled input. Default: "softmax".
+        reduce: whether a 1x1 convolution, normalisation and activation follow the sum of the branches. Default: True.
+        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
+            True.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
-            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias.
+            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default: "relu".
+        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias. Default: "batch_norm".
 
     Raises:
         SpecError: an argument is invalid.

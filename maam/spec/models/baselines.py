@@ -21,9 +21,9 @@ def cnn(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32)
         (N, in_channels, image_size, image_size) to (N, num_classes).
 
     Args:
-        num_classes: the number of classes, the length of the logits.
-        in_channels: the number of channels of the image.
-        image_size: height and width of the image in pixels.
+        num_classes: the number of classes, the length of the logits. Default: 10.
+        in_channels: the number of channels of the image. Default: 3.
+        image_size: height and width of the image in pixels. Default: 32.
 
     Raises:
         SpecError: an argument is invalid, or the image is too small for the pooling or too large.
@@ -60,9 +60,9 @@ def mlp(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32)
         (N, in_channels, image_size, image_size) to (N, num_classes).
 
     Args:
-        num_classes: the number of classes, the length of the logits.
-        in_channels: the number of channels of the image.
-        image_size: height and width of the image in pixels.
+        num_classes: the number of classes, the length of the logits. Default: 10.
+        in_channels: the number of channels of the image. Default: 3.
+        image_size: height and width of the image in pixels. Default: 32.
 
     Raises:
         SpecError: an argument is invalid, or the image is too large.
@@ -94,9 +94,9 @@ def rnn(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32)
         (N, in_channels, image_size, image_size) to (N, num_classes).
 
     Args:
-        num_classes: the number of classes, the length of the logits.
-        in_channels: the number of channels of the image.
-        image_size: height and width of the image in pixels.
+        num_classes: the number of classes, the length of the logits. Default: 10.
+        in_channels: the number of channels of the image. Default: 3.
+        image_size: height and width of the image in pixels. Default: 32.
 
     Raises:
         SpecError: an argument is invalid, or the image is too large.

@@ -48,31 +48,34 @@ def maam_classifier(
         (N, in_channels, image_size, image_size) to (N, num_classes).
 
     Args:
-        num_classes: the number of classes, the length of the logits.
-        in_channels: the number of channels of the image.
-        image_size: height and width of the image in pixels.
-        channels: the number of channels of the feature map F, the output of MAAM.
+        num_classes: the number of classes, the length of the logits. Default: 10.
+        in_channels: the number of channels of the image. Default: 3.
+        image_size: height and width of the image in pixels. Default: 32.
+        channels: the number of channels of the feature map F, the output of MAAM. Default: 128.
         hidden_channels: the number of channels between the two convolutions of a branch. Default:
             max(channels // 2, 1).
-        num_agents: the number of parallel branches, 1 to 256.
+        num_agents: the number of parallel branches, 1 to 256. Default: 3.
         kernel_sizes: the kernel size of the convolutions, odd; one value for all branches or a list with one for each.
-        scales: the window of the average pooling in front of a branch; one value or one for each branch.
-        pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of
-            the two convolutions.
+            Default: 3.
+        scales: the window of the average pooling in front of a branch; one value or one for each branch. Default: 1.
+        pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of the
+            two convolutions. Default: (1, 2).
         fusion: the weights of the branches: "softmax" of one learnable scalar for each branch, "mean", or "dynamic",
-            softmax of a linear map of the globally average-pooled image.
-        reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3).
-        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution.
+            softmax of a linear map of the globally average-pooled image. Default: "softmax".
+        reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3). Default: True.
+        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
+            False.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
-            "hard_sigmoid", "tanh" or "identity".
-        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias.
-        hidden_features: the number of hidden units of the classifier, d in the paper.
+            "hard_sigmoid", "tanh" or "identity". Default: "relu".
+        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias. Default: "batch_norm".
+        hidden_features: the number of hidden units of the classifier, d in the paper. Default: 256.
         dropout: the probability of dropout in front of the last linear layer, 0 to 1 (exclusive); 0 adds no layer.
+            Default: 0.0.
         ablation: "none", or a variant of Table 2: "t_cnn" (one branch, no fusion, no reduce layer),
-            "without_agent_attention" (the image max-pooled to the size of F, then the reduce layer),
-            "without_fusion" (the mean of the branches) or "without_reduce". Arguments that concern the removed parts
-            have no effect.
-        name: a name for people to read.
+            "without_agent_attention" (the image max-pooled to the size of F, then the reduce layer), "without_fusion"
+            (the mean of the branches) or "without_reduce". Arguments that concern the removed parts have no effect.
+            Default: "none".
+        name: a name for people to read. Default: "maam_classifier".
 
     Raises:
         SpecError: an argument is invalid or contradicts another one, or the image is too small for the pooling.
@@ -197,19 +200,22 @@ def maam_imagenet(
         (N, in_channels, H, W) to (N, num_classes), for any H and W that are large enough for the pooling.
 
     Args:
-        num_classes: the number of classes, the length of the logits.
-        in_channels: the number of channels of the image.
-        image_size: height and width in `input_shape` of the spec, in pixels.
-        channels: the number of channels of each MAAM layer. The first convolution has half of the first value.
-        num_agents: the number of parallel branches of each MAAM layer, 1 to 256.
+        num_classes: the number of classes, the length of the logits. Default: 1000.
+        in_channels: the number of channels of the image. Default: 3.
+        image_size: height and width in `input_shape` of the spec, in pixels. Default: 224.
+        channels: the number of channels of each MAAM layer. The first convolution has half of the first value. Default:
+            (64, 128, 256, 512).
+        num_agents: the number of parallel branches of each MAAM layer, 1 to 256. Default: 3.
         fusion: the weights of the branches: "softmax" of one learnable scalar for each branch, "mean", or "dynamic",
-            softmax of a linear map of the globally average-pooled input.
-        reduce: whether a 1x1 convolution, normalisation and activation follow the sum of the branches.
-        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution.
+            softmax of a linear map of the globally average-pooled input. Default: "softmax".
+        reduce: whether a 1x1 convolution, normalisation and activation follow the sum of the branches. Default: True.
+        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
+            True.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
-            "hard_sigmoid", "tanh" or "identity".
-        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias.
-        dropout: the probability of dropout in front of the linear layer, 0 to 1 (exclusive); 0 adds no layer.
+            "hard_sigmoid", "tanh" or "identity". Default: "relu".
+        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias. Default: "batch_norm".
+        dropout: the probability of dropout in front of the linear layer, 0 to 1 (exclusive); 0 adds no layer. Default:
+            0.0.
 
     Raises:
         SpecError: an argument is invalid, or the image is too small for the layers.

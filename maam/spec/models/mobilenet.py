@@ -191,15 +191,15 @@ def mobilenet(
 
     Args:
         version: the network: "v1", "v2", "v3" (V3-large) or "v3_small".
-        num_classes: the number of classes, the length of the logits.
-        in_channels: the number of channels of the image.
+        num_classes: the number of classes, the length of the logits. Default: 1000.
+        in_channels: the number of channels of the image. Default: 3.
         width_multiplier: the factor for all widths, above 0 and at most 16. It does not scale the last convolution of
-            V3; the first convolution of the head grows with factors above 1 and does not shrink.
-        cifar: whether to use the strides for images of 32x32.
+            V3; the first convolution of the head grows with factors above 1 and does not shrink. Default: 1.0.
+        cifar: whether to use the strides for images of 32x32. Default: False.
         attention: the gate: "se", "cbam", "maf" or "mafc" in the units of the network's table; "mafb" after each stage
             but the last; None for no attention.
         image_size: height and width in `input_shape` of the spec, in pixels. Default: 224, or 32 with `cifar`.
-        name: a name for people to read.
+        name: a name for people to read. Default: "mobilenet".
 
     Raises:
         SpecError: an argument is invalid, or the width multiplier leaves no channel.
