@@ -1,4 +1,4 @@
-"""Atomic writes, locks and timing."""
+"""Atomic writes, locks, timing, and parts of error messages."""
 
 import multiprocessing
 import os
@@ -8,10 +8,13 @@ import tempfile
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from maam import _io
+from maam._messages import check_counts, listed, shortened, suggestion
 from maam._system import interleave, ratios
+from maam.errors import SpecError, TrainingError
 
 
 def test_symbolic_links_are_preserved(tmp_path):
@@ -130,3 +133,23 @@ def test_each_round_runs_all_functions():
 def test_ratios_are_within_a_round():
     times = {"base": [1.0, 10.0, 2.0], "fast": [0.5, 5.0, 1.0], "odd": [1.0, 1.0, 1.0]}
     assert ratios(times, "base") == {"base": 1.0, "fast": 2.0, "odd": 2.0}
+
+
+def test_names_in_messages_are_readable():
+    assert listed(["conv1", "", "a\nb", "x" * 300]) == f"conv1, '', 'a\\nb', '{'x' * 200}...'"
+    assert shortened(np.zeros((9, 9))).endswith("...")
+    assert shortened(10**5000) == "a huge int"
+
+
+def test_suggestions():
+    assert suggestion("maff", ["maf", "mafc", "se"], count=2) == "did you mean 'maf' or 'mafc'?"
+    assert suggestion("relu", ["maf", "se"], "`maam list` shows all") == "`maam list` shows all"
+
+
+def test_counts():
+    check_counts(steps=1, rounds=np.int64(3))
+    for value in (0, -1, True, 2.0, "1", None):
+        with pytest.raises(SpecError, match=rf"^steps: expected an integer of at least 1, got {value!r}$"):
+            check_counts(steps=value)
+    with pytest.raises(TrainingError):
+        check_counts(TrainingError, steps=0)
