@@ -1,4 +1,4 @@
-"""The MAAM classifier as a MindSpore user would write it by hand: the yardstick of the room, free of maam."""
+"""The MAAM classifier as a MindSpore user would write it by hand: the yardstick of the backend, without maam."""
 
 from collections import OrderedDict
 

@@ -46,7 +46,7 @@ class TestCompile:
 
     @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="inductor needs a C++ compiler")
     def test_inductor(self, x, step, scramble):
-        layer = scramble(MAAM(4, 8, scales=(1, 2, 1)))
+        layer = scramble(MAAM(4, 8, num_agents=2, scales=(1, 2)))
         expected = step(layer, x)
         torch.testing.assert_close(step(compiled(layer, "inductor"), x), expected, **CLOSE)
 
@@ -109,14 +109,15 @@ def targets(program):
     return [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
 
 
+@pytest.fixture(scope="module")
+def exported(variant, scramble):
+    """A layer in eval mode, and its program."""
+    layer = scramble(MAAM(4, 8, **variant)).eval()
+    return layer, free_batch(layer, torch.randn(2, 4, 8, 8))
+
+
 class TestExport:
     """torch.export with a free batch, and with free height and width."""
-
-    @pytest.fixture(scope="class")
-    def exported(self, variant, scramble):
-        """A layer in eval mode, and its program."""
-        layer = scramble(MAAM(4, 8, **variant)).eval()
-        return layer, free_batch(layer, torch.randn(2, 4, 8, 8))
 
     def test_free_batch(self, exported):
         layer, program = exported

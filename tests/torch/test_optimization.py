@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from maam import DeploymentError, MissingFrameworkError, ShapeError, spec
-from maam.errors import DeviceError
 from maam.backend.engines import ENGINES
+from maam.errors import DeviceError
 from maam.torch import MAAM, build, optimization, optimize
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -32,8 +32,14 @@ def close(actual, expected, precision="fp32"):
     torch.testing.assert_close(actual, expected, rtol=scale, atol=scale)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "auto"])
-@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize(
+    ("precision", "compile"),
+    [
+        *((name, False) for name in ("fp32", "bf16", "fp16", "auto")),
+        *((name, True) for name in ("fp32", "bf16")),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("fp16", "auto")),
+    ],
+)
 def test_pytorch(model, x, precision, compile):
     fast = optimize(model, x, precision=precision, compile=compile)
     assert fast.engine == "torch"
@@ -51,7 +57,14 @@ def test_pytorch(model, x, precision, compile):
         close(fast(other), model(other), fast.precision)
 
 
-@pytest.mark.parametrize(("engine", "precision"), [("onnxruntime", "auto"), ("openvino", "fp32"), ("openvino", "auto")])
+@pytest.mark.parametrize(
+    ("engine", "precision"),
+    [
+        ("onnxruntime", "auto"),
+        ("openvino", "fp32"),
+        pytest.param("openvino", "auto", marks=pytest.mark.slow),
+    ],
+)
 def test_engines(model, x, engine, precision):
     for package in ENGINES[engine]:
         pytest.importorskip(package)

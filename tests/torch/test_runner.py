@@ -56,29 +56,30 @@ class TestPrecision:
         assert devices.has_fast_bf16()
 
 
+@pytest.fixture(scope="module")
+def worker(load):
+    return load("ddp_worker")
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """The gradients at the end of each of two processes."""
+    folder = tmp_path_factory.mktemp("ddp")
+    command = [sys.executable, str(Path(__file__).with_name("ddp_worker.py"))]
+    running = [
+        subprocess.Popen([*command, str(rank), "2", str(folder)], env={**os.environ, **LOOPBACK}) for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=120) for process in running] == [0, 0]
+    finally:
+        for process in running:
+            process.kill()
+    return [strip_prefixes(torch.load(folder / f"{rank}.pt", weights_only=True)) for rank in range(2)]
+
+
 @pytest.mark.skipif(not distributed.is_available(), reason="PyTorch without torch.distributed")
 class TestProcesses:
     """The reduced gradients are the mean of the gradients of all processes."""
-
-    @pytest.fixture(scope="class")
-    def worker(self, load):
-        return load("ddp_worker")
-
-    @pytest.fixture(scope="class")
-    def two_processes(self, tmp_path_factory):
-        """The gradients at the end of each of two processes."""
-        folder = tmp_path_factory.mktemp("ddp")
-        command = [sys.executable, str(Path(__file__).with_name("ddp_worker.py"))]
-        running = [
-            subprocess.Popen([*command, str(rank), "2", str(folder)], env={**os.environ, **LOOPBACK})
-            for rank in range(2)
-        ]
-        try:
-            assert [process.wait(timeout=120) for process in running] == [0, 0]
-        finally:
-            for process in running:
-                process.kill()
-        return [strip_prefixes(torch.load(folder / f"{rank}.pt", weights_only=True)) for rank in range(2)]
 
     def test_two_processes(self, two_processes, worker):
         model, (x, labels) = worker.model(), worker.batch()
