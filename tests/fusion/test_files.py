@@ -56,7 +56,7 @@ def test_arrays_of_several_dtypes(scrambled, tmp_path):
     arrays["agents.alpha"] = arrays["agents.alpha"].astype(np.float64)
     write_weights(tmp_path / "in.safetensors", NODE, arrays)
     with pytest.raises(
-        WeightsError, match="expected arrays of one dtype, got float32, float64; convert it with --dtype"
+        WeightsError, match="expected arrays of one dtype, got float32, float64; convert the file with"
     ):
         fuse_file(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
 
