@@ -136,7 +136,7 @@ def test_refusals(settings, match):
 
 @pytest.mark.parametrize("level", ["O0", "O2", "O3"])
 def test_mixed_precision_is_applied(level):
-    cell = build(spec.maam(4), seed=0)
+    cell = build(spec.maam(4, num_agents=1), seed=0)
     x = ms.Tensor(np.random.default_rng(0).random((2, 4, 8, 8), np.float32))
     expected = cell(x).asnumpy()
     mixed = configure(amp_level=level).apply(cell)
@@ -176,7 +176,7 @@ class TestInstructionCap:
         configuration.cap_instructions()
         assert "ONEDNN_MAX_CPU_ISA" not in os.environ
 
-    @pytest.mark.parametrize("own", [None, "AVX512_CORE"])
+    @pytest.mark.parametrize("own", [None, pytest.param("AVX512_CORE", marks=pytest.mark.slow)])
     def test_importing_sets_it(self, own):
         """A new process pretends to have MindSpore 2.10 and a processor with AVX-512."""
         environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}

@@ -102,6 +102,7 @@ def test_optimizer_applies_the_gradients(scramble, x):
         np.testing.assert_allclose(after[name], before[name] - np.float32(0.1) * gradient, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["graph", pytest.param("pynative", marks=pytest.mark.slow)], indirect=True)
 def test_model(small, mode, reference):
     x, labels = images()
     if mode == "graph":
@@ -135,7 +136,8 @@ def test_recompute(scramble, x):
         np.testing.assert_array_equal(found[name], gradient, err_msg=name)
 
 
-def test_graphs_of_many_tensors_are_not_nested():
+@pytest.mark.parametrize("mode", ["graph", pytest.param("pynative", marks=pytest.mark.slow)], indirect=True)
+def test_graphs_of_many_tensors_are_not_nested(mode):
     """MindSpore refuses graphs that nest over 1,000 calls, as a loop over 600 tensors would."""
     runner = Runner(build(spec.Linear(in_features=2, out_features=2), seed=0))
     trainer = runner.trainer(Optimizer(name="adam", weight_decay=0.5), Objective(clip_norm=1.0))
@@ -148,7 +150,8 @@ def test_graphs_of_many_tensors_are_not_nested():
         assert found[index].asnumpy() == pytest.approx((2.0 + index % 2) / norm + 0.5, rel=1e-5)
 
 
-def test_the_averages_of_many_tensors_move():
+@pytest.mark.parametrize("mode", ["graph", pytest.param("pynative", marks=pytest.mark.slow)], indirect=True)
+def test_the_averages_of_many_tensors_move(mode):
     own = {f"w{index}": ms.Parameter(ms.Tensor([float(index)], ms.float32), name=f"w{index}") for index in range(600)}
     average = _Average(own)
     for parameter in own.values():
