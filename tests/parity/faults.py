@@ -1,19 +1,18 @@
-"""Faults to plant in a built model or its trainer, for each framework."""
-
-from __future__ import annotations
+"""Faults to plant in a built model or in its trainer, for each framework."""
 
 import numpy as np
 
 from maam.backend.protocol import OptimizerState
+from tests.parity.models import Wrapper
 
 
 def layer(runner, path):
-    """The framework's own module or cell at a canonical path."""
+    """Return the framework's own module or cell at a canonical path."""
     return runner.model.get_submodule(path) if runner.name == "torch" else runner._layer(path)
 
 
 def wrong_momentum(runner, path):
-    """Batch norm with another momentum."""
+    """Give a batch norm another momentum."""
     norm = layer(runner, path)
     if runner.name == "torch":
         norm.momentum = 0.2
@@ -22,7 +21,7 @@ def wrong_momentum(runner, path):
 
 
 def epsilon(runner, path):
-    """Batch norm with another epsilon."""
+    """Give a batch norm another epsilon."""
     norm = layer(runner, path)
     norm.eps = 1e-3
     if runner.name != "torch":
@@ -31,15 +30,14 @@ def epsilon(runner, path):
 
 
 def biased_variance(runner, path):
-    """Batch norm whose running variance takes the biased variance of the batch."""
+    """Let the running variance of a batch norm take the biased variance of the batch."""
     norm = layer(runner, path)
-    mean, var = (
-        (norm.running_mean, norm.running_var) if runner.name == "torch" else (norm.moving_mean, norm.moving_variance)
-    )
-    original = norm.forward if runner.name == "torch" else norm.construct
+    is_torch = runner.name == "torch"
+    var = norm.running_var if is_torch else norm.moving_variance
+    original = norm.forward if is_torch else norm.construct
 
     def biased(x):
-        before = var.clone() if runner.name == "torch" else var.copy()
+        before = var.clone() if is_torch else var.copy()
         y = original(x)
         count = x.shape[0] * x.shape[2] * x.shape[3]
         if norm.training:
@@ -47,15 +45,11 @@ def biased_variance(runner, path):
             var.copy_(kept + (var - kept) * ((count - 1) / count))
         return y
 
-    assert mean is not None
-    if runner.name == "torch":
-        norm.forward = biased
-    else:
-        norm.construct = biased
+    setattr(norm, "forward" if is_torch else "construct", biased)
 
 
 def wrong_padding(runner, path):
-    """A convolution that pads one side twice and the other not at all."""
+    """Let a convolution pad one side twice and the other not at all."""
     conv = layer(runner, path)
     if runner.name == "torch":
         from torch.nn import functional
@@ -68,7 +62,7 @@ def wrong_padding(runner, path):
 
 
 def permuted_branches(runner, path):
-    """Branches that meet each other's fusion weights."""
+    """Give branches each other's fusion weights."""
     agents = layer(runner, path)
     if runner.name == "torch":
         agents.names = tuple(reversed(agents.names))
@@ -76,46 +70,52 @@ def permuted_branches(runner, path):
         agents.cell_list = list(reversed(agents.cell_list))
 
 
-def nesterov_ignored(runner, path):
-    """SGD with plain momentum for one parameter: w -= lr b instead of w -= lr (d + momentum b)."""
+class FaultyTraining(Wrapper):
+    """A runner whose trainers spoil the result of each step.
 
-    def spoil(trainer, before, after, state, rate):
-        after[path] = before[path] - rate * state.moments["momentum_buffer"][path]
+    Subclasses change the arrays and the optimizer's state after a step in place.
+    """
 
-    _plant_in_trainer(runner, spoil)
+    def __init__(self, inner, path):
+        super().__init__(inner)
+        self.path = path
 
+    def trainer(self, optimizer, *rest):
+        return _FaultyTrainer(self.inner.trainer(optimizer, *rest), self)
 
-def weight_decay_skipped(runner, path):
-    """SGD without weight decay for one parameter."""
-
-    def spoil(trainer, before, after, state, rate):
-        pull = trainer.optimizer.weight_decay * before[path]
-        after[path] = after[path] + rate * (1 + trainer.optimizer.momentum) * pull
-        state.moments["momentum_buffer"][path] -= pull
-
-    _plant_in_trainer(runner, spoil)
+    def spoil(self, optimizer, before, after, momentum, rate):
+        raise NotImplementedError
 
 
-def _plant_in_trainer(runner, spoil):
-    make = runner.trainer
+class _FaultyTrainer(Wrapper):
+    def __init__(self, inner, runner):
+        super().__init__(inner)
+        self.runner = runner
 
-    def trainer_with_fault(optimizer):
-        trainer = make(optimizer)
-        step = trainer.step
+    def step(self, x, labels, rate):
+        before = self.runner.read_arrays()
+        loss = self.inner.step(x, labels, rate)
+        after, state = self.runner.read_arrays(), self.inner.read_state()
+        self.runner.spoil(self.inner.optimizer, before, after, state.moments["momentum_buffer"], rate)
+        self.runner.write_arrays({name: np.asarray(array, np.float32) for name, array in after.items()})
+        self.inner.write_state(OptimizerState(state.step, state.moments))
+        return loss
 
-        def faulty(x, labels, rate):
-            before = runner.read_arrays()
-            loss = step(x, labels, rate)
-            after, state = runner.read_arrays(), trainer.read_state()
-            spoil(trainer, before, after, state, rate)
-            runner.write_arrays({name: np.asarray(array, np.float32) for name, array in after.items()})
-            trainer.write_state(OptimizerState(state.step, state.moments))
-            return loss
 
-        trainer.step = faulty
-        return trainer
+class NesterovIgnored(FaultyTraining):
+    """A runner that trains one parameter with plain momentum: w -= lr b, not w -= lr (d + momentum b)."""
 
-    runner.trainer = trainer_with_fault
+    def spoil(self, optimizer, before, after, momentum, rate):
+        after[self.path] = before[self.path] - rate * momentum[self.path]
+
+
+class WeightDecaySkipped(FaultyTraining):
+    """A runner that trains one parameter without weight decay."""
+
+    def spoil(self, optimizer, before, after, momentum, rate):
+        pull = optimizer.weight_decay * before[self.path]
+        after[self.path] = after[self.path] + rate * (1 + optimizer.momentum) * pull
+        momentum[self.path] -= pull
 
 
 def _mindspore_batch_norm(norm, momentum=0.1, training=True):

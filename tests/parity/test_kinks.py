@@ -1,42 +1,50 @@
-"""A gradient is held to float64 on its own side of the kinks; what no kink explains stays a difference."""
+"""Gradients are compared with float64 on their own side of the kinks; a fault remains a difference."""
 
 import numpy as np
 import pytest
 
 from maam import spec
-from maam.backend.registry import make_double
-from maam.parity.kinks import ROUNDING, Reference, calm_batch, crossings, named_gradients
-from maam.parity.subject import Subject
+from maam.backend.registry import make_runners
+from maam.parity import check, kinks
+from maam.parity.kinks import (
+    ROUNDING,
+    SMOOTH,
+    GradientReference,
+    calm_batch,
+    crossings,
+    named_gradients,
+    smoothed,
+)
+from maam.tolerance import NOISE_MARGIN, ZERO_MARGIN
+from tests.parity.models import SMALL, Wrapper, fresh_subject
 
 pytest.importorskip("torch")
 
-NODE = spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16)
+WHOLE, SMOOTHED, PARTS = "gradients, fresh weights", "gradients, smooth activations", "gradients, part by part"
+TENSOR = "agents.1.conv1.weight"
 
 
 @pytest.fixture(scope="module")
 def subject():
-    arrays = spec.draw(NODE.parameters(), 0)
-    images = np.random.default_rng(1).random((64, 1, 8, 8)).astype(np.float32)
-    labels = np.zeros(64, np.int32)
-    return Subject(NODE, arrays, images, labels, [], double=make_double(NODE, arrays))
+    return fresh_subject(SMALL, (1, 8, 8))
 
 
 @pytest.fixture(scope="module")
 def reference(subject):
-    """Of the first batch with a kink within reach that has an effect."""
+    """Return the gradient reference of the first batch in which a kink has an effect."""
     for index in range(16):
-        found = Reference(subject, subject.arrays, subject.batch(index)[0], subject.cotangent(index))
+        found = GradientReference(subject, subject.arrays, subject.batch(index)[0], subject.cotangent(index))
         if found._kinks and max(found.share(name, array) for name, array in found._effect(0).items()) > 1e-3:
             return found
     raise AssertionError("no batch with a kink")
 
 
-def off(reference, actual, gradients):
+def error(reference, actual, gradients):
     return max(reference.share(name, actual[name] - gradients[name]) for name in actual)
 
 
 def other_side(reference):
-    """The gradients with the nearest kink crossed."""
+    """Return the gradients with the nearest kink crossed."""
     effect = reference._effect(0)
     return {name: array + effect.get(name, 0.0) for name, array in reference.gradients.items()}
 
@@ -44,39 +52,39 @@ def other_side(reference):
 def test_the_same_side(reference):
     settled = reference.settle(reference.gradients)
     assert settled.crossed == 0
-    assert off(reference, reference.gradients, settled.gradients) == 0
+    assert error(reference, reference.gradients, settled.gradients) == 0
 
 
 def test_the_other_side(reference):
     actual = other_side(reference)
-    assert off(reference, actual, reference.gradients) > 1e-3
+    assert error(reference, actual, reference.gradients) > 1e-3
     settled = reference.settle(actual)
     assert settled.crossed == 1
-    assert off(reference, actual, settled.gradients) < ROUNDING
+    assert error(reference, actual, settled.gradients) < ROUNDING
 
 
-def test_gradients_of_parameters_tell_the_side_of_the_input_too(reference):
+def test_gradients_of_parameters_show_the_side_of_the_input_too(reference):
     actual = other_side(reference)
     settled = reference.settle({name: array for name, array in actual.items() if name})
-    assert off(reference, actual, settled.gradients) < ROUNDING
+    assert error(reference, actual, settled.gradients) < ROUNDING
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-1])
 @pytest.mark.parametrize("name", ["agents.0.conv1.weight", "agents.1.bn2.weight", "classifier.fc2.weight"])
-def test_a_fault_is_no_kink(reference, name, size):
+def test_a_fault_is_not_a_kink(reference, name, size):
     wrong = other_side(reference)
     noise = np.random.default_rng(2).standard_normal(wrong[name].shape)
     wrong[name] = wrong[name] + size * reference.largest[name] * noise / np.abs(noise).max()
     settled = reference.settle(wrong)
-    assert off(reference, wrong, settled.gradients) > size / 2
+    assert error(reference, wrong, settled.gradients) > size / 2
 
 
-def test_a_scaled_gradient_is_no_kink(reference):
+def test_a_scaled_gradient_is_not_a_kink(reference):
     wrong = {name: array * 1.01 for name, array in reference.gradients.items()}
-    assert off(reference, wrong, reference.settle(wrong).gradients) > 5e-3
+    assert error(reference, wrong, reference.settle(wrong).gradients) > 5e-3
 
 
-def test_noise_is_that_of_rounding(reference):
+def test_noise_is_of_the_size_of_rounding(reference):
     assert all(0 < noise < 1e-4 for noise in reference.noise.values())
     assert all(reference.credit(name) <= 1e-3 for name in reference.noise)
 
@@ -87,8 +95,158 @@ def test_calm_batch(subject):
     assert found.calm
     x = subject.batch(index)[0]
     expected = named_gradients(subject.double, subject.arrays, x, subject.cotangent(index))
-    assert off(found, expected, found.gradients) == 0
+    assert error(found, expected, found.gradients) == 0
 
 
-def test_words():
+def test_notes():
     assert [crossings(count) for count in (0, 1, 2)] == ["", "1 kink on the other side", "2 kinks on the other side"]
+
+
+def test_smoothed():
+    smooth = smoothed(SMALL)
+    assert smooth.parameters() == SMALL.parameters()
+    used = {node.function for _, node in smooth.walk() if isinstance(node, spec.Activation)}
+    assert not used & SMOOTH.keys()
+    assert smoothed(smooth) == smooth
+    assert spec.Activation(function="relu").replace(function="silu") == smoothed(spec.Activation(function="relu"))
+
+
+def block(inputs, width, **options):
+    conv = spec.Conv2d(in_channels=inputs, out_channels=width, kernel_size=1, bias=False)
+    return {"conv": conv, "bn": spec.BatchNorm2d(num_features=width), **options}
+
+
+BOTTLENECK = spec.Model(
+    name="linear bottleneck",
+    input_shape=(3, 6, 6),
+    children={
+        "narrow": spec.Sequential(children=block(3, 4)),
+        "wide": spec.Sequential(children=block(4, 8, act=spec.Activation(function="silu"))),
+        "pool": spec.GlobalPool(),
+        "flatten": spec.Flatten(),
+        "fc": spec.Linear(in_features=8, out_features=4),
+    },
+)
+"""A network with a bias in front of a batch norm: `narrow.bn.bias` has a gradient of 0, but for rounding."""
+
+
+class PushedBias(Wrapper):
+    """A runner whose trainers move the bias without gradient by `size` in each step."""
+
+    def __init__(self, inner, size):
+        super().__init__(inner)
+        self.size = np.float32(size)
+
+    def trainer(self, *arguments):
+        trainer = self.inner.trainer(*arguments)
+        step = trainer.step
+
+        def pushing(*arguments):
+            loss = step(*arguments)
+            bias = self.read_arrays()["narrow.bn.bias"]
+            self.write_arrays({"narrow.bn.bias": bias + self.size})
+            return loss
+
+        trainer.step = pushing
+        return trainer
+
+
+@pytest.mark.parametrize(("size", "verdict"), [(0.0, "pass"), (1e-5, "FAIL")])
+def test_only_a_real_change_of_a_bias_without_gradient_is_a_difference(size, verdict):
+    subject = fresh_subject(BOTTLENECK, (3, 6, 6), classes=4)
+    runners, _ = make_runners(BOTTLENECK, subject.arrays, ["torch"], compiled=False)
+    runner = PushedBias(runners[0], size)
+    report = check(BOTTLENECK, images=subject.images, labels=subject.labels, runners=[runner], stages=["steps"])
+    assert next(row for row in report.rows if row.stage == "ten steps, sgd").verdict.value == verdict
+
+
+def test_a_gradient_of_zero_is_credited_more_noise():
+    subject = fresh_subject(BOTTLENECK, (3, 6, 6), count=8, classes=1)
+    reference = GradientReference(subject, subject.arrays, subject.batch(0)[0], subject.cotangent(0))
+    for name, margin in (("narrow.bn.bias", ZERO_MARGIN), ("wide.bn.bias", NOISE_MARGIN)):
+        assert reference.noise[name] > 0
+        assert reference.credit(name) == pytest.approx(margin * reference.noise[name])
+        assert reference.credit(name, 2.0) == pytest.approx(2 * margin * reference.noise[name])
+        assert reference.credit(name, 1e9, most=10) == pytest.approx(10 * reference.credit(name, 1e9))
+
+
+class FaultyGradient(Wrapper):
+    """A runner with an error in one tensor's gradient, also in all models that it makes."""
+
+    def __init__(self, inner, share, ending):
+        super().__init__(inner)
+        self.share, self.ending = share, ending
+
+    def clone_with(self, *arguments):
+        return FaultyGradient(self.inner.clone_with(*arguments), self.share, self.ending)
+
+    def gradients(self, x, cotangent):
+        found = self.inner.gradients(x, cotangent)
+        for name, gradient in found.parameters.items():
+            if self.ending.endswith(name):
+                largest = np.abs(gradient).max()
+                noise = np.random.default_rng(0).choice([-1, 1], gradient.shape)
+                gradient += (self.share * largest * noise).astype(gradient.dtype)
+        return found
+
+
+class TestCrowds:
+    """With too many kinks to try: the network as it is, with smooth activations, and part by part."""
+
+    @pytest.fixture(autouse=True)
+    def _crowded(self, monkeypatch):
+        """Count everything as crowded; the parts are then single layers."""
+        monkeypatch.setattr(kinks, "CROWD", -1)
+
+    def rows(self, subject, framework="torch", share=0.0, stages=("gradients",)):
+        pytest.importorskip(framework)
+        runners, _ = make_runners(SMALL, subject.arrays, [framework], compiled=False)
+        runners = [FaultyGradient(r, share, TENSOR) if share else r for r in runners if "graph" not in r.name]
+        report = check(SMALL, images=subject.images, labels=subject.labels, runners=runners, stages=stages)
+        return {row.stage: row for row in report.rows}
+
+    @pytest.mark.parametrize("framework", ["torch", "mindspore"])
+    def test_frameworks_agree(self, subject, framework):
+        rows = self.rows(subject, framework)
+        assert set(rows) == {"gradient reference, central differences", WHOLE, SMOOTHED, PARTS}
+        assert {row.verdict.value for row in rows.values()} == {"pass"}, rows
+        assert rows[WHOLE].note.endswith("values near kinks")
+        assert rows[WHOLE].bound.startswith("3 x ")
+        assert "parts" in rows[PARTS].note
+
+    def test_a_fault_is_found_and_named(self, subject):
+        rows = self.rows(subject, share=0.1)
+        assert {rows[stage].verdict.value for stage in (SMOOTHED, PARTS)} == {"FAIL"}
+        assert rows[SMOOTHED].layer == TENSOR
+        assert self.rows(subject, share=0.5)[WHOLE].verdict.value == "FAIL"
+
+    def test_steps_are_taken_with_smooth_activations(self, subject):
+        rows = self.rows(subject, stages=("steps",))
+        assert {row.verdict.value for row in rows.values()} == {"pass"}, rows
+        assert {row.note for row in rows.values()} == {"with smooth activations"}
+        rows = self.rows(subject, share=0.1, stages=("steps",))  # steps do not use the faulty method
+        assert {row.verdict.value for row in rows.values()} == {"pass"}, rows
+
+    def test_no_noise_is_not_an_error(self):
+        """A network without weights has gradients without rounding."""
+        node = spec.Sequential(
+            children={"pool": spec.MaxPool2d(kernel_size=2), "act": spec.Activation(function="relu")}
+        )
+        images = np.random.default_rng(1).random((16, 2, 4, 4)).astype(np.float32)
+        labels = np.zeros(16, np.int32)
+        report = check(node, images=images, labels=labels, frameworks=["torch"], compiled=False, stages=["gradients"])
+        assert WHOLE in {row.stage for row in report.rows}
+        assert not report.failures
+
+    def test_a_crowd_is_not_settled(self, subject, monkeypatch):
+        def reference():
+            return GradientReference(subject, subject.arrays, subject.batch(0)[0], subject.cotangent())
+
+        crowded = reference()
+        assert crowded.crowded
+        double = {name: 2 * gradient for name, gradient in crowded.gradients.items()}
+        assert crowded.settle(double).crossed == 0
+        monkeypatch.setattr(kinks, "CROWD", 10**9)
+        assert not reference().crowded
+        monkeypatch.setattr(kinks, "DEEP", 3)
+        assert reference().crowded

@@ -1,8 +1,6 @@
-"""Random valid specs: all frameworks inside the bounds of every layer, and of the whole in eval mode."""
+"""Random valid specs: all frameworks are inside the bounds of every layer, and of the whole model."""
 
-import importlib.util
-import sys
-from pathlib import Path
+import itertools
 
 import numpy as np
 import pytest
@@ -10,52 +8,38 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from maam.parity import check, make_runners
+from tests.parity.models import scrambled
+from tests.strategies import specs
 
 pytest.importorskip("torch")
 pytest.importorskip("mindspore")
 
-
-def _strategies():
-    path = Path(__file__).parents[1] / "strategies.py"
-    sys.path.insert(0, str(path.parent))
-    found = importlib.util.spec_from_file_location("strategies", path)
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
 GRAPH_EVERY = 5
-count = 0
+"""Graph mode, which compiles each model, takes part in every fifth case."""
+cases = itertools.count(1)
+random_specs = given(specs(), st.integers(0, 1000))
+quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large])
-@given(_strategies().specs(), st.integers(0, 1000))
+@settings(suppress_health_check=quiet, max_examples=8)
+@random_specs
+def test_a_sample_is_inside_the_bounds(pair, seed):
+    compare(*pair, seed)
+
+
+@pytest.mark.slow
+@settings(suppress_health_check=quiet)
+@random_specs
 def test_inside_the_bounds(pair, seed):
-    global count
-    count += 1
-    node, shape = pair
-    generator = np.random.default_rng(seed)
-    images = generator.standard_normal((8, *shape)).astype(np.float32)
-    arrays = sibling_scrambled(node, seed)
-    runners = [
-        runner
-        for runner in make_runners(node, arrays, compiled=False)[0]
-        if runner.name != "mindspore graph" or count % GRAPH_EVERY == 0
-    ]
-    report = check(
-        node,
-        arrays,
-        images=images,
-        labels=np.zeros(len(images), np.int32),
-        runners=runners,
-        stages=["exchange", "layers", "forward", "gradients"],
-    )
+    compare(*pair, seed)
+
+
+def compare(node, shape, seed):
+    images = np.random.default_rng(seed).standard_normal((8, *shape)).astype(np.float32)
+    arrays = scrambled(node, seed)
+    graph = next(cases) % GRAPH_EVERY == 0
+    runners = [r for r in make_runners(node, arrays, compiled=False)[0] if graph or r.name != "mindspore graph"]
+    stages = ["exchange", "layers", "forward", "gradients"]
+    labels = np.zeros(len(images), np.int32)
+    report = check(node, arrays, images=images, labels=labels, runners=runners, stages=stages)
     assert report.passed, report.to_markdown() + node.to_json()
-
-
-def sibling_scrambled(node, seed):
-    path = Path(__file__).with_name("conftest.py")
-    found = importlib.util.spec_from_file_location("parity_conftest", path)
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module.scrambled(node, seed)

@@ -1,12 +1,12 @@
-"""Rows, verdicts, and what the report says as text and JSON."""
+"""Comparison of arrays, rows, verdicts, and the report as text and JSON."""
 
 import json
 
 import numpy as np
 import pytest
 
-from maam.parity.report import Report, Row, Verdict, not_run, row
-from maam.tolerance import GRADIENT, LAYER, Bound, Difference, difference, signal_to_noise, worse
+from maam.parity.report import Report, Row, Verdict, row, skip
+from maam.tolerance import GRADIENT, LAYER, NONE, Bound, Difference, difference, signal_to_noise, worse
 
 
 def test_difference_within_and_beyond_the_bound():
@@ -18,26 +18,26 @@ def test_difference_within_and_beyond_the_bound():
     assert outside.relative == pytest.approx(1e-3 / 4)
 
 
-def test_absolute_part_grows_with_large_values_only():
+def test_the_absolute_part_grows_with_large_values_only():
     bound = Bound(1e-5, 0.0)
     assert difference(np.array([1e3, 0.0]) + 5e-3, np.array([1e3, 0.0]), bound).used == pytest.approx(0.5)
     assert difference(np.array([1e-3]) + 5e-6, np.array([1e-3]), bound).used == pytest.approx(0.5)
 
 
-def test_scaled_bound_is_a_share_of_the_largest():
+def test_a_scaled_bound_is_a_share_of_the_largest_value():
     expected = np.array([1e-6, 0.0])
     assert difference(expected + np.array([0, 2e-9]), expected, GRADIENT).used > 1
     assert difference(expected + np.array([0, 2e-9]), expected, GRADIENT, floor=1e-3).used < 1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_not_finite_breaks_every_bound(bad):
+def test_values_that_are_not_finite_break_every_bound(bad):
     found = difference(np.array([1.0, bad]), np.array([1.0, 1.0]), LAYER)
     assert found.used == np.inf
     assert row("stage", "torch", found, LAYER).verdict is Verdict.FAIL
 
 
-def test_other_shape_breaks_every_bound():
+def test_another_shape_breaks_every_bound():
     assert difference(np.zeros((1, 3)), np.zeros(3), LAYER).used == np.inf
 
 
@@ -47,8 +47,10 @@ def test_exact_bound():
     assert difference(np.ones(3) + 1e-7, np.ones(3), exact).used == np.inf
 
 
-def test_worse_takes_each_field():
+def test_worse_takes_the_larger_value_of_each_field():
     assert worse(Difference(1, 5, 0.1), Difference(2, 3, 0.05)) == Difference(2, 5, 0.1)
+    nan = Difference(float("nan"), float("nan"), float("nan"))
+    assert worse(NONE, nan).used == worse(nan, NONE).used == float("inf")
 
 
 def test_signal_to_noise():
@@ -62,21 +64,21 @@ def passing():
     return Row("layers, eval", "torch", Verdict.PASS, "1e-5", 1e-7, 1e-8)
 
 
-def test_empty_report_has_proven_nothing():
+def test_a_report_without_a_comparison_does_not_pass():
     assert not Report("x").passed
-    assert not Report("x", not_run(["a"], "torch", "why")).passed
+    assert not Report("x", skip(["a"], ["torch"], "why")).passed
     assert Report("x", [passing()]).passed
 
 
-def test_require_all_minds_what_did_not_run_and_nothing_else():
-    report = Report("x", [passing(), *not_run(["free run"], "mindspore graph", "not installed")])
+def test_a_complete_report_has_no_stage_that_did_not_run():
+    report = Report("x", [passing(), *skip(["free run"], ["mindspore graph"], "not installed")])
     assert report.passed
     assert not report.complete
     applicable = Report("x", [passing(), Row("lattice", "torch", Verdict.NOT_APPLICABLE)])
     assert applicable.complete
 
 
-def test_failure_names_the_first_layer():
+def test_a_failure_names_the_first_layer():
     rows = [passing(), row("logits", "torch", Difference(1, 1, 9), LAYER, "agents.1"), passing()]
     report = Report("x", rows)
     assert not report.passed
@@ -85,11 +87,11 @@ def test_failure_names_the_first_layer():
     assert "first at agents.1" in report.to_markdown()
 
 
-def test_layer_is_named_on_failure_only():
+def test_a_layer_is_named_on_failure_only():
     assert row("logits", "torch", Difference(0, 0, 0.5), LAYER, "agents.1").layer == ""
 
 
-def test_json_has_no_numbers_that_json_lacks():
+def test_json_has_null_for_numbers_that_are_not_finite():
     report = Report("x", [Row("a", "torch", Verdict.NOT_RUN), row("b", "torch", Difference(np.inf, 1, 9), LAYER)])
     document = json.loads(report.to_json(), parse_constant=lambda name: pytest.fail(name))
     assert document["passed"] is False
