@@ -1,0 +1,122 @@
+"""`build`, `load`, `save_weights` and `load_weights` of each framework, above all calls that users get wrong."""
+
+import copy
+
+import numpy as np
+import pytest
+
+import maam
+from maam import spec
+from maam.errors import DataError, PresetError, SpecError, WeightsError
+from maam.spec import draw
+from maam.weights import read_weights, write_weights
+
+DIGITS = spec.preset("maam_digits")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A weights file of maam_digits."""
+    path = tmp_path_factory.mktemp("weights") / "digits.safetensors"
+    write_weights(path, DIGITS, draw(DIGITS.parameters(), 3))
+    return path
+
+
+@pytest.fixture
+def model(backend):
+    return backend.maam.build(DIGITS, seed=0)
+
+
+class TestLoadWeights:
+    def test_a_replaced_head(self, backend, model, path):
+        model.classifier.fc2 = backend.linear(64, 4)
+        before = backend.read(model)
+        for strict in (True, False):
+            with pytest.raises(WeightsError, match=r"classifier.fc2"):
+                backend.maam.load_weights(model, path, strict)
+        for name, array in backend.read(model).items():
+            np.testing.assert_array_equal(array, before[name], err_msg=name)
+        backend.maam.load_weights(model, path, skip=("classifier.fc2",))
+        np.testing.assert_array_equal(
+            backend.read(model)["reduce.conv.weight"], read_weights(path)[1]["reduce.conv.weight"]
+        )
+
+    def test_a_replaced_activation(self, backend, model, path):
+        model.reduce.act = backend.nn.GELU()
+        with pytest.raises(WeightsError, match=r"load_weights: layer 'reduce.act' was ReLU\(.*\) and is GELU"):
+            backend.maam.load_weights(model, path)
+        backend.maam.load_weights(model, path, skip=("reduce.act",))
+
+    def test_fused_and_unfused_weights_are_not_mixed(self, backend, model, path, tmp_path):
+        fused = backend.train(backend.maam.load(path), False)
+        fused.reparameterize()
+        backend.maam.save_weights(fused, tmp_path / "fused.safetensors")
+        for strict in (True, False):
+            with pytest.raises(WeightsError, match="the model is fused"):
+                backend.maam.load_weights(fused, path, strict)
+            with pytest.raises(WeightsError, match="the file is fused"):
+                backend.maam.load_weights(model, tmp_path / "fused.safetensors", strict)
+
+    def test_models_without_batch_norm_do_not_count_as_fused(self, backend, path, tmp_path):
+        normed, plain = spec.maam(4), spec.maam(4, norm_layer="identity")
+        for own, given in ((normed, plain), (plain, normed)):
+            backend.maam.save_weights(backend.maam.build(given), tmp_path / "given.safetensors")
+            with pytest.raises(WeightsError, match=r"does not fit the model; unexpected: .*; missing: "):
+                backend.maam.load_weights(backend.maam.build(own), tmp_path / "given.safetensors")
+        with pytest.raises(WeightsError, match="does not fit the model; unexpected: "):
+            backend.maam.load_weights(backend.maam.build("mlp"), path)
+
+    def test_skip_is_a_sequence_of_names(self, backend, model, path):
+        for skip, hint in (("reduce", r"got 'reduce'; write \('reduce',\)"), (None, "got None")):
+            with pytest.raises(WeightsError, match=f"skip: expected a sequence of layer names, {hint}"):
+                backend.maam.load_weights(model, path, skip=skip)
+
+    def test_the_model_comes_first(self, backend, model, path):
+        for act in (backend.maam.save_weights, backend.maam.load_weights):
+            for wrong in (str(path), {"a": 1}, DIGITS):
+                with pytest.raises(WeightsError, match=f"{act.__name__}: expected a .*, got an object of"):
+                    act(wrong, model)
+
+    def test_dropout_may_differ(self, backend, tmp_path):
+        model = backend.maam.build("maam_digits", dropout=0.2)
+        backend.maam.save_weights(model, tmp_path / "one.safetensors")
+        backend.maam.load_weights(model, tmp_path / "one.safetensors")
+        model.classifier.dropout.p = 0.5
+        backend.maam.save_weights(model, tmp_path / "again.safetensors")
+
+
+class TestBuild:
+    def test_options_of_presets(self, backend):
+        expected = spec.preset("maam_digits", num_classes=7)
+        assert backend.maam.build("maam_digits", num_classes=7).spec == expected
+        assert maam.reference.build("maam_digits", num_classes=7).spec == expected
+        with pytest.raises(PresetError, match="no option 'classes'"):
+            backend.maam.build("maam_digits", classes=7)
+        with pytest.raises(SpecError, match=r"num_classes: .*preset"):
+            backend.maam.build(DIGITS, num_classes=7)
+
+    @pytest.mark.parametrize("dtype", ["float16", "int32", 3])
+    def test_dtypes(self, backend, dtype):
+        given = backend.dtype(dtype) if dtype == "int32" else dtype  # the others are no dtypes of the framework
+        with pytest.raises(SpecError, match="dtype: expected a floating"):
+            backend.maam.build("maam_digits", dtype=given)
+
+    def test_layers_by_index(self, backend, model):
+        assert model.agents[0] is getattr(model.agents, "0")
+        assert len(model.agents) == 3
+        assert list(model)[-1] is model.classifier
+        assert copy.deepcopy(model.spec) is model.spec
+        with pytest.raises(SpecError, match="the layers are those of the spec; for a part: maam"):
+            model[:2]
+
+    @pytest.mark.parametrize("backend", ["mindspore"], indirect=True)
+    def test_layers_cannot_be_added_or_removed(self, model):
+        with pytest.raises(SpecError, match="the layers are those of the spec"):
+            model.append(model.classifier)
+        with pytest.raises(SpecError, match="the layers are those of the spec"):
+            del model[-1]
+
+
+def test_image_batches_need_a_folder(backend):
+    with pytest.raises(DataError, match=r"expected a maam.data.ImageFolder, got a str; "):
+        backend.maam.ImageFolderBatches("pets/train", 4)
