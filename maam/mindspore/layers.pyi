@@ -23,19 +23,22 @@ class MAAM(Layer):
         out_channels: the number of channels of the output. Default: `in_channels`.
         hidden_channels: the number of channels between the two convolutions of a branch. Default:
             max(out_channels // 2, 1).
-        num_agents: the number of parallel branches, 1 to 256.
+        num_agents: the number of parallel branches, 1 to 256. Default: 3.
         kernel_sizes: the kernel size of the convolutions, odd; one value for all branches or a list with one for each.
+            Default: 3.
         scales: the window of the average pooling in front of a branch; one value or one for each branch. 1 means no
             pooling. The output of a branch with a scale above 1 is resized (nearest) to the size of the others.
-        pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of
-            the two convolutions. 1 means no pooling.
-        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch (equation 2), "mean",
-            or "dynamic", softmax of a linear map of the globally average-pooled input.
-        reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3).
-        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution.
+            Default: 1.
+        pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of the
+            two convolutions. 1 means no pooling. Default: 1.
+        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch (equation 2), "mean", or
+            "dynamic", softmax of a linear map of the globally average-pooled input. Default: "softmax".
+        reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3). Default: True.
+        depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
+            False.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
-            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias.
+            "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default: "relu".
+        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias. Default: "batch_norm".
 
     Raises:
         SpecError: an argument is invalid or contradicts another one.
@@ -93,12 +96,14 @@ class MAF(Layer):
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
             down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+            Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: the statistics of each channel over height and width: "avg", "std" (unbiased standard deviation),
-            "max", or a list of them without repetition.
+            "max", or a list of them without repetition. Default: ("avg", "std").
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
-            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh".
+            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default:
+            "relu".
+        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
         SpecError: an argument is invalid, or a statistic is given twice.
@@ -147,13 +152,16 @@ class MAFC(Layer):
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
             down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+            Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: the statistics: "avg", "std" (unbiased standard deviation), "max", or a list of them without
-            repetition. The channel gate takes them over height and width, the spatial gate over the channels.
-        spatial: whether to add the spatial gate.
+            repetition. The channel gate takes them over height and width, the spatial gate over the channels. Default:
+            ("avg", "std").
+        spatial: whether to add the spatial gate. Default: True.
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
-            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        gate_layer: the function that bounds both gates: "sigmoid", "hard_sigmoid" or "tanh".
+            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default:
+            "relu".
+        gate_layer: the function that bounds both gates: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
         SpecError: an argument is invalid, or a statistic is given twice.
@@ -204,12 +212,14 @@ class MAFB(Layer):
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
             down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+            Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: the statistics of each channel over height and width: "avg", "std" (unbiased standard deviation),
-            "max", or a list of them without repetition.
+            "max", or a list of them without repetition. Default: ("avg", "std").
         act_layer: the activation of the perceptron and the dilated branch: "relu", "relu6", "leaky_relu", "elu",
             "gelu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a
-            class such as nn.ReLU.
+            class such as nn.ReLU. Default: "relu".
+        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
         SpecError: an argument is invalid, or a statistic is given twice.
@@ -258,10 +268,12 @@ class SE(Layer):
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
             down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+            Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
-            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh".
+            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default:
+            "relu".
+        gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
         SpecError: an argument is invalid.
@@ -310,11 +322,13 @@ class CBAM(Layer):
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
             down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
+            Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
-        spatial: whether to add the spatial gate.
+        spatial: whether to add the spatial gate. Default: True.
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
-            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU.
-        gate_layer: the function that bounds both gates: "sigmoid", "hard_sigmoid" or "tanh".
+            "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default:
+            "relu".
+        gate_layer: the function that bounds both gates: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
         SpecError: an argument is invalid.
