@@ -60,7 +60,7 @@ def check_integrity(model: Any, action: str, error: type[MaamError], skip: Seque
 
     Args:
         model: a model that maam built.
-        action: what is refused, at the start of the message.
+        action: the refused action, with which the message starts.
         error: the exception to raise.
         skip: canonical names of layers that may differ.
     """
@@ -74,11 +74,11 @@ def check_integrity(model: Any, action: str, error: type[MaamError], skip: Seque
 
 
 def check_methods(model: Any, action: str, error: type[MaamError], *, root: bool = True) -> None:
-    """Raise `error` if a user's subclass of a container computes by a method of its own.
+    """Raise `error` if a user's subclass of a container overrides the method that computes.
 
     Args:
         model: a model that maam built.
-        action: what is refused, at the start of the message.
+        action: the refused action, with which the message starts.
         error: the exception to raise.
         root: whether to check the class of the model itself, besides the containers inside it.
     """

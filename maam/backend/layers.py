@@ -157,7 +157,7 @@ def find_layer(attention: Any, layers: Mapping[str, type], module_class: type) -
         return layers[name]
     if isinstance(attention, module_class):
         raise SpecError(
-            f"{expected} a built {type(attention).__name__}; each block needs a layer of its own: "
+            f"{expected} a built {type(attention).__name__}; each block needs its own layer: "
             "pass the class, or functools.partial(CLASS, ...) to set arguments"
         )
     if not callable(attention):

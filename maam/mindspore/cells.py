@@ -123,7 +123,7 @@ class _Constant:
 class _Base(SpecContainer, nn.SequentialCell):
     """The part of `Container` that is not compiled into a graph.
 
-    It is a class of its own because mixed precision of level O1 copies the source of `Container` into another module,
+    It is a separate class because mixed precision of level O1 copies the source of `Container` into another module,
     where the functions of this one are missing.
     """
 

@@ -44,7 +44,7 @@ class Container(SpecContainer, nn.Module):
         spec: the node, with the present nodes of the containers inside.
         rule: the check of the input; None in a container inside another one.
         reparameterized: whether it was fused for deployment.
-        names: the names of the children that run, in running order; a subclass may add modules of its own.
+        names: the names of the children that run, in running order; a subclass may add other modules.
     """
 
     rule: InputRule | None = None

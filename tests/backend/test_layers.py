@@ -212,7 +212,7 @@ class TestLookup:
             ("x" * 100, f"no layer '{'x' * 60}'"),
             (3, "got an object of type int"),
             (None, "got an object of type NoneType"),
-            (Gate(), "got a built Gate; each block needs a layer of its own"),
+            (Gate(), "got a built Gate; each block needs its own layer"),
         ],
     )
     def test_refusals(self, given, message):

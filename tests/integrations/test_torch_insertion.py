@@ -231,7 +231,7 @@ def test_compile(library, block):
         ("vgg11", "mafc", "VGG: found no block for an attention layer; expected blocks of {}'s ResNet, "),
         ("resnet18", "mafcc", "no layer 'mafcc'; did you mean 'mafc'?"),
         ("resnet18", 16, "attention: expected a name, a layer class or a function of the channels, got an object of"),
-        ("resnet18", MAFC(8), "got a built MAFC; each block needs a layer of its own: pass the class, or functools.p"),
+        ("resnet18", MAFC(8), "got a built MAFC; each block needs its own layer: pass the class, or functools.p"),
         ("resnet18", partial(MAAM, pool=2), "attention: MAAM turns (64, 64, 64) into (64, 32, 32); expected a layer"),
         ("resnet18", str, "attention: expected a function that returns a module, got one that returns a str"),
         ("resnet18", partial(MAF, rd_ratio=2.0), "rd_ratio: input should be less than or equal to 1, got 2.0"),
