@@ -330,6 +330,19 @@ class Layer(CompositeLayer, Container):
     Args:
         *args: the positional arguments of the composite.
         **kwargs: the keyword arguments of the composite.
+
+    Example:
+        >>> from mindspore import ops
+        >>> from maam import spec
+        >>> from maam.mindspore.layers import Layer
+        >>> @spec.composite
+        ... def conv_gate(channels: int) -> spec.Node:
+        ...     conv = spec.Conv2d(in_channels=channels, out_channels=1, kernel_size=1)
+        ...     return spec.Scale(children={"conv": conv, "act": spec.Activation(function="sigmoid")})
+        >>> class ConvGate(Layer, composite=conv_gate):
+        ...     pass
+        >>> ConvGate(8)(ops.ones((2, 8, 4, 4))).shape
+        (2, 8, 4, 4)
     """
 
     _module_class = nn.Cell

@@ -226,6 +226,19 @@ class Layer(CompositeLayer, Container):
         device: the device of the parameters.
         dtype: the dtype of the parameters.
         **kwargs: the keyword arguments of the composite.
+
+    Example:
+        >>> import torch
+        >>> from maam import spec
+        >>> from maam.torch.layers import Layer
+        >>> @spec.composite
+        ... def conv_gate(channels: int) -> spec.Node:
+        ...     conv = spec.Conv2d(in_channels=channels, out_channels=1, kernel_size=1)
+        ...     return spec.Scale(children={"conv": conv, "act": spec.Activation(function="sigmoid")})
+        >>> class ConvGate(Layer, composite=conv_gate):
+        ...     pass
+        >>> ConvGate(8)(torch.rand(2, 8, 4, 4)).shape
+        torch.Size([2, 8, 4, 4])
     """
 
     _module_class = nn.Module
