@@ -1,6 +1,6 @@
-"""A run in a process of its own: `kill_worker.py FRAMEWORK OUT FILE WRITE`, killed in the WRITE-th write of a file.
+"""A run in a separate process that is killed in a write of a file: `kill_worker.py FRAMEWORK OUT FILE WRITE`.
 
-FILE is "last" or "final".
+FILE is "last" or "final"; WRITE counts its writes from 1.
 """
 
 import os
@@ -15,7 +15,7 @@ write_bytes, count = Path.write_bytes, 0
 
 
 def write_half_and_die(path, data):
-    """Count the writes of the file; in the doomed one, stop half-way as a power cut does."""
+    """Count the writes of the file; stop halfway in the given one, as a power cut does."""
     global count
     if f".{file}." in path.name:
         count += 1

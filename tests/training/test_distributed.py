@@ -1,4 +1,4 @@
-"""Two processes on a CPU, by each framework's own launcher: the gradients are the mean of those of the two halves."""
+"""Training in two processes on a CPU, started by each framework's launcher."""
 
 import importlib.util
 import json
@@ -15,14 +15,14 @@ from maam.backend.registry import load_training_backend
 from maam.training.evaluate import evaluate_file
 from maam.training.run_dir import RunFolder
 
-WORKER = Path(__file__).with_name("world_worker.py")
+WORKER = Path(__file__).with_name("process_worker.py")
 BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
 def worker():
     """The module that the processes run."""
-    description = importlib.util.spec_from_file_location("world_worker", WORKER)
+    description = importlib.util.spec_from_file_location("process_worker", WORKER)
     module = importlib.util.module_from_spec(description)
     description.loader.exec_module(module)
     return module
@@ -35,7 +35,7 @@ def free_port():
 
 
 def launched(framework, folder, *program):
-    """A program that two processes ran, started as the documentation has it, and all that they printed."""
+    """Run a program in two processes as documented; return the exit status and the output."""
     if framework == "torch":
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
     else:
@@ -57,24 +57,24 @@ def launch(framework, folder):
 
 
 def check_figures(folder, framework):
-    """The figures of a run are those of the weights that it saved."""
+    """Check that the figures of a run are those of its weights."""
     figures = json.loads((folder / "results.json").read_text("utf-8"))
     found = evaluate_file(folder, "digits", framework=framework)
     assert figures["accuracy"] == found.accuracy
     assert figures["loss"] == pytest.approx(found.loss, rel=1e-5)
 
 
-def test_two_processes(framework, tmp_path, worker):
+def test_gradients_are_the_mean_of_both_processes(framework, tmp_path, worker):
     found = launch(framework, tmp_path)
-    room, (images, labels) = load_training_backend(framework), worker.batch()
-    room.select_device("cpu")
-    halves = [worker.gradients(room, images[rank::2], labels[rank::2]) for rank in range(2)]
+    backend, (images, labels) = load_training_backend(framework), worker.batch()
+    backend.select_device("cpu")
+    halves = [worker.gradients(backend, images[rank::2], labels[rank::2]) for rank in range(2)]
     for name, array in halves[0].items():
         mean = (array.astype(np.float64) + halves[1][name]) / 2
         for rank in range(2):
             np.testing.assert_allclose(found[rank][name], mean, rtol=0, atol=1e-6, err_msg=name)
     moved = max(np.abs(halves[0][name] - halves[1][name]).max() for name in halves[0])
-    assert moved > 1e-3  # the halves differ, so a mean that was not taken would show
+    assert moved > 1e-3  # the halves differ, so a missing mean would be noticed
     for rank in range(2):
         assert found[rank]["gathered"].tolist() == [0, 0, 1]
     for name in ("run", "averaged"):
@@ -86,8 +86,8 @@ def test_two_processes(framework, tmp_path, worker):
 
 
 @pytest.mark.parametrize("framework", ["torch", pytest.param("mindspore", marks=pytest.mark.slow)])
-def test_the_command(framework, recipe, stop, tmp_path):
-    """`maam train` in two processes goes on with a run that one began; where it may not, all of them end."""
+def test_command(framework, recipe, stop, tmp_path):
+    """`maam train` in two processes resumes a run of one process; after an error, both processes end."""
     pytest.importorskip(framework)
     recipe = recipe.replaced({"epochs": 1, "precision": "fp32"})
     (tmp_path / "recipe.toml").write_text(as_toml(recipe))
@@ -102,12 +102,12 @@ def test_the_command(framework, recipe, stop, tmp_path):
     before = {path: path.read_bytes() for path in out.iterdir()}
     status, printed = launched(framework, tmp_path, *command, "--out", out)
     assert status != 0
-    assert f"maam: {out}: this folder holds a run; go on with it by resume (--resume)" in printed
+    assert f"maam: {out}: this folder contains a run; continue it with resume=True (--resume)" in printed
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
 def as_toml(recipe):
-    """A recipe's file."""
+    """Return a recipe as TOML."""
     lines, tables = [], []
     for name, value in json.loads(recipe.model_dump_json(exclude_defaults=True)).items():
         if isinstance(value, dict):

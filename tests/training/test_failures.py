@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import shutil
 import tempfile
 from types import SimpleNamespace
@@ -70,7 +71,7 @@ def test_full_disk_for_the_log(short, finished, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, NO_SPACE)
 
     with monkeypatch.context() as patch:
-        patch.setattr(logs, "os", SimpleNamespace(fsync=full))
+        patch.setattr(logs, "os", SimpleNamespace(**{**vars(os), "fsync": full}))
         with pytest.raises(
             TrainingError, match=f"log.jsonl: cannot be written: {NO_SPACE}; the checkpoints are intact"
         ):

@@ -1,4 +1,4 @@
-"""Image folders as the data of a recipe, in both frameworks, on real CIFAR-10 images."""
+"""Image folders as the data of a run, in both frameworks, on real CIFAR-10 images."""
 
 import shutil
 
@@ -8,7 +8,7 @@ import pytest
 from maam import spec
 from maam.data import BrokenImageWarning
 from maam.errors import DataError, RecipeError
-from maam.training import Recipe, default_recipe, read_recipe, train
+from maam.training import read_recipe, train
 from maam.training.checkpoint import read_checkpoint
 from maam.training.recipe import Images
 from maam.training.sources import ReadOptions, open_source, open_test
@@ -40,45 +40,7 @@ def model(recipe):
     return spec.preset("maam_imagenet", **recipe.overrides)
 
 
-def test_the_authors_recipe():
-    recipe = read_recipe("imagenet_maf")
-    assert (recipe.model, recipe.data, recipe.epochs, recipe.batch_size) == ("mafc_v1", "imagefolder", 100, 256)
-    settings = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4, "decay": "all"}
-    assert settings.items() <= recipe.optimizer.model_dump().items()
-    assert (recipe.schedule.name, recipe.schedule.step_epochs, recipe.schedule.gamma) == ("step", 30, 0.1)
-    random, central = recipe.images.framings(99)
-    assert (random.size, random.scale, random.flip_probability) == (224, (0.08, 1.0), 0.5)
-    assert (central.size, central.resize) == (224, 256)
-    assert recipe.images.mean == (0.485, 0.456, 0.406)
-    assert (recipe.label_smoothing, recipe.clip_norm, recipe.ema_decay) == (0.0, None, None)
-    presets = ("mafc_v1", "mafc_v3_small", "MAFCV2", "mobilenet_v2", "maam_imagenet")
-    assert all(default_recipe(preset) == recipe for preset in presets)
-
-
-def test_sizes_follow_the_model():
-    random, central = Recipe(data="imagefolder").images.framings(224)
-    assert (random.size, central.size, central.resize) == (224, 224, 256)
-    assert Recipe(data="imagefolder").images.framings(32)[1].resize == 37
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"images": {"size": 64}}, "images: it does not act on data cifar10; see augmentation"),
-        ({"data": "imagefolder", "augmentation": {"padding": 2}}, "augmentation: it does not act on data imagefolder"),
-        ({"data": "imagefolder", "images": {"size": 224, "resize": 200}}, "images: resize is 200; expected at least"),
-        ({"data": "imagefolder", "images": {"scale": (0, 1)}}, "images: scale is (0.0, 1.0); expected 0 < least"),
-        ({"data": "imagefolder", "images": {"std": (1, 0, 1)}}, "images.std.1: input should be greater than 0"),
-        ({"data": "imagefolder", "images": {"sizes": 3}}, "images.sizes: no such field; did you mean 'size'?"),
-    ],
-)
-def test_what_a_recipe_may_not_say(fields, message):
-    with pytest.raises(RecipeError) as caught:
-        Recipe(**fields)
-    assert str(caught.value).startswith(f"recipe: {message}")
-
-
-def test_the_same_batches_in_both_frameworks(root, recipe, model):
+def test_frameworks_read_the_same_batches(root, recipe, model):
     pytest.importorskip("torchvision")
     pytest.importorskip("mindspore")
     sources = [open_source(recipe, root, model, ReadOptions(name)) for name in ("torch", "mindspore")]
@@ -88,14 +50,14 @@ def test_the_same_batches_in_both_frameworks(root, recipe, model):
             np.testing.assert_array_equal(y, other_y)
 
 
-def test_the_source(framework, root, recipe, model):
+def test_source(framework, root, recipe, model):
     source = open_source(recipe, root, model, ReadOptions(framework))
     assert source.class_names == NAMES[:4]
     assert [x.shape for x, _ in source.train.epoch(0)] == [(8, 3, 32, 32)] * 4
     assert [x.shape for x, _ in source.test_batches()] == [(16, 3, 32, 32)]
 
 
-def test_a_few_images_are_of_all_classes(root, model):
+def test_limited_images_are_from_all_classes(root, model):
     few = open_test("imagefolder", root, model, 4, images=Images(size=32))
     assert sorted(np.concatenate([labels for _, labels in few.epoch(0)])) == [0, 1, 2, 3]
     assert len(few.dataset.spread(1000)) == 4
@@ -109,7 +71,7 @@ def test_training(framework, root, recipe, tmp_path):
     assert "top-5 accuracy" in (run.path / "report.md").read_text()
 
 
-def test_a_run_goes_on_in_the_middle_of_an_epoch(root, recipe, tmp_path, stop):
+def test_resume_in_the_middle_of_an_epoch(root, recipe, tmp_path, stop):
     keywords = {"root": root, "log_steps": 1, "checkpoint_steps": 1}
     whole = train("maam_imagenet", recipe, out=tmp_path / "whole", **keywords)
     stop("maam_imagenet", recipe, out=tmp_path / "parts", resume=False, at=6, **keywords)
@@ -129,7 +91,7 @@ def test_broken_images(framework, root, recipe, model):
     assert sorted(len(x) for x, _ in found) == [7, 8, 8, 8]
 
 
-def test_training_without_a_broken_image(root, recipe, tmp_path):
+def test_training_skips_a_broken_image(root, recipe, tmp_path):
     broken = root / "train" / NAMES[1] / "03.jpg"
     broken.write_bytes(b"")
     keywords = {"root": root, "num_workers": 1}
@@ -150,7 +112,7 @@ def test_data_that_does_not_fit(framework, root, recipe, model):
     with pytest.raises(DataError, match=r"^batch_size is 32, and .*train has 24 images; expected at most 24$"):
         open_source(recipe.replaced({"batch_size": 32}), root, three, reading)
     with pytest.raises(
-        DataError, match=r"^data imagefolder needs root \(--root DIR\), the folder that holds train and val$"
+        DataError, match=r"^data imagefolder needs root \(--root DIR\), the folder that contains train and val$"
     ):
         open_source(recipe, None, model, reading)
     with pytest.raises(RecipeError, match=r"^data imagefolder: expected an input .*32, 32\), got .*; "):

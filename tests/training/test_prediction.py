@@ -1,9 +1,10 @@
-"""Image files, classified by a weights file or a run."""
+"""Prediction: classification of image files with a weights file or a run."""
 
 import numpy as np
 import pytest
 
 from maam import spec
+from maam.backend.convert import convert
 from maam.data import BrokenImageWarning, to_float
 from maam.errors import DataError, MaamError, RecipeError, TrainingError, WeightsError
 from maam.reference import ReferenceModel
@@ -13,7 +14,7 @@ from maam.weights import read_weights, write_weights
 from tests.image_folders import NAMES, SAMPLE, write_folder
 
 image = pytest.importorskip("PIL.Image")
-ROOMS = ("torch", "mindspore", "reference")
+BACKENDS = ("torch", "mindspore", "reference")
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def pixels():
 
 @pytest.fixture
 def files(pixels, tmp_path):
-    """The same as files that lose nothing."""
+    """The same images in lossless files."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for index, picture in enumerate(pixels):
@@ -35,7 +36,7 @@ def files(pixels, tmp_path):
 
 @pytest.fixture
 def weights(tmp_path):
-    """A small network for CIFAR-10, freshly drawn."""
+    """A weights file of a small network for CIFAR-10."""
     node = small()
     write_weights(tmp_path / "small.safetensors", node, draw(node.parameters(), 0))
     return tmp_path / "small.safetensors"
@@ -45,8 +46,8 @@ def probabilities(found):
     return np.array([one.probabilities for one in found])
 
 
-@pytest.mark.parametrize("framework", ROOMS)
-def test_pixels_as_in_training_on_cifar(files, pixels, weights, framework):
+@pytest.mark.parametrize("framework", BACKENDS)
+def test_pixels_are_those_of_training_on_cifar(files, pixels, weights, framework):
     pytest.importorskip(framework) if framework != "reference" else None
     found = predict_files(weights, files, framework=framework)
     assert [one.path for one in found] == [str(path) for path in files]
@@ -58,7 +59,7 @@ def test_pixels_as_in_training_on_cifar(files, pixels, weights, framework):
     assert best[1] >= second[1]
 
 
-def test_a_larger_image_is_its_central_square(files, pixels, weights):
+def test_central_square_of_a_larger_image(files, pixels, weights):
     wide = np.pad(pixels[0], ((0, 0), (0, 0), (7, 7)))  # (3, 32, 46)
     image.fromarray(wide.transpose(1, 2, 0)).save(files[0])
     double = image.fromarray(pixels[1].transpose(1, 2, 0)).resize((64, 64), image.Resampling.NEAREST)
@@ -81,13 +82,15 @@ CHANGES = {
 
 
 def evaluated(*arguments, **options):
-    """The probabilities of an evaluation."""
+    """Return the probabilities of an evaluation."""
     logits = evaluate_file(*arguments, **options).logits.astype(np.float64)
     return np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
 
 
-def test_a_run_says_how_and_what(tmp_path, framework):
-    """As `evaluate_file` finds them in the run's validation images."""
+@pytest.mark.parametrize("framework", ["torch", pytest.param("mindspore", marks=pytest.mark.slow)])
+def test_run_determines_pixels_and_names(tmp_path, framework):
+    """Prediction and evaluation agree on the validation images of the run."""
+    pytest.importorskip(framework)
     root = write_folder(tmp_path / "images", classes=4)
     recipe = read_recipe("imagenet_maf").replaced(CHANGES)
     run = train("maam_imagenet", recipe, out=tmp_path / "run", root=root, framework=framework)
@@ -107,7 +110,9 @@ def test_a_run_says_how_and_what(tmp_path, framework):
     )
     for split in ("train", "val"):
         (root / split / NAMES[3]).rename(root / split / "zebra")
-    with pytest.raises(DataError, match=f"other classes than the folder has .{NAMES[3]} there, zebra here."):
+    with pytest.raises(
+        DataError, match=f"the run and of the folder differ: {NAMES[3]} in the run, zebra in the folder"
+    ):
         evaluated(run.path, "imagefolder", root, framework=framework)
     run.run.write_text("{}")
     with pytest.raises(TrainingError, match=r"run.json: not the description of a run"):
@@ -116,7 +121,7 @@ def test_a_run_says_how_and_what(tmp_path, framework):
 
 @pytest.mark.parametrize("changes", [{}, {"images.resize": 40}])
 def test_evaluation_and_prediction_see_the_same_pixels(tmp_path, changes):
-    """Those of CIFAR, for a network that was trained on it."""
+    """For a network that was trained on CIFAR."""
     root = write_folder(tmp_path / "images", classes=10, train=1, val=1)
     node = small()
     write_weights(tmp_path / "small.safetensors", node, draw(node.parameters(), 0))
@@ -135,15 +140,18 @@ def test_evaluation_and_prediction_see_the_same_pixels(tmp_path, changes):
     np.testing.assert_allclose(shares, expected / expected.sum(1, keepdims=True), rtol=1e-3)
 
 
-def test_a_run_that_has_not_ended(tmp_path, weights, files):
-    for name, message in (("run", "this run has not ended: there is no final.safetensors"), ("other", "holds no run")):
+def test_unfinished_run(tmp_path, weights, files):
+    for name, message in (
+        ("run", "this run is not finished: there is no final.safetensors"),
+        ("other", "contains no run"),
+    ):
         (tmp_path / name).mkdir()
         if name == "run":
             (tmp_path / "run" / "run.json").write_text("{}")
         with pytest.raises(WeightsError, match=message):
             predict_files(tmp_path / name, files)
     weights.rename(tmp_path / "run" / "best.safetensors")
-    with pytest.raises(WeightsError, match=r"go on with it, or name .*best.safetensors"):
+    with pytest.raises(WeightsError, match=r"resume it \(--resume\), or use .*best.safetensors"):
         predict_files(tmp_path / "run", files)
 
 
@@ -158,14 +166,17 @@ def test_broken_images(files, weights):
     np.testing.assert_allclose(probabilities(found), probabilities(predict_files(weights, whole)), rtol=1e-5)
 
 
-def test_a_whole_batch_of_broken_images(files, weights, monkeypatch):
+def test_batch_of_broken_images(files, weights, monkeypatch):
     monkeypatch.setattr("maam.training.sources.TEST_BATCH", 2)
     for path in files[2:4]:
         path.write_bytes(b"rubbish")
     with pytest.warns(BrokenImageWarning):
         found = predict_files(weights, files, on_broken="skip")
     assert [one.path for one in found] == [str(path) for path in (*files[:2], *files[4:])]
-    with pytest.warns(BrokenImageWarning), pytest.raises(DataError, match="not an image; none of the images can be"):
+    with (
+        pytest.warns(BrokenImageWarning),
+        pytest.raises(DataError, match="not an image; no image of the epoch can be read"),
+    ):
         predict_files(weights, files[2:4], on_broken="skip")
 
 
@@ -173,27 +184,31 @@ def small(**options):
     return spec.preset("maam_cifar10", channels=8, **options)
 
 
-LAYER = "the weights of a layer, or of a model without logits; give a classifier's"
+LAYER = "these weights belong to a layer, or to a model without logits; expected a classifier"
 
 
 @pytest.mark.parametrize(
     ("node", "options", "message"),
     [
-        (small(), {"class_names": ["cat"]}, "1 class names, but the model has 10 classes"),
-        (small(), {"class_names": []}, "0 class names, but the model has 10 classes"),
-        (small(), {"class_names": "cat"}, "class_names: expected a sequence of names, one for each class, got 'cat'"),
+        (small(), {"class_names": ["cat"]}, "class_names: expected 10 names, one for each class of the model, got 1"),
+        (small(), {"class_names": []}, "class_names: expected 10 names, one for each class of the model, got 0"),
+        (small(), {"class_names": "cat"}, "class_names: expected a sequence with one name for each class, got 'cat'"),
         (small(), {"files": []}, "no image files: name some"),
         (small(), {"files": "no.png"}, "no.png: no such file"),
-        (small(), {"changes": {"epochs": 3}}, "override 'epochs': it does not act here"),
+        (small(), {"changes": {"epochs": 3}}, "override 'epochs': this has no effect here"),
         (small(), {"changes": {"images.sizes": 3}}, "recipe: images.sizes: no such field; did you mean 'size'?"),
         (small(), {"changes": {"images.size": 64, "images.resize": 64}}, "image files are read as RGB images of 64x64"),
         (spec.preset("maam_digits"), {}, "image files are read as RGB images of 8x8: expected an input (N, 1, 8, 8)"),
         (spec.maam(3), {"recipe": default_recipe("cnn")}, LAYER),
         (spec.maam(3), {}, LAYER),
-        (spec.preset("mobilenet_v2", cifar=True, width_multiplier=0.25), {}, "nothing says how images are cut"),
+        (
+            spec.preset("mobilenet_v2", cifar=True, width_multiplier=0.25),
+            {},
+            "no recipe determines how images are cropped",
+        ),
     ],
 )
-def test_what_does_not_fit(files, tmp_path, node, options, message):
+def test_wrong_arguments(files, tmp_path, node, options, message):
     path = tmp_path / "one.safetensors"
     write_weights(path, node, draw(node.parameters(), 0))
     with pytest.raises(MaamError) as caught:
@@ -204,10 +219,46 @@ def test_what_does_not_fit(files, tmp_path, node, options, message):
 def test_names_without_a_recipe(files, tmp_path):
     node = small().replace(name="mine")
     write_weights(tmp_path / "mine.safetensors", node, draw(node.parameters(), 0))
-    with pytest.raises(RecipeError, match="nothing says how"):
+    with pytest.raises(RecipeError, match="no recipe determines how"):
         predict_files(tmp_path / "mine.safetensors", files)
-    with pytest.raises(RecipeError, match="nothing says how"):
+    with pytest.raises(RecipeError, match="no recipe determines how"):
         predict_files(tmp_path / "mine.safetensors", files, changes={"images.resize": 40})
     names = np.array(NAMES)
     found = predict_files(tmp_path / "mine.safetensors", files, recipe=read_recipe("cifar10"), class_names=names)
     assert {name for one in found for name, _ in one.top(10)} == set(NAMES)
+
+
+HALF = [
+    (framework, dtype)
+    if framework != "mindspore" or dtype == "bfloat16"
+    else pytest.param(framework, dtype, marks=pytest.mark.slow)
+    for framework in BACKENDS
+    for dtype in ("float16", "bfloat16")
+]
+
+
+def half_and_wide(node, dtype, folder):
+    """Write a weights file of half precision, and a float32 file with the same numbers."""
+    write_weights(folder / "drawn.safetensors", node, draw(node.parameters(), 0))
+    convert(folder / "drawn.safetensors", folder / "half.safetensors", dtype=dtype)
+    convert(folder / "half.safetensors", folder / "wide.safetensors", dtype="float32")
+    return folder / "half.safetensors", folder / "wide.safetensors"
+
+
+@pytest.mark.parametrize(("framework", "dtype"), HALF)
+def test_evaluation_of_half_precision(framework, dtype, tmp_path):
+    pytest.importorskip(framework) if framework != "reference" else None
+    files = half_and_wide(spec.preset("maam_digits"), dtype, tmp_path)
+    half, wide = (evaluate_file(file, "digits", framework=framework, limit=64).logits for file in files)
+    assert half.dtype == wide.dtype == (np.float64 if framework == "reference" else np.float32)
+    np.testing.assert_array_equal(half, wide)
+
+
+@pytest.mark.parametrize(("framework", "dtype"), HALF)
+def test_prediction_with_half_precision(framework, dtype, tmp_path):
+    pytest.importorskip(framework) if framework != "reference" else None
+    with np.load(SAMPLE) as content:
+        image.fromarray(content["images"][0].transpose(1, 2, 0)).save(tmp_path / "one.png")
+    files = half_and_wide(spec.preset("maam_cifar10", channels=8), dtype, tmp_path)
+    (half,), (wide,) = (predict_files(file, [tmp_path / "one.png"], framework=framework) for file in files)
+    np.testing.assert_array_equal(half.probabilities, wide.probabilities)

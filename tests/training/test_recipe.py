@@ -1,4 +1,4 @@
-"""Recipes: what they hold, where they come from, and what a mistake in one earns."""
+"""Recipes: fields, files, overrides, and the messages of mistakes."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 
 from maam import spec
 from maam.data import CenterCrop
-from maam.errors import PresetError, RecipeError
+from maam.errors import MaamError, PresetError, RecipeError
 from maam.training import Optimizer, Recipe, default_recipe, list_recipes, read_recipe, recipe_files
 from maam.training.recipe_files import parse_override
 
@@ -22,20 +22,20 @@ def test_recipes_of_the_package(name):
 
 
 @pytest.mark.parametrize("name", spec.list_presets())
-def test_every_preset_has_one_default_recipe(name):
+def test_each_preset_has_one_default_recipe(name):
     assert default_recipe(name).epochs > 1
     owners = [r for r in list_recipes() if any(name in spec.list_presets(p) for p in read_recipe(r).presets)]
     assert len(owners) == 1
 
 
-def test_the_paper():
+def test_recipe_of_the_paper():
     """Section 4.2: batches of 64, padding by 4, random crop, horizontal flip, and nothing else."""
     recipe = read_recipe("paper")
     assert (recipe.batch_size, recipe.data) == (64, "cifar10")
     assert recipe.augmentation.model_dump() == {"padding": 4, "flip_probability": 0.5, "cutout": 0}
 
 
-def test_a_recipe_survives_json():
+def test_recipe_round_trips_through_json():
     recipe = read_recipe("cifar10").replaced({"optimizer.name": "adamw", "optimizer.nesterov": False})
     assert Recipe(**json.loads(recipe.model_dump_json())) == recipe
 
@@ -52,7 +52,7 @@ def test_a_recipe_survives_json():
         ({"optimizer": {"foo": 1}}, "recipe: optimizer: foo: no such field; expected one of: name, lr"),
         ({"learning_rate": 1}, "recipe: learning_rate: no such field; did you mean 'optimizer.lr'?"),
         ({"optimizer": {"lr": -1.0}}, "recipe: optimizer: lr: input should be greater than 0, got -1.0"),
-        ({"optimizer": {"lr": 1e39}}, "recipe: optimizer: lr: expected at most 1e+30, so that float32 holds a step"),
+        ({"optimizer": {"lr": 1e39}}, "recipe: optimizer: lr: expected at most 1e+30, so that a step fits float32"),
         ({"optimizer": {"weight_decay": 1e7}}, "recipe: optimizer: weight_decay: input should be less than or equal"),
         ({"optimizer": {"eps": 1e39}}, "recipe: optimizer: eps: input should be less than or equal to 1000000"),
         ({"optimizer": {"momentu": 0.5}}, "recipe: optimizer: momentu: no such field; did you mean 'momentum'?"),
@@ -79,7 +79,7 @@ def test_a_recipe_survives_json():
         ),
         (
             {"overrides": {"act_layer": object()}},
-            "recipe: overrides: act_layer: expected what JSON can write, got",
+            "recipe: overrides: act_layer: expected a value that JSON can hold, got",
         ),
         ({"optimizer": 3}, "recipe: optimizer: input should be a valid dictionary or instance of Optimizer, got 3"),
         ({"augmentation": {"pading": 4}}, "recipe: augmentation.pading: no such field; did you mean 'padding'?"),
@@ -98,7 +98,7 @@ def test_wrong_fields(fields, message):
     assert str(caught.value).startswith(message)
 
 
-def test_another_name_leaves_the_settings_of_the_one_before():
+def test_new_name_drops_the_settings_of_the_old_one():
     recipe = read_recipe("cifar10").replaced({"schedule.warmup": 0.1})
     changed = recipe.replaced({"optimizer.betas": [0.8, 0.9], "optimizer.name": "adamw", "schedule.name": "step"})
     assert changed.optimizer.settings == {"betas": (0.8, 0.9), "eps": 1e-8}
@@ -109,19 +109,19 @@ def test_another_name_leaves_the_settings_of_the_one_before():
             recipe.replaced(wrong)
 
 
-def test_an_option_called_name_is_no_section():
+def test_option_called_name():
     changed = read_recipe("cifar10").replaced({"overrides": {"num_classes": 5}, "overrides.name": "x"})
     assert changed.overrides == {"num_classes": 5, "name": "x"}
 
 
-def test_options_of_presets_are_plain():
+def test_options_of_presets_have_the_types_of_json():
     recipe = Recipe(overrides={"pool": (1, 2), "num_classes": np.int64(7), "reduce": np.True_})
     assert recipe.overrides == {"pool": [1, 2], "num_classes": 7, "reduce": True}
     assert Recipe(**json.loads(recipe.model_dump_json())) == recipe
 
 
 @pytest.mark.parametrize("size", [160, 320])
-def test_the_crop_follows_the_size(size):
+def test_crop_follows_the_size(size):
     images = read_recipe("imagenet_maf").replaced({"images.size": size}).images
     assert images.framings(224)[1] == CenterCrop(size, round(size * 8 / 7))
     assert read_recipe("imagenet_maf").images.framings(224)[1] == CenterCrop(224, 256)
@@ -159,7 +159,7 @@ def test_reading_an_override(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "epochs", "=3", " =3"])
-def test_no_override(text):
+def test_text_without_an_override(text):
     with pytest.raises(RecipeError, match="expected FIELD=VALUE, such as optimizer"):
         parse_override(text)
 
@@ -197,7 +197,7 @@ def test_wrong_choices(field, value, meant):
     assert str(caught.value).endswith(meant)
 
 
-def test_a_file(tmp_path):
+def test_recipe_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('model = "maam_digits"\ndata = "digits"\nepochs = 3\n[optimizer]\nname = "adamw"\nlr = 0.001\n')
     recipe = read_recipe(str(path))
@@ -207,8 +207,8 @@ def test_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"epochs = ", "no valid TOML"),
-        (b"\xff\xfe", "it is no UTF-8 text"),
+        (b"epochs = ", "not valid TOML"),
+        (b"\xff\xfe", "it is not UTF-8 text"),
         (b"epochs = 1.5", "recipe: epochs: input should be a valid integer"),
         (b"[[optimizer]]", "recipe: optimizer: input should be a valid dictionary"),
     ],
@@ -220,6 +220,67 @@ def test_broken_files(tmp_path, content, message):
         read_recipe(str(path))
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
+
+
+def test_recipe_of_the_maf_authors():
+    recipe = read_recipe("imagenet_maf")
+    assert (recipe.model, recipe.data, recipe.epochs, recipe.batch_size) == ("mafc_v1", "imagefolder", 100, 256)
+    settings = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False, "weight_decay": 1e-4, "decay": "all"}
+    assert settings.items() <= recipe.optimizer.model_dump().items()
+    assert (recipe.schedule.name, recipe.schedule.step_epochs, recipe.schedule.gamma) == ("step", 30, 0.1)
+    random, central = recipe.images.framings(99)
+    assert (random.size, random.scale, random.flip_probability) == (224, (0.08, 1.0), 0.5)
+    assert (central.size, central.resize) == (224, 256)
+    assert recipe.images.mean == (0.485, 0.456, 0.406)
+    assert (recipe.label_smoothing, recipe.clip_norm, recipe.ema_decay) == (0.0, None, None)
+    presets = ("mafc_v1", "mafc_v3_small", "MAFCV2", "mobilenet_v2", "maam_imagenet")
+    assert all(default_recipe(preset) == recipe for preset in presets)
+
+
+def test_sizes_follow_the_model():
+    random, central = Recipe(data="imagefolder").images.framings(224)
+    assert (random.size, central.size, central.resize) == (224, 224, 256)
+    assert Recipe(data="imagefolder").images.framings(32)[1].resize == 37
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"images": {"size": 64}}, "images: this has no effect on data cifar10; use augmentation"),
+        (
+            {"data": "imagefolder", "augmentation": {"padding": 2}},
+            "augmentation: this has no effect on data imagefolder",
+        ),
+        ({"data": "imagefolder", "images": {"size": 224, "resize": 200}}, "images: resize is 200; expected at least"),
+        ({"data": "imagefolder", "images": {"scale": (0, 1)}}, "images: scale is (0.0, 1.0); expected 0 < least"),
+        ({"data": "imagefolder", "images": {"std": (1, 0, 1)}}, "images.std.1: input should be greater than 0"),
+        ({"data": "imagefolder", "images": {"sizes": 3}}, "images.sizes: no such field; did you mean 'size'?"),
+    ],
+)
+def test_contradictions(fields, message):
+    with pytest.raises(RecipeError) as caught:
+        Recipe(**fields)
+    assert str(caught.value).startswith(f"recipe: {message}")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "kept"),
+    [
+        ("cifar10", "imagefolder", "label_smoothing"),
+        ("digits", "imagefolder", "optimizer"),
+        ("imagenet_maf", "cifar10", "schedule"),
+    ],
+)
+def test_recipe_for_other_data(name, data, kept):
+    before = read_recipe(name)
+    after = before.replaced({"data": data})
+    assert (after.augmentation, after.images) == (Recipe().augmentation, Recipe().images) or data == "cifar10"
+    assert getattr(after, kept) == getattr(before, kept)
+    field = "images.resize" if data == "imagefolder" else "augmentation.padding"
+    assert after == before.replaced({field: None if data == "imagefolder" else 4, "data": data})
+    other = "augmentation.padding" if data == "imagefolder" else "images.size"
+    with pytest.raises(MaamError, match="has no effect on data"):
+        before.replaced({other: 2, "data": data})
 
 
 def test_no_such_recipe(tmp_path):

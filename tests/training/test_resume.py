@@ -1,6 +1,12 @@
-"""A run that was interrupted gives, bit for bit, what one gives that was not."""
+"""An interrupted and resumed run ends with the same bits as an uninterrupted one, also after `kill -9`."""
 
 import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -10,26 +16,28 @@ from maam.training.checkpoint import read_checkpoint
 
 
 def same(first, second):
-    """Whether two checkpoints hold the same bits."""
+    """Return whether two checkpoints have the same bits."""
     pairs = list(zip(parts(first), parts(second), strict=True))
     return all(one.tobytes() == other.tobytes() for one, other in pairs)
 
 
 def parts(checkpoint):
-    """All arrays of a checkpoint in one order."""
+    """Yield all arrays of a checkpoint, sorted by name."""
     state = checkpoint.state
-    for section in (checkpoint.arrays, state.average, *state.moments.values()):
-        yield from (section[name] for name in sorted(section))
+    for arrays in (checkpoint.arrays, state.average, *state.moments.values()):
+        yield from (arrays[name] for name in sorted(arrays))
 
 
 def without_times(folder):
-    """The log without what a clock measured."""
+    """Return the log without the fields that a clock measured."""
     clocks = ("seconds", "images_per_second", "waiting")
     return [{k: v for k, v in record.items() if k not in clocks} for record in folder.log.records()]
 
 
+WORKER = Path(__file__).with_name("kill_worker.py")
+KILLED = -9
 slow = pytest.mark.slow
-OFTEN = (2, 9, 11, 12, 21)  # before the first checkpoint, after one, at the end of an epoch, after it, in the last one
+OFTEN = (2, 9, 11, 12, 21)  # before and after the first checkpoint, at the end of an epoch, after it, near the end
 
 
 @pytest.mark.parametrize(
@@ -60,10 +68,11 @@ def test_interrupted(framework, with_optimizer, tmp_path, stop, name, stops):
 
 
 @pytest.mark.parametrize(
-    ("framework", "precision"), [("torch", "bf16"), ("torch", "fp16"), pytest.param("mindspore", "fp16", marks=slow)]
+    ("framework", "precision"),
+    [("torch", "fp16"), pytest.param("torch", "bf16", marks=slow), pytest.param("mindspore", "fp16", marks=slow)],
 )
 def test_interrupted_in_half_precision(framework, precision, recipe, tmp_path, stop):
-    """The scale of the loss and the skipped steps of fp16 go along."""
+    """Loss scale and skipped steps of fp16 are restored, too."""
     pytest.importorskip(framework)
     recipe = recipe.replaced({"precision": precision})
     keywords = {"framework": framework, "log_steps": 1, "checkpoint_steps": 4}
@@ -75,20 +84,19 @@ def test_interrupted_in_half_precision(framework, precision, recipe, tmp_path, s
     assert without_times(whole) == without_times(parts)
 
 
-def test_resuming_what_is_over_changes_nothing(recipe, tmp_path):
-    done = train("maam_digits", recipe, out=tmp_path / "run")
+def test_resuming_a_finished_run_changes_nothing(short, done):
     before = done.final.read_bytes(), done.last.read_bytes()
-    again = train("maam_digits", recipe, out=tmp_path / "run", resume=True)
+    again = train("maam_digits", short, out=done.path, resume=True)
     assert (again.final.read_bytes(), again.last.read_bytes()) == before
 
 
-def test_another_seed_gives_another_model(recipe, tmp_path):
-    runs = [train("maam_digits", recipe.replaced({"seed": s, "epochs": 1}), out=tmp_path / str(s)) for s in (0, 1)]
-    assert not same(*(read_checkpoint(run.last) for run in runs))
+def test_another_seed_gives_another_model(short, done, tmp_path):
+    other = train("maam_digits", short.replaced({"seed": 1}), out=tmp_path / "other")
+    assert not same(read_checkpoint(done.last), read_checkpoint(other.last))
 
 
-def test_auto_keeps_the_precision_of_the_run(recipe, tmp_path, stop, monkeypatch):
-    """What is fastest is measured, so it might come out otherwise the next time."""
+def test_resumed_run_has_the_same_automatic_precision(recipe, tmp_path, stop, monkeypatch):
+    """The fastest precision is measured, so another session could measure another one."""
     recipe = recipe.replaced({"precision": "auto"})
     monkeypatch.setattr("maam.torch.devices.has_fast_bf16", lambda: True)
     keywords = {"out": tmp_path / "run", "log_steps": 1, "checkpoint_steps": 4}
@@ -100,7 +108,7 @@ def test_auto_keeps_the_precision_of_the_run(recipe, tmp_path, stop, monkeypatch
     assert read_checkpoint(run.last).recipe.precision == "bf16"
 
 
-def test_dropout_is_drawn_from_seed_and_step(recipe, tmp_path, stop, monkeypatch):
+def test_dropout_depends_on_seed_and_step(recipe, tmp_path, stop, monkeypatch):
     def with_dropout(name, **overrides):
         node = spec.preset(name, **overrides)
         children = {**node.children, "dropout": spec.Dropout(p=0.5)}
@@ -115,3 +123,59 @@ def test_dropout_is_drawn_from_seed_and_step(recipe, tmp_path, stop, monkeypatch
     parts = train("maam_digits", recipe, out=tmp_path / "parts", resume=True, **keywords)
     assert "dropout" in whole.final.read_bytes()[:100_000].decode("latin1")
     assert same(read_checkpoint(whole.last), read_checkpoint(parts.last))
+
+
+def start(framework, out, file="last", doomed=0):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOG_v": "4", "MS_OM_PATH": str(out.parent)}
+    return subprocess.Popen([sys.executable, str(WORKER), framework, str(out), file, str(doomed)], env=environment)
+
+
+def finish(framework, out):
+    assert start(framework, out).wait() == 0
+    return {name: (out / name).read_bytes() for name in ("last.safetensors", "final.safetensors", "best.safetensors")}
+
+
+def kill_inside_a_write(framework, out, file, doomed):
+    assert start(framework, out, file, doomed).wait() == KILLED
+
+
+def kill_somewhere(framework, out, generator):
+    """Kill a run at a random moment after its training has begun; a finished run is left alone."""
+    process, log = start(framework, out), out / "log.jsonl"
+    before = log.stat().st_mtime_ns if log.exists() else 0
+    while process.poll() is None and not (log.exists() and log.stat().st_mtime_ns > before):
+        time.sleep(0.005)
+    time.sleep(generator.uniform(0, 1.5))
+    process.kill()
+    return process.wait()
+
+
+@pytest.mark.parametrize(
+    ("framework", "moments", "writes"),
+    [
+        ("torch", 1, 1),
+        pytest.param("torch", 17, 3, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
+        pytest.param("mindspore", 17, 3, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+    ],
+)
+def test_killed_and_resumed(framework, moments, writes, tmp_path):
+    pytest.importorskip(framework)
+    expected = finish(framework, tmp_path / "whole")
+    generator = random.Random(0)
+    out, killed, number = tmp_path / "killed0", 0, 0
+    for doomed in range(1, writes + 1):
+        kill_inside_a_write(framework, out, "last", doomed)
+    for _ in range(10 * moments):
+        if killed == moments:
+            break
+        if kill_somewhere(framework, out, generator) == KILLED:
+            killed += 1
+        else:  # the run was finished before the kill: continue with a new one
+            assert finish(framework, out) == expected
+            number += 1
+            out = tmp_path / f"killed{number}"
+            start(framework, out, "last", 2).wait()
+    assert killed == moments
+    (out / "final.safetensors").unlink(missing_ok=True)  # the last kill may have come after this write
+    kill_inside_a_write(framework, out, "final", 1)
+    assert finish(framework, out) == expected

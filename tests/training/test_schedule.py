@@ -1,4 +1,4 @@
-"""Schedules, against PyTorch's own."""
+"""Schedules of the learning rate compared with PyTorch's."""
 
 import pytest
 
@@ -11,7 +11,7 @@ STEPS, EPOCH, PEAK = 120, 10, 0.4
 
 
 def theirs(make, first=PEAK):
-    """The learning rates of a scheduler of PyTorch."""
+    """Return the learning rates of a PyTorch scheduler."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=first, momentum=0.9)
     scheduler, found = make(optimizer), []
     for _ in range(STEPS):
@@ -22,7 +22,7 @@ def theirs(make, first=PEAK):
 
 
 def ours(**fields):
-    """Those of a schedule of ours."""
+    """Return the learning rates of a schedule of maam."""
     return [learning_rate(Schedule(**fields), PEAK, step, STEPS, EPOCH) for step in range(STEPS)]
 
 
@@ -45,7 +45,7 @@ def test_steps():
 
 
 def test_one_cycle():
-    """PyTorch's one-cycle counts to total - 1, and ends a little above zero: the same curve with those ends."""
+    """PyTorch counts to total - 1 and ends slightly above 0; otherwise the curve is the same."""
     found = ours(name="one_cycle", warmup=0.3, start=0.04)
     expected = theirs(
         lambda o: schedulers.OneCycleLR(o, PEAK, STEPS + 1, pct_start=37 / 121, div_factor=25, final_div_factor=1e9)

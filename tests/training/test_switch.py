@@ -1,4 +1,4 @@
-"""A run that goes on in the other framework makes the steps that it would have made."""
+"""A run that is resumed in the other framework makes the same steps."""
 
 import json
 from dataclasses import replace
@@ -19,16 +19,16 @@ from maam.training.sources import open_source
 STEPS = 22
 BOUNDS = {"norm": 1e-3, "median": 2e-5}
 """Of the difference, array by array: the largest norm, relative to the norm, and the median of the largest elements,
-relative to the largest. Where two values of a pooling window tie, rounding decides whose gradient it is, and moves
-elements of a few arrays further than rounding alone. The tests print what they measure: `pytest -s`."""
+relative to the largest. If two values of a pooling window tie, rounding decides which one gets the gradient, and a few
+elements differ by more than rounding errors. `pytest -s` shows the measured figures."""
 slow = pytest.mark.slow
 
 BOTH_WAYS = [("torch", "mindspore"), ("mindspore", "torch")]
 
 
 @pytest.mark.parametrize(("first", "then"), [BOTH_WAYS[0], pytest.param(*BOTH_WAYS[1], marks=slow)])
-def test_going_on_in_the_other_framework(recipe, tmp_path, stop, first, then):
-    """The losses go on as they would have in the first framework, until rounding has grown by training."""
+def test_resume_in_the_other_framework(recipe, tmp_path, stop, first, then):
+    """The losses are those of the first framework, until training has amplified the rounding errors."""
     for framework in (first, then):
         pytest.importorskip(framework)
     losses = {}
@@ -45,7 +45,7 @@ def test_going_on_in_the_other_framework(recipe, tmp_path, stop, first, then):
 
 @pytest.mark.parametrize(("first", "then"), [pytest.param(*BOTH_WAYS[0], marks=slow), BOTH_WAYS[1]])
 def test_there_and_back(recipe, tmp_path, stop, first, then):
-    """A run that makes three steps in the other framework ends as one that makes none there; all arrays go along."""
+    """Three steps in the other framework do not change the result; all arrays are restored."""
     for framework in (first, then):
         pytest.importorskip(framework)
     recipe = recipe.replaced({"epochs": 1, "overrides.act_layer": "silu", "precision": "fp32"})
@@ -75,7 +75,7 @@ def test_there_and_back(recipe, tmp_path, stop, first, then):
     ],
 )
 def test_ten_steps_after_the_switch(with_optimizer, tmp_path, stop, first, then, name):
-    """Each of them, from the same state in both frameworks, makes the same updates and moments."""
+    """Each step from the same state makes the same updates and moments in both frameworks."""
     for framework in (first, then):
         pytest.importorskip(framework)
     checkpoint = stopped(with_optimizer(name), tmp_path, stop, first)
@@ -96,7 +96,7 @@ def test_ten_steps_after_the_switch(with_optimizer, tmp_path, stop, first, then,
     ],
 )
 def test_ten_steps_after_the_switch_hold_the_bounds_of_parity(with_optimizer, tmp_path, stop, first, name):
-    """The network with its ReLUs, whose kinks parity settles; from the moments that the first framework left."""
+    """With ReLU, whose kinks parity handles, from the moments of the first framework."""
     for framework in ("torch", "mindspore"):
         pytest.importorskip(framework)
     checkpoint = stopped(with_optimizer(name), tmp_path, stop, first, activation="relu")
@@ -108,7 +108,7 @@ def test_ten_steps_after_the_switch_hold_the_bounds_of_parity(with_optimizer, tm
 
 
 def steps_from(checkpoint):
-    """By runner: how far ten steps from a checkpoint are from those of the float64 referee."""
+    """Return, by runner, the differences of ten steps from the float64 reference."""
     runners, missing = make_runners(checkpoint.spec, checkpoint.arrays, ("torch", "mindspore"), compiled=False)
     assert not missing
     images, labels = next(iter(open_source(checkpoint.recipe, None, checkpoint.spec).train.epoch(1)))
@@ -129,14 +129,14 @@ def test_a_lost_weight_decay_would_show(with_optimizer, tmp_path, stop, name):
 
 
 def stopped(recipe, folder, stop, framework, activation="silu"):
-    """The checkpoint of a run that was stopped; by default with an activation that has no kink."""
+    """Return the checkpoint of a stopped run, by default with an activation without kinks."""
     recipe = recipe.replaced({"overrides.act_layer": activation, "precision": "fp32"})
     stop("maam_digits", recipe, out=folder / "run", framework=framework, at=9, log_steps=1, checkpoint_steps=4)
     return read_checkpoint(folder / "run" / "last.safetensors")
 
 
 def differences(one, other, checkpoint):
-    """The figures of BOUNDS for what ten steps of two trainers change, each step from the state of the first."""
+    """Return the figures of BOUNDS for ten steps of two trainers, each step from the state of the first one."""
     sums = {}
     batches = open_source(checkpoint.recipe, None, checkpoint.spec).train.epoch(1)
     for _, (images, labels) in zip(range(10), batches, strict=False):
@@ -154,7 +154,7 @@ def differences(one, other, checkpoint):
 
 
 def changes(before, after):
-    """By name: updates of weights, statistics and averages; moments as they are, whose changes are mostly rounding."""
+    """Return the updates of weights, statistics and averages, and the moments, whose updates are mostly rounding."""
     pairs = {"model": (before.arrays, after.arrays), "average": (before.state.average, after.state.average)}
     found = {
         f"{section}/{name}": new[name].astype(np.float64) - old[name]
@@ -167,16 +167,16 @@ def changes(before, after):
 
 
 def arrays_of(checkpoint):
-    """By name: weights, statistics, averages and moments."""
+    """Return weights, statistics, averages and moments by name."""
     state = checkpoint.state
     sections = {"model": checkpoint.arrays, "average": state.average, **state.moments}
     return {f"{section}/{name}": array for section, arrays in sections.items() for name, array in arrays.items()}
 
 
 def start(framework, checkpoint):
-    """A trainer that stands where a checkpoint was made."""
-    room = load_training_backend(framework)
-    runner = room.make_training_runner(checkpoint.spec, seed=None, device=room.select_device("cpu"))
+    """Return a trainer in the state of a checkpoint."""
+    backend = load_training_backend(framework)
+    runner = backend.make_training_runner(checkpoint.spec, seed=None, device=backend.select_device("cpu"))
     trainer = runner.trainer(checkpoint.recipe.optimizer, objective(checkpoint.recipe))
     load(trainer, checkpoint)
     return trainer
@@ -189,5 +189,5 @@ def load(trainer, checkpoint):
 
 
 def state_of(trainer, checkpoint):
-    """The checkpoint of a trainer as it stands."""
+    """Return the state of a trainer as a checkpoint."""
     return Checkpoint(checkpoint.spec, checkpoint.recipe, trainer.runner.read_arrays(), trainer.read_state())

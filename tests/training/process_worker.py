@@ -1,4 +1,7 @@
-"""One of two processes that train together: FRAMEWORK FOLDER. Writes the gradients of one step, then makes two runs."""
+"""One of two processes that train together: writes the gradients of one step, then trains twice.
+
+Arguments: FRAMEWORK FOLDER.
+"""
 
 import sys
 from pathlib import Path
@@ -19,27 +22,27 @@ def batch():
     return rng.random((2 * SIZE, 1, 8, 8), np.float32), rng.integers(0, 10, 2 * SIZE).astype(np.int32)
 
 
-def gradients(room, images, labels):
-    """After one step from rest, the momentum is the gradient."""
-    runner = room.make_training_runner(spec.preset("maam_digits"), seed=0, device="cpu")
+def gradients(backend, images, labels):
+    """Return loss, accuracy and gradients; after the first step, the momentum is the gradient."""
+    runner = backend.make_training_runner(spec.preset("maam_digits"), seed=0, device="cpu")
     trainer = runner.trainer(SGD)
     found = trainer.fetch([trainer.update(trainer.prepare(images, labels), 0.01)])
     return {"found": found, **trainer.read_state().moments["momentum_buffer"]}
 
 
 def main(framework, folder):
-    """Both parts of the work."""
-    room = load_training_backend(framework)
-    processes = room.join_processes(room.select_device("cpu"))
+    """Write the gradients, then train."""
+    backend = load_training_backend(framework)
+    processes = backend.join_processes(backend.select_device("cpu"))
     images, labels = batch()
-    own = gradients(room, images[processes.rank :: processes.size], labels[processes.rank :: processes.size])
+    own = gradients(backend, images[processes.rank :: processes.size], labels[processes.rank :: processes.size])
     gathered = processes.gather(np.arange(processes.rank + 1, dtype=np.float32))
     np.savez(folder / f"{processes.rank}.npz", gathered=gathered, **own)
     recipe = default_recipe("maam_digits").replaced({"epochs": 1, "batch_size": 64, "precision": "fp32"})
     for name, decay in (("run", None), ("averaged", 0.9)):
         averaged = recipe.replaced({"ema_decay": decay})
         train("maam_digits", averaged, out=folder / name, framework=framework, device="cpu")
-    room.leave_processes()
+    backend.leave_processes()
 
 
 if __name__ == "__main__":
