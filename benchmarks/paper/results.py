@@ -155,7 +155,7 @@ def read_log(folder: RunFolder) -> Curves:
     """
     try:
         curves = read_curves(folder.log.records(), folder.recipe().batch_size)
-        curves.check_whole()
+        curves.check_complete()
     except _BROKEN as error:
         raise _broken(folder, error) from None
     return curves

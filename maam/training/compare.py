@@ -195,7 +195,7 @@ def _read(path: Path, name: str) -> RunSummary:
     try:
         recipe = folder.recipe()
         curves = read_curves(folder.log.records(), recipe.batch_size)
-        curves.check_whole()
+        curves.check_complete()
         frameworks = dict.fromkeys(str(session.get("framework")) for session in folder.sessions())
     except MaamError as error:
         raise TrainingError(f"{path}: this run cannot be read: {error}") from None

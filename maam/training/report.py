@@ -42,7 +42,7 @@ class Curves(NamedTuple):
     images_per_second: float
     waiting: float
 
-    def check_whole(self) -> None:
+    def check_complete(self) -> None:
         """Check that no epoch is missing.
 
         Raises:

@@ -74,7 +74,7 @@ def test_lost_epochs():
     found = read_curves([{**EPOCH, "epoch": 1}, *later], 64)
     assert found.epochs.tolist() == [3]
     with pytest.raises(TrainingError, match="lacks epochs, because lines of it were lost"):
-        found.check_whole()
+        found.check_complete()
 
 
 @pytest.mark.parametrize(
