@@ -11,7 +11,7 @@ from maam.backend.optimizer import Optimizer
 from maam.backend.protocol import Objective
 
 MODELS = {
-    "maam": spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16, pool=(2, 2), num_agents=2),
+    "maam": spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16, pool=(2, 2), num_agents=1),
     "padded": spec.Model(
         name="padded",
         input_shape=(1, 8, 8),
