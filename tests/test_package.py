@@ -1,4 +1,4 @@
-"""The package as a whole: what importing it loads, lazy names, what the rooms have in common, sizes of files."""
+"""The package as a whole: what an import loads, lazy names, and what all backends offer."""
 
 import ast
 import importlib.metadata
@@ -15,96 +15,73 @@ from maam._system import command_line
 from maam.errors import SpecError
 
 PACKAGE = Path(maam.__file__).parent
-FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = ("torch", "mindspore", "reference")
+BACKENDS = ("torch", "mindspore", "reference")
 LIBRARIES = {"mindcv": "mindspore", "timm": "torch", "torchvision": "torch"}
-"""Folders for a library that builds on a framework, and the framework, which they import too."""
+"""Packages for a library that builds on a framework; they import the framework too."""
 HEAVY = {"torch", "mindspore", "sklearn", "matplotlib", "typer", "rich", "pydantic", "numpy", "scipy", "safetensors"}
-MAX_FILE_LINES = 250
-MAX_FUNCTION_LINES = 60
-OWN_FILES = {
-    "optimization.py": "torch: compiled copies and engines for inference",
-    "rivals.py": "torch: what MAAM is compared with and the spec does not have",
-    "huggingface.py": "torch: the Hub's mixin is for its modules",
-    "speed.py": "torch: how much optimization brings here",
-    "configuration.py": "mindspore: settings of the process, by which it is made fast",
-    "kinks.py": "torch: it is the referee of gradients",
-}
-"""Files that only one of the two frameworks' rooms has, and why."""
 OWN_NAMES = {
-    "Optimized": "torch: what optimize returns",
-    "optimize": "torch: MindSpore is made fast by configure and reparameterize",
-    "Configuration": "mindspore: what configure returns",
-    "configure": "mindspore: settings of the process, which PyTorch has none of",
-    "iterable_dataset": "torch: what its DataLoader takes",
-    "generator_dataset": "mindspore: what its Model.train takes",
+    *("Optimized", "optimize", "iterable_dataset"),  # PyTorch: compiled copies; its DataLoader takes such a data set
+    *("Configuration", "configure", "generator_dataset"),  # MindSpore: settings of the process; for Model.train
 }
+"""Public names that only one of the two frameworks has."""
 
 
-def run(program):
+def evaluate(expression):
+    """Return the value of an expression in a new process that has imported maam."""
+    program = f"import json, sys, maam; dir(maam); print(json.dumps({expression}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_importing_maam_loads_nothing_else():
-    program = "import json, sys, maam; dir(maam); print(json.dumps(sorted(sys.modules)))"
-    loaded = run(program)
+def backend(name):
+    pytest.importorskip("maam" if name == "reference" else name)
+    return getattr(maam, name)
+
+
+def test_an_import_loads_only_what_it_needs():
+    loaded = evaluate("sorted(sys.modules)")
     assert not {name.partition(".")[0] for name in loaded} & HEAVY
     assert [name for name in loaded if name.startswith("maam")] == ["maam"]
-
-
-def test_a_lazy_name_loads_what_it_needs():
-    program = "import json, sys, maam; maam.SpecError; print(json.dumps([n for n in sys.modules if 'maam' in n]))"
-    assert run(program) == ["maam", "maam.errors"]
+    assert evaluate("(maam.SpecError, [name for name in sys.modules if 'maam' in name])[1]") == ["maam", "maam.errors"]
+    assert evaluate("[maam.deploy.__name__, maam.plots.__name__]") == ["maam.deploy", "maam.plots"]
 
 
 @pytest.mark.parametrize("name", sorted(set(maam.__all__) - {"torch", "mindspore", *LIBRARIES}))
-def test_every_public_name_resolves(name):
+def test_public_names_resolve(name):
     assert getattr(maam, name) is not None
     assert name in dir(maam)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_rooms_resolve(room):
-    pytest.importorskip("maam" if room == "reference" else room)
-    module = getattr(maam, room)
-    assert module.__name__ == f"maam.{room}"
-    assert all(hasattr(module, name) for name in module.__all__)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_backends_resolve(name):
+    module = backend(name)
+    assert module.__name__ == f"maam.{name}"
+    assert all(hasattr(module, public) for public in module.__all__)
 
 
-def test_a_name_that_does_not_exist():
+def test_an_unknown_name():
     with pytest.raises(AttributeError, match="module 'maam' has no attribute 'nonsense'"):
         maam.nonsense  # noqa: B018
 
 
 @pytest.mark.parametrize("name", sorted(maam._ELSEWHERE))
-def test_a_name_that_is_elsewhere(name):
+def test_the_error_for_a_name_of_a_submodule(name):
     with pytest.raises(AttributeError) as caught:
         getattr(maam, name)
     refused, _, hint = str(caught.value).partition("; use ")
     assert refused == f"module 'maam' has no attribute {name!r}"
-    homes = hint.replace(" or ", ", ").split(", ")
-    assert all(home.startswith("maam.") and home.endswith(f".{name}") for home in homes)
-    for module in {home.rpartition(".")[0] for home in homes}:
-        folder = PACKAGE / module.removeprefix("maam.")
-        assert f'"{name}"' in (folder / "__init__.py").read_text()
+    for home in hint.replace(" or ", ", ").split(", "):
+        module, _, last = home.rpartition(".")
+        assert (module[:5], last) == ("maam.", name)
+        assert f'"{name}"' in (PACKAGE / module[5:] / "__init__.py").read_text()
 
 
-def test_type_checkers_see_the_names_that_are_there():
+def test_type_checkers_see_all_names():
     block = next(node for node in ast.parse(Path(maam.__file__).read_text()).body if isinstance(node, ast.If))
-    seen = {alias.asname: node.module for node in block.body for alias in node.names}
-    assert seen == maam._HOMES
-
-
-def test_every_error_is_public():
+    assert {alias.asname: node.module for node in block.body for alias in node.names} == maam._HOMES
     found = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
     assert found <= set(maam.__all__)
-
-
-@pytest.mark.parametrize("name", ["bench", "errors", "plots", "pruning", "quantization", "reproduction"])
-def test_a_module_loads_on_access(name):
-    assert run(f"import json, maam; print(json.dumps(maam.{name}.__name__))") == f"maam.{name}"
 
 
 def test_the_version_is_the_installed_one():
@@ -113,56 +90,34 @@ def test_the_version_is_the_installed_one():
 
 
 def imported(file):
-    """The packages that a file imports, anywhere in it; those of maam with two parts."""
+    """Yield the packages that a file imports, anywhere in it; those of maam with two parts."""
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        else:
-            continue
-        yield from (".".join(name.split(".")[:2]) if name.startswith("maam") else name.split(".")[0] for name in names)
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            yield from (".".join(name.split(".")[: 2 if name.startswith("maam") else 1]) for name in names)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_a_framework_is_imported_in_its_room_alone(file):
-    folder = file.relative_to(PACKAGE).parts[0]
-    room = LIBRARIES.get(folder, folder)
-    for framework in ("torch", "mindspore"):
-        if room != framework:
-            assert not {framework, f"maam.{framework}"} & set(imported(file))
+@pytest.mark.parametrize("framework", ["torch", "mindspore"])
+def test_only_its_backend_imports_a_framework(framework):
+    for file in PACKAGE.rglob("*.py"):
+        folder = file.relative_to(PACKAGE).parts[0]
+        if LIBRARIES.get(folder, folder) != framework:
+            backend_too = set() if folder == "cli" else {f"maam.{framework}"}  # some commands are for PyTorch only
+            assert not {framework, *backend_too} & set(imported(file)), file
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_files_and_functions_are_small(file):
-    text = file.read_text()
-    assert len(text.splitlines()) <= MAX_FILE_LINES
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            length = node.end_lineno - node.lineno + 1
-            assert length <= MAX_FUNCTION_LINES, f"{node.name} has {length} lines"
+def test_backends_offer_the_same_names():
+    torch, mindspore = set(backend("torch").__all__), set(backend("mindspore").__all__)
+    assert torch ^ mindspore == OWN_NAMES
+    assert set(maam.reference.__all__) - {"ReferenceModel"} <= torch & mindspore
 
 
-def test_the_rooms_have_the_same_files():
-    torch, mindspore = ({path.name for path in (PACKAGE / room).glob("*.py")} for room in ("torch", "mindspore"))
-    assert torch ^ mindspore == set(OWN_FILES)
-
-
-def test_the_rooms_offer_the_same_names():
-    pytest.importorskip("torch")
-    pytest.importorskip("mindspore")
-    assert set(maam.torch.__all__) ^ set(maam.mindspore.__all__) == set(OWN_NAMES)
-    assert set(maam.reference.__all__) - {"ReferenceModel"} <= set(maam.torch.__all__) & set(maam.mindspore.__all__)
-
-
-@pytest.mark.parametrize("room", ROOMS)
+@pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("given", [3, None, b"maam_digits", {"kind": "identity"}, spec.maam, spec.Conv2d, object()])
-def test_build_refuses_what_is_no_spec(room, given):
-    pytest.importorskip("maam" if room == "reference" else room)
-    with pytest.raises(SpecError) as caught:
-        getattr(maam, room).build(given)
-    kind = type(given).__name__
-    assert str(caught.value) == f"expected a spec or the name of a preset, got an object of type {kind}"
+def test_build_refuses_other_objects(name, given):
+    expected = f"expected a spec or the name of a preset, got an object of type {type(given).__name__}$"
+    with pytest.raises(SpecError, match=f"^{expected}"):
+        backend(name).build(given)
 
 
 @pytest.mark.parametrize("program", ["/somewhere/bin/maam", "/somewhere/maam/__main__.py"])
