@@ -16,7 +16,7 @@ from tests.image_folders import NAMES, write_folder
 
 pytest.importorskip("PIL")
 CHANGES = {
-    "overrides": {"num_classes": 4, "channels": [8, 16], "image_size": 32},
+    "overrides": {"num_classes": 4, "channels": [4], "num_agents": 1, "image_size": 32},
     "images.size": 32,
     "images.resize": 36,
     "batch_size": 8,
