@@ -53,6 +53,9 @@ class Status(Enum):
     BAD = "bad"
 
 
+_COLOURS = {Status.GOOD: "green", Status.BAD: "bold red", Status.WARNING: "yellow", Status.ABSENT: "dim"}
+
+
 class Finding(NamedTuple):
     """One line of the diagnosis; `remedy` is empty if there is nothing to do."""
 
@@ -60,6 +63,39 @@ class Finding(NamedTuple):
     status: Status
     text: str
     remedy: str = ""
+
+
+def doctor(
+    quick: Annotated[bool, typer.Option("--quick", help="do not run the checks of the backends")] = False,
+) -> None:
+    """Show versions and devices, check the backends and engines, and show remedies for problems.
+
+    The exit status is 1 if a check is bad.
+    """
+    installed, features = versions(), cpu_features()
+    out = console()
+    out.print(", ".join(f"{name} {version}" for name, version in installed.items()), highlight=False)
+    machine = (
+        f"{environment()['machine']}, {environment()['cores']} cores ({', '.join(features) or 'features unknown'})"
+    )
+    out.print(f"{platform.system()} {platform.machine()}, {machine}", highlight=False, markup=False)
+    out.print(f"devices: {', '.join(devices())}", highlight=False, markup=False)
+    findings = list(known_problems(installed, features))
+    if not quick:
+        # MindSpore before the engines: some of them import protobuf in a way that makes its import fail
+        findings += [check_backend(name) for name in reversed(backend_names())]
+    findings += [check_engine(name) for name in ENGINES]
+    out.print(_table(findings))
+    if any(finding.status is Status.BAD for finding in findings):
+        raise typer.Exit(1)
+
+
+def _table(findings: list[Finding]) -> Table:
+    table = Table("subject", "status", "result", "remedy")
+    for finding in findings:
+        status = Text(finding.status.value, _COLOURS[finding.status])
+        table.add_row(finding.subject, status, Text(finding.text), Text(finding.remedy))
+    return table
 
 
 def versions() -> dict[str, str]:
@@ -164,39 +200,3 @@ def _number(version: str | None) -> tuple[int, ...]:
     """Return the first two numbers of a version, such as (2, 8); () for None."""
     parts = (version or "").split(".")[:2]
     return tuple(int(part) for part in parts if part.isdigit())
-
-
-_COLOURS = {Status.GOOD: "green", Status.BAD: "bold red", Status.WARNING: "yellow", Status.ABSENT: "dim"}
-
-
-def doctor(
-    quick: Annotated[bool, typer.Option("--quick", help="do not run the checks of the backends")] = False,
-) -> None:
-    """Show versions and devices, check the backends and engines, and show remedies for problems.
-
-    The exit status is 1 if a check is bad.
-    """
-    installed, features = versions(), cpu_features()
-    out = console()
-    out.print(", ".join(f"{name} {version}" for name, version in installed.items()), highlight=False)
-    machine = (
-        f"{environment()['machine']}, {environment()['cores']} cores ({', '.join(features) or 'features unknown'})"
-    )
-    out.print(f"{platform.system()} {platform.machine()}, {machine}", highlight=False, markup=False)
-    out.print(f"devices: {', '.join(devices())}", highlight=False, markup=False)
-    findings = list(known_problems(installed, features))
-    if not quick:
-        # MindSpore before the engines: some of them import protobuf in a way that makes its import fail
-        findings += [check_backend(name) for name in reversed(backend_names())]
-    findings += [check_engine(name) for name in ENGINES]
-    out.print(_table(findings))
-    if any(finding.status is Status.BAD for finding in findings):
-        raise typer.Exit(1)
-
-
-def _table(findings: list[Finding]) -> Table:
-    table = Table("subject", "status", "result", "remedy")
-    for finding in findings:
-        status = Text(finding.status.value, _COLOURS[finding.status])
-        table.add_row(finding.subject, status, Text(finding.text), Text(finding.remedy))
-    return table

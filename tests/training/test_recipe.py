@@ -57,26 +57,11 @@ def test_recipe_round_trips_through_json():
         ({"optimizer": {"eps": 1e39}}, "recipe: optimizer: eps: input should be less than or equal to 1000000"),
         ({"optimizer": {"momentu": 0.5}}, "recipe: optimizer: momentu: no such field; did you mean 'momentum'?"),
         ({"optimizer": {"name": "adam", "nesterov": True}}, "recipe: optimizer: nesterov: only for sgd"),
-        (
-            {"optimizer": {"name": "adamw", "momentum": 0.5}},
-            "recipe: optimizer: momentum: only for sgd",
-        ),
-        (
-            {"optimizer": {"betas": (0.8, 0.9)}},
-            "recipe: optimizer: betas: only for adam or adamw",
-        ),
-        (
-            {"optimizer": {"weight_decay": True}},
-            "recipe: optimizer: weight_decay: input should be a valid number",
-        ),
-        (
-            {"schedule": {"step_epochs": 5}},
-            "recipe: schedule: step_epochs: only for step",
-        ),
-        (
-            {"schedule": {"name": "step", "warmup": 0.1}},
-            "recipe: schedule: warmup: only for one_cycle or cosine",
-        ),
+        ({"optimizer": {"name": "adamw", "momentum": 0.5}}, "recipe: optimizer: momentum: only for sgd"),
+        ({"optimizer": {"betas": (0.8, 0.9)}}, "recipe: optimizer: betas: only for adam or adamw"),
+        ({"optimizer": {"weight_decay": True}}, "recipe: optimizer: weight_decay: input should be a valid number"),
+        ({"schedule": {"step_epochs": 5}}, "recipe: schedule: step_epochs: only for step"),
+        ({"schedule": {"name": "step", "warmup": 0.1}}, "recipe: schedule: warmup: only for one_cycle or cosine"),
         (
             {"overrides": {"act_layer": object()}},
             "recipe: overrides: act_layer: expected a value that JSON can hold, got",
