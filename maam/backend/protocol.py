@@ -29,7 +29,15 @@ Predict = Callable[[Array], Array]
 
 
 class Capability(str, Enum):
-    """What a backend, or one of its modes, can do beyond the inference of a whole model."""
+    """A capability of a backend, or of one of its modes, beyond the inference of a whole model.
+
+    Example:
+        >>> from maam.backend import Capability, find_entry
+        >>> Capability.EXPORT in find_entry("torch").capabilities
+        True
+        >>> Capability.COMPILED in find_entry("mindspore").modes["mindspore graph"]
+        True
+    """
 
     TRAINING = "training"
     """`TrainingBackend`; its runners have `gradients` and `trainer`."""
@@ -305,7 +313,16 @@ class SingleProcess:
 
 
 class Backend(Protocol):
-    """The least that a framework provides: models built from a spec, and run."""
+    """The least that a framework provides: it builds models from a spec and runs them.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.backend import load_backend
+        >>> backend = load_backend("reference")
+        >>> runner = backend.make_runner(backend.build("maam_digits", seed=0))
+        >>> runner.forward(np.zeros((2, 1, 8, 8), np.float32)).shape
+        (2, 10)
+    """
 
     name: str
 
@@ -333,7 +350,14 @@ class Backend(Protocol):
 
 
 class TrainingBackend(Backend, Protocol):
-    """A backend that trains (`Capability.TRAINING`)."""
+    """A backend that trains (`Capability.TRAINING`).
+
+    Example:
+        >>> from maam.backend.registry import load_training_backend
+        >>> backend = load_training_backend("torch")
+        >>> backend.select_precision(backend.select_device("cpu"), "fp32")
+        'fp32'
+    """
 
     def list_devices(self) -> dict[str, str]:
         """Return the available devices ("cpu", "cuda", "ascend"), the best one first, each with its description."""

@@ -63,6 +63,12 @@ class BackendEntry:
         capabilities: what the backend provides beyond building and running models.
         formats: the formats it exports to, by name.
         checkpoint_suffixes: the ends of the names of its files of weights.
+
+    Example:
+        >>> from maam.backend import find_entry
+        >>> entry = find_entry("mindspore")
+        >>> entry.title, entry.package, list(entry.modes)
+        ('MindSpore', 'mindspore', ['mindspore graph', 'mindspore pynative'])
     """
 
     name: str
@@ -160,7 +166,11 @@ def unregister(name: str) -> None:
         SpecError: there is no backend of that name.
 
     Example:
-        See `register`.
+        >>> from maam.backend import BackendEntry, backend_names, register, unregister
+        >>> register(BackendEntry("mine", "Mine", "my_package:BACKEND", "my_package", "", {"mine": frozenset()}))
+        >>> unregister("mine")
+        >>> "mine" in backend_names()
+        False
     """
     find_entry(name)
     del _ENTRIES[name]

@@ -150,11 +150,12 @@ def port(
         if out.suffix != ".safetensors":
             raise PortingError(f"--out {out}: expected a file name that ends in .safetensors")
         _io.check_target(out, overwrite=overwrite)
-    models = {"mindspore": porting.load_factory(mindspore_cell), "torch": porting.load_factory(torch_module)}
+    cell = porting.load_factory(mindspore_cell)  # MindSpore first: it fails after a protobuf of another package
+    module = porting.load_factory(torch_module)
     log = Console(stderr=True)
     report = porting.port(
-        models["torch"],
-        models["mindspore"],
+        module,
+        cell,
         input_shape=shape,
         names=mapping,
         skip=[part.strip() for part in skip.split(",") if part.strip()],
