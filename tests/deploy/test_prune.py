@@ -1,0 +1,171 @@
+"""Pruning: the branches and channels that it removes, what it keeps, and the errors."""
+
+import re
+
+import numpy as np
+import pytest
+
+from maam import DeploymentError, WeightsError, spec
+from maam.deploy import prune, prune_file
+from maam.reference import ReferenceModel
+from maam.spec import Activation, BatchNorm2d, Conv2d, Flatten, GlobalPool, Linear, MaxPool2d, Residual, Sequential
+from maam.weights import read_weights, write_weights
+from tests.parity.models import SMALL as NODE
+from tests.parity.models import scrambled
+
+MAPS = (3, 8, 8)
+RELU, NORM = Activation(function="relu"), BatchNorm2d(num_features=8)
+SHARE = "expected a number in [0, 1), got"
+
+
+def conv(inputs, outputs, size=3, **options):
+    return Conv2d(in_channels=inputs, out_channels=outputs, kernel_size=size, padding=size // 2, **options)
+
+
+def chain(*nodes):
+    return Sequential(children={str(index): node for index, node in enumerate(nodes)})
+
+
+def linear(inputs, outputs):
+    return Linear(in_features=inputs, out_features=outputs)
+
+
+def shapes(node):
+    return {p.name: p.shape for p in node.parameters()}
+
+
+def assert_same_outputs(one, other, x, tolerance):
+    np.testing.assert_allclose(ReferenceModel(*one)(x), ReferenceModel(*other)(x), rtol=tolerance, atol=tolerance)
+
+
+def test_branches_of_small_weight():
+    arrays = {**scrambled(NODE), "agents.alpha": np.array([1.0, -9.0, 1.5], np.float32)}
+    pruned, kept = prune(NODE, arrays, min_weight=0.01)
+    assert list(pruned.at("agents").children) == ["0", "2"]
+    np.testing.assert_array_equal(kept["agents.alpha"], [1.0, 1.5])
+    assert set(kept) == {name for name in arrays if not name.startswith("agents.1.")}
+    assert_same_outputs((pruned, kept), (NODE, arrays), np.random.default_rng(0).random((3, 1, 8, 8)), 1e-3)
+
+
+def test_the_heaviest_branch_is_kept():
+    pruned, _ = prune(NODE, {**scrambled(NODE), "agents.alpha": np.array([0.0, 0.1, 0.0])}, min_weight=0.9)
+    assert list(pruned.at("agents").children) == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("node", "norm"),
+    [
+        (chain(conv(3, 8), NORM, RELU, conv(8, 4)), "1"),
+        (chain(chain(conv(3, 8), NORM), RELU, chain(conv(8, 4))), "0.1"),
+        (chain(conv(3, 8, bias=False), NORM, MaxPool2d(kernel_size=2), conv(8, 4, 1)), "1"),
+        (chain(conv(3, 8), NORM, RELU, Flatten(), linear(512, 5)), "1"),
+        (chain(conv(3, 8), NORM, GlobalPool(), Flatten(), linear(8, 2)), "1"),
+        (Residual(children={"a": conv(3, 8), "b": NORM, "c": conv(8, 3)}), "b"),
+    ],
+    ids=["chain", "nested", "pooled", "flattened", "global", "residual"],
+)
+def test_removed_channels_that_were_zero_change_no_output(node, norm):
+    arrays, zero = scrambled(node), [1, 4, 5]
+    arrays[f"{norm}.weight"][zero] = arrays[f"{norm}.bias"][zero] = 0
+    pruned, kept = prune(node, arrays, channels=3 / 8)
+    np.testing.assert_array_equal(kept[f"{norm}.weight"], np.delete(arrays[f"{norm}.weight"], zero))
+    assert_same_outputs((pruned, kept), (node, arrays), np.random.default_rng(0).normal(size=(2, *MAPS)), 1e-6)
+    assert pruned.num_parameters < node.num_parameters
+    assert shapes(pruned) == {name: array.shape for name, array in kept.items()}
+
+
+def test_depthwise_convolutions_between_follow():
+    node = spec.maam(3, 8, depthwise=True, hidden_channels=6)
+    pruned, _ = prune(node, scrambled(node), channels=0.5)
+    depthwise = pruned.at("agents.1.conv2.depthwise")
+    assert (depthwise.in_channels, depthwise.out_channels, depthwise.groups) == (3, 3, 3)
+    assert pruned.at("agents.1.conv1.pointwise").out_channels == 3
+    assert pruned.output_shape(MAPS) == node.output_shape(MAPS)
+
+
+@pytest.mark.parametrize("name", [n for n in spec.list_presets("m*") if n not in ("mlp", "maam_imagenet")])
+def test_presets(name):
+    mobile = {"cifar": True, "width_multiplier": 0.2}
+    narrow = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
+    node = spec.preset(name, **(mobile if name.startswith(("mafc", "mobile")) else narrow))
+    pruned, kept = prune(node, scrambled(node), channels=0.3)
+    assert pruned.macs(node.input_shape) < node.macs(node.input_shape)
+    assert pruned.output_shape(node.input_shape) == node.output_shape(node.input_shape)
+    assert shapes(pruned) == {key: array.shape for key, array in kept.items()}
+    assert [path for path, _ in pruned.walk()] == [path for path, _ in node.walk()]
+
+
+def test_each_layer_keeps_one_channel():
+    pruned, _ = prune(NODE, scrambled(NODE), channels=0.99)
+    assert pruned.at("agents.0.conv1").out_channels == 1
+    assert pruned.at("reduce.conv").out_channels == 1
+    assert pruned.at("agents.0.conv2").out_channels == 8  # all branches give the same channels
+
+
+@pytest.mark.parametrize(
+    ("node", "options", "message"),
+    [
+        (NODE, {"channels": 1.0}, f"^channels: {re.escape(SHARE)} 1.0$"),
+        (NODE, {"min_weight": -0.1}, f"^min_weight: {re.escape(SHARE)} -0.1$"),
+        (NODE, {"channels": True}, f"^channels: {re.escape(SHARE)} True$"),
+        (NODE, {}, r"^nothing to prune with min_weight=0\.0 and channels=0\.0: no branch is lighter, and no layer"),
+        (NODE, {"min_weight": 0.1}, "nothing to prune"),
+        (
+            NODE,
+            {"channels": 0.01},
+            "no layer with a batch norm has enough channels; pass larger values, and a model th",
+        ),
+        (spec.preset("cnn"), {"channels": 0.5}, "nothing to prune"),
+    ],
+)
+def test_invalid_shares(node, options, message):
+    arrays = scrambled(node) | ({"agents.alpha": np.zeros(3)} if node is NODE else {})
+    with pytest.raises(DeploymentError, match=message):
+        prune(node, arrays, **options)
+
+
+@pytest.mark.parametrize(("given", "named"), [(NODE, "a spec alone"), ("x.safetensors", "an object of type str")])
+def test_a_call_without_weights(given, named):
+    message = rf"^prune: expected a spec and its weights, got {named}; to prune a .* use maam\.deploy\.prune_file$"
+    with pytest.raises(DeploymentError, match=message):
+        prune(given, channels=0.5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("count", [5, 25])
+def test_branches_of_exactly_the_smallest_weight_are_kept(count, dtype):
+    node = spec.maam(2, num_agents=count, hidden_channels=2)
+    with pytest.raises(DeploymentError, match="nothing to prune"):
+        prune(node, scrambled(node) | {"agents.alpha": np.zeros(count, dtype)}, min_weight=1 / count)
+
+
+def test_a_batch_norm_over_other_channels_ends_the_search():
+    """After Flatten and Unflatten, the channels of a map are different ones."""
+    norm, wide = BatchNorm2d(num_features=4), BatchNorm2d(num_features=16)
+    reshaped = (Flatten(), spec.Unflatten())
+    node = chain(conv(2, 4), norm, *reshaped, wide, conv(16, 3, 1), BatchNorm2d(num_features=3), conv(3, 2, 1))
+    pruned, kept = prune(node, scrambled(node), channels=0.5)
+    assert (pruned.at("0").out_channels, pruned.at("5").out_channels) == (4, 2)
+    assert ReferenceModel(pruned, kept)(np.zeros((1, 2, 2, 2))).shape == (1, 2, 1, 1)
+
+
+def test_files(tmp_path):
+    source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+    with pytest.raises(WeightsError, match="is the suffix of another format"):
+        prune_file(source, tmp_path / "out.pth", channels=0.5)
+    write_weights(source, NODE, scrambled(NODE))
+    found = prune_file(source, target, channels=0.5)
+    node, kept = read_weights(target)
+    assert node == found.spec
+    assert found.parameters == (NODE.num_parameters, node.num_parameters)
+    assert found.macs == (NODE.macs(NODE.input_shape), node.macs(NODE.input_shape))
+    assert {array.dtype for array in kept.values()} == {np.dtype(np.float32)}
+    with pytest.raises(DeploymentError, match="exists"):
+        prune_file(source, target, channels=0.5)
+
+
+def test_exact_shares():
+    """0.29 * 100 is less than 29 in binary; a number can be one of NumPy."""
+    node = chain(conv(2, 100), BatchNorm2d(num_features=100), conv(100, 2, 1))
+    assert prune(node, scrambled(node), channels=0.29)[0].at("0").out_channels == 71
+    assert prune(NODE, scrambled(NODE), channels=np.float32(0.5))[0] == prune(NODE, scrambled(NODE), channels=0.5)[0]
