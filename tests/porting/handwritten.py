@@ -1,4 +1,4 @@
-"""A small network written by hand in each framework, with faults that can be planted in MindSpore's."""
+"""A small network written by hand in each framework, with options that plant faults in MindSpore's."""
 
 import mindspore
 import torch
@@ -25,7 +25,7 @@ class TorchNet(torch.nn.Module):
 
 
 class Cell(nn.Cell):
-    """`stem` and `norm` have other names than in PyTorch; the dropout is registered elsewhere."""
+    """The same network with other names for conv1 and bn1, and the dropout registered elsewhere."""
 
     def __init__(self, *, stride=2, pad_mode="pad", eps=1e-5, momentum=0.9, residual=1.0, **options):
         super().__init__()
@@ -50,7 +50,7 @@ class Cell(nn.Cell):
 
 
 def pair(**faults):
-    """Both networks, with fresh weights of their own."""
+    """Return both networks with different fresh weights."""
     torch.manual_seed(0)
     mindspore.set_seed(1)
     return TorchNet(), Cell(**faults)
