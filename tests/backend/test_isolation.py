@@ -1,5 +1,6 @@
 """What importing a framework's package loads, and what happens without a framework; each case in a new process."""
 
+import importlib
 import importlib.util
 import subprocess
 import sys
@@ -126,6 +127,15 @@ def test_a_missing_framework_is_named(absent, block, tmp_path):
     code = BLOCKS[block].format(name=absent) + IMPORT.format(name=absent)
     expected = f"{absent} is not installed; run: pip install 'maam[{find_entry(absent).extra}]'"
     assert run(code, tmp_path).stdout.strip() == expected
+
+
+def test_names_that_load_on_first_use(name):
+    package = importlib.import_module(f"maam.{name}")
+    assert set(package.__all__) <= set(dir(package))
+    for public in package.__all__:
+        assert callable(getattr(package, public)), public
+    with pytest.raises(AttributeError, match=f"module 'maam.{name}' has no attribute 'nothing'"):
+        package.nothing  # noqa: B018
 
 
 def test_training_and_parity_with_one_framework(name, tmp_path):

@@ -52,7 +52,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 
 def test_the_wheel_holds_data_files(wheel):
     recipes = {f"maam/training/recipes/{name}.toml" for name in list_recipes()}
-    assert {"maam/py.typed", *recipes} <= set(wheel.namelist())
+    assert {"maam/py.typed", "maam/torch/layers.pyi", "maam/mindspore/layers.pyi", *recipes} <= set(wheel.namelist())
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist())
 
 

@@ -1,0 +1,175 @@
+"""`iterable_dataset` and `generator_dataset` yield the bytes of the loader, epoch by epoch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maam import spec
+from maam.data import Augmentation, BatchLoader, ImageDataset
+from maam.errors import DataError
+
+SAMPLE = Path(__file__).parents[1] / "data" / "cifar10_sample.npz"
+OPTIONS = [{"shuffle": False}, {"augmentation": None}, {"drop_last": True}, {"augmentation": Augmentation(2, 1.0)}]
+
+
+@pytest.fixture(scope="module")
+def loader():
+    """A loader of seven batches, the last one smaller; MindSpore reads further ahead than that."""
+    with np.load(SAMPLE) as content:
+        dataset = ImageDataset(content["images"], content["labels"], tuple("0123456789"))
+    return BatchLoader(dataset, 48, seed=3, augmentation=Augmentation())
+
+
+def as_bytes(batches):
+    return [(tuple(x.shape), np.asarray(x).tobytes(), np.asarray(y).astype(np.int32).tobytes()) for x, y in batches]
+
+
+def epochs(loader, *numbers):
+    return [as_bytes(loader.epoch(number)) for number in numbers]
+
+
+def make_dataset(backend, loader, epoch=0):
+    make = backend.maam.iterable_dataset if backend.name == "torch" else backend.maam.generator_dataset
+    return make(loader, epoch)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_all_options_of_the_loader(backend, loader, options):
+    other = BatchLoader(loader.dataset, 100, seed=1, **options)
+    assert as_bytes(make_dataset(backend, other, 4)) == as_bytes(other.epoch(4))
+
+
+def test_dtypes(backend, loader):
+    images, labels = next(iter(make_dataset(backend, loader)))
+    assert (images.dtype, images.shape) == (backend.dtype("float32"), (48, 3, 32, 32))
+    assert labels.dtype == backend.dtype({"torch": "int64", "mindspore": "int32"}[backend.name])
+    assert labels.shape == (48,)
+
+
+@pytest.mark.parametrize("epoch", [-1, 0.5, "1", None])
+def test_a_wrong_epoch(backend, loader, epoch):
+    with pytest.raises(DataError, match=r"^epoch"):
+        make_dataset(backend, loader, epoch)
+    if backend.name == "torch":
+        with pytest.raises(DataError, match=r"^epoch"):
+            make_dataset(backend, loader).set_epoch(epoch)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # of Python 3.12
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # three workers on two cores
+@pytest.mark.parametrize("backend", ["torch"], indirect=True)
+class TestTorch:
+    """Worker processes, and epochs that are chosen."""
+
+    def batches(self, backend, dataset, **options):
+        return backend.torch.utils.data.DataLoader(dataset, batch_size=None, **options)
+
+    @pytest.mark.parametrize("workers", [0, 1, 2, 3])
+    def test_workers_keep_bytes_and_order(self, backend, loader, workers):
+        batches = self.batches(backend, make_dataset(backend, loader, 5), num_workers=workers)
+        assert len(batches) == 7
+        assert as_bytes(batches) == as_bytes(loader.epoch(5))
+
+    @pytest.mark.parametrize("options", OPTIONS, ids=str)
+    def test_all_options_with_workers(self, backend, loader, options):
+        other = BatchLoader(loader.dataset, 100, seed=1, **options)
+        batches = self.batches(backend, make_dataset(backend, other), num_workers=2)
+        assert as_bytes(batches) == as_bytes(other.epoch(0))
+
+    def test_more_workers_than_batches(self, backend, loader):
+        few = BatchLoader(loader.dataset, 320)
+        assert as_bytes(self.batches(backend, make_dataset(backend, few), num_workers=2)) == as_bytes(few.epoch(0))
+
+    def test_spawned_workers(self, backend, loader):
+        """As on macOS and Windows, and from Python 3.14 on."""
+        dataset = make_dataset(backend, loader)
+        batches = self.batches(backend, dataset, num_workers=1, multiprocessing_context="spawn")
+        dataset.set_epoch(1)
+        assert as_bytes(batches) == as_bytes(loader.epoch(1))
+
+    @pytest.mark.parametrize(
+        "options", [{}, {"num_workers": 2}, {"num_workers": 2, "persistent_workers": True}], ids=str
+    )
+    def test_an_epoch_stays_until_another_is_chosen(self, backend, loader, options):
+        dataset = make_dataset(backend, loader, 2)
+        assert isinstance(dataset, backend.torch.utils.data.IterableDataset)
+        batches = self.batches(backend, dataset, **options)
+        for epoch in (2, 3, 0):
+            dataset.set_epoch(epoch)
+            expected = as_bytes(loader.epoch(epoch))
+            assert as_bytes(batches) == expected
+            assert as_bytes(batches) == expected
+
+    def test_a_model_trains(self, backend, loader):
+        torch = backend.torch
+        model = backend.maam.build(spec.maam_classifier(channels=8, hidden_features=16), seed=0)
+        optimizer = torch.optim.SGD(model.parameters(), 0.05)
+        for images, labels in self.batches(backend, make_dataset(backend, BatchLoader(loader.dataset, 160))):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+            loss.backward()
+            optimizer.step()
+        assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("backend", ["mindspore"], indirect=True)
+class TestMindSpore:
+    """Epochs that are counted, and MindSpore's pipelines."""
+
+    def test_each_loop_takes_the_next_epoch(self, backend, loader):
+        dataset = make_dataset(backend, loader)
+        assert isinstance(dataset, backend.ms.dataset.GeneratorDataset)
+        assert dataset.get_dataset_size() == len(loader) == 7
+        assert [as_bytes(dataset) for _ in range(3)] == epochs(loader, 0, 1, 2)
+
+    def test_columns(self, backend, loader):
+        row = next(make_dataset(backend, loader).create_dict_iterator(num_epochs=1))
+        assert list(row) == ["image", "label"]
+
+    def test_one_iterator_for_several_epochs(self, backend, loader):
+        dataset = make_dataset(backend, loader, 5)
+        iterator = dataset.create_tuple_iterator(num_epochs=2)
+        assert [as_bytes(iterator) for _ in range(2)] == epochs(loader, 5, 6)
+        assert as_bytes(dataset) == epochs(loader, 7)[0]
+
+    def test_an_endless_iterator_counts_as_one_epoch(self, backend, loader):
+        dataset = make_dataset(backend, loader)
+        iterator = dataset.create_tuple_iterator()
+        assert [as_bytes(iterator) for _ in range(3)] == epochs(loader, 0, 1, 2)
+        rows = dataset.create_dict_iterator(output_numpy=True)
+        assert as_bytes((row["image"], row["label"]) for row in rows) == epochs(loader, 1)[0]
+
+    def test_asking_for_shapes_takes_no_epoch(self, backend, loader):
+        dataset = make_dataset(backend, loader)
+        assert dataset.output_shapes() == [[48, 3, 32, 32], [48]]
+        assert dataset.output_types() == [np.float32, np.int32]
+        next(iter(dataset))  # a loop that ends early
+        assert as_bytes(dataset) == epochs(loader, 1)[0]
+
+    def test_a_data_set_made_from_it_starts_at_its_epoch(self, backend, loader):
+        dataset = make_dataset(backend, loader)
+        mapped = dataset.map(lambda image: image, ["image"])
+        for epoch in (0, 4):
+            dataset.epoch = epoch
+            assert as_bytes(mapped) == epochs(loader, epoch)[0]
+
+    def test_model_train_takes_one_epoch_after_another(self, backend, loader, small):
+        ms, recorded = backend.ms, []
+
+        class Recorder(ms.train.Callback):
+            def on_train_step_end(self, run_context):
+                recorded.append(tuple(run_context.original_args().train_dataset_element))
+
+        with np.load(SAMPLE) as content:
+            images = np.ascontiguousarray(content["images"][:, :1, ::4, ::4])
+            three = ImageDataset(images, content["labels"] % 3, ("a", "b", "c"))
+        coarse = BatchLoader(three, 64, seed=9, augmentation=Augmentation(1))
+        model = backend.maam.build(small, seed=0)
+        optimizer = ms.nn.SGD(model.trainable_params(), 0.05)
+        trainer = ms.train.Model(model, ms.nn.CrossEntropyLoss(), optimizer)
+        dataset = make_dataset(backend, coarse)
+        trainer.train(2, dataset, callbacks=[Recorder()])
+        trainer.train(1, dataset, callbacks=[Recorder()])
+        assert as_bytes(recorded) == [batch for epoch in epochs(coarse, 0, 1, 2) for batch in epoch]
+        assert np.isfinite(backend.call(model, images[:2] / np.float32(255))).all()
