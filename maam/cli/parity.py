@@ -172,7 +172,7 @@ def port(
         raise typer.Exit(1)
     if out is not None:
         target = direction.rpartition("-")[2]
-        porting.save_weights(target, models[target], out)
+        porting.save_weights(target, module if target == "torch" else cell, out)
         typer.echo(f"weights of the {target} model -> {out}")
 
 
