@@ -8,6 +8,7 @@ import pickle
 import tarfile
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,17 +36,31 @@ class Content:
     labels: dict[str, dict[str, np.ndarray]]
 
 
-def make_content(layout, folder):
-    rng = np.random.default_rng(len(layout.name))
-    content = Content(folder, {}, {})
+def write_data(form, name, root):
+    """Write a small data set in the binary or the Python layout under a root, and return its content."""
+    layout = cifar.LAYOUTS[name]
+    rng = np.random.default_rng(len(name))
+    content = Content(Path(root) / getattr(layout, f"{form}_folder"), {}, {})
+    content.folder.mkdir(parents=True)
     for split, files in layout.files.items():
         for file in files:
-            count = RECORDS[split]
-            content.pixels[file] = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
-            content.labels[file] = {
-                kind.name: (np.arange(count) + rng.integers(kind.classes)) % kind.classes for kind in layout.label_kinds
-            }
-    folder.mkdir(parents=True)
+            numbers = np.arange(RECORDS[split])
+            pixels = rng.integers(0, 256, (len(numbers), 3072), dtype=np.uint8)
+            kinds = {kind: (numbers + rng.integers(kind.classes)) % kind.classes for kind in layout.label_kinds}
+            content.pixels[file] = pixels
+            content.labels[file] = {kind.name: labels for kind, labels in kinds.items()}
+            if form == "binary":
+                table = np.column_stack([*kinds.values(), pixels]).astype(np.uint8)
+                (content.folder / f"{file}.bin").write_bytes(table.tobytes())
+            else:
+                lists = {kind.labels_key: labels.tolist() for kind, labels in kinds.items()}
+                (content.folder / file).write_bytes(pickle.dumps({b"data": pixels, **lists}, protocol=2))
+    if form == "binary":
+        for kind in layout.label_kinds:
+            (content.folder / kind.names_file).write_text("\n".join(NAMES[kind.name]) + "\n\n")
+    else:
+        names = {kind.names_key: [name.encode() for name in NAMES[kind.name]] for kind in layout.label_kinds}
+        (content.folder / layout.meta_file).write_bytes(pickle.dumps(names, protocol=2))
     return content
 
 
@@ -58,45 +73,18 @@ def small_layouts(monkeypatch):
 
 @pytest.fixture
 def write_binary():
-    """Write a small data set in the binary layout under a root, and return its content."""
-
-    def write(name, root):
-        layout = cifar.LAYOUTS[name]
-        content = make_content(layout, Path(root) / layout.binary_folder)
-        for file, pixels in content.pixels.items():
-            columns = [content.labels[file][kind.name] for kind in layout.label_kinds]
-            table = np.column_stack([*columns, pixels]).astype(np.uint8)
-            (content.folder / f"{file}.bin").write_bytes(table.tobytes())
-        for kind in layout.label_kinds:
-            (content.folder / kind.names_file).write_text("\n".join(NAMES[kind.name]) + "\n\n")
-        return content
-
-    return write
+    return partial(write_data, "binary")
 
 
 @pytest.fixture
 def write_python():
-    """Write a small data set in the Python layout under a root, and return its content."""
-
-    def write(name, root):
-        layout = cifar.LAYOUTS[name]
-        content = make_content(layout, Path(root) / layout.python_folder)
-        for file, pixels in content.pixels.items():
-            written = {b"data": pixels}
-            for kind in layout.label_kinds:
-                written[kind.labels_key] = content.labels[file][kind.name].tolist()
-            (content.folder / file).write_bytes(pickle.dumps(written, protocol=2))
-        names = {kind.names_key: [name.encode() for name in NAMES[kind.name]] for kind in layout.label_kinds}
-        (content.folder / layout.meta_file).write_bytes(pickle.dumps(names, protocol=2))
-        return content
-
-    return write
+    return partial(write_data, "python")
 
 
-@pytest.fixture
-def write(request, write_binary, write_python):
-    """Write a small data set in the layout that the test parameter names."""
-    return {"binary": write_binary, "python": write_python}[request.param]
+@pytest.fixture(params=["binary", "python"])
+def write(request):
+    """Write a small data set in each layout."""
+    return partial(write_data, request.param)
 
 
 @pytest.fixture
@@ -106,9 +94,8 @@ def refusal():
     def message(call, *arguments, **options):
         with pytest.raises(DataError) as caught:
             call(*arguments, **options)
-        text = str(caught.value)
-        assert "\n" not in text
-        return text
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
 
     return message
 
@@ -165,7 +152,7 @@ def published(server, write_binary, tmp_path, monkeypatch):
         monkeypatch.setitem(archives.ARCHIVES, name, archives.Archive(server.url, hashlib.md5(body).hexdigest()))
 
     publish("cifar10")
-    server.publish, server.pack = publish, pack
+    server.publish = publish
     return server
 
 

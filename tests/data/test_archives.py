@@ -1,4 +1,4 @@
-"""Downloads of archives from a local server: what succeeds, how each failure is reported, and the progress."""
+"""Downloads of archives from a local server: successful ones, the error of each failure, and the progress."""
 
 import errno
 import hashlib
@@ -14,6 +14,7 @@ import pytest
 
 from maam.data import archives, cifar10, cifar100, download
 from maam.errors import DataError
+from tests.data.conftest import pack
 
 FOLDER = "cifar-10-batches-bin"
 
@@ -22,8 +23,9 @@ def names_in(folder):
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def silent(done, total):
-    pass
+def fetch(root, name="cifar10", **options):
+    """Download without a progress bar."""
+    return download(name, root, progress=lambda done, total: None, **options)
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def fails(root, refusal):
     kept.write_text("kept")
 
     def fail(*parts, **options):
-        text = refusal(download, "cifar10", root, progress=silent, **options)
+        text = refusal(fetch, root, **options)
         assert all(part in text for part in parts), text
         assert names_in(root) == [FOLDER]
         assert names_in(root / FOLDER) == ["mine"]
@@ -47,7 +49,7 @@ def fails(root, refusal):
 def test_downloads_and_unpacks(published, root, tmp_path, name, read):
     if name == "cifar100":
         published.publish(name)
-    folder = download(name, root, progress=silent)
+    folder = fetch(root, name)
     source = next((tmp_path / f"source-{name}").iterdir())
     assert folder == root / source.name
     assert names_in(root) == [folder.name]
@@ -56,37 +58,34 @@ def test_downloads_and_unpacks(published, root, tmp_path, name, read):
 
 
 def test_does_not_download_complete_data_again(published, root, write_python, tmp_path):
-    folder = download("cifar10", root, progress=silent)
-    assert download("cifar10", root, progress=silent) == folder
-    assert download("cifar10", folder, progress=silent) == folder
-    python = write_python("cifar10", tmp_path / "python").folder
-    assert download("cifar10", tmp_path / "python", progress=silent) == python
+    folder, python = fetch(root), write_python("cifar10", tmp_path / "python").folder
+    assert fetch(root) == fetch(folder) == folder
+    assert fetch(tmp_path / "python") == python
     assert published.requests == 1
 
 
 def test_replaces_and_keeps_damaged_data(published, root):
-    for name in ("test_batch.bin", "data_batch_5.bin"):
-        (download("cifar10", root, progress=silent) / name).write_bytes(b"damaged " + name.encode())
-    download("cifar10", root, progress=silent)
+    damaged = {f"{FOLDER}.damaged": "test_batch.bin", f"{FOLDER}-2.damaged": "data_batch_5.bin"}
+    for name in damaged.values():
+        (fetch(root) / name).write_bytes(b"damaged " + name.encode())
+    fetch(root)
     assert len(cifar10(root)) == 60
-    assert names_in(root) == [FOLDER, f"{FOLDER}-2.damaged", f"{FOLDER}.damaged"]
-    assert (root / f"{FOLDER}.damaged" / "test_batch.bin").read_bytes() == b"damaged test_batch.bin"
-    assert (root / f"{FOLDER}-2.damaged" / "data_batch_5.bin").read_bytes() == b"damaged data_batch_5.bin"
+    assert names_in(root) == [FOLDER, *sorted(damaged)]
+    assert all((root / folder / name).read_bytes() == b"damaged " + name.encode() for folder, name in damaged.items())
 
 
 def test_uses_another_url_and_checksum(published, root):
     body, published.body = published.body, b"wrong"
     with pytest.raises(DataError):
-        download("cifar10", root, progress=silent)
+        fetch(root)
     published.body = body
-    md5 = hashlib.md5(body).hexdigest().upper()
     archives.ARCHIVES["cifar10"] = archives.Archive("http://127.0.0.1:1/", "0" * 32)
-    assert download("cifar10", root, url=published.url, md5=md5, progress=silent) == root / FOLDER
+    assert fetch(root, url=published.url, md5=hashlib.md5(body).hexdigest().upper()) == root / FOLDER
 
 
 def test_writes_nothing_outside_the_root(published, root, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", "/none")
-    assert download("cifar10", root, progress=silent) == root / FOLDER
+    assert fetch(root) == root / FOLDER
 
 
 class TestFailures:
@@ -114,8 +113,7 @@ class TestFailures:
         with socket.create_server(("127.0.0.1", 0)) as listening:
 
             def answer():
-                connection = listening.accept()[0]
-                with connection:
+                with listening.accept()[0] as connection:
                     connection.recv(1000)
                     connection.sendall(b"nonsense\r\n\r\n")
 
@@ -141,22 +139,20 @@ class TestFailures:
         published.publish("cifar10", body)
         fails(published.url)
 
-    @pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
-    def test_truncated_archive(self, published, fails, kept):
-        published.publish("cifar10", published.body[: int(kept * len(published.body))])
-        fails("not a valid tar.gz archive")
-
-    def test_archive_with_a_damaged_block(self, published, fails):
+    @pytest.mark.parametrize("kept", [0.3, 0.6, 0.99, "damaged"])
+    def test_truncated_or_damaged_archive(self, published, fails, kept):
+        body = published.body
         # Random pixels are stored in blocks of at most 64 KiB, and no block can begin with 0xFF.
-        published.publish("cifar10", published.body[:20_000] + b"\xff" * 70_000)
+        body = body[:20_000] + b"\xff" * 70_000 if kept == "damaged" else body[: int(kept * len(body))]
+        published.publish("cifar10", body)
         fails("not a valid tar.gz archive")
 
     @pytest.mark.parametrize("path", ["../escaped", "/tmp/maam-escaped", f"{FOLDER}/../../../escaped"])
     def test_archive_that_leaves_its_folder(self, published, fails, root, tmp_path, path):
         source = tmp_path / "source-cifar10" / FOLDER
-        published.publish("cifar10", published.pack(source, FOLDER, tarfile.TarInfo(path)))
+        published.publish("cifar10", pack(source, FOLDER, tarfile.TarInfo(path)))
         if path.startswith("/"):  # the filter removes the leading slash
-            assert download("cifar10", root, progress=silent)
+            assert fetch(root)
         else:
             fails("outside the destination")
         assert not list(tmp_path.rglob("escaped"))
@@ -165,7 +161,7 @@ class TestFailures:
     def test_archive_without_all_files(self, published, fails, tmp_path):
         source = tmp_path / "source-cifar10" / FOLDER
         (source / "data_batch_4.bin").unlink()
-        published.publish("cifar10", published.pack(source, FOLDER))
+        published.publish("cifar10", pack(source, FOLDER))
         fails(f"contains no complete {FOLDER}")
 
     @pytest.mark.parametrize("function", ["_fetch", "_unpack", "_move"])
@@ -183,17 +179,15 @@ class TestFailures:
 
         monkeypatch.setattr(archives, function, interrupt)
         with pytest.raises(KeyboardInterrupt):
-            download("cifar10", root, progress=silent)
+            fetch(root)
         assert names_in(root) == []
 
-    def test_root_that_is_a_file(self, published, tmp_path, refusal):
+    def test_invalid_arguments(self, published, tmp_path, refusal):
         file = tmp_path / "file"
         file.write_text("kept")
-        assert f"{file}: cannot store cifar10" in refusal(download, "cifar10", file, progress=silent)
+        assert f"{file}: cannot store cifar10" in refusal(fetch, file)
         assert file.read_text() == "kept"
-
-    def test_unknown_name(self, tmp_path, refusal):
-        assert refusal(download, "mnist", tmp_path) == "name is 'mnist'; expected 'cifar10' or 'cifar100'"
+        assert refusal(fetch, tmp_path, "mnist") == "name is 'mnist'; expected 'cifar10' or 'cifar100'"
 
     def test_python_that_unpacks_unsafely(self, root, monkeypatch):
         monkeypatch.delattr("tarfile.data_filter")
@@ -207,7 +201,7 @@ class TestProgress:
         monkeypatch.setattr(archives, "_CHUNK_BYTES", 50_000)
         published.length = length
         calls = []
-        download("cifar10", root, progress=lambda done, total: calls.append((done, total)))
+        download("cifar10", root, progress=lambda *call: calls.append(call))
         size = len(published.body)
         assert [done for done, _ in calls] == [*range(50_000, size, 50_000), size]
         assert {total for _, total in calls} == {size if length is None else None}
@@ -220,27 +214,21 @@ class TestProgress:
 
     def test_a_line_at_each_tenth(self, capsys):
         with archives.show_progress("cifar10") as report:
-            for done in range(0, 1001, 7):
+            for done in (*range(0, 1001, 7), 1000):
                 report(done, 1000)
-            report(1000, 1000)
         assert capsys.readouterr().err.splitlines() == [f"cifar10: {percent} %" for percent in range(10, 101, 10)]
+        for total in (None, 0):  # no line if the size is unknown
+            with archives.show_progress("cifar10") as report:
+                report(10, total)
+            assert capsys.readouterr().err == ""
 
-    @pytest.mark.parametrize("total", [None, 0])
-    def test_no_line_if_the_size_is_unknown(self, capsys, total):
-        with archives.show_progress("cifar10") as report:
-            report(10, total)
-        assert capsys.readouterr().err == ""
-
-    @pytest.mark.parametrize("total", [None, 4_000_000])
-    def test_a_bar_on_a_terminal(self, monkeypatch, total):
-        class Terminal(io.StringIO):
-            def isatty(self):
-                return True
-
+    @pytest.mark.parametrize(("total", "shown"), [(None, "2.0/? MB"), (4_000_000, "2.0/4.0 MB")])
+    def test_a_bar_on_a_terminal(self, monkeypatch, total, shown):
+        terminal = io.StringIO()
+        terminal.isatty = lambda: True
         monkeypatch.setenv("TERM", "xterm")
-        terminal = Terminal()
         monkeypatch.setattr(sys, "stderr", terminal)
         with archives.show_progress("cifar10") as report:
             report(2_000_000, total)
         assert "cifar10" in terminal.getvalue()
-        assert ("2.0/4.0 MB" if total else "2.0/? MB") in terminal.getvalue()
+        assert shown in terminal.getvalue()

@@ -11,7 +11,6 @@ from maam.data import cifar, cifar10, cifar100
 from maam.errors import DataError
 
 OFFICIAL_RECORDS = {name: layout.records for name, layout in cifar.LAYOUTS.items()}  # before the fixtures replace them
-both_layouts = pytest.mark.parametrize("write", ["binary", "python"], indirect=True)
 TRAIN_FILES = [f"data_batch_{number}" for number in range(1, 6)]
 
 
@@ -27,7 +26,6 @@ def test_official_sizes():
     }
 
 
-@both_layouts
 @pytest.mark.parametrize(("split", "files"), [("train", TRAIN_FILES), ("test", ["test_batch"])])
 def test_reads_cifar10(write, tmp_path, split, files):
     content = write("cifar10", tmp_path)
@@ -39,7 +37,6 @@ def test_reads_cifar10(write, tmp_path, split, files):
     assert result.class_names[:2] == ("airplane", "automobile")
 
 
-@both_layouts
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("mode", ["fine", "coarse"])
 def test_reads_cifar100(write, tmp_path, split, mode):
@@ -52,7 +49,6 @@ def test_reads_cifar100(write, tmp_path, split, mode):
     np.testing.assert_array_equal(cifar100(tmp_path).labels, content.labels["train"]["fine"])
 
 
-@both_layouts
 def test_root_can_be_the_official_folder_under_any_name(write, tmp_path):
     content = write("cifar10", tmp_path)
     assert len(cifar10(content.folder)) == 60
@@ -66,22 +62,16 @@ def test_prefers_the_binary_folder(write_binary, write_python, tmp_path, refusal
     assert "test_batch.bin" in refusal(cifar10, tmp_path, "test")
 
 
-@pytest.mark.parametrize("suffix", ["", "/cifar-10-batches-bin"])
-def test_missing_folder(tmp_path, suffix, refusal):
-    root = f"{tmp_path}/none{suffix}"
-    assert refusal(cifar10, root) == (
-        f"{root}: found neither cifar-10-batches-bin nor cifar-10-batches-py; expected one of them here; "
-        f"run: maam data cifar10 {root}"
-    )
+def test_missing_and_empty_folders(tmp_path, refusal):
+    names = ("cifar-10-batches-bin", "cifar-10-batches-py")
+    for root in (f"{tmp_path}/none", f"{tmp_path}/none/{names[0]}"):
+        found = f"{root}: found neither {names[0]} nor {names[1]}; expected one of them here; "
+        assert refusal(cifar10, root) == f"{found}run: maam data cifar10 {root}"
+    for name in names:
+        (tmp_path / name).mkdir()
+        assert "the file is missing" in refusal(cifar10, tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["cifar-10-batches-bin", "cifar-10-batches-py"])
-def test_empty_official_folder(tmp_path, name, refusal):
-    (tmp_path / name).mkdir()
-    assert "the file is missing" in refusal(cifar10, tmp_path / name)
-
-
-@both_layouts
 @pytest.mark.parametrize("pattern", ["batches.meta*", "data_batch_3*"])
 def test_missing_file(write, tmp_path, pattern, refusal):
     file = next(write("cifar10", tmp_path).folder.glob(pattern))
@@ -91,7 +81,6 @@ def test_missing_file(write, tmp_path, pattern, refusal):
     assert text.endswith(f"run: maam data cifar10 {tmp_path}")
 
 
-@both_layouts
 def test_unreadable_file(write, tmp_path, monkeypatch, refusal):
     write("cifar10", tmp_path)
 
