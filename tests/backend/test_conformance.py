@@ -138,7 +138,7 @@ class TestModels:
 
     def test_every_mode(self, backend):
         for mode, capabilities in find_entry(backend.name).modes.items():
-            if mode == "torch compiled":  # compiled in tests/backend/test_compile.py; here its name is enough
+            if mode == "torch compiled":  # compiled in tests/torch/test_graphs.py; here its name is enough
                 assert backend.make_runner(backend.build(MODEL), mode).name == mode
                 continue
             found = backend.make_runner(backend.build(MODEL), mode)

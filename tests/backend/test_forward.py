@@ -94,6 +94,12 @@ def test_activations(runtime, function, x):
     close(runtime.call(runtime.maam.build(node), 4 * x), build_reference(node)(4 * x))  # beyond the bends of relu6
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_activations_in_a_layer(runtime, function, x):
+    check(runtime, *scrambled(runtime, spec.maam(4, 8, act_layer=function, num_agents=2)), x, True)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_array_matters(backend, name, x):
     """Or the comparison with the reference could not notice a wrong one."""

@@ -84,7 +84,7 @@ class Network:
 
     def global_pool(self, node, path, x, _):
         axes = (2, 3) if node.axis == "spatial" else (1,)
-        return {"avg": x.mean, "max": x.max}[node.function](axes, keepdims=True)
+        return {"avg": x.mean, "max": x.max, "sum": x.sum}[node.function](axes, keepdims=True)
 
     def activation(self, node, path, x, _):
         return {"relu": lambda: np.maximum(x, 0), "sigmoid": lambda: 1 / (1 + np.exp(-x))}[node.function]()
