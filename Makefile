@@ -33,13 +33,13 @@ test-all: lint types ## the slow tests too
 # Not part of `make test`: each has an environment of its own. TORCH=1 adds PyTorch and torchvision (5 GB) and their tests.
 test-lowest: $(LOWEST)/.installed$(if $(TORCH),-torch) ## with the oldest dependencies that pyproject.toml allows
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" tests/spec tests/reference tests/weights tests/data \
-	  tests/cli tests/test_package.py $(if $(TORCH),tests/torch)
+	  tests/cli tests/test_package.py $(if $(TORCH),tests/backend tests/torch)
 
 test-mindspore-latest: $(LATEST)/.installed ## with the newest MindSpore, which maam does not promise to support
-	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest -m "not slow" -W default::UserWarning tests/mindspore
+	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest -m "not slow" -W default::UserWarning tests/backend tests/mindspore
 
 test-executorch: $(EXECUTORCH)/.installed ## export to .pte, load and run: ExecuTorch needs numpy 2, MindSpore numpy 1
-	OMP_NUM_THREADS=1 $(EXECUTORCH)/bin/python -m pytest tests/exporting/test_executorch.py
+	OMP_NUM_THREADS=1 $(EXECUTORCH)/bin/python -m pytest tests/deploy/test_executorch.py
 
 fuzz: $(VENV)/.installed-dev ## 500 random specs through all frameworks
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout 0 -n 2 --dist loadfile tests/parity/test_random_specs.py tests/spec/test_random_specs.py
