@@ -1,4 +1,4 @@
-"""Exporting: each format with a free batch, metadata, and refusals that leave nothing behind."""
+"""Export: each format with a free batch axis, metadata, and errors that leave no file behind."""
 
 import importlib.util
 import json
@@ -19,6 +19,7 @@ from maam.deploy.exporting import make_metadata
 from maam.errors import DeviceError
 from maam.reference import ReferenceModel
 from maam.weights import write_weights
+from tests.parity.models import scrambled
 
 SMALL = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
 GATED = spec.Model(
@@ -40,16 +41,6 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
-def scrambled(node):
-    generator = np.random.default_rng(5)
-    arrays = spec.draw(node.parameters(), 5)
-    for p in node.parameters():
-        if p.role is not spec.Role.WEIGHT:
-            low = 0.5 if p.role in (spec.Role.RUNNING_VAR, spec.Role.NORM_WEIGHT) else -0.5
-            arrays[p.name] = generator.uniform(low, low + 1, p.shape).astype(np.float32)
-    return arrays
-
-
 @pytest.fixture(autouse=True)
 def _working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -57,7 +48,7 @@ def _working_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def saved(tmp_path):
-    """Write a weights file; returns its path and the referee."""
+    """Return a function that writes a weights file and returns its path and the reference."""
 
     def save(node):
         arrays = scrambled(node)
@@ -69,7 +60,7 @@ def saved(tmp_path):
 
 @pytest.fixture(params=["onnx", "openvino", "pt2", "mindir"])
 def name(request):
-    """Each format that can be written here."""
+    """Return each format that can be written here."""
     for package, _ in FORMATS[request.param].packages:
         pytest.importorskip(package)
     return request.param
@@ -82,14 +73,15 @@ def images(shape, count):
 @pytest.mark.parametrize(
     "node",
     [
-        spec.preset("maam_digits", **SMALL, scales=(1, 2, 1), fusion="dynamic"),
-        spec.preset("maam_digits", **SMALL, act_layer="hard_swish"),
-        GATED,
+        pytest.param(spec.preset("maam_digits", **SMALL, scales=(1, 2, 1), fusion="dynamic"), id="dynamic"),
+        pytest.param(
+            spec.preset("maam_digits", **SMALL, act_layer="hard_swish"), id="hard_swish", marks=pytest.mark.slow
+        ),
+        pytest.param(GATED, id="gated"),
     ],
-    ids=["dynamic", "hard_swish", "gated"],
 )
 def test_every_format(name, node, saved, tmp_path):
-    source, referee = saved(node)
+    source, reference = saved(node)
     target = tmp_path / f"model{FORMATS[name].suffix}"
     found = export(source, target, class_names=NAMES, mean=[0.5] * node.input_shape[0])
     assert found.format == name
@@ -99,16 +91,16 @@ def test_every_format(name, node, saved, tmp_path):
     predict, metadata = open_exported(target)
     for count in (1, 2, 5):
         x = images(node.input_shape, count)
-        np.testing.assert_allclose(predict(x), referee(x), **CLOSE)
+        np.testing.assert_allclose(predict(x), reference(x), **CLOSE)
     assert json.loads(metadata["maam.class_names"]) == NAMES
     preprocessing = json.loads(metadata["maam.preprocessing"])
     assert preprocessing["size"] == list(node.input_shape[1:])
     assert preprocessing["mean"] == [0.5] * node.input_shape[0]
     assert "batch_norm2d" not in metadata["maam.spec"]
-    refuses_what_does_not_fit(predict, node.input_shape)
+    check_that_other_inputs_are_errors(predict, node.input_shape)
 
 
-def refuses_what_does_not_fit(predict, shape):
+def check_that_other_inputs_are_errors(predict, shape):
     channels, height, width = shape
     expected = re.escape(f"expected an input (N, {channels}, {height}, {width}), got ")
     for wrong in (
@@ -123,19 +115,19 @@ def refuses_what_does_not_fit(predict, shape):
         predict(np.zeros((2, *shape), np.uint8))
 
 
-def test_a_layer_and_what_is_not_fused(saved, tmp_path):
+def test_a_layer_without_fusion(saved, tmp_path):
     pytest.importorskip("torch")
-    source, referee = saved(spec.maam(4))
+    source, reference = saved(spec.maam(4))
     export(source, tmp_path / "layer.pt2", size=8, fused=False)
     predict, metadata = open_exported(tmp_path / "layer.pt2")
     x = images((4, 8, 8), 2)
-    np.testing.assert_allclose(predict(x), referee(x), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(predict(x), reference(x), rtol=1e-5, atol=1e-5)
     assert "batch_norm2d" in metadata["maam.spec"]
     assert "maam.class_names" not in metadata
-    refuses_what_does_not_fit(predict, (4, 8, 8))
+    check_that_other_inputs_are_errors(predict, (4, 8, 8))
 
 
-def test_mindir_leaves_the_mode_as_it_was(saved, tmp_path):
+def test_mindir_preserves_the_mode(saved, tmp_path):
     ms = pytest.importorskip("mindspore")
     source, _ = saved(spec.maam(4))
     before = ms.get_context("mode")
@@ -149,7 +141,7 @@ def test_mindir_leaves_the_mode_as_it_was(saved, tmp_path):
         ms.set_context(mode=before)
 
 
-def test_onnx_has_standard_operators_alone(saved, tmp_path):
+def test_onnx_has_standard_operators_only(saved, tmp_path):
     for package, _ in FORMATS["onnx"].packages:
         pytest.importorskip(package)
     import onnx
@@ -162,8 +154,8 @@ def test_onnx_has_standard_operators_alone(saved, tmp_path):
     assert not model.functions
 
 
-class TestRefusals:
-    """Nothing is computed, and nothing is left."""
+class TestErrors:
+    """A failed export leaves no file and changes none."""
 
     @pytest.fixture
     def refused(self, saved, tmp_path):
@@ -179,7 +171,7 @@ class TestRefusals:
 
         return check
 
-    def test_places(self, refused):
+    def test_targets(self, refused):
         refused("none/model.pt2", r"the folder .*none does not exist; create it first")
         refused("there.pt2", r"there\.pt2: the file exists; use another name, or overwrite=True")
 
@@ -197,7 +189,7 @@ class TestRefusals:
         refused("m.pt2", "mean: expected a list of 1 number, one for each channel, got 3", mean=[0, 0, 0])
         refused("m.pt2", "std: expected positive values, got 0", std=[0])
 
-    def test_what_the_format_cannot_express(self, refused, monkeypatch):
+    def test_operators_that_the_format_does_not_have(self, refused, monkeypatch):
         from maam.torch import export
 
         def fail(*_, **__):
@@ -206,17 +198,19 @@ class TestRefusals:
         monkeypatch.setattr(export.torch.export, "export", fail)
         refused("m.pt2", r"^torch\.export: no such operator$")
 
-    def test_a_wrong_file(self, refused, monkeypatch):
+    def test_a_file_with_wrong_outputs(self, refused, monkeypatch):
         right = exporting.open_exported
         wrong = lambda path: ((lambda x: right(path)[0](x) + 0.01), {})  # noqa: E731
         monkeypatch.setattr(exporting, "open_exported", wrong)
-        refused("m.pt2", r"m\.pt2: the written file computes something else: off by 1\.0e-02 with a batch of 1")
+        refused(
+            "m.pt2", r"m\.pt2: the outputs of the written file differ from the model's by 1\.0e-02 with a batch of 1"
+        )
 
     def test_overwrite(self, refused, saved, tmp_path):
-        source, referee = saved(spec.preset("maam_digits", **SMALL))
+        source, reference = saved(spec.preset("maam_digits", **SMALL))
         export(source, tmp_path / "there.pt2", overwrite=True)
         x = images((1, 8, 8), 2)
-        np.testing.assert_allclose(open_exported(tmp_path / "there.pt2")[0](x), referee(x), **CLOSE)
+        np.testing.assert_allclose(open_exported(tmp_path / "there.pt2")[0](x), reference(x), **CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +223,7 @@ class TestRefusals:
         ("mindir", "mindspore", "mindspore"),
     ],
 )
-def test_what_is_not_installed(format, package, extra, saved, tmp_path, monkeypatch):
+def test_a_missing_package(format, package, extra, saved, tmp_path, monkeypatch):
     source, _ = saved(spec.preset("maam_digits", **SMALL))
     from maam import errors
 
@@ -245,8 +239,8 @@ def test_what_is_not_installed(format, package, extra, saved, tmp_path, monkeypa
         export(source, tmp_path / f"m{FORMATS[format].suffix}")
 
 
-def test_reading_needs_the_reader_alone(saved, tmp_path):
-    """A file made elsewhere is read where there is neither PyTorch nor ONNX."""
+def test_reading_needs_the_reader_only(saved, tmp_path):
+    """An ONNX file can be read without PyTorch and ONNX."""
     for package, _ in FORMATS["onnx"].packages:
         pytest.importorskip(package)
     source, _ = saved(spec.preset("maam_digits", **SMALL))
@@ -266,16 +260,18 @@ assert "torch" not in sys.modules and "onnx" not in sys.modules
 @pytest.mark.parametrize("size", ["32", (32, 32), 32.0, 0, -3, True])
 def test_sizes(size, saved, tmp_path):
     source, _ = saved(spec.maam(4))
-    with pytest.raises(DeploymentError, match="size: expected an integer of at least 1, height and width alike, got"):
+    with pytest.raises(
+        DeploymentError, match=r"size: expected an integer of at least 1 \(height and width are equal\), got"
+    ):
         export(source, tmp_path / "m.pt2", size=size)
 
 
-def test_the_size_of_a_model_that_takes_any(saved, tmp_path):
+def test_the_size_of_a_model_that_takes_any_size(saved, tmp_path):
     pytest.importorskip("torch")
-    source, referee = saved(spec.preset("mafc_v3_small", num_classes=3))
+    source, reference = saved(spec.preset("mafc_v3_small", num_classes=3))
     export(source, tmp_path / "m.pt2", size=64)
     x = images((3, 64, 64), 2)
-    np.testing.assert_allclose(open_exported(tmp_path / "m.pt2")[0](x), referee(x), atol=1e-4, rtol=1e-4)
+    np.testing.assert_allclose(open_exported(tmp_path / "m.pt2")[0](x), reference(x), atol=1e-4, rtol=1e-4)
     source, _ = saved(spec.preset("maam_digits"))
     with pytest.raises(ShapeError, match=r"expected an input \(N, 1, 8, 8\), got \(1, 1, 16, 16\)"):
         export(source, tmp_path / "n.pt2", size=16)
@@ -291,11 +287,13 @@ def test_metadata_of_a_later_version(saved, tmp_path, monkeypatch):
             "make_metadata",
             lambda *given, **named: make_metadata(*given, **named) | changed,  # noqa: B023
         )
-        with pytest.raises(DeploymentError, match=r"m\.pt2: its metadata are none that this version of maam reads"):
+        with pytest.raises(
+            DeploymentError, match=r"m\.pt2: the file's metadata is not supported by this version of maam"
+        ):
             export(source, tmp_path / "m.pt2")
 
 
-def test_values_of_numpy_are_taken():
+def test_metadata_from_numpy_values():
     node = spec.preset("maam_cifar10_2m3")
     found = make_metadata(node, (3, 32, 32), mean=np.full(3, 0.5, np.float32), std=np.full(3, 0.25), class_names=NAMES)
     assert json.loads(found["maam.preprocessing"])["mean"] == [0.5] * 3
@@ -308,7 +306,7 @@ def test_values_of_numpy_are_taken():
             make_metadata(node, (3, 32, 32), mean=mean)
 
 
-def test_permissions_are_the_users(saved, tmp_path):
+def test_permissions(saved, tmp_path):
     pytest.importorskip("torch")
     source, _ = saved(spec.maam(4))
     before = os.umask(0o077)
@@ -335,7 +333,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 class TestAir:
-    """No Ascend is here: MindSpore's call is recorded."""
+    """Without an Ascend device, MindSpore's call is recorded."""
 
     @pytest.fixture
     def calls(self, monkeypatch):
@@ -352,19 +350,19 @@ class TestAir:
         monkeypatch.setattr(ms, "export", record)
         return found
 
-    def test_what_mindspore_is_asked_for(self, calls, saved, tmp_path):
+    def test_the_call_of_mindspore(self, calls, saved, tmp_path):
         source, _ = saved(spec.preset("maam_digits", **SMALL))
         found = export(source, tmp_path / "model.air")
         assert calls == {"shape": (1, 1, 8, 8), "format": "AIR", "batch_norm": False, "device": "Ascend"}
         assert np.isnan(found.difference)
         assert [path.name for path in found.files] == ["model.air", "model.air.json"]
-        with pytest.raises(DeploymentError, match=r"model\.air: nothing runs air as it is; compile it with atc"):
+        with pytest.raises(DeploymentError, match=r"model\.air: air files cannot be run; compile it with atc"):
             open_exported(tmp_path / "model.air")
 
     def test_without_ascend(self, saved, tmp_path):
         ms = pytest.importorskip("mindspore")
         if ms.device_context.ascend.is_available():
-            pytest.skip("there is one")
+            pytest.skip("an Ascend device is available")
         source, _ = saved(spec.preset("maam_digits", **SMALL))
         with pytest.raises(DeviceError, match=r"^device 'ascend' is not available to MindSpore here; available: cpu$"):
             export(source, tmp_path / "model.air")
@@ -373,7 +371,7 @@ class TestAir:
 
 def test_a_model_instead_of_a_file(tmp_path):
     with pytest.raises(
-        WeightsError, match="expected the path of a weights file, got an object of type ReferenceModel; write a "
+        WeightsError, match="expected the path of a weights file, got an object of type ReferenceModel; save a "
     ):
         export(ReferenceModel(GATED, spec.draw(GATED.parameters(), 0)), tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())

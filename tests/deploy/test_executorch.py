@@ -1,4 +1,4 @@
-"""ExecuTorch's files: exported, loaded and run against the model. `make test-executorch` makes the environment."""
+"""Files of ExecuTorch compute the same as the model. `make test-executorch` creates the environment."""
 
 import json
 
@@ -17,7 +17,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("name", ["maam_digits", "maam_cifar10_2m3", "mafc_v3_small"])
-def test_a_program_computes_what_the_model_does(name, tmp_path):
+def test_a_program_computes_the_same_as_the_model(name, tmp_path):
     import torch
 
     from maam.torch import load
