@@ -16,10 +16,24 @@ except MaamError as error:
 """
 
 
+OTHER_MODEL = """
+import timm
+
+@timm.models.register_model
+def mafc_v2(pretrained=False, **options):
+    return None
+"""
+
+
 def run(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+def loaded(*names):
+    """Return code that prints which of these packages are loaded."""
+    return f"import sys; print([name for name in {names} if name in sys.modules])"
 
 
 @pytest.mark.parametrize(
@@ -42,15 +56,9 @@ def test_outdated_timm():
     pytest.importorskip("timm")
     old = "import sys, types; sys.modules['timm'] = types.ModuleType('timm'); sys.modules['timm'].__version__ = '1.0.3'"
     spec = "sys.modules['timm'].__spec__ = __import__('importlib.machinery').machinery.ModuleSpec('timm', None)"
-    expected = (
-        "MissingFrameworkError timm 1.0.3 is installed, maam needs 1.0.9 or later; run: pip install --upgrade "
-        "'maam[timm]'"
-    )
-    assert run(f"{old}\n{spec}\n{IMPORT.format('timm')}") == expected
-
-
-def test_the_oldest_timm_is_that_of_the_package():
-    pytest.importorskip("timm")
+    found = run(f"{old}\n{spec}\n{IMPORT.format('timm')}")
+    expected = "MissingFrameworkError timm 1.0.3 is installed, maam needs 1.0.9 or later; run: pip install --upgrade"
+    assert found == f"{expected} 'maam[timm]'"
     from maam.timm import MINIMUM
 
     assert any(line.startswith(f"timm>={MINIMUM};") for line in importlib.metadata.requires("maam"))
@@ -58,22 +66,13 @@ def test_the_oldest_timm_is_that_of_the_package():
 
 def test_a_conflicting_name_in_timm_and_the_loaded_packages():
     pytest.importorskip("timm")
-    other = """
-import timm
-
-@timm.models.register_model
-def mafc_v2(pretrained=False, **options):
-    return None
-"""
-    loaded = "import sys; print([n for n in ('mindspore', 'typer', 'sklearn') if n in sys.modules])"
+    found = run(f"{OTHER_MODEL}\n{IMPORT.format('timm')}\n{loaded('mindspore', 'typer', 'sklearn')}")
     expected = (
-        "PresetError timm already has a model 'mafc_v2' from __main__; register the preset under another name with "
-        "maam.register_preset(factory, name)\n[]"
+        "PresetError timm already has a model 'mafc_v2' from __main__; register the preset under another name with"
     )
-    assert run(f"{other}\n{IMPORT.format('timm')}\n{loaded}") == expected
+    assert found == f"{expected} maam.register_preset(factory, name)\n[]"
 
 
 def test_the_packages_that_mindcv_loads():
     pytest.importorskip("mindcv")
-    program = "import sys, maam; maam.mindcv; print([n for n in ('torch', 'typer', 'sklearn') if n in sys.modules])"
-    assert run(program) == "[]"
+    assert run(f"import maam; maam.mindcv; {loaded('torch', 'typer', 'sklearn')}") == "[]"

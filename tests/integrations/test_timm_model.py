@@ -24,11 +24,7 @@ PARTS = {  # channels of the features, length of the pre-logits, (channels, stri
     "t_cnn": (128, 256, [(128, 4)]),
     "cnn": (64, 128, [(32, 1), (64, 2), (64, 4)]),
 }
-
-
-def _size(model):
-    channels, size, _ = model.spec.input_shape
-    return size, channels
+SIZES = {"mafc_v3_small": (32, 3), "maam_digits": (8, 1)}
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -58,7 +54,7 @@ def test_a_network_without_maps(name, made, images):
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_features_only(name, made, images):
+def test_maps(name, made, images):
     extractor = made(name, features_only=True).eval()
     info = PARTS[name][2]
     assert extractor.feature_info.channels() == [channels for channels, _ in info]
@@ -77,15 +73,12 @@ def test_out_indices(indices, made, images):
     assert [m.shape[1] for m in expected] == extractor.feature_info.channels()
 
 
-def test_layers_after_the_last_map_are_removed(made):
+def test_layers_after_the_last_map_are_removed(made, images):
     extractor = made("mafc_v3_small", features_only=True, out_indices=(0, 1))
     assert list(extractor.model.backbone.names) == ["data_bn", "init_conv", "stage1", "stage2"]
     assert not any("stage3" in name for name in extractor.state_dict())
     assert extractor.model.spec.output_shape((3, 32, 32)) == (6, 16, 16)
-
-
-def test_features_of_images_of_any_size(made, images):
-    """Only the head of a MAAM classifier requires one size."""
+    # Only the head of a MAAM classifier requires one size.
     assert made("maam_cifar10", features_only=True)(images(48))[0].shape == (2, 128, 24, 24)
     with pytest.raises(ShapeError, match=r"expected an input \(N, 3, 32, 32\), got \(2, 3, 48, 48\)"):
         made("maam_cifar10")(images(48))
@@ -111,10 +104,15 @@ def test_intermediates(made, images):
     assert ran == []
 
 
-@pytest.mark.parametrize("options", [{"output_fmt": "NHWC"}, {"stop_early": True}])
-def test_invalid_intermediates(options, made, images):
-    with pytest.raises(SpecError, match="forward_intermediates: expected output_fmt 'NCHW'"):
-        made("maam_digits").forward_intermediates(images(8, 1), **options)
+def test_invalid_calls(made, images):
+    for options in ({"output_fmt": "NHWC"}, {"stop_early": True}):
+        with pytest.raises(SpecError, match="forward_intermediates: expected output_fmt 'NCHW'"):
+            made("maam_digits").forward_intermediates(images(8, 1), **options)
+    model, grey = made("mafc_v2"), images(channels=1)
+    with pytest.raises(ShapeError, match=r"expected an input \(N, 3, H, W\)"):
+        model.forward_features(grey)
+    with pytest.raises(ShapeError):
+        model.forward_intermediates(grey)
 
 
 @pytest.mark.parametrize("name", ["mafc_v3_small", "maam_cifar10", "mlp"])
@@ -143,56 +141,44 @@ def test_the_pooling_can_be_restored(made, images):
         model.reset_classifier(3, "")
 
 
-def test_the_head_cannot_be_restored_after_pruning(made):
+def test_pruning_removes_the_head_or_keeps_it(made, images):
     model = made("mafc_v3_small")
     assert model.prune_intermediate_layers([-1]) == [3]
     assert model.num_features == model.head_hidden_size == 576
-    with pytest.raises(
-        DeploymentError, match=r"classifier\.conv: this layer was removed with the head; build the model again"
-    ):
+    with pytest.raises(DeploymentError, match=r"classifier\.conv: this layer was removed with the head; build the mod"):
         model.reset_classifier(3)
-
-
-def test_pruning_can_keep_the_head(made, images):
     model = made("mafc_v3_small")
     assert model.prune_intermediate_layers(1, prune_head=False) == [3]
     assert model(images()).shape == (2, 1000)
 
 
+def saved_and_loaded(model):
+    save_weights(model, "model.safetensors")
+    return load("model.safetensors").eval()
+
+
 @pytest.mark.parametrize("num_classes", [0, 4])
 def test_a_weights_file_of_the_current_model(num_classes, made, images):
-    model = made("mafc_v3_small").eval()
+    model, x = made("mafc_v3_small").eval(), images()
     model.reset_classifier(num_classes)
-    save_weights(model, "model.safetensors")
-    x = images()
-    assert torch.equal(load("model.safetensors").eval()(x), model(x))
+    assert torch.equal(saved_and_loaded(model)(x), model(x))
     assert torch.equal(copy.deepcopy(model)(x), model(x))
 
 
 @pytest.mark.parametrize("name", ["mafc_v2", "mafc_v3_small", "maam_cifar10", "mlp", "rnn"])
-def test_a_weights_file_of_a_model_without_head(name, made, images):
+def test_a_weights_file_without_head_and_with_dropout(name, made, images):
     model, x = made(name, num_classes=0, global_pool="", drop_rate=0.5).eval(), images()
-    save_weights(model, "model.safetensors")
-    again = load("model.safetensors").eval()
+    again = saved_and_loaded(model)
     assert torch.equal(again(x), model(x))
     assert torch.equal(model(x), model.forward_features(x))
     if name == "mafc_v2":
         assert again(x).shape == (2, 1280, 4, 4)
-
-
-@pytest.mark.parametrize("name", ["mafc_v2", "mafc_v3_small", "maam_cifar10", "mlp", "rnn"])
-def test_dropout_is_in_the_weights_file(name, made, images):
-    model, x = made(name, drop_rate=0.75, num_classes=3), images()
+    model = made(name, drop_rate=0.75, num_classes=3)
     assert torch.equal(model.forward_head(model.eval().forward_features(x)), model(x))
-    save_weights(model, "model.safetensors")
-    found = [module for module in load("model.safetensors").modules() if isinstance(module, torch.nn.Dropout)]
-    assert [module.p for module in found] == [0.75]
+    dropouts = [module for module in saved_and_loaded(model).modules() if isinstance(module, torch.nn.Dropout)]
+    assert [module.p for module in dropouts] == [0.75]
     reparameterize_model(model)
     assert model.forward_features(x).shape[1] == model.num_features
-
-
-def test_dropout_equals_the_option_of_the_preset(made):
-    assert made("maam_digits", drop_rate=0.5).spec == maam.preset("maam_digits", dropout=0.5)
 
 
 def test_the_head_is_restored_with_its_weights(made, images):
@@ -216,6 +202,7 @@ def test_dropout_in_front_of_the_classifier(made, images):
     kept = model.forward_head(features, pre_logits=True)
     assert 0.3 < (dropped == 0).float().mean() - (kept == 0).float().mean() < 0.7
     assert torch.allclose(dropped[dropped != 0], 2 * kept[dropped != 0])
+    assert made("maam_digits", drop_rate=0.5).spec == maam.preset("maam_digits", dropout=0.5)
 
 
 def test_gradient_checkpoints(made, images):
@@ -252,8 +239,7 @@ def test_groups_by_depth(made):
 @pytest.mark.parametrize("num_classes", [3, 0])
 @pytest.mark.parametrize("name", ["mafc_v3_small", "maam_digits"])
 def test_fusion(name, num_classes, made, images):
-    model = made(name, num_classes=num_classes)
-    x = images(*_size(model))
+    model, x = made(name, num_classes=num_classes), images(*SIZES[name])
     model(x)  # statistics that are not 0 and 1
     model.eval()
     fused = reparameterize_model(model)
@@ -266,35 +252,28 @@ def test_fusion(name, num_classes, made, images):
         assert len(other.forward_intermediates(x)[1]) == len(other.feature_info)
 
 
-@pytest.mark.parametrize("name", [pytest.param("mafc_v3_small", marks=pytest.mark.slow), "maam_digits"])
-def test_export(name, made, images, exported):
-    model = made(name).eval()
-    x = images(*_size(model))
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param("mafc_v3_small", {}, marks=pytest.mark.slow),
+        ("maam_digits", {}),
+        ("maam_digits", {"features_only": True}),
+    ],
+)
+def test_export(name, options, made, images, exported):
+    model, x = made(name, **options).eval(), images(*SIZES[name])
     torch.testing.assert_close(exported(model, x), model(torch.cat((x, x[:1]))))
 
 
 def test_compile(made, images):
     torch._dynamo.reset()
     model, x = made("maam_digits").eval(), images(8, 1)
-    compiled = torch.compile(model, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), model(x))
-
-
-def test_export_of_features(made, images, exported):
-    extractor, x = made("maam_digits", features_only=True).eval(), images(8, 1)
-    torch.testing.assert_close(exported(extractor, x), extractor(torch.cat((x, x[:1]))))
+    torch.testing.assert_close(torch.compile(model, backend="eager", fullgraph=True)(x), model(x))
 
 
 def test_all_parameters_train(made, images, without_gradient):
     assert without_gradient(made("mafc_v3_small", num_classes=3), images()) == []
     assert without_gradient(made("maam_cifar10", in_chans=1, channels=8), images(channels=1)) == []
-
-
-def test_invalid_input(made, images):
-    with pytest.raises(ShapeError, match=r"expected an input \(N, 3, H, W\)"):
-        made("mafc_v2").forward_features(images(channels=1))
-    with pytest.raises(ShapeError):
-        made("mafc_v2").forward_intermediates(images(channels=1))
 
 
 @pytest.mark.parametrize(
@@ -303,8 +282,7 @@ def test_invalid_input(made, images):
 def test_a_replaced_layer_is_noticed_after_a_change_of_the_head(change, images):
     model, x = timm.create_model("maam_digits", seed=0), images(8, 1)
     model.reset_classifier(4)
-    save_weights(model, "new.safetensors")
-    assert torch.equal(load("new.safetensors").eval()(x), model.eval()(x))
+    assert torch.equal(saved_and_loaded(model)(x), model.eval()(x))
     model.agents.get_submodule("0").act1 = torch.nn.GELU()
     change(model)
     with pytest.raises(WeightsError, match=r"layer 'agents.0.act1' was ReLU.* and is GELU"):
