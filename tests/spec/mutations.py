@@ -9,26 +9,8 @@ from typing import Any
 
 from maam.spec import Activation, Conv2d, Model, Residual, Scale, maam, preset
 
-_HUGE = 10**40
-_REPLACEMENTS = (
-    None,
-    True,
-    False,
-    0,
-    -1,
-    3,
-    2.5,
-    1e999,
-    float("nan"),
-    _HUGE,
-    "",
-    "3",
-    "relu",
-    [],
-    [1],
-    {},
-    {"kind": "x"},
-)
+_REPLACEMENTS = (None, True, False, 0, -1, 3, 2.5, 1e999, float("nan"), 10**40, "", "3", "relu")
+_REPLACEMENTS += ([], [1], {}, {"kind": "x"})
 _NAMES = ("kind", "name", "children", "self", "weights", "a.b", "\n", "", "ключ", "x" * 300, "\ud800", "__class__")
 
 
@@ -132,16 +114,5 @@ def insert_number(rng: random.Random, text: str) -> str:
     return text[:at] + rng.choice(["-", "0", "9" * 30, "1e", ".", "1." * 2, "NaN", "1" * 5000]) + text[at:]
 
 
-MUTATIONS = (
-    delete,
-    rename,
-    retype,
-    negate,
-    add,
-    swap,
-    duplicate,
-    truncate,
-    flip_bits,
-    replace_character,
-    insert_number,
-)
+EDITS = (delete, rename, retype, negate, add, swap)
+MUTATIONS = (*EDITS, duplicate, truncate, flip_bits, replace_character, insert_number)

@@ -1,28 +1,11 @@
-"""Shapes, parameters and MACs: of primitives against PyTorch's modules, of layers against networks written by hand."""
+"""Shapes, parameters and MACs: primitives against PyTorch's modules, layers against networks written by hand."""
+
+import itertools
 
 import pytest
 
+from maam import spec
 from maam.errors import ShapeError
-from maam.spec import (
-    RNN,
-    Activation,
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    Dropout,
-    Flatten,
-    GlobalPool,
-    Identity,
-    Linear,
-    MaxPool2d,
-    Parallel,
-    Residual,
-    Resize,
-    Scale,
-    list_presets,
-    maam,
-    preset,
-)
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -78,24 +61,24 @@ class LastState(nn.Module):
 def pairs():
     for options in CONVS:
         options = {"in_channels": 4, "out_channels": 6, "kernel_size": 3, **options}
-        yield Conv2d(**options), nn.Conv2d(**options)
+        yield spec.Conv2d(**options), nn.Conv2d(**options)
     for kernel_size, stride, padding in MAX_POOLS:
-        spec = MaxPool2d(kernel_size=kernel_size, stride=stride, padding=padding)
-        yield spec, nn.MaxPool2d(kernel_size, stride, padding)
+        node = spec.MaxPool2d(kernel_size=kernel_size, stride=stride, padding=padding)
+        yield node, nn.MaxPool2d(kernel_size, stride, padding)
     for kernel_size, stride in AVG_POOLS:
-        yield AvgPool2d(kernel_size=kernel_size, stride=stride), nn.AvgPool2d(kernel_size, stride)
+        yield spec.AvgPool2d(kernel_size=kernel_size, stride=stride), nn.AvgPool2d(kernel_size, stride)
     for function, module in ACTIVATIONS.items():
-        yield Activation(function=function), module
-    yield BatchNorm2d(num_features=4), nn.BatchNorm2d(4)
-    yield GlobalPool(), nn.AdaptiveAvgPool2d(1)
-    yield GlobalPool(function="max"), nn.AdaptiveMaxPool2d(1)
-    yield Flatten(), nn.Flatten()
-    yield Dropout(p=0.5), nn.Dropout(0.5)
-    yield Identity(), nn.Identity()
+        yield spec.Activation(function=function), module
+    yield spec.BatchNorm2d(num_features=4), nn.BatchNorm2d(4)
+    yield spec.GlobalPool(), nn.AdaptiveAvgPool2d(1)
+    yield spec.GlobalPool(function="max"), nn.AdaptiveMaxPool2d(1)
+    yield spec.Flatten(), nn.Flatten()
+    yield spec.Dropout(p=0.5), nn.Dropout(0.5)
+    yield spec.Identity(), nn.Identity()
 
 
 PAIRS = list(pairs())
-IDS = [str(module) for _, module in PAIRS]
+every_pair = pytest.mark.parametrize(("node", "module"), PAIRS, ids=[str(module) for _, module in PAIRS])
 
 
 def run(module, shape, device="cpu"):
@@ -105,65 +88,65 @@ def run(module, shape, device="cpu"):
     return tuple(output.shape[1:]), counter.get_total_flops() // 2
 
 
-def compare(spec, module, shape, device="cpu"):
-    assert (spec.output_shape(shape), spec.macs(shape)) == run(module, shape, device)
-    assert spec.num_parameters == sum(parameter.numel() for parameter in module.parameters())
+def compare(node, module, shape, device="cpu"):
+    assert (node.output_shape(shape), node.macs(shape)) == run(module, shape, device)
+    assert node.num_parameters == sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize(("spec", "module"), PAIRS, ids=IDS)
+@every_pair
 @pytest.mark.parametrize("shape", [(4, 9, 9), (4, 12, 7)])
-def test_maps(spec, module, shape):
-    compare(spec, module, shape)
+def test_maps(node, module, shape):
+    compare(node, module, shape)
 
 
-@pytest.mark.parametrize(("spec", "module"), PAIRS, ids=IDS)
-@pytest.mark.parametrize("side", range(1, 6))
-def test_maps_that_are_too_small_are_those_that_pytorch_refuses(spec, module, side):
-    try:
-        expected = run(module, (4, side, side + 1))
-    except RuntimeError:
-        with pytest.raises(ShapeError):
-            spec.output_shape((4, side, side + 1))
-    else:
-        assert expected == (spec.output_shape((4, side, side + 1)), spec.macs((4, side, side + 1)))
+@every_pair
+def test_maps_that_are_too_small_are_those_that_pytorch_refuses(node, module):
+    for shape in [(4, side, side + 1) for side in range(1, 6)]:
+        try:
+            expected = run(module, shape)
+        except RuntimeError:
+            with pytest.raises(ShapeError):
+                node.output_shape(shape)
+        else:
+            assert (node.output_shape(shape), node.macs(shape)) == expected
 
 
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize(("features", "out"), [(5, 7), (1, 1), (64, 3)])
-def test_linear(features, out, bias):
-    compare(Linear(in_features=features, out_features=out, bias=bias), nn.Linear(features, out, bias), (features,))
-
-
-@pytest.mark.parametrize(("shape", "hidden"), [((3, 5, 4), 6), ((1, 1, 1), 1), ((2, 8, 3), 10)])
-def test_rnn(shape, hidden):
-    size = shape[0] * shape[2]
-    compare(RNN(input_size=size, hidden_size=hidden), LastState(size, hidden), shape)
-
-
-@pytest.mark.parametrize("function", ACTIVATIONS)
-def test_activations_of_vectors(function):
-    compare(Activation(function=function), ACTIVATIONS[function], (6,))
-
-
-@pytest.mark.parametrize(("spec", "module"), PAIRS, ids=IDS)
-def test_names_and_shapes_of_parameters_are_those_of_pytorch(spec, module):
+@every_pair
+def test_names_and_shapes_of_parameters_are_those_of_pytorch(node, module):
     state = {name: tuple(t.shape) for name, t in module.state_dict().items() if name != "num_batches_tracked"}
-    assert {parameter.name: parameter.shape for parameter in spec.parameters()} == state
+    assert {parameter.name: parameter.shape for parameter in node.parameters()} == state
     trainable = [name for name, _ in module.named_parameters()]
-    assert [parameter.name for parameter in spec.parameters() if parameter.trainable] == trainable
+    assert [parameter.name for parameter in node.parameters() if parameter.trainable] == trainable
+
+
+def test_vectors_and_rows():
+    for features, out, bias in [
+        (5, 7, True),
+        (5, 7, False),
+        (1, 1, True),
+        (1, 1, False),
+        (64, 3, True),
+        (64, 3, False),
+    ]:
+        node = spec.Linear(in_features=features, out_features=out, bias=bias)
+        compare(node, nn.Linear(features, out, bias), (features,))
+    for function, module in ACTIVATIONS.items():
+        compare(spec.Activation(function=function), module, (6,))
+    for shape, hidden in [((3, 5, 4), 6), ((1, 1, 1), 1), ((2, 8, 3), 10)]:
+        size = shape[0] * shape[2]
+        compare(spec.RNN(input_size=size, hidden_size=hidden), LastState(size, hidden), shape)
 
 
 def test_padding_of_max_pooling_is_refused_where_pytorch_refuses_it():
-    for kernel_size in range(1, 6):
-        for padding in range(4):
-            module = nn.MaxPool2d(kernel_size, padding=padding)
-            try:
-                run(module, (1, 9, 9))
-            except RuntimeError:
-                with pytest.raises(ValueError, match="must be at most half"):
-                    MaxPool2d(kernel_size=kernel_size, padding=padding)
-            else:
-                compare(MaxPool2d(kernel_size=kernel_size, padding=padding), module, (1, 9, 9))
+    for kernel_size, padding in itertools.product(range(1, 6), range(4)):
+        module = nn.MaxPool2d(kernel_size, padding=padding)
+        try:
+            run(module, (1, 9, 9))
+        except RuntimeError:
+            with pytest.raises(ValueError, match="must be at most half"):
+                spec.MaxPool2d(kernel_size=kernel_size, padding=padding)
+        else:
+            compare(spec.MaxPool2d(kernel_size=kernel_size, padding=padding), module, (1, 9, 9))
 
 
 def conv_norm_act(c, out, kernel_size):
@@ -190,73 +173,58 @@ class HandMade(nn.Module):
         return self.reduce((torch.softmax(self.alpha, 0)[:, None, None, None, None] * outputs).sum(0))
 
 
-def classifier(features, hidden, classes):
-    return [nn.Flatten(), nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, classes)]
-
-
 @pytest.mark.parametrize("pools", [(1, 2), (2, 2)])
 def test_the_classifier_of_the_paper(pools):
     branches = [branch(3, 64, 128, pools=pools) for _ in range(3)]
     side = 32 // pools[0] // pools[1]
-    head = classifier(128 * side**2, 256, 10)
+    head = [nn.Flatten(), nn.Linear(128 * side**2, 256), nn.ReLU(), nn.Linear(256, 10)]
     network = nn.Sequential(HandMade(*branches, channels=128), *head)
-    compare(preset("maam_cifar10", pool=pools), network, (3, 32, 32), "meta")
+    compare(spec.preset("maam_cifar10", pool=pools), network, (3, 32, 32), "meta")
 
 
 @pytest.mark.parametrize(
     ("c", "out", "hidden", "kernels", "pools"), [(4, 6, 3, (1, 3, 5), (1, 1)), (2, 2, 7, (3, 7), (2, 3))]
 )
 def test_the_layer(c, out, hidden, kernels, pools):
-    spec = maam(c, out, hidden_channels=hidden, num_agents=len(kernels), kernel_sizes=kernels, pool=pools)
+    node = spec.maam(c, out, hidden_channels=hidden, num_agents=len(kernels), kernel_sizes=kernels, pool=pools)
     module = HandMade(*(branch(c, hidden, out, k, pools) for k in kernels), channels=out)
-    compare(spec, module, (c, 12, 9), "meta")
+    compare(node, module, (c, 12, 9), "meta")
 
 
-@pytest.mark.parametrize("name", list_presets())
-def test_presets(name):
-    model = preset(name, image_size=32)
-    compare(model, build(model), model.input_shape, "meta")
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"fusion": "mean"},
-        {"fusion": "dynamic", "num_agents": 2},
-        {"depthwise": True, "kernel_sizes": 5},
-        {"scales": (1, 2, 4)},
-        {"scales": 3, "pool": (2, 1)},
-        {"norm_layer": "identity", "act_layer": "gelu"},
-        {"reduce": False, "out_channels": 9, "hidden_channels": 1},
-    ],
-)
-def test_options_of_the_layer(options):
-    spec = maam(4, **options)
-    compare(spec, build(spec), (4, 12, 14), "meta")
-
-
-CONV = Conv2d(in_channels=4, out_channels=4, kernel_size=3, padding=1, groups=2)
-CHILDREN = {"conv": CONV, "act": Activation(function="silu")}
+CONV = spec.Conv2d(in_channels=4, out_channels=4, kernel_size=3, padding=1, groups=2)
+CHILDREN = {"conv": CONV, "act": spec.Activation(function="silu")}
 HALF = {"a": CONV.replace(stride=2), "b": CONV.replace(stride=2, kernel_size=5, padding=2)}
+PRESETS = [spec.preset(name, image_size=32) for name in spec.list_presets()]
+LAYERS = [
+    {"fusion": "mean"},
+    {"fusion": "dynamic", "num_agents": 2},
+    {"depthwise": True, "kernel_sizes": 5},
+    {"scales": (1, 2, 4)},
+    {"scales": 3, "pool": (2, 1)},
+    {"norm_layer": "identity", "act_layer": "gelu"},
+    {"reduce": False, "out_channels": 9, "hidden_channels": 1},
+]
+CONTAINERS = [
+    spec.Residual(children=CHILDREN),
+    spec.Residual(children={}),
+    spec.Scale(children=CHILDREN),
+    spec.Scale(children={"conv": CONV.replace(out_channels=1, groups=1)}),
+    spec.Resize(children=CHILDREN, stride=2),
+    spec.Resize(children={"conv": CONV.replace(stride=3)}),
+    spec.Resize(children={}, stride=5),
+    spec.Parallel(children=HALF),
+    spec.Parallel(children=HALF, merge="concat"),
+    spec.Parallel(children=HALF, merge="weighted", weights=(0.5, -2)),
+    spec.Parallel(children=HALF, merge="softmax"),
+    spec.Parallel(children={"a": spec.Identity(), "b": CONV}, merge="concat"),
+]
+BUILT = [
+    *((node, node.input_shape) for node in PRESETS),
+    *((spec.maam(4, **options), (4, 12, 14)) for options in LAYERS),
+    *itertools.product(CONTAINERS, [(4, 12, 7), (4, 5, 5)]),
+]
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        Residual(children=CHILDREN),
-        Residual(children={}),
-        Scale(children=CHILDREN),
-        Scale(children={"conv": CONV.replace(out_channels=1, groups=1)}),
-        Resize(children=CHILDREN, stride=2),
-        Resize(children={"conv": CONV.replace(stride=3)}),
-        Resize(children={}, stride=5),
-        Parallel(children=HALF),
-        Parallel(children=HALF, merge="concat"),
-        Parallel(children=HALF, merge="weighted", weights=(0.5, -2)),
-        Parallel(children=HALF, merge="softmax"),
-        Parallel(children={"a": Identity(), "b": CONV}, merge="concat"),
-    ],
-)
-@pytest.mark.parametrize("shape", [(4, 12, 7), (4, 5, 5)])
-def test_containers(spec, shape):
-    compare(spec, build(spec), shape, "meta")
+@pytest.mark.parametrize(("node", "shape"), BUILT)
+def test_built_models_layers_and_containers(node, shape):
+    compare(node, build(node), shape, "meta")

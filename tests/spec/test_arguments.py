@@ -6,31 +6,11 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from maam import spec
 from maam.errors import SpecError
-from maam.spec import (
-    BatchNorm2d,
-    Conv2d,
-    Model,
-    agent_block,
-    cbam,
-    maam,
-    maam_classifier,
-    maam_imagenet,
-    maam_stem,
-    maf,
-    mafb,
-    mafc,
-    parse_json,
-    patch_widths,
-    preset,
-    reduce_layer,
-    se,
-)
 from maam.spec.heads import with_num_classes
-from maam.spec.models import mobilenet
 from maam.spec.primitives import ElementwiseName
-
-INTEGERS = [np.int64, np.int32, np.uint8, np.array]
+from tests.errors import error_of
 
 
 class Countable:
@@ -40,56 +20,57 @@ class Countable:
         return 4
 
 
-@pytest.mark.parametrize("make", INTEGERS)
+@pytest.mark.parametrize("make", [np.int64, np.int32, np.uint8, np.array])
 def test_integers(make):
-    given, plain = make(4), 4
-    conv = Conv2d(in_channels=given, out_channels=given, kernel_size=3, padding=given)
-    assert conv == Conv2d(in_channels=plain, out_channels=plain, kernel_size=3, padding=plain)
+    given = make(4)
+    conv = spec.Conv2d(in_channels=given, out_channels=given, kernel_size=3, padding=given)
+    assert conv == spec.Conv2d(in_channels=4, out_channels=4, kernel_size=3, padding=4)
     assert {type(conv.in_channels), type(conv.padding)} == {int}
-    assert parse_json(conv.to_json()) == conv
-    assert maam(given, num_agents=given, pool=(given, 1)).to_json() == maam(4, num_agents=4, pool=(4, 1)).to_json()
-    assert maam(4, kernel_sizes=make(3)) == maam(4, kernel_sizes=3)
-    assert Model(name="m", input_shape=(given, 8, 8), children={"conv": conv}).to_json()
+    assert spec.parse_json(conv.to_json()) == conv
+    layer = spec.maam(given, num_agents=given, pool=(given, 1))
+    assert layer.to_json() == spec.maam(4, num_agents=4, pool=(4, 1)).to_json()
+    assert spec.maam(4, kernel_sizes=make(3)) == spec.maam(4, kernel_sizes=3)
+    assert spec.Model(name="m", input_shape=(given, 8, 8), children={"conv": conv}).to_json()
 
 
 def test_integers_that_are_counted_from_labels():
-    labels = np.array([0, 3, 1])
-    model = preset("maam_digits", num_classes=labels.max() + 1)
-    assert model == preset("maam_digits", num_classes=4) == preset("maam_digits", num_classes=Countable())
-    assert with_num_classes(preset("maam_digits"), labels.max() + 1) == model
-    assert patch_widths(np.int64(16), np.int64(64)) == patch_widths(16, 64)
+    count = np.array([0, 3, 1]).max() + 1
+    model = spec.preset("maam_digits", num_classes=count)
+    assert model == spec.preset("maam_digits", num_classes=4) == spec.preset("maam_digits", num_classes=Countable())
+    assert with_num_classes(spec.preset("maam_digits"), count) == model
+    assert spec.patch_widths(np.int64(16), np.int64(64)) == spec.patch_widths(16, 64)
 
 
 @pytest.mark.parametrize("value", [np.True_, np.array(True), np.float64(4), np.array([4, 4]), np.str_("4"), True])
 def test_values_that_are_not_integers(value):
     with pytest.raises(SpecError, match="in_channels: input should be a valid integer, got "):
-        Conv2d(in_channels=value, out_channels=4, kernel_size=3)
+        spec.Conv2d(in_channels=value, out_channels=4, kernel_size=3)
 
 
 def test_a_bool_tensor_is_not_an_integer():
     torch = pytest.importorskip("torch")
     assert operator.index(torch.tensor(True)) == 1
     with pytest.raises(SpecError, match=r"num_agents: input should be a valid integer, got tensor\(True\)"):
-        maam(4, num_agents=torch.tensor(True))
-    assert maam(4, num_agents=torch.tensor(2)) == maam(4, num_agents=2)
+        spec.maam(4, num_agents=torch.tensor(True))
+    assert spec.maam(4, num_agents=torch.tensor(2)) == spec.maam(4, num_agents=2)
 
 
 @pytest.mark.parametrize("make", [np.float32, np.float64, np.float16])
 def test_numbers(make):
-    norm = BatchNorm2d(num_features=4, momentum=make(0.25), eps=make(0.5))
-    assert norm == BatchNorm2d(num_features=4, momentum=0.25, eps=0.5)
+    norm = spec.BatchNorm2d(num_features=4, momentum=make(0.25), eps=make(0.5))
+    assert norm == spec.BatchNorm2d(num_features=4, momentum=0.25, eps=0.5)
     assert {type(norm.momentum), type(norm.eps)} == {float}
-    assert parse_json(norm.to_json()) == norm
-    assert mobilenet("v1", width_multiplier=make(0.5)) == mobilenet("v1", width_multiplier=0.5)
-    assert maf(8, rd_ratio=make(0.25)) == maf(8, rd_ratio=0.25)
+    assert spec.parse_json(norm.to_json()) == norm
+    assert spec.mobilenet("v1", width_multiplier=make(0.5)) == spec.mobilenet("v1", width_multiplier=0.5)
+    assert spec.maf(8, rd_ratio=make(0.25)) == spec.maf(8, rd_ratio=0.25)
 
 
 @pytest.mark.parametrize("value", ["0.5", True, np.True_, None, [0.5]])
 def test_values_that_are_not_numbers(value):
     with pytest.raises(SpecError, match="width_multiplier: input should be a valid number, got "):
-        preset("mafc_v2", width_multiplier=value)
+        spec.preset("mafc_v2", width_multiplier=value)
     with pytest.raises(SpecError, match="momentum: input should be a valid number, got "):
-        BatchNorm2d(num_features=4, momentum=value)
+        spec.BatchNorm2d(num_features=4, momentum=value)
 
 
 ELEMENTWISE = " or ".join(", ".join(map(repr, get_args(ElementwiseName))).rsplit(", ", 1))
@@ -133,68 +114,58 @@ VALUES = [
     ("act_layer", len, "act_layer: input should be 'relu', 'relu6'"),
     ("norm_layer", "layer_norm", "norm_layer: input should be 'batch_norm' or 'identity', got 'layer_norm'"),
 ]
-
-
-@pytest.mark.parametrize(("name", "value", "message"), VALUES)
-def test_bad_values(name, value, message):
-    with pytest.raises(SpecError) as error:
-        maam(**{"in_channels": 8, name: value})
-    assert str(error.value).removeprefix("maam: ").startswith(message)
-    assert "\n" not in str(error.value)
-    assert len(str(error.value)) < 300
-
-
-@pytest.mark.parametrize(
-    ("args", "kwargs", "message"),
-    [
-        ((), {}, "maam: in_channels: required, but not given"),
-        ((8, 8, 4), {}, "maam: expected at most 2 positional arguments, got 3"),
-        (tuple(range(30)), {}, "maam: expected at most 2 positional arguments, got 30"),
-        ((8,), {"in_channels": 8}, "maam: in_channels: given twice"),
-        ((8, 8), {"out_channels": 8}, "maam: out_channels: given twice"),
-        ((8,), {"agents": 3}, "maam: agents: no such argument"),
-        ((8,), {"kernel_size": 3}, "maam: kernel_size: no such argument"),
-    ],
-)
-def test_bad_calls(args, kwargs, message):
-    with pytest.raises(SpecError) as error:
-        maam(*args, **kwargs)
-    assert str(error.value) == message
-
-
-def test_all_complaints_come_at_once():
-    with pytest.raises(SpecError) as error:
-        maam(0, fusion="max", scales="1")
-    assert str(error.value).count(";") == 2
-    assert all(name in str(error.value) for name in ("in_channels", "fusion", "scales.0"))
+CALLS = [
+    (lambda: spec.maam(), "maam: in_channels: required, but not given"),
+    (lambda: spec.maam(8, 8, 4), "maam: expected at most 2 positional arguments, got 3"),
+    (lambda: spec.maam(*range(30)), "maam: expected at most 2 positional arguments, got 30"),
+    (lambda: spec.maam(8, in_channels=8), "maam: in_channels: given twice"),
+    (lambda: spec.maam(8, 8, out_channels=8), "maam: out_channels: given twice"),
+    (lambda: spec.maam(8, agents=3), "maam: agents: no such argument"),
+    (lambda: spec.maam(8, kernel_size=3), "maam: kernel_size: no such argument"),
+    (lambda: spec.agent_block(8), "agent_block: out_channels: required, but not given"),
+    (lambda: spec.agent_block(8, 8, kernel_size=2), "agent_block: kernel_size: expected an odd kernel size"),
+    (lambda: spec.agent_block(8, 8, scale=0), "agent_block: scale: input should be greater"),
+    (lambda: spec.agent_block(8, 8, 3), "agent_block: expected at most 2 positional arguments, got 3"),
+    (lambda: spec.reduce_layer(), "reduce_layer: channels: required, but not given"),
+    (lambda: spec.reduce_layer(8, norm_layer="bn"), "reduce_layer: norm_layer: input should be 'batch_norm'"),
+    (lambda: spec.maam_stem(3, ()), "maam_stem: channels: expected at least one value"),
+    (lambda: spec.maam_stem(3, (8,), 0), "maam_stem: out_channels: input should be greater than or equal to 1"),
+    (lambda: spec.maam_stem(0, (8,)), "maam_stem: in_channels: input should be greater than or equal to 1"),
+    *(
+        (lambda size=size: spec.patch_widths(size, 16), "patch_size: expected a power of two of at least 4, got")
+        for size in (2, 14, (16, 8), 4.0)
+    ),
+]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: agent_block(8), "agent_block: out_channels: required, but not given"),
-        (lambda: agent_block(8, 8, kernel_size=2), "agent_block: kernel_size: expected an odd kernel size"),
-        (lambda: agent_block(8, 8, scale=0), "agent_block: scale: input should be greater"),
-        (lambda: agent_block(8, 8, 3), "agent_block: expected at most 2 positional arguments, got 3"),
-        (lambda: reduce_layer(), "reduce_layer: channels: required, but not given"),
-        (lambda: reduce_layer(8, norm_layer="bn"), "reduce_layer: norm_layer: input should be 'batch_norm'"),
+        *((lambda a=a, v=v: spec.maam(**{"in_channels": 8, a: v}), message) for a, v, message in VALUES),
+        *CALLS,
     ],
 )
-def test_bad_arguments_of_the_parts(call, message):
-    with pytest.raises(SpecError) as error:
-        call()
-    assert str(error.value).startswith(message)
+def test_invalid_arguments(call, message):
+    found = error_of(SpecError, call)
+    assert found.startswith((message, f"maam: {message}"))
+    assert len(found) < 300
 
 
-@pytest.mark.parametrize("composite", [agent_block, cbam, maam, maam_stem, maf, mafb, mafc, reduce_layer, se])
-def test_softmax_is_not_elementwise(composite):
+def test_all_complaints_come_at_once():
+    message = error_of(SpecError, spec.maam, 0, fusion="max", scales="1")
+    assert message.count(";") == 2
+    assert all(name in message for name in ("in_channels", "fusion", "scales.0"))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        *((name, (8,)) for name in ("cbam", "maam", "maf", "mafb", "mafc", "reduce_layer", "se")),
+        *((name, (8, 8)) for name in ("agent_block", "maam_stem")),
+        *((name, ()) for name in ("maam_classifier", "maam_imagenet")),
+    ],
+)
+def test_softmax_is_not_elementwise(name, arguments):
     assert "softmax" not in get_args(ElementwiseName)
-    arguments = (8, 8) if composite in (agent_block, maam_stem) else (8,)
     with pytest.raises(SpecError, match=r"act_layer: input should be 'relu', .* or 'identity', got 'softmax'"):
-        composite(*arguments, act_layer="softmax")
-
-
-@pytest.mark.parametrize("composite", [maam_classifier, maam_imagenet])
-def test_softmax_is_not_an_activation_of_layers(composite):
-    with pytest.raises(SpecError, match=r"act_layer: input should be 'relu', .* or 'identity', got 'softmax'"):
-        composite(act_layer="softmax")
+        getattr(spec, name)(*arguments, act_layer="softmax")

@@ -4,42 +4,34 @@ import json
 
 import pytest
 
+from maam import spec
 from maam.errors import SpecError
-from maam.spec import (
-    Activation,
-    AvgPool2d,
-    Conv2d,
-    Identity,
-    Model,
-    Sequential,
-    list_presets,
-    maam,
-    node,
-    parse_document,
-    parse_json,
-    preset,
-)
+from maam.spec import node, parse_document, parse_json
+from tests.errors import error_of
 from tests.spec import mutations
 
+RELU, TANH = (spec.Activation(function=name) for name in ("relu", "tanh"))
+SPECS = [
+    *map(spec.preset, spec.list_presets()),
+    *(
+        spec.maam(4, fusion=fusion, scales=scales, depthwise=True, norm_layer="identity")
+        for fusion in ("softmax", "mean", "dynamic")
+        for scales in (1, (1, 2, 3))
+    ),
+    spec.Model(name='Ünïcode "quoted"\n', input_shape=(1, 1, 1), children={}),
+]
 
-@pytest.mark.parametrize("name", list_presets())
-def test_presets_survive_a_round_trip(name):
-    model = preset(name)
-    for text in (model.to_json(), model.to_json(indent=2), model.to_json().encode()):
-        assert parse_json(text) == model
-        assert hash(parse_json(text)) == hash(model)
-    assert parse_document(model.to_document()) == model
 
-
-@pytest.mark.parametrize("fusion", ["softmax", "mean", "dynamic"])
-@pytest.mark.parametrize("scales", [1, (1, 2, 3)])
-def test_layers_survive_a_round_trip(fusion, scales):
-    spec = maam(4, fusion=fusion, scales=scales, depthwise=True, norm_layer="identity")
-    assert parse_json(spec.to_json()) == spec
+@pytest.mark.parametrize("node", SPECS)
+def test_specs_survive_a_round_trip(node):
+    for text in (node.to_json(), node.to_json(indent=2), node.to_json().encode()):
+        assert parse_json(text) == node
+        assert hash(parse_json(text)) == hash(node)
+    assert parse_document(node.to_document()) == node
 
 
 def test_every_field_is_written():
-    assert Conv2d(in_channels=3, out_channels=4, kernel_size=1).to_document() == {
+    assert spec.Conv2d(in_channels=3, out_channels=4, kernel_size=1).to_document() == {
         "kind": "conv2d",
         "in_channels": 3,
         "out_channels": 4,
@@ -51,46 +43,37 @@ def test_every_field_is_written():
         "bias": True,
         "init": "fan_in_uniform",
     }
-    assert json.loads(AvgPool2d(kernel_size=2).to_json()) == {"kind": "avg_pool2d", "kernel_size": 2, "stride": None}
+    pool = spec.AvgPool2d(kernel_size=2)
+    assert json.loads(pool.to_json()) == {"kind": "avg_pool2d", "kernel_size": 2, "stride": None}
 
 
 def test_the_order_of_children_is_kept_and_counts():
-    relu, tanh = Activation(function="relu"), Activation(function="tanh")
-    forward = Sequential(children={"z": relu, "a": tanh})
-    backward = Sequential(children={"a": tanh, "z": relu})
+    forward = spec.Sequential(children={"z": RELU, "a": TANH})
+    backward = spec.Sequential(children={"a": TANH, "z": RELU})
     assert list(parse_json(forward.to_json()).nodes) == ["z", "a"]
     assert forward != backward
     assert parse_json(forward.to_json()) != backward
 
 
 def test_the_order_of_fields_does_not_count():
-    text = preset("maam_digits").to_json()
-    assert parse_json(_reversed_fields(text)) == preset("maam_digits")
-
-
-def _reversed_fields(text):
     def backward(pairs):
         is_node = any(name == "kind" for name, _ in pairs)
         return dict(reversed(pairs)) if is_node else dict(pairs)
 
-    return json.dumps(json.loads(text, object_pairs_hook=backward))
+    model = spec.preset("maam_digits")
+    assert parse_json(json.dumps(json.loads(model.to_json(), object_pairs_hook=backward))) == model
 
 
 def test_floats_survive_a_round_trip_bit_for_bit():
     for slope in (0.1 + 0.2, 5e-324, 1e308, -0.0, 1 / 3):
-        node = Activation(function="leaky_relu", negative_slope=slope)
-        assert repr(parse_json(node.to_json()).negative_slope) == repr(slope)
+        activation = spec.Activation(function="leaky_relu", negative_slope=slope)
+        assert repr(parse_json(activation.to_json()).negative_slope) == repr(slope)
 
 
-def test_names_of_models_may_hold_any_text():
-    model = Model(name='Ünïcode "quoted"\n', input_shape=(1, 1, 1), children={})
-    assert parse_json(model.to_json()).name == model.name
-
-
-def test_a_node_is_a_document_of_itself():
-    node = Identity()
-    assert parse_document(node) is node
-    assert Sequential(children={"a": node, "b": {"kind": "identity"}}).at("b") == node
+def test_a_node_is_accepted_as_a_document():
+    identity = spec.Identity()
+    assert parse_document(identity) is identity
+    assert spec.Sequential(children={"a": identity, "b": {"kind": "identity"}}).at("b") == identity
 
 
 def test_very_long_texts_are_refused(monkeypatch):
@@ -102,6 +85,7 @@ def test_very_long_texts_are_refused(monkeypatch):
 IDENTITY = {"kind": "identity"}
 CONV = {"kind": "conv2d", "in_channels": 4, "out_channels": 6, "kernel_size": 3}
 POOL = {"kind": "max_pool2d", "kernel_size": 3}
+LEAKY = {"kind": "activation", "function": "relu"}
 TWO = {"a": IDENTITY, "b": IDENTITY}
 
 
@@ -162,24 +146,15 @@ DOCUMENTS = [
     ({**CONV, "bias": "true"}, "bias: input should be a valid boolean, got 'true'"),
     ({**CONV, "init": "he"}, "init: input should be 'fan_in_uniform', 'kaiming_uniform'"),
     ({"kind": "activation", "function": "relu7"}, "activation: function: input should be 'relu', 'relu6'"),
-    (
-        {"kind": "activation", "function": "relu", "negative_slope": True},
-        "negative_slope: input should be a valid number",
-    ),
-    (
-        {"kind": "activation", "function": "relu", "negative_slope": "0"},
-        "negative_slope: input should be a valid number",
-    ),
-    ({"kind": "activation", "function": "relu", "negative_slope": 10**400}, "negative_slope: input should be a"),
+    ({**LEAKY, "negative_slope": True}, "negative_slope: input should be a valid number"),
+    ({**LEAKY, "negative_slope": "0"}, "negative_slope: input should be a valid number"),
+    ({**LEAKY, "negative_slope": 10**400}, "negative_slope: input should be a"),
     (parallel(merge="weighted", weights=[1, float("inf")]), "weights.1: input should be a finite number, got inf"),
     ({"kind": "batch_norm2d", "num_features": 3, "eps": 0}, "eps: input should be greater than 0, got 0"),
     ({"kind": "batch_norm2d", "num_features": 3, "momentum": 1.5}, "momentum: input should be less than or equal to 1"),
     ({"kind": "dropout", "p": 1.0}, "dropout: p: input should be less than 1, got 1.0"),
     ({"kind": "dropout", "p": -1e-300}, "dropout: p: input should be greater than or equal to 0"),
-    (
-        {"kind": "global_pool", "function": "median"},
-        "global_pool: function: input should be 'avg', 'max', 'std' or 'sum', got 'median'",
-    ),
+    ({"kind": "global_pool", "function": "median"}, "function: input should be 'avg', 'max', 'std' or 'sum', got 'med"),
     (parallel(merge="max"), "parallel: merge: input should be 'sum', 'concat'"),
     (parallel(merge="weighted", weights=[1, "a"]), "weights.1: input should be a valid number, got 'a'"),
     (parallel(merge="weighted", weights=3), "weights: expected a list or a tuple, got 3"),
@@ -202,17 +177,6 @@ DOCUMENTS = [
 ]
 
 
-@pytest.mark.parametrize(("document", "fragment"), DOCUMENTS, ids=[fragment[:50] for _, fragment in DOCUMENTS])
-def test_invalid_documents(document, fragment):
-    with pytest.raises(SpecError) as error:
-        parse_document(document)
-    message = str(error.value)
-    assert fragment in message
-    assert "\n" not in message
-    assert len(message) < 600
-    assert error.value.__cause__ is None  # without the error of pydantic
-
-
 TEXTS = [
     ("", "not a JSON document: Expecting value: line 1 column 1"),
     ('{"kind": "identity"', "not a JSON document: Expecting ',' delimiter"),
@@ -233,30 +197,31 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "fragment"), TEXTS, ids=range(len(TEXTS)))
-def test_invalid_texts(text, fragment):
+INVALID = [(parse_document, *row) for row in DOCUMENTS] + [(parse_json, *row) for row in TEXTS]
+
+
+@pytest.mark.parametrize(("parse", "given", "fragment"), INVALID, ids=[fragment[:50] for _, _, fragment in INVALID])
+def test_invalid_documents_and_texts(parse, given, fragment):
     with pytest.raises(SpecError) as error:
-        parse_json(text)
-    message = str(error.value)
-    assert fragment in message
-    assert "\n" not in message
-    assert len(message) < 600
+        parse(given)
+    assert fragment in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
+    assert parse is parse_json or error.value.__cause__ is None  # without the error of pydantic
 
 
 def test_the_largest_depth_works():
-    spec = parse_json(nested(63))
-    assert spec.depth == 64
-    assert parse_json(spec.to_json()) == spec
-    assert hash(parse_json(spec.to_json())) == hash(spec)
-    assert spec.output_shape((1, 2, 2)) == (1, 2, 2)
-    assert len(list(spec.summary((1, 2, 2)))) == len(list(spec.walk())) == 64
-    assert repr(spec)
+    chain = parse_json(nested(63))
+    assert chain.depth == 64
+    assert parse_json(chain.to_json()) == chain
+    assert hash(parse_json(chain.to_json())) == hash(chain)
+    assert chain.output_shape((1, 2, 2)) == (1, 2, 2)
+    assert len(list(chain.summary((1, 2, 2)))) == len(list(chain.walk())) == 64
+    assert repr(chain)
 
 
 def test_many_wrong_fields_still_make_a_short_message():
-    with pytest.raises(SpecError) as error:
-        parse_document({**IDENTITY, **{f"field{index}": index for index in range(500)}})
-    message = str(error.value)
+    message = error_of(SpecError, parse_document, {**IDENTITY, **{f"field{index}": index for index in range(500)}})
     assert message.startswith("identity: field0: no such field")
     assert message.endswith("field499: no such field")
     assert len(message) < 600
@@ -264,7 +229,7 @@ def test_many_wrong_fields_still_make_a_short_message():
 
 def test_constructors_raise_the_errors_of_documents():
     with pytest.raises(SpecError, match=r"^conv2d: kernel: no such field") as error:
-        Conv2d(in_channels=1, out_channels=1, kernel_size=1, kernel=1)
+        spec.Conv2d(in_channels=1, out_channels=1, kernel_size=1, kernel=1)
     assert isinstance(error.value, ValueError)
 
 
