@@ -224,7 +224,7 @@ class TestPrune:
 
     def test_refusals(self, fails, digits, tmp_path):
         out = tmp_path / "p.safetensors"
-        assert fails("prune", digits, out).startswith("nothing to prune with min_weight 0.0 and channels 0.0")
+        assert fails("prune", digits, out).startswith("nothing to prune with min_weight=0.0 and channels=0.0")
         assert fails("prune", digits, out, "--channels", 2) == "channels: expected a number in [0, 1), got 2.0"
         save_weights(build(maam.spec.maam(1, 8), seed=0), "layer.safetensors")
         message = fails("prune", "layer.safetensors", out, "--channels", 0.5, "--data", "digits")
