@@ -12,7 +12,6 @@ SMALL = {"width_multiplier": 0.25, "cifar": True}
 
 @pytest.fixture(autouse=True)
 def temporary_folder(tmp_path, monkeypatch):
-    """Let tests write files into a temporary folder."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -34,19 +33,16 @@ def library(request):
 
 @pytest.fixture
 def timm():
-    """The package timm, with the presets in its registry."""
     return import_library("timm").native
 
 
 @pytest.fixture
 def mindcv():
-    """The package MindCV, with the presets in its registry."""
     return import_library("mindcv").native
 
 
 @pytest.fixture
 def seeded():
-    """Seed the generator of PyTorch."""
     pytest.importorskip("torch").manual_seed(0)
 
 

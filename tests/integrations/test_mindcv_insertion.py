@@ -19,7 +19,8 @@ from maam.mindspore import MAAM, MAF, MAFC, SE  # noqa: E402
 from maam.mindspore.layers import Layer  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("mode")
-BLOCKS = {"resnet18": 8, "mobilenet_v1_025": 13, "mobilenet_v2_035_96": 17, "mobilenet_v3_small_075": 9}
+V3 = "mobilenet_v3_small_075"
+BLOCKS = {"resnet18": 8, "mobilenet_v1_025": 13, "mobilenet_v2_035_96": 17, V3: 9}
 DEEP = {"resnetv2_50": 16, "resnet50": 16, "resnext50_32x4d": 16}
 
 
@@ -101,20 +102,14 @@ def test_blocks_of_resnets(block):
 
 
 def test_every_block_of_a_mobilenet_v3(plain):
-    network = create_model("mobilenet_v3_small_075", num_classes=10, attention="se", every_block=True)
+    network = create_model(V3, num_classes=10, attention="se", every_block=True)
     assert len(inserted(network, SE)) == 11
     assert len(inserted(insert_attention(network, "maf"), Layer)) == 11
-    kept = {name for name in plain("mobilenet_v3_small_075") if ".conv_" not in name}
-    assert kept <= set(parameters(network))
+    assert {name for name in plain(V3) if ".conv_" not in name} <= set(parameters(network))
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "mobilenet_v3_small_075",
-        pytest.param("mobilenet_v2_035_96", marks=pytest.mark.slow),
-        pytest.param("mobilenet_v1_025", marks=pytest.mark.slow),
-    ],
+    "name", [V3, *(pytest.param(name, marks=pytest.mark.slow) for name in BLOCKS if name not in (V3, "resnet18"))]
 )
 def test_a_mobilenet_trains(name, ms_images, ms_train):
     network = create_model(name, num_classes=10, attention="se")
@@ -142,12 +137,16 @@ def test_every_layer_by_name(attention, ms_images):
     assert network(ms_images()).shape == (2, 10)
 
 
-def test_layer_classes_and_functions():
+def test_layer_classes_functions_channels_and_mode():
     class Own(Layer, composite=spec.se):
         """A layer class that a user has defined."""
 
     for attention in (Own, functools.partial(MAFC, rd_ratio=1 / 8), lambda channels: MAAM(channels, num_agents=1)):
         assert len(inserted(insert_attention(two_blocks(), attention), Layer)) == 2
+    network = insert_attention(shallow(), Half)
+    assert [cell.channels for cell in inserted(network, Half)] == [64, 128, 256, 512]
+    assert not any(cell.training for cell in inserted(network, Half))
+    assert all(cell.training for cell in inserted(insert_attention(network.set_train(), "mafc"), Layer))
 
 
 def test_the_layer_is_before_the_addition(ms_images):
@@ -159,13 +158,6 @@ def test_the_layer_is_before_the_addition(ms_images):
         block.bn2.beta.set_data(block.bn2.beta * 0.5)
     insert_attention(network, Half)
     assert np.allclose(network(ms_images()).asnumpy(), twin(ms_images()).asnumpy(), atol=1e-6)
-
-
-def test_channels_and_mode():
-    network = insert_attention(shallow(), Half)
-    assert [cell.channels for cell in inserted(network, Half)] == [64, 128, 256, 512]
-    assert not any(cell.training for cell in inserted(network, Half))
-    assert all(cell.training for cell in inserted(insert_attention(network.set_train(), "mafc"), Layer))
 
 
 def test_features(ms_images):
@@ -199,10 +191,6 @@ def test_an_error_in_a_later_block_leaves_the_network_unchanged():
     with pytest.raises(SpecError, match=r"MAAM turns \(128, 64, 64\) into \(64, 64, 64\)"):
         insert_attention(network, lambda channels: MAAM(channels, 64))
     assert inserted(network, Layer) == []
-
-
-@pytest.mark.parametrize("make", [lambda: mindcv.create_model("squeezenet1_0"), lambda: nn.Dense(3, 4)])
-def test_networks_without_known_blocks(make):
-    message = "found no block for an attention layer; expected a ResNet, ResNeXt or ResNetV2"
-    with pytest.raises(SpecError, match=message):
-        insert_attention(make(), "se")
+    for unknown in (mindcv.create_model("squeezenet1_0"), nn.Dense(3, 4)):
+        with pytest.raises(SpecError, match="found no block for an attention layer; expected a ResNet, ResNeXt or Res"):
+            insert_attention(unknown, "se")
