@@ -21,12 +21,14 @@ STAGE = {
 
 
 def cases(faults, paths):
-    """Yield every fault at every layer in each framework; in MindSpore all but a sample are slow."""
+    """Return every fault at every layer in each framework; in MindSpore all but a sample are slow."""
+    found = []
     for framework in EAGER:
         for row, fault in enumerate(faults):
             for column, path in enumerate(paths):
                 slow = framework == "mindspore" and column != row % len(paths)
-                yield pytest.param(framework, fault, path, marks=[pytest.mark.slow] if slow else [])
+                found.append(pytest.param(framework, fault, path, marks=[pytest.mark.slow] if slow else []))
+    return found
 
 
 def failed_stages(report):
