@@ -6,37 +6,25 @@ import pickle
 import numpy as np
 import pytest
 
+from maam import spec
 from maam.errors import MaamError, ShapeError, SpecError
-from maam.spec import (
-    Activation,
-    BatchNorm2d,
-    Conv2d,
-    Flatten,
-    GlobalPool,
-    Identity,
-    Linear,
-    Node,
-    Parallel,
-    Residual,
-    Sequential,
-    list_presets,
-    maam,
-    preset,
-)
+from maam.spec import maam, preset
 
-CONV = Conv2d(in_channels=3, out_channels=4, kernel_size=3)
+CONV, IDENTITY = spec.Conv2d(in_channels=3, out_channels=4, kernel_size=3), spec.Identity()
 
 
 def chain(**children):
-    return Sequential(children=children)
+    return spec.Sequential(children=children)
 
 
 @pytest.fixture
 def tree():
     """Return a chain of branches with dynamic weights and a batch norm."""
-    weighting = chain(pool=GlobalPool(), flatten=Flatten(), fc=Linear(in_features=3, out_features=2))
-    branches = {"b": CONV, "a": chain(conv=CONV, act=Activation(function="relu"))}
-    return chain(fuse=Parallel(children=branches, merge="dynamic", weighting=weighting), bn=BatchNorm2d(num_features=4))
+    weighting = chain(pool=spec.GlobalPool(), flatten=spec.Flatten(), fc=spec.Linear(in_features=3, out_features=2))
+    branches = {"b": CONV, "a": chain(conv=CONV, act=spec.Activation(function="relu"))}
+    return chain(
+        fuse=spec.Parallel(children=branches, merge="dynamic", weighting=weighting), bn=spec.BatchNorm2d(num_features=4)
+    )
 
 
 def test_walk_yields_children_first_in_order_of_execution(tree):
@@ -49,7 +37,7 @@ def test_walk_yields_children_first_in_order_of_execution(tree):
 
 def test_at(tree):
     assert tree.at("") is tree
-    assert tree.at("fuse.weighting.fc") == Linear(in_features=3, out_features=2)
+    assert tree.at("fuse.weighting.fc") == spec.Linear(in_features=3, out_features=2)
     with pytest.raises(SpecError) as error:
         tree.at("fuse.a.conv2")
     assert str(error.value) == "no layer 'fuse.a.conv2' in this spec: 'conv2' is not one of ['conv', 'act']"
@@ -97,70 +85,66 @@ def test_shape_errors_have_the_complete_path(ask):
     assert pickle.loads(pickle.dumps(error.value)).path == "agents.0.conv1"
 
 
-@pytest.mark.parametrize("name", list_presets())
+def copies(value):
+    return copy.copy(value), copy.deepcopy(value), pickle.loads(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("name", spec.list_presets())
 def test_copies_and_pickles_are_equal(name):
-    spec = preset(name)
-    for other in (copy.copy(spec), copy.deepcopy(spec), pickle.loads(pickle.dumps(spec)), spec.model_copy(deep=True)):
-        assert other == spec
-        assert hash(other) == hash(spec)
-        assert type(other) is type(spec)
-
-
-def test_copies_of_children_are_equal_and_frozen():
-    children = maam(4).children
-    for other in (copy.copy(children), copy.deepcopy(children), pickle.loads(pickle.dumps(children))):
-        assert other == children
-        assert hash(other) == hash(children)
+    model = preset(name)
+    for other in (*copies(model), model.model_copy(deep=True)):
+        assert other == model
+        assert hash(other) == hash(model)
+        assert type(other) is type(model)
+    for other in copies(model.children):
+        assert other == model.children
+        assert hash(other) == hash(model.children)
         with pytest.raises(TypeError, match="a spec cannot be changed"):
-            other["x"] = Identity()
+            other["x"] = IDENTITY
 
 
 def test_equality_is_of_kind_and_fields():
-    assert Conv2d(in_channels=3, out_channels=4, kernel_size=3, stride=1) == CONV
+    assert spec.Conv2d(in_channels=3, out_channels=4, kernel_size=3, stride=1) == CONV
     assert CONV.replace(stride=2) != CONV
-    assert chain(a=CONV) != Residual(children={"a": CONV})
+    assert chain(a=CONV) != spec.Residual(children={"a": CONV})
     assert chain(a=CONV) != chain(b=CONV)
     assert CONV.to_document() != CONV
     assert len({CONV, CONV.replace(), CONV.replace(bias=False)}) == 2
     assert {maam(4): 1}[maam(4)] == 1
 
 
-@pytest.mark.parametrize(
-    "change", [lambda s: setattr(s, "stride", 2), lambda s: delattr(s, "stride"), lambda s: setattr(s, "new", 1)]
-)
-def test_fields_are_frozen(change):
-    node = CONV.replace(stride=3)
-    with pytest.raises(ValueError, match="frozen"):
-        change(node)
-    assert node == CONV.replace(stride=3)
+FROZEN = r"a spec cannot be changed; use replace\(\) to make another one"
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "error", "message"),
     [
-        lambda c: c.update(a=CONV),
-        lambda c: c.pop("agents"),
-        lambda c: c.popitem(),
-        lambda c: c.clear(),
-        lambda c: c.setdefault("x", CONV),
-        lambda c: c.__setitem__("agents", CONV),
-        lambda c: c.__delitem__("agents"),
-        lambda c: c.__ior__({"x": CONV}),
+        (lambda s: setattr(s, "children", {}), ValueError, "frozen"),
+        (lambda s: delattr(s, "children"), ValueError, "frozen"),
+        (lambda s: setattr(s, "new", 1), ValueError, "frozen"),
+        (lambda s: s.children.update(a=CONV), TypeError, FROZEN),
+        (lambda s: s.children.pop("agents"), TypeError, FROZEN),
+        (lambda s: s.children.popitem(), TypeError, FROZEN),
+        (lambda s: s.children.clear(), TypeError, FROZEN),
+        (lambda s: s.children.setdefault("x", CONV), TypeError, FROZEN),
+        (lambda s: s.children.__setitem__("agents", CONV), TypeError, FROZEN),
+        (lambda s: s.children.__delitem__("agents"), TypeError, FROZEN),
+        (lambda s: s.children.__ior__({"x": CONV}), TypeError, FROZEN),
     ],
 )
-def test_children_are_frozen(change):
-    spec = maam(4)
-    with pytest.raises(TypeError, match=r"a spec cannot be changed; use replace\(\) to make another one"):
-        change(spec.children)
-    assert spec == maam(4)
+def test_specs_are_frozen(change, error, message):
+    node = maam(4)
+    with pytest.raises(error, match=message):
+        change(node)
+    assert node == maam(4)
 
 
 def test_a_spec_copies_its_children():
     children = {"a": CONV}
-    spec = chain(**children)
-    given = Sequential(children=children)
+    node = chain(**children)
+    given = spec.Sequential(children=children)
     children["b"] = CONV
-    assert given == spec
+    assert given == node
 
 
 def test_replace_validates():
@@ -175,7 +159,7 @@ def test_replace_validates():
 
 def test_fields_are_given_by_name():
     with pytest.raises(TypeError, match=r"^conv2d: expected keyword arguments: in_channels="):
-        Conv2d(3, 4, 3)
+        spec.Conv2d(3, 4, 3)
 
 
 def test_values_in_messages_are_shortened():
@@ -186,47 +170,48 @@ def test_values_in_messages_are_shortened():
 
 
 def test_kinds_are_the_primitives():
-    assert Node.kinds["conv2d"] is Conv2d
-    assert all(kind == cls.kind for kind, cls in Node.kinds.items())
-
-
-RESERVED = ["alpha", "weight", "bias", "running_mean", "running_var", "spec", "training", "cls_name", "module"]
+    assert spec.Node.kinds["conv2d"] is spec.Conv2d
+    assert all(kind == cls.kind for kind, cls in spec.Node.kinds.items())
 
 
 @pytest.mark.parametrize("name", ["0", "12", "conv1", "Conv", "a_b", "layer_", "weighting", "x" * 100])
 def test_names(name):
-    spec = Sequential(children={name: Linear(in_features=1, out_features=1)})
-    assert [parameter.name for parameter in spec.parameters()] == [f"{name}.weight", f"{name}.bias"]
-    assert spec.at(name) == spec.nodes[name]
+    node = chain(**{name: spec.Linear(in_features=1, out_features=1)})
+    assert [parameter.name for parameter in node.parameters()] == [f"{name}.weight", f"{name}.bias"]
+    assert node.at(name) == node.nodes[name]
 
 
-@pytest.mark.parametrize("name", ["", "_a", "a.b", "a-b", "a b", "a\n", "é", "a/b", 0, None, b"a"])
-def test_malformed_names(name):
-    with pytest.raises(SpecError, match=r"layer name .*: expected letters, digits and underscores"):
-        Sequential(children={name: Identity()})
+RESERVED = ["alpha", "weight", "bias", "running_mean", "running_var", "spec", "training", "cls_name", "module"]
+CHILDREN = [
+    *(
+        ({name: IDENTITY}, "layer name .*: expected letters, digits and underscores")
+        for name in ("", "_a", "a.b", "a-b", "a b", "a\n", "é", "a/b", 0, None, b"a")
+    ),
+    *(
+        ({name: IDENTITY}, f"layer name '{name}' is reserved; choose another")
+        for name in (*RESERVED, "for", "class", "None")
+    ),
+    *(
+        (children, "children: expected an object of named layers, got")
+        for children in (None, [], "ab", 3, [("a", IDENTITY)], {IDENTITY})
+    ),
+    *(
+        ({"act": child}, r"children: act > expected a layer \(an object with a 'kind'\), got")
+        for child in (None, spec.Identity, 3, "identity", [IDENTITY])
+    ),
+]
 
 
-@pytest.mark.parametrize("name", [*RESERVED, "for", "class", "None"])
-def test_reserved_names(name):
-    with pytest.raises(SpecError, match=f"layer name '{name}' is reserved; choose another"):
-        Parallel(children={name: Identity()})
-
-
-@pytest.mark.parametrize("children", [None, [], "ab", 3, [("a", Identity())], {Identity()}])
-def test_children_are_an_object(children):
-    with pytest.raises(SpecError, match="sequential: children: expected an object of named layers, got"):
-        Sequential(children=children)
-
-
-@pytest.mark.parametrize("child", [None, Identity, 3, "identity", [Identity()]])
-def test_children_are_layers(child):
-    with pytest.raises(SpecError, match=r"children: act > expected a layer \(an object with a 'kind'\), got"):
-        Sequential(children={"act": child})
+@pytest.mark.parametrize(("children", "message"), CHILDREN)
+@pytest.mark.parametrize("container", [spec.Sequential, spec.Parallel])
+def test_invalid_children(container, children, message):
+    with pytest.raises(SpecError, match=message):
+        container(children=children)
 
 
 def test_weighting_accepts_a_layer_or_its_document():
-    branches = {"a": Identity()}
-    given = Parallel(children=branches, merge="dynamic", weighting={"kind": "activation", "function": "softmax"})
-    assert given.weighting == Activation(function="softmax")
+    branches = {"a": IDENTITY}
+    given = spec.Parallel(children=branches, merge="dynamic", weighting={"kind": "activation", "function": "softmax"})
+    assert given.weighting == spec.Activation(function="softmax")
     with pytest.raises(SpecError, match="parallel: weighting: expected a layer"):
-        Parallel(children=branches, merge="dynamic", weighting=3)
+        spec.Parallel(children=branches, merge="dynamic", weighting=3)

@@ -7,28 +7,13 @@ import pytest
 from maam import spec
 from maam.errors import PresetError, SpecError
 from maam.spec import list_presets, preset, preset_options, register_preset
+from tests.errors import error_of
 
-NAMES = [
-    "cnn",
-    "maam_cifar10",
-    "maam_cifar10_2m3",
-    "maam_digits",
-    "maam_imagenet",
-    "mafc_v1",
-    "mafc_v2",
-    "mafc_v3",
-    "mafc_v3_small",
-    "mlp",
-    "mobilenet_v1",
-    "mobilenet_v2",
-    "mobilenet_v3",
-    "mobilenet_v3_small",
-    "rnn",
-    "t_cnn",
-    "without_agent_attention",
-    "without_fusion",
-    "without_reduce",
-]
+MAAM = ["maam_cifar10", "maam_cifar10_2m3", "maam_digits", "maam_imagenet"]
+MAFC = ["mafc_v1", "mafc_v2", "mafc_v3", "mafc_v3_small"]
+MOBILENETS = ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v3_small"]
+WITHOUT = ["without_agent_attention", "without_fusion", "without_reduce"]
+NAMES = ["cnn", *MAAM, *MAFC, "mlp", *MOBILENETS, "rnn", "t_cnn", *WITHOUT]
 
 # Calculated by hand: a branch has 9 (i h + h o) weights and 2 (h + o) of batch norm, the head f d + d + 10 d + 10.
 COUNTS = [
@@ -61,23 +46,10 @@ def test_counts(name, options, parameters, macs):
 
 @pytest.mark.parametrize(
     ("pattern", "names"),
-    [
-        ("*", NAMES),
-        ("maam_*", ["maam_cifar10", "maam_cifar10_2m3", "maam_digits", "maam_imagenet"]),
-        ("without_?*", ["without_agent_attention", "without_fusion", "without_reduce"]),
-        ("[cm]*n", ["cnn"]),
-        ("nothing*", []),
-    ],
+    [("*", NAMES), ("maam_*", MAAM), ("without_?*", WITHOUT), ("[cm]*n", ["cnn"]), ("nothing*", [])],
 )
 def test_listing_by_wildcard(pattern, names):
     assert list_presets(pattern) == names
-
-
-def test_every_preset_has_a_default_for_each_option():
-    for name in list_presets():
-        options = preset_options(name)
-        assert {"num_classes", "in_channels", "image_size"} <= set(options)
-        assert preset(name, **options) == preset(name)
 
 
 def test_the_base_of_an_ablation_is_an_option():
@@ -87,7 +59,10 @@ def test_the_base_of_an_ablation_is_an_option():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_overrides_of_the_sizes(name):
+def test_defaults_and_overrides(name):
+    options = preset_options(name)
+    assert {"num_classes", "in_channels", "image_size"} <= set(options)
+    assert preset(name, **options) == preset(name)
     model = preset(name, num_classes=7, in_channels=2, image_size=36)
     assert model.input_shape == (2, 36, 36)
     assert model.num_classes == 7
@@ -95,36 +70,25 @@ def test_overrides_of_the_sizes(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "options", "message"),
     [
-        ("maam_cifar", "no preset 'maam_cifar'; did you mean 'maam_cifar10' or 'maam_cifar10_2m3' or "),
-        ("resnet50", "no preset 'resnet50'; `maam list` shows all presets"),
-        (None, "no preset 'None'"),
-        (["cnn"], "did you mean 'cnn'"),
-        ("x" * 1000, f"no preset '{'x' * 60}'; `maam list`"),
+        ("maam_cifar", {}, "no preset 'maam_cifar'; did you mean 'maam_cifar10' or 'maam_cifar10_2m3' or "),
+        ("resnet50", {}, "no preset 'resnet50'; `maam list` shows all presets"),
+        (None, {}, "no preset 'None'"),
+        (["cnn"], {}, "did you mean 'cnn'"),
+        ("x" * 1000, {}, f"no preset '{'x' * 60}'; `maam list`"),
+        ("cnn", {"classes": 3}, "preset 'cnn' has no option 'classes'; its options: num_classes, in_channels"),
+        ("maam_cifar10", {"base": "maam_digits"}, "preset 'maam_cifar10' has no option 'base'"),
+        ("maam_cifar10", {"ablation": "t_cnn"}, "no option 'ablation'"),
+        ("maam_digits", {"name": "other"}, "preset 'maam_digits' has no option 'name'"),
+        *(
+            ("t_cnn", {"base": base}, "base: expected one of maam_cifar10, maam_cifar10_2m3, maam_digits, got")
+            for base in ("cnn", "", None, ["maam_digits"])
+        ),
     ],
 )
-def test_unknown_presets(name, message):
-    with pytest.raises(PresetError) as error:
-        preset(name)
-    assert message in str(error.value)
-
-
-def test_errors_for_unknown_options_list_the_known_ones():
-    with pytest.raises(
-        PresetError, match=r"preset 'cnn' has no option 'classes'; its options: num_classes, in_channels"
-    ):
-        preset("cnn", classes=3)
-    with pytest.raises(PresetError, match="preset 'maam_cifar10' has no option 'base'"):
-        preset("maam_cifar10", base="maam_digits")
-    with pytest.raises(PresetError, match="no option 'ablation'"):
-        preset("maam_cifar10", ablation="t_cnn")
-
-
-@pytest.mark.parametrize("base", ["cnn", "", None, ["maam_digits"]])
-def test_unknown_bases(base):
-    with pytest.raises(PresetError, match="base: expected one of maam_cifar10, maam_cifar10_2m3, maam_digits, got"):
-        preset("t_cnn", base=base)
+def test_unknown_presets_and_options(name, options, message):
+    assert message in error_of(PresetError, preset, name, **options)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +107,7 @@ def test_unknown_bases(base):
     ],
 )
 def test_invalid_values(name, options, message):
-    with pytest.raises(SpecError) as error:
-        preset(name, **options)
-    assert message in str(error.value)
+    assert message in error_of(SpecError, preset, name, **options)
 
 
 def test_registering(monkeypatch):
@@ -169,8 +131,6 @@ def test_an_option_may_be_called_name():
         return spec.preset("maam_digits").replace(name=name)
 
     assert preset("named", name="other").name == "other"
-    with pytest.raises(PresetError, match="preset 'maam_digits' has no option 'name'"):
-        preset("maam_digits", name="other")
 
 
 @pytest.mark.parametrize(
@@ -180,18 +140,13 @@ def test_an_option_may_be_called_name():
         (spec.cnn, "", "name: expected the name of the preset, a string, got ''"),
         (functools.partial(spec.maam_classifier, channels=64), None, "got None, and the function has no name"),
         (dict, None, "<class 'dict'>: its signature cannot be inspected; wrap it in a function"),
+        (spec.cnn, "MAFCV2", "'MAFCV2' is an alias of the preset 'mafc_v2'; use another name"),
     ],
 )
 def test_factories_and_names_that_cannot_be_registered(factory, name, message):
     with pytest.raises(PresetError, match=message):
         register_preset(factory, name)
-    assert all(isinstance(name, str) and name for name in list_presets())
-
-
-def test_the_name_of_an_alias_is_already_used():
-    with pytest.raises(PresetError, match="'MAFCV2' is an alias of the preset 'mafc_v2'; use another name"):
-        register_preset(spec.cnn, "MAFCV2")
-    assert "MAFCV2" not in list_presets()
+    assert list_presets() == NAMES
 
 
 @pytest.mark.parametrize(("made", "kind"), [(3, "int"), (None, "NoneType"), (spec.Identity(), "Identity")])

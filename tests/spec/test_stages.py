@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from maam import spec
 from maam.backend.registry import make_runners
 from maam.errors import SpecError
 from maam.reference import ReferenceModel
-from maam.spec import Conv2d, Flatten, Linear, Model, draw, input_rule, preset
+from maam.spec import preset
+from tests.errors import error_of
 
 
 def test_stages_are_the_direct_children_in_order():
@@ -34,13 +36,9 @@ def test_until_cuts_and_keeps_names():
     assert [p for p in model.parameters() if p.name.startswith(("agents", "reduce"))] == list(trunk.parameters())
     assert (trunk.name, trunk.input_shape) == (model.name, model.input_shape)
     assert model.until("classifier") == model
-    assert input_rule(trunk).accepts((1, 3, 48, 40))  # without its classifier it takes any size
-
-
-@pytest.mark.parametrize("stage", ["", "conv", "agents.0", None])
-def test_until_an_unknown_stage(stage):
-    with pytest.raises(SpecError, match="in 'maam_cifar10'; its stages: agents, reduce, classifier"):
-        preset("maam_cifar10").until(stage)
+    small = preset("mafc_v3_small")
+    assert small.until("backbone.final_conv2") == small.until("backbone")
+    assert spec.input_rule(trunk).accepts((1, 3, 48, 40))  # without its classifier it takes any size
 
 
 @pytest.mark.parametrize(
@@ -65,46 +63,42 @@ def test_until_a_path(path, shape, last):
     assert (trunk.name, trunk.input_shape) == (model.name, model.input_shape)
 
 
-def test_until_the_last_layer_of_a_stage_is_until_the_stage():
-    model = preset("mafc_v3_small")
-    assert model.until("backbone.final_conv2") == model.until("backbone")
-
-
 STAGES = [f"backbone.{name}" for name in ("data_bn", "init_conv", *(f"stage{i}" for i in range(1, 6)))]
 UNITS = ", ".join(f"backbone.stage3.unit{i}" for i in (1, 2, 3))
 
 
+CIFAR = "its stages: agents, reduce, classifier"
+
+
 @pytest.mark.parametrize(
-    ("path", "message"),
+    ("name", "path", "message"),
     [
-        ("stage3", f"its stages: backbone, classifier; in these: {', '.join(STAGES)}, backbone.final"),
-        ("backbone.stage9", f"the stages in 'backbone': {', '.join(STAGES)}, backbone.final"),
-        ("backbone.", f"the stages in 'backbone': {STAGES[0]}"),
-        ("backbone.stage3.unit2.conv1", f"the stages in 'backbone.stage3': {UNITS}"),  # a residual cannot be cut
-        ("classifier.conv.weight", "the stages in 'classifier': classifier.conv, classifier.flatten"),
-        (3, "its stages: backbone, classifier; in these: "),
+        *(("maam_cifar10", path, CIFAR) for path in ("", "conv", "agents.0", None)),
+        ("mafc_v2", "stage3", f"its stages: backbone, classifier; in these: {', '.join(STAGES)}, backbone.final"),
+        ("mafc_v2", "backbone.stage9", f"the stages in 'backbone': {', '.join(STAGES)}, backbone.final"),
+        ("mafc_v2", "backbone.", f"the stages in 'backbone': {STAGES[0]}"),
+        ("mafc_v2", "backbone.stage3.unit2.conv1", f"the stages in 'backbone.stage3': {UNITS}"),  # in a residual
+        ("mafc_v2", "classifier.conv.weight", "the stages in 'classifier': classifier.conv, classifier.flatten"),
+        ("mafc_v2", 3, "its stages: backbone, classifier; in these: "),
     ],
 )
-def test_until_an_unknown_path(path, message):
-    with pytest.raises(SpecError) as error:
-        preset("mafc_v2").until(path)
-    assert str(error.value).startswith(f"no stage {path!r} in 'mafc_v2'; {message}")
+def test_until_an_unknown_path(name, path, message):
+    found = error_of(SpecError, preset(name).until, path)
+    assert found.startswith(f"no stage {path!r} in {name!r}; {message}")
 
 
 def test_the_layers_must_accept_the_input_shape():
-    children = {"conv": Conv2d(in_channels=3, out_channels=2, kernel_size=3), "flatten": Flatten()}
-    children["fc"] = Linear(in_features=18, out_features=4)
-    model = Model(name="m", input_shape=(3, 5, 5), children=children)
+    children = {"conv": spec.Conv2d(in_channels=3, out_channels=2, kernel_size=3), "flatten": spec.Flatten()}
+    children["fc"] = spec.Linear(in_features=18, out_features=4)
+    model = spec.Model(name="m", input_shape=(3, 5, 5), children=children)
     assert model.num_classes == 4
-    with pytest.raises(SpecError) as error:
-        model.replace(input_shape=(3, 6, 6))
-    assert str(error.value) == (
+    assert error_of(SpecError, model.replace, input_shape=(3, 6, 6)) == (
         "model: input_shape (3, 6, 6) does not fit the layers: fc: expected a vector of 18 features, got shape (32,)"
     )
 
 
 def test_a_model_may_be_empty_and_without_name():
-    model = Model(name="", input_shape=(2, 3, 4), children={})
+    model = spec.Model(name="", input_shape=(2, 3, 4), children={})
     assert model.stages() == {}
     assert model.num_classes == 2
     assert model.macs(model.input_shape) == 0
@@ -116,7 +110,7 @@ def test_a_cut_model_computes_the_feature_maps_of_the_whole_one(framework, name,
     pytest.importorskip(framework)
     model = preset(name, width_multiplier=0.25, cifar=True)
     trunk = model.until(path)
-    arrays = draw(model.parameters(), 0)
+    arrays = spec.draw(model.parameters(), 0)
     images = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
     maps = {}
     reference = ReferenceModel(model, arrays)
