@@ -46,13 +46,9 @@ RESULT = Result(
 
 
 class TestCases:
-    @pytest.mark.parametrize("name", LAYERS)
-    def test_layers_keep_their_shape(self, name):
-        assert make_case(name, 16).output_shape((16, 8, 8)) == (16, 8, 8)
-
-    @pytest.mark.parametrize("name", MODELS)
-    def test_models_have_ten_classes(self, name):
-        assert make_case(name, 3).output_shape((3, 32, 32)) == (10,)
+    def test_shapes(self):
+        assert {make_case(name, 16).output_shape((16, 8, 8)) for name in LAYERS} == {(16, 8, 8)}
+        assert {make_case(name, 3).output_shape((3, 32, 32)) for name in MODELS} == {(10,)}
 
     def test_resnet20_has_the_published_size(self):
         node = make_case("ResNet-20", 3)
@@ -88,6 +84,11 @@ class TestCases:
         torch.testing.assert_close(layer(x), x + y.T.reshape(x.shape) + local, rtol=1e-5, atol=1e-6)
 
 
+def measure_se(kinds, **options):
+    pytest.importorskip("torch")
+    return measure("layers", cases=["SE"], frameworks=["torch"], kinds=kinds, **{**SMALL, **options})
+
+
 class TestMeasurement:
     def test_torch(self):
         pytest.importorskip("torch")
@@ -110,8 +111,7 @@ class TestMeasurement:
         assert set(found.times) == {("SE", f"mindspore {name}") for name in names}
 
     def test_failures_are_reported(self):
-        pytest.importorskip("torch")
-        found = measure("layers", cases=["SE"], frameworks=["torch"], kinds=["training"], **{**SMALL, "batch": 1})
+        found = measure_se(["training"], batch=1)
         assert found.facts == {}
         reason = "a training step needs at least 2 images: batch norm has no variance of one value"
         assert found.left_out == {f"SE, torch training step {name}": reason for name in ("fp32", "bf16")}
@@ -119,11 +119,9 @@ class TestMeasurement:
         assert left_out(found) == [text]
 
     def test_missing_engine_does_not_stop_the_others(self, monkeypatch):
-        pytest.importorskip("torch")
         for package in ("nncf", "openvino", "onnxscript"):
             monkeypatch.setitem(sys.modules, package, None)
-        kinds = ["inference fp32", "inference int8"]
-        found = measure("layers", cases=["SE"], frameworks=["torch"], kinds=kinds, **SMALL)
+        found = measure_se(["inference fp32", "inference int8"])
         assert ("SE", "torch inference fp32") in found.times
         assert list(found.left_out) == ["SE, torch inference int8"]
 
@@ -136,25 +134,22 @@ class TestMeasurement:
         assert 2 * 2**24 <= found <= 30 * 2**24
 
     def test_memory_is_measured_for_each_case(self, monkeypatch):
-        pytest.importorskip("torch")
         calls = []
         monkeypatch.setattr(MEASURE, "peak_memory", lambda *given: calls.append(given) or 3 * 2**20)
-        found = measure("layers", cases=["SE"], frameworks=["torch"], kinds=["inference fp32"], memory=True, **SMALL)
+        found = measure_se(["inference fp32"], memory=True)
         assert calls == [("torch", "SE", "inference fp32", (2, 4, 4, 4))]
         assert "| SE | 3 |" in memory_table(found)
         assert "batch 2" in memory_table(found)
         json.dumps(found.to_document())
 
-    def test_memory_needs_linux(self, monkeypatch):
-        monkeypatch.setattr(MEASURE.sys, "platform", "darwin")
-        with pytest.raises(MaamError, match=r"^peak memory is read from /proc, which darwin does not have$"):
-            peak_memory("torch", "SE", "inference fp32", (1, 4, 4, 4))
-
     @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
-    def test_lack_of_memory_is_reported(self):
+    def test_errors_of_the_memory(self, monkeypatch):
         pytest.importorskip("torch")
         with pytest.raises(MaamError, match=r"^SE, torch inference fp32: Unable to allocate"):
             peak_memory("torch", "SE", "inference fp32", (10**6, 4, 4096, 4096))
+        monkeypatch.setattr(MEASURE.sys, "platform", "darwin")
+        with pytest.raises(MaamError, match=r"^peak memory is read from /proc, which darwin does not have$"):
+            peak_memory("torch", "SE", "inference fp32", (1, 4, 4, 4))
 
     def test_growth(self, monkeypatch):
         """Doubling the time with each step of four in the batch is a slope of one half."""
@@ -164,20 +159,27 @@ class TestMeasurement:
         seconds, slope = measure_growth("torch")["batch"]
         assert (seconds, slope) == ([1, 2, 4, 8], pytest.approx(0.5))
 
-    @pytest.mark.parametrize("name", ["batch", "channels", "size", "rounds"])
     @pytest.mark.parametrize("count", [0, -1, 2.5, True])
-    def test_counts_are_positive_integers(self, name, count):
-        with pytest.raises(SpecError, match=f"^{name}: expected an integer of at least 1, got {count}"):
-            measure("layers", **{name: count})
+    def test_counts_are_positive_integers(self, count):
+        for name in ("batch", "channels", "size", "rounds"):
+            with pytest.raises(SpecError, match=f"^{name}: expected an integer of at least 1, got {count}"):
+                measure("layers", **{name: count})
 
-    def test_unknown_names_are_refused(self):
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (
+                {"frameworks": ["torch"], "cases": ["NOPE"]},
+                "^cases: no case 'NOPE'; expected some of conv stage, MAAM, ",
+            ),
+            ({"group": "layer"}, "group: expected "),
+            ({"frameworks": ["pytorch"]}, "frameworks: expected "),
+        ],
+    )
+    def test_unknown_names_are_refused(self, arguments, message):
         pytest.importorskip("torch")
-        message = r"^cases: no case 'NOPE'; expected some of conv stage, MAAM, "
         with pytest.raises(SpecError, match=message):
-            measure("layers", cases=["NOPE"], frameworks=["torch"])
-        for arguments in ({"group": "layer"}, {"group": "layers", "frameworks": ["pytorch"]}):
-            with pytest.raises(SpecError, match=f"{list(arguments)[-1]}: expected "):
-                measure(**arguments)
+            measure(**{"group": "layers", **arguments})
 
 
 class TestReport:
@@ -193,11 +195,8 @@ class TestReport:
         memory_bound = {**RESULT.facts, "SE": {**RESULT.facts["SE"], "macs": 10_000}}
         assert "| SE |" not in limits_table(replace(RESULT, facts=memory_bound))
 
-    def test_rate_of_float32_is_listed_once_if_it_is_the_best(self):
-        times = RESULT.times | {("matrix product", "bf16"): [0.2] * 3}
+        times = RESULT.times | {("matrix product", "bf16"): [0.2] * 3}  # the rate of float32 is now the best
         assert limits_table(replace(RESULT, times=times)).count("share of the fp32 rate") == 1
-
-    def test_growth_table(self):
         text = growth_table({"batch": ([0.1, 0.2, 0.4, 0.8], 0.5)})
         assert "| batch | 1: 1.00, 4: 2.00, 16: 4.00, 64: 8.00 | 0.50 |" in text
 
@@ -241,9 +240,8 @@ class TestCommand:
 
     def test_commas_of_a_kind_are_omitted(self, run, monkeypatch):
         kinds = []
-        monkeypatch.setattr(
-            "benchmarks.cost.command.measure", lambda *given, **options: kinds.append(options["kinds"]) or RESULT
-        )
+        command = "benchmarks.cost.command.measure"
+        monkeypatch.setattr(command, lambda *given, **options: kinds.append(options["kinds"]) or RESULT)
         run("cost", "layers", "--batch", "1", "--kinds", "inference optimized,training")
         assert kinds == [["inference optimized", "training"]]
         assert starts_with("inference, optimized", kinds[0][0])
