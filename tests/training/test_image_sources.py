@@ -94,12 +94,11 @@ def test_broken_images(framework, root, recipe, model):
 def test_training_skips_a_broken_image(root, recipe, tmp_path):
     broken = root / "train" / NAMES[1] / "03.jpg"
     broken.write_bytes(b"")
-    keywords = {"root": root, "num_workers": 1}
     with pytest.raises(DataError) as caught:
-        train("maam_imagenet", recipe, out=tmp_path / "stopped", **keywords)
+        train("maam_imagenet", recipe, out=tmp_path / "stopped", root=root)
     assert str(caught.value).startswith(f"{broken}: an empty file; ")
     with pytest.warns(BrokenImageWarning, match=rf"^{broken}: an empty file; left out$"):
-        train("maam_imagenet", recipe, out=tmp_path / "run", on_broken="skip", **keywords)
+        train("maam_imagenet", recipe, out=tmp_path / "run", on_broken="skip", root=root)
 
 
 def test_data_that_does_not_fit(framework, root, recipe, model):
