@@ -326,7 +326,7 @@ class Backend(Protocol):
 
     name: str
 
-    def build(self, spec: Node | str, seed: int | None = None) -> Any:
+    def build(self, spec: Node | str, *, seed: int | None = None) -> Any:
         """Return the framework's model of a spec or preset.
 
         Args:

@@ -74,7 +74,7 @@ class ReferenceBackend:
 
     name = "reference"
 
-    def build(self, spec: Node | str, seed: int | None = None) -> ReferenceModel:
+    def build(self, spec: Node | str, *, seed: int | None = None) -> ReferenceModel:
         """Return a reference model of a spec or preset."""
         return build(spec, seed=seed)
 

@@ -40,7 +40,7 @@ def select_precision(device: str, name: str = "auto") -> str:
     return choose_precision("MindSpore", device, name, precisions)
 
 
-def make_runner(spec: Node, *, seed: int | None, device: str) -> Runner:
+def make_training_runner(spec: Node, *, seed: int | None, device: str) -> Runner:
     """Return a runner of a new model in graph mode on `device`, which `select_device` has selected."""
     if seed is not None:
         ms.set_seed(seed)  # of dropout masks

@@ -81,6 +81,6 @@ def _operands(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     return x.to(dtype, memory_format=torch.channels_last), weight.to(dtype, memory_format=torch.channels_last)
 
 
-def make_runner(spec: Node, *, seed: int | None, device: str) -> Runner:
+def make_training_runner(spec: Node, *, seed: int | None, device: str) -> Runner:
     """Return a runner of a new model on `device`, in the memory format that trains fastest."""
     return Runner(build(spec, seed=seed, device=device), channels_last=True)

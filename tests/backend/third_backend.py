@@ -145,7 +145,7 @@ class ThirdBackend:
 
     name = "third"
 
-    def build(self, spec, seed=None):
+    def build(self, spec, *, seed=None):
         node = spec if isinstance(spec, Node) else preset(spec)
         return Network(node, draw(node.parameters(), 0 if seed is None else seed))
 
