@@ -1,4 +1,4 @@
-"""The backends behind one interface, small specs, and arrays of arbitrary bits."""
+"""The backends behind one interface, and weights files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from maam import spec
+from maam.weights import read_weights
 from maam.weights.file import FORMAT, VERSION, write_safetensors
-from tests.weights import helpers
-from tests.weights.helpers import DTYPES
+from tests.weights.helpers import DTYPES, NODE, SPECS, arbitrary
 
 BACKENDS = ("reference", "torch", "mindspore")
 
@@ -44,17 +44,12 @@ class Backend:
             return self.build(spec.maam(4, **arguments))
         return importlib.import_module(f"maam.{self.name}").MAAM(4, **arguments)
 
-
-SPECS = {
-    "classifier": spec.maam_classifier(
-        3, 1, image_size=8, channels=4, hidden_features=6, num_agents=2, kernel_sizes=(1, 3), dropout=0.1
-    ),
-    "dynamic": spec.maam_classifier(
-        3, 1, image_size=8, channels=4, hidden_features=6, num_agents=2, fusion="dynamic", depthwise=True
-    ),
-    "rnn": spec.rnn(3, 1, image_size=4),
-    "layer": spec.maam(4),
-}
+    def foreign(self):
+        """Return a model that maam did not build."""
+        classes = {"torch": "Linear", "mindspore": "Dense"}
+        if self.name not in classes:
+            return object()
+        return getattr(importlib.import_module(f"{self.name}.nn"), classes[self.name])(1, 1)
 
 
 class _Backends(dict):
@@ -81,21 +76,16 @@ def dtype(request):
     return request.param
 
 
-@pytest.fixture(scope="session")
-def dtypes():
-    """Return the NumPy dtypes by name."""
-    return DTYPES
-
-
 @pytest.fixture(params=SPECS)
 def node(request):
     """Return each spec."""
     return SPECS[request.param]
 
 
-@pytest.fixture(name="arbitrary", scope="session")
-def _arbitrary():
-    return helpers.arbitrary
+@pytest.fixture
+def arrays():
+    """Return arbitrary arrays of NODE."""
+    return arbitrary(NODE)
 
 
 @pytest.fixture
@@ -110,11 +100,18 @@ def write(tmp_path):
     return write
 
 
-@pytest.fixture(name="same", scope="session")
-def _same():
-    return helpers.same
+@pytest.fixture
+def weights(write, arrays):
+    """Return the path of a weights file of NODE."""
+    return write(NODE, arrays)
 
 
-@pytest.fixture(name="refused", scope="session")
-def _refused():
-    return helpers.refused
+@pytest.fixture
+def values(backend, tmp_path):
+    """Return a function that returns the arrays of a model, read from the file that its backend saves."""
+
+    def values(model):
+        backend.save_weights(model, tmp_path / "values.safetensors")
+        return read_weights(tmp_path / "values.safetensors")[1]
+
+    return values

@@ -1,13 +1,15 @@
-"""Arrays of arbitrary bits, and checks of weights files and of refused conversions."""
+"""Small specs, arrays of arbitrary bits, and checks of weights files and of refused conversions."""
+
+import itertools
 
 import ml_dtypes
 import numpy as np
-import pytest
 
 from maam import spec
 from maam.backend.convert import convert
 from maam.errors import WeightsError
 from maam.weights import read_weights
+from tests.errors import error_of
 
 DTYPES = {
     "float16": np.dtype(np.float16),
@@ -15,9 +17,17 @@ DTYPES = {
     "float32": np.dtype(np.float32),
     "float64": np.dtype(np.float64),
 }
+SMALL = {"image_size": 8, "channels": 4, "hidden_features": 6, "num_agents": 2}
+NODE = spec.maam_classifier(3, 1, **SMALL, fusion="dynamic", depthwise=True)
+SPECS = {
+    "classifier": spec.maam_classifier(3, 1, **SMALL, kernel_sizes=(1, 3), dropout=0.1),
+    "dynamic": NODE,
+    "rnn": spec.rnn(3, 1, image_size=4),
+    "layer": spec.maam(4),
+}
 
 
-def arbitrary(node, dtype, seed=0):
+def arbitrary(node, dtype="float32", seed=0):
     """Return arrays of random bits: any finite value, including -0 and denormal numbers; variances are positive."""
     generator = np.random.default_rng(seed)
     dtype = DTYPES[dtype]
@@ -35,22 +45,32 @@ def arbitrary(node, dtype, seed=0):
     return arrays
 
 
+def mixed(node):
+    """Return arbitrary arrays whose dtypes take turns."""
+    whole = {dtype: arbitrary(node, dtype) for dtype in DTYPES}
+    return {p.name: whole[dtype][p.name] for p, dtype in zip(node.parameters(), itertools.cycle(DTYPES), strict=False)}
+
+
+def bits(arrays):
+    """Return the dtype, shape and bytes of each array."""
+    return {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
+
+
 def same(path, arrays, node=None):
-    """Return True after checking that a weights file holds these arrays (names, dtypes, shapes, bits) and this spec."""
+    """Return whether a weights file holds these arrays (names, dtypes, shapes, bits) and this spec."""
     own, found = read_weights(path)
-    assert node is None or own == node
-    assert found.keys() == arrays.keys()
-    for name, array in arrays.items():
-        assert found[name].dtype == array.dtype, name
-        assert found[name].shape == array.shape, name
-        assert found[name].tobytes() == array.tobytes(), name
-    return True
+    assert bits(found) == bits(arrays)
+    return node is None or own == node
 
 
-def refused(src, dst, node=None):
+def converts_to(path, arrays, node=NODE):
+    """Return whether the conversion of a file with the spec `node` gives these arrays."""
+    assert convert(path, path.parent / "out.safetensors", node) == (node or NODE)
+    return same(path.parent / "out.safetensors", arrays, node or NODE)
+
+
+def refused(src, dst=None, node=None):
     """Return the message of the error that a conversion raises."""
-    with pytest.raises(WeightsError) as caught:
-        convert(src, dst, node)
-    assert str(caught.value).isprintable()
-    assert len(str(caught.value)) < 800 or "missing: " in str(caught.value)
-    return str(caught.value)
+    message = error_of(WeightsError, convert, src, dst or src.parent / "out.safetensors", node)
+    assert len(message) < 800 or "missing: " in message
+    return message

@@ -37,11 +37,19 @@ def join(header: Any, data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data
 
 
+def edited(file: bytes, *path: str, value: Any) -> bytes:
+    """Return the file with another value at a path of its header."""
+    header, data = split(file)
+    target = header
+    for name in path[:-1]:
+        target = target[name]
+    target[path[-1]] = value
+    return join(header, data)
+
+
 def with_spec(file: bytes, spec: Any) -> bytes:
     """Return the file with another spec (JSON data or text) in its header."""
-    header, data = split(file)
-    header["__metadata__"]["spec"] = spec if isinstance(spec, str) else json.dumps(spec)
-    return join(header, data)
+    return edited(file, "__metadata__", "spec", value=spec if isinstance(spec, str) else json.dumps(spec))
 
 
 def malformed(file: bytes, seed: int) -> Iterator[Case]:
@@ -81,38 +89,31 @@ def _texts(file: bytes, generator: random.Random) -> Iterator[Case]:
 
 
 def _metadata(file: bytes, generator: random.Random) -> Iterator[Case]:
+    metadata = split(file)[0]["__metadata__"]
     for key in ("format", "format_version", "spec"):
         for value in (None, "", "2", "x" * 10_000, "a\nb", 1, {}):
-            header, data = split(file)
-            header["__metadata__"][key] = value
-            yield f"{key} {str(value)[:20]!r}", join(header, data)
-        header, data = split(file)
-        del header["__metadata__"][key]
-        yield f"without {key}", join(header, data)
+            yield f"{key} {str(value)[:20]!r}", edited(file, "__metadata__", key, value=value)
+        others = {name: text for name, text in metadata.items() if name != key}
+        yield f"without {key}", edited(file, "__metadata__", value=others)
     for value in (None, [], "x", 3):
-        header, data = split(file)
-        header["__metadata__"] = value
-        yield f"metadata {value!r}", join(header, data)
+        yield f"metadata {value!r}", edited(file, "__metadata__", value=value)
 
 
 def _tensors(file: bytes, generator: random.Random) -> Iterator[Case]:
     names = sorted(set(split(file)[0]) - {"__metadata__"})
     for field, values in (("dtype", DTYPES), ("shape", SHAPES), ("data_offsets", OFFSETS)):
         for value in (*values, None):
-            header, data = split(file)
             name = generator.choice(names)
-            header[name][field] = value
-            yield f"{name} with {field} {str(value)[:30]}", join(header, data)
+            yield f"{name} with {field} {str(value)[:30]}", edited(file, name, field, value=value)
     for new in NAMES:
         header, data = split(file)
         name = generator.choice(names)
         header[new] = header.pop(name)
         yield f"{name} renamed {new[:20]!r}", join(header, data)
-    for shape in ([0], [0, 2**31], [0, 2**62], [0, 2**63], [2**64 - 1, 0], [1] * 30 + [0] * 10, [0] * 70):
-        header, data = split(file)
-        header["empty"] = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data)]}
-        yield f"an empty array {shape[:3]}", join(header, data)
     header, data = split(file)
+    for shape in ([0], [0, 2**31], [0, 2**62], [0, 2**63], [2**64 - 1, 0], [1] * 30 + [0] * 10, [0] * 70):
+        empty = {"dtype": "F32", "shape": shape, "data_offsets": [len(data), len(data)]}
+        yield f"an empty array {shape[:3]}", edited(file, "empty", value=empty)
     text = json.dumps(header)[:-1] + f', "{names[0]}": {json.dumps(header[names[1]])}}}'
     yield f"{names[0]} twice", join(text.encode(), data)
 
@@ -153,10 +154,8 @@ def _spec_fields(file: bytes, generator: random.Random) -> Iterator[Case]:
 def _large_specs(file: bytes, generator: random.Random) -> Iterator[Case]:
     million = {"kind": "linear", "in_features": 10**6, "out_features": 10**6}
     yield "10**12 parameters", with_spec(file, million)
-    yield (
-        "10**14 parameters",
-        with_spec(file, {"kind": "sequential", "children": {f"a{i}": million for i in range(100)}}),
-    )
+    many = {"kind": "sequential", "children": {f"a{i}": million for i in range(100)}}
+    yield "10**14 parameters", with_spec(file, many)
     nested: dict[str, Any] = {"kind": "flatten"}
     for _ in range(200):
         nested = {"kind": "sequential", "children": {"a": nested}}

@@ -16,25 +16,11 @@ from maam import spec
 from maam.backend.convert import convert
 from maam.errors import MissingFrameworkError, PresetError, SpecError, WeightsError
 from maam.weights import write_weights
-from tests.weights.helpers import DTYPES, arbitrary, refused, same
+from tests.weights.helpers import DTYPES, NODE, arbitrary, converts_to, mixed, refused, same
 
 pytest.importorskip("torch")
 pytest.importorskip("mindspore")
-NODE = spec.maam_classifier(
-    3, 1, image_size=8, channels=4, hidden_features=6, num_agents=2, fusion="dynamic", depthwise=True
-)
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt")
-
-
-@pytest.fixture
-def arrays():
-    return arbitrary(NODE, "float32")
-
-
-@pytest.fixture
-def weights(tmp_path, arrays):
-    write_weights(tmp_path / "weights.safetensors", NODE, arrays)
-    return tmp_path / "weights.safetensors"
 
 
 ROUTES = [
@@ -46,23 +32,24 @@ ROUTES = [
 
 @pytest.mark.parametrize(("pair", "dtype"), ROUTES)
 def test_conversion_in_every_direction_keeps_every_bit(pair, dtype, tmp_path):
-    arrays = arbitrary(NODE, dtype)
-    write_weights(tmp_path / "start.safetensors", NODE, arrays)
-    route = ["start.safetensors", f"first{pair[0]}", f"second{pair[1]}", "end.safetensors"]
-    for src, dst in itertools.pairwise(route):
-        assert convert(tmp_path / src, tmp_path / dst, NODE) == NODE
-    assert same(tmp_path / "end.safetensors", arrays, NODE)
-    assert sorted(os.listdir(tmp_path)) == sorted(route)
+    files = ["start.safetensors", f"first{pair[0]}", f"second{pair[1]}", "end.safetensors"]
+    assert convert_through(tmp_path, files, NODE, arbitrary(NODE, dtype))
+    assert sorted(os.listdir(tmp_path)) == sorted(files)
 
 
-def test_mixed_dtypes_are_kept(tmp_path):
-    kinds = itertools.cycle(DTYPES)
-    whole = {kind: arbitrary(NODE, kind) for kind in DTYPES}
-    arrays = {p.name: whole[next(kinds)][p.name] for p in NODE.parameters()}
-    write_weights(tmp_path / "a.safetensors", NODE, arrays)
-    for src, dst in itertools.pairwise(["a.safetensors", "b.pth", "c.ckpt", "d.pth.tar", "e.safetensors"]):
-        convert(tmp_path / src, tmp_path / dst, NODE)
-    assert same(tmp_path / "e.safetensors", arrays, NODE)
+def convert_through(folder, files, node, arrays):
+    """Return whether the last of these files has the arrays of the first after conversion from each to the next."""
+    write_weights(folder / files[0], node, arrays)
+    for src, dst in itertools.pairwise(files):
+        assert convert(folder / src, folder / dst, node) == node
+    return same(folder / files[-1], arrays, node)
+
+
+def test_mixed_dtypes_layers_and_recurrent_models(tmp_path):
+    files = ["a.safetensors", "b.pth", "c.ckpt", "d.pth.tar", "e.safetensors"]
+    assert convert_through(tmp_path, files, NODE, mixed(NODE))
+    for node in (spec.maam(4, scales=(1, 2, 1)), spec.rnn(3, 1, image_size=4)):
+        assert convert_through(tmp_path, files, node, arbitrary(node))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -89,130 +76,104 @@ def test_errors_for_values_that_are_too_large(arrays, tmp_path):
     assert (tmp_path / "b.safetensors").read_text() == "kept"
 
 
-@pytest.mark.parametrize("node", [spec.maam(4, scales=(1, 2, 1)), spec.rnn(3, 1, image_size=4)], ids=["layer", "rnn"])
-def test_layers_and_recurrent_models_are_converted_too(node, tmp_path):
-    arrays = arbitrary(node, "float32")
-    write_weights(tmp_path / "a.safetensors", node, arrays)
-    for src, dst in itertools.pairwise(["a.safetensors", "b.ckpt", "c.pt", "d.safetensors"]):
-        convert(tmp_path / src, tmp_path / dst, node)
-    assert same(tmp_path / "d.safetensors", arrays, node)
-
-
 def test_paths_may_be_strings_and_the_spec_a_preset(tmp_path):
     node = spec.preset("maam_digits")
-    write_weights(tmp_path / "a.safetensors", node, arrays := arbitrary(node, "float32"))
+    write_weights(tmp_path / "a.safetensors", node, arrays := arbitrary(node))
     convert(f"{tmp_path}/a.safetensors", f"{tmp_path}/b.pth")
     assert convert(f"{tmp_path}/b.pth", f"{tmp_path}/c.safetensors", "maam_digits") == node
     assert same(tmp_path / "c.safetensors", arrays, node)
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pt", ".ckpt"])
-def test_a_file_without_a_spec_needs_one(weights, tmp_path, suffix):
-    convert(weights, tmp_path / f"in{suffix}")
-    message = refused(tmp_path / f"in{suffix}", tmp_path / "out.safetensors")
-    remedy = "pass one as spec (--spec): the name of a preset, or a spec (its JSON file)"
-    assert message == f"{tmp_path}/in{suffix}: holds no spec; {remedy}"
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_files_without_a_spec_need_one(weights, arrays, tmp_path, suffix):
+    path = tmp_path / f"in{suffix}"
+    convert(weights, path)
+    if suffix in (".safetensors", ".pth.tar"):
+        assert converts_to(path, arrays, None)
+    else:
+        remedy = "pass one as spec (--spec): the name of a preset, or a spec (its JSON file)"
+        assert refused(path) == f"{path}: holds no spec; {remedy}"
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth.tar"])
-def test_a_file_with_a_spec_needs_none(weights, arrays, tmp_path, suffix):
-    convert(weights, tmp_path / f"in{suffix}")
-    assert convert(tmp_path / f"in{suffix}", tmp_path / "out.safetensors") == NODE
-    assert same(tmp_path / "out.safetensors", arrays, NODE)
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth.tar"])
-def test_two_specs_must_agree(tmp_path, suffix):
-    own, other = (spec.maam(4, act_layer=name) for name in ("relu", "silu"))
-    write_weights(tmp_path / "start.safetensors", own, arbitrary(own, "float32"))
-    convert(tmp_path / "start.safetensors", tmp_path / f"in{suffix}")
-    assert refused(tmp_path / f"in{suffix}", tmp_path / "out.pt", other) == (
-        f"{tmp_path}/in{suffix}: saved with another spec: agents.0.act1.function is 'relu' in the file and 'silu' "
-        "in the model; leave spec (--spec) out to use the file's own"
+def test_two_specs_must_agree(weights, tmp_path, suffix):
+    path = tmp_path / f"in{suffix}"
+    convert(weights, path)
+    other = spec.parse_json(NODE.to_json().replace('"relu"', '"silu"'))
+    assert refused(path, node=other) == (
+        f"{path}: saved with another spec: agents.0.act1.function is 'relu' in the file and 'silu' in the model; "
+        "leave spec (--spec) out to use the file's own"
     )
-
-
-def test_the_spec_in_the_file_is_kept_if_both_agree(weights, tmp_path):
-    assert convert(weights, tmp_path / "out.pth.tar", NODE.replace(name="another")) == NODE
+    assert convert(path, tmp_path / "out.pth.tar", NODE.replace(name="another")) == NODE
     assert convert(tmp_path / "out.pth.tar", tmp_path / "out.safetensors") == NODE
 
 
-def test_an_unknown_preset(weights, tmp_path):
+def test_arguments_that_are_not_specs_or_files(weights, tmp_path):
     with pytest.raises(PresetError, match="did you mean 'maam_digits'"):
         convert(weights, tmp_path / "out.pth", "maam_digit")
-
-
-def test_objects_that_are_not_specs(weights, tmp_path):
     with pytest.raises(SpecError, match="expected a spec or the name of a preset, got an object of type dict"):
         convert(weights, tmp_path / "out.pth", {"kind": "identity"})
+    with pytest.raises(WeightsError, match=r"got an object of type Model; save a model first: save_weights"):
+        convert(NODE, tmp_path / "out.pth")
 
 
-def test_a_foreign_safetensors_file_needs_a_spec(arrays, tmp_path):
+def test_foreign_safetensors_files(arrays, tmp_path):
+    path = tmp_path / "in.safetensors"
     counters = {"agents.0.bn1.num_batches_tracked": np.array(3)}
-    safetensors.numpy.save_file(arrays | counters, tmp_path / "in.safetensors", {"format": "pt"})
-    assert "holds no spec; pass one as spec" in refused(tmp_path / "in.safetensors", tmp_path / "out.safetensors")
-    convert(tmp_path / "in.safetensors", tmp_path / "out.safetensors", NODE)
-    assert same(tmp_path / "out.safetensors", arrays, NODE)
-
-
-def test_arrays_that_do_not_fit_are_refused(arrays, tmp_path):
-    del arrays["agents.weighting.fc.bias"]
+    safetensors.numpy.save_file(arrays | counters, path, {"format": "pt"})
+    assert "holds no spec; pass one as spec" in refused(path)
+    assert converts_to(path, arrays)
     arrays["classifier.fc2.bias"] = np.float32([np.nan] * 3)
-    safetensors.numpy.save_file(arrays, tmp_path / "in.safetensors")
-    message = refused(tmp_path / "in.safetensors", tmp_path / "out.pth", NODE)
-    assert message == f"{tmp_path}/in.safetensors: does not fit the model; missing: agents.weighting.fc.bias"
+    safetensors.numpy.save_file(arrays, path)
+    assert "NaN or infinity in classifier.fc2.bias" in refused(path, node=NODE)
+    del arrays["agents.weighting.fc.bias"]
+    safetensors.numpy.save_file(arrays, path)
+    message = refused(path, tmp_path / "out.pth", NODE)
+    assert message == f"{path}: does not fit the model; missing: agents.weighting.fc.bias"
     assert not (tmp_path / "out.pth").exists()
 
 
-def test_nan_is_refused(arrays, tmp_path):
-    arrays["classifier.fc2.bias"] = np.float32([np.nan] * 3)
-    safetensors.numpy.save_file(arrays, tmp_path / "in.safetensors")
-    assert "NaN or infinity in classifier.fc2.bias" in refused(tmp_path / "in.safetensors", tmp_path / "o.pt", NODE)
+FILE = "weights.safetensors"
+LONG = "b" * 300 + ".pth"
+KNOWN = "expected one of .safetensors, .pth, .pt, .pth.tar, .ckpt"
+PATHS = [
+    ("a.bin", "b.pth", f"a.bin: unknown suffix '.bin'; {KNOWN}"),
+    ("a.tar", "b.pt", f"a.tar: unknown suffix '.tar'; {KNOWN}"),
+    (FILE, "b.onnx", f"b.onnx: unknown suffix '.onnx'; {KNOWN}"),
+    *((f"a{suffix}", "b.pth", f"a{suffix}: no such file") for suffix in SUFFIXES),
+    (LONG, "b.pth", f"{LONG}: File name too long"),
+    (FILE, LONG, f"{LONG}: File name too long"),
+    ("folder.pth", "b.pt", "folder.pth: a folder; give a file"),
+    (FILE, "folder.pth", "folder.pth: a folder; give a file"),
+    (FILE, "none/b.pth", "none/b.pth: there is no folder {folder}/none; make it first"),
+    *((FILE, f, f"{f}: source and destination are one file; give another destination") for f in (FILE, "link.pt")),
+]
 
 
-def test_a_model_instead_of_a_file(tmp_path):
-    with pytest.raises(WeightsError, match=r"got an object of type Sequential; save a model first: save_weights"):
-        convert(spec.Sequential(children={"act": spec.Activation(function="relu")}), tmp_path / "out.pth")
+@pytest.mark.parametrize(("src", "dst", "message"), PATHS)
+def test_paths_that_are_refused(weights, tmp_path, src, dst, message):
+    before = weights.read_bytes()
+    (tmp_path / "folder.pth").mkdir()
+    (tmp_path / "link.pt").symlink_to(weights)
+    assert refused(tmp_path / src, tmp_path / dst) == f"{tmp_path}/{message.format(folder=tmp_path)}"
+    assert weights.read_bytes() == before
 
 
-@pytest.mark.parametrize(("src", "dst"), [("a.bin", "b.pth"), ("weights.safetensors", "b.onnx"), ("a.tar", "b.pt")])
-def test_an_unknown_suffix(weights, tmp_path, src, dst):
-    wrong = src if src != weights.name else dst
-    assert refused(tmp_path / src, tmp_path / dst) == (
-        f"{tmp_path / wrong}: unknown suffix {Path(wrong).suffix!r}; "
-        "expected one of .safetensors, .pth, .pt, .pth.tar, .ckpt"
-    )
+def test_a_relative_path_of_the_same_file_is_refused(weights, monkeypatch):
+    monkeypatch.chdir(weights.parent)
+    message = f"{FILE}: source and destination are one file; give another destination"
+    assert refused(weights, Path(FILE)) == message
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_missing_source(tmp_path, suffix):
-    assert refused(tmp_path / f"a{suffix}", tmp_path / "b.pth") == f"{tmp_path}/a{suffix}: no such file"
-
-
-@pytest.mark.parametrize("names", [("a" * 300 + ".pth", "b.pth"), (None, "b" * 300 + ".pth")])
-def test_names_that_are_too_long(weights, tmp_path, names):
-    src, dst = (weights if name is None else tmp_path / name for name in names)
-    assert refused(src, dst) == f"{dst if names[0] is None else src}: File name too long"
-
-
-def test_a_folder_as_source_or_destination(weights, tmp_path):
-    (tmp_path / "folder.pth").mkdir()
-    for src, dst in ((tmp_path / "folder.pth", tmp_path / "b.pt"), (weights, tmp_path / "folder.pth")):
-        assert refused(src, dst) == f"{tmp_path}/folder.pth: a folder; give a file"
-
-
-def test_a_missing_destination_folder(weights, tmp_path):
-    path = tmp_path / "none" / "b.pth"
-    assert refused(weights, path) == f"{path}: there is no folder {path.parent}; make it first"
-
-
-def test_one_file_as_source_and_destination(weights, tmp_path, monkeypatch):
-    before = weights.read_bytes()
-    (tmp_path / "link.safetensors").symlink_to(weights)
-    monkeypatch.chdir(tmp_path)
-    for dst in (weights, tmp_path / "link.safetensors", Path("weights.safetensors")):
-        assert refused(weights, dst) == f"{dst}: source and destination are one file; give another destination"
-    assert weights.read_bytes() == before
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"garbage" * 100, b"PK\x03\x04" * 50, b"\x80\x02}q\x00.", b"\n\x00" * 9]
+)
+def test_garbage_is_refused(tmp_path, suffix, content, capfd):
+    path = tmp_path / f"in{suffix}"
+    path.write_bytes(content)
+    assert refused(path, node=NODE).startswith(f"{path}: ")
+    assert capfd.readouterr() == ("", "")
 
 
 def _fail(*args, **kwargs):
@@ -240,27 +201,20 @@ def test_a_failed_write_does_not_change_the_old_file(weights, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_files_have_the_usual_mode_and_keep_the_one_they_had(weights, tmp_path, suffix):
-    path = tmp_path / f"new{suffix}"
+def test_modes_and_bytes_of_the_files(weights, tmp_path, suffix):
+    path, other = tmp_path / f"new{suffix}", tmp_path / f"other{suffix}"
     before = os.umask(0o022)
     try:
         convert(weights, path)
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o644
-    path.chmod(0o640)
-    convert(weights, path)
-    assert path.stat().st_mode & 0o777 == 0o640
-    path.chmod(0o400)
-    convert(weights, path)
-    assert path.stat().st_mode & 0o777 == 0o400
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_two_conversions_write_the_same_bytes(weights, tmp_path, suffix):
-    convert(weights, tmp_path / f"a{suffix}")
-    convert(weights, tmp_path / f"b{suffix}")
-    assert (tmp_path / f"a{suffix}").read_bytes() == (tmp_path / f"b{suffix}").read_bytes()
+    for mode in (0o640, 0o400):  # of a file that is replaced
+        path.chmod(mode)
+        convert(weights, path)
+        assert path.stat().st_mode & 0o777 == mode
+    convert(weights, other)
+    assert path.read_bytes() == other.read_bytes()
 
 
 def test_frameworks_are_loaded_only_if_needed():
@@ -275,7 +229,6 @@ def test_a_missing_framework_is_an_error_before_reading(weights, tmp_path, monke
         if name == f"maam.{package}" or name.startswith(f"maam.{package}."):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        MissingFrameworkError, match=rf"^{package} is not installed; run: pip install 'maam\[{package}\]'"
-    ):
+    message = rf"^{package} is not installed; run: pip install 'maam\[{package}\]'"
+    with pytest.raises(MissingFrameworkError, match=message):
         convert(weights, tmp_path / f"out{suffix}")

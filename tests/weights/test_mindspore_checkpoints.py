@@ -1,3 +1,5 @@
+"""MindSpore checkpoints: files of users and of `convert`, and files that are not checkpoints."""
+
 import importlib
 
 import numpy as np
@@ -6,31 +8,23 @@ import pytest
 from maam import spec
 from maam.backend.convert import convert
 from maam.errors import WeightsError
+from maam.weights import read_weights
+from tests.errors import error_of
+from tests.weights.helpers import NODE, bits, converts_to, refused
 
-NODE = spec.maam_classifier(
-    3, 1, image_size=8, channels=4, hidden_features=6, num_agents=2, fusion="dynamic", depthwise=True
-)
-backend = pytest.importorskip("maam.mindspore", exc_type=ImportError)
 mindspore = pytest.importorskip("mindspore")
+backend = pytest.importorskip("maam.mindspore", exc_type=ImportError)
+
+ONE = spec.Linear(in_features=1, out_features=1, bias=False)
 
 
-@pytest.fixture
-def arrays(arbitrary):
-    return arbitrary(NODE, "float32")
-
-
-@pytest.fixture
-def weights(write, arrays):
-    return write(NODE, arrays)
-
-
-def test_mindspore_loads_the_checkpoint(weights, arrays, tmp_path, same):
+def test_mindspore_loads_the_checkpoint(weights, arrays, tmp_path):
     convert(weights, tmp_path / "model.ckpt")
     cell = backend.build(NODE)
     loaded = mindspore.load_checkpoint(str(tmp_path / "model.ckpt"))
     assert mindspore.load_param_into_net(cell, loaded, strict_load=True) == ([], [])
     backend.save_weights(cell, tmp_path / "again.safetensors")
-    assert same(tmp_path / "again.safetensors", arrays)
+    assert bits(read_weights(tmp_path / "again.safetensors")[1]) == bits(arrays)
 
 
 def _checkpoint(path, **entries):
@@ -46,41 +40,30 @@ def _checkpoint(path, **entries):
     return path
 
 
-def test_a_training_checkpoint_of_mindspore_is_read_without_its_optimizer(arrays, weights, tmp_path, same):
+def test_a_training_checkpoint_of_mindspore_is_read_without_its_optimizer(arrays, weights, tmp_path):
     cell = backend.load(weights)
     loss = mindspore.nn.WithLossCell(cell, mindspore.nn.CrossEntropyLoss())
     optimizer = mindspore.nn.Adam(cell.trainable_params(), learning_rate=mindspore.nn.ExponentialDecayLR(0.1, 0.9, 4))
     append = {"epoch_num": 3, "note": "text"}
     step = mindspore.nn.TrainOneStepCell(loss, optimizer)
     mindspore.save_checkpoint(step, str(tmp_path / "in.ckpt"), append_dict=append, crc_check=True)
-    convert(tmp_path / "in.ckpt", tmp_path / "out.safetensors", NODE)
-    assert same(tmp_path / "out.safetensors", arrays)
+    assert converts_to(tmp_path / "in.ckpt", arrays)
 
 
-def test_a_checkpoint_of_a_cell_in_mixed_precision_is_read(weights, arrays, tmp_path, same):
+def test_a_checkpoint_of_a_cell_in_mixed_precision_is_read(weights, arrays, tmp_path):
     cell = mindspore.amp.auto_mixed_precision(backend.load(weights), "O2")
     mindspore.save_checkpoint(cell, str(tmp_path / "in.ckpt"))
-    convert(tmp_path / "in.ckpt", tmp_path / "out.safetensors", NODE)
-    assert same(tmp_path / "out.safetensors", arrays)
+    assert converts_to(tmp_path / "in.ckpt", arrays)
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"garbage" * 100, b"\xff" * 50, b"\n\x00" * 9], ids=repr)
-def test_garbage_instead_of_a_mindspore_file(tmp_path, content, capfd, refused):
-    (tmp_path / "in.ckpt").write_bytes(content)
-    message = refused(tmp_path / "in.ckpt", tmp_path / "out.safetensors", spec.Linear(in_features=1, out_features=1))
-    assert message.startswith(f"{tmp_path}/in.ckpt: ")
-    assert capfd.readouterr() == ("", "")
-
-
-def test_mindspore_files_cut_short_are_refused(weights, tmp_path, capfd):
-    convert(weights, tmp_path / "in.ckpt")
-    content = (tmp_path / "in.ckpt").read_bytes()
-    (tmp_path / "in.ckpt").chmod(0o600)
+def test_files_cut_short_are_refused(weights, tmp_path, capfd):
+    path = tmp_path / "in.ckpt"
+    convert(weights, path)
+    content = path.read_bytes()
+    path.chmod(0o600)
     for length in np.linspace(0, len(content) - 1, 15, dtype=int):
-        (tmp_path / "in.ckpt").write_bytes(content[:length])
-        with pytest.raises(WeightsError) as caught:
-            convert(tmp_path / "in.ckpt", tmp_path / "out.safetensors", NODE)
-        assert str(caught.value).isprintable()
+        path.write_bytes(content[:length])
+        assert error_of(WeightsError, convert, path, tmp_path / "out.safetensors", NODE)
     assert capfd.readouterr() == ("", "")
 
 
@@ -96,32 +79,26 @@ def test_mindspore_files_cut_short_are_refused(weights, tmp_path, capfd):
         ("str", [0], 4, "weight has dtype 'str'"),
     ],
 )
-def test_errors_for_inconsistent_records(tmp_path, kind, dims, size, expected, refused):
-    node = spec.Linear(in_features=1, out_features=1, bias=False)
+def test_errors_for_inconsistent_records(tmp_path, kind, dims, size, expected):
     path = _checkpoint(tmp_path / "in.ckpt", weight=(kind, dims, b"\0" * size))
-    assert expected in refused(path, tmp_path / "out.pt", node)
+    assert expected in refused(path, node=ONE)
 
 
-def test_an_unexpected_name_in_a_mindspore_file_is_listed(tmp_path, refused):
-    node = spec.Linear(in_features=1, out_features=1, bias=False)
+def test_an_unexpected_name_in_a_mindspore_file_is_listed(tmp_path):
     one = ("Float32", [1, 1], b"\0" * 4)
-    path = _checkpoint(
-        tmp_path / "in.ckpt", **{"weight": one, "other.fc.gamma": one, "global_step": ("Int32", [], b"")}
-    )
+    records = {"weight": one, "other.fc.gamma": one, "global_step": ("Int32", [], b"")}
+    path = _checkpoint(tmp_path / "in.ckpt", **records)
     expected = f"{path}: does not fit the model; unexpected: other.fc.gamma"
-    assert refused(path, tmp_path / "out.pt", node) == expected
+    assert refused(path, node=ONE) == expected
 
 
-def test_a_checksum_that_does_not_fit_is_noticed(tmp_path, refused, capfd):
-    node = spec.Linear(in_features=1, out_features=1, bias=False)
+def test_a_checksum_that_does_not_fit_is_noticed(tmp_path, capfd):
     path = tmp_path / "in.ckpt"
-    mindspore.save_checkpoint(backend.build(node), str(path), crc_check=True)
+    mindspore.save_checkpoint(backend.build(ONE), str(path), crc_check=True)
     content = bytearray(path.read_bytes())
     path.chmod(0o600)
     content[-20] ^= 1  # in the weight's last byte, as 17 bytes of checksum follow
     path.write_bytes(content)
-    assert (
-        refused(path, tmp_path / "o.pt", node)
-        == f"{path}: not a MindSpore checkpoint, damaged or cut short; save it again"
-    )
+    message = f"{path}: not a MindSpore checkpoint, damaged or cut short; save it again"
+    assert refused(path, node=ONE) == message
     assert capfd.readouterr() == ("", "")

@@ -1,3 +1,5 @@
+"""Malformed files: every backend refuses them with the same short message and little memory."""
+
 import json
 import random
 import tracemalloc
@@ -8,9 +10,11 @@ import pytest
 import maam.reference
 from maam import spec
 from maam.errors import WeightsError
+from tests.errors import error_of
 from tests.weights import malformed
+from tests.weights.helpers import SPECS
 
-NODE = spec.maam_classifier(3, 1, image_size=8, channels=4, hidden_features=6, num_agents=2, dropout=0.1)
+MODEL = SPECS["classifier"]
 LARGEST = 20 * 2**20
 """The largest memory in bytes for reading a small malformed file; deeply nested JSON needs the most."""
 
@@ -18,7 +22,7 @@ LARGEST = 20 * 2**20
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "weights.safetensors"
-    maam.reference.save_weights(maam.reference.build(NODE, seed=0), path)
+    maam.reference.save_weights(maam.reference.build(MODEL, seed=0), path)
     return path.read_bytes()
 
 
@@ -68,33 +72,27 @@ def test_all_backends_raise_the_same_errors(cases, backends, tmp_path):
         if (message := _refusal(maam.reference.load, path)) is not None:
             refused.append(what)
             for backend in (backends["torch"], backends["mindspore"]):
-                with pytest.raises(WeightsError) as caught:
-                    backend.load(path)
-                assert str(caught.value) == message
+                assert error_of(WeightsError, backend.load, path) == message
         if len(refused) == 20:
             return
     raise AssertionError("fewer than 20 files were refused")
 
 
-def test_a_huge_spec_is_compared_with_the_file_before_memory_is_allocated(backend, whole, tmp_path):
+def test_huge_specs_are_compared_with_the_file_before_memory_is_allocated(backend, tmp_path):
     path = tmp_path / "weights.safetensors"
-    million = {"kind": "linear", "in_features": 10**6, "out_features": 10**6, "bias": False}
-    path.write_bytes(malformed.with_spec(whole, {"kind": "sequential", "children": {"fc": million}}))
-    tracemalloc.start()
-    try:
-        with pytest.raises(WeightsError, match=r"missing: fc\.weight"):
-            backend.load(path)
-        assert tracemalloc.get_traced_memory()[1] < LARGEST
-    finally:
-        tracemalloc.stop()
-
-
-def test_a_huge_spec_with_an_array_of_the_right_name(backend, tmp_path):
     small = spec.Sequential(children={"fc": spec.Linear(in_features=2, out_features=2, bias=False)})
-    path = tmp_path / "weights.safetensors"
     maam.reference.save_weights(maam.reference.build(small, seed=0), path)
     document = json.loads(small.to_json())
     document["children"]["fc"] |= {"in_features": 10**6, "out_features": 10**6}
-    path.write_bytes(malformed.with_spec(path.read_bytes(), document))
-    with pytest.raises(WeightsError, match=r"wrong shape: fc\.weight \(2, 2\) instead of \(1000000, 1000000\)$"):
-        backend.load(path)
+    whole = path.read_bytes()
+    renamed = json.loads(json.dumps(document).replace('"fc"', '"other"'))
+    shape = r"wrong shape: fc\.weight \(2, 2\) instead of \(1000000, 1000000\)$"
+    for huge, message in ((renamed, r"missing: other\.weight"), (document, shape)):
+        path.write_bytes(malformed.with_spec(whole, huge))
+        tracemalloc.start()
+        try:
+            with pytest.raises(WeightsError, match=message):
+                backend.load(path)
+            assert tracemalloc.get_traced_memory()[1] < LARGEST
+        finally:
+            tracemalloc.stop()
