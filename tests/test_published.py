@@ -63,11 +63,8 @@ def share(actual, document, training):
     return np.abs(actual - expected).max() / np.abs(expected).max()
 
 
-def test_all_files_are_there():
-    assert len(FILES) == 7
-
-
 def test_keys_shapes_and_count(published):
+    assert len(FILES) == 7
     node = preset_of(published)
     keys = {key: tuple(shape) for key, shape in published["keys"] if not key.endswith("num_batches_tracked")}
     assert {p.name: p.shape for p in node.parameters()} == keys
@@ -75,17 +72,13 @@ def test_keys_shapes_and_count(published):
 
 
 @pytest.mark.parametrize("training", OUTPUTS, ids=OUTPUTS.values())
-def test_reference(published, training):
+def test_reference_and_torch_in_float64(published, training):
+    """PyTorch loads the published keys with `strict=True`."""
     arrays, x = drawn(published)
     assert share(ReferenceModel(preset_of(published), arrays)(x, training=training), published, training) < CLOSE
-
-
-@pytest.mark.parametrize("training", OUTPUTS, ids=OUTPUTS.values())
-def test_torch_in_float64_by_strict_state_dict(published, training):
     torch = pytest.importorskip("torch")
     from maam.torch import build
 
-    arrays, x = drawn(published)
     model = build(preset_of(published), dtype=torch.float64).train(training)
     state = {name: torch.from_numpy(array) for name, array in arrays.items()}
     counters = {key: torch.tensor(0) for key, _ in published["keys"] if key.endswith("num_batches_tracked")}

@@ -21,9 +21,8 @@ def site(tmp_path_factory):
     pytest.importorskip("mkdocs")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False
-    )
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
 
@@ -52,16 +51,11 @@ def test_signatures(site, page, signature):
     assert signature in text_of(site / "api" / f"{page}.html")
 
 
-def test_the_home_page_is_the_readme(site):
+def test_the_home_page_and_notebooks(site):
     text = text_of(site / "index.html")
-    assert "proof that both compute the same function" in text
-    assert "pip install '.[torch]'" in text
-    assert "make demo" in text
-    assert "Limits" in text
+    for part in ("proof that both compute the same function", "pip install '.[torch]'", "make demo", "Limits"):
+        assert part in text
     assert "assets/overview.svg" in (site / "index.html").read_text()
-
-
-def test_notebooks_are_shown(site):
     page = site / "notebooks" / "pytorch.html"
     assert "MAAM(16, 32, pool=(1, 2))" in text_of(page)
     assert "data:image/png;base64" in page.read_text()
@@ -77,11 +71,9 @@ def test_every_public_package_has_a_page():
 
 def public_names(package):
     """Return the names in the `__all__` of a package, without importing it."""
-    tree = ast.parse((ROOT / "maam" / package / "__init__.py").read_text())
-    (names,) = [
-        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-    ]
-    return ast.literal_eval(names)
+    body = ast.parse((ROOT / "maam" / package / "__init__.py").read_text()).body
+    assigned = {ast.unparse(node.targets[0]): node.value for node in body if isinstance(node, ast.Assign)}
+    return ast.literal_eval(assigned["__all__"])
 
 
 @pytest.mark.parametrize(
@@ -111,10 +103,8 @@ def links():
     ],
 )
 def test_links_out_of_the_documentation(links, page, given, expected):
+    """A link to a missing file stops the build."""
     assert links.LINK.sub(lambda link: links.inside(link, page, ROOT), given) == expected
-
-
-def test_a_link_to_nothing_stops_the_build(links):
     from mkdocs.exceptions import PluginError
 
     with pytest.raises(PluginError, match=r"parity\.md: a link leads to maam/nothing\.py, which does not exist"):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +63,6 @@ def test_special_files(tmp_path):
     (tmp_path / "null").symlink_to("/dev/null")
     assert [_io.is_special(tmp_path / name) for name in ("file", "null", "none", ".")] == [False, True, False, False]
     assert _io.is_special(Path("/dev/null"))
-
-
-def test_standard_output_is_appended_to(tmp_path):
     program = "from maam import _io; print('before', flush=True); _io.write_text('/dev/stdout', 'text')"
     with (tmp_path / "out.txt").open("wb") as out:
         subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
@@ -105,29 +103,13 @@ class TestLocks:
             child.join()
 
 
-class Clock:
-    """A clock that advances only in the functions that it makes."""
-
-    def __init__(self):
-        self.now = 0.0
-        self.order = []
-
-    def __call__(self):
-        return self.now
-
-    def function(self, name, seconds):
-        def call():
-            self.order.append(name)
-            self.now += seconds
-
-        return call
-
-
 def test_each_round_runs_all_functions():
-    clock = Clock()
-    times = interleave({"a": clock.function("a", 0.1), "b": clock.function("b", 0.3)}, rounds=3, least=0.3, clock=clock)
+    """The clock advances only in the functions."""
+    seconds, order = {"a": 0.1, "b": 0.3}, []
+    functions = {name: partial(order.append, name) for name in seconds}
+    times = interleave(functions, rounds=3, least=0.3, clock=lambda: sum(seconds[name] for name in order))
     assert times == {"a": [pytest.approx(0.1)] * 3, "b": [pytest.approx(0.3)] * 3}
-    assert clock.order == ["a"] * 2 + ["b"] * 2 + (["a"] * 3 + ["b"]) * 3
+    assert order == ["a"] * 2 + ["b"] * 2 + (["a"] * 3 + ["b"]) * 3
 
 
 def test_ratios_are_within_a_round():
@@ -135,13 +117,10 @@ def test_ratios_are_within_a_round():
     assert ratios(times, "base") == {"base": 1.0, "fast": 2.0, "odd": 2.0}
 
 
-def test_names_in_messages_are_readable():
+def test_parts_of_messages():
     assert listed(["conv1", "", "a\nb", "x" * 300]) == f"conv1, '', 'a\\nb', '{'x' * 200}...'"
     assert shortened(np.zeros((9, 9))).endswith("...")
     assert shortened(10**5000) == "a huge int"
-
-
-def test_suggestions():
     assert suggestion("maff", ["maf", "mafc", "se"], count=2) == "did you mean 'maf' or 'mafc'?"
     assert suggestion("relu", ["maf", "se"], "`maam list` shows all") == "`maam list` shows all"
 

@@ -1,10 +1,12 @@
-"""The wheel, installed: the commands, the package without a framework, and in a clean environment."""
+"""The installed wheel: the commands, the package without a framework, and a clean environment."""
 
 import json
 import sys
 import tarfile
 
 import pytest
+
+from tests.packaging.conftest import ENVIRONMENT, call
 
 LIGHT = """
 import json, sys
@@ -24,28 +26,15 @@ for name in ("torch", "mindspore", "timm", "torchvision", "mindcv"):
 """
 
 
-@pytest.fixture
-def run(installed, call, environment, tmp_path):
-    """Run the installed Python, or a program beside it, in a folder of its own."""
+def test_commands_and_imports(installed, tmp_path):
+    def run(program, *arguments):
+        return call(installed.with_name(program), *arguments, cwd=tmp_path, env=ENVIRONMENT)
 
-    def run_program(program, *arguments):
-        return call(installed.with_name(program), *arguments, cwd=tmp_path, env=environment)
-
-    return run_program
-
-
-def test_the_commands(run):
     assert "Attention modules for image classification" in run("maam", "--help")
     assert "mafc_v2" in run("maam", "list", "mafc_*")
     assert "49,117 parameters, 962,176 MACs" in run("maam", "info", "maam_digits")
-
-
-def test_as_a_module(run):
     assert run("python", "-m", "maam", "list", "maam_*") == run("maam", "list", "maam_*")
     assert run("python", "-m", "maam", "--help").startswith("Usage: maam ")
-
-
-def test_the_package_loads_no_framework(run, installed):
     file, recipes, frameworks = json.loads(run("python", "-c", LIGHT))
     assert file.startswith(str(installed.parents[1]))
     assert recipes >= 4
@@ -54,15 +43,15 @@ def test_the_package_loads_no_framework(run, installed):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_in_a_clean_environment(distributions, empty, call, environment, tmp_path):
-    """Dependencies from the package index, no framework; then a part of the source distribution's own tests."""
+def test_a_clean_environment(distributions, empty, tmp_path):
+    """Dependencies come from the package index, without a framework; then some tests of the source distribution run."""
     sdist, wheel = distributions
     python = empty(with_pip=True)
     call(python, "-m", "pip", "install", "--quiet", wheel, "pytest", "pytest-timeout", "hypothesis")
-    lines = call(python, "-c", ABSENT, cwd=tmp_path, env=environment).splitlines()
+    lines = call(python, "-c", ABSENT, cwd=tmp_path, env=ENVIRONMENT).splitlines()
     assert len(lines) == 5
     assert all("is not installed; run: pip install 'maam[" in line for line in lines)
-    assert "maam_digits" in call(python.with_name("maam"), "list", cwd=tmp_path, env=environment)
+    assert "maam_digits" in call(python.with_name("maam"), "list", cwd=tmp_path, env=ENVIRONMENT)
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, **({"filter": "data"} if sys.version_info >= (3, 12) else {}))
     (folder,) = tmp_path.glob("maam-*")
