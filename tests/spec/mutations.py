@@ -10,8 +10,10 @@ from typing import Any
 from maam.spec import Activation, Conv2d, Model, Residual, Scale, maam, preset
 
 _REPLACEMENTS = (None, True, False, 0, -1, 3, 2.5, 1e999, float("nan"), 10**40, "", "3", "relu")
-_REPLACEMENTS += ([], [1], {}, {"kind": "x"})
+_REPLACEMENTS += (2**24, 2**40, 1e-300, 1e308, "conv2d", "\ud800", [], [1], {}, {"kind": "x"}, {"kind": "identity"})
+_REPLACEMENTS += ({"kind": "linear", "in_features": 2**24, "out_features": 2**24},)
 _NAMES = ("kind", "name", "children", "self", "weights", "a.b", "\n", "", "ключ", "x" * 300, "\ud800", "__class__")
+_NAMES += ("agents.alpha", "\x00")
 
 
 def bases() -> list[str]:

@@ -31,18 +31,9 @@ def test_specs_survive_a_round_trip(node):
 
 
 def test_every_field_is_written():
-    assert spec.Conv2d(in_channels=3, out_channels=4, kernel_size=1).to_document() == {
-        "kind": "conv2d",
-        "in_channels": 3,
-        "out_channels": 4,
-        "kernel_size": 1,
-        "stride": 1,
-        "padding": 0,
-        "dilation": 1,
-        "groups": 1,
-        "bias": True,
-        "init": "fan_in_uniform",
-    }
+    given = {"kind": "conv2d", "in_channels": 3, "out_channels": 4, "kernel_size": 1}
+    defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True, "init": "fan_in_uniform"}
+    assert parse_document(given).to_document() == {**given, **defaults}
     pool = spec.AvgPool2d(kernel_size=2)
     assert json.loads(pool.to_json()) == {"kind": "avg_pool2d", "kernel_size": 2, "stride": None}
 

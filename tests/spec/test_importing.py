@@ -1,4 +1,4 @@
-"""Imports: `maam.spec` loads NumPy and pydantic, and the reference no framework."""
+"""Imports: the spec loads NumPy and pydantic, the reference and the conversion no framework."""
 
 import json
 import subprocess
@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "mindspore", "sklearn", "matplotlib", "typer", "rich", "scipy", "torchvision", "PIL"}
+PYDANTIC = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+LIGHT = {"maam", "numpy", "cython_runtime", *PYDANTIC}
 
 
 def loaded_by(statement):
@@ -17,21 +18,16 @@ def loaded_by(statement):
 
 
 @pytest.mark.parametrize(
-    ("statement", "absent"),
+    ("statement", "allowed"),
     [
-        ("import maam", {"safetensors"}),
-        ("import maam.spec", {"safetensors"}),
-        ("import maam.spec as s; s.preset('maam_digits').to_json()", {"safetensors"}),
-        ("import maam.reference as r, numpy as n; r.build('maam_digits')(n.zeros((2, 1, 8, 8)), training=True)", set()),
+        ("import maam.spec as s; s.preset('maam_digits').to_json()", LIGHT),
+        (
+            "import maam.reference as r, numpy as n; r.build('maam_digits')(n.zeros((2, 1, 8, 8)), training=True)",
+            {*LIGHT, "ml_dtypes", "safetensors"},
+        ),
+        ("import maam.backend.convert", {*LIGHT, "ml_dtypes", "safetensors"}),
     ],
 )
-def test_no_framework_is_loaded(statement, absent):
-    loaded = loaded_by(statement)
-    assert "maam" in loaded
-    assert not loaded & (HEAVY | absent)
-
-
-def test_the_spec_needs_only_numpy_and_pydantic():
-    loaded = loaded_by("import maam.spec") - loaded_by("pass") - set(sys.stdlib_module_names)
-    of_pydantic = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
-    assert {name for name in loaded if not name.startswith("_")} <= {"maam", "numpy", "cython_runtime", *of_pydantic}
+def test_packages_that_are_loaded(statement, allowed):
+    loaded = loaded_by(statement) - loaded_by("pass") - set(sys.stdlib_module_names)
+    assert {name for name in loaded if not name.startswith("_")} <= allowed

@@ -10,39 +10,30 @@ from maam.errors import PresetError, SpecError
 from maam.spec import maam_classifier, maam_imagenet, preset, preset_options
 from tests.errors import error_of
 
-PLAIN = {
-    spec.cnn(): {
-        "conv1.weight": (32, 3, 3, 3),
-        "conv1.bias": (32,),
-        "conv2.weight": (64, 32, 3, 3),
-        "conv2.bias": (64,),
-        "fc1.weight": (128, 4096),
-        "fc1.bias": (128,),
-        "fc2.weight": (10, 128),
-        "fc2.bias": (10,),
-    },
-    spec.mlp(100, 1, image_size=28): {
-        "fc1.weight": (512, 784),
-        "fc1.bias": (512,),
-        "fc2.weight": (256, 512),
-        "fc2.bias": (256,),
-        "fc3.weight": (100, 256),
-        "fc3.bias": (100,),
-    },
-    spec.rnn(): {
-        "rnn.weight_ih_l0": (128, 96),
-        "rnn.weight_hh_l0": (128, 128),
-        "rnn.bias_ih_l0": (128,),
-        "rnn.bias_hh_l0": (128,),
-        "fc.weight": (10, 128),
-        "fc.bias": (10,),
-    },
+RNN = {
+    "rnn.weight_ih_l0": (128, 96),
+    "rnn.weight_hh_l0": (128, 128),
+    "rnn.bias_ih_l0": (128,),
+    "rnn.bias_hh_l0": (128,),
 }
 
 
-@pytest.mark.parametrize("model", PLAIN, ids=lambda model: model.name)
-def test_parameters_of_plain_networks(model):
-    assert {parameter.name: parameter.shape for parameter in model.parameters()} == PLAIN[model]
+def with_bias(**shapes):
+    """Return the shapes of weights and biases by name."""
+    pairs = [((f"{name}.weight", shape), (f"{name}.bias", shape[:1])) for name, shape in shapes.items()]
+    return dict(row for pair in pairs for row in pair)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (spec.cnn(), with_bias(conv1=(32, 3, 3, 3), conv2=(64, 32, 3, 3), fc1=(128, 4096), fc2=(10, 128))),
+        (spec.mlp(100, 1, image_size=28), with_bias(fc1=(512, 784), fc2=(256, 512), fc3=(100, 256))),
+        (spec.rnn(), RNN | with_bias(fc=(10, 128))),
+    ],
+)
+def test_parameters_of_plain_networks(model, expected):
+    assert {parameter.name: parameter.shape for parameter in model.parameters()} == expected
 
 
 def test_layers_of_plain_networks():
@@ -52,9 +43,6 @@ def test_layers_of_plain_networks():
     assert odd.stages()["pool2"] == (64, 7, 7)
     assert odd.at("fc1").in_features == 64 * 49
     assert spec.rnn().at("rnn") == spec.RNN(input_size=96, hidden_size=128)
-
-
-def test_presets_are_the_functions():
     assert preset("cnn", num_classes=4) == spec.cnn(4)
     assert preset("mlp", in_channels=1) == spec.mlp(in_channels=1)
     assert preset("rnn", image_size=8) == spec.rnn(image_size=8)
@@ -68,11 +56,6 @@ CLASSIFIER = [f"classifier.{name}" for name in ("fc1.weight", "fc1.bias", "fc2.w
 
 def names(model):
     return [parameter.name for parameter in model.parameters()]
-
-
-def test_canonical_names_in_running_order():
-    agents = [f"agents.{index}.{name}" for index in range(3) for name in AGENT]
-    assert names(preset("maam_cifar10")) == [*agents, "agents.alpha", *REDUCE, *CLASSIFIER]
 
 
 IMAGENET = {"stem": (32, 112, 112), "stage1": (64, 56, 56), "stage2": (128, 28, 28), "stage3": (256, 14, 14)}
@@ -109,19 +92,18 @@ def test_convolutions_are_he_normal_and_the_classifier_ends_as_pytorch_does():
     assert set(inits.values()) == {"kaiming_normal"}
 
 
-def test_t_cnn_is_one_branch_without_fusion_and_reduce_layer():
-    model = preset("t_cnn", base="maam_cifar10")
-    assert list(model.stages()) == ["agent", "classifier"]
-    assert names(model) == [*(f"agent.{name}" for name in AGENT), *CLASSIFIER]
-    assert model.children["agent"] == preset("maam_cifar10").at("agents.0")
-
-
-def test_without_agent_attention_pools_the_image_to_the_size_of_f():
-    model = preset("without_agent_attention")
-    assert model.children["pool"] == spec.MaxPool2d(kernel_size=4)
+def test_canonical_names_in_running_order():
+    agents = [f"agents.{index}.{name}" for index in range(3) for name in AGENT]
+    assert names(preset("maam_cifar10")) == [*agents, "agents.alpha", *REDUCE, *CLASSIFIER]
+    one = preset("t_cnn", base="maam_cifar10")  # one branch without fusion and reduce layer
+    assert list(one.stages()) == ["agent", "classifier"]
+    assert names(one) == [*(f"agent.{name}" for name in AGENT), *CLASSIFIER]
+    assert one.children["agent"] == preset("maam_cifar10").at("agents.0")
+    without = preset("without_agent_attention")  # pools the image to the size of the fused map
+    assert without.children["pool"] == spec.MaxPool2d(kernel_size=4)
     assert preset("without_agent_attention", base="maam_cifar10").children["pool"] == spec.MaxPool2d(kernel_size=2)
-    assert model.stages()["reduce"] == preset("maam_cifar10_2m3").stages()["reduce"]
-    assert names(model) == [*REDUCE, *CLASSIFIER]
+    assert without.stages()["reduce"] == preset("maam_cifar10_2m3").stages()["reduce"]
+    assert names(without) == [*REDUCE, *CLASSIFIER]
 
 
 @pytest.mark.parametrize("base", ["maam_cifar10", "maam_cifar10_2m3"])
@@ -157,25 +139,10 @@ def test_ablations_refuse_options_without_effect(name):
             preset(name, **{option: OTHERS[option]})
 
 
-OTHERS = {
-    "image_size": 16,
-    "channels": 8,
-    "hidden_channels": 9,
-    "num_agents": 2,
-    "kernel_sizes": 5,
-    "scales": 2,
-    "pool": (4, 2),
-    "fusion": "dynamic",
-    "reduce": False,
-    "depthwise": True,
-    "act_layer": "silu",
-    "norm_layer": "identity",
-    "hidden_features": 7,
-    "dropout": 0.5,
-    "num_classes": 3,
-    "in_channels": 1,
-    "base": "maam_digits",
-}
+OTHERS = {"image_size": 16, "channels": 8, "hidden_channels": 9, "num_agents": 2, "kernel_sizes": 5, "scales": 2}
+OTHERS |= {"pool": (4, 2), "fusion": "dynamic", "reduce": False, "depthwise": True, "act_layer": "silu"}
+OTHERS |= {"norm_layer": "identity", "hidden_features": 7, "dropout": 0.5, "num_classes": 3, "in_channels": 1}
+OTHERS |= {"base": "maam_digits"}
 
 
 @pytest.mark.parametrize("name", [*NO_EFFECT, "maam_cifar10"])

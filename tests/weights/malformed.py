@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 from collections.abc import Iterator
 from typing import Any
 
-VALUES = (0, -1, 1, 2, 3, 7, 2**24, 2**40, 10**30, 0.0, 1e-300, 1e308, "", "relu", "conv2d", "\ud800", None, True)
-VALUES += ([], {}, [1, 2], {"kind": "identity"}, {"kind": "linear", "in_features": 2**24, "out_features": 2**24})
+from tests.spec import mutations
+
 NAMES = ("", "x" * 3000, "a\nb", "agents.alpha", "module.agents.alpha", "é", "weight", "\x00", "__metadata__")
 DTYPES = ("F16", "BF16", "F32", "F64", "I64", "BOOL", "U8", "F8_E4M3", "F128", "", 3)
 SHAPES = ([], [0], [-1], [10**12], [2**62, 2], [2**64], [1] * 70, [0, 2**63], [0, 2**64 - 1], [1.5], "x", [[2]])
@@ -136,19 +135,10 @@ def _pairs(file: bytes, generator: random.Random) -> Iterator[Case]:
 
 
 def _spec_fields(file: bytes, generator: random.Random) -> Iterator[Case]:
-    original = json.loads(split(file)[0]["__metadata__"]["spec"])
+    text = split(file)[0]["__metadata__"]["spec"]
     for _ in range(150):
-        document = copy.deepcopy(original)
-        owner = generator.choice(list(_objects(document)))
-        key = generator.choice([*owner, "new"])
-        how = generator.choice(("set", "set", "set", "delete", "rename"))
-        if how == "set" or key not in owner:
-            owner[key] = generator.choice(VALUES)
-        elif how == "delete":
-            del owner[key]
-        else:
-            owner[generator.choice(NAMES)] = owner.pop(key)
-        yield f"spec: {key} {how}", with_spec(file, document)
+        mutate = generator.choice(mutations.EDITS)
+        yield f"spec: {mutate.__name__}", with_spec(file, mutate(generator, text))
 
 
 def _large_specs(file: bytes, generator: random.Random) -> Iterator[Case]:
@@ -160,11 +150,3 @@ def _large_specs(file: bytes, generator: random.Random) -> Iterator[Case]:
     for _ in range(200):
         nested = {"kind": "sequential", "children": {"a": nested}}
     yield "200 levels", with_spec(file, nested)
-
-
-def _objects(document: Any) -> Iterator[dict[str, Any]]:
-    """Yield the document and all objects with fields inside it."""
-    if isinstance(document, dict) and document:
-        yield document
-    for value in document.values() if isinstance(document, dict) else document if isinstance(document, list) else ():
-        yield from _objects(value)

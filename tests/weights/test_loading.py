@@ -142,53 +142,34 @@ def _parallel(merge="sum", weights=None):
     return spec.Parallel(children={"a": _conv(), "b": _conv()}, merge=merge, weights=weights)
 
 
-LEAKY = spec.Activation(function="leaky_relu")
-DIFFERENT = {
-    "slope": (
-        LEAKY,
-        LEAKY.replace(negative_slope=0.2),
-        "negative_slope is 0.2 in the file and 0.01 in the model",
-    ),
-    "stride of a pooling": (
-        _chain(p=spec.AvgPool2d(kernel_size=3)),
-        _chain(p=spec.AvgPool2d(kernel_size=3, stride=2)),
-        "p.stride is 2 in the file and 3 in the model",
-    ),
-    "activation": (
-        _chain(conv=_conv(), act=RELU),
-        _chain(conv=_conv(), act=SILU),
-        "act.function is 'silu' in the file and 'relu' in the model",
-    ),
-    "eps": (_model(eps=1e-5), _model(eps=1e-3), "bn.eps is 0.001 in the file and 1e-05 in the model"),
-    "stride": (_chain(a=_conv()), _chain(a=_conv(stride=2)), "a.stride is 2 in the file and 1 in the model"),
-    "merge": (
-        _chain(agents=_parallel()),
-        _chain(agents=_parallel("concat")),
-        "agents.merge is 'concat' in the file and 'sum' in the model",
-    ),
-    "branch weights": (
+LEAKY, DROPOUT = spec.Activation(function="leaky_relu"), spec.Dropout(p=0.5)
+AVG, MAX, GLOBAL = spec.AvgPool2d(kernel_size=3), spec.MaxPool2d(kernel_size=2), spec.GlobalPool()
+PLAIN = _chain(conv=_conv())
+DIFFERENT = [
+    (LEAKY, LEAKY.replace(negative_slope=0.2), "negative_slope is 0.2 in the file and 0.01 in the model"),
+    (_chain(p=AVG), _chain(p=AVG.replace(stride=2)), "p.stride is 2 in the file and 3 in the model"),
+    (_chain(act=RELU), _chain(act=SILU), "act.function is 'silu' in the file and 'relu' in the model"),
+    (_model(eps=1e-5), _model(eps=1e-3), "bn.eps is 0.001 in the file and 1e-05 in the model"),
+    (PLAIN, _chain(conv=_conv(stride=2)), "conv.stride is 2 in the file and 1 in the model"),
+    (_chain(a=_parallel()), _chain(a=_parallel("concat")), "a.merge is 'concat' in the file and 'sum' in the model"),
+    (
         _parallel("weighted", (0.5, 0.5)),
         _parallel("weighted", (0.25, 0.75)),
         "weights is (0.25, 0.75) in the file and (0.5, 0.5) in the model",
     ),
-    "order": (
-        _chain(conv=_conv(), act=RELU, pool=spec.GlobalPool()),
-        _chain(conv=_conv(), pool=spec.GlobalPool(), act=RELU),
+    (
+        _chain(conv=_conv(), act=RELU, pool=GLOBAL),
+        _chain(conv=_conv(), pool=GLOBAL, act=RELU),
         "layer 1 of the model is pool in the file and act in the model",
     ),
-    "kind": (
-        _chain(conv=_conv()),
-        spec.Residual(children={"conv": _conv()}),
-        "the outermost layer is a residual in the file",
-    ),
-    "layer more": (_chain(conv=_conv(), act=RELU), _chain(conv=_conv()), "act is absent in the file and a activation"),
-    "nothing": (_chain(conv=_conv()), _chain(), "conv is absent in the file and a conv2d in the model"),
-}
+    (PLAIN, spec.Residual(children={"conv": _conv()}), "the outermost layer is a residual in the file"),
+    (_chain(conv=_conv(), act=RELU), PLAIN, "act is absent in the file and a activation"),
+    (PLAIN, _chain(), "conv is absent in the file and a conv2d in the model"),
+]
 
 
-@pytest.mark.parametrize("case", DIFFERENT)
-def test_another_function_is_refused_with_the_first_difference(case):
-    own, saved, expected = DIFFERENT[case]
+@pytest.mark.parametrize(("own", "saved", "expected"), DIFFERENT)
+def test_another_function_is_refused_with_the_first_difference(own, saved, expected):
     message = error_of(WeightsError, check_same_function, own, saved, source="file")
     assert message.startswith("file: saved with another spec: ")
     assert expected in message
@@ -197,7 +178,7 @@ def test_another_function_is_refused_with_the_first_difference(case):
 
 @pytest.mark.parametrize("name", ["init", "name", "momentum", "p"])
 def test_a_layer_called_like_a_training_field_counts(name):
-    pair = _chain(conv=_conv(), **{name: RELU}), _chain(conv=_conv())
+    pair = _chain(conv=_conv(), **{name: RELU}), PLAIN
     for own, saved in (pair, pair[::-1]):
         with pytest.raises(WeightsError, match=f": {name} is a"):
             check_same_function(own, saved, source="file")
@@ -212,26 +193,22 @@ def test_the_weighting_branch_has_its_path_in_the_message():
         check_same_function(own, saved, source="file")
 
 
-SAME = {
-    "stride of a window": (_chain(p=spec.MaxPool2d(kernel_size=2)), _chain(p=spec.MaxPool2d(kernel_size=2, stride=2))),
-    "slope of another activation": (RELU, RELU.replace(negative_slope=0.5)),
-    "momentum": (_model(momentum=0.1), _model(momentum=0.01)),
-    "name": (_model("a"), _model("b")),
-    "initialisation": (_chain(conv=_conv()), _chain(conv=_conv(init="xavier_normal"))),
-    "dropout probability": (_chain(drop=spec.Dropout(p=0.5), act=RELU), _chain(drop=spec.Dropout(p=0.1), act=RELU)),
-    "dropout alone": (spec.Dropout(p=0.5), spec.Dropout(p=0.1)),
-    "dropout on one side": (_chain(drop=spec.Dropout(p=0.5), act=RELU), _chain(act=RELU)),
-    "dropout of a preset": (spec.preset("maam_digits", dropout=0.3), spec.preset("maam_digits")),
-    "all at once": (
-        _chain(drop=spec.Dropout(p=0.5), body=_model("a", momentum=0.5)),
-        _chain(body=_model("b", momentum=0.2)),
-    ),
-}
+SAME = [
+    (_chain(p=MAX), _chain(p=MAX.replace(stride=2))),
+    (RELU, RELU.replace(negative_slope=0.5)),
+    (_model(momentum=0.1), _model(momentum=0.01)),
+    (_model("a"), _model("b")),
+    (PLAIN, _chain(conv=_conv(init="xavier_normal"))),
+    (_chain(drop=DROPOUT, act=RELU), _chain(drop=spec.Dropout(p=0.1), act=RELU)),
+    (DROPOUT, spec.Dropout(p=0.1)),
+    (_chain(drop=DROPOUT, act=RELU), _chain(act=RELU)),
+    (spec.preset("maam_digits", dropout=0.3), spec.preset("maam_digits")),
+    (_chain(drop=DROPOUT, body=_model("a", momentum=0.5)), _chain(body=_model("b", momentum=0.2))),
+]
 
 
-@pytest.mark.parametrize("case", SAME)
-def test_fields_without_effect_in_inference_may_differ(case):
-    own, saved = SAME[case]
+@pytest.mark.parametrize(("own", "saved"), SAME)
+def test_fields_without_effect_in_inference_may_differ(own, saved):
     check_same_function(own, saved, source="file")
     check_same_function(saved, own, source="file")
 
