@@ -6,26 +6,13 @@ import pytest
 from maam import DeploymentError, WeightsError, fuse, spec
 from maam.fusion import is_fusible
 from maam.reference import ReferenceModel
-from maam.spec import (
-    Activation,
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    Dropout,
-    Flatten,
-    GlobalPool,
-    Identity,
-    Linear,
-    MaxPool2d,
-    Parallel,
-    Residual,
-    Resize,
-    Sequential,
-    Unflatten,
-)
+from tests.errors import error_of
+from tests.fusion.helpers import images, scrambled
 
-BN = BatchNorm2d(num_features=4)
-RELU = Activation(function="relu")
+BN = spec.BatchNorm2d(num_features=4)
+RELU = spec.Activation(function="relu")
+POOL, AVG, GLOBAL = spec.MaxPool2d(kernel_size=2), spec.AvgPool2d(kernel_size=2), spec.GlobalPool()
+FLATTEN = spec.Flatten()
 
 
 def kinds(node):
@@ -33,42 +20,35 @@ def kinds(node):
 
 
 def conv(inputs=4, outputs=4, size=3, **options):
-    return Conv2d(in_channels=inputs, out_channels=outputs, kernel_size=size, **{"padding": size // 2, **options})
+    return spec.Conv2d(in_channels=inputs, out_channels=outputs, kernel_size=size, **{"padding": size // 2, **options})
 
 
 def chain(*nodes):
-    return Sequential(children={str(index): node for index, node in enumerate(nodes)})
+    return spec.Sequential(children={str(index): node for index, node in enumerate(nodes)})
 
 
-@pytest.fixture
-def check(scrambled, images):
-    """Fuse and compare; returns the fused spec."""
-
-    def compare(node, shape=(4, 8, 8)):
-        arrays = scrambled(node)
-        fused, found = fuse(node, arrays)
-        x = images(shape, dtype=np.float64)
-        expected = ReferenceModel(node, arrays)(x)
-        np.testing.assert_allclose(
-            ReferenceModel(fused, found)(x), expected, rtol=0, atol=1e-12 * np.abs(expected).max()
-        )
-        assert expected.any()
-        assert not is_fusible(fused)
-        assert {array.dtype for array in found.values()} <= {np.dtype(np.float64)}
-        assert fused.output_shape(shape) == node.output_shape(shape)
-        assert spec.input_rule(fused).accepts((1, *shape))
-        return fused
-
-    return compare
+def check(node, shape=(4, 8, 8)):
+    """Return the fused spec after comparing both models."""
+    arrays = scrambled(node)
+    fused, found = fuse(node, arrays)
+    x = images(shape, dtype=np.float64)
+    expected = ReferenceModel(node, arrays)(x)
+    np.testing.assert_allclose(ReferenceModel(fused, found)(x), expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    assert expected.any()
+    assert not is_fusible(fused)
+    assert {array.dtype for array in found.values()} <= {np.dtype(np.float64)}
+    assert fused.output_shape(shape) == node.output_shape(shape)
+    assert spec.input_rule(fused).accepts((1, *shape))
+    return fused
 
 
-def test_every_preset(network, check):
+def test_every_preset(network):
     fused = check(network, network.input_shape)
     assert "batch_norm2d" not in kinds(fused)
     assert fused.name == network.name
 
 
-def test_every_activation(layer, check):
+def test_every_activation(layer):
     fused = check(layer)
     homogeneous = layer.at("agents.0.act1").function in ("relu", "leaky_relu", "identity")
     expected = "dynamic" if layer.at("agents").merge == "dynamic" else ("sum" if homogeneous else "weighted")
@@ -79,7 +59,7 @@ def test_every_activation(layer, check):
 
 
 @pytest.mark.parametrize("options", [{"depthwise": True}, {"norm_layer": "identity"}, {"fusion": "mean"}], ids=str)
-def test_variants_of_the_layer(options, check):
+def test_variants_of_the_layer(options):
     assert "batch_norm2d" not in kinds(check(spec.maam(4, **options)))
 
 
@@ -90,33 +70,33 @@ def test_variants_of_the_layer(options, check):
         (chain(conv(groups=4, bias=False), BN), ["conv2d"]),
         (chain(conv(groups=2, stride=2, dilation=2, padding=2), BN, BN), ["conv2d"]),
         (chain(chain(conv()), BN), ["conv2d", "sequential"]),
-        (chain(conv(), Dropout(p=0.5), Identity(), BN), ["conv2d"]),
-        (chain(conv(), AvgPool2d(kernel_size=2), BN), ["conv2d", "avg_pool2d"]),
-        (chain(conv(), GlobalPool(), BN, RELU), ["conv2d", "global_pool", "activation"]),
-        (chain(conv(), MaxPool2d(kernel_size=2), BN), ["conv2d", "max_pool2d"]),
-        (chain(Resize(children={"c": conv()}), BN), ["conv2d", "resize"]),
+        (chain(conv(), spec.Dropout(p=0.5), spec.Identity(), BN), ["conv2d"]),
+        (chain(conv(), AVG, BN), ["conv2d", "avg_pool2d"]),
+        (chain(conv(), GLOBAL, BN, RELU), ["conv2d", "global_pool", "activation"]),
+        (chain(conv(), POOL, BN), ["conv2d", "max_pool2d"]),
+        (chain(spec.Resize(children={"c": conv()}), BN), ["conv2d", "resize"]),
         (chain(BN, conv(padding=0)), ["conv2d"]),
         (chain(BN, conv(padding=0, groups=2, outputs=6)), ["conv2d"]),
         (chain(BN, conv(size=1, bias=False)), ["conv2d"]),
-        (chain(BN, AvgPool2d(kernel_size=2), chain(conv(padding=0))), ["avg_pool2d", "conv2d", "sequential"]),
-        (chain(BN, Flatten(), Linear(in_features=256, out_features=3)), ["flatten", "linear"]),
+        (chain(BN, AVG, chain(conv(padding=0))), ["avg_pool2d", "conv2d", "sequential"]),
+        (chain(BN, FLATTEN, spec.Linear(in_features=256, out_features=3)), ["flatten", "linear"]),
         (chain(BN, conv()), ["conv2d", "conv2d"]),  # padded: a per-channel affine
         (chain(RELU, BN, RELU), ["activation", "conv2d", "activation"]),
-        (chain(Residual(children={"c": conv()}), BN), ["conv2d", "residual", "conv2d"]),
+        (chain(spec.Residual(children={"c": conv()}), BN), ["conv2d", "residual", "conv2d"]),
         (BN, []),
     ],
 )
-def test_batch_norm_is_fused_into_its_neighbours(node, left, check):
+def test_batch_norm_is_fused_into_its_neighbours(node, left):
     assert kinds(check(node))[:-1] == left
 
 
-def test_batch_norm_after_a_linear_map(check):
-    node = chain(Flatten(), Linear(in_features=64, out_features=4, bias=False), Unflatten(), BN)
+def test_batch_norm_after_a_linear_map():
+    node = chain(FLATTEN, spec.Linear(in_features=64, out_features=4, bias=False), spec.Unflatten(), BN)
     assert kinds(check(node, (4, 4, 4)))[:-1] == ["flatten", "linear", "unflatten"]
 
 
-def test_a_negative_scale_does_not_pass_max_pooling(scrambled, images):
-    node = chain(conv(), MaxPool2d(kernel_size=2), BN)
+def test_a_negative_scale_does_not_pass_max_pooling():
+    node = chain(conv(), POOL, BN)
     arrays = {**scrambled(node), "2.weight": np.array([-1.0, 1, 1, 1])}
     fused, found = fuse(node, arrays)
     x = images((4, 8, 8), dtype=np.float64)
@@ -125,75 +105,63 @@ def test_a_negative_scale_does_not_pass_max_pooling(scrambled, images):
 
 
 def branches(merge, *nodes, **options):
-    return Parallel(children={f"b{index}": node for index, node in enumerate(nodes)}, merge=merge, **options)
+    return spec.Parallel(children={f"b{index}": node for index, node in enumerate(nodes)}, merge=merge, **options)
 
 
 @pytest.mark.parametrize(
     ("inner", "merge"),
     [
-        (chain(conv(), RELU, MaxPool2d(kernel_size=2), AvgPool2d(kernel_size=2)), "sum"),
-        (chain(conv(), Activation(function="leaky_relu"), GlobalPool(function="std")), "sum"),
-        (chain(conv(), GlobalPool(), Flatten(), Unflatten()), "sum"),
+        (chain(conv(), RELU, POOL, AVG), "sum"),
+        (chain(conv(), spec.Activation(function="leaky_relu"), spec.GlobalPool(function="std")), "sum"),
+        (chain(conv(), GLOBAL, FLATTEN, spec.Unflatten()), "sum"),
         (branches("concat", conv(), chain(conv(), RELU)), "sum"),
         (branches("weighted", conv(), RELU, weights=(2.0, -1.0)), "sum"),
         (chain(branches("softmax", conv(), RELU)), "sum"),  # itself weighted, so that it takes a factor
-        (chain(conv(), Activation(function="silu")), "weighted"),
-        (chain(conv(), Activation(function="relu6")), "weighted"),
+        (chain(conv(), spec.Activation(function="silu")), "weighted"),
+        (chain(conv(), spec.Activation(function="relu6")), "weighted"),
         (RELU, "weighted"),
-        (Residual(children={"c": conv()}), "weighted"),
+        (spec.Residual(children={"c": conv()}), "weighted"),
     ],
 )
-def test_branch_weights(inner, merge, check):
+def test_branch_weights(inner, merge):
     assert check(branches("softmax", inner, inner)).merge == merge
 
 
-def test_each_branch_for_itself(check):
-    fused = check(branches("softmax", conv(), chain(conv(), Activation(function="elu")), RELU))
+def test_each_branch_has_its_own_weight():
+    fused = check(branches("softmax", conv(), chain(conv(), spec.Activation(function="elu")), RELU))
     assert fused.weights[0] == 1
     assert all(0 < weight < 1 for weight in fused.weights[1:])
-
-
-def test_a_negative_constant_stays(check):
     fused = check(chain(branches("weighted", conv(), conv(), weights=(-2.0, 3.0)), BN))
-    assert fused.at("0").weights == (-2.0, 1.0)
+    assert fused.at("0").weights == (-2.0, 1.0)  # a negative constant cannot be fused
 
 
 @pytest.mark.parametrize("node", [spec.preset("cnn"), spec.maam(4, norm_layer="identity", fusion="mean"), RELU])
-def test_nothing_to_fuse(node, scrambled):
-    with pytest.raises(
-        DeploymentError, match="nothing to fuse: no batch norm and no learned branch weights; the model"
-    ):
-        fuse(node, scrambled(node))
+def test_nothing_to_fuse(node):
+    message = error_of(DeploymentError, fuse, node, scrambled(node))
+    assert "nothing to fuse: no batch norm and no learned branch weights; the model" in message
 
 
-def test_fusing_twice(scrambled):
+def test_fusing_twice():
     node = spec.preset("maam_digits")
     with pytest.raises(DeploymentError, match=r"maam_digits: nothing to fuse.*is already fused"):
         fuse(*fuse(node, scrambled(node)))
 
 
-def test_weights_that_do_not_fit(scrambled):
-    node = spec.maam(4)
-    arrays = scrambled(node)
-    del arrays["agents.alpha"]
-    with pytest.raises(WeightsError, match=r"^weights: does not fit the model; missing: agents\.alpha$"):
-        fuse(node, arrays)
-
-
-def test_the_given_arrays_stay(scrambled):
+def test_the_given_arrays_must_fit_and_are_not_changed():
     node = spec.maam(4)
     arrays = scrambled(node)
     before = {name: array.copy() for name, array in arrays.items()}
     fuse(node, arrays)
     assert all((arrays[name] == before[name]).all() for name in before)
+    del arrays["agents.alpha"]
+    assert error_of(WeightsError, fuse, node, arrays) == "weights: does not fit the model; missing: agents.alpha"
 
 
 @pytest.mark.parametrize(
-    ("given", "what"),
+    ("given", "found"),
     [(object(), "an object of type object"), ("maam_digits", "an object of type str"), (BN, "a spec ")],
 )
-def test_it_takes_a_spec_and_weights(given, what):
-    with pytest.raises(DeploymentError) as caught:
-        fuse(given)
-    assert str(caught.value).startswith(f"fuse: expected a spec and its weights, got {what}")
-    assert "reparameterize() of a model" in str(caught.value)
+def test_it_takes_a_spec_and_weights(given, found):
+    message = error_of(DeploymentError, fuse, given)
+    assert message.startswith(f"fuse: expected a spec and its weights, got {found}")
+    assert "reparameterize() of a model" in message

@@ -29,12 +29,8 @@ def test_rnn():
         state = np.zeros(6)
         for t in range(4):
             row = np.concatenate([x[n, c, t] for c in range(3)])
-            state = np.array(
-                [
-                    math.tanh(weight_ih[h] @ row + bias_ih[h] + weight_hh[h] @ state + bias_hh[h])  # of h_{t-1}
-                    for h in range(6)
-                ]
-            )
+            sums = [weight_ih[h] @ row + bias_ih[h] + weight_hh[h] @ state + bias_hh[h] for h in range(6)]
+            state = np.array([math.tanh(value) for value in sums])
         np.testing.assert_allclose(y[n], state, rtol=1e-13)
 
 
@@ -48,17 +44,14 @@ def test_batch_norm():
         assert y[n, c, i, j] == pytest.approx(expected, rel=1e-13)
 
 
-def test_batch_statistics_by_hand():
+def test_batch_statistics():
     x = np.array([[[[1.0, 2]], [[0, 0]]], [[[3, 6]], [[0, 4]]]])  # (2, 2, 1, 2)
     mean, biased, unbiased = functions.batch_statistics(x)
     assert mean.tolist() == [3, 1]
     assert biased.tolist() == [3.5, 3]
     np.testing.assert_allclose(unbiased, [14 / 3, 4], rtol=1e-15)
-
-
-def test_batch_statistics_of_one_value_and_of_a_large_mean():
     assert [array.tolist() for array in functions.batch_statistics(np.full((1, 1, 1, 1), 5.0))] == [[5], [0], [0]]
-    x = 1e8 + RANDOM.normal(size=(4, 1, 50, 50))
+    x = 1e8 + RANDOM.normal(size=(4, 1, 50, 50))  # the mean of squares would lose all digits
     np.testing.assert_allclose(functions.batch_statistics(x)[2], x.var(ddof=1), rtol=1e-12)
 
 
@@ -117,9 +110,6 @@ def test_dropout(p):
     assert kept.mean() == pytest.approx(1 - p, abs=0.02)
     assert y.mean() == pytest.approx(x.mean(), rel=0.05)
     np.testing.assert_array_equal(y, functions.dropout(x, p, np.random.default_rng(1)))
-
-
-RANDOM = np.random.default_rng(0)
 
 
 def naive_conv(x, node, weight, bias):
@@ -195,19 +185,14 @@ def naive_pool(x, size, stride, padding, function):
     return y
 
 
-@pytest.mark.parametrize(("size", "stride", "padding"), [(2, 2, 0), (3, 1, 1), (3, 2, 1), (2, 3, 1), (4, 1, 2)])
-def test_max_pool2d(size, stride, padding):
+def test_pooling_against_loops():
     x = RANDOM.normal(size=(2, 3, 7, 8)) - 10  # a padding of zeros would win
-    y = functions.max_pool2d(x, size, stride, padding)
-    np.testing.assert_array_equal(y, naive_pool(x, size, stride, padding, np.max))
-
-
-@pytest.mark.parametrize(("size", "stride"), [(2, 2), (3, 1), (3, 2), (2, 3), (1, 1)])
-def test_avg_pool2d(size, stride):
-    x = RANDOM.normal(size=(2, 3, 7, 8))
-    y = functions.avg_pool2d(x, size, stride)
-    expected = naive_pool(x, size, stride, 0, np.mean)
-    np.testing.assert_allclose(y, expected, rtol=1e-14, atol=1e-15)  # NumPy 1.24 adds in another order
+    for size, stride, padding in [(2, 2, 0), (3, 1, 1), (3, 2, 1), (2, 3, 1), (4, 1, 2)]:
+        expected = naive_pool(x, size, stride, padding, np.max)
+        np.testing.assert_array_equal(functions.max_pool2d(x, size, stride, padding), expected)
+    for size, stride in [(2, 2), (3, 1), (3, 2), (2, 3), (1, 1)]:
+        expected = naive_pool(x, size, stride, 0, np.mean)  # NumPy 1.24 adds in another order
+        np.testing.assert_allclose(functions.avg_pool2d(x, size, stride), expected, rtol=1e-14, atol=1e-15)
 
 
 def test_pooling_by_hand():

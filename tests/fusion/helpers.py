@@ -1,0 +1,31 @@
+"""Small presets, arrays without trivial values, and images."""
+
+import numpy as np
+
+from maam import spec
+
+
+def small(name):
+    """Return a preset in a size that runs in a second."""
+    if name.startswith(("mafc", "mobilenet")):
+        return spec.preset(name, cifar=True, width_multiplier=0.1)
+    if name == "maam_imagenet":
+        return spec.preset(name, channels=(8, 8, 16, 16), image_size=32)
+    narrow = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
+    return spec.preset(name, **{key: value for key, value in narrow.items() if key in spec.preset_options(name)})
+
+
+def scrambled(node, seed=5, dtype=np.float32):
+    """Return arbitrary arrays; with initial ones (alpha 0, mean 0, variance 1) errors would not show."""
+    generator = np.random.default_rng(seed)
+    arrays = spec.draw(node.parameters(), seed)
+    for p in node.parameters():
+        if p.role is not spec.Role.WEIGHT:
+            low = 0.5 if p.role in (spec.Role.RUNNING_VAR, spec.Role.NORM_WEIGHT) else -0.5
+            arrays[p.name] = generator.uniform(low, low + 1, p.shape)
+    return {name: np.asarray(array, dtype) for name, array in arrays.items()}
+
+
+def images(shape, count=3, dtype=np.float32):
+    """Return a batch."""
+    return np.random.default_rng(1).normal(size=(count, *shape)).astype(dtype)
