@@ -1,6 +1,8 @@
-"""README and documentation: every Python block runs, every link leads to a file, tables agree with the code."""
+"""README, documentation and notebooks: code runs, links lead to files, tables agree with the code."""
 
+import ast
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -11,49 +13,52 @@ import pytest
 import maam
 
 ROOT = Path(__file__).parents[1]
-WIDEST_CODE = 95
+WIDEST_CODE, WIDEST_CELL = 95, 88
 """Characters of a line of code that the site shows without scrolling in a window of 1366 pixels."""
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+RESULTS = sorted((ROOT / "docs" / "results").glob("*.md"))
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 BLOCKS = [
     pytest.param(block, id=f"{page.name}-{index}")
     for page in PAGES
     for index, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 ]
+in_notebooks = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.name)
+
+
+def load(path, monkeypatch):
+    """Import a file. In graph mode, MindSpore asks for the source and the module of a cell."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, path.stem, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_blocks_and_notebooks_are_found():
+    assert len(BLOCKS) >= 4
+    assert [one.stem for one in NOTEBOOKS] == ["both_frameworks", "pytorch"]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
-def test_block_runs(block, tmp_path, monkeypatch):
+def test_blocks_run(block, tmp_path, monkeypatch):
     for framework in ("torch", "mindspore"):
         if framework in block:
             pytest.importorskip(framework)
     monkeypatch.chdir(tmp_path)
-    # In graph mode, which an earlier test may have chosen, MindSpore asks for the source and the module of a cell.
-    path = tmp_path / "documentation.py"
-    path.write_text(block)
-    spec = importlib.util.spec_from_file_location("documentation", path)
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "documentation", module)
-    spec.loader.exec_module(module)
+    (tmp_path / "documentation.py").write_text(block)
+    load(tmp_path / "documentation.py", monkeypatch)
 
 
-def test_there_are_blocks():
-    assert len(BLOCKS) >= 4
-
-
-@pytest.mark.parametrize(
-    "page", [*PAGES, *sorted((ROOT / "docs" / "results").glob("*.md"))], ids=lambda page: page.name
-)
-def test_links_lead_somewhere(page):
-    targets = re.findall(r"\]\(([^)#]+)", page.read_text())
-    assert all((page.parent / target).exists() for target in targets if "://" not in target)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_code_fits_the_page(page):
+@pytest.mark.parametrize("page", [*PAGES, *RESULTS], ids=lambda page: page.name)
+def test_links_lead_somewhere_and_code_fits(page):
     text = page.read_text()
-    fenced = [line for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-    indented = [line[4:] for line in text.splitlines() if line.startswith("    ")]
-    assert [line for line in {*fenced, *indented} if len(line) > WIDEST_CODE] == []
+    targets = re.findall(r"\]\(([^)#]+)", text)
+    assert all((page.parent / target).exists() for target in targets if "://" not in target)
+    if page in PAGES:
+        fenced = [line for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+        indented = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+        assert [line for line in {*fenced, *indented} if len(line) > WIDEST_CODE] == []
 
 
 def test_the_page_of_models_agrees_with_the_presets():
@@ -63,9 +68,61 @@ def test_the_page_of_models_agrees_with_the_presets():
     assert written == {name: (str(one.num_parameters), str(one.macs(one.input_shape))) for name, one in specs.items()}
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an unpacked archive, where git knows nothing")
-@pytest.mark.parametrize("folder", ["docs", "examples", "maam", "tests", "tools", "weights"])
-def test_git_ignores_no_file_that_belongs_to_the_project(folder):
-    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", folder]
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an unpacked archive, without git")
+def test_git_ignores_no_file_of_the_project():
+    folders = ("docs", "examples", "maam", "tests", "tools", "weights")
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", *folders]
     ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [path for path in ignored if "__pycache__" not in path] == []
+
+
+def code_cells(notebook):
+    return [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+def kinds_of_output(cells):
+    """Return the kinds of each cell's outputs: text, pictures, tables. How often text was flushed does not matter."""
+    return [
+        sorted({name for output in cell["outputs"] for name in output.get("data", {"text": None})}) for cell in cells
+    ]
+
+
+def pictures(cells):
+    return [output for cell in cells for output in cell["outputs"] if "image/png" in output.get("data", ())]
+
+
+@in_notebooks
+def test_notebooks_have_the_outputs_of_a_complete_run(notebook):
+    cells = code_cells(notebook)
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert all(output["output_type"] != "error" for output in outputs)
+    assert len(pictures(cells)) >= 2
+    texts = json.dumps([output.get("text", "") for output in outputs])
+    assert not any(word in texts for word in ("/tmp", "/home", "/root", "Warning"))
+
+
+@in_notebooks
+def test_notebooks_are_valid(notebook):
+    cells = code_cells(notebook)
+    assert len(cells) >= 4
+    for cell in cells:
+        source = "".join(cell["source"])
+        ast.parse(source)
+        assert max(len(line) for line in source.splitlines()) <= WIDEST_CELL
+    nbformat = pytest.importorskip("nbformat")
+    nbformat.validate(nbformat.reads(notebook.read_text(), as_version=4))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@in_notebooks
+def test_notebooks_run(notebook, monkeypatch):
+    for package in ("nbclient", "ipykernel", "torch", "mindspore"):
+        pytest.importorskip(package)
+    before = notebook.read_bytes()
+    book = load(ROOT / "tools" / "notebooks.py", monkeypatch).run(notebook)
+    assert notebook.read_bytes() == before
+    cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert kinds_of_output(cells) == kinds_of_output(code_cells(notebook))
+    assert len(pictures(cells)) >= 2

@@ -64,7 +64,6 @@ def share(actual, document, training):
 
 
 def test_keys_shapes_and_count(published):
-    assert len(FILES) == 7
     node = preset_of(published)
     keys = {key: tuple(shape) for key, shape in published["keys"] if not key.endswith("num_batches_tracked")}
     assert {p.name: p.shape for p in node.parameters()} == keys
@@ -90,6 +89,7 @@ def test_reference_and_torch_in_float64(published, training):
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("framework", ["torch", "mindspore"])
 def test_float32_is_within_the_tolerance(framework, name):
+    assert len(FILES) == 7
     pytest.importorskip(framework)
     from maam.backend.registry import make_runners
 

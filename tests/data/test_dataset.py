@@ -11,9 +11,9 @@ import pytest
 import maam.data
 from maam.data import ImageDataset, digits
 from maam.errors import DataError, MissingFrameworkError
+from tests.image_folders import SAMPLE
 
-HERE = Path(__file__).parent
-TOOL = HERE.parents[1] / "tools" / "make_cifar10_sample.py"
+TOOL = Path(__file__).parents[2] / "tools" / "make_cifar10_sample.py"
 
 IMAGES = np.arange(5 * 2 * 3 * 4, dtype=np.uint8).reshape(5, 2, 3, 4)
 LABELS = np.array([0, 1, 2, 1, 0], dtype=np.int32)
@@ -56,11 +56,8 @@ def test_arrays_that_do_not_match(images, labels):
         ImageDataset(images, labels, NAMES)
 
 
-def test_all_public_names_exist():
+def test_public_names_and_the_packages_that_the_import_loads():
     assert all(callable(getattr(maam.data, name)) == (not name.isupper()) for name in maam.data.__all__)
-
-
-def test_the_import_loads_no_heavy_package():
     heavy = {"sklearn", "torch", "mindspore", "rich", "matplotlib", "scipy"}
     code = f"import sys, maam.data; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -68,9 +65,8 @@ def test_the_import_loads_no_heavy_package():
 
 
 def test_identifiers_as_labels():
-    with pytest.raises(
-        DataError, match=r"labels reach 1234567890; expected 0\.\.classes - 1; pass class_names to use 100000 classes"
-    ):
+    message = r"labels reach 1234567890; expected 0\.\.classes - 1; pass class_names to use 100000 classes"
+    with pytest.raises(DataError, match=message):
         ImageDataset(np.zeros((1, 3, 2, 2), np.uint8), np.array([1234567890]))
 
 
@@ -84,6 +80,9 @@ class TestDigits:
     def test_the_splits_contain_all_images_in_order(self, content):
         train, test = digits("train"), digits("test")
         assert (len(train), len(test)) == (1438, 359)
+        assert train.images.shape[1:] == (1, 8, 8)
+        assert (train.images.min(), train.images.max()) == (0, 255)
+        assert train.class_names == tuple("0123456789")
         scaled = np.array([[[round(v * 255 / 16) for v in row] for row in image] for image in content.images])
         assert sorted(rows(train) + rows(test)) == sorted(image.astype(np.uint8).tobytes() for image in scaled)
         position = {image.astype(np.uint8).tobytes(): index for index, image in enumerate(scaled)}
@@ -91,23 +90,13 @@ class TestDigits:
         assert order == sorted(order)
         np.testing.assert_array_equal(test.labels, content.target[order])
 
-    @pytest.mark.usefixtures("content")
-    def test_images_are_grey_and_use_the_whole_range(self):
-        train = digits()
-        assert train.images.shape[1:] == (1, 8, 8)
-        assert (train.images.min(), train.images.max()) == (0, 255)
-        assert train.class_names == tuple("0123456789")
-
     @pytest.mark.parametrize("fraction", [0.1, 0.5])
-    def test_each_class_has_the_same_fraction(self, content, fraction):
+    def test_the_fraction_and_the_seed_determine_the_split(self, content, fraction):
         counts = np.bincount(content.target)
         test = digits("test", test_fraction=fraction)
         np.testing.assert_allclose(np.bincount(test.labels), counts * fraction, atol=0.5)
-
-    @pytest.mark.usefixtures("content")
-    def test_only_the_seed_determines_the_split(self):
-        np.testing.assert_array_equal(digits("test").images, digits("test", seed=0).images)
-        assert rows(digits("test", seed=1)) != rows(digits("test"))
+        np.testing.assert_array_equal(test.images, digits("test", test_fraction=fraction, seed=0).images)
+        assert rows(digits("test", test_fraction=fraction, seed=1)) != rows(test)
 
     @pytest.mark.parametrize(
         "options",
@@ -140,7 +129,7 @@ def rows(dataset):
 
 class TestSample:
     def test_contains_real_images_in_test_order(self):
-        with np.load(HERE / "cifar10_sample.npz") as content:
+        with np.load(SAMPLE) as content:
             images, labels = content["images"], content["labels"]
         assert (images.shape, images.dtype, labels.dtype) == ((320, 3, 32, 32), np.uint8, np.int32)
         assert np.bincount(labels).tolist() == [32] * 10

@@ -2,6 +2,7 @@
 
 import warnings
 from importlib import import_module
+from re import escape
 
 import numpy as np
 import pytest
@@ -122,12 +123,9 @@ def test_broken_images_stop_by_default(batches_of, tmp_path, workers):
     loader = make(batches_of, tmp_path, size=1, shuffle=False, num_workers=workers)
     whole = as_bytes(loader.epoch(0))
     for index, (path, reason) in enumerate(break_files(tmp_path).items()):
-        with pytest.raises(DataError) as caught:
+        advice = "repair or remove the file, or skip broken images with on_broken='skip' (--on-broken skip)"
+        with pytest.raises(DataError, match=f"^{escape(f'{path}: {reason}')}.*{escape(advice)}$"):
             list(loader.epoch(0, index))
-        assert str(caught.value).startswith(f"{path}: {reason}")
-        assert str(caught.value).endswith(
-            "repair or remove the file, or skip broken images with on_broken='skip' (--on-broken skip)"
-        )
     assert as_bytes(loader.epoch(0, 3)) == whole[3:]
 
 
@@ -165,9 +163,9 @@ def test_a_batch_of_broken_images_only(batches_of, tmp_path):
     write_folder(tmp_path, classes=2)
     path, reason = next(iter(break_files(tmp_path).items()))
     loader = make(batches_of, tmp_path, size=3, shuffle=False, on_broken="skip", drop_last=True)
-    with pytest.raises(DataError) as caught:
+    message = f"{path}: {reason}; no image can be read in a batch of 3; remove the broken files"
+    with pytest.raises(DataError, match=f"^{escape(message)}$"):
         list(loader.epoch(0))
-    assert str(caught.value) == f"{path}: {reason}; no image can be read in a batch of 3; remove the broken files"
     loader = make(batches_of, tmp_path, size=3, shuffle=False, on_broken="skip")
     with pytest.warns(BrokenImageWarning):
         found = list(loader.epoch(0))
@@ -175,13 +173,16 @@ def test_a_batch_of_broken_images_only(batches_of, tmp_path):
     assert len(found) == len(loader) - 1
 
 
-def test_a_file_that_was_removed(batches_of, tmp_path):
+def test_unreadable_files_are_not_called_broken(batches_of, tmp_path):
     write_folder(tmp_path, classes=2)
     loader = make(batches_of, tmp_path)
-    loader.dataset.path(0).unlink()
-    with pytest.raises(DataError) as caught:
+    path = loader.dataset.path(0)
+    path.unlink()
+    with pytest.raises(DataError, match=f"^{path}: no such file; "):
         list(loader.epoch(0))
-    assert str(caught.value).startswith(f"{loader.dataset.path(0)}: no such file; ")
+    path.write_bytes(b"x")
+    error = PermissionError(13, "Permission denied", str(path))
+    assert reason_of(error, path) == "cannot be read (Permission denied)"
 
 
 @pytest.mark.parametrize(
@@ -195,9 +196,8 @@ def test_a_file_that_was_removed(batches_of, tmp_path):
     ],
 )
 def test_invalid_arguments(batches_of, root, options, message):
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match=f"^{escape(message)}$"):
         make(batches_of, root, **options)
-    assert str(caught.value) == message
 
 
 def test_invalid_epochs_and_too_few_images(batches_of, root):
@@ -214,9 +214,3 @@ def test_no_more_workers_than_processors(batches_of, root):
     loader = make(batches_of, root, num_workers=10_000)
     assert 1 <= loader.num_workers < 10_000
     assert as_bytes(loader.epoch(0, 4)) == as_bytes(make(batches_of, root).epoch(0, 4))
-
-
-def test_an_unreadable_file_is_not_called_broken(tmp_path):
-    path = tmp_path / "a.png"
-    path.write_bytes(b"x")
-    assert reason_of(PermissionError(13, "Permission denied", str(path)), path) == "cannot be read (Permission denied)"

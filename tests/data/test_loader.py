@@ -122,23 +122,17 @@ def test_a_later_start_processes_no_earlier_image(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("count", "size", "drop_last", "sizes"),
-    [
-        (10, 5, False, [5, 5]),
-        (10, 5, True, [5, 5]),
-        (11, 5, False, [5, 5, 1]),
-        (11, 5, True, [5, 5]),
-        (3, 5, False, [3]),
-    ],
+    ("count", "drop_last", "sizes"),
+    [(10, False, [5, 5]), (10, True, [5, 5]), (11, False, [5, 5, 1]), (11, True, [5, 5]), (3, False, [3])],
 )
-def test_the_length_is_the_number_of_batches(count, size, drop_last, sizes):
-    loader = BatchLoader(make(count), size, drop_last=drop_last)
+def test_the_length_is_the_number_of_batches(count, drop_last, sizes):
+    loader = BatchLoader(make(count), 5, drop_last=drop_last)
     assert [len(labels) for _, labels in loader.epoch(0)] == sizes
     assert len(loader) == len(sizes)
 
 
 @pytest.mark.parametrize(
-    ("count", "options", "named"),
+    ("count", "options", "message"),
     [
         (4, {"batch_size": 0}, "batch_size"),
         (4, {"batch_size": -2}, "batch_size"),
@@ -146,10 +140,15 @@ def test_the_length_is_the_number_of_batches(count, size, drop_last, sizes):
         (4, {"batch_size": 2, "seed": -1}, "seed"),
         (4, {"batch_size": 5, "drop_last": True}, "batch_size is 5, and dataset has 4 images; expected at most 4"),
         (0, {"batch_size": 5}, "dataset has no images"),
+        (23, {"batch_size": 7, "share": (0, 2)}, "batch_size is 7, shared by 2 processes; expected a multiple of 2$"),
+        *(
+            (23, {"batch_size": 4, "share": share}, r"share is .*; expected \(rank, size\) with 0 <= rank < size$")
+            for share in [(2, 2), (-1, 2), (0, 0)]
+        ),
     ],
 )
-def test_invalid_argument(count, options, named):
-    with pytest.raises(DataError, match=f"^{named}"):
+def test_invalid_arguments(count, options, message):
+    with pytest.raises(DataError, match=f"^{message}"):
         BatchLoader(make(count), **options)
 
 
@@ -179,14 +178,3 @@ def test_a_last_batch_smaller_than_the_number_of_processes():
     parts = [list(BatchLoader(make(23), 22, shuffle=False, share=(rank, 2)).epoch(0)) for rank in range(2)]
     assert [sum(len(labels) for _, labels in part) for part in parts] == [12, 11]
     assert all(len(labels) for part in parts for _, labels in part)
-
-
-@pytest.mark.parametrize("share", [(2, 2), (-1, 2), (0, 0)])
-def test_invalid_share(share):
-    with pytest.raises(DataError, match=r"^share is .*; expected \(rank, size\) with 0 <= rank < size$"):
-        BatchLoader(make(23), 4, share=share)
-
-
-def test_a_batch_that_cannot_be_shared():
-    with pytest.raises(DataError, match=r"^batch_size is 7, shared by 2 processes; expected a multiple of 2$"):
-        BatchLoader(make(23), 7, share=(0, 2))
