@@ -14,6 +14,7 @@ from tests.errors import error_of
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, 3, 6, 5))
 RELU, TANH = (spec.Activation(function=name) for name in ("relu", "tanh"))
+BRANCHES = {"relu": RELU, "tanh": TANH}
 
 
 def run(node, x=X, arrays=(), training=False):
@@ -27,9 +28,6 @@ def test_chains():
     np.testing.assert_allclose(run(spec.Residual(children=children)), X + inner)
     np.testing.assert_allclose(run(spec.Scale(children=children)), X * inner)
     assert run(spec.Sequential(children={})).tolist() == X.tolist()
-
-
-def test_a_gate_broadcasts():
     gate = spec.Scale(children={"pool": spec.GlobalPool(function="max"), "tanh": TANH})
     np.testing.assert_allclose(run(gate), X * np.tanh(X.max((2, 3), keepdims=True)))
 
@@ -41,38 +39,33 @@ def test_resize_follows_the_input_of_the_chain():
     np.testing.assert_allclose(y, pooled[:, :, [0, 0, 1], None].repeat(2, 3))
 
 
-@pytest.mark.parametrize("merge", ["sum", "concat", "weighted", "softmax", "dynamic"])
-def test_merges(merge):
-    branches = {"relu": RELU, "tanh": TANH}
-    outputs = np.maximum(X, 0), np.tanh(X)
-    fields, arrays = {}, {}
-    if merge == "weighted":
-        fields = {"weights": (0.25, -2.0)}
-    if merge == "softmax":
-        arrays = {"alpha": np.log([3.0, 1.0])}
-    if merge == "dynamic":
-        chain = {"pool": spec.GlobalPool(), "flatten": spec.Flatten(), "fc": spec.Linear(in_features=3, out_features=2)}
-        fields = {"weighting": spec.Sequential(children=chain)}
-        arrays = {"weighting.fc.weight": RANDOM.normal(size=(2, 3)), "weighting.fc.bias": np.ones(2)}
-    y = run(spec.Parallel(children=branches, merge=merge, **fields), arrays=arrays)
-    if merge == "concat":
-        expected = np.concatenate(outputs, 1)
-    else:
-        weights = {"weighted": (0.25, -2), "softmax": (0.75, 0.25)}.get(merge, (1, 1))
-        if merge == "dynamic":
-            values = X.mean((2, 3)) @ arrays["weighting.fc.weight"].T + 1
-            weights = values.T[:, :, None, None, None]
-        expected = weights[0] * outputs[0] + weights[1] * outputs[1]
+@pytest.mark.parametrize(
+    ("merge", "fields", "arrays", "weights"),
+    [
+        ("sum", {}, {}, (1, 1)),
+        ("weighted", {"weights": (0.25, -2.0)}, {}, (0.25, -2)),
+        ("softmax", {}, {"alpha": np.log([3.0, 1.0])}, (0.75, 0.25)),
+    ],
+)
+def test_merges(merge, fields, arrays, weights):
+    y = run(spec.Parallel(children=BRANCHES, merge=merge, **fields), arrays=arrays)
+    expected = weights[0] * np.maximum(X, 0) + weights[1] * np.tanh(X)
     np.testing.assert_allclose(y, expected, rtol=1e-13, atol=1e-15)
+    joined = run(spec.Parallel(children=BRANCHES, merge="concat"))
+    np.testing.assert_allclose(joined, np.concatenate([np.maximum(X, 0), np.tanh(X)], 1), rtol=1e-13, atol=1e-15)
 
 
-def test_dynamic_weights_of_vectors():
-    weighting = spec.Linear(in_features=3, out_features=2, bias=False)
-    node = spec.Parallel(children={"a": RELU, "b": TANH}, merge="dynamic", weighting=weighting)
-    x, weight = RANDOM.normal(size=(4, 3)), RANDOM.normal(size=(2, 3))
-    first, second = (x @ weight.T).T[:, :, None]
-    y = run(node, x, {"weighting.weight": weight})
-    np.testing.assert_allclose(y, first * np.maximum(x, 0) + second * np.tanh(x), rtol=1e-13)
+@pytest.mark.parametrize("x", [X, RANDOM.normal(size=(4, 3))], ids=["map", "vector"])
+def test_dynamic_merge(x):
+    pool = {"pool": spec.GlobalPool()} if x.ndim == 4 else {}
+    fc = spec.Linear(in_features=3, out_features=2)
+    weighting = spec.Sequential(children={**pool, "flatten": spec.Flatten(), "fc": fc})
+    weight, bias = RANDOM.normal(size=(2, 3)), np.array([1.0, -0.5])
+    node = spec.Parallel(children=BRANCHES, merge="dynamic", weighting=weighting)
+    y = run(node, x, {"weighting.fc.weight": weight, "weighting.fc.bias": bias})
+    values = x.reshape(len(x), 3, -1).mean(2) @ weight.T + bias
+    first, second = values.T.reshape(2, len(x), *[1] * (x.ndim - 1))
+    np.testing.assert_allclose(y, first * np.maximum(x, 0) + second * np.tanh(x), rtol=1e-13, atol=1e-15)
 
 
 NORM = {"weight": [1.0, 2, 3], "bias": [0.0, 1, 2], "running_mean": [5.0, 6, 7], "running_var": [1.0, 4, 9]}

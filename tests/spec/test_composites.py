@@ -11,6 +11,7 @@ from maam import spec
 from maam.errors import SpecError
 from maam.spec.composites import OddSizes, Sizes, one_each, plain_signature
 from maam.spec.fields import Flag, Probability, Size
+from tests.errors import error_of
 
 COMPOSITES = [name for name in spec.__all__ if hasattr(getattr(spec, name), "__wrapped__")]
 assert {"maam", "mafc", "mobilenet"} <= set(COMPOSITES)
@@ -41,12 +42,8 @@ def tower(widths: Sizes = (1,), kernels: OddSizes = 3, p: Probability = 0.0) -> 
     """Return a chain of convolutions."""
     kernels = one_each("kernels", kernels, len(widths), "convolutions")
     pairs = zip((1, *widths), widths, kernels, strict=False)
-    return spec.Sequential(
-        children={
-            f"conv{index}": spec.Conv2d(in_channels=a, out_channels=b, kernel_size=k)
-            for index, (a, b, k) in enumerate(pairs)
-        }
-    )
+    convs = [spec.Conv2d(in_channels=a, out_channels=b, kernel_size=k) for a, b, k in pairs]
+    return spec.Sequential(children={f"conv{index}": conv for index, conv in enumerate(convs)})
 
 
 def test_a_composite_is_an_ordinary_spec():
@@ -59,15 +56,11 @@ def test_a_composite_is_an_ordinary_spec():
     assert node.macs((8, 5, 7)) == 32
     assert tuple(spec.input_rule(node)) == (4, 8, 1, None)
     assert [p.name for p in squeeze_excite(8, bias=False).parameters()] == ["reduce.weight", "expand.weight"]
-
-
-def test_a_composite_fits_into_others():
-    head = {"pool": spec.GlobalPool(), "flatten": spec.Flatten(), "fc": spec.Linear(in_features=6, out_features=2)}
-    conv = spec.Conv2d(in_channels=3, out_channels=6, kernel_size=3)
-    node = spec.Sequential(children={"conv": conv, "se": squeeze_excite(6), **head})
-    assert node.output_shape((3, 8, 8)) == (2,)
-    assert spec.draw(node.parameters(), 0)["se.reduce.weight"].shape == (1, 6, 1, 1)
-    assert spec.parse_json(node.to_json()) == node
+    head = {"pool": spec.GlobalPool(), "flatten": spec.Flatten(), "fc": spec.Linear(in_features=8, out_features=2)}
+    whole = spec.Sequential(children={"se": node, **head})
+    assert whole.output_shape((8, 5, 7)) == (2,)
+    assert spec.draw(whole.parameters(), 0)["se.reduce.weight"].shape == (2, 8, 1, 1)
+    assert spec.parse_json(whole.to_json()) == whole
 
 
 def test_a_composite_builds_in_torch():
@@ -81,12 +74,15 @@ def test_a_composite_builds_in_torch():
     torch.testing.assert_close(module(x), x * gate)
 
 
-def test_the_signature_and_the_docstring_are_kept():
+def test_the_signature_the_docstring_and_values_for_each():
     assert squeeze_excite.__name__ == "squeeze_excite"
     assert squeeze_excite.__doc__.startswith("Return squeeze and excitation")
     assert list(inspect.signature(squeeze_excite).parameters) == ["channels", "reduction", "gate_layer", "bias"]
     assert squeeze_excite(8, 2) == squeeze_excite(channels=8, reduction=2) == squeeze_excite(8, reduction=2)
     assert squeeze_excite(8, 2) != squeeze_excite(8)
+    assert tower(5).at("conv0").kernel_size == 3
+    assert [node.kernel_size for node in tower([2, 3], (1, 5)).nodes.values()] == [1, 5]
+    assert [node.kernel_size for node in tower((2, 3), 7).nodes.values()] == [7, 7]
 
 
 def test_the_plain_signature_has_the_types_that_people_pass():
@@ -101,18 +97,18 @@ def test_the_plain_signature_has_the_types_that_people_pass():
         assert issubclass(signature.return_annotation, spec.Node)
 
 
-TOO_SMALL = "squeeze_excite: channels: input should be greater than or equal to 1, got 0"
+LEAST = "input should be greater than or equal to 1, got 0"
 INVALID = [
     (squeeze_excite, (), {}, "squeeze_excite: channels: required, but not given"),
     (squeeze_excite, (8, 2, "sigmoid"), {}, "squeeze_excite: expected at most 2 positional arguments, got 3"),
     (squeeze_excite, (8,), {"channels": 8}, "squeeze_excite: channels: given twice"),
     (squeeze_excite, (8,), {"ratio": 4}, "squeeze_excite: ratio: no such argument"),
     (squeeze_excite, (8,), {"self": 4}, "squeeze_excite: self: no such argument"),
-    (squeeze_excite, (0,), {}, TOO_SMALL),
+    (squeeze_excite, (0,), {}, f"squeeze_excite: channels: {LEAST}"),
     (squeeze_excite, (8.0,), {}, "squeeze_excite: channels: input should be a valid integer, got 8.0"),
     (squeeze_excite, (8,), {"bias": 1}, "squeeze_excite: bias: input should be a valid boolean, got 1"),
     (squeeze_excite, (8,), {"gate_layer": "relu"}, "squeeze_excite: gate_layer: input should be 'sigmoid' or 'hard_"),
-    (squeeze_excite, (0,), {"bias": None}, f"{TOO_SMALL}; bias: input"),
+    (squeeze_excite, (0,), {"bias": None}, f"squeeze_excite: channels: {LEAST}; bias: input"),
     (tower, ((),), {}, "tower: widths: expected at least one value"),
     (tower, (), {"kernels": []}, "tower: kernels: expected at least one value"),
     (tower, (), {"kernels": (3, 4)}, "tower: kernels.1: expected an odd kernel size, got 4"),
@@ -134,33 +130,17 @@ def test_invalid_arguments(call, args, kwargs, message):
     assert error.value.__cause__ is None
 
 
-def test_one_value_or_one_for_each():
-    assert tower(5).at("conv0").kernel_size == 3
-    assert [node.kernel_size for node in tower([2, 3], (1, 5)).nodes.values()] == [1, 5]
-    assert [node.kernel_size for node in tower((2, 3), 7).nodes.values()] == [7, 7]
-
-
 def test_errors_within_the_body_become_spec_errors():
     @spec.composite
-    def broken(channels: Size) -> spec.Sequential:
+    def broken(channels: Size = 0) -> spec.Sequential:
         if channels == 1:
             raise ValueError("not one")
         shape = spec.Conv2d(in_channels=1, out_channels=1, kernel_size=3).output_shape((channels, 9, 9))
         return spec.Sequential(children={"x": spec.Conv2d(in_channels=shape[0], out_channels=0, kernel_size=1)})
 
-    with pytest.raises(SpecError, match=r"^broken: not one$"):
-        broken(1)
-    with pytest.raises(SpecError, match=r"^broken: expected 1 channels, got 2$"):
-        broken(2)
-
-
-def test_defaults_are_checked_too():
-    @spec.composite
-    def bad_default(channels: Size = 0) -> spec.Sequential:
-        return spec.Sequential(children={})
-
-    with pytest.raises(SpecError, match="bad_default: channels: input should be greater than or equal to 1, got 0"):
-        bad_default()
+    for channels, message in [(1, "not one"), (2, "expected 1 channels, got 2"), (0, f"channels: {LEAST}")]:
+        assert error_of(SpecError, broken, channels) == f"broken: {message}"
+    assert error_of(SpecError, broken) == f"broken: channels: {LEAST}"  # the default is checked too
 
 
 @pytest.mark.parametrize("name", COMPOSITES)

@@ -110,13 +110,6 @@ def test_dynamic_fusion_maps_the_pooled_input_to_one_weight_a_branch():
     assert node.num_parameters - maam(5, 6, num_agents=2).num_parameters == 5 * 2 + 2 - 2
 
 
-def test_without_reduce_the_fused_map_is_the_output():
-    node = maam(4, 6, reduce=False)
-    assert list(node.nodes) == ["agents"]
-    assert node.output_shape((4, 8, 8)) == (6, 8, 8)
-    assert not any(name.startswith("reduce") for name in names(node))
-
-
 def test_depthwise_is_a_depthwise_convolution_and_a_1x1():
     node = maam(4, 6, hidden_channels=5, kernel_sizes=5, depthwise=True)
     assert conv("agents.0.conv1.depthwise", node) == (4, 4, 5, 2, 4, False)
@@ -128,18 +121,15 @@ def test_depthwise_is_a_depthwise_convolution_and_a_1x1():
     assert (conv("agents.0.conv1.depthwise", biased)[5], conv("agents.0.conv1.pointwise", biased)[5]) == (False, True)
 
 
-def test_act_layer():
+def test_act_layer_and_norm_layer():
     node = maam(4, act_layer="hard_swish")
     assert [n.function for _, n in node.walk() if isinstance(n, spec.Activation)] == ["hard_swish"] * (3 * 2 + 1)
     dynamic = maam(4, act_layer="tanh", fusion="dynamic")
     assert dynamic.at("agents.weighting.softmax").function == "softmax"
-
-
-def test_norm_layer_identity_removes_batch_norm_and_adds_biases():
-    node = maam(4, norm_layer="identity")
-    assert not any(isinstance(inner, spec.BatchNorm2d) for _, inner in node.walk())
-    assert all(inner.bias for _, inner in node.walk() if isinstance(inner, spec.Conv2d))
-    assert list(node.at("reduce").nodes) == ["conv", "act"]
+    plain = maam(4, norm_layer="identity")
+    assert not any(isinstance(inner, spec.BatchNorm2d) for _, inner in plain.walk())
+    assert all(inner.bias for _, inner in plain.walk() if isinstance(inner, spec.Conv2d))
+    assert list(plain.at("reduce").nodes) == ["conv", "act"]
 
 
 def test_parts():
@@ -149,6 +139,10 @@ def test_parts():
     assert spec.reduce_layer(3, 6).output_shape((3, 4, 4)) == (6, 4, 4)
     assert isinstance(node, spec.Sequential)
     assert isinstance(node.at("agents"), spec.Parallel)
+    fused = maam(4, 6, reduce=False)
+    assert list(fused.nodes) == ["agents"]
+    assert fused.output_shape((4, 8, 8)) == (6, 8, 8)
+    assert not any(name.startswith("reduce") for name in names(fused))
 
 
 def test_the_stem_is_the_body_of_the_network():
@@ -156,9 +150,6 @@ def test_the_stem_is_the_body_of_the_network():
     for given in ({}, options):
         model = spec.maam_imagenet(in_channels=1, channels=(8, 16), image_size=64, **given)
         assert dict(spec.maam_stem(1, (8, 16), **given).children) == dict(list(model.children.items())[:-1])
-
-
-def test_shapes_and_projection_of_the_stem():
     assert spec.maam_stem(3, (8, 16, 32)).output_shape((3, 64, 96)) == (32, 4, 6)
     assert spec.maam_stem(3, 8).output_shape((3, 9, 9)) == (8, 2, 2)
     node = spec.maam_stem(3, (8, 16), 24)

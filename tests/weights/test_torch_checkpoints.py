@@ -134,6 +134,7 @@ def test_damaged_pytorch_files_are_refused_or_read_whole(state, tmp_path, save):
     ("content", "expected"),
     [
         (torch.nn.Linear(1, 1), "holds a Python object, torch.nn.modules.linear.Linear"),
+        ({"state_dict": {}, "spec": "{}"}, "the spec in the file is invalid: "),
         ([1, 2], "holds a list; expected a state_dict"),
         (3, "holds a int; expected a state_dict"),
         ({"epoch": 3}, "holds a int under epoch; expected a state_dict"),
@@ -141,8 +142,8 @@ def test_damaged_pytorch_files_are_refused_or_read_whole(state, tmp_path, save):
         ({1: 2}, "holds a int under 1; expected a state_dict"),
     ],
 )
-def test_errors_for_files_without_a_state_dict(content, expected, save):
-    assert expected in refused(save(content), node=NODE)
+def test_errors_for_files_without_a_state_dict_or_spec(content, expected, save):
+    assert expected in refused(save(content, "in.pth.tar"), node=NODE)
 
 
 DENSE = "x is not a dense tensor with data in the file; save a dense one"
@@ -161,8 +162,3 @@ TENSORS = [
 def test_tensors_that_are_refused(state, tensor, message, save):
     path = save(state | {"x": tensor})
     assert refused(path, node=NODE) == f"{path}: {message}"
-
-
-def test_an_invalid_spec_in_a_file_is_refused(state, save):
-    path = save({"state_dict": state, "spec": "{}"}, "in.pth.tar")
-    assert refused(path, node=NODE).startswith(f"{path}: the spec in the file is invalid: ")
