@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from maam.backend.convert import convert
+from maam.errors import TrainingError
+from maam.spec import draw
 from maam.training import Observer, default_recipe, train
 from maam.training.run_dir import RunFolder
+from maam.weights import write_weights
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -86,11 +90,68 @@ def done(finished, tmp_path):
     return RunFolder(Path(shutil.copytree(finished, tmp_path / "done")))
 
 
+@pytest.fixture(autouse=True)
+def _installed(request):
+    """Skip a test if one of its parameters is a framework that is not installed."""
+    parameters = getattr(request.node, "callspec", None)
+    for name in parameters.params.values() if parameters else ():
+        if name in ("torch", "mindspore"):
+            pytest.importorskip(name)
+
+
 @pytest.fixture(params=["torch", "mindspore"])
 def framework(request):
     """Each framework that trains."""
-    pytest.importorskip(request.param)
     return request.param
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """Write weights drawn from a seed; return the path of the file."""
+
+    def write(node, name="drawn.safetensors", seed=0):
+        write_weights(tmp_path / name, node, draw(node.parameters(), seed))
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def half_and_wide(drawn, tmp_path):
+    """Write a weights file in half precision, and a float32 file with the same numbers; return both paths."""
+
+    def write(node, dtype):
+        half, wide = tmp_path / "half.safetensors", tmp_path / "wide.safetensors"
+        convert(drawn(node), half, dtype=dtype)
+        convert(half, wide, dtype="float32")
+        return half, wide
+
+    return write
+
+
+@pytest.fixture
+def refuses(tmp_path):
+    """Check that `train` raises an error before it makes the folder of the run."""
+
+    def run(error, message, *arguments, **keywords):
+        with pytest.raises(error, match=message):
+            train(*arguments, out=tmp_path / "run", **keywords)
+        assert not (tmp_path / "run").exists()
+
+    return run
+
+
+@pytest.fixture
+def done_refuses(done):
+    """Check that `train` raises an error in the folder `done`, and changes no file of it."""
+
+    def run(message, recipe, resume=True):
+        before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done.path.iterdir()}
+        with pytest.raises(TrainingError, match=message):
+            train("maam_digits", recipe, out=done.path, resume=resume)
+        assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done.path.iterdir()} == before
+
+    return run
 
 
 class StoppedError(Exception):
@@ -116,5 +177,19 @@ def stop():
     def run(*arguments, at, **keywords):
         with pytest.raises(StoppedError):
             train(*arguments, observer=Stopper(at), **keywords)
+
+    return run
+
+
+@pytest.fixture
+def whole_and_parts(stop, tmp_path):
+    """Train once without a stop, and once stopped at the given steps and resumed; return both runs."""
+
+    def run(recipe, *stops, **keywords):
+        keywords = {"log_steps": 1, "checkpoint_steps": 4, **keywords}
+        whole = train(recipe.model, recipe, out=tmp_path / "whole", **keywords)
+        for count, at in enumerate(stops):
+            stop(recipe.model, recipe, out=tmp_path / "parts", resume=count > 0, at=at, **keywords)
+        return whole, train(recipe.model, recipe, out=tmp_path / "parts", resume=True, **keywords)
 
     return run
