@@ -1,8 +1,19 @@
-"""Small presets, arrays without trivial values, and images."""
+"""Specs to fuse, arrays without trivial values, and images."""
+
+from typing import get_args
 
 import numpy as np
 
 from maam import spec
+from maam.spec.primitives import ElementwiseName
+
+PRESETS = [name for name in spec.list_presets() if name not in ("cnn", "mlp", "rnn")]
+BRANCHES = {"kernel_sizes": (3, 1, 3), "scales": (1, 1, 2), "pool": (1, 2)}
+LAYERS = {
+    f"{act}-{fusion}": spec.maam(4, 6, act_layer=act, fusion=fusion, **BRANCHES)
+    for act, fusion in [*((a, "softmax") for a in get_args(ElementwiseName)), ("relu", "dynamic"), ("gelu", "dynamic")]
+}
+"""The layer with each activation and different branches, with constant and dynamic weights."""
 
 
 def small(name):

@@ -11,7 +11,7 @@ from maam.reference import ReferenceModel
 from maam.tolerance import LAYER, LOGITS, difference
 from maam.weights import read_weights, write_weights
 from tests.errors import error_of
-from tests.fusion.helpers import images, scrambled, small
+from tests.fusion.helpers import LAYERS, PRESETS, images, scrambled, small
 
 NODE = spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16)
 
@@ -67,47 +67,28 @@ def test_agreements_count_different_predictions():
         next(agreements([(plain, same)], x[:0]))
 
 
-MODES = {"torch": "torch", "graph": "mindspore graph", "pynative": "mindspore pynative"}
+GRAPH = "mindspore graph"
+MODES = ("torch", GRAPH, "mindspore pynative")
+COMPILED = ("hard_swish-softmax", "gelu-dynamic")
+"""The layers that are not too slow for every test run in graph mode."""
+CASES = [
+    *((mode, small(name), LOGITS, name.startswith(("mafc", "mobilenet"))) for mode in MODES for name in PRESETS),
+    *((mode, layer, LAYER, name not in COMPILED) for mode in MODES for name, layer in LAYERS.items()),
+]
 
 
-def check(mode, node, shape, bound):
-    """Compare a fused model in one mode with the reference of the original."""
-    framework = MODES[mode].split()[0]
+@pytest.mark.parametrize(
+    ("mode", "node", "bound"),
+    [pytest.param(*case, marks=pytest.mark.slow if slow and case[0] == GRAPH else ()) for *case, slow in CASES],
+)
+def test_every_preset_and_activation_in_every_mode(mode, node, bound, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    framework = mode.split()[0]
     pytest.importorskip(framework)
-    arrays, x = scrambled(node), images(shape)
+    arrays, x = scrambled(node), images(getattr(node, "input_shape", (4, 8, 8)))
     runners, _ = make_runners(*fuse(node, arrays), [framework], compiled=False)
-    runner = next(runner for runner in runners if runner.name == MODES[mode])
+    runner = next(runner for runner in runners if runner.name == mode)
     assert difference(runner.forward(x), ReferenceModel(node, arrays)(x), bound).used <= 1
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_every_preset(network, mode, tmp_path, monkeypatch):
-    if mode == "graph" and network.name.startswith(("mafc", "mobilenet")):
-        pytest.skip("the compilation is slow: see test_the_largest_graphs")
-    monkeypatch.chdir(tmp_path)
-    check(mode, network, network.input_shape, LOGITS)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", spec.list_presets("m[ao][fb]*"))
-def test_the_largest_graphs(name):
-    pytest.importorskip("mindspore")
-    node = small(name)
-    arrays, x = scrambled(node), images(node.input_shape)
-    runners, _ = make_runners(*fuse(node, arrays), ["mindspore"])
-    assert difference(runners[0].forward(x), ReferenceModel(node, arrays)(x), LOGITS).used <= 1
-
-
-@pytest.mark.parametrize("mode", ["torch", "pynative", pytest.param("graph", marks=pytest.mark.slow)])
-def test_every_activation(layer, mode, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    check(mode, layer, (4, 8, 8), LAYER)
-
-
-@pytest.mark.parametrize("layer", [("hard_swish", "softmax"), ("gelu", "dynamic")], ids="-".join, indirect=True)
-def test_some_activations_in_graph_mode(layer, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    check("graph", layer, (4, 8, 8), LAYER)
 
 
 @pytest.mark.parametrize("framework", ["torch", "mindspore"])

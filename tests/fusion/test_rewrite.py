@@ -7,7 +7,7 @@ from maam import DeploymentError, WeightsError, fuse, spec
 from maam.fusion import is_fusible
 from maam.reference import ReferenceModel
 from tests.errors import error_of
-from tests.fusion.helpers import images, scrambled
+from tests.fusion.helpers import LAYERS, PRESETS, images, scrambled, small
 
 BN = spec.BatchNorm2d(num_features=4)
 RELU = spec.Activation(function="relu")
@@ -42,12 +42,15 @@ def check(node, shape=(4, 8, 8)):
     return fused
 
 
-def test_every_preset(network):
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset(name):
+    network = small(name)
     fused = check(network, network.input_shape)
     assert "batch_norm2d" not in kinds(fused)
     assert fused.name == network.name
 
 
+@pytest.mark.parametrize("layer", LAYERS.values(), ids=LAYERS)
 def test_every_activation(layer):
     fused = check(layer)
     homogeneous = layer.at("agents.0.act1").function in ("relu", "leaky_relu", "identity")

@@ -214,17 +214,18 @@ def test_options_of_maam_imagenet():
 
 
 @pytest.mark.parametrize(
-    ("name", "count"),
-    [("mafc_v1", 4959222), ("mafc_v2", 3551887), ("mafc_v3", 3991264), ("mafc_v3_small", 2151673)],
+    ("alias", "name", "count"),
+    [
+        ("MAFCV1", "mafc_v1", 4959222),
+        ("MAFCV2", "mafc_v2", 3551887),
+        ("MAFCV3", "mafc_v3", 3991264),
+        (None, "mafc_v3_small", 2151673),
+    ],
 )
-def test_published_counts(name, count):
+def test_aliases_and_published_counts(alias, name, count):
     assert preset(name).num_parameters == count
-
-
-@pytest.mark.parametrize(("alias", "name"), [("MAFCV1", "mafc_v1"), ("MAFCV2", "mafc_v2"), ("MAFCV3", "mafc_v3")])
-def test_aliases(alias, name):
-    assert preset(alias, num_classes=7) == preset(name, num_classes=7)
     assert alias not in spec.list_presets()
+    assert alias is None or preset(alias, num_classes=7) == preset(name, num_classes=7)
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v3_small"])

@@ -169,7 +169,7 @@ CHILDREN = [
         for name in (*RESERVED, "for", "class", "None")
     ),
     *(
-        (children, "children: expected an object of named layers, got")
+        (children, "children: expected an object that maps names to layers, got")
         for children in (None, [], "ab", 3, [("a", IDENTITY)], {IDENTITY})
     ),
     *(

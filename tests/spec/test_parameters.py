@@ -84,9 +84,6 @@ def test_draws_depend_only_on_seed_and_name():
     for name, array in first.items():
         np.testing.assert_array_equal(array, again[name])
         assert np.ptp(array) == 0 or not np.array_equal(array, other[name])
-
-
-def test_specs_share_the_weights_of_layers_of_one_name_and_shape():
     full, mean = (draw(preset(name).parameters(), 1) for name in ("maam_cifar10_2m3", "without_fusion"))
     assert set(full) - set(mean) == {"agents.alpha"}
     for name, array in mean.items():
@@ -94,25 +91,22 @@ def test_specs_share_the_weights_of_layers_of_one_name_and_shape():
     assert not np.array_equal(full["agents.0.conv1.weight"], full["agents.1.conv1.weight"])
 
 
-@pytest.mark.parametrize("scheme", ["fan_in_uniform", "kaiming_uniform", "xavier_uniform"])
-def test_uniform_draws_fill_their_range(scheme):
+@pytest.mark.parametrize(
+    "scheme", ["fan_in_uniform", "kaiming_uniform", "xavier_uniform", "kaiming_normal", "xavier_normal"]
+)
+def test_draws_have_the_moments_of_their_distribution(scheme):
     layer = spec.Linear(in_features=300, out_features=300, init=scheme)
-    bound = table(layer)["weight"].init.value
-    weight = draw(layer.parameters(), 5)["weight"].astype(np.float64)
-    assert np.abs(weight).max() <= np.float32(bound)
-    assert np.abs(weight).max() > 0.999 * bound
-    assert abs(weight.mean()) < 0.01 * bound
-    assert weight.var() == pytest.approx(bound**2 / 3, rel=0.02)
-
-
-@pytest.mark.parametrize("scheme", ["kaiming_normal", "xavier_normal"])
-def test_normal_draws_have_their_moments(scheme):
-    layer = spec.Linear(in_features=300, out_features=300, init=scheme)
-    deviation = table(layer)["weight"].init.value
-    weight = draw(layer.parameters(), 5)["weight"].astype(np.float64) / deviation
-    assert abs(weight.mean()) < 0.02
-    assert weight.std() == pytest.approx(1, rel=0.01)
-    assert (weight**4).mean() == pytest.approx(3, rel=0.05)  # the kurtosis of a normal distribution
+    scale = table(layer)["weight"].init.value
+    weight = draw(layer.parameters(), 5)["weight"].astype(np.float64) / scale
+    if scheme.endswith("uniform"):
+        assert np.abs(weight * scale).max() <= np.float32(scale)
+        assert np.abs(weight).max() > 0.999
+        assert abs(weight.mean()) < 0.01
+        assert weight.var() == pytest.approx(1 / 3, rel=0.02)
+    else:
+        assert abs(weight.mean()) < 0.02
+        assert weight.std() == pytest.approx(1, rel=0.01)
+        assert (weight**4).mean() == pytest.approx(3, rel=0.05)  # the kurtosis of a normal distribution
 
 
 def test_seeds():

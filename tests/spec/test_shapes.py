@@ -29,7 +29,7 @@ def dynamic(branch):
 
 
 NO_MAP = "expected a feature map (C, H, W), got shape"
-ADDS = "a residual adds the output of its layers to its input: their shape"
+ADDS = "a residual adds the output of its layers to its input: expected an output of shape"
 ERRORS = [
     (CONV, (4, 8, 8), "expected 3 channels, got 4"),
     (CONV, (3, 8), f"{NO_MAP} (3, 8)"),
@@ -45,7 +45,7 @@ ERRORS = [
     (FC, (6, 1, 1), "expected a vector of 6 features, got shape (6, 1, 1)"),
     (RNN, (3, 4, 5), "expected rows of 12 values, got 3 x 5"),
     (RNN, (12,), f"{NO_MAP} (12,)"),
-    (spec.Residual(children={"pool": POOL}), (3, 4, 4), f"{ADDS} (3, 2, 2) must be (3, 4, 4)"),
+    (spec.Residual(children={"pool": POOL}), (3, 4, 4), f"{ADDS} (3, 4, 4), got (3, 2, 2)"),
     (
         spec.Scale(children={"pool": POOL}),
         (3, 4, 4),
@@ -69,7 +69,7 @@ ERRORS = [
     (dynamic(IDENTITY), (3, 1, 2), "weighting: expected an output of shape (1,), got (2,)"),
     (dynamic(IDENTITY), (3, 1, 1), "weighting.fc: expected a vector of 6"),
     (spec.Sequential(children={"conv1": CONV, "pool": POOL}), (3, 3, 3), "pool: a map of 1x1 is too small"),
-    (inside(CONV), (3, 8, 8), f"body: {ADDS} (4, 6,"),
+    (inside(CONV), (3, 8, 8), f"body: {ADDS} (3, 8, 8), got (4, 6,"),
     (inside(FC), (3, 8, 8), "body.gate: expected a vector of 6 features, got shape (3, 8, 8)"),
     (maam(4, pool=(1, 2)), (4, 1, 8), "agents.0.pool2: a map of 1x8 is too small for a window of 2x2"),
     (maam(4, scales=(1, 1, 3)), (4, 2, 2), "agents.2.scale: a map of 2x2 is too small for a window of 3x3"),

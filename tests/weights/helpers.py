@@ -1,9 +1,12 @@
-"""Small specs, arrays of arbitrary bits, and checks of weights files and of refused conversions."""
+"""The backends behind one interface, small specs, arrays of arbitrary bits, and checks of files."""
 
+import functools
+import importlib
 import itertools
 
 import ml_dtypes
 import numpy as np
+import pytest
 
 from maam import spec
 from maam.backend.convert import convert
@@ -74,3 +77,46 @@ def refused(src, dst=None, node=None):
     message = error_of(WeightsError, convert, src, dst or src.parent / "out.safetensors", node)
     assert len(message) < 800 or "missing: " in message
     return message
+
+
+BACKENDS = ("reference", "torch", "mindspore")
+
+
+class Backend:
+    """A backend with `load`, `load_weights`, `save_weights`, and the same `build` and `dtype` for all backends."""
+
+    def __init__(self, name):
+        module = pytest.importorskip(f"maam.{name}", exc_type=ImportError)
+        self.name = name
+        self.load, self.load_weights, self.save_weights = module.load, module.load_weights, module.save_weights
+        self._build = module.build
+
+    def build(self, node, dtype="float32", seed=0):
+        """Return a model with weights from `seed` and parameters of `dtype`."""
+        if self.name != "reference":
+            return self._build(node, seed=seed, dtype=self.dtype(dtype))
+        model = self._build(node, seed=seed)
+        model.dtypes = dict.fromkeys(model.dtypes, DTYPES[dtype])
+        return model
+
+    def dtype(self, name):
+        """Return the backend's object for a dtype."""
+        if self.name == "reference":
+            return DTYPES[name] if name in DTYPES else np.dtype(name)
+        return getattr(importlib.import_module(self.name), name)
+
+    def layer(self, **arguments):
+        """Return a MAAM layer of 4 channels."""
+        if self.name == "reference":
+            return self.build(spec.maam(4, **arguments))
+        return importlib.import_module(f"maam.{self.name}").MAAM(4, **arguments)
+
+    def foreign(self):
+        """Return a model that maam did not build."""
+        classes = {"torch": "Linear", "mindspore": "Dense"}
+        if self.name not in classes:
+            return object()
+        return getattr(importlib.import_module(f"{self.name}.nn"), classes[self.name])(1, 1)
+
+
+backend_named = functools.cache(Backend)

@@ -68,7 +68,7 @@ def test_errors_for_values_that_are_too_large(arrays, tmp_path):
     arrays["classifier.fc2.bias"][1] = 70000
     write_weights(tmp_path / "a.safetensors", NODE, arrays)
     (tmp_path / "b.safetensors").write_text("kept")
-    with pytest.raises(WeightsError, match=r"a.safetensors: too large for float16: classifier.fc2.bias; take a"):
+    with pytest.raises(WeightsError, match=r"a.safetensors: too large for float16: classifier.fc2.bias; use a"):
         convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="float16")
     with pytest.raises(WeightsError, match=r"^dtype: expected one of float16, bfloat16, float32, float64, got float8$"):
         convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="float8")
@@ -90,8 +90,8 @@ def test_files_without_a_spec_need_one(weights, arrays, tmp_path, suffix):
     if suffix in (".safetensors", ".pth.tar"):
         assert converts_to(path, arrays, None)
     else:
-        remedy = "pass one as spec (--spec): the name of a preset, or a spec (its JSON file)"
-        assert refused(path) == f"{path}: holds no spec; {remedy}"
+        remedy = "pass spec (--spec): the name of a preset, or a spec (--spec: its JSON file)"
+        assert refused(path) == f"{path}: contains no spec; {remedy}"
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth.tar"])
@@ -120,7 +120,7 @@ def test_foreign_safetensors_files(arrays, tmp_path):
     path = tmp_path / "in.safetensors"
     counters = {"agents.0.bn1.num_batches_tracked": np.array(3)}
     safetensors.numpy.save_file(arrays | counters, path, {"format": "pt"})
-    assert "holds no spec; pass one as spec" in refused(path)
+    assert "contains no spec; pass spec" in refused(path)
     assert converts_to(path, arrays)
     arrays["classifier.fc2.bias"] = np.float32([np.nan] * 3)
     safetensors.numpy.save_file(arrays, path)
@@ -142,10 +142,11 @@ PATHS = [
     *((f"a{suffix}", "b.pth", f"a{suffix}: no such file") for suffix in SUFFIXES),
     (LONG, "b.pth", f"{LONG}: File name too long"),
     (FILE, LONG, f"{LONG}: File name too long"),
-    ("folder.pth", "b.pt", "folder.pth: a folder; give a file"),
-    (FILE, "folder.pth", "folder.pth: a folder; give a file"),
-    (FILE, "none/b.pth", "none/b.pth: there is no folder {folder}/none; make it first"),
-    *((FILE, f, f"{f}: source and destination are one file; give another destination") for f in (FILE, "link.pt")),
+    ("folder.pth", "b.pt", "folder.pth: expected a file, got a folder"),
+    (FILE, "folder.pth", "folder.pth: expected a file, got a folder"),
+    (FILE, "none/b.pth", "none/b.pth: the folder {folder}/none does not exist; create it first"),
+    (FILE, FILE, f"{FILE}: source and destination are the same file; choose another destination"),
+    (FILE, "link.pt", "link.pt: source and destination are the same file; choose another destination"),
 ]
 
 
@@ -160,7 +161,7 @@ def test_paths_that_are_refused(weights, tmp_path, src, dst, message):
 
 def test_a_relative_path_of_the_same_file_is_refused(weights, monkeypatch):
     monkeypatch.chdir(weights.parent)
-    message = f"{FILE}: source and destination are one file; give another destination"
+    message = f"{FILE}: source and destination are the same file; choose another destination"
     assert refused(weights, Path(FILE)) == message
 
 
@@ -201,19 +202,24 @@ def test_a_failed_write_does_not_change_the_old_file(weights, tmp_path, monkeypa
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_modes_and_bytes_of_the_files(weights, tmp_path, suffix):
-    path, other = tmp_path / f"new{suffix}", tmp_path / f"other{suffix}"
-    before = os.umask(0o022)
-    try:
-        convert(weights, path)
-    finally:
-        os.umask(before)
-    assert path.stat().st_mode & 0o777 == 0o644
-    for mode in (0o640, 0o400):  # of a file that is replaced
+    path = tmp_path / f"new{suffix}"
+    contents = set()
+    for mask in (0o022, 0o077):
+        path.unlink(missing_ok=True)
+        before = os.umask(mask)
+        try:
+            convert(weights, path)
+        finally:
+            os.umask(before)
+        assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+        contents.add(path.read_bytes())
+    for mode in (0o600, 0o644, 0o640, 0o400, 0o666):  # of a file that is replaced
+        path.write_bytes(b"old")
         path.chmod(mode)
         convert(weights, path)
         assert path.stat().st_mode & 0o777 == mode
-    convert(weights, other)
-    assert path.read_bytes() == other.read_bytes()
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
 
 
 @pytest.mark.parametrize(("suffix", "package"), [(".pth", "torch"), (".ckpt", "mindspore")])

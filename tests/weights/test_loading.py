@@ -68,7 +68,7 @@ def test_nan_and_infinity_are_refused(backend, model, arrays, write, value):
     arrays["conv.weight"][1, 0, 0, 0] = value
     arrays["bn.running_var"][0] = value
     path = write(NODE, arrays)
-    message = f"{path}: NaN or infinity in conv.weight, bn.running_var; the run that saved it has diverged"
+    message = f"{path}: NaN or infinity in conv.weight, bn.running_var; the training run that saved it has diverged"
     assert error_of(WeightsError, backend.load, path) == message
     assert error_of(WeightsError, backend.load_weights, model, path) == message
 
@@ -85,7 +85,7 @@ def test_every_nan_of_every_dtype_is_found(backend, write, dtype):
 
 
 def test_errors_for_models_that_maam_did_not_build(backend, write, arrays):
-    with pytest.raises(WeightsError, match=r"has no \.spec; give a model or layer that maam built or loaded"):
+    with pytest.raises(WeightsError, match=r"has no \.spec; pass a model or layer that maam built or loaded"):
         backend.load_weights(backend.foreign(), write(NODE, arrays))
 
 
@@ -102,7 +102,7 @@ def test_prefixes_of_wrappers_are_removed_from_each_key(backend, model, arrays, 
 
 def test_a_name_with_and_without_a_prefix_is_refused(backend, arrays, write):
     path = write(NODE, arrays | {"module.bn.bias": arrays["bn.bias"]})
-    message = f"{path}: bn.bias is there twice, with and without the prefix of a wrapper"
+    message = f"{path}: bn.bias occurs twice, with and without the prefix of a wrapper"
     assert error_of(WeightsError, backend.load, path) == message
     for name in ("modules.0.weight", "agents.module.weight", "module"):  # without the prefix of a wrapper
         assert strip_prefix(name) == name

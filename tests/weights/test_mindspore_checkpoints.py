@@ -70,10 +70,10 @@ def test_files_cut_short_are_refused(weights, tmp_path, capfd):
 @pytest.mark.parametrize(
     ("kind", "dims", "size", "expected"),
     [
-        ("Float32", [1, 1], 2, "damaged or cut short"),
-        ("Float32", [1, 1], 8, "damaged or cut short"),
-        ("Float32", [10**12, 1], 4, "damaged or cut short"),
-        ("Float32", [-1, -1], 4, "damaged or cut short"),
+        ("Float32", [1, 1], 2, "damaged or truncated"),
+        ("Float32", [1, 1], 8, "damaged or truncated"),
+        ("Float32", [10**12, 1], 4, "damaged or truncated"),
+        ("Float32", [-1, -1], 4, "damaged or truncated"),
         ("Float32", [2, 2], 16, "wrong shape: weight (2, 2) instead of (1, 1)"),
         ("Int32", [1, 1], 4, "weight has dtype 'Int32'; expected one of float16, bfloat16, float32, float64"),
         ("str", [0], 4, "weight has dtype 'str'"),
@@ -99,6 +99,6 @@ def test_a_checksum_that_does_not_fit_is_noticed(tmp_path, capfd):
     path.chmod(0o600)
     content[-20] ^= 1  # in the weight's last byte, as 17 bytes of checksum follow
     path.write_bytes(content)
-    message = f"{path}: not a MindSpore checkpoint, damaged or cut short; save it again"
+    message = f"{path}: not a MindSpore checkpoint, damaged or truncated; save it again"
     assert refused(path, node=ONE) == message
     assert capfd.readouterr() == ("", "")

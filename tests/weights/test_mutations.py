@@ -13,7 +13,7 @@ from maam import spec
 from maam.errors import WeightsError
 from tests.errors import error_of
 from tests.weights import malformed
-from tests.weights.helpers import SPECS
+from tests.weights.helpers import SPECS, backend_named
 
 MODEL = SPECS["classifier"]
 LARGEST = 20 * 2**20
@@ -65,14 +65,14 @@ def test_malformed_files_raise_one_line_errors_or_load_completely(cases, tmp_pat
     assert refused >= 200
 
 
-def test_all_backends_raise_the_same_errors(cases, backends, tmp_path):
+def test_all_backends_raise_the_same_errors(cases, tmp_path):
     path = tmp_path / "weights.safetensors"
     refused = 0
     for _, content in random.Random(1).sample(cases, len(cases)):
         path.write_bytes(content)
         if refused < 20 and (message := _refusal(maam.reference.load, path)) is not None:
             refused += 1
-            for backend in (backends["torch"], backends["mindspore"]):
+            for backend in (backend_named("torch"), backend_named("mindspore")):
                 assert error_of(WeightsError, backend.load, path) == message
     assert refused == 20
 

@@ -128,6 +128,6 @@ def test_converting_with_a_spec_of_other_classes(tmp_path):
     torch.save({"state_dict": state}, tmp_path / "published.pth.tar")
     message = refused(tmp_path / "published.pth.tar", node=spec.with_num_classes(node, 4))
     assert message.endswith(
-        "the file has 10 classes and the spec 4: pass a spec of 10 classes, such as "
-        "maam.preset(NAME, num_classes=10).to_json(); load(num_classes=) can then replace the head"
+        "the file has 10 classes and the spec 4: pass a spec with 10 classes, such as "
+        "maam.preset(NAME, num_classes=10).to_json(); to change the number afterwards use load(path, num_classes=...)"
     )

@@ -111,7 +111,8 @@ def test_code_in_a_file_is_not_run(tmp_path, monkeypatch, protocol, save):
 def test_files_cut_short_are_refused(state, save):
     path = save(state)
     content = path.read_bytes()
-    message = f"{path}: not a PyTorch checkpoint of tensors alone, or cut short; save model.state_dict() again"
+    reason = "not a PyTorch checkpoint that contains only tensors, or truncated"
+    message = f"{path}: {reason}; save model.state_dict() again"
     for length in np.linspace(0, len(content) - 1, 15, dtype=int):
         path.write_bytes(content[:length])
         assert refused(path, node=NODE) == message
