@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each needs Python 3.10 to 3.12, make and a package index, and nothing else.
+# The main targets are `make demo` and `make test`. They need only Python 3.10 to 3.12, make and a package index.
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,33 +9,34 @@ TEST_TOOLS := 'pytest>=8.2' 'pytest-timeout>=2.3' 'hypothesis>=6.100'
 FIND_PYTHON := for python in $(PYTHON) python3.12 python3.11 python3.10 python3 python; do \
 	  if "$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' >/dev/null 2>&1; then \
 	    command -v "$$python"; exit 0; fi; done; \
-	echo "maam needs Python 3.10, 3.11 or 3.12 (MindSpore has no wheels for others): install one, or name it: make PYTHON=/path/to/python" >&2; \
+	echo "maam needs Python 3.10, 3.11 or 3.12 (MindSpore has no wheels for others), but none was found: install one, or pass its path: make PYTHON=/path/to/python" >&2; \
 	exit 1
 FIND_OLD_PYTHON := for python in $(PYTHON) python3.10 python3.11 python3 python; do \
 	  if "$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 12))' >/dev/null 2>&1; then \
 	    command -v "$$python"; exit 0; fi; done; \
-	echo "make test-lowest needs Python 3.10 or 3.11: install one, or name it: make PYTHON=/path/to/python" >&2; \
+	echo "make test-lowest needs Python 3.10 or 3.11, but neither was found: install one, or pass its path: make PYTHON=/path/to/python" >&2; \
 	exit 1
 
 .PHONY: demo test test-all test-lowest test-mindspore-latest test-executorch fuzz lint types format docs notebooks dist clean
 .DEFAULT_GOAL := demo
 
-demo: $(VENV)/.installed ## train on digits and prove the result in three frameworks
-	OMP_NUM_THREADS=1 $(BIN)/maam demo  # so small a model gains nothing by threads, and loses much on a busy machine
+demo: $(VENV)/.installed ## train on digits, then check the result in PyTorch, MindSpore and NumPy
+	OMP_NUM_THREADS=1 $(BIN)/maam demo  # more threads do not speed up so small a model, and slow it down on a busy machine
 
-test: lint types ## all that CI runs
+test: lint types ## everything that CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-test-all: lint types ## the slow tests too
+test-all: lint types ## make test, the slow tests and fuzzing
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(MAKE) fuzz
 
-# Not part of `make test`: each has an environment of its own. TORCH=1 adds PyTorch and torchvision (5 GB) and their tests.
-test-lowest: $(LOWEST)/.installed$(if $(TORCH),-torch) ## with the oldest dependencies that pyproject.toml allows
+# These targets are not part of `make test`. Each installs a separate environment.
+# TORCH=1 adds PyTorch and torchvision (5 GB) and their tests.
+test-lowest: $(LOWEST)/.installed$(if $(TORCH),-torch) ## test with the oldest dependencies that pyproject.toml allows
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" tests/spec tests/reference tests/weights tests/data \
 	  tests/cli tests/test_package.py $(if $(TORCH),tests/backend tests/torch)
 
-test-mindspore-latest: $(LATEST)/.installed ## with the newest MindSpore, which maam does not promise to support
+test-mindspore-latest: $(LATEST)/.installed ## test with the newest MindSpore, which maam does not officially support
 	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest -m "not slow" -W default::UserWarning tests/backend tests/mindspore
 
 test-executorch: $(EXECUTORCH)/.installed ## export to .pte, load and run: ExecuTorch needs numpy 2, MindSpore numpy 1
@@ -78,7 +79,7 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[all,dev]'
 	@touch $@ $(VENV)/.installed
 
-# NumPy's lowest version has wheels for Python 3.10 and 3.11.
+# The lowest allowed version of NumPy has wheels for Python 3.10 and 3.11 only.
 $(LOWEST)/.installed$(if $(TORCH),-torch): pyproject.toml
 	@python=$$($(FIND_OLD_PYTHON)) && "$$python" -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet uv
