@@ -47,7 +47,8 @@ class Section(BaseModel):
         for field in sorted(self.foreign(getattr(self, "name", None))):
             if getattr(self, field) != fields[field].default:
                 owners = " or ".join(name for name, acting in self.acting.items() if field in acting)
-                raise ValueError(f"{field}: only for {owners}, it has no effect for {getattr(self, 'name', None)}")
+                name = getattr(self, "name", None)
+                raise ValueError(f"{field}: only for {owners}; it has no effect for {name}, so remove it")
         return self
 
 

@@ -137,8 +137,8 @@ def attention_name(name: str, given: Any, layers: Mapping[str, type]) -> Any:
         package = next(iter(layers.values())).__module__.rpartition(".")[0]
         got = f"{found.__module__}.{found.__qualname__}" if isinstance(found, type) else type(found).__name__
         raise SpecError(
-            f"attention: expected the name of a layer or a class of {package}, got {got}; {name!r} is a preset and "
-            "takes nothing else: compose a spec for layers with other arguments"
+            f"attention: expected the name of a layer or a class of {package}, got {got}; {name!r} is a preset, which "
+            "accepts no other value; to give its layers other arguments, compose a spec"
         )
     return found.lower() if isinstance(found, str) else found
 

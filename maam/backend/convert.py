@@ -100,11 +100,11 @@ def _check_paths(source: Path, target: Path) -> None:
         if not source.exists():
             raise WeightsError(f"{source}: no such file")
         if source.is_dir() or target.is_dir():
-            raise WeightsError(f"{source if source.is_dir() else target}: a folder; give a file")
+            raise WeightsError(f"{source if source.is_dir() else target}: expected a file, got a folder")
         if not target.parent.is_dir():
-            raise WeightsError(f"{target}: there is no folder {target.parent}; make it first")
+            raise WeightsError(f"{target}: the folder {target.parent} does not exist; create it first")
         if target.exists() and source.samefile(target):
-            raise WeightsError(f"{target}: source and destination are one file; give another destination")
+            raise WeightsError(f"{target}: source and destination are the same file; choose another destination")
     except OSError as error:  # a name is too long, or a folder cannot be searched
         raise WeightsError(f"{error.filename or source}: {error.strerror or error}") from None
 
@@ -112,7 +112,7 @@ def _check_paths(source: Path, target: Path) -> None:
 def _agreed_spec(source: Path, saved: Node | None, given: Node | None) -> Node:
     if saved is None and given is None:
         raise WeightsError(
-            f"{source}: holds no spec; pass one as spec (--spec): the name of a preset, or a spec (its JSON file)"
+            f"{source}: contains no spec; pass spec (--spec): the name of a preset, or a spec (--spec: its JSON file)"
         )
     if saved is not None and given is not None:
         check_same_function(given, saved, source=str(source), advice="leave spec (--spec) out to use the file's own")
@@ -125,6 +125,7 @@ def _advice(classes: tuple[int, int] | None) -> str:
     if classes is None:
         return ""
     return (
-        f"the file has {classes[0]} classes and the spec {classes[1]}: pass a spec of {classes[0]} classes, such as "
-        f"maam.preset(NAME, num_classes={classes[0]}).to_json(); load(num_classes=) can then replace the head"
+        f"the file has {classes[0]} classes and the spec {classes[1]}: pass a spec with {classes[0]} classes, such as "
+        f"maam.preset(NAME, num_classes={classes[0]}).to_json(); to change the number afterwards use "
+        "load(path, num_classes=...)"
     )

@@ -25,7 +25,9 @@ def choose_device(framework: str, name: str | None, available: Sequence[str]) ->
     if name not in DEVICES:
         raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {name!r}")
     if name not in available:
-        raise DeviceError(f"device {name!r} is not available to {framework} here; available: {', '.join(available)}")
+        raise DeviceError(
+            f"device {name!r} is not available to {framework} on this machine; available: {', '.join(available)}"
+        )
     return name
 
 

@@ -90,7 +90,7 @@ def check_methods(model: Any, action: str, error: type[MaamError], *, root: bool
         if not owner.__module__.startswith("maam."):
             raise error(
                 f"{action}: {owner.__name__}{f' at {path!r}' if path else ''} overrides {method}(), which the spec "
-                "does not describe; hold the layer in a module of your own, or use the framework's own functions"
+                "does not describe; put the layer inside your own module, or use the framework's own functions"
             )
 
 

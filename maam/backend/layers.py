@@ -127,7 +127,7 @@ def _name_of(argument: str, value: Any, table: Mapping[str, type]) -> Any:
         if value is known:
             return name
     names = ", ".join(name for name in table if name != "softmax")  # no layer takes softmax
-    raise SpecError(f"{argument}: {value.__module__}.{value.__qualname__} has no name here; expected one of {names}")
+    raise SpecError(f"{argument}: {value.__module__}.{value.__qualname__} is not supported; expected one of {names}")
 
 
 def layers_in(names: Mapping[str, Any], base: type) -> dict[str, type]:

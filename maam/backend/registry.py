@@ -153,7 +153,7 @@ def register(entry: BackendEntry) -> None:
         >>> unregister("mine")
     """
     if entry.name in _ENTRIES:
-        raise SpecError(f"backend {entry.name!r} is registered already; choose another name")
+        raise SpecError(f"backend {entry.name!r} is already registered; choose another name")
     if not entry.modes:
         raise SpecError(f"backend {entry.name!r}: modes is empty; name at least one mode")
     _ENTRIES[entry.name] = entry

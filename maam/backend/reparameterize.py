@@ -23,7 +23,7 @@ def fused_form(model: Any, arrays: Mapping[str, Array]) -> tuple[Node, dict[str,
         arrays: its arrays by canonical name; arrays that the spec does not name are ignored.
 
     Raises:
-        DeploymentError: the model is in train mode, or is fused already.
+        DeploymentError: the model is in train mode, or is already fused.
         WeightsError: an array is missing, or holds NaN or infinity.
     """
     if model.training:
@@ -32,7 +32,7 @@ def fused_form(model: Any, arrays: Mapping[str, Array]) -> tuple[Node, dict[str,
             "call eval() in PyTorch, set_train(False) in MindSpore first"
         )
     if model.reparameterized:
-        raise DeploymentError("reparameterize: the model is fused already; build or load it again to train it")
+        raise DeploymentError("reparameterize: the model is already fused; build or load it again to train it")
     spec = spec_of(model)
     if not is_fusible(spec):
         return None

@@ -114,7 +114,7 @@ class ImageBatches(EpochOrder, ABC):
         on_broken: str = "error",
         share: Share = (0, 1),
     ) -> None:
-        check_type("dataset", dataset, ImageFolder, "maam.data.imagefolder(root, split) lists one")
+        check_type("dataset", dataset, ImageFolder, "maam.data.imagefolder(root, split) returns one")
         if framing is not None and not hasattr(framing, "frame"):
             raise DataError(f"framing is {framing!r}; expected RandomResizedCrop(size) or CenterCrop(size, resize)")
         super().__init__(
@@ -179,7 +179,7 @@ class ImageBatches(EpochOrder, ABC):
         for path, reason in found.items():
             if path not in self.broken:
                 self.broken[path] = reason
-                warnings.warn(f"{path}: {reason}; left out", BrokenImageWarning, stacklevel=4)
+                warnings.warn(f"{path}: {reason}; the image is left out", BrokenImageWarning, stacklevel=4)
 
 
 def reason_of(error: Exception, path: Path) -> str:

@@ -64,7 +64,7 @@ class EpochOrder:
         return (self.count + left_out) // self.batch_size
 
     def __iter__(self) -> NoReturn:
-        raise DataError("each epoch has another order: iterate over .epoch(0), then over .epoch(1), ...")
+        raise DataError("each epoch has a different order; iterate over loader.epoch(0), then loader.epoch(1), ...")
 
     def draw(self, index: int) -> tuple[Rows, np.random.Generator]:
         """Return the order of the images in epoch `index`, (count,), and the generator that it was drawn from.
@@ -125,10 +125,10 @@ class BatchLoader(EpochOrder):
         share: Share = (0, 1),
     ) -> None:
         check_type(
-            "dataset", dataset, ImageDataset, "for image files: maam.torch.ImageFolderBatches, or maam.mindspore's"
+            "dataset", dataset, ImageDataset, "for image files use ImageFolderBatches of maam.torch or maam.mindspore"
         )
         if augmentation is not None:
-            check_type("augmentation", augmentation, Augmentation, "maam.data.Augmentation() draws crops and flips")
+            check_type("augmentation", augmentation, Augmentation, "maam.data.Augmentation() returns one")
         super().__init__(
             len(dataset), "dataset", batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last, share=share
         )

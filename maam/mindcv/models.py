@@ -74,7 +74,7 @@ def create_model(
         raise unknown_model(model_name, mindcv.list_models(), "mindcv.list_models()")
     checkpoint_path = os.fspath(checkpoint_path)
     if checkpoint_path and pretrained:
-        raise WeightsError("checkpoint_path and pretrained exclude each other; pass only one of them")
+        raise WeightsError("checkpoint_path and pretrained cannot be used together; pass only one of them")
     given = {"num_classes": num_classes, "pretrained": pretrained, "in_channels": in_channels, **options}
     if is_preset(preset_name(model_name)):
         model = mindcv.create_model(model_name, **with_attention(model_name, given, attention, every_block, LAYERS))

@@ -31,7 +31,7 @@ from maam.mindspore.primitives import (
 )
 from maam.spec.inputs import InputRule, check_training_batch
 
-_FIXED = "the layers are those of the spec; for a part: maam.mindspore.build(cell.spec.until(NAME))"
+_FIXED = "the spec determines the layers; to get a part of the model: maam.mindspore.build(cell.spec.until(NAME))"
 _SETTINGS = (
     *("in_channels", "out_channels", "kernel_size", "stride", "pad_mode", "padding", "dilation", "group", "has_bias"),
     *("num_features", "eps", "approximate", "function", "axes", "alpha"),
@@ -202,12 +202,14 @@ class _Base(SpecContainer, nn.SequentialCell):
         the cell: the network keeps the graph that it has compiled.
 
         Raises:
-            DeploymentError: the cell is in train mode, is fused already, is wrapped for mixed precision, or has a layer
+            DeploymentError: the cell is in train mode, is already fused, is wrapped for mixed precision, or has a layer
                 that differs from its spec.
             WeightsError: a parameter holds NaN or infinity.
         """
         if is_mixed(self):
-            raise DeploymentError("reparameterize: mixed precision has wrapped the cell; fuse first, then apply it")
+            raise DeploymentError(
+                "reparameterize: mixed precision has wrapped the cell; fuse the cell first, then apply mixed precision"
+            )
         inner = self.rule is None and self.reparameterized
         if not inner:
             check_integrity(self, "reparameterize", DeploymentError)

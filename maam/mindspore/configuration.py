@@ -96,7 +96,7 @@ def configure(
         given = "graph_kernel" if graph_kernel else f"jit_level {jit_level}"
         raise DeploymentError(f"{given}: needs graph mode, and mode is 'pynative'; use mode='graph'")
     if parity and amp_level not in (None, "O0"):
-        raise DeploymentError(f"amp_level {amp_level}: parity needs float32, so leave out amp_level or parity")
+        raise DeploymentError(f"amp_level {amp_level}: parity needs float32; omit amp_level or parity")
     if graph_kernel:
         require("decorator", "mindspore")
     chosen = _select(device)
@@ -129,7 +129,7 @@ def _select(device: str | None) -> str:
             raise
         reason = " ".join(str(error).split())[:200]
         raise DeviceError(
-            f"device {device!r}: MindSpore refuses it ({reason}); call configure() before the first operator runs"
+            f"device {device!r}: MindSpore cannot select it ({reason}); call configure() before the first operator runs"
         ) from None
 
 

@@ -201,7 +201,7 @@ def read_checkpoint(path: Path, spec: Node | None) -> tuple[dict[str, Array], No
     counters, and appended values, are left out.
 
     Raises:
-        WeightsError: the file is cut short or not a checkpoint, or an array is not of a floating-point dtype.
+        WeightsError: the file is truncated or not a checkpoint, or an array is not of a floating-point dtype.
     """
     if spec is None:
         return {}, None
@@ -275,7 +275,7 @@ def _is_training_state(name: str, names: Collection[str]) -> bool:
 
 
 def _damaged(path: Path) -> WeightsError:
-    return WeightsError(f"{path}: not a MindSpore checkpoint, damaged or cut short; save it again")
+    return WeightsError(f"{path}: not a MindSpore checkpoint, damaged or truncated; save it again")
 
 
 @contextlib.contextmanager

@@ -69,7 +69,8 @@ class Residual(Sequential):
         """Return the input shape."""
         if (shape := self.chain_shape(input_shape)) != input_shape:
             raise ShapeError(
-                f"a residual adds the output of its layers to its input: their shape {shape} must be {input_shape}"
+                "a residual adds the output of its layers to its input: "
+                f"expected an output of shape {input_shape}, got {shape}"
             )
         return shape
 

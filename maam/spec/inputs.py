@@ -74,8 +74,9 @@ class InputRule(NamedTuple):
         if parameter_dtype not in (None, dtype):
             half = parameter_dtype in ("float16", "bfloat16")
             raise ShapeError(
-                f"expected an input of dtype {parameter_dtype}, the dtype of the parameters, got {dtype}; convert one"
-                + ("; load(path, dtype=...) converts the weights of a file in half precision" if half else "")
+                f"expected an input of dtype {parameter_dtype}, the dtype of the parameters, got {dtype}; "
+                "convert the input or the model"
+                + ("; for a file in half precision use load(path, dtype=...)" if half else "")
             )
 
     def describe(self) -> str:

@@ -291,7 +291,7 @@ def check_name(name: object) -> str:
 
 def _parse_children(value: Any) -> FrozenDict:
     if not isinstance(value, Mapping):
-        raise ValueError(f"expected an object of named layers, got {type(value).__name__}")
+        raise ValueError(f"expected an object that maps names to layers, got {type(value).__name__}")
     children: dict[str, Any] = {}
     for name, child in value.items():
         check_name(name)
@@ -369,6 +369,6 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"the name {name[:60]!r} is there twice in one object")
+            raise ValueError(f"the name {name[:60]!r} occurs twice in one object")
         found[name] = value
     return found

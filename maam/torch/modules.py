@@ -108,7 +108,9 @@ class Container(SpecContainer, nn.Module):
     def __getitem__(self, index: int | slice) -> nn.Module:
         """Return the child at a position in running order; `get_submodule` takes names."""
         if isinstance(index, slice):
-            raise SpecError("the layers are those of the spec; for a part: maam.torch.build(module.spec.until(NAME))")
+            raise SpecError(
+                "the spec determines the layers; to get a part of the model: maam.torch.build(module.spec.until(NAME))"
+            )
         return cast(nn.Module, self._modules[self.names[index]])
 
     def __bool__(self) -> bool:
@@ -189,7 +191,7 @@ class Container(SpecContainer, nn.Module):
         method.
 
         Raises:
-            DeploymentError: the module is in train mode, is fused already, or has a layer that differs from its spec.
+            DeploymentError: the module is in train mode, is already fused, or has a layer that differs from its spec.
             WeightsError: a parameter holds NaN or infinity.
         """
         inner = self.rule is None and self.reparameterized  # timm also calls it on the layers inside

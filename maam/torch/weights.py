@@ -210,7 +210,7 @@ def read_checkpoint(path: Path, spec: Node | None = None) -> tuple[dict[str, Arr
     Tensors are loaded to the CPU, and no code in the file is run. Batch counters are left out. `spec` is not needed.
 
     Raises:
-        WeightsError: the file is cut short or not a checkpoint, holds Python objects, or holds a tensor that is not
+        WeightsError: the file is truncated or not a checkpoint, holds Python objects, or holds a tensor that is not
             dense or not of a floating-point dtype.
     """
     content = _load(path)
@@ -261,7 +261,7 @@ def _unpickle(path: Path, file: BinaryIO) -> Any:
                 "if you trust the file, load it with PyTorch and save model.state_dict() alone"
             ) from None
         raise WeightsError(
-            f"{path}: not a PyTorch checkpoint of tensors alone, or cut short; save model.state_dict() again"
+            f"{path}: not a PyTorch checkpoint that contains only tensors, or truncated; save model.state_dict() again"
         ) from None
 
 

@@ -41,7 +41,7 @@ def spec_of(model: object) -> Node:
     """
     spec = getattr(model, "spec", None)
     if not isinstance(spec, Node):
-        raise WeightsError(f"{type(model).__name__} has no .spec; give a model or layer that maam built or loaded")
+        raise WeightsError(f"{type(model).__name__} has no .spec; pass a model or layer that maam built or loaded")
     return spec
 
 
@@ -239,5 +239,5 @@ def cast(arrays: Mapping[str, Array], dtypes: Dtypes, *, source: str) -> dict[st
     with np.errstate(over="ignore"):
         found = {name: _rounded(array, dtypes.get(name, array.dtype)) for name, array in arrays.items()}
     if bad := [name for name, array in found.items() if not np.isfinite(array).all()]:
-        raise WeightsError(f"{source}: too large for {found[bad[0]].dtype}: {listed(bad)}; take a wider dtype")
+        raise WeightsError(f"{source}: too large for {found[bad[0]].dtype}: {listed(bad)}; use a wider dtype")
     return found

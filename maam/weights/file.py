@@ -180,8 +180,8 @@ def _read_model(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tupl
     header, tensors = _read(path)
     if header.get("format") == CHECKPOINT_FORMAT:
         raise WeightsError(
-            f"{path}: a training checkpoint; the weights of its model are in the same folder, in best.safetensors and "
-            "(after training) final.safetensors"
+            f"{path}: this is a training checkpoint; the weights of its model are in the same folder, in "
+            "best.safetensors and (after training) final.safetensors"
         )
     return header, tensors
 
@@ -201,7 +201,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str,
     except (safetensors.SafetensorError, ValueError) as error:
         foreign = Path(path).suffix.lower() in CHECKPOINT_SUFFIXES
         advice = "; convert it with: maam convert SRC DST --spec PRESET" if foreign else ""
-        raise WeightsError(f"{path}: not a safetensors file, or cut short: {_cut(error)}{advice}") from None
+        raise WeightsError(f"{path}: not a safetensors file, or truncated: {_cut(error)}{advice}") from None
     return _table(data)[0].get("__metadata__") or {}, tensors
 
 

@@ -149,7 +149,7 @@ def _canonical(arrays: Mapping[str, Array], source: str) -> dict[str, Array]:
         if is_batch_counter(short):
             continue
         if short in given:
-            raise WeightsError(f"{source}: {listed([short])} is there twice, with and without the prefix of a wrapper")
+            raise WeightsError(f"{source}: {listed([short])} occurs twice, with and without the prefix of a wrapper")
         given[short] = array
     return given
 
@@ -158,7 +158,7 @@ def _check_finite(arrays: Mapping[str, Array], source: str) -> None:
     with np.errstate(invalid="ignore"):  # ml_dtypes warns about NaN
         bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
-        raise WeightsError(f"{source}: NaN or infinity in {listed(bad)}; the run that saved it has diverged")
+        raise WeightsError(f"{source}: NaN or infinity in {listed(bad)}; the training run that saved it has diverged")
 
 
 def _check_variances(spec: Node, arrays: Mapping[str, Array], source: str) -> None:

@@ -298,7 +298,7 @@ class TestThirdBackend:
 
 class TestRegistry:
     def test_a_name_is_registered_once(self, third):
-        with pytest.raises(SpecError, match="backend 'third' is registered already"):
+        with pytest.raises(SpecError, match="backend 'third' is already registered"):
             register(third)
 
     def test_unknown_names(self):

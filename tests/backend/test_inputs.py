@@ -21,7 +21,7 @@ BAD = {
     "float64": (
         (2, 4, 8, 8),
         "float64",
-        "expected an input of dtype float32, the dtype of the parameters, got float64; convert one",
+        "expected an input of dtype float32, the dtype of the parameters, got float64; convert the input or the model",
     ),
 }
 
@@ -56,7 +56,8 @@ def test_in_a_compiled_function(runtime, bad):
 def test_a_narrower_float(runtime, dtype):
     x = runtime.tensor(np.zeros((2, 4, 8, 8), np.float32))
     x = x.astype(runtime.dtype(dtype)) if runtime.name == "mindspore" else x.to(runtime.dtype(dtype))
-    message = f"expected an input of dtype float32, the dtype of the parameters, got {dtype}; convert one"
+    remedy = "convert the input or the model"
+    message = f"expected an input of dtype float32, the dtype of the parameters, got {dtype}; {remedy}"
     assert refused(make_layer(runtime), x) == message
 
 
@@ -122,7 +123,8 @@ class TestTorch:
     def test_weights_of_half_precision(self, backend):
         message = refused(make_layer(backend).half(), backend.torch.zeros(2, 4, 8, 8))
         assert message.startswith(
-            "expected an input of dtype float16, the dtype of the parameters, got float32; convert one; load"
+            "expected an input of dtype float16, the dtype of the parameters, got float32; "
+            "convert the input or the model; for a file in half precision use load"
         )
 
     def test_autocast_takes_the_dtypes_that_it_converts(self, backend):

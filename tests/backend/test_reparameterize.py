@@ -48,7 +48,7 @@ def test_train_mode_is_refused(backend, layer):
 
 def test_twice_is_refused(layer):
     layer.reparameterize()
-    with pytest.raises(DeploymentError, match=r"^reparameterize: the model is fused already; build or load it again"):
+    with pytest.raises(DeploymentError, match=r"^reparameterize: the model is already fused; build or load it again"):
         layer.reparameterize()
 
 
@@ -101,7 +101,7 @@ class TestMindSpore:
     @pytest.mark.parametrize("backend", ["mindspore"], indirect=True)
     def test_mixed_precision_comes_after(self, backend, layer, level):
         backend.ms.amp.auto_mixed_precision(layer, level)
-        with pytest.raises(DeploymentError, match="mixed precision has wrapped the cell; fuse first"):
+        with pytest.raises(DeploymentError, match="mixed precision has wrapped the cell; fuse the cell first"):
             layer.reparameterize()
 
     @pytest.mark.parametrize("runtime", ["mindspore graph", "mindspore pynative"], indirect=True)

@@ -106,14 +106,14 @@ class TestBuild:
         assert len(model.agents) == 3
         assert list(model)[-1] is model.classifier
         assert copy.deepcopy(model.spec) is model.spec
-        with pytest.raises(SpecError, match="the layers are those of the spec; for a part: maam"):
+        with pytest.raises(SpecError, match="the spec determines the layers; to get a part of the model: maam"):
             model[:2]
 
     @pytest.mark.parametrize("backend", ["mindspore"], indirect=True)
     def test_layers_cannot_be_added_or_removed(self, model):
-        with pytest.raises(SpecError, match="the layers are those of the spec"):
+        with pytest.raises(SpecError, match="the spec determines the layers"):
             model.append(model.classifier)
-        with pytest.raises(SpecError, match="the layers are those of the spec"):
+        with pytest.raises(SpecError, match="the spec determines the layers"):
             del model[-1]
 
 

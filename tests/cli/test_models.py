@@ -109,7 +109,7 @@ def test_files_without_a_model(fails, tmp_path, document):
     document('{"kind": "linear"', "cut.json")
     document("[" * 100_000, "deep.json")
     expected = {
-        "empty.safetensors": "not a safetensors file, or cut short",
+        "empty.safetensors": "not a safetensors file, or truncated",
         "empty.json": "spec: not a JSON document",
         "binary.json": "cannot be read: it is not UTF-8 text",
         "folder.json": "cannot be read: Is a directory",
@@ -186,11 +186,11 @@ def test_convert_refuses(fails, digits, layer, tmp_path):
         ("missing.safetensors", "x.safetensors"): "missing.safetensors: no such file",
         ("digits.safetensors", "x.foo"): "x.foo: unknown suffix '.foo'; expected one of",
         ("digits.safetensors", "."): ".: unknown suffix ''; expected one of",
-        ("digits.safetensors", "none/x.safetensors"): "none/x.safetensors: there is no folder none",
-        ("digits.safetensors", "digits.safetensors"): "digits.safetensors: source and destination are one file",
-        ("folder.safetensors", "x.safetensors"): "folder.safetensors: a folder; give a file",
-        ("digits.safetensors", "folder.safetensors"): "folder.safetensors: a folder; give a file",
-        ("empty.safetensors", "x.safetensors"): "empty.safetensors: not a safetensors file, or cut short",
+        ("digits.safetensors", "none/x.safetensors"): "none/x.safetensors: the folder none does not exist",
+        ("digits.safetensors", "digits.safetensors"): "digits.safetensors: source and destination are the same file",
+        ("folder.safetensors", "x.safetensors"): "folder.safetensors: expected a file, got a folder",
+        ("digits.safetensors", "folder.safetensors"): "folder.safetensors: expected a file, got a folder",
+        ("empty.safetensors", "x.safetensors"): "empty.safetensors: not a safetensors file, or truncated",
         ("digits.safetensors", "x.safetensors", "--spec", "nope"): "no preset 'nope'; `maam list` shows",
         ("digits.safetensors", "x.safetensors", "--spec", "none.json"): "none.json: cannot be read",
         ("layer.safetensors", "x.safetensors", "--spec", "maam_digits"): "layer.safetensors: saved with another spec",

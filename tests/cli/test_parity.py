@@ -279,6 +279,6 @@ def test_port_refuses(fails, models, tmp_path):
     (tmp_path / "names.json").write_text("[1]")
     named = (*start, f"{models}:cell", *ARGUMENTS, "--names", tmp_path / "names.json")
     assert "expected a JSON object" in fails(*named)
-    for text, message in (("[" * 200_000, "not JSON: "), ('{"a": "b", "a": "c"}', "the name 'a' is there twice")):
+    for text, message in (("[" * 200_000, "not JSON: "), ('{"a": "b", "a": "c"}', "the name 'a' occurs twice")):
         (tmp_path / "names.json").write_text(text)
         assert message in fails(*named)

@@ -153,7 +153,8 @@ def test_broken_images_are_skipped(batches_of, tmp_path, workers):
     assert np.concatenate([y for _, y in found]).tolist() == [0] * 5 + [1] * 8
     assert loader.broken.keys() == broken.keys()
     assert all(loader.broken[path].startswith(reason) for path, reason in broken.items())
-    assert [str(one.message) for one in caught] == [f"{path}: {why}; left out" for path, why in loader.broken.items()]
+    messages = [f"{path}: {why}; the image is left out" for path, why in loader.broken.items()]
+    assert [str(one.message) for one in caught] == messages
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # each file is reported once
         assert as_bytes(loader.epoch(0)) == as_bytes(found)

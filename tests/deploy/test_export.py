@@ -364,7 +364,8 @@ class TestAir:
         if ms.device_context.ascend.is_available():
             pytest.skip("an Ascend device is available")
         source, _ = saved(spec.preset("maam_digits", **SMALL))
-        with pytest.raises(DeviceError, match=r"^device 'ascend' is not available to MindSpore here; available: cpu$"):
+        message = r"^device 'ascend' is not available to MindSpore on this machine; available: cpu$"
+        with pytest.raises(DeviceError, match=message):
             export(source, tmp_path / "model.air")
         assert list(tmp_path.iterdir()) == [source]
 

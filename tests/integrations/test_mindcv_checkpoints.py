@@ -105,7 +105,7 @@ def test_pretrained_weights_are_loaded_by_mindcv(resnet, monkeypatch):
         ("maam_digits", "gone.safetensors", {}, "gone.safetensors: no such file"),
         ("resnet18", "w.safetensors", {}, r"w.safetensors: expected a MindSpore checkpoint \(.ckpt\)"),
         ("maam_digits", "broken.ckpt", DIGITS, "broken.ckpt: not a MindSpore checkpoint, damaged"),
-        ("resnet18", "x.ckpt", {"pretrained": True}, "checkpoint_path and pretrained exclude each other"),
+        ("resnet18", "x.ckpt", {"pretrained": True}, "checkpoint_path and pretrained cannot be used together"),
     ],
 )
 def test_files_that_do_not_fit(digits, name, file, options, message):

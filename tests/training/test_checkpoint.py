@@ -28,7 +28,7 @@ def test_resume_with_another_recipe(short, done_refuses, changes, message):
 @pytest.mark.parametrize("size", [0, 7, 100, 5000])
 def test_truncated_checkpoint(short, done, done_refuses, size):
     done.last.write_bytes(done.last.read_bytes()[:size])
-    done_refuses(r"last.safetensors: not a safetensors file, or cut short", short)
+    done_refuses(r"last.safetensors: not a safetensors file, or truncated", short)
 
 
 def change_header(path, **fields):

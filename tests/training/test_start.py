@@ -100,7 +100,7 @@ def test_weights_of_another_network(frozen, tmp_path, options, message):
     ("name", "content", "message"),
     [
         ("absent.safetensors", None, "absent.safetensors: no such file"),
-        ("broken.safetensors", b"rubbish", "broken.safetensors: not a safetensors file, or cut short"),
+        ("broken.safetensors", b"rubbish", "broken.safetensors: not a safetensors file, or truncated"),
         ("empty_folder", "folder", "empty_folder: this folder contains no run; expected a weights file"),
         ("model.pth", b"rubbish", "not a safetensors file, .* convert it with: maam convert SRC DST"),
     ],
