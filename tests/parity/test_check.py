@@ -28,7 +28,7 @@ def full(small):
     """Run every stage with every runner, the steps with one optimizer: MindSpore compiles a program for each."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps_stage, "OPTIMIZERS", {"adamw": steps_stage.OPTIMIZERS["adamw"]})
-        return check(small, steps=10)
+        return check(small, steps=20)
 
 
 @pytest.fixture(scope="module")
