@@ -11,30 +11,8 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from maam.spec import (
-    RNN,
-    Activation,
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    Dropout,
-    Flatten,
-    GlobalPool,
-    Identity,
-    Linear,
-    MaxPool2d,
-    Model,
-    Node,
-    Parallel,
-    Residual,
-    Resize,
-    Scale,
-    Sequential,
-    Shape,
-    Unflatten,
-    maam,
-    parse_document,
-)
+from maam import spec
+from maam.spec import Node, Shape
 from maam.spec.containers import Merge
 from maam.spec.parameters import WeightInit
 from maam.spec.primitives import ActivationName, ElementwiseName
@@ -46,12 +24,12 @@ FUNCTIONS = get_args(ActivationName)
 widths = st.integers(1, MAX_CHANNELS)
 inits = st.sampled_from(get_args(WeightInit))
 _statistics = st.sampled_from(["avg", "max", "std", "sum"])
-global_pools = st.builds(GlobalPool, function=_statistics)
-channel_pools = st.builds(GlobalPool, function=_statistics, axis=st.just("channels"))
+global_pools = st.builds(spec.GlobalPool, function=_statistics)
+channel_pools = st.builds(spec.GlobalPool, function=_statistics, axis=st.just("channels"))
 activations = st.builds(
-    Activation, function=st.sampled_from(FUNCTIONS), negative_slope=st.sampled_from([0.01, 0.3, 0.0])
+    spec.Activation, function=st.sampled_from(FUNCTIONS), negative_slope=st.sampled_from([0.01, 0.3, 0.0])
 )
-plain = activations | st.sampled_from([Identity(), Dropout(p=0.0), Dropout(p=0.5)])
+plain = activations | st.sampled_from([spec.Identity(), spec.Dropout(p=0.0), spec.Dropout(p=0.5)])
 """Layers without parameters that accept any shape and keep it."""
 _sides = st.integers(1, MAX_SIDE)
 _shapes = st.tuples(widths, _sides, _sides)
@@ -66,13 +44,13 @@ def specs(draw: st.DrawFn) -> tuple[Node, Shape]:
     children, out = draw(_chains(shape, depth=2, longest=4))
     children |= draw(_heads(out))
     if len(shape) == 3 and draw(st.booleans()):
-        return Model(name="random", input_shape=shape, children=children), shape
-    return Sequential(children=children), shape
+        return spec.Model(name="random", input_shape=shape, children=children), shape
+    return spec.Sequential(children=children), shape
 
 
-def without_dropout(spec: Node) -> Node:
+def without_dropout(node: Node) -> Node:
     """Return the spec with all dropout probabilities 0, for comparisons in training mode."""
-    return parse_document(_zero_p(spec.to_document()))
+    return spec.parse_document(_zero_p(node.to_document()))
 
 
 def _zero_p(value: Any) -> Any:
@@ -89,9 +67,9 @@ def _heads(draw: st.DrawFn, shape: Shape) -> dict[str, Node]:
     if draw(st.booleans()):
         head: dict[str, Node] = {"rnn": draw(rnns(shape))}
     else:
-        head = {"pool": GlobalPool()} if draw(st.booleans()) else {}
-        head["flatten"] = Flatten()
-    features = Sequential(children=head).output_shape(shape)
+        head = {"pool": spec.GlobalPool()} if draw(st.booleans()) else {}
+        head["flatten"] = spec.Flatten()
+    features = spec.Sequential(children=head).output_shape(shape)
     if draw(st.booleans()):
         hidden = draw(linears(features))
         head |= {"fc1": hidden, "act": draw(plain)}
@@ -117,12 +95,12 @@ def _layers(shape: Shape, depth: int, *, maps: bool = False) -> st.SearchStrateg
     """Return any layer for `shape`; with `maps`, one whose output is a feature map."""
     options = [_keeping(shape, depth)]
     if len(shape) == 1:
-        options += [linears(shape), st.just(Unflatten())]
+        options += [linears(shape), st.just(spec.Unflatten())]
     else:
         options += [convs(shape), max_pools(shape), avg_pools(shape)]
         options += [global_pools, channel_pools, maams(shape)]
     if not maps:
-        options += [st.just(Flatten())] + ([rnns(shape)] if len(shape) == 3 else [])
+        options += [st.just(spec.Flatten())] + ([rnns(shape)] if len(shape) == 3 else [])
     if depth > 0:
         options += [_parallels(shape, depth - 1)] * 4  # because there are five merges
         options += [_resizes(shape, depth - 1)] if len(shape) == 3 else []
@@ -140,17 +118,17 @@ def _keeping(shape: Shape, depth: int) -> st.SearchStrategy[Node]:
 
 
 @st.composite
-def _residuals(draw: st.DrawFn, shape: Shape, depth: int) -> Residual:
+def _residuals(draw: st.DrawFn, shape: Shape, depth: int) -> spec.Residual:
     children, _ = draw(_chains(shape, depth, keep=True))
     if draw(st.booleans()):  # to another width and back
         wide = draw(widths)
         children["expand"] = draw(projections(shape, wide))
         children["project"] = draw(projections((wide, *shape[1:]), shape[0]))
-    return Residual(children=children)
+    return spec.Residual(children=children)
 
 
 @st.composite
-def _scales(draw: st.DrawFn, shape: Shape, depth: int) -> Scale:
+def _scales(draw: st.DrawFn, shape: Shape, depth: int) -> spec.Scale:
     """Return a gate with one value for each element, channel or position, or one value in total."""
     children, gate = draw(_chains(shape, depth, keep=True))
     if len(shape) == 3 and draw(st.booleans()):
@@ -158,17 +136,17 @@ def _scales(draw: st.DrawFn, shape: Shape, depth: int) -> Scale:
         gate = (shape[0], 1, 1)
     if draw(st.booleans()):
         children["fc"] = draw(projections(gate, draw(st.sampled_from([1, shape[0]]))))
-    return Scale(children={**children, "gate": draw(plain)})
+    return spec.Scale(children={**children, "gate": draw(plain)})
 
 
 @st.composite
-def _resizes(draw: st.DrawFn, shape: Shape, depth: int) -> Resize:
+def _resizes(draw: st.DrawFn, shape: Shape, depth: int) -> spec.Resize:
     children, _ = draw(_chains(shape, depth, maps=True))
-    return Resize(children=children, stride=draw(st.integers(1, min(3, *shape[1:]))))
+    return spec.Resize(children=children, stride=draw(st.integers(1, min(3, *shape[1:]))))
 
 
 @st.composite
-def _parallels(draw: st.DrawFn, shape: Shape, depth: int) -> Parallel:
+def _parallels(draw: st.DrawFn, shape: Shape, depth: int) -> spec.Parallel:
     merges = [merge for merge in get_args(Merge) if merge != "stack" or len(shape) == 3]
     merge, count = draw(st.sampled_from(merges)), draw(st.integers(1, 3))
     stride = draw(st.integers(1, 2)) if len(shape) == 3 else 1
@@ -178,7 +156,7 @@ def _parallels(draw: st.DrawFn, shape: Shape, depth: int) -> Parallel:
     children = {str(index): draw(_branches(shape, depth, width, stride)) for index, width in enumerate(sizes)}
     weights = tuple(draw(st.floats(-2, 2, width=32)) for _ in children) if merge == "weighted" else None
     weighting = draw(_weightings(shape, count)) if merge == "dynamic" else None
-    return Parallel(children=children, merge=merge, weights=weights, weighting=weighting)
+    return spec.Parallel(children=children, merge=merge, weights=weights, weighting=weighting)
 
 
 @st.composite
@@ -186,25 +164,25 @@ def _branches(draw: st.DrawFn, shape: Shape, depth: int, width: int, stride: int
     children, _ = draw(_chains(shape, depth, keep=True))
     if (width, stride) != (shape[0], 1) or draw(st.booleans()):
         children["out"] = draw(projections(shape, width, stride))
-    return Sequential(children=children)
+    return spec.Sequential(children=children)
 
 
 @st.composite
 def _weightings(draw: st.DrawFn, shape: Shape, count: int) -> Node:
     children: dict[str, Node] = {"pool": draw(global_pools)} if len(shape) == 3 else {}
-    children |= {"flatten": Flatten(), "fc": draw(linears(shape, count)), "act": draw(plain)}
-    return Sequential(children=children)
+    children |= {"flatten": spec.Flatten(), "fc": draw(linears(shape, count)), "act": draw(plain)}
+    return spec.Sequential(children=children)
 
 
 @st.composite
-def convs(draw: st.DrawFn, shape: Shape) -> Conv2d:
+def convs(draw: st.DrawFn, shape: Shape) -> spec.Conv2d:
     """Return any convolution, with enough padding for small maps."""
     channels, *size = shape
     groups = draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0]))
     kernel_size, dilation = draw(st.integers(1, 5)), draw(st.integers(1, 3))
     extent = dilation * (kernel_size - 1) + 1
     least = max(0, -((min(size) - extent) // 2))
-    return Conv2d(
+    return spec.Conv2d(
         in_channels=channels,
         out_channels=groups * draw(st.integers(1, max(MAX_CHANNELS // groups, 1))),
         kernel_size=kernel_size,
@@ -223,7 +201,7 @@ def projections(draw: st.DrawFn, shape: Shape, features: int, stride: int = 1) -
     if len(shape) == 1:
         return draw(linears(shape, features))
     half, dilation = draw(st.integers(0, 2)), draw(st.integers(1, 2))
-    return Conv2d(
+    return spec.Conv2d(
         in_channels=shape[0],
         out_channels=features,
         kernel_size=2 * half + 1,
@@ -236,36 +214,36 @@ def projections(draw: st.DrawFn, shape: Shape, features: int, stride: int = 1) -
     )
 
 
-def linears(shape: Shape, features: int | None = None) -> st.SearchStrategy[Linear]:
+def linears(shape: Shape, features: int | None = None) -> st.SearchStrategy[spec.Linear]:
     """Return a linear layer to `features` or any width."""
     out = widths if features is None else st.just(features)
-    return st.builds(Linear, in_features=st.just(shape[0]), out_features=out, bias=st.booleans(), init=inits)
+    return st.builds(spec.Linear, in_features=st.just(shape[0]), out_features=out, bias=st.booleans(), init=inits)
 
 
-def rnns(shape: Shape) -> st.SearchStrategy[RNN]:
+def rnns(shape: Shape) -> st.SearchStrategy[spec.RNN]:
     """Return a recurrent layer."""
-    return st.builds(RNN, input_size=st.just(shape[0] * shape[2]), hidden_size=widths)
+    return st.builds(spec.RNN, input_size=st.just(shape[0] * shape[2]), hidden_size=widths)
 
 
-def batch_norms(shape: Shape) -> st.SearchStrategy[BatchNorm2d]:
+def batch_norms(shape: Shape) -> st.SearchStrategy[spec.BatchNorm2d]:
     """Return batch norm, also with the smallest and largest momentum."""
     settings = {"eps": st.sampled_from([1e-5, 1e-3]), "momentum": st.sampled_from([0.1, 0.0, 1.0])}
-    return st.builds(BatchNorm2d, num_features=st.just(shape[0]), **settings)
+    return st.builds(spec.BatchNorm2d, num_features=st.just(shape[0]), **settings)
 
 
 @st.composite
-def max_pools(draw: st.DrawFn, shape: Shape) -> MaxPool2d:
+def max_pools(draw: st.DrawFn, shape: Shape) -> spec.MaxPool2d:
     """Return max pooling with any padding that is allowed and needed."""
     kernel_size = draw(st.integers(1, 4))
     least = max(0, -((min(shape[1:]) - kernel_size) // 2))
     padding = draw(st.integers(least, kernel_size // 2))
-    return MaxPool2d(kernel_size=kernel_size, stride=draw(st.none() | st.integers(1, 3)), padding=padding)
+    return spec.MaxPool2d(kernel_size=kernel_size, stride=draw(st.none() | st.integers(1, 3)), padding=padding)
 
 
-def avg_pools(shape: Shape) -> st.SearchStrategy[AvgPool2d]:
+def avg_pools(shape: Shape) -> st.SearchStrategy[spec.AvgPool2d]:
     """Return average pooling with windows that overlap, touch or leave gaps."""
     sizes = st.integers(1, min(4, *shape[1:]))
-    return st.builds(AvgPool2d, kernel_size=sizes, stride=st.none() | st.integers(1, 3))
+    return st.builds(spec.AvgPool2d, kernel_size=sizes, stride=st.none() | st.integers(1, 3))
 
 
 @st.composite
@@ -275,7 +253,7 @@ def maams(draw: st.DrawFn, shape: Shape) -> Node:
     pool = draw(st.sampled_from([p for p in ((1,), (2,), (3,), (1, 2), (2, 1), (2, 2)) if prod(p) <= side]))
     scales = st.integers(1, min(3, side // prod(pool)))
     kernels = st.sampled_from([1, 3, 5])
-    return maam(
+    return spec.maam(
         shape[0],
         draw(st.none() | widths),
         hidden_channels=draw(st.none() | widths),

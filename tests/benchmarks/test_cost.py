@@ -10,21 +10,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.cost import LAYERS, MODELS, Result, measure, measure_growth
+from benchmarks.cost import LAYERS, MODELS, Result, measure, measure_growth, report
 from benchmarks.cost.cases import make_case, starts_with
 from benchmarks.cost.measure import GROWTH, peak_memory
-from benchmarks.cost.report import (
-    BASE_KIND,
-    draw_growth,
-    draw_pareto,
-    growth_table,
-    label_points,
-    left_out,
-    limits_table,
-    memory_table,
-    pareto_front,
-    times_table,
-)
+from benchmarks.cost.report import BASE_KIND
 from maam import MaamError, SpecError, spec
 
 MEASURE = importlib.import_module("benchmarks.cost.measure")  # the package has a function of the same name
@@ -116,7 +105,7 @@ class TestMeasurement:
         reason = "a training step needs at least 2 images: batch norm has no variance of one value"
         assert found.left_out == {f"SE, torch training step {name}": reason for name in ("fp32", "bf16")}
         text = f"Not measured ({reason}): SE, torch training step fp32; SE, torch training step bf16."
-        assert left_out(found) == [text]
+        assert report.left_out(found) == [text]
 
     def test_missing_engine_does_not_stop_the_others(self, monkeypatch):
         for package in ("nncf", "openvino", "onnxscript"):
@@ -138,8 +127,8 @@ class TestMeasurement:
         monkeypatch.setattr(MEASURE, "peak_memory", lambda *given: calls.append(given) or 3 * 2**20)
         found = measure_se(["inference fp32"], memory=True)
         assert calls == [("torch", "SE", "inference fp32", (2, 4, 4, 4))]
-        assert "| SE | 3 |" in memory_table(found)
-        assert "batch 2" in memory_table(found)
+        assert "| SE | 3 |" in report.memory_table(found)
+        assert "batch 2" in report.memory_table(found)
         json.dumps(found.to_document())
 
     @pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
@@ -184,32 +173,32 @@ class TestMeasurement:
 
 class TestReport:
     def test_tables(self):
-        text = times_table(RESULT)
+        text = report.times_table(RESULT)
         assert "MAAM, torch inference fp32 = 1 (3.00 ms)" in text
         assert "| MAAM | 1,000 | 3,000,000 | 1.00 | 2.0 | 1.00 |  |" in text
         assert "| SE | 10 | 1,000,000 | 0.00 | 0.0 | 0.33 | 0.17 |" in text
-        limits = limits_table(RESULT)
+        limits = report.limits_table(RESULT)
         assert "fp32 21, bf16 43" in limits
         assert "| SE | torch inference int8 | 8.0 | 0.37 | 0.19 |" in limits
-        assert limits_table(Result(1)) == times_table(Result(1)) == memory_table(Result(1)) == ""
+        assert report.limits_table(Result(1)) == report.times_table(Result(1)) == report.memory_table(Result(1)) == ""
         memory_bound = {**RESULT.facts, "SE": {**RESULT.facts["SE"], "macs": 10_000}}
-        assert "| SE |" not in limits_table(replace(RESULT, facts=memory_bound))
+        assert "| SE |" not in report.limits_table(replace(RESULT, facts=memory_bound))
 
         times = RESULT.times | {("matrix product", "bf16"): [0.2] * 3}  # the rate of float32 is now the best
-        assert limits_table(replace(RESULT, times=times)).count("share of the fp32 rate") == 1
-        text = growth_table({"batch": ([0.1, 0.2, 0.4, 0.8], 0.5)})
+        assert report.limits_table(replace(RESULT, times=times)).count("share of the fp32 rate") == 1
+        text = report.growth_table({"batch": ([0.1, 0.2, 0.4, 0.8], 0.5)})
         assert "| batch | 1: 1.00, 4: 2.00, 16: 4.00, 64: 8.00 | 0.50 |" in text
 
     def test_pareto_front(self):
         points = {"a": (1.0, 5.0), "b": (2.0, 6.0), "c": (3.0, 1.0), "d": (1.0, 9.0)}
-        assert pareto_front(points) == ["a", "c"]
+        assert report.pareto_front(points) == ["a", "c"]
 
     def test_pictures(self, tmp_path):
         pytest.importorskip("matplotlib")
-        draw_pareto(RESULT, tmp_path / "plain.png", BASE_KIND, {})
-        draw_pareto(RESULT, tmp_path / "accuracy.png", BASE_KIND, {"MAAM": 0.9, "SE": 0.8})
+        report.draw_pareto(RESULT, tmp_path / "plain.png", BASE_KIND, {})
+        report.draw_pareto(RESULT, tmp_path / "accuracy.png", BASE_KIND, {"MAAM": 0.9, "SE": 0.8})
         growth = {axis: (list(np.arange(1, 5) / 100), 1.0) for axis in ("branches", "batch")}
-        draw_growth(growth, tmp_path / "growth.png")
+        report.draw_growth(growth, tmp_path / "growth.png")
         assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in ("plain", "accuracy", "growth"))
 
     def test_labels_cover_neither_labels_nor_points(self):
@@ -218,7 +207,7 @@ class TestReport:
         for point in points.values():
             axis.plot(*point, "o", label="point")
         axis.legend()
-        label_points(axis, points)
+        report.label_points(axis, points)
         boxes = [text.get_window_extent() for text in axis.texts]
         assert len(boxes) == 4
         assert all(box.count_overlaps(boxes) == 1 for box in boxes)

@@ -69,13 +69,11 @@ def is_png(path):
     return path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_rows_of_the_paper():
+def test_rows_of_the_paper_and_names_of_recipes():
     assert {row.preset for e in EXPERIMENTS.values() for row in e.rows} <= set(list_presets())
     assert [row.paper.accuracy for row in EXPERIMENTS["table1"].rows] == [0.870, 0.583, 0.496, 0.319]
     assert [row.paper and row.paper.recall for row in EXPERIMENTS["table2"].rows] == [0.871, 0.313, 0.312, None, 0.254]
 
-
-def test_name_of_a_recipe():
     assert name_recipe(read_recipe("cifar10").replaced({"epochs": 3, "seed": 5, "model": "cnn"})) == "cifar10"
     assert name_recipe(read_recipe("paper").replaced({"optimizer.lr": 0.05})) == "paper, optimizer.lr 0.05"
     overrides = {"overrides": {"act_layer": "silu"}}
@@ -88,29 +86,20 @@ class TestRuns:
         paper.run(ONE_ROW, RECIPE, runs, root=runs, seeds=SEEDS)
         assert state_of(runs) == before
 
-    @pytest.mark.parametrize(
-        ("changes", "message"),
-        [
+    def test_runs_with_another_recipe_are_refused_before_the_training(self, runs):
+        before = state_of(runs)
+        for changes, message in [
             ({"epochs": 2}, "epochs 1, not 2"),
             ({"optimizer.lr": 0.01, "epochs": 2}, "epochs 1, not 2"),
             ({"augmentation.cutout": 3}, "augmentation.cutout 0, not 3"),
             ({"precision": "bf16"}, "precision fp32, not bf16"),
-        ],
-    )
-    def test_runs_with_another_recipe_are_refused_before_the_training(self, runs, changes, message):
-        before = state_of(runs)
-        experiment = Experiment("Two rows", (MISSING, TRAINED))
-        with pytest.raises(TrainingError, match=f"maam_digits-seed0-torch: this run was made with {message}; request"):
-            paper.run(experiment, RECIPE.replaced(changes), runs, root=runs, seeds=SEEDS)
+        ]:
+            refused = RECIPE.replaced(changes)
+            with pytest.raises(TrainingError, match=f"digits-seed0-torch: this run was made with {message}; request"):
+                paper.run(Experiment("Two rows", (MISSING, TRAINED)), refused, runs, root=runs, seeds=SEEDS)
         assert state_of(runs) == before
-
-    def test_automatic_precision_is_equal_to_the_precision_of_the_run(self, runs):
-        for precision in ("auto", "fp32"):
+        for precision in ("auto", "fp32"):  # "auto" is the precision of the run
             paper.check_recipe(ONE_ROW, RECIPE.replaced({"precision": precision}), runs, SEEDS)
-
-    def test_no_finished_run(self, tmp_path):
-        with pytest.raises(TrainingError, match="no finished run of these rows in torch with seeds 0, 1; train them"):
-            paper.collect(ONE_ROW, tmp_path, SEEDS)
 
     def test_runs_with_different_recipes_make_no_table(self, edited):
         copy = edited(0, lambda sessions: sessions[-1]["recipe"].update(batch_size=256))
@@ -118,7 +107,9 @@ class TestRuns:
             paper.collect(ONE_ROW, copy, SEEDS)
 
     @pytest.mark.parametrize("content", ["{}", "[", "null"])
-    def test_broken_results(self, tmp_path, content):
+    def test_missing_and_broken_results(self, tmp_path, content):
+        with pytest.raises(TrainingError, match="no finished run of these rows in torch with seeds 0, 1; train them"):
+            paper.collect(ONE_ROW, tmp_path, SEEDS)
         folder = tmp_path / "maam_digits-seed0-torch"
         folder.mkdir()
         (folder / "results.json").write_text(content)
@@ -208,26 +199,22 @@ class TestFrameworks:
         assert "| 1,001 to 23,430 |" in text
         assert text.count("Trained with ") == 2
 
-    def test_training_time_is_compared_with_the_paper(self, sides, tmp_path):
+    def test_training_time_and_common_steps_are_compared(self, sides, tmp_path):
         found = {name: side._replace(minutes=time) for (name, side), time in zip(sides.items(), (2, 3), strict=True)}
         text = paper.render_frameworks(MAAM, found, tmp_path)
         assert "| torch | 23,430 | 2.00 |" in text
         assert "took 1.50 times as long in MindSpore as in PyTorch" in text
         assert '"improving training efficiency by 30%"' in text
-
-    def test_only_steps_of_both_runs_are_compared(self, sides, tmp_path):
         short = sides["mindspore"]._replace(losses=sides["mindspore"].losses[:5])
         text = paper.render_frameworks(MAAM, sides | {"mindspore": short}, tmp_path)
         assert "| mindspore | 5 |" in text
         assert "| 2 to 5 |" in text
 
-    def test_no_run(self, tmp_path):
+    def test_averages_of_the_picture_and_a_missing_run(self, tmp_path):
+        np.testing.assert_array_equal(plots._averages(np.arange(7.0), 3), [1, 4])
         message = r"maam_digits-seed0-torch: this run has no finished epoch; train it with: python -m benchmarks paper"
         with pytest.raises(TrainingError, match=message):
             paper.read_sides(TRAINED, tmp_path, 0)
-
-    def test_averages_of_the_picture(self):
-        np.testing.assert_array_equal(plots._averages(np.arange(7.0), 3), [1, 4])
 
     def test_both_frameworks_are_trained(self, run, monkeypatch, tmp_path):
         trained = []
@@ -257,7 +244,7 @@ class TestCommand:
             (("table1", "--recipe", "none"), "no recipe 'none'"),
             (
                 ("table1", "--root", ".", "--only", "mlp, x"),
-                "--only: expected some of maam_cifar10_2m3, cnn, mlp, rnn, got 'x'",
+                "--only: expected some of maam_cifar10_2m3, cnn, mlp, rnn, ",
             ),
         ],
     )
@@ -275,18 +262,15 @@ class TestCommand:
         for path in tmp_path.glob("*.csv"):
             assert path.read_text() == (PUBLISHED.parent / path.name).read_text()
 
-    def test_file_in_place_of_a_folder(self, fails, tmp_path):
-        path = tmp_path / "table.md"
-        path.write_text("")
-        message = fails("paper", "table1", "--root", tmp_path, "--out", path)
-        assert message == f"--out {path}: expected a folder, this is a file"
-
-    def test_collect(self, run, monkeypatch, runs, tmp_path):
+    def test_collect(self, run, fails, monkeypatch, runs, tmp_path):
         monkeypatch.setitem(EXPERIMENTS, "table1", ONE_ROW)
         out = run("paper", "table1", "--collect", "--runs", runs, "--seeds", "0,1", "--out", tmp_path)
         assert "| Ours | `maam_digits` |" in out
         assert "Command: `python -m benchmarks paper table1 --collect --runs " in out
-        assert (tmp_path / "table1.csv").exists()
+        page = tmp_path / "table1.md"
+        assert page.with_suffix(".csv").exists()
+        message = fails("paper", "table1", "--root", tmp_path, "--out", page)
+        assert message == f"--out {page}: expected a folder, this is a file"
 
     @pytest.mark.parametrize("collect", [("--collect",), ("--root", ".")])
     def test_recipe_must_be_that_of_the_runs(self, run, fails, monkeypatch, runs, tmp_path, collect):
