@@ -80,7 +80,8 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
     except WeightsError as error:
         raise TrainingError(str(error)) from None
     if header.get("format") != CHECKPOINT_FORMAT or header.get("format_version") != VERSION:
-        raise TrainingError(f"{path}: not a training checkpoint that this version of maam supports")
+        given = f"format {header.get('format')!r}, version {header.get('format_version')!r}"
+        raise TrainingError(f"{path}: expected a training checkpoint of version {VERSION}, got {given[:120]}")
     try:
         spec, recipe = parse_json(header["spec"]), Recipe(**json.loads(header["recipe"]))
         progress = json.loads(header["progress"])
@@ -88,7 +89,7 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         step, best = int(progress["step"]), float(progress["best_accuracy"])
         skipped = int(progress.get("skipped", 0))  # files of earlier versions do not count skipped steps
         if min(step, skipped) < 0:
-            raise ValueError(f"a negative step, {min(step, skipped)}")
+            raise ValueError(f"expected steps of at least 0, got {min(step, skipped)}")
         loss_scale = None if scale is None else LossScale(float(scale[0]), int(scale[1]))
     except (MaamError, ArithmeticError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         raise TrainingError(f"{path}: the checkpoint's header is broken: {error}") from None

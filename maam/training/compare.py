@@ -21,9 +21,9 @@ Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 AUTO = "auto"
 NOTE = (
-    "Test accuracy is measured after the last finished epoch. The best one is the highest of all epochs; it is chosen "
-    "on the test images and therefore optimistic. Training accuracy is the mean over the steps of the last epoch, on "
-    "augmented images."
+    'Test accuracy is measured after the last finished epoch. "Best" is the highest test accuracy of all epochs; '
+    "because it is chosen on the test images, it is optimistic. Training accuracy is the mean over the steps of the last "
+    "epoch, on augmented images."
 )
 _EXPECTED = "pass the folder of a run (--out of maam train) or one that contains runs"
 
@@ -117,9 +117,7 @@ def read_runs(paths: PathLike | Iterable[PathLike]) -> list[RunSummary]:
     """
     given = [paths] if isinstance(paths, (str, os.PathLike)) else list(paths)
     if not given:
-        raise TrainingError(
-            "no folder was given; pass the folder of a run (--out of maam train) or one that holds runs"
-        )
+        raise TrainingError(f"paths: expected at least one folder, got none; {_EXPECTED}")
     folders = list(dict.fromkeys(folder for path in given for folder in _run_folders(Path(path))))
     names = [folder.resolve().name for folder in folders]
     runs = [
@@ -130,7 +128,7 @@ def read_runs(paths: PathLike | Iterable[PathLike]) -> list[RunSummary]:
 
 
 def tabulate(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]]]:
-    """Return the head and the rows of a table with one row a run.
+    """Return the head and the rows of a table with one row for each run.
 
     The columns are the name, the recipe fields that differ between the runs, and the results.
     """

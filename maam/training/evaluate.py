@@ -101,7 +101,7 @@ def evaluate(predict: Callable[[Array], Array], batches: Iterable[tuple[Array, A
     """
     found = [(np.asarray(predict(images)), labels) for images, labels in batches]
     if not found:
-        raise DataError("there is no image to evaluate on")
+        raise DataError("batches: expected at least one image to evaluate on, got none")
     logits, labels = zip(*found, strict=True)
     return Evaluation(np.concatenate(logits), np.concatenate(labels))
 

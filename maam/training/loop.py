@@ -44,7 +44,7 @@ class Observer:
     """
 
     def note(self, text: str) -> None:
-        """Receive a fact that people should know before the run starts."""
+        """Receive a message for the user, before the first step."""
 
     def start(self, step: int, steps: int) -> None:
         """Receive the step from which the run continues, and the number of all steps."""
@@ -121,7 +121,7 @@ class Loop:
             self.folder.write_final(self.runner.spec, self._final_arrays())
 
     def _spent_before(self, epoch: int) -> float:
-        """Return the seconds that an interrupted session has trained in this epoch."""
+        """Return the training time of this epoch in earlier, interrupted sessions, in seconds."""
         if self.step % self.steps_per_epoch == 0:
             return 0.0
         made = [r.get("seconds") for r in self.folder.log.records() if r["kind"] == "steps" and r.get("epoch") == epoch]

@@ -113,7 +113,9 @@ def predict_files(
 
 def _check_classifier(spec: Node, path: Path) -> Model:
     if not isinstance(spec, Model) or len(spec.output_shape(spec.input_shape)) != 1:
-        raise DataError(f"{path}: these weights belong to a layer, or to a model without logits; expected a classifier")
+        raise DataError(
+            f"{path}: expected the weights of a classifier, got those of a layer or of a model without logits"
+        )
     return spec
 
 

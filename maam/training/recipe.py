@@ -105,7 +105,7 @@ class Recipe(Section):
         presets: shell wildcards of the presets that use this recipe by default.
         overrides: options of the preset, such as `num_classes`; for a file, only `num_classes` is allowed.
         weights: a weights file or the folder of a run to start from (fine-tuning). It must be the same network; if only
-            the number of classes differs, the last layer is drawn anew. None: `seed` draws all weights.
+            the number of classes differs, `seed` draws a new last layer. None: `seed` draws all weights.
         data: the name of the data set.
         augmentation: random changes of training images, for data sets in memory.
         images: cropping and normalization of image files, for data "imagefolder".
@@ -223,7 +223,9 @@ def _to_json(path: str, value: Any) -> Any:
         return [_to_json(path, one) for one in value]
     found = plain_number(plain_integer(value))
     if found is not None and not isinstance(found, (bool, int, float, str)):
-        raise ValueError(f"{path}: expected a value that JSON can hold, got an object of type {type(value).__name__}")
+        raise ValueError(
+            f"{path}: expected a value that JSON can represent, got an object of type {type(value).__name__}"
+        )
     return found
 
 

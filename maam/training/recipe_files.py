@@ -125,7 +125,7 @@ def _no_default(what: str) -> RecipeError:
 def parse_override(text: str) -> tuple[str, Any]:
     """Return the path and the value of an override such as "optimizer.lr=0.05".
 
-    The value is read as TOML; other texts are numbers such as .5, or strings.
+    The value is parsed as TOML. If that fails, it is read as a number such as .5, or kept as a string.
 
     Raises:
         RecipeError: there is no "=".
@@ -190,6 +190,6 @@ def find_network(name: str, overrides: Mapping[str, Any]) -> Node:
 
 
 def with_network(recipe: Recipe, name: str) -> Recipe:
-    """Return the recipe for the network `name`; a weights file is also what the run starts from by default."""
+    """Return the recipe for the network `name`; if that is a weights file, the run starts from it by default."""
     has_weights = names_file(name) and Path(name).suffix != DOCUMENT and recipe.weights is None
     return recipe.replaced({"model": name, "weights": name if has_weights else recipe.weights})

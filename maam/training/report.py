@@ -46,7 +46,7 @@ class Curves(NamedTuple):
         """Check that no epoch is missing.
 
         Raises:
-            TrainingError: one is.
+            TrainingError: an epoch is missing.
         """
         if self.epochs.tolist() != list(range(len(self.epochs))):
             raise TrainingError("the log of the run lacks epochs, because lines of it were lost")
@@ -79,7 +79,9 @@ def read_curves(records: Sequence[Record], batch_size: int) -> Curves:
     with_steps = [record.get("epoch") for record in made]
     ended = [record for record in records if record["kind"] == "epoch" and record.get("epoch") in with_steps]
     if not made or not ended:
-        raise TrainingError("the log of the run has no finished epoch; was log.jsonl deleted?")
+        raise TrainingError(
+            "the log of the run has no finished epoch; finish one, or restore log.jsonl if it was deleted"
+        )
     try:
         found = _read(made, ended, batch_size)
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:

@@ -119,7 +119,7 @@ def _complete_recipe(model: str | os.PathLike[str] | None, recipe: Recipe | None
 
 
 def _check_arguments(observer: object, **counts: int) -> None:
-    """Raise now what would fail after hours: a wrong observer, a missing package of the report, 0 steps."""
+    """Check before training what would otherwise fail after hours: observer, packages of the report, counts."""
     check_counts(TrainingError, **counts)
     for package in ("sklearn", "matplotlib"):
         require(package, "train")
@@ -165,7 +165,11 @@ def read_start(spec: Node, recipe: Recipe) -> Start:
 
 
 def open_run(folder: RunFolder, resume: bool, processes: ProcessGroup) -> Checkpoint | None:
-    """Open the folder in the first process, then read its checkpoint in all; errors are those of `RunFolder.open`."""
+    """Open the folder in the first process, then return its checkpoint in every process.
+
+    Raises:
+        TrainingError: as in `RunFolder.open`.
+    """
     found = folder.open(resume) if processes.rank == 0 else None
     processes.barrier()
     if processes.rank and resume and folder.last.exists():

@@ -147,7 +147,9 @@ class RunFolder:
         except (ValueError, LookupError, TypeError, RecursionError):
             found = None
         if not isinstance(found, list) or not found or not all(isinstance(session, dict) for session in found):
-            raise TrainingError(f"{self.run}: not the description of a run")
+            raise TrainingError(
+                f"{self.run}: expected the description of a run as maam train writes it, got a broken file"
+            )
         return found
 
     def describe_last(self) -> str:

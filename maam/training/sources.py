@@ -158,7 +158,7 @@ def list_images(images: Images, files: tuple[str, ...], spec: Node, reading: Rea
         MissingFrameworkError: the framework that decodes is not installed.
     """
     if not files:
-        raise DataError("no image files: name some, or a folder with files that end in .jpg, .png, ...")
+        raise DataError("files: expected image files, or folders with files that end in .jpg, .png, ..., got none")
     folder = ImageFolder(Path(), files, np.zeros(len(files), np.int32), ("",))
     crop = images.framings(_image_size(spec))[1]
     return _batches(folder, TEST_BATCH, crop, images, reading, shuffle=False)
@@ -230,7 +230,7 @@ def check_fit(spec: Node, name: str, image_shape: tuple[int, ...], classes: int)
     """Check that a model takes images of the shape (C, H, W) and has as many outputs as the data set has classes.
 
     Raises:
-        RecipeError: it does not; the message says what to change.
+        RecipeError: the images or the number of classes do not fit; the message says what to change.
     """
     try:
         input_rule(spec).check((1, *image_shape))
