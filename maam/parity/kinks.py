@@ -1,7 +1,7 @@
 """The float64 gradients that runners are compared with, on the side of each kink that a runner took.
 
 A kink is a point where ReLU or max pooling is not differentiable. For a ReLU input near 0, or two nearly equal values
-in a pooling window, rounding decides which of two gradients comes out; both are right. The gradient reference finds
+in a pooling window, rounding decides which of two gradients results; both are correct. The gradient reference finds
 such values. If a runner's gradients are off by more than rounding, the values are moved across their kinks one by one,
 nearest first, and the float64 gradients are computed again. If the runner's gradients show the change, the runner took
 that side, and the float64 gradients keep it. No element is left out of the comparison.
@@ -116,7 +116,7 @@ class GradientReference:
         Args:
             name: the gradient.
             times: a factor on the noise.
-            most: a factor on the most that is added.
+            most: a factor on the largest share that may be added.
         """
         return min(times * self._margin(name) * self.noise[name], most * self._most_noise(name))
 

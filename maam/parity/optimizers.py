@@ -1,4 +1,4 @@
-"""The reference of optimizers: one step in NumPy float64 as `maam.training.Optimizer` defines it."""
+"""The reference for optimizers: one step in NumPy float64, as `maam.training.Optimizer` defines it."""
 
 from __future__ import annotations
 

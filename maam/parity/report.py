@@ -230,7 +230,7 @@ def draw_depth(report: Report, path: str | os.PathLike[str]) -> None:
     axes = figure.subplots(len(_MODES), 1, sharex=True, sharey=True)
     for axis, mode in zip(axes, _MODES, strict=True):
         _draw_mode(axis, [point for point in report.depth if point.mode == mode], layers, mode)
-    axes[-1].set_xticks(range(len(layers)), [layer or "the whole" for layer in layers], rotation=90, fontsize=7)
+    axes[-1].set_xticks(range(len(layers)), [layer or "the whole model" for layer in layers], rotation=90, fontsize=7)
     axes[-1].set_xlabel("layers in running order, each container after its parts; 0 is drawn at the bottom")
     figure.suptitle(f"{report.title}: difference of each layer from the float64 reference", parse_math=False)
     with replacing(path) as temporary:

@@ -15,7 +15,7 @@ from maam.tolerance import DEEP, LONG_SERIAL_SUMS, SERIAL_SUMS, Allowance
 
 Array = np.ndarray[Any, Any]
 RANDOM = "dropout is random; compare with dropout=0"
-WHOLE = "the whole"
+WHOLE = "the whole model"
 """The name of the model itself in reports."""
 
 

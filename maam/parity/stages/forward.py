@@ -117,7 +117,7 @@ def compare_fused(subject: Subject, suspect: str = "") -> Findings:
     bound = LOGITS if isinstance(spec, Model) else LAYER
     for runner in subject.runners:
         actual = runner.clone_with(spec, arrays).forward(x)
-        same = f"{int((actual.argmax(1) == expected.argmax(1)).sum())} of {len(x)} largest outputs the same"
+        same = f"the same class for {int((actual.argmax(1) == expected.argmax(1)).sum())} of {len(x)} images"
         note = same if isinstance(spec, Model) else ""
         rows.append(row(FUSED, runner.name, difference(actual, expected, bound), bound, WHOLE, note))
     return Findings(rows)

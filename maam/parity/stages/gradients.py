@@ -239,7 +239,7 @@ def _slope(subject: Subject, x: Array, cotangent: Array, name: str, entry: tuple
 
 
 def _trained_arrays(subject: Subject) -> Mapping[str, Array]:
-    """Return the subject's own weights, or, if they are the fresh ones, the fresh ones after a few training steps."""
+    """Return the subject's own weights; if these are the fresh ones, train them for a few steps first."""
     is_fresh = all(np.array_equal(array, subject.fresh[name]) for name, array in subject.arrays.items())
     if not is_fresh or not subject.has_logits:
         return subject.arrays

@@ -147,7 +147,7 @@ def _expected_output(spec: Node, arrays: dict[str, Array], x: Array) -> Array:
     reference.observer = watch
     output = reference(x)
     if not output.any():
-        raise _DegenerateError("every output is 0 with small integers for weights")
+        raise _DegenerateError("with small-integer weights every output is 0, so a comparison proves nothing")
     digits = _digits(spec)
     if largest * 2.0 ** max(digits + SPARE, LEAST) >= LIMIT:
         fractions = f" with {digits} binary digits after the point" if digits else ""
