@@ -182,7 +182,7 @@ def compare_outputs(subject: Subject, suspect: str = "") -> list[Row]:
         failed = Row(stages[0], RUNNER, Verdict.FAIL, str(LOGITS), layer=suspect, note=subject.refusal)
         return [failed, *skip([stages[1], "running statistics"], [RUNNER], NOT_RUN)]
     adapters = (subject.mindspore, subject.double, subject.torch)
-    last = f"after {subject.runs[-1].pair.name}" if subject.runs else "the whole"
+    last = f"after {subject.runs[-1].pair.name}" if subject.runs else "the whole model"
     rows = []
     for training, stage in enumerate(stages):
         before = [adapter.read() for adapter in adapters]
@@ -248,7 +248,7 @@ def _obstacle(subject: Subject) -> str:
 
 
 def _compare_trained(subject: Subject, suspect: str, stage: str, compute: Compute) -> Row:
-    """Compare the result for each trained array; the last one that differs is named, as faults spread backwards."""
+    """Compare the result for each trained array. Name the last one that differs, because errors spread backwards."""
     trained = subject.trained
 
     def fail(name: str, note: str) -> Row:
@@ -274,7 +274,7 @@ def _compare_trained(subject: Subject, suspect: str, stage: str, compute: Comput
     worst = Difference(np.nan, max(found[n] for n in clear), max(found[n] / allowed[n] for n in clear))
     note = f"at most {max(allowed[n] for n in clear):.1e} allowed for rounding"
     if len(clear) < len(trained):
-        note += f"; {len(trained) - len(clear)} arrays left out: they are all rounding"
+        note += f"; {len(trained) - len(clear)} arrays left out, because rounding alone changes them by a tenth or more"
     return row(stage, RUNNER, worst, PORT_GRADIENT, suspect or subject.display_name(bad[-1] if bad else ""), note)
 
 
@@ -327,7 +327,7 @@ def compare_arrays(actual: Array, expected: Array, single: Array, bound: Bound) 
 def errors(actual: Arrays, expected: Arrays) -> dict[str, float]:
     """Return the norm of each tensor's error as a share of the tensor's norm; infinity for NaN.
 
-    The norm counts as at least `GRADIENT_FLOOR` of the largest: what is smaller is rounding.
+    The norm counts as at least `GRADIENT_FLOOR` of the largest norm, because smaller values are rounding.
     """
     sizes = {name: float(np.linalg.norm(array)) / max(array.size, 1) ** 0.5 for name, array in expected.items()}
     floor = max(GRADIENT_FLOOR * max(sizes.values(), default=0.0), 1e-300)

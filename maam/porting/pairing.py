@@ -1,4 +1,4 @@
-"""Pairing of the layers of two models: by kind and shapes in order, and by name if names are more exact."""
+"""Pairing of the layers of two models: in order, by kind and shapes, or by name if that pairs more equal names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Pair(NamedTuple):
     @property
     def name(self) -> str:
         """PyTorch's name, with MindSpore's if it differs."""
-        own, other = self.torch.name or "the whole", self.mindspore.name or "the whole"
+        own, other = self.torch.name or "the whole model", self.mindspore.name or "the whole model"
         return own if own == other else f"{own} (MindSpore: {other})"
 
     @property

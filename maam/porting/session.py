@@ -79,7 +79,7 @@ def port(
 ) -> PortReport:
     """Copy the weights of one of your models into the other, and compare both models.
 
-    Layers are paired by kind and shapes in their order, and by name if names are more exact. The comparison covers
+    Layers are paired in order, by kind and shapes, or by name if that pairs more equal names. The comparison covers
     weights, each layer alone and in the model, outputs, running statistics, gradients and a few steps of SGD. The
     report names the first layer that differs. Apart from the copy, both models keep their weights and modes.
 
@@ -139,7 +139,7 @@ def port(
 
 def _make_inputs(shape: Sequence[int] | None, inputs: Array | None, batch_size: int, seed: int) -> Array:
     if (shape is None) == (inputs is None):
-        raise PortingError("pass exactly one of input_shape (of one sample) and inputs (a batch)")
+        raise PortingError("pass exactly one of input_shape (the shape of one sample) and inputs (a batch)")
     if inputs is not None:
         array = np.asarray(inputs)
         if array.ndim < 1 or array.size == 0 or array.dtype.kind not in "fiu":
@@ -213,7 +213,7 @@ def _same_output(torch: ModelAdapter, mindspore: ModelAdapter, x: Array) -> bool
 
 
 def _double(torch: ModelAdapter, x: Array) -> ModelAdapter | None:
-    """Return the model in float64; None if it cannot run in it."""
+    """Return the model in float64; None if it cannot run in float64."""
     double = torch.double()
     try:
         if double is not None:
@@ -267,7 +267,7 @@ def save_weights(framework: str, model: Any, path: str | os.PathLike[str]) -> No
     Args:
         framework: "torch" or "mindspore".
         model: your own torch.nn.Module or mindspore.nn.Cell.
-        path: the file to write; an existing file is replaced only if all goes well.
+        path: the file to write; an existing file is replaced only after the new one is complete.
 
     Raises:
         MissingFrameworkError: the framework is not installed.
