@@ -155,11 +155,12 @@ def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
     """Open an exported file for inference on NumPy arrays.
 
     Args:
-        path: a file in one of `FORMATS`, told by its suffix.
+        path: a file in one of `FORMATS`; its suffix selects the format.
 
     Returns:
-        A function of floating-point inputs (N, C, H, W), of the size for which the file was written, or (N, features);
-        it computes in float32 and raises ShapeError for other inputs. And the metadata of the file.
+        The predict function and the metadata of the file. The function takes floating-point inputs (N, C, H, W), with
+        the height and width that the file was written for, or (N, features). It computes in float32, and raises
+        ShapeError for other inputs.
 
     Raises:
         DeploymentError: the file does not exist, its suffix is unknown, or it cannot be read.
@@ -182,7 +183,9 @@ def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
     if not path.is_file():
         raise DeploymentError(f"{path}: no such file")
     if not FORMATS[name].readable:
-        raise DeploymentError(f"{path}: {name} files cannot be run; compile it with atc (docs/ascend.md)")
+        raise DeploymentError(
+            f"{path}: {name} files cannot be run here; compile the file with atc first (docs/ascend.md)"
+        )
     try:
         if engine := FORMATS[name].engine:
             predict, metadata = OPENERS[engine](path)
@@ -268,7 +271,7 @@ def scratch_folder(target: Path) -> Iterator[Path]:
 
 
 def move(temporary: Path, target: Path, name: str) -> None:
-    """Move a written file to its place, its companions first, so that a reader who finds it finds them too.
+    """Move a written file to its place, its companions first, so that the file never exists without them.
 
     Permissions are those of the replaced file, or the user's default.
     """
@@ -340,7 +343,7 @@ def check_preprocessing(
         std: one positive number for each channel, or None.
 
     Raises:
-        DeploymentError: the numbers are not as many as the channels, not finite, or a deviation is not positive.
+        DeploymentError: there is not one finite number for each channel, or a standard deviation is not positive.
     """
     means, deviations = (_check_numbers(name, values, shape[0]) for name, values in (("mean", mean), ("std", std)))
     if deviations is not None and min(deviations) <= 0:

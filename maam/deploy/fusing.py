@@ -28,7 +28,7 @@ class Agreement(NamedTuple):
         images: the number of images.
         different: the number of images with another predicted class.
         absolute: the largest difference of an output.
-        relative: the same, divided by the largest output.
+        relative: `absolute` divided by the largest absolute output of the original.
     """
 
     runner: str

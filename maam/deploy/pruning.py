@@ -62,12 +62,12 @@ class Pruned(NamedTuple):
 def prune(
     spec: Node, weights: Mapping[str, Array] | None = None, *, min_weight: float = 0.0, channels: float = 0.0
 ) -> tuple[Node, dict[str, Array]]:
-    """Return a smaller spec and its weights, without light branches or weak channels.
+    """Return a smaller spec and its weights, without branches of small weight and channels of small scale.
 
     The outputs are close to those of the model before, and the result can be trained further.
 
     Args:
-        spec: the architecture before fusion: alpha and batch norm show which branches and channels are weak.
+        spec: the architecture before fusion; pruning reads alpha and the scales of batch norm.
         weights: its arrays by canonical name.
         min_weight: drop branches with a softmax(alpha)_i below this value in [0, 1). The heaviest branch is kept.
         channels: the share of channels to drop in each layer, in [0, 1): those with the smallest batch norm scale. At
@@ -102,8 +102,8 @@ def prune(
     part = prune_channels(part, channels)
     if part.node.num_parameters == spec.num_parameters:
         raise DeploymentError(
-            f"nothing to prune with min_weight={min_weight} and channels={channels}: no branch is lighter, and no "
-            "layer with a batch norm has enough channels; pass larger values, and a model that is not fused"
+            f"nothing to prune with min_weight={min_weight} and channels={channels}: no branch has a smaller weight, "
+            "and no layer with a batch norm has enough channels; pass larger values, and a model that is not fused"
         )
     return part.node, {p.name: part.arrays[p.name] for p in part.node.parameters()}
 

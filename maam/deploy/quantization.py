@@ -255,7 +255,7 @@ def _batches(images: Array) -> Iterator[Array]:
 
 @contextlib.contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Silence the log, the warnings and the output of a quantizer, which has messages for every layer."""
+    """Silence the log, the warnings and the output of a quantizer, which prints messages for every layer."""
     logger = logging.getLogger(None if name == "root" else name)
     level = logger.level
     logger.setLevel(logging.ERROR)
