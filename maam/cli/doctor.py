@@ -70,7 +70,7 @@ def doctor(
 ) -> None:
     """Show versions and devices, check the backends and engines, and show remedies for problems.
 
-    The exit status is 1 if a check is bad.
+    The exit status is 1 if a check has the status "bad".
     """
     installed, features = versions(), cpu_features()
     out = console()

@@ -41,7 +41,7 @@ def load_images(name: str, root: Path | None, split: str = "test") -> tuple[Arra
 def check_root(data: str | None, root: Path | None) -> None:
     """Raise `DataError` for a `--root` without `--data`."""
     if data is None and root is not None:
-        raise DataError(f"--root {root}: name the data set with --data, too")
+        raise DataError(f"--root {root}: this has no effect without --data; add --data NAME")
 
 
 def check_images(spec: Node, name: str, images: Array, labels: Array) -> None:
@@ -57,7 +57,7 @@ def check_images(spec: Node, name: str, images: Array, labels: Array) -> None:
     except ShapeError as error:
         raise ShapeError(f"--data {name}: {error}") from None
     if len(output) == 1 and labels.max() + 1 != output[0]:  # outputs that are maps have no classes
-        raise SpecError(f"--data {name}: {labels.max() + 1} classes, but the model has {output[0]}")
+        raise SpecError(f"--data {name} has {labels.max() + 1} classes, but the model has {output[0]} outputs")
 
 
 def check_classifier(spec: Node, images: Array) -> None:

@@ -124,7 +124,7 @@ def refuse_given(context: typer.Context, names: Iterable[str], why: str) -> None
 
 
 def check_written(option: str, path: Path | None) -> None:
-    """Raise `MaamError` before the work if the file at `path` could not be written after it."""
+    """Raise `MaamError` if the file at `path` cannot be written; commands call it before long work."""
     if path is None or (_io.is_special(path) and os.access(path, os.W_OK)):
         return
     if path.is_dir() or not os.access(path.parent, os.W_OK):

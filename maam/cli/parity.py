@@ -97,7 +97,7 @@ def print_report(report: Report, images: str) -> None:
     elif not report.passed:
         out.print("Nothing was compared.", style="yellow")
     else:
-        out.print("All that was compared agrees.", style="green")
+        out.print("All results that were compared agree.", style="green")
 
 
 def _check_targets(json: Path | None, plot: Path | None) -> None:

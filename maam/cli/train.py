@@ -142,7 +142,7 @@ class Progress(Observer):
         return self
 
     def note(self, text: str) -> None:
-        """Print a fact that people should know before the run starts."""
+        """Print a message for the user, before the first step."""
         self.console.print(f"{self.name}{text}", highlight=False, markup=False)
 
     def start(self, step: int, steps: int) -> None:
