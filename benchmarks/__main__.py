@@ -12,19 +12,19 @@ from maam.errors import MaamError
 
 PROGRAM = "python -m benchmarks"
 COMMANDS = {
-    "cost": ("benchmarks.cost.command", "CPU time and memory of layers and models"),
-    "training-step": ("benchmarks.training_step", "CPU time of a training step in each framework"),
-    "weighted-sum": ("benchmarks.weighted_sum", "ways to compute equation 2 of the MAAM paper"),
-    "weighted-sum-in-training": ("benchmarks.weighted_sum", "the same ways in whole training steps"),
-    "paper": ("benchmarks.paper.command", "the tables and the figure of the MAAM paper"),
+    "cost": ("benchmarks.cost.command", "measure CPU time and memory of layers and models"),
+    "training-step": ("benchmarks.training_step", "measure the CPU time of a training step in each framework"),
+    "weighted-sum": ("benchmarks.weighted_sum", "measure implementations of equation 2 of the MAAM paper"),
+    "weighted-sum-in-training": ("benchmarks.weighted_sum", "measure these implementations in whole training steps"),
+    "paper": ("benchmarks.paper.command", "reproduce the tables and the figure of the MAAM paper"),
     "publish-runs": ("benchmarks.publish", "copy runs into the documentation, without weights"),
-    "parity-table": ("benchmarks.publish", "reports of `maam parity --json` as a Markdown table"),
-    "maf-outputs": ("benchmarks.maf_outputs", "the MAF networks against the outputs of their authors' code"),
-    "fused-presets": ("benchmarks.fusion", "each preset against its fused form on CIFAR-10"),
-    "graph-nodes": ("benchmarks.fusion", "nodes of a model's graph before and after fusion"),
-    "sums": ("benchmarks.rounding", "rounding errors of float32 sums in each framework"),
-    "kinks": ("benchmarks.rounding", "float32 gradients before and after kinks are settled"),
-    "mindspore-errors": ("benchmarks.rounding", "errors of MindSpore's own tanh and Adam"),
+    "parity-table": ("benchmarks.publish", "print reports of `maam parity --json` as a Markdown table"),
+    "maf-outputs": ("benchmarks.maf_outputs", "compare the MAF networks with the outputs of their authors' code"),
+    "fused-presets": ("benchmarks.fusion", "compare each preset with its fused form on CIFAR-10"),
+    "graph-nodes": ("benchmarks.fusion", "count the nodes of a model's graph before and after fusion"),
+    "sums": ("benchmarks.rounding", "measure rounding errors of float32 sums in each framework"),
+    "kinks": ("benchmarks.rounding", "compare float32 gradients before and after kinks are settled"),
+    "mindspore-errors": ("benchmarks.rounding", "measure errors of MindSpore's own tanh and Adam"),
 }
 """The module of each command, whose function has the name of the command, and a summary."""
 

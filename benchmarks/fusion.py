@@ -40,7 +40,7 @@ def fused_presets(
     images = data.to_float(data.cifar10(root, "test").images)
     names = [name for name in presets or spec.list_presets() if is_fusible(_cifar_network(name))]
     if unfit := sorted(set(presets or ()) - set(names)):
-        raise SpecError(f"there is nothing to fuse in {', '.join(unfit)}")
+        raise SpecError(f"presets: expected presets with something to fuse, got {', '.join(unfit)}")
     for framework in FRAMEWORKS:
         require(framework, framework)
     head = ["preset", "images with another class", "torch", "mindspore graph", "mindspore pynative"]

@@ -58,7 +58,11 @@ def weighted_sum(
     for name, seconds in best.items():
         base = best["PyTorch NCHW, chain" if name.startswith("PyTorch") else "MindSpore O0, chain"]
         rows.append((name, f"{1000 * seconds:.1f} ms", f"{seconds / base:.2f}"))
-    print("\n".join(markdown_table(("way", "CPU time of a step", "relative to the chain in its framework"), rows)))
+    print(
+        "\n".join(
+            markdown_table(("implementation", "CPU time of a step", "relative to the chain in its framework"), rows)
+        )
+    )
     print("\n" + json.dumps(environment()))
 
 
@@ -72,7 +76,7 @@ def weighted_sum_in_training(
 ) -> None:
     """Print the CPU time of a training step for each way to compute the weighted sum; all else is equal."""
     node = spec.preset(preset)
-    base = "PyTorch, chain (what maam does)"
+    base = "PyTorch, chain (the default of maam)"
     trainers = {base: _torch_trainer(node, None)}
     if graph_kernels:
         configure(graph_kernel=True)
@@ -80,7 +84,7 @@ def weighted_sum_in_training(
     else:
         trainers["PyTorch, stack"] = _torch_trainer(node, torch_stack)
         trainers["PyTorch, chain, compiled"] = _torch_trainer(node, torch.compile(torch_chain))
-        trainers["MindSpore, chain (what maam does)"] = _mindspore_trainer(node, None)
+        trainers["MindSpore, chain (the default of maam)"] = _mindspore_trainer(node, None)
         trainers["MindSpore, stack"] = _mindspore_trainer(node, StackingContainer)
     times = measure_steps(trainers, node, batch_size, rounds)
     rows = [(name, f"{1000 * seconds:.0f} ms", f"{seconds / times[base]:.2f}") for name, seconds in times.items()]

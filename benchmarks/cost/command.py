@@ -20,7 +20,9 @@ Output = tuple[list[str], dict[str, Any]]
 """Paragraphs of Markdown, and the same measurements as JSON data."""
 GROUPS = ("layers", "models", "growth")
 _COMPARISON_OPTIONS = ("cases", "kinds", "batch", "channels", "size", "memory", "accuracies")
-_KINDS_HELP = "comma-separated starts of names, such as inference fused (omit the commas of a name); default: all"
+_KINDS_HELP = (
+    "comma-separated prefixes of kinds, such as 'inference fused'; leave out commas inside a name; default: all"
+)
 
 
 def cost(

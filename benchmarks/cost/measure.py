@@ -89,7 +89,7 @@ def measure(
         group: "layers" (maps of `channels` x `size` x `size`) or "models" (32x32 images).
         cases: names of cases; None means all.
         frameworks: "torch", "mindspore".
-        kinds: the start of the names of kinds; None means all kinds.
+        kinds: prefixes of the names of kinds; None means all kinds.
         batch: images in a batch.
         channels: channels of the map, for layers.
         size: height and width of the map, for layers.

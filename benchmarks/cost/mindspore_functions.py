@@ -46,7 +46,7 @@ def _infer_fused(cell: nn.Cell, x: ms.Tensor) -> Call:
 def _train(cell: nn.Cell, x: ms.Tensor) -> Call:
     """Return a step of SGD with momentum on the mean square of the output; gradient and optimizer are two graphs."""
     if len(x) < 2:
-        raise ShapeError("a training step needs at least 2 images: batch norm has no variance of one value")
+        raise ShapeError("a training step needs at least 2 images, because batch norm computes a variance")
     cell.set_train()
     weights = ms.ParameterTuple(cell.trainable_params())
     optimizer = optim.SGD(list(weights), lr=1e-6, momentum=0.9)

@@ -107,7 +107,7 @@ def _infer_int8(model: nn.Module, x: Tensor) -> Call:
 def _train(bf16: bool, model: nn.Module, x: Tensor) -> Call:
     """Return a step of SGD with momentum on the mean square of the output; bf16 autocast runs in channels_last."""
     if len(x) < 2:
-        raise ShapeError("a training step needs at least 2 images: batch norm has no variance of one value")
+        raise ShapeError("a training step needs at least 2 images, because batch norm computes a variance")
     layout = torch.channels_last if bf16 else torch.contiguous_format
     model = model.train().to(memory_format=layout)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-6, momentum=0.9)

@@ -1,4 +1,4 @@
-"""The tables and the figure of the MAAM paper (arXiv 2504.13574), made again from runs."""
+"""Reproduction of the tables and the figure of the MAAM paper (arXiv 2504.13574) from training runs."""
 
 from benchmarks.paper.experiments import EXPERIMENTS, Experiment, Row
 from benchmarks.paper.frameworks import read_sides, render_frameworks

@@ -88,7 +88,7 @@ def _find_experiment(name: str) -> Experiment:
 
 def _train(experiment: Experiment, recipe: Recipe, runs: Path, root: Path | None, **options: Any) -> None:
     if root is None:
-        raise MaamError("--root DIR is missing: the folder that `maam data cifar10 DIR` wrote")
+        raise MaamError("--root: expected the folder that `maam data cifar10 DIR` wrote, got none; add --root DIR")
     with Progress("run the same command again to resume from the last checkpoint") as progress:
         results.run(experiment, recipe, runs, root=root, observer=progress.named, **options)
 

@@ -135,7 +135,10 @@ def collect(experiment: Experiment, out: Path, seeds: Sequence[int], framework: 
         results.append(Result(row, tuple(folders), runs))
     if not found:
         given = ", ".join(map(str, seeds))
-        raise TrainingError(f"{out}: no finished run of these rows in {framework} with seeds {given}; train them first")
+        raise TrainingError(
+            f"{out}: no finished run of these rows in {framework} with seeds {given}; "
+            "train them first, without --collect"
+        )
     first, *others = found
     for name in others:
         if gaps := recipe_differences(found[first].recipe, found[name].recipe):

@@ -102,7 +102,7 @@ class TestMeasurement:
     def test_failures_are_reported(self):
         found = measure_se(["training"], batch=1)
         assert found.facts == {}
-        reason = "a training step needs at least 2 images: batch norm has no variance of one value"
+        reason = "a training step needs at least 2 images, because batch norm computes a variance"
         assert found.left_out == {f"SE, torch training step {name}": reason for name in ("fp32", "bf16")}
         text = f"Not measured ({reason}): SE, torch training step fp32; SE, torch training step bf16."
         assert report.left_out(found) == [text]
