@@ -42,7 +42,7 @@ class TestFuse:
         out = tmp_path / "fused.safetensors"
         assert fails("fuse", "none.safetensors", out) == "none.safetensors: no such file"
         assert "the folder none does not exist" in fails("fuse", digits, "none/out.safetensors")
-        assert "name the data set with --data" in fails("fuse", digits, out, "--root", tmp_path)
+        assert "this has no effect without --data" in fails("fuse", digits, out, "--root", tmp_path)
         assert "--data: expected one of digits" in fails("fuse", digits, out, "--data", "mnist")
         message = "--frameworks: expected some of torch, mindspore, got 'reference'"
         assert fails("fuse", digits, out, "--frameworks", "reference") == message

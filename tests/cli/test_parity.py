@@ -45,7 +45,7 @@ def test_passing_run(run):
     ]
     assert {row[5] for row in rows} == {"pass"}
     assert any(line.startswith("maam_digits, random images; python ") for line in lines)
-    assert lines[-1] == "All that was compared agrees."
+    assert lines[-1] == "All results that were compared agree."
 
 
 @pytest.mark.parametrize("kind", ["weights", "layer", "document", "vectors", "markup"])
@@ -59,7 +59,7 @@ def test_models_of_every_kind(run, digits, layer, document, kind):
     }[kind]
     result = run("parity", model, *TINY, "--batch-size", 2, "--seed", 3)
     assert result.status == 0
-    assert result.out.endswith("All that was compared agrees.\n")
+    assert result.out.endswith("All results that were compared agree.\n")
 
 
 def test_json_and_plot(run, tmp_path):
@@ -148,13 +148,13 @@ def test_comparison_of_nothing_fails(run, mindspore_missing):
         (("maam_digits", "--data", "mnist"), "--data: expected one of digits, cifar10, cifar100, got 'mnist'"),
         (("maam_digits", "--data", "cifar10"), "--data cifar10 needs --root DIR, the folder that `maam data cifar10"),
         (("cnn", "--data", "cifar10", "--root", "none"), "none: found neither cifar-10-batches-bin nor "),
-        (("cnn", "--root", "none"), "--root none: name the data set with --data, too"),
+        (("cnn", "--root", "none"), "--root none: this has no effect without --data; add --data NAME"),
         (("cnn", "--data", "digits"), "--data digits: expected an input (N, 3, 32, 32), got (359, 1, 8, 8)"),
         (
             ("layer.safetensors", "--data", "digits"),
             "--data digits: expected an input (N, 3, H, W), got (359, 1, 8, 8)",
         ),
-        (("three.json", "--data", "digits"), "--data digits: 10 classes, but the model has 3"),
+        (("three.json", "--data", "digits"), "--data digits has 10 classes, but the model has 3 outputs"),
         (("cnn", "--json", "none/x.json"), "--json none/x.json: expected a file in a folder that exists"),
         (("cnn", "--json", "."), "--json .: expected a file in a folder that exists"),
         (("cnn", "--plot", "none/x.png"), "--plot none/x.png: expected a file in a folder that exists"),
@@ -243,7 +243,7 @@ def test_agreeing_models(run, models, tmp_path):
     out = tmp_path / "own.safetensors"
     result = run("port", f"{models}:module", f"{models}:cell", *ARGUMENTS, "--out", out)
     assert result.status == 0, result
-    assert "All that was compared agrees." in result.out
+    assert "All results that were compared agree." in result.out
     written = load_file(out)
     assert set(written) == {"0.weight", "0.bias"}
     assert np.array_equal(written["0.weight"], sys.modules["own_models"].module()[0].weight.detach().numpy())

@@ -356,7 +356,7 @@ class TestAir:
         assert calls == {"shape": (1, 1, 8, 8), "format": "AIR", "batch_norm": False, "device": "Ascend"}
         assert np.isnan(found.difference)
         assert [path.name for path in found.files] == ["model.air", "model.air.json"]
-        with pytest.raises(DeploymentError, match=r"model\.air: air files cannot be run; compile it with atc"):
+        with pytest.raises(DeploymentError, match=r"model\.air: air files cannot be run here; compile the file with atc"):
             open_exported(tmp_path / "model.air")
 
     def test_without_ascend(self, saved, tmp_path):

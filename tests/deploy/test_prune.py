@@ -108,7 +108,7 @@ def test_each_layer_keeps_one_channel():
         (NODE, {"channels": 1.0}, f"^channels: {re.escape(SHARE)} 1.0$"),
         (NODE, {"min_weight": -0.1}, f"^min_weight: {re.escape(SHARE)} -0.1$"),
         (NODE, {"channels": True}, f"^channels: {re.escape(SHARE)} True$"),
-        (NODE, {}, r"^nothing to prune with min_weight=0\.0 and channels=0\.0: no branch is lighter, and no layer"),
+        (NODE, {}, r"^nothing to prune with min_weight=0\.0 and channels=0\.0: no branch has a smaller weight"),
         (NODE, {"min_weight": 0.1}, "nothing to prune"),
         (
             NODE,

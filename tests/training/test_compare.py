@@ -11,10 +11,7 @@ import pytest
 from maam.errors import TrainingError
 from maam.training import read_recipe, read_runs, train
 from maam.training.compare import differences, tabulate, varying_fields
-
-pytest.importorskip("torch")
-pytest.importorskip("sklearn")
-pytest.importorskip("matplotlib")
+from maam.training.run_dir import RunFolder
 
 DIGITS = read_recipe("digits").replaced({"epochs": 2, "batch_size": 128})
 PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "runs"
@@ -48,13 +45,13 @@ def test_table_shows_differences_and_accuracies(runs):
 
 def test_training_accuracy_is_the_mean_over_the_steps_of_an_epoch(runs):
     (run,) = read_runs([runs / "high"])
-    records = [json.loads(line) for line in (runs / "high" / "log.jsonl").read_text().splitlines()]
+    records = RunFolder(runs / "high").log.records()
     for epoch in range(2):
         steps = [r["accuracies"] for r in records if r["kind"] == "steps" and r["epoch"] == epoch]
         assert run.training_accuracy[epoch] == pytest.approx(np.concatenate(steps).mean())
 
 
-def test_run_in_progress_is_read_up_to_its_last_epoch(runs):
+def test_run_is_read_up_to_its_last_complete_epoch(runs):
     log = runs / "high" / "log.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     first = next(index for index, line in enumerate(lines) if '"kind": "epoch"' in line)
@@ -65,6 +62,9 @@ def test_run_in_progress_is_read_up_to_its_last_epoch(runs):
     assert [run.name for run in read_runs([runs])] == ["low"]
     with pytest.raises(TrainingError, match=r"high: this run cannot be read: "):
         read_runs([runs / "high"])
+    log.write_text("".join(line for line in lines if '"epoch": 0' not in line))
+    with pytest.raises(TrainingError, match="high: this run cannot be read: the log of the run lacks epochs"):
+        read_runs(runs)
 
 
 def test_compressed_log_of_a_published_run(runs):
@@ -75,25 +75,22 @@ def test_compressed_log_of_a_published_run(runs):
     assert np.array_equal(read_runs([runs / "low"])[0].test_accuracy, expected)
 
 
-def test_runs_with_the_same_name_are_named_by_their_path(runs, tmp_path):
+def test_folder_arguments(runs, tmp_path, monkeypatch):
+    """Runs with the same name are named by their path."""
+    assert [run.name for run in read_runs(str(runs))] == ["high", "low"]
     shutil.copytree(runs / "high", tmp_path / "other" / "high")
     found = read_runs([runs / "high", tmp_path / "other" / "high", runs / "high"])
     assert [run.name for run in found] == [str(runs / "high"), str(tmp_path / "other" / "high")]
-
-
-def test_folder_arguments(runs, monkeypatch):
-    assert [run.name for run in read_runs(str(runs))] == ["high", "low"]
     monkeypatch.chdir(runs / "low")
     assert [run.name for run in read_runs(".")] == ["low"]
-    with pytest.raises(TrainingError, match="no folder was given"):
+    with pytest.raises(TrainingError, match="paths: expected at least one folder, got none"):
         read_runs([])
 
 
 def test_overrides_are_compared_field_by_field(runs):
-    path = runs / "low" / "run.json"
-    document = json.loads(path.read_text())
-    document["sessions"][-1]["recipe"]["overrides"] = {"act_layer": "silu"}
-    path.write_text(json.dumps(document))
+    (session,) = RunFolder(runs / "low").sessions()
+    session["recipe"]["overrides"] = {"act_layer": "silu"}
+    (runs / "low" / "run.json").write_text(json.dumps({"sessions": [session]}))
     fields = varying_fields(read_runs(runs))
     assert [field for field in fields if field.startswith("overrides")] == ["overrides.act_layer"]
 
@@ -104,19 +101,11 @@ def test_presets_and_automatic_precision_are_no_differences():
 
 
 def test_run_resumed_in_the_other_framework_names_both(runs):
-    path = runs / "low" / "run.json"
-    (session,) = json.loads(path.read_text())["sessions"]
-    path.write_text(json.dumps({"sessions": [session, {**session, "framework": "mindspore"}]}))
+    (session,) = RunFolder(runs / "low").sessions()
+    sessions = [session, {**session, "framework": "mindspore"}]
+    (runs / "low" / "run.json").write_text(json.dumps({"sessions": sessions}))
     head, rows = tabulate(read_runs(runs))
     assert [row[head.index("framework")] for row in rows] == ["torch", "torch, mindspore"]
-
-
-def test_log_without_an_epoch_is_refused(runs):
-    log = runs / "high" / "log.jsonl"
-    lines = log.read_text().splitlines(keepends=True)
-    log.write_text("".join(line for line in lines if '"epoch": 0' not in line))
-    with pytest.raises(TrainingError, match="high: this run cannot be read: the log of the run lacks epochs"):
-        read_runs(runs)
 
 
 def test_framework_is_a_column_if_runs_differ_in_it():
