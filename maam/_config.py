@@ -28,7 +28,8 @@ class Section(BaseModel):
     """Base class of the tables of a recipe: frozen, without unknown fields or settings that have no effect.
 
     Attributes:
-        acting: for each value of the field `name`, the settings that have an effect; other settings always do.
+        acting: for each value of the field `name`, the settings that have an effect only then. Settings that are not
+            listed always have an effect.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -21,7 +21,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, which replaces `path` on success and is removed otherwise.
 
     The data is flushed to disk before the rename, so readers find the complete old or the complete new file. Symbolic
-    links are preserved: their target is replaced. Devices and pipes are written to.
+    links are preserved: their target is replaced. Devices and pipes are written directly.
 
     Raises:
         OSError: the folder does not exist or cannot be written, or the disk is full.

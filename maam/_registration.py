@@ -16,7 +16,7 @@ from maam.spec import Model, list_presets, preset
 from maam.spec.presets import aliases
 
 NO_ATTENTION = "none"
-"""The name of `attention=None` in `create_model` of timm and MindCV, which drop arguments that are None."""
+"""The value of `attention` for no attention; `create_model` of timm and MindCV drops arguments that are None."""
 
 
 class NotGiven(Enum):
@@ -144,6 +144,6 @@ def attention_name(name: str, given: Any, layers: Mapping[str, type]) -> Any:
 
 
 def attention_option(name: str, given: Any, layers: Mapping[str, type]) -> Any:
-    """Return the option `attention` as the preset takes it: as `attention_name`, but None for no attention."""
+    """Return the result of `attention_name`, with None in place of `NO_ATTENTION`."""
     found = attention_name(name, given, layers)
     return None if found == NO_ATTENTION else found

@@ -17,7 +17,10 @@ Clock = Callable[[], float]
 
 
 def environment() -> dict[str, str]:
-    """Return the versions of Python, maam, NumPy and the frameworks, and the processor; always with the same keys."""
+    """Return the names of the machine's processor and the versions of Python, maam, NumPy and the frameworks.
+
+    The keys are always the same; the version of a missing package is "not installed".
+    """
     found = {"python": platform.python_version(), "machine": _processor(), "cores": str(os.cpu_count())}
     for package in PACKAGES:
         try:

@@ -1,7 +1,7 @@
 """Backends: what a framework provides to maam, the registry of frameworks, and what all backends share.
 
-`maam.backend.protocol` is the contract, `maam.backend.registry` finds and imports backends by name. With `register`, a
-framework of your own takes part in parity, evaluation and prediction.
+`maam.backend.protocol` is the contract. `maam.backend.registry` finds and imports backends by name. `register` adds
+another framework, which parity, evaluation and prediction can then use.
 """
 
 from maam.backend.protocol import Backend, Capability, Runner, Trainer, TrainingBackend

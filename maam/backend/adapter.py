@@ -1,4 +1,4 @@
-"""The adapter of a user's own model: the interface that both backends implement for ports, and the kinds of layers."""
+"""The interface to models that maam did not build, which backends implement for ports, and the kinds of layers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KINDS = {
     "HSwish": "hardswish",
     "HSigmoid": "hardsigmoid",
 }
-"""The kinds of layers by their classes in either framework; for other classes the kind is the name in lower case."""
+"""The kinds of layers by class name, for both frameworks. Other classes have their name in lower case as kind."""
 
 OWN = "custom layer"
 """The kind of a class that does not belong to a framework."""
@@ -47,7 +47,7 @@ class Slot(NamedTuple):
     Attributes:
         name: the framework's full name.
         shape: the shape.
-        trainable: whether it is trained.
+        trainable: whether the optimizer updates it.
     """
 
     name: str
@@ -57,11 +57,11 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class Layer:
-    """A module without children, or one that holds arrays itself.
+    """A layer of a model: a module that has no children or that has its own arrays.
 
     Attributes:
         name: the path in the model; empty for the model itself.
-        kind: the same word for both frameworks, such as "linear".
+        kind: the kind of layer, with the same name in both frameworks, such as "linear".
         slots: the layer's own arrays by PyTorch's local name (weight, bias, running_mean, ...).
 
     Example:
@@ -78,11 +78,11 @@ class Layer:
 
     def __str__(self) -> str:
         shapes = ", ".join(f"{name} {'x'.join(map(str, slot.shape)) or '()'}" for name, slot in self.slots.items())
-        return f"{self.name or 'the whole'!r} ({self.kind}{': ' if shapes else ''}{shapes})"
+        return f"{self.name or 'the model itself'!r} ({self.kind}{': ' if shapes else ''}{shapes})"
 
 
 class Call(NamedTuple):
-    """A run of a layer.
+    """One call of a layer in a forward pass.
 
     Attributes:
         name: the layer's path.
@@ -125,10 +125,10 @@ class ModelAdapter(Protocol):
         """Return the output for x; train mode updates the running statistics, and dropout is off."""
 
     def record(self, x: Array, training: bool = False) -> tuple[Array, list[Call]]:
-        """Return the output for x, and the calls of all layers in running order."""
+        """Return the output for x, and the calls of all layers in the order of execution."""
 
     def run_layer(self, name: str, inputs: Sequence[Array], training: bool = False) -> Array:
-        """Return the output of one layer for its own inputs."""
+        """Return the output of the layer `name` for the given inputs of this layer."""
 
     def gradients(self, x: Array, cotangent: Array) -> dict[str, Array]:
         """Return the gradients of sum(output * cotangent) in train mode, for all trainable arrays."""

@@ -20,7 +20,7 @@ ENGINES = {
     "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
     "openvino": ("onnx", "onnxscript", "openvino"),
 }
-"""The engines by name, each with the packages of the extra `deploy` that it needs."""
+"""The packages that each engine needs, by the engine's name; the extra `deploy` installs them."""
 _LEAST_RATIO = {"bf16": SIGNAL_TO_NOISE["bfloat16"], "fp16": SIGNAL_TO_NOISE["float16"]}
 
 
@@ -66,7 +66,7 @@ def open_openvino(path: Path, precision: str = "f32", threads: int | None = None
 
 
 def thread_limit() -> int | None:
-    """Return the number of threads that OMP_NUM_THREADS allows, which neither engine reads; None without a limit."""
+    """Return the number of threads in OMP_NUM_THREADS, or None if it is not set; the engines do not read it."""
     value = os.environ.get("OMP_NUM_THREADS", "")
     return int(value) if value.isdecimal() and int(value) > 0 else None
 

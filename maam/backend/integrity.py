@@ -17,7 +17,7 @@ class SpecContainer:
     """Base of the container classes of all frameworks: it holds a spec, and fingerprints of its layers.
 
     Attributes:
-        spec: the node. It follows containers inside this one whose own spec has changed.
+        spec: the node. If the spec of a container inside this one changes, this one is updated.
         built: the fingerprint of each layer as the spec describes it, by name.
     """
 
@@ -55,12 +55,12 @@ class SpecContainer:
 def check_integrity(model: Any, action: str, error: type[MaamError], skip: Sequence[str] = ()) -> None:
     """Raise `error` if a layer of the model was replaced, or its settings were changed.
 
-    A container that was put in place of another one passes if its own layers match its own spec: the spec of the model
-    follows it. A model that is a single layer passes.
+    A container that replaced another one passes if its layers match its own spec, because the spec of the model is
+    updated. A model that is a single layer passes.
 
     Args:
         model: a model that maam built.
-        action: the refused action, with which the message starts.
+        action: the action that is refused; the message starts with it.
         error: the exception to raise.
         skip: canonical names of layers that may differ.
     """
@@ -78,7 +78,7 @@ def check_methods(model: Any, action: str, error: type[MaamError], *, root: bool
 
     Args:
         model: a model that maam built.
-        action: the refused action, with which the message starts.
+        action: the action that is refused; the message starts with it.
         error: the exception to raise.
         root: whether to check the class of the model itself, besides the containers inside it.
     """

@@ -14,7 +14,7 @@ from maam.spec.composites import plain_signature
 
 LayerT = TypeVar("LayerT")
 CLASS_ARGUMENTS = ("act_layer", "gate_layer", "norm_layer")
-"""The arguments that also take a class of the framework."""
+"""The arguments that also accept a class of the framework."""
 _TRANSLATIONS = {
     "reduction": "rd_ratio = 1 / reduction",
     "ratio": "rd_ratio = 1 / ratio",
@@ -22,7 +22,7 @@ _TRANSLATIONS = {
     "stride": "pool=(1, stride)",
     "dim": "in_channels or channels",
 }
-"""Arguments of other libraries, and what to use here."""
+"""Arguments of other libraries, each with the corresponding argument of maam."""
 _MAP_SIZE = (64, 64)
 """The size of a map that every layer of maam accepts."""
 
@@ -126,7 +126,7 @@ def _name_of(argument: str, value: Any, table: Mapping[str, type]) -> Any:
     for name, known in table.items():
         if value is known:
             return name
-    names = ", ".join(name for name in table if name != "softmax")  # no layer takes softmax
+    names = ", ".join(name for name in table if name != "softmax")  # no layer accepts softmax
     raise SpecError(f"{argument}: {value.__module__}.{value.__qualname__} is not supported; expected one of {names}")
 
 
@@ -137,7 +137,7 @@ def layers_in(names: Mapping[str, Any], base: type) -> dict[str, type]:
 
 
 def find_layer(attention: Any, layers: Mapping[str, type], module_class: type) -> Callable[..., Any]:
-    """Return the layer class of a name; a class or another function of the channels is returned as it is.
+    """Return the layer class of a name; other functions of the number of channels are returned unchanged.
 
     Args:
         attention: a name, a layer class, or a function that takes a number of channels and returns a layer.
@@ -166,7 +166,7 @@ def find_layer(attention: Any, layers: Mapping[str, type], module_class: type) -
 
 
 def check_keeps_shape(name: str, node: Node, channels: int) -> None:
-    """Raise SpecError unless a layer returns a map of the shape that it gets.
+    """Raise SpecError unless the output of a layer has the shape of its input.
 
     Args:
         name: the layer's name, for the message.

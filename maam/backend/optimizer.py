@@ -14,8 +14,8 @@ from maam.spec.fields import Flag, Positive
 LARGEST_RATE, LARGEST = 1e30, 1e6
 """The largest learning rate, and the largest value of other settings.
 
-Frameworks fail in the middle of a step if a factor overflows float32. Within these bounds neither learning rate times
-weight decay nor the learning rate over Adam's bias correction does.
+Frameworks fail in the middle of a step if a factor overflows float32. Within these bounds, neither the product of
+learning rate and weight decay nor the learning rate divided by Adam's bias correction overflows.
 """
 MOMENTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq"), "adamw": ("exp_avg", "exp_avg_sq")}
 """The arrays that each optimizer keeps for each parameter; all start as zeros."""

@@ -1,7 +1,7 @@
-"""The contract between maam and a framework: what each backend provides, with NumPy arrays in and out.
+"""The contract between maam and a framework: the protocols that a backend implements, with NumPy arrays in and out.
 
-`Backend` is the least: build models and run them. What training, porting, conversion, export and the gradient reference
-need on top is a protocol of its own, and a capability says whether a backend provides it. Code above this module
+`Backend` is the minimum: it builds and runs models. Training, porting, conversion, export and the gradient reference
+each have a separate protocol, and a capability that states whether a backend implements it. Code that uses backends
 chooses by capability, never by a backend's name.
 """
 
@@ -44,7 +44,7 @@ class Capability(str, Enum):
     PORTING = "porting"
     """`PortingBackend`: adapts models that maam did not build."""
     CHECKPOINTS = "checkpoints"
-    """`CheckpointBackend`: reads and writes the framework's own files of weights."""
+    """`CheckpointBackend`: reads and writes the framework's own checkpoint files."""
     EXPORT = "export"
     """`ExportBackend`: writes formats of inference engines."""
     GRADIENT_REFERENCE = "gradient reference"
@@ -54,11 +54,11 @@ class Capability(str, Enum):
     SINGLE_LAYERS = "single layers"
     """Of a mode: `Runner.forward_layer` runs a layer as the whole model would."""
     COSTLY_LAYERS = "costly layers"
-    """Of a mode: running a single layer compiles it, which takes about a second for each."""
+    """Of a mode: running a single layer compiles it, which takes about one second per layer."""
     SERIAL_SUMS = "serial sums"
-    """Of a mode: sums over a batch are not pairwise; their rounding errors are 2 to 4 times as large."""
+    """Of a mode: sums over a batch are not pairwise; their rounding errors are 2 to 4 times those of pairwise sums."""
     LONG_SERIAL_SUMS = "long serial sums"
-    """Of a mode: the same with longer runs of terms; the errors are up to 7 times as large."""
+    """Of a mode: sums over a batch add up long runs of terms; the rounding errors are up to 7 times as large."""
 
 
 class Gradients(NamedTuple):
@@ -140,7 +140,7 @@ class Kink(NamedTuple):
     Attributes:
         layer: the canonical name of the activation or pooling layer.
         place: the index of the value in the layer's flattened input (N, ...).
-        shift: what moves the value across.
+        shift: the number that moves the value across the kink when it is added.
         distance: the distance from the kink, in units of the layer's rounding error.
     """
 
@@ -202,7 +202,7 @@ class Trainer(Protocol):
         """
 
     def seed(self, value: int) -> None:
-        """Seed the generator of dropout masks; do nothing where the framework cannot be seeded between steps."""
+        """Seed the generator of dropout masks; do nothing if the framework cannot be seeded between steps."""
 
     def fetch(self, found: Sequence[Any]) -> Array:
         """Wait for the results of updates and return them, float64 (len(found), 2), averaged over all processes."""
@@ -282,7 +282,7 @@ class Runner(Protocol):
 
 
 class ProcessGroup(Protocol):
-    """The processes that train together, as one of them sees them.
+    """The group of processes of a distributed training run, in one of its processes.
 
     Attributes:
         rank: the index of this process.
@@ -313,7 +313,7 @@ class SingleProcess:
 
 
 class Backend(Protocol):
-    """The least that a framework provides: it builds models from a spec and runs them.
+    """The minimum that a framework provides: it builds models from a spec and runs them.
 
     Example:
         >>> import numpy as np
@@ -331,7 +331,8 @@ class Backend(Protocol):
 
         Args:
             spec: a spec, or the name of a preset.
-            seed: draws all parameters, bit for bit as in every backend; None uses the framework's generator.
+            seed: the seed of all parameters, which are bit-identical in every backend. None: the framework's
+                generator draws them.
         """
 
     def load(self, path: str | Path) -> Any:
@@ -345,7 +346,7 @@ class Backend(Protocol):
 
         Args:
             model: a model that this backend built or loaded.
-            mode: one of the modes that the backend is registered with; the first where None.
+            mode: one of the modes that the backend is registered with; None uses the first one.
         """
 
 
@@ -363,7 +364,7 @@ class TrainingBackend(Backend, Protocol):
         """Return the available devices ("cpu", "cuda", "ascend"), the best one first, each with its description."""
 
     def select_device(self, name: str | None = None) -> str:
-        """Return the device of that name, or the best one where it is None, and make it the framework's.
+        """Select a device in the framework and return its name; None selects the best one.
 
         Raises:
             DeviceError: the device is not available.
@@ -390,7 +391,7 @@ class TrainingBackend(Backend, Protocol):
 
 
 class PortingBackend(Backend, Protocol):
-    """A backend that adapts models of a user's own (`Capability.PORTING`)."""
+    """A backend that adapts models that maam did not build (`Capability.PORTING`)."""
 
     def adapt(self, model: Any) -> ModelAdapter:
         """Return an adapter of a model that maam did not build.
@@ -401,10 +402,10 @@ class PortingBackend(Backend, Protocol):
 
 
 class CheckpointBackend(Backend, Protocol):
-    """A backend that reads and writes its framework's files of weights (`Capability.CHECKPOINTS`)."""
+    """A backend that reads and writes its framework's checkpoint files (`Capability.CHECKPOINTS`)."""
 
     def read_checkpoint(self, path: Path, spec: Node | None = None) -> tuple[dict[str, Array], Node | None]:
-        """Return the arrays of a file by canonical name, and its spec where it carries one.
+        """Return the arrays of a file by canonical name, and the spec in the file, or None if it contains none.
 
         Args:
             path: the file.
@@ -415,7 +416,7 @@ class CheckpointBackend(Backend, Protocol):
         """
 
     def write_checkpoint(self, path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:
-        """Write all arrays of a spec; a failed write leaves an existing file as it was.
+        """Write all arrays of a spec; an existing file stays unchanged if writing fails.
 
         Raises:
             OSError: the file cannot be written.
@@ -457,4 +458,4 @@ class GradientReferenceBackend(TrainingBackend, Protocol):
         """
 
     def across(self, model: Any, kink: Kink) -> AbstractContextManager[None]:
-        """Move one value across its kink for as long as the context lasts."""
+        """Move one value across its kink until the context is left."""

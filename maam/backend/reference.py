@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Runner:
-    """A reference model, driven like the models of other backends; its outputs are float64."""
+    """A runner of a reference model, with the interface of other backends' runners; its outputs are float64."""
 
     def __init__(self, model: ReferenceModel) -> None:
         self.name, self.capabilities = next(iter(find_entry("reference").modes.items()))

@@ -1,7 +1,7 @@
 """The registry of backends: the one place that knows which frameworks exist, and imports them when they are needed.
 
-A framework is registered by a `BackendEntry`: plain facts that help texts and errors need before anything is imported.
-`register` adds one of your own.
+Each framework has a `BackendEntry` with the facts that help texts and errors need before anything is imported.
+`register` adds another framework.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Format(NamedTuple):
         packages: what writing and reading need, as pairs of package and extra.
         companions: the suffixes of files written beside the model.
         engine: the inference engine that reads the format without the backend: "onnx", "openvino" or "".
-        readable: whether anything here can run a file; AIR needs Ascend's own compiler first.
+        readable: whether maam can open and run a file. It cannot run AIR, which Ascend's compiler must convert first.
     """
 
     suffix: str
@@ -256,12 +256,12 @@ def load_training_backend(name: str) -> TrainingBackend:
 
 
 def load_porting_backend(name: str) -> PortingBackend:
-    """Import a backend that adapts models of a user's own; errors are those of `load_backend`."""
+    """Import a backend that adapts models that maam did not build; errors are those of `load_backend`."""
     return cast(PortingBackend, load_backend(name, Capability.PORTING))
 
 
 def load_checkpoint_backend(name: str) -> CheckpointBackend:
-    """Import a backend that reads and writes files of weights; errors are those of `load_backend`."""
+    """Import a backend that reads and writes checkpoint files; errors are those of `load_backend`."""
     return cast(CheckpointBackend, load_backend(name, Capability.CHECKPOINTS))
 
 
@@ -271,7 +271,7 @@ def load_export_backend(name: str) -> ExportBackend:
 
 
 def load_gradient_reference() -> GradientReferenceBackend | None:
-    """Import the backend that gradients are compared with; return None where it is not installed."""
+    """Import the backend that gradients are compared with; return None if it is not installed."""
     for name in backend_names(Capability.GRADIENT_REFERENCE):
         if is_installed(name):
             return cast(GradientReferenceBackend, load_backend(name))
@@ -279,7 +279,7 @@ def load_gradient_reference() -> GradientReferenceBackend | None:
 
 
 def checkpoint_suffixes() -> dict[str, str]:
-    """Return the suffixes of files of weights, each with the name of the backend that reads them."""
+    """Return the suffixes of checkpoint files, each with the name of the backend that reads them."""
     return {suffix: entry.name for entry in _ENTRIES.values() for suffix in entry.checkpoint_suffixes}
 
 
@@ -296,12 +296,12 @@ def make_runners(
     Args:
         spec: the architecture.
         arrays: the weights by canonical name.
-        frameworks: the names of backends, or one name; all that train where None.
-        compiled: whether to include modes that compile the whole model besides a mode that does not, as torch.compile
-            does. The default mode of a backend is always included.
+        frameworks: the names of backends, or one name. None: all backends that train.
+        compiled: whether to include further modes that compile the whole model, such as "torch compiled". The default
+            mode of a backend is always included.
 
     Returns:
-        The runners, and for each mode that cannot be made the reason, by the mode's name.
+        The runners, and the reason for each mode that is not available, by the mode's name.
 
     Raises:
         SpecError: a framework's name is unknown.
@@ -333,7 +333,7 @@ def make_runners(
 
 
 def make_double(spec: Node, arrays: Mapping[str, Array]) -> Runner | None:
-    """Return a float64 runner of the gradient reference; None where it is not installed."""
+    """Return a float64 runner of the gradient reference, or None if its backend is not installed."""
     reference = load_gradient_reference()
     if reference is None:
         return None

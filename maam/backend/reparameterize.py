@@ -42,7 +42,8 @@ def fused_form(model: Any, arrays: Mapping[str, Array]) -> tuple[Node, dict[str,
 def stays_trainable(before: Mapping[str, bool], name: str) -> bool:
     """Return whether a parameter of the fused model is trainable.
 
-    It is frozen if all former parameters of its layer were frozen, or for a new layer, if all of the model were.
+    It is frozen if all former parameters of its layer were frozen. A parameter of a new layer is frozen if all
+    parameters of the model were frozen.
 
     Args:
         before: whether each former parameter was trainable, by name.

@@ -37,7 +37,7 @@ class LabelKind:
         classes: the number of classes.
         labels_key: the key of the labels in a data file of the Python layout.
         names_key: the key of the class names in the meta file of the Python layout.
-        names_file: the file of class names in the binary layout, one name a line.
+        names_file: the file of class names in the binary layout, one name per line.
     """
 
     name: str

@@ -27,7 +27,7 @@ class BrokenImageWarning(UserWarning):
 
 
 class Sample(NamedTuple):
-    """One image of one epoch, the request to a worker."""
+    """A request to a worker: one image of one epoch."""
 
     epoch: int
     row: int
@@ -68,7 +68,7 @@ class ImageBatches(EpochOrder, ABC):
         shuffle: whether each epoch has its own random order. False: all epochs have the order of the data set.
         framing: `RandomResizedCrop` or `CenterCrop`. Default: `RandomResizedCrop(224)`.
         mean: three numbers, subtracted from the channels of the pixels in [0, 1].
-        std: three numbers by which the channels are divided after that.
+        std: three numbers; after subtracting the mean, the channels are divided by them.
         drop_last: whether to drop a last batch that is smaller than `batch_size`.
         num_workers: the number of worker processes (PyTorch) or threads (MindSpore) that decode, at most one for each
             processor. 0: the calling process decodes.

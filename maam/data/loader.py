@@ -31,8 +31,8 @@ class EpochOrder:
         seed: seed of the order, 0 or more.
         shuffle: whether each epoch has its own random order. False: all epochs have the order of the data set.
         drop_last: whether to drop a last batch that is smaller than `batch_size`.
-        share: (rank, size) of one process among several that share each batch. It gets every size-th image of the
-            batch, starting with number rank. `batch_size` must be a multiple of size.
+        share: (rank, size) of one process among several that share each batch. The process gets every size-th image of
+            the batch, starting with image number rank. `batch_size` must be a multiple of size.
 
     Raises:
         DataError: an argument is out of its range, or an epoch would have no batch.
@@ -98,8 +98,8 @@ class BatchLoader(EpochOrder):
         shuffle: whether each epoch has its own random order. False: all epochs have the order of the data set.
         augmentation: random crops and flips; None leaves the images unchanged.
         drop_last: whether to drop a last batch that is smaller than `batch_size`.
-        share: (rank, size) of one process among several that share each batch. It gets every size-th image of the
-            batch, starting with number rank. `batch_size` must be a multiple of size.
+        share: (rank, size) of one process among several that share each batch. The process gets every size-th image of
+            the batch, starting with image number rank. `batch_size` must be a multiple of size.
 
     Raises:
         DataError: an argument is out of its range, or an epoch would have no batch.

@@ -19,9 +19,9 @@ from maam.errors import DataError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 GREY = 127
-"""The value of pixels that cutout paints over."""
+"""The value of the pixels in the square of cutout."""
 _ATTEMPTS = 10
-"""How often a random resized crop is drawn before the central one is taken, as in torchvision."""
+"""The number of draws of a random resized crop before the central crop is used, as in torchvision."""
 
 
 def to_float(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

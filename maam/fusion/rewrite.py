@@ -163,7 +163,7 @@ def is_homogeneous(node: Node) -> bool:
 
 
 def multiply(part: Part, factor: float) -> Part | None:
-    """Return a part that computes `factor` >= 0 times the output at the same cost, or None if there is none."""
+    """Return a part that computes `factor` >= 0 times the output at the same cost, or None if that is not possible."""
     if isinstance(part.node, (Conv2d, Linear)):
         return part._replace(arrays={name: factor * array for name, array in part.arrays.items()})
     if isinstance(part.node, Parallel):

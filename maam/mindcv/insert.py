@@ -84,7 +84,7 @@ def _point_after(block: nn.Cell, name: str) -> InsertionPoint:
 
 
 def _point_in_chain(chain: nn.SequentialCell) -> InsertionPoint:
-    """Return the point of the attention, or the end of the chain; so the other layers keep their numbers."""
+    """Return the point of the attention layer, or else the end of the chain, so that other layers keep their index."""
     index = next((index for index, cell in enumerate(chain) if not isinstance(cell, _PLAIN)), None)
     norms = [cell for cell in list(chain)[:index] if isinstance(cell, nn.BatchNorm2d)]
     put = chain.append if index is None else functools.partial(chain.__setitem__, index)

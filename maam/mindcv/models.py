@@ -1,4 +1,4 @@
-"""`create_model` of MindCV with an attention layer, and with checkpoints that are compared with the model."""
+"""`create_model` of MindCV with an attention layer; it checks that a checkpoint fits the model."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def create_model(
         in_channels: the number of channels of the image.
         checkpoint_path: a MindSpore checkpoint of the network with or without attention layers. For a preset also a
             weights file of maam (.safetensors).
-        ema: see `mindcv.create_model`; only MindCV checks the checkpoint then.
-        auto_mapping: see `mindcv.create_model`; only MindCV checks the checkpoint then.
+        ema: see `mindcv.create_model`; if true, maam does not check the checkpoint.
+        auto_mapping: see `mindcv.create_model`; if true, maam does not check the checkpoint.
         attention: see `insert_attention`; None inserts nothing. For a preset this is the option `attention` of the
             preset: a name or a layer class, None for no attention. Default: the attention of the preset.
         every_block: see `insert_attention`; not available for a preset.

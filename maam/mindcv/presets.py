@@ -1,6 +1,7 @@
 """Registration of the presets as models of MindCV.
 
-MindCV knows a model as a function in a module: `mindcv.list_models(module="presets")` lists the functions of this one.
+MindCV identifies a model by a function and its module: `mindcv.list_models(module="presets")` lists those of this
+module.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from maam.mindspore.insertion import LAYERS
 from maam.spec import Conv2d, Model, head, preset
 
 default_cfgs: dict[str, dict[str, Any]] = {}
-"""MindCV's description of each model; MindCV looks for this name."""
+"""MindCV's configuration of each model; MindCV requires this name."""
 REGISTRY = Registry("MindCV", __name__, is_model, model_entrypoint, register_model)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from maam.mindspore.data import ImageFolderBatches, generator_dataset
 
 _LAZY = {"ImageFolderBatches": "maam.mindspore.data", "generator_dataset": "maam.mindspore.data"}
-"""The names that layers and models do not need, each with the module to import on first use."""
+"""Names that are imported on first use, each with its module; layers and models do not need them."""
 
 __all__ = [
     "CBAM",

@@ -21,7 +21,7 @@ _NORM_NAMES = {NAMES[Role.NORM_WEIGHT]: "weight", NAMES[Role.NORM_BIAS]: "bias"}
     NAMES[Role.RUNNING_VAR]: "running_var",
 }
 _OTHER_NAMES = {"embedding": {"embedding_table": "weight"}, "prelu": {"w": "weight"}}
-"""PyTorch's names of arrays, by the kind of the layer and MindSpore's name."""
+"""PyTorch's names of arrays, by the kind of layer and by MindSpore's name of the array."""
 
 
 class ModelAdapter:
@@ -62,14 +62,14 @@ class ModelAdapter:
             return to_numpy(self._output(self._tensor(x)))
 
     def record(self, x: Array, training: bool = False) -> tuple[Array, list[Call]]:
-        """Return the output for x, and the calls of all layers in running order."""
+        """Return the output for x, and the calls of all layers in the order of execution."""
         calls: list[Call] = []
         with _hooks(self._cells(), calls):
             output = self.forward(x, training)
         return output, calls
 
     def run_layer(self, name: str, inputs: Sequence[Array], training: bool = False) -> Array:
-        """Return the output of one layer for its own inputs."""
+        """Return the output of the layer `name` for the given inputs of this layer."""
         layer = dict(self.model.cells_and_names())[name]
         with self._mode(training):
             return to_numpy(layer(*(self._tensor(x) for x in inputs)))
@@ -140,7 +140,7 @@ class ModelAdapter:
 
 
 def _settle() -> None:
-    """Discard pending errors of a failed model: PyNative runs behind Python and raises them at a later read."""
+    """Discard pending errors of a failed model: PyNative is asynchronous and would raise them at a later read."""
     with suppress(Exception):
         to_numpy(from_numpy(np.zeros(1, np.float32)) + 1)
 

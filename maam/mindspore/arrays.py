@@ -76,7 +76,7 @@ def write_arrays(model: nn.Cell, arrays: Mapping[str, Array]) -> None:
 def assign(parameter: Parameter, array: Array) -> None:
     """Copy an array into a parameter, cast to its dtype.
 
-    It does not use `set_data`: a graph that had run was seen to keep reading the old memory.
+    It does not use `set_data`: after it, a graph that had already run kept reading the old memory.
     """
     parameter.copy_(from_numpy(np.asarray(array).astype(DTYPES[parameter.dtype])))
 

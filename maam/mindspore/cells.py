@@ -36,7 +36,7 @@ _SETTINGS = (
     *("in_channels", "out_channels", "kernel_size", "stride", "pad_mode", "padding", "dilation", "group", "has_bias"),
     *("num_features", "eps", "approximate", "function", "axes", "alpha"),
 )
-"""The settings that decide what a cell computes. Its repr also has parameters, whose names change in a network."""
+"""The settings that determine what a cell computes. A repr would also show parameters, whose names can change."""
 
 
 def instantiate(node: spec.Node, **options: Any) -> nn.Cell:
@@ -54,7 +54,7 @@ def instantiate(node: spec.Node, **options: Any) -> nn.Cell:
 
 
 def check_input(cell: Any, rule: InputRule, x: Any) -> None:
-    """Raise ShapeError unless a cell takes an input.
+    """Raise ShapeError unless a cell accepts an input.
 
     Args:
         cell: a cell with the attributes `spec` and `training`.
@@ -123,8 +123,8 @@ class _Constant:
 class _Base(SpecContainer, nn.SequentialCell):
     """The part of `Container` that is not compiled into a graph.
 
-    It is a separate class because mixed precision of level O1 copies the source of `Container` into another module,
-    where the functions of this one are missing.
+    It is a separate class, because mixed precision of level O1 copies the source of `Container` into another module,
+    where the functions of this module are not defined.
     """
 
     rule: InputRule | None = None
@@ -174,7 +174,7 @@ class _Base(SpecContainer, nn.SequentialCell):
         object.__setattr__(self, "_create_time", time.time_ns())  # graph mode finds compiled graphs by it
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Check the input in Python, which raises the plain exception, before a graph is compiled or run."""
+        """Check the input in Python before a graph is compiled or run, so that MindSpore does not wrap the error."""
         if self.rule is not None and len(args) == 1:
             check_input(self, self.rule, args[0])
         return super().__call__(*args, **kwargs)
@@ -218,7 +218,7 @@ class _Base(SpecContainer, nn.SequentialCell):
         if found is None:
             return
         name, parameter = next(iter(self.parameters_and_names()))
-        prefix = parameter.name.removesuffix(name)  # the network around puts it before the names
+        prefix = parameter.name.removesuffix(name)  # a network that contains the cell adds it to the names
         before = {name: parameter.requires_grad for name, parameter in self.parameters_and_names()}
         for name in (*self._spec.nodes, *(p.name for p in self._spec.own_parameters())):
             delattr(self, name)
@@ -233,9 +233,9 @@ class _Base(SpecContainer, nn.SequentialCell):
 
 
 class Container(_Base):
-    """A node that holds others: its construct runs the children and combines their outputs.
+    """Cell of a node with children: `construct` runs the children and combines their outputs.
 
-    It is a SequentialCell because automatic mixed precision replaces the children of no other cell that holds a list.
+    It is a SequentialCell, because automatic mixed precision does not replace the children of other cells with a list.
 
     Attributes:
         spec: the node, with the present nodes of the containers inside.
@@ -326,8 +326,8 @@ class Container(_Base):
 class Layer(CompositeLayer, Container):
     """Base of the layer classes: `class SE(Layer, composite=spec.se)` makes a layer of a composite.
 
-    Arguments that name an activation or a normalization (`act_layer`, `gate_layer`, `norm_layer`) also take the
-    MindSpore class; the spec keeps the name.
+    Arguments that name an activation or a normalization (`act_layer`, `gate_layer`, `norm_layer`) also accept the
+    MindSpore class; the spec contains its name.
 
     Args:
         *args: the positional arguments of the composite.

@@ -66,15 +66,15 @@ def configure(
     tested on hardware.
 
     Args:
-        device: "cpu", "cuda" or "ascend"; None chooses Ascend, or the CPU if there is none.
+        device: "cpu", "cuda" or "ascend"; None chooses Ascend if available, otherwise the CPU.
         mode: "graph", or "pynative" (operator by operator, slower).
         jit_level: the optimization level of graphs: "O0", "O1" or, on Ascend only, "O2" for whole graphs. None chooses
             O0 on a CPU and O1 elsewhere. Graph mode only.
         graph_kernel: whether to fuse elementwise operators into generated kernels. Graph mode only.
         amp_level: the level of mixed precision for `Configuration.apply`: "O0" (none), "O1", "O2", "O3" or "auto". None
             chooses O2 on Ascend without `parity`, and O0 elsewhere.
-        parity: whether to compute float32 in full precision, for comparisons: Ascend then uses no HF32 in convolutions
-            and matrix products, and operators keep their dtype.
+        parity: whether to compute float32 in full precision, for comparisons. On Ascend, convolutions and matrix
+            products then do not use HF32, and operators keep their dtype.
 
     Returns:
         The settings.
@@ -149,9 +149,9 @@ def _set_ascend(parity: bool) -> None:
 
 
 def cap_instructions() -> None:
-    """Limit oneDNN to AVX2 if it is slow without the limit and the user has not set one; a warning says so.
+    """Limit oneDNN to AVX2 and warn, if it is slow with AVX-512 and the user has not set ONEDNN_MAX_CPU_ISA.
 
-    Importing `maam.mindspore` calls it. oneDNN reads the variable when the first operator runs.
+    Importing `maam.mindspore` calls this function. oneDNN reads the variable when the first operator runs.
     """
     version = tuple(int(part) for part in ms.__version__.split(".")[:2])
     if version >= SLOW_ONEDNN and _has_avx512() and "ONEDNN_MAX_CPU_ISA" not in os.environ:

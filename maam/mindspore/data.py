@@ -41,7 +41,7 @@ class Batches(GeneratorDataset):
     Instead each pipeline has its own source that starts at `epoch`, and making an iterator advances `epoch`.
 
     Attributes:
-        epoch: the first epoch of the next iterator; it may be set.
+        epoch: the first epoch of the next iterator; can be set.
     """
 
     source: Any

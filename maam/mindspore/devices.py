@@ -19,7 +19,7 @@ def list_devices() -> dict[str, str]:
 
 
 def select_device(name: str | None = None) -> str:
-    """Select a device in MindSpore and return its name; None selects Ascend, or the CPU if there is none.
+    """Select a device in MindSpore and return its name; None selects Ascend if available, otherwise the CPU.
 
     Raises:
         DeviceError: the device is not available.
@@ -43,5 +43,5 @@ def select_precision(device: str, name: str = "auto") -> str:
 def make_training_runner(spec: Node, *, seed: int | None, device: str) -> Runner:
     """Return a runner of a new model in graph mode on `device`, which `select_device` has selected."""
     if seed is not None:
-        ms.set_seed(seed)  # of dropout masks
+        ms.set_seed(seed)  # for dropout masks
     return Runner(build(spec, seed=seed), graph=True)

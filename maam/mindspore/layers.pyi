@@ -203,7 +203,7 @@ class MAFB(Layer):
     """MAF_B layer: channel and spatial attention added to the input, as in BAM.
 
     y = x * (1 + sigmoid(C(x) + S(x))), where C is the perceptron of MAF and S the dilated convolutions of BAM (arXiv
-    1807.06514; reduction 16, dilation 4). The authors published no code for MAF_B; this is our reading of the paper.
+    1807.06514; reduction 16, dilation 4). The authors published no code for MAF_B; this follows the text of the paper.
 
     Shape:
         (N, channels, H, W) to the same shape.

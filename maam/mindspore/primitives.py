@@ -1,4 +1,4 @@
-"""The primitives of `maam.spec` as MindSpore cells: all that this backend knows of architectures."""
+"""The primitives of `maam.spec` as MindSpore cells. The rest of this backend is independent of the architecture."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ Array = np.ndarray[Any, Any]
 GRAPH, PYNATIVE = "mindspore graph", "mindspore pynative"
 """The names of the modes in the registry."""
 OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.AdamW, "adamw": optim.AdamW}
-"""The optimizers by name. Adam is AdamW without decoupled decay, and the L2 term is added to the gradients here.
+"""The optimizers by name. Adam is AdamW without decoupled decay; `Trainer` adds the L2 term to the gradients.
 
 MindSpore's own Adam does not correct the bias of eps, which at eps 1e-8 halves the first updates of small gradients.
 """
@@ -98,7 +98,7 @@ def mean_over_processes(values: Array) -> Array:
 
 
 _each = ops.HyperMap()
-"""A map over tuples of tensors. A loop in Python would nest two calls for each tensor, and a graph may nest 1,000."""
+"""A map over tuples of tensors. A Python loop would nest two calls for each tensor; a graph allows 1,000 levels."""
 _sum_of_squares, _product, _with_penalty, _move = map(
     ops.MultitypeFuncGraph, ("sum_of_squares", "product", "with_penalty", "move")
 )
@@ -344,7 +344,7 @@ class Runner:
         return self._run(self.model, x, training)
 
     def forward_layer(self, path: str, x: Array, training: bool = False) -> Array:
-        """Return the output of the layer at a canonical path for its own input x."""
+        """Return the output of the layer at a canonical path for the layer's input x."""
         return self._run(self._layer(path), x, training)
 
     def gradients(self, x: Array, cotangent: Array) -> Gradients:
@@ -368,7 +368,7 @@ class Runner:
         return Runner(model, graph=self.graph)
 
     def enter(self) -> None:
-        """Set the mode of the process to this runner's; MindSpore has one for all models."""
+        """Set MindSpore's mode to that of this runner; the mode applies to all models of the process."""
         ms.set_context(mode=ms.GRAPH_MODE if self.graph else ms.PYNATIVE_MODE)
 
     def compiled(self, function: Any) -> Any:

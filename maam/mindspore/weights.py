@@ -49,8 +49,8 @@ def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstyp
 
     Args:
         spec: a spec, or the name of a preset.
-        seed: draws the initial weights with NumPy, bit for bit the same in every framework. None draws them from the
-            same distributions with MindSpore's generator.
+        seed: the seed of the initial weights, which are then bit-identical in every framework. None: MindSpore's
+            generator draws them from the same distributions.
         dtype: the dtype of the parameters, a floating-point one.
         options: options of the preset, such as `num_classes`.
 
@@ -121,7 +121,7 @@ def load_weights(model: nn.Cell, path: PathLike, strict: bool = True, skip: Sequ
         model: a model or layer of maam.
         path: the weights file.
         strict: whether all names must match, and the file's spec must compute the same as the cell's.
-        skip: layers to leave as they are, by name, such as ("classifier",).
+        skip: names of layers that keep their weights, such as ("classifier",).
 
     Returns:
         The names that only the cell has (`missing`) and that only the file has (`unexpected`).
@@ -159,16 +159,16 @@ def load(path: PathLike, dtype: Any = None, *, num_classes: int | None = None, s
     Args:
         path: the weights file.
         dtype: the dtype of all arrays; None keeps those of the file.
-        num_classes: the number of classes; another number than the file's replaces the last layer by a new one, and
-            all other layers keep their weights.
-        seed: draws that new layer, bit for bit the same in every framework.
+        num_classes: the number of classes. If the file has another number, the last layer is replaced by a new one,
+            and the others keep their weights.
+        seed: the seed for the weights of the new layer, which are bit-identical in every framework.
 
     Returns:
         The cell; its attribute `spec` is the spec of the file, with the new number of classes.
 
     Raises:
         WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
-        SpecError: the last layer of the file's model gives no logits, or `num_classes` or `seed` is invalid.
+        SpecError: the file's model is not a classifier, or `num_classes` or `seed` is invalid.
 
     Example:
         >>> from pathlib import Path

@@ -187,7 +187,7 @@ def build(spec: specs.Node | str, *, seed: int | None = None, **options: Any) ->
 
 
 def save_weights(model: ReferenceModel, path: PathLike) -> None:
-    """Write spec and weights to a weights file, in the dtypes that the weights had at first.
+    """Write spec and weights to a weights file, in the dtypes of the arrays that the model was built from.
 
     Args:
         model: a model.

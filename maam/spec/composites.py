@@ -104,7 +104,7 @@ _CONFIG = ConfigDict(arbitrary_types_allowed=True, validate_default=True)
 
 
 def plain_signature(composite: Callable[..., Any]) -> inspect.Signature:
-    """Return the signature of a composite as people read it: plain types, without pydantic's constraints.
+    """Return the signature of a composite with plain types, without pydantic's constraints.
 
     Args:
         composite: a composite, or any other function.

@@ -220,7 +220,7 @@ dynamic: sum_i g(x)_i * A_i, where the layer `weighting` computes g(x), one weig
 
 
 class Parallel(Node):
-    """Parallel branches with the same input; `merge` says how to combine their outputs.
+    """Parallel branches with the same input; `merge` determines how their outputs are combined.
 
     Args:
         children: the branches by name.

@@ -1,4 +1,4 @@
-"""The inputs that a spec accepts, as a few integers that are cheap to check in every call."""
+"""The rule for the inputs that a spec accepts: a few integers, which are cheap to check in every call."""
 
 from __future__ import annotations
 

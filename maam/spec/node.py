@@ -280,7 +280,7 @@ def parse_node(document: Any) -> Node:
 def check_name(name: object) -> str:
     """Return `name`, after checking that it is valid in a parameter name.
 
-    Backends reserve more names: the attributes of their own classes.
+    Each backend also reserves the names of its classes' attributes.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"layer name {str(name)[:60]!r}: expected letters, digits and underscores")
@@ -364,7 +364,7 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the pairs of a JSON object as a dict, for `object_pairs_hook`.
 
     Raises:
-        ValueError: a name is there twice.
+        ValueError: a name occurs twice.
     """
     found: dict[str, Any] = {}
     for name, value in pairs:

@@ -35,7 +35,7 @@ class Role(str, Enum):
 
     @property
     def trainable(self) -> bool:
-        """False for running statistics, which are updated by forward passes in training mode."""
+        """Whether the optimizer updates the array; forward passes in training mode update running statistics."""
         return self not in (Role.RUNNING_MEAN, Role.RUNNING_VAR)
 
 
@@ -97,7 +97,7 @@ WeightInit = Literal["fan_in_uniform", "kaiming_uniform", "kaiming_normal", "xav
 
 
 def weight_init(scheme: WeightInit, fan_in: int, fan_out: int) -> Init:
-    """Return the distribution of a weight with `fan_in` inputs and `fan_out` outputs; the gain of He is sqrt(2)."""
+    """Return the distribution of a weight with `fan_in` inputs and `fan_out` outputs; He's have a gain of sqrt(2)."""
     if scheme == "fan_in_uniform":
         return Init("uniform", 1 / math.sqrt(fan_in))
     if scheme == "kaiming_uniform":
@@ -123,7 +123,7 @@ def draw(parameters: Iterable[Parameter], seed: int) -> dict[str, npt.NDArray[np
         float32 arrays by canonical name.
 
     Raises:
-        SpecError: `seed` is not such an integer, or `parameters` are not parameters.
+        SpecError: `seed` is not an integer in this range, or `parameters` contains an object of another type.
 
     Example:
         >>> from maam import spec

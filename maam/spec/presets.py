@@ -29,7 +29,7 @@ def register_preset(
 
 
 def register_preset(factory: Factory | None = None, name: str | None = None, *, overwrite: bool = False) -> Any:
-    """Register a function as a preset; also a decorator, with or without arguments.
+    """Register a function as a preset; can be used as a decorator, with or without arguments.
 
     Args:
         factory: returns a `Model`. All its arguments have defaults; they are the options of the preset.

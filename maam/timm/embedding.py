@@ -80,7 +80,7 @@ class MAAMEmbed(HybridEmbed):
         patch_size: a power of two, at least 4.
         in_chans: the number of channels of the image.
         embed_dim: the length of a token.
-        bias: ignored, but timm passes it; the 1x1 convolution has a bias.
+        bias: ignored; accepted because timm passes it. The 1x1 convolution always has a bias.
         channels: the width of each MAAM layer, log2(patch_size) - 1 numbers. Default: `maam.spec.patch_widths`.
         stem: further arguments of `maam.spec.maam_stem`, such as {"fusion": "dynamic"}.
         device: the device of the parameters.

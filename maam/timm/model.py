@@ -235,7 +235,7 @@ def _replaced(node: Node, path: str, layer: Node) -> Node:
 
 
 def _chain(container: Any, path: str, opened: frozenset[str]) -> list[tuple[str, nn.Module]]:
-    """Return (canonical path, module) of the layers in running order, with the layers inside `opened` containers."""
+    """Return (canonical path, module) of the layers in order of execution; `opened` containers yield their layers."""
     found: list[tuple[str, nn.Module]] = []
     for name in container.names:
         below = f"{path}.{name}" if path else name

@@ -1,6 +1,6 @@
 """Registration of the presets as models of timm.
 
-timm knows a model as a function in a module: `timm.list_models(module="presets")` lists the functions of this module.
+timm identifies a model by a function and its module: `timm.list_models(module="presets")` lists those of this module.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from maam.weights.match import check_same_function, strip_prefixes
 __all__ = ["is_preset", "register_presets"]  # timm appends the names of the models
 REGISTRY = Registry("timm", __name__, is_model, model_entrypoint, register_model)
 default_cfgs: dict[str, Any] = {}
-"""timm's description of each model; timm looks for this name."""
+"""timm's configuration of each model; timm requires this name."""
 _TIMM_NAMES = {"in_channels": "in_chans", "image_size": "img_size"}
 _OPTIONS = ("global_pool", "drop_rate", "seed", "features_only", "device", "dtype")
 
@@ -206,7 +206,7 @@ def default_cfg(name: str, spec: Model) -> dict[str, Any]:
 def changed_size(name: str, spec: Model) -> dict[str, Any]:
     """Return the fields that depend on the size of the images, or no fields for the default size of the preset.
 
-    The number of channels stays that of the preset, because timm reads there the channels of pretrained weights.
+    The number of channels is always that of the preset, because timm expects pretrained weights with that number.
     """
     default = preset(name)
     if spec.input_shape[1:] == default.input_shape[1:]:
@@ -243,7 +243,7 @@ def checkpoint_filter(
     Args:
         state_dict: the arrays of the source by name.
         model: the model to fill.
-        new_head: whether another number of classes gives a new last layer.
+        new_head: whether the model keeps its new last layer if the number of classes differs.
 
     Raises:
         WeightsError: a weights file of maam belongs to a network that computes something else, or the number of

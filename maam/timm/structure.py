@@ -95,7 +95,7 @@ def first_convolutions(node: Node, path: str = "") -> tuple[str, ...]:
 
 
 def _opened(node: Node, path: str, last: str) -> Iterator[str]:
-    """Yield the chains that contain the first step of the head or the layer of the logits, and the chains around."""
+    """Yield the chains that contain, at any depth, the first step of the head or the layer of the logits."""
     for name, child in node.nodes.items():
         below = f"{path}.{name}" if path else name
         if type(child) is Sequential:

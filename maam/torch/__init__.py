@@ -20,7 +20,7 @@ _LAZY = {
     "iterable_dataset": "maam.torch.data",
     "optimize": "maam.torch.optimization",
 }
-"""The names that layers and models do not need, each with the module to import on first use."""
+"""Names that are imported on first use, each with its module; layers and models do not need them."""
 
 __all__ = [
     "CBAM",

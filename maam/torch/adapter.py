@@ -50,14 +50,14 @@ class ModelAdapter:
             return to_numpy(self._output(self._tensor(x)))
 
     def record(self, x: Array, training: bool = False) -> tuple[Array, list[Call]]:
-        """Return the output for x, and the calls of all layers in running order."""
+        """Return the output for x, and the calls of all layers in the order of execution."""
         calls: list[Call] = []
         with _hooks(self._modules(), calls):
             output = self.forward(x, training)
         return output, calls
 
     def run_layer(self, name: str, inputs: Sequence[Array], training: bool = False) -> Array:
-        """Return the output of one layer for its own inputs."""
+        """Return the output of the layer `name` for the given inputs of this layer."""
         layer = self.model.get_submodule(name)
         with torch.no_grad(), self._mode(training):
             return to_numpy(layer(*(self._tensor(x) for x in inputs)))

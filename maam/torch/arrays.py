@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Wrapper(nn.Module):
-    """A module that holds another one as `model`, computes the same, and is saved as that one."""
+    """A module that contains another one as `model`, computes the same, and is saved as the inner one."""
 
     model: nn.Module
 

@@ -19,7 +19,7 @@ Tensors = tuple[Tensor, Tensor]
 
 
 class Batches(IterableDataset[Tensors]):
-    """The data set that `iterable_dataset` returns; its length is the number of batches in an epoch."""
+    """Data set of the batches of an epoch, as `iterable_dataset` returns it; its length is the number of batches."""
 
     def __init__(self, loader: BatchLoader, epoch: int = 0) -> None:
         self.loader = loader

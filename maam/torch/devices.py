@@ -25,7 +25,7 @@ def list_devices() -> dict[str, str]:
 
 
 def select_device(name: str | None = None) -> str:
-    """Return the device of that name; None chooses a GPU, or the CPU if there is none.
+    """Return the device of that name; None chooses a GPU if available, otherwise the CPU.
 
     Raises:
         DeviceError: the device is not available.
@@ -52,10 +52,10 @@ def has_native_bf16() -> bool:
 
 @functools.cache
 def has_fast_bf16() -> bool:
-    """Return whether bfloat16 convolutions are clearly faster than float32 ones here, measured once in a process.
+    """Return whether bfloat16 convolutions are clearly faster than float32 ones; measured once per process.
 
-    The instructions alone do not decide it: AVX-512 BF16 without AMX is faster than float32 on some processors, and
-    half as fast on others (docs/results/speed.md).
+    The instruction set does not predict it: with AVX-512 BF16 but without AMX, bfloat16 is faster than float32 on some
+    processors and half as fast on others (docs/results/speed.md).
     """
     return has_native_bf16() and _gain(torch.bfloat16) > 1.2
 

@@ -20,7 +20,9 @@ LAYERS = layers_in(vars(layers), Layer)
 
 
 class Copied(nn.Module):
-    """A copy of the output of `layer`: the network adds to it in place, and the activation needs its own output later.
+    """Wrapper that returns a copy of a layer's output.
+
+    The network adds to the output in place, but the backward pass of the activation needs the original values.
 
     Args:
         layer: a layer that ends in an activation.

@@ -22,7 +22,7 @@ from maam.torch.primitives import GlobalPool
 Array = np.ndarray[Any, Any]
 ULP = 2.0**-23
 REACH = 8.0
-"""The rounding error of another framework, at most, in units of that of PyTorch in float32."""
+"""The largest expected rounding error of another framework, in units of PyTorch's rounding error in float32."""
 
 KINKS: dict[type[nn.Module], tuple[float, ...]] = {
     nn.ReLU: (0.0,),
@@ -59,7 +59,7 @@ def near_kinks(exact: nn.Module, rounded: nn.Module, x: Array) -> NearKinks:
 
 @contextmanager
 def across(model: nn.Module, kink: Kink) -> Iterator[None]:
-    """Move the value of `kink` to the other side for as long as the context lasts; its own gradient is unchanged."""
+    """Move the value of `kink` to the other side until the context is left; the gradient passes through unchanged."""
 
     def move(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
         shift = torch.zeros_like(inputs[0], memory_format=torch.contiguous_format)

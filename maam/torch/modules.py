@@ -38,13 +38,13 @@ def instantiate(node: spec.Node, **options: Any) -> nn.Module:
 
 
 class Container(SpecContainer, nn.Module):
-    """A node that holds others: its forward runs the children and combines their outputs.
+    """Module of a node with children: `forward` runs the children and combines their outputs.
 
     Attributes:
         spec: the node, with the present nodes of the containers inside.
         rule: the check of the input; None in a container inside another one.
         reparameterized: whether it was fused for deployment.
-        names: the names of the children that run, in running order; a subclass may add other modules.
+        names: the names of the children in the order of execution; a subclass may have other modules, too.
     """
 
     rule: InputRule | None = None
@@ -106,7 +106,7 @@ class Container(SpecContainer, nn.Module):
         return (cast(nn.Module, self._modules[name]) for name in self.names)
 
     def __getitem__(self, index: int | slice) -> nn.Module:
-        """Return the child at a position in running order; `get_submodule` takes names."""
+        """Return the child at a position in the order of execution; `get_submodule` accepts names."""
         if isinstance(index, slice):
             raise SpecError(
                 "the spec determines the layers; to get a part of the model: maam.torch.build(module.spec.until(NAME))"
@@ -169,7 +169,7 @@ class Container(SpecContainer, nn.Module):
     # --- changes in place
 
     def reset_parameters(self) -> None:
-        """Draw all parameters again and reset running statistics, here and in all layers inside."""
+        """Draw all parameters again and reset running statistics, in this module and all layers inside it."""
         initialize(self, self.spec.own_parameters())
         for child in self.children():
             if callable(reset := getattr(child, "reset_parameters", None)):
@@ -220,8 +220,8 @@ class Container(SpecContainer, nn.Module):
 class Layer(CompositeLayer, Container):
     """Base of the layer classes: `class SE(Layer, composite=spec.se)` makes a layer of a composite.
 
-    Arguments that name an activation or a normalization (`act_layer`, `gate_layer`, `norm_layer`) also take the PyTorch
-    class; the spec keeps the name.
+    Arguments that name an activation or a normalization (`act_layer`, `gate_layer`, `norm_layer`) also accept the
+    PyTorch class; the spec contains its name.
 
     Args:
         *args: the positional arguments of the composite.
@@ -268,7 +268,7 @@ class Layer(CompositeLayer, Container):
 
 
 def check_input(module: Any, rule: InputRule, x: Any) -> None:
-    """Raise ShapeError unless a module takes an input.
+    """Raise ShapeError unless a module accepts an input.
 
     Args:
         module: a module with the attributes `spec` and `training`.

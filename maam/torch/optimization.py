@@ -74,7 +74,7 @@ class Optimized:
 def optimize(
     model: nn.Module, example: Tensor, *, precision: str = "auto", engine: str = "torch", compile: bool = True
 ) -> Optimized:
-    """Return a function that computes the same as a model in eval mode, as fast as this machine can.
+    """Return a function that computes the same as a model in eval mode, in the fastest form for this machine.
 
     It works on a copy of the model: batch norm and branch weights are fused (`reparameterize`), the memory format is
     channels_last, and the weights have the chosen precision. In PyTorch the copy is also compiled with frozen weights.
@@ -138,7 +138,7 @@ def _check_arguments(model: object, example: object) -> None:
 
 
 def _precisions(engine: str, device: str, name: str) -> tuple[str, ...]:
-    """Return the precisions to choose from: one, or for "auto" fp32, and bf16 if the hardware supports it."""
+    """Return the candidate precisions: `name` alone, or for "auto" fp32 and, if the hardware supports it, bf16."""
     if engine == "torch":
         best = select_precision(device, name)
         return ("fp32", best) if name == "auto" and best != "fp32" else (best,)
@@ -172,7 +172,7 @@ def _fused_copy(model: nn.Module) -> nn.Module:
 
 
 def _torch(model: nn.Module, example: Tensor, precision: str, compile: bool) -> list[Function]:
-    """Return the model as it is, and compiled: on some machines small batches are not faster when compiled."""
+    """Return two candidates, eager and compiled: on some machines compiled code is not faster for small batches."""
     dtype = DTYPES[precision]
     # With one channel both layouts have the same strides, and compiled code confuses them (PyTorch 2.15).
     layout = torch.channels_last if example.dim() == 4 and example.shape[1] > 1 else torch.contiguous_format
@@ -190,11 +190,11 @@ def _torch(model: nn.Module, example: Tensor, precision: str, compile: bool) -> 
 
 
 def _compiled(model: nn.Module, example: Tensor) -> list[Function]:
-    """Return the model compiled with frozen weights; nothing, after a warning, if it cannot be compiled here."""
+    """Return the model compiled with frozen weights, or warn and return an empty list if the compilation fails."""
     compiled = torch.compile(_separate_function(model))
 
     def frozen(x: Tensor) -> Tensor:
-        with torch._inductor.config.patch(freezing=True):  # read whenever a new kind of input is compiled
+        with torch._inductor.config.patch(freezing=True):  # read at each compilation for a new kind of input
             return compiled(x)
 
     try:
@@ -207,7 +207,7 @@ def _compiled(model: nn.Module, example: Tensor) -> list[Function]:
 
 
 def _separate_function(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return the model as a function with its own code object, which Dynamo recompiles at most 8 times."""
+    """Return the model as a function with a new code object; Dynamo recompiles each code object at most 8 times."""
 
     def call(x: Tensor) -> Tensor:
         return model(x)

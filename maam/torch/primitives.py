@@ -1,4 +1,4 @@
-"""The primitives of `maam.spec` as PyTorch modules: all that this backend knows of architectures."""
+"""The primitives of `maam.spec` as PyTorch modules. The rest of this backend is independent of the architecture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from maam.spec import Parameter
 
 
 def initialize(module: nn.Module, parameters: Iterable[Parameter]) -> None:
-    """Draw the arrays that a module itself owns.
+    """Draw the arrays of a module, without those of its children.
 
     Args:
         module: the module.

@@ -252,7 +252,7 @@ class Runner:
             return to_numpy(self.function(self.tensor(x)))
 
     def forward_layer(self, path: str, x: Array, training: bool = False) -> Array:
-        """Return the output of the layer at a canonical path for its own input x, in eager mode."""
+        """Return the output of the layer at a canonical path for the layer's input x, in eager mode."""
         layer = self.model.get_submodule(path)
         layer.train(training)
         with torch.no_grad():

@@ -50,8 +50,8 @@ def build(
 
     Args:
         spec: a spec, or the name of a preset.
-        seed: draws the initial weights with NumPy, bit for bit the same in every framework. None draws them from the
-            same distributions with PyTorch's generator.
+        seed: the seed of the initial weights, which are then bit-identical in every framework. None: PyTorch's
+            generator draws them from the same distributions.
         device: the device of the parameters.
         dtype: the dtype of the parameters, a floating-point one; None uses PyTorch's default dtype.
         options: options of the preset, such as `num_classes`.
@@ -122,7 +122,7 @@ def load_weights(model: nn.Module, path: PathLike, strict: bool = True, skip: Se
         model: a model or layer of maam.
         path: the weights file.
         strict: whether all names must match, and the file's spec must compute the same as the module's.
-        skip: layers to leave as they are, by name, such as ("classifier",).
+        skip: names of layers that keep their weights, such as ("classifier",).
 
     Returns:
         The names that only the module has (`missing`) and that only the file has (`unexpected`).
@@ -167,9 +167,9 @@ def load(
     Args:
         path: the weights file.
         dtype: the dtype of all arrays; None keeps those of the file.
-        num_classes: the number of classes; another number than the file's replaces the last layer by a new one, and
-            all other layers keep their weights.
-        seed: draws that new layer, bit for bit the same in every framework.
+        num_classes: the number of classes. If the file has another number, the last layer is replaced by a new one,
+            and the others keep their weights.
+        seed: the seed for the weights of the new layer, which are bit-identical in every framework.
         device: the device of the model; None uses the CPU.
 
     Returns:
@@ -177,7 +177,7 @@ def load(
 
     Raises:
         WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
-        SpecError: the last layer of the file's model gives no logits, or `num_classes` or `seed` is invalid.
+        SpecError: the file's model is not a classifier, or `num_classes` or `seed` is invalid.
 
     Example:
         >>> from pathlib import Path
@@ -252,9 +252,9 @@ def _load(path: Path) -> Any:
 def _unpickle(path: Path, file: BinaryIO) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old formats, which load all the same
+            warnings.simplefilter("ignore")  # about old formats, which can be loaded
             return torch.load(file, weights_only=True, map_location="cpu")
-    except Exception as error:  # of many kinds; PyTorch's message advises to run the code in the file
+    except Exception as error:  # any type; PyTorch's own message advises running the code in the file
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise WeightsError(
                 f"{path}: holds a Python object, {found[1][:100]}, and loading it can run code; "
@@ -279,7 +279,7 @@ def _array(path: Path, name: object, value: object) -> Array:
 
 
 def _is_dense(tensor: torch.Tensor) -> bool:
-    """Return False for sparse tensors, tensors without data, and few values expanded to a huge shape."""
+    """Return whether a tensor is dense; False also for tensors without data and few values expanded to a huge shape."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu":
         return False
     return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

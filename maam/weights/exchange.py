@@ -97,8 +97,8 @@ def load_into(
         The names that are only in the model or only in the file.
 
     Raises:
-        WeightsError: the file is broken or does not fit the model, one of file and model is fused for deployment and
-            the other is not, or a layer of the model was replaced. The model is then unchanged.
+        WeightsError: the file is broken or does not fit the model, only the file or only the model is fused for
+            deployment, or a layer of the model was replaced. The model is then unchanged.
     """
     spec = spec_of(model)
     saved, arrays = read_weights(path)

@@ -26,7 +26,7 @@ VERSION = "1"
 CHECKPOINT_SUFFIXES = (".bin", ".ckpt", ".npz", ".pt", ".pth", ".tar")
 _OF_OTHERS = ".air .h5 .json .keras .mindir .npy .onnx .pb .pickle .pkl .pt2 .pte .tflite .xml"
 FOREIGN_SUFFIXES = (*CHECKPOINT_SUFFIXES, *_OF_OTHERS.split())
-"""Suffixes that stand for other formats than safetensors."""
+"""Suffixes of other formats, which the name of a weights file must not have."""
 DTYPES = {
     "F16": np.dtype(np.float16),
     "BF16": np.dtype(ml_dtypes.bfloat16),

@@ -17,7 +17,7 @@ DOCUMENT = ".json"
 
 
 def names_file(name: str) -> bool:
-    """Return whether a name is that of a file: not a preset, and with a suffix or existing."""
+    """Return whether a name refers to a file: it is not a preset, and it has a suffix or exists."""
     path = Path(name)
     known = name in list_presets() or name in aliases()
     return bool(name) and not known and bool(path.suffix or _exists(path))

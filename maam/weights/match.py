@@ -14,7 +14,10 @@ from maam.spec import Dropout, Node, Role, head
 Array = np.ndarray[Any, Any]
 Value = TypeVar("Value")
 Advice = Callable[[tuple[int, int] | None], str]
-"""Returns the end of an error message, for (classes of the file, classes of the model), or None if more differs."""
+"""A function that returns the end of an error message.
+
+Its argument is (classes of the file, classes of the model), or None if more than the number of classes differs.
+"""
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 """Prefixes that DataParallel, DistributedDataParallel and torch.compile add to names, in any order and number."""
 
@@ -71,7 +74,7 @@ def match(
         arrays: arrays by name.
         source: the file's name, for messages.
         strict: whether a missing or unexpected name is an error.
-        skip: names of layers whose arrays are neither needed nor taken.
+        skip: names of layers whose arrays are ignored, in the spec and in `arrays`.
         advice: returns the end of the message for shapes that do not fit.
 
     Returns:

@@ -75,7 +75,7 @@ def maam_classifier(
             "without_agent_attention" (the image max-pooled to the size of F, then the reduce layer), "without_fusion"
             (the mean of the branches) or "without_reduce". Arguments that concern the removed parts have no effect.
             Default: "none".
-        name: a name for people to read. Default: "maam_classifier".
+        name: the name of the model, for display. Default: "maam_classifier".
 
     Raises:
         SpecError: an argument is invalid or contradicts another one, or the image is too small for the pooling.
@@ -194,7 +194,7 @@ def maam_imagenet(
 ) -> Model:
     """Return an image classifier: a `maam_stem`, global average pooling and a linear layer.
 
-    The paper names ImageNet and does not describe a network for it; this one is our choice.
+    The paper mentions ImageNet but does not describe a network for it; this architecture is our choice.
 
     Shape:
         (N, in_channels, H, W) to (N, num_classes), for any H and W that are large enough for the pooling.

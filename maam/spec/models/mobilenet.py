@@ -199,7 +199,7 @@ def mobilenet(
         attention: the gate: "se", "cbam", "maf" or "mafc" in the units of the network's table; "mafb" after each stage
             but the last; None for no attention.
         image_size: height and width in `input_shape` of the spec, in pixels. Default: 224, or 32 with `cifar`.
-        name: a name for people to read. Default: "mobilenet".
+        name: the name of the model, for display. Default: "mobilenet".
 
     Raises:
         SpecError: an argument is invalid, or the width multiplier leaves no channel.
