@@ -1,5 +1,6 @@
 """Short runs on scikit-learn's digits."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def recipe():
 def short(recipe):
     """One epoch of eleven steps."""
     return recipe.replaced({"epochs": 1})
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    """Write a recipe as TOML; return the path of the file."""
+
+    def write(recipe):
+        lines, tables = [], []
+        for name, value in json.loads(recipe.model_dump_json(exclude_defaults=True)).items():
+            if isinstance(value, dict):
+                tables += [f"[{name}]", *(f"{key} = {json.dumps(one)}" for key, one in value.items())]
+            else:
+                lines.append(f"{name} = {json.dumps(value)}")
+        (tmp_path / "recipe.toml").write_text("\n".join([*lines, *tables]))
+        return tmp_path / "recipe.toml"
+
+    return write
 
 
 @pytest.fixture

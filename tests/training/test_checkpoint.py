@@ -62,7 +62,9 @@ def test_checkpoint_of_an_earlier_version_has_no_skipped_steps(done):
 def test_other_files_are_no_checkpoints(done):
     change_header(done.last, format_version="99")
     for path in (done.final, done.last):
-        with pytest.raises(TrainingError, match=rf"{path.name}: expected a training checkpoint of version 1, got format"):
+        with pytest.raises(
+            TrainingError, match=rf"{path.name}: expected a training checkpoint of version 1, got format"
+        ):
             read_checkpoint(path)
 
 

@@ -1,6 +1,5 @@
 """Training in two processes on a CPU, started by each framework's launcher."""
 
-import importlib.util
 import json
 import os
 import socket
@@ -14,18 +13,9 @@ import pytest
 from maam.backend.registry import load_training_backend
 from maam.training.evaluate import evaluate_file
 from maam.training.run_dir import RunFolder
+from tests.training import process_worker
 
-WORKER = Path(__file__).with_name("process_worker.py")
 BIN = Path(sys.executable).parent
-
-
-@pytest.fixture(scope="module")
-def worker():
-    """The module that the processes run."""
-    description = importlib.util.spec_from_file_location("process_worker", WORKER)
-    module = importlib.util.module_from_spec(description)
-    description.loader.exec_module(module)
-    return module
 
 
 def free_port():
@@ -34,7 +24,7 @@ def free_port():
         return str(found.getsockname()[1])
 
 
-def launched(framework, folder, *program):
+def launch(framework, folder, *program):
     """Run a program in two processes as documented; return the exit status and the output."""
     if framework == "torch":
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}"]
@@ -50,12 +40,6 @@ def launched(framework, folder, *program):
     return done.returncode, "\n".join(printed)
 
 
-def launch(framework, folder):
-    status, printed = launched(framework, folder, WORKER, framework, folder)
-    assert status == 0, printed[-4000:]
-    return [dict(np.load(folder / f"{rank}.npz")) for rank in range(2)]
-
-
 def check_figures(folder, framework):
     """Check that the figures of a run are those of its weights."""
     figures = json.loads((folder / "results.json").read_text("utf-8"))
@@ -64,11 +48,13 @@ def check_figures(folder, framework):
     assert figures["loss"] == pytest.approx(found.loss, rel=1e-5)
 
 
-def test_gradients_are_the_mean_of_both_processes(framework, tmp_path, worker):
-    found = launch(framework, tmp_path)
-    backend, (images, labels) = load_training_backend(framework), worker.batch()
+def test_gradients_are_the_mean_of_both_processes(framework, tmp_path):
+    status, printed = launch(framework, tmp_path, process_worker.__file__, framework, tmp_path)
+    assert status == 0, printed[-4000:]
+    found = [np.load(tmp_path / f"{rank}.npz") for rank in range(2)]
+    backend, (images, labels) = load_training_backend(framework), process_worker.batch()
     backend.select_device("cpu")
-    halves = [worker.gradients(backend, images[rank::2], labels[rank::2]) for rank in range(2)]
+    halves = [process_worker.gradients(backend, images[rank::2], labels[rank::2]) for rank in range(2)]
     for name, array in halves[0].items():
         mean = (array.astype(np.float64) + halves[1][name]) / 2
         for rank in range(2):
@@ -77,7 +63,7 @@ def test_gradients_are_the_mean_of_both_processes(framework, tmp_path, worker):
     assert moved > 1e-3  # the halves differ, so a missing mean would be noticed
     for rank in range(2):
         assert found[rank]["gathered"].tolist() == [0, 0, 1]
-    for name in worker.RUNS[framework]:
+    for name in process_worker.RUNS[framework]:
         check_figures(tmp_path / name, framework)
         records = RunFolder(tmp_path / name).log.records()
         assert [record["kind"] for record in records] == ["steps", "epoch"]
@@ -86,32 +72,19 @@ def test_gradients_are_the_mean_of_both_processes(framework, tmp_path, worker):
 
 
 @pytest.mark.parametrize("framework", ["torch", pytest.param("mindspore", marks=pytest.mark.slow)])
-def test_command(framework, recipe, stop, tmp_path):
+def test_command(framework, recipe, recipe_file, stop, tmp_path):
     """`maam train` in two processes resumes a run of one process; after an error, both processes end."""
-    pytest.importorskip(framework)
     recipe = recipe.replaced({"epochs": 1, "precision": "fp32"})
-    (tmp_path / "recipe.toml").write_text(as_toml(recipe))
     out = tmp_path / "run"
     stop("maam_digits", recipe, out=out, framework=framework, at=8, log_steps=1, checkpoint_steps=4)
-    command = ("-m", "maam", "train", "maam_digits", "--recipe", tmp_path / "recipe.toml", "--framework", framework)
-    status, printed = launched(framework, tmp_path, *command, "--out", out, "--resume")
+    command = ("-m", "maam", "train", "--recipe", recipe_file(recipe), "--framework", framework, "--out", out)
+    status, printed = launch(framework, tmp_path, *command, "--resume")
     assert status == 0, printed[-4000:]
     records = RunFolder(out).log.records()
     assert [record["step"] for record in records if record["kind"] == "steps"] == [*range(1, 5), 11]
     check_figures(out, framework)
     before = {path: path.read_bytes() for path in out.iterdir()}
-    status, printed = launched(framework, tmp_path, *command, "--out", out)
+    status, printed = launch(framework, tmp_path, *command)
     assert status != 0
     assert f"maam: {out}: this folder contains a run; continue it with resume=True (--resume)" in printed
     assert {path: path.read_bytes() for path in out.iterdir()} == before
-
-
-def as_toml(recipe):
-    """Return a recipe as TOML."""
-    lines, tables = [], []
-    for name, value in json.loads(recipe.model_dump_json(exclude_defaults=True)).items():
-        if isinstance(value, dict):
-            tables += [f"[{name}]", *(f"{key} = {json.dumps(one)}" for key, one in value.items())]
-        else:
-            lines.append(f"{name} = {json.dumps(value)}")
-    return "\n".join([*lines, *tables])

@@ -1,6 +1,8 @@
 """Image folders as the data of a run, in both frameworks, on real CIFAR-10 images."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,11 +13,14 @@ from maam.errors import DataError, RecipeError
 from maam.training import read_recipe, train
 from maam.training.checkpoint import read_checkpoint
 from maam.training.recipe import Images
+from maam.training.run_dir import RunFolder
 from maam.training.sources import ReadOptions, open_source, open_test
+from tests.errors import error_of
 from tests.image_folders import NAMES, write_folder
 
 pytest.importorskip("PIL")
 CHANGES = {
+    "model": "maam_imagenet",
     "overrides": {"num_classes": 4, "channels": [4], "num_agents": 1, "image_size": 32},
     "images.size": 32,
     "images.resize": 36,
@@ -38,6 +43,28 @@ def recipe():
 @pytest.fixture
 def model(recipe):
     return spec.preset("maam_imagenet", **recipe.overrides)
+
+
+@pytest.fixture
+def broken(root):
+    """The path of one of eight images of a class, cut short."""
+    path = root / "train" / NAMES[1] / "03.jpg"
+    path.write_bytes(path.read_bytes()[:100])
+    return path
+
+
+@pytest.fixture
+def train_with_a_worker(root, recipe, recipe_file):
+    """Train in a new process with one worker; a worker that is forked where MindSpore has run can crash."""
+
+    def run(out, *options):
+        command = [sys.executable, "-W", "error", "-m", "maam", "train", "--num-workers", "1", *options]
+        command += ["--recipe", recipe_file(recipe), "--root", root, "--out", out]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return RunFolder(out)
+
+    return run
 
 
 def test_frameworks_read_the_same_batches(root, recipe, model):
@@ -63,59 +90,54 @@ def test_limited_images_are_from_all_classes(root, model):
     assert len(few.dataset.spread(1000)) == 4
 
 
-def test_training(framework, root, recipe, tmp_path):
-    run = train("maam_imagenet", recipe, out=tmp_path / "run", root=root, framework=framework, num_workers=1)
+def test_training(framework, train_with_a_worker, tmp_path):
+    run = train_with_a_worker(tmp_path / "run", "--framework", framework)
     records = [record for record in run.log.records() if record["kind"] == "epoch"]
     assert [record["step"] for record in records] == [4, 8]
     assert all(0 <= record["test_accuracy"] <= record["top5"] == 1 for record in records)  # of four classes
     assert "top-5 accuracy" in (run.path / "report.md").read_text()
 
 
-def test_resume_in_the_middle_of_an_epoch(root, recipe, tmp_path, stop):
+def test_resume_in_the_middle_of_an_epoch(root, recipe, tmp_path, stop, train_with_a_worker):
     keywords = {"root": root, "log_steps": 1, "checkpoint_steps": 1}
-    whole = train("maam_imagenet", recipe, out=tmp_path / "whole", **keywords)
-    stop("maam_imagenet", recipe, out=tmp_path / "parts", resume=False, at=6, **keywords)
-    parts = train("maam_imagenet", recipe, out=tmp_path / "parts", resume=True, num_workers=1, **keywords)
+    whole = train(None, recipe, out=tmp_path / "whole", **keywords)
+    stop(None, recipe, out=tmp_path / "parts", at=6, **keywords)
+    parts = train_with_a_worker(tmp_path / "parts", "--resume")
     first, second = (read_checkpoint(run.last).arrays for run in (whole, parts))
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
-def test_broken_images(framework, root, recipe, model):
-    broken = root / "train" / NAMES[1] / "03.jpg"
-    broken.write_bytes(broken.read_bytes()[:100])
-    with pytest.raises(DataError) as caught:
-        list(open_source(recipe, root, model, ReadOptions(framework)).train.epoch(0))
-    assert str(caught.value).startswith(f"{broken}: ")
-    with pytest.warns(BrokenImageWarning, match=rf"^{broken}: .*; left out$"):
+def test_broken_images(framework, root, recipe, model, broken):
+    source = open_source(recipe, root, model, ReadOptions(framework))
+    assert error_of(DataError, list, source.train.epoch(0)).startswith(f"{broken}: ")
+    with pytest.warns(BrokenImageWarning, match=rf"^{broken}: .*; the image is left out$"):
         found = list(open_source(recipe, root, model, ReadOptions(framework, on_broken="skip")).train.epoch(0))
     assert sorted(len(x) for x, _ in found) == [7, 8, 8, 8]
 
 
-def test_training_skips_a_broken_image(root, recipe, tmp_path):
-    broken = root / "train" / NAMES[1] / "03.jpg"
+def test_training_skips_a_broken_image(root, recipe, tmp_path, broken):
     broken.write_bytes(b"")
-    with pytest.raises(DataError) as caught:
-        train("maam_imagenet", recipe, out=tmp_path / "stopped", root=root)
-    assert str(caught.value).startswith(f"{broken}: an empty file; ")
-    with pytest.warns(BrokenImageWarning, match=rf"^{broken}: an empty file; left out$"):
-        train("maam_imagenet", recipe, out=tmp_path / "run", on_broken="skip", root=root)
+    message = error_of(DataError, train, None, recipe, out=tmp_path / "stopped", root=root)
+    assert message.startswith(f"{broken}: an empty file; ")
+    with pytest.warns(BrokenImageWarning, match=rf"^{broken}: an empty file; the image is left out$"):
+        train(None, recipe, out=tmp_path / "run", on_broken="skip", root=root)
 
 
 def test_data_that_does_not_fit(framework, root, recipe, model):
-    reading = ReadOptions(framework)
-    shutil.rmtree(root / "train" / NAMES[3])
-    shutil.rmtree(root / "val" / NAMES[3])
-    with pytest.raises(RecipeError, match=r"^data imagefolder has 3 classes, but the model has outputs \(4,\); "):
-        open_source(recipe, root, model, reading)
+    def message(kind, model, root=root, **changes):
+        return error_of(kind, open_source, recipe.replaced(changes), root, model, ReadOptions(framework))
+
+    for split in ("train", "val"):
+        shutil.rmtree(root / split / NAMES[3])
     three = spec.with_num_classes(model, 3)
-    with pytest.raises(DataError, match=r"^batch_size is 32, and .*train has 24 images; expected at most 24$"):
-        open_source(recipe.replaced({"batch_size": 32}), root, three, reading)
-    with pytest.raises(
-        DataError, match=r"^data imagefolder needs root \(--root DIR\), the folder that contains train and val$"
-    ):
-        open_source(recipe, None, model, reading)
-    with pytest.raises(RecipeError, match=r"^data imagefolder: expected an input .*32, 32\), got .*; "):
-        open_source(recipe.replaced({"images.size": 36}), root, spec.preset("cnn", num_classes=3), reading)
+    assert message(RecipeError, model).startswith("data imagefolder has 3 classes, but the model has outputs (4,); ")
+    found = message(DataError, three, batch_size=32)
+    assert found.startswith("batch_size is 32, and ")
+    assert found.endswith("train has 24 images; expected at most 24")
+    expected = "data imagefolder needs root (--root DIR), the folder that contains train and val"
+    assert message(DataError, model, root=None) == expected
+    found = message(RecipeError, spec.preset("cnn", num_classes=3), **{"images.size": 36})
+    assert found.startswith("data imagefolder: expected an input ")
+    assert "32, 32), got " in found
     shutil.rmtree(root / "val")
-    with pytest.raises(DataError, match=r"val: no such folder; expected "):
-        open_source(recipe, root, model, reading)
+    assert "val: no such folder; expected " in message(DataError, model)

@@ -20,22 +20,14 @@ STEPS |= {"images_per_second": 32.0, "waiting": 0.0}
 EPOCH = {"kind": "epoch", "step": 2, "epoch": 0, "test_loss": 1.5, "test_accuracy": 0.5}
 
 
-def test_equal_logits_count_in_class_order():
-    constant = Evaluation(np.zeros((10, 10), np.float32), np.arange(10, dtype=np.int32))
-    assert constant.top(1) == constant.accuracy == 0.1
-    assert constant.top(5) == 0.5
-    assert constant.top(10) == 1
-
-
-def test_nan_is_never_correct():
-    found = Evaluation(np.full((2, 10), np.nan, np.float32), np.array([1, 2], np.int32))
-    assert found.top(5) == 0
-
-
 def test_top_counts():
-    logits = np.float32([[3, 1, 2], [1, 3, 2]])
-    found = Evaluation(logits, np.int32([2, 0]))
+    """Equal logits count in the order of the classes; NaN is never correct."""
+    found = Evaluation(np.float32([[3, 1, 2], [1, 3, 2]]), np.int32([2, 0]))
     assert [found.top(count) for count in (1, 2, 3)] == [0, 0.5, 1]
+    constant = Evaluation(np.zeros((10, 10), np.float32), np.arange(10, dtype=np.int32))
+    assert [constant.top(count) for count in (1, 5, 10)] == [constant.accuracy, 0.5, 1]
+    assert constant.accuracy == 0.1
+    assert Evaluation(np.full((2, 10), np.nan, np.float32), np.int32([1, 2])).top(5) == 0
 
 
 def test_means_over_the_classes():
@@ -62,11 +54,8 @@ def test_curves():
     assert found.means(found.accuracy).tolist() == [0.5]
     assert found.minutes.tolist() == [4 / 60]
     assert found.epochs.tolist() == [0]
-
-
-def test_log_of_an_earlier_version_has_no_seconds():
-    old = {name: value for name, value in STEPS.items() if name != "seconds"}
-    assert read_curves([old, EPOCH], 64).minutes.tolist() == [2 * 64 / 32 / 60]
+    earlier = {name: value for name, value in STEPS.items() if name != "seconds"}  # as earlier versions wrote it
+    assert read_curves([earlier, EPOCH], 64).minutes.tolist() == [2 * 64 / 32 / 60]
 
 
 def test_lost_epochs():
@@ -97,11 +86,10 @@ def test_broken_records(record, message):
 
 
 def test_time_of_an_interrupted_epoch(short, tmp_path, stop):
-    recipe, out = short, tmp_path / "run"
-    stop("maam_digits", recipe, out=out, at=8, log_steps=1, checkpoint_steps=4)
+    out, keywords = tmp_path / "run", {"log_steps": 1, "checkpoint_steps": 4}
+    stop("maam_digits", short, out=out, at=8, **keywords)
     before = sum(record["seconds"] for record in RunFolder(out).log.records()[:4])
-    run = train("maam_digits", recipe, out=out, resume=True, log_steps=1, checkpoint_steps=4)
-    records = run.log.records()
+    records = train("maam_digits", short, out=out, resume=True, **keywords).log.records()
     steps = [record["seconds"] for record in records if record["kind"] == "steps"]
     assert len(steps) == 11
     assert sum(steps[:4]) == pytest.approx(before)
@@ -109,13 +97,6 @@ def test_time_of_an_interrupted_epoch(short, tmp_path, stop):
     results = json.loads((out / "results.json").read_text())
     assert results["minutes"] == pytest.approx(sum(steps) / 60)
     assert read_runs(out)[0].minutes == pytest.approx(sum(steps) / 60)
-
-
-def test_fusion_weights_are_those_of_the_averaged_model(done):
-    _, arrays = read_weights(done.final)
-    ((name, found),) = done.log.records()[-1]["fusion"].items()
-    powers = np.exp(arrays[name].astype(np.float64))
-    assert found == pytest.approx(powers / powers.sum(), rel=1e-5)
 
 
 def test_figures_follow_their_definitions(done):
@@ -126,8 +107,8 @@ def test_figures_follow_their_definitions(done):
     precision, recall = right / np.maximum(counts.sum(0), 1), right / counts.sum(1)
     f1 = 2 * right / (counts.sum(0) + counts.sum(1))
     results = json.loads((done.path / "results.json").read_text())
-    expected = {"accuracy": right.sum() / counts.sum(), "f1": f1.mean()}
-    expected |= {"precision": precision.mean(), "recall": recall.mean()}
+    expected = {"accuracy": right.sum() / counts.sum(), "precision": precision.mean()}
+    expected |= {"recall": recall.mean(), "f1": f1.mean()}
     assert {name: results[name] for name in expected} == pytest.approx(expected, rel=1e-12)
     report = (done.path / "report.md").read_text()
     assert f"| accuracy, last epoch | {expected['accuracy']:.2%} |" in report
@@ -157,11 +138,14 @@ def test_undecodable_bytes_in_names_are_escaped(short, tmp_path, monkeypatch):
 
 
 def test_description_and_report(done):
-    session = json.loads(done.run.read_text())["sessions"][-1]
+    (session,) = done.sessions()
     assert session["recipe"]["precision"] == "fp32"
     assert session["environment"]["torch"]
     report = (done.path / "report.md").read_text()
     for part in ("accuracy, last epoch", "macro F1", "waiting for data", "Command: ", "](fusion.png)"):
         assert part in report
-    assert spec.preset("maam_digits") == read_weights(done.best)[0]
-    assert default_recipe("maam_digits").model == "maam_digits"
+    node, arrays = read_weights(done.final)
+    assert node == read_weights(done.best)[0] == spec.preset("maam_digits")
+    ((name, found),) = done.log.records()[-1]["fusion"].items()
+    powers = np.exp(arrays[name].astype(np.float64))
+    assert found == pytest.approx(powers / powers.sum(), rel=1e-5)  # of the averaged model

@@ -1,6 +1,5 @@
 """An interrupted and resumed run ends with the same bits as an uninterrupted one, also after `kill -9`."""
 
-import json
 import os
 import random
 import subprocess
@@ -13,6 +12,11 @@ import pytest
 from maam import spec
 from maam.training import train
 from maam.training.checkpoint import read_checkpoint
+
+WORKER = Path(__file__).with_name("kill_worker.py")
+KILLED = -9
+slow = pytest.mark.slow
+OFTEN = (2, 9, 11, 12, 21)  # before and after the first checkpoint, at the end of an epoch, after it, near the end
 
 
 def same(first, second):
@@ -34,12 +38,6 @@ def without_times(folder):
     return [{k: v for k, v in record.items() if k not in clocks} for record in folder.log.records()]
 
 
-WORKER = Path(__file__).with_name("kill_worker.py")
-KILLED = -9
-slow = pytest.mark.slow
-OFTEN = (2, 9, 11, 12, 21)  # before and after the first checkpoint, at the end of an epoch, after it, near the end
-
-
 @pytest.mark.parametrize(
     ("framework", "name", "stops"),
     [
@@ -52,33 +50,22 @@ OFTEN = (2, 9, 11, 12, 21)  # before and after the first checkpoint, at the end 
         pytest.param("mindspore", "adamw", (9,), marks=slow),
     ],
 )
-def test_interrupted(framework, with_optimizer, tmp_path, stop, name, stops):
-    pytest.importorskip(framework)
-    recipe = with_optimizer(name)
-    keywords = {"framework": framework, "log_steps": 1, "checkpoint_steps": 4}
-    whole = train("maam_digits", recipe, out=tmp_path / "whole", **keywords)
-    for count, at in enumerate(stops):
-        stop("maam_digits", recipe, out=tmp_path / "parts", resume=count > 0, at=at, **keywords)
-    parts = train("maam_digits", recipe, out=tmp_path / "parts", resume=True, **keywords)
+def test_interrupted(framework, with_optimizer, whole_and_parts, name, stops):
+    whole, parts = whole_and_parts(with_optimizer(name), *stops, framework=framework)
     assert same(read_checkpoint(whole.last), read_checkpoint(parts.last))
     assert without_times(whole) == without_times(parts)
     assert whole.final.read_bytes() == parts.final.read_bytes()
     assert whole.best.read_bytes() == parts.best.read_bytes()
-    assert len(json.loads(parts.run.read_text())["sessions"]) == len(stops) + 1
+    assert len(parts.sessions()) == len(stops) + 1
 
 
 @pytest.mark.parametrize(
     ("framework", "precision"),
     [("torch", "fp16"), pytest.param("torch", "bf16", marks=slow), pytest.param("mindspore", "fp16", marks=slow)],
 )
-def test_interrupted_in_half_precision(framework, precision, recipe, tmp_path, stop):
+def test_interrupted_in_half_precision(framework, precision, recipe, whole_and_parts):
     """Loss scale and skipped steps of fp16 are restored, too."""
-    pytest.importorskip(framework)
-    recipe = recipe.replaced({"precision": precision})
-    keywords = {"framework": framework, "log_steps": 1, "checkpoint_steps": 4}
-    whole = train("maam_digits", recipe, out=tmp_path / "whole", **keywords)
-    stop("maam_digits", recipe, out=tmp_path / "parts", at=9, **keywords)
-    parts = train("maam_digits", recipe, out=tmp_path / "parts", resume=True, **keywords)
+    whole, parts = whole_and_parts(recipe.replaced({"precision": precision}), 9, framework=framework)
     assert read_checkpoint(parts.last).recipe.precision == precision
     assert whole.last.read_bytes() == parts.last.read_bytes()
     assert without_times(whole) == without_times(parts)
@@ -103,24 +90,18 @@ def test_resumed_run_has_the_same_automatic_precision(recipe, tmp_path, stop, mo
     stop("maam_digits", recipe, at=5, **keywords)
     monkeypatch.setattr("maam.torch.devices.has_fast_bf16", lambda: False)
     run = train("maam_digits", recipe, resume=True, **keywords)
-    sessions = json.loads(run.run.read_text())["sessions"]
-    assert [session["recipe"]["precision"] for session in sessions] == ["bf16", "bf16"]
+    assert [session["recipe"]["precision"] for session in run.sessions()] == ["bf16", "bf16"]
     assert read_checkpoint(run.last).recipe.precision == "bf16"
 
 
-def test_dropout_depends_on_seed_and_step(recipe, tmp_path, stop, monkeypatch):
+def test_dropout_depends_on_seed_and_step(recipe, whole_and_parts, monkeypatch):
     def with_dropout(name, **overrides):
         node = spec.preset(name, **overrides)
-        children = {**node.children, "dropout": spec.Dropout(p=0.5)}
-        order = [name for name in children if name != "dropout"]
-        order.insert(-1, "dropout")
-        return node.replace(children={name: children[name] for name in order})
+        *layers, last = node.children.items()
+        return node.replace(children=dict([*layers, ("dropout", spec.Dropout(p=0.5)), last]))
 
     monkeypatch.setattr("maam.training.recipe_files.preset", with_dropout)
-    keywords = {"log_steps": 1, "checkpoint_steps": 4}
-    whole = train("maam_digits", recipe, out=tmp_path / "whole", **keywords)
-    stop("maam_digits", recipe, out=tmp_path / "parts", at=9, **keywords)
-    parts = train("maam_digits", recipe, out=tmp_path / "parts", resume=True, **keywords)
+    whole, parts = whole_and_parts(recipe, 9)
     assert "dropout" in whole.final.read_bytes()[:100_000].decode("latin1")
     assert same(read_checkpoint(whole.last), read_checkpoint(parts.last))
 
@@ -133,10 +114,6 @@ def start(framework, out, file="last", doomed=0):
 def finish(framework, out):
     assert start(framework, out).wait() == 0
     return {name: (out / name).read_bytes() for name in ("last.safetensors", "final.safetensors", "best.safetensors")}
-
-
-def kill_inside_a_write(framework, out, file, doomed):
-    assert start(framework, out, file, doomed).wait() == KILLED
 
 
 def kill_somewhere(framework, out, generator):
@@ -154,28 +131,25 @@ def kill_somewhere(framework, out, generator):
     ("framework", "moments", "writes"),
     [
         ("torch", 1, 1),
-        pytest.param("torch", 17, 3, marks=[pytest.mark.slow, pytest.mark.timeout(1800)]),
-        pytest.param("mindspore", 17, 3, marks=[pytest.mark.slow, pytest.mark.timeout(3600)]),
+        pytest.param("torch", 17, 3, marks=[slow, pytest.mark.timeout(1800)]),
+        pytest.param("mindspore", 17, 3, marks=[slow, pytest.mark.timeout(3600)]),
     ],
 )
 def test_killed_and_resumed(framework, moments, writes, tmp_path):
-    pytest.importorskip(framework)
     expected = finish(framework, tmp_path / "whole")
-    generator = random.Random(0)
-    out, killed, number = tmp_path / "killed0", 0, 0
+    generator, out, killed = random.Random(0), tmp_path / "killed0", 0
     for doomed in range(1, writes + 1):
-        kill_inside_a_write(framework, out, "last", doomed)
-    for _ in range(10 * moments):
+        assert start(framework, out, "last", doomed).wait() == KILLED
+    for number in range(10 * moments):
         if killed == moments:
             break
         if kill_somewhere(framework, out, generator) == KILLED:
             killed += 1
         else:  # the run was finished before the kill: continue with a new one
             assert finish(framework, out) == expected
-            number += 1
-            out = tmp_path / f"killed{number}"
+            out = tmp_path / f"killed{number + 1}"
             start(framework, out, "last", 2).wait()
     assert killed == moments
     (out / "final.safetensors").unlink(missing_ok=True)  # the last kill may have come after this write
-    kill_inside_a_write(framework, out, "final", 1)
+    assert start(framework, out, "final", 1).wait() == KILLED
     assert finish(framework, out) == expected

@@ -1,5 +1,6 @@
 """The folder of a run: its lock, its log, its description, and the files that a killed run leaves."""
 
+import contextlib
 import json
 import pickle
 
@@ -10,25 +11,13 @@ from maam.errors import TrainingError
 from maam.training import read_runs, train
 from maam.training.run_dir import Log, RunFolder
 
-NO_RECORDS = [
-    "{}",
-    '{"note": 1}',
-    '{"kind": "steps", "step": null}',
-    '{"kind": null, "step": 1}',
-    "[1]",
-    "null",
-    "[" * 200_000,
-]
+UNKNOWN_FIELDS = ["{}", '{"note": 1}', '{"kind": "steps", "step": null}', '{"kind": null, "step": 1}']
+NO_RECORDS = [*UNKNOWN_FIELDS, "[1]", "null", "[" * 200_000]
 
 
-def test_folder_with_a_run(recipe, done):
-    before = {path.name: path.read_bytes() for path in done.path.iterdir()}
-    with pytest.raises(
-        TrainingError,
-        match=r"contains a run; continue it with resume=True \(--resume\), or choose another out \(--out\)",
-    ):
-        train("maam_digits", recipe, out=done.path)
-    assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
+def test_folder_with_a_run(recipe, done_refuses):
+    message = r"contains a run; continue it with resume=True \(--resume\), or choose another out \(--out\)"
+    done_refuses(message, recipe, resume=False)
 
 
 def test_unusable_folders(recipe, tmp_path, monkeypatch):
@@ -51,30 +40,28 @@ class KilledError(BaseException):
     """A kill, which no code catches."""
 
 
+def kill(*arguments, **keywords):
+    raise KilledError
+
+
 @pytest.mark.parametrize("place", ["maam.training.run.write_description", "maam.training.run_dir.Log.rewind"])
 def test_kill_before_the_first_step(recipe, tmp_path, monkeypatch, place):
     """The folder can be resumed; if nothing was written, a new run can start in it, too."""
 
-    def kill(*arguments, **facts):
-        raise KilledError
-
-    monkeypatch.setattr(place, kill)
-    with pytest.raises(KilledError):
-        train("maam_digits", recipe, out=tmp_path / "run")
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(place, kill)
+        with pytest.raises(KilledError):
+            train("maam_digits", recipe, out=tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
     assert folder.open(resume=True) is None
     if not list(folder.path.iterdir()):
         assert folder.open(resume=False) is None
 
 
-def test_folder_is_locked(short, done):
+def test_folder_is_locked(short, done, done_refuses):
     holder = RunFolder(done.path)
     holder.open(resume=True)
-    before = {path.name: path.read_bytes() for path in done.path.iterdir()}
-    with pytest.raises(TrainingError, match="another run is in progress in this folder"):
-        train("maam_digits", short, out=done.path, resume=True)
-    assert {path.name: path.read_bytes() for path in done.path.iterdir()} == before
+    done_refuses("another run is in progress in this folder", short)
     holder.close()
     train("maam_digits", short, out=done.path, resume=True)
 
@@ -92,10 +79,6 @@ def test_run_without_its_checkpoint_starts_again(short, recipe, done):
 
 def test_run_that_starts_again_removes_its_final_weights(short, done, monkeypatch):
     done.last.unlink()
-
-    def kill(*arguments):
-        raise KilledError
-
     monkeypatch.setattr("maam.training.loop.Loop.run", kill)
     with pytest.raises(KilledError):
         train("maam_digits", short, out=done.path, resume=True)
@@ -106,18 +89,15 @@ def test_run_folder_can_be_pickled(done):
     assert pickle.loads(pickle.dumps(done)).final == done.final
 
 
-def test_broken_description_is_replaced(short, done):
-    done.last.unlink()
-    done.run.write_text("{")
-    train("maam_digits", short.replaced({"seed": 1}), out=done.path, resume=True)
-    assert done.recipe().seed == 1
-
-
-@pytest.mark.parametrize("text", ['{"sessions": null}', '{"sessions": 0}', '{"sessions": [1]}', "[" * 200_000])
-def test_description_of_another_form_is_replaced(short, done, text):
+@pytest.mark.parametrize("text", ["{", '{"sessions": null}', '{"sessions": 0}', '{"sessions": [1]}', "[" * 200_000])
+def test_broken_description_is_replaced(short, done, text):
     done.run.write_text(text)
     train("maam_digits", short, out=done.path, resume=True)
     assert len(done.sessions()) == 1
+    done.last.unlink()  # a run without a checkpoint starts again, here with another recipe
+    done.run.write_text(text)
+    train("maam_digits", short.replaced({"seed": 1}), out=done.path, resume=True)
+    assert done.recipe().seed == 1
 
 
 def test_incomplete_description(short, done):
@@ -152,21 +132,14 @@ def test_log_has_the_learning_rate_of_its_step(recipe, tmp_path):
     assert [one["lr"] for one in found if one["kind"] == "steps"] == pytest.approx([0.1, 0.01])
 
 
-@pytest.mark.parametrize("counts", [{"log_steps": 0}, {"checkpoint_steps": 0}, {"checkpoint_steps": 2.5}])
-def test_counts_of_steps(recipe, tmp_path, counts):
-    with pytest.raises(TrainingError, match=rf"^{next(iter(counts))}: expected an integer of at least 1, got"):
-        train("maam_digits", recipe, out=tmp_path / "run", **counts)
-    assert not (tmp_path / "run").exists()
+@pytest.mark.parametrize(("name", "count"), [("log_steps", 0), ("checkpoint_steps", 0), ("checkpoint_steps", 2.5)])
+def test_counts_of_steps(recipe, refuses, name, count):
+    refuses(TrainingError, rf"^{name}: expected an integer of at least 1, got", "maam_digits", recipe, **{name: count})
 
 
 def leave(path):
     """Leave a temporary file as a process that is killed during a write."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
-        write_half(path, patch)
-
-
-def write_half(path, patch):
-    with _io.replacing(path):
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KilledError), _io.replacing(path):
         patch.setattr("pathlib.Path.unlink", lambda *arguments, **keywords: None)
         raise KilledError
 

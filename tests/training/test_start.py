@@ -1,13 +1,12 @@
 """The network and the weights that a run starts from: presets, weights files, spec documents and other runs."""
 
-import json
+import functools
 
 import numpy as np
 import pytest
 
 import maam
 from maam import spec
-from maam.backend.convert import convert
 from maam.deploy import prune
 from maam.errors import MaamError, RecipeError, TrainingError, WeightsError
 from maam.spec import draw
@@ -16,8 +15,8 @@ from maam.training.checkpoint import read_checkpoint
 from maam.training.recipe_files import find_network, find_recipe
 from maam.weights import read_weights, write_weights
 
-slow = pytest.mark.slow
-ALSO_SLOW = ["torch", pytest.param("mindspore", marks=slow)]
+ALSO_SLOW = ["torch", pytest.param("mindspore", marks=pytest.mark.slow)]
+digits = functools.partial(spec.preset, "maam_digits")
 
 
 @pytest.fixture
@@ -27,11 +26,9 @@ def frozen(short):
 
 
 @pytest.fixture
-def seven(tmp_path):
+def seven(drawn):
     """A weights file of the same network with seven classes, drawn from another seed."""
-    node = spec.preset("maam_digits", num_classes=7)
-    write_weights(tmp_path / "seven.safetensors", node, draw(node.parameters(), 5))
-    return tmp_path / "seven.safetensors"
+    return drawn(digits(num_classes=7), "seven.safetensors", seed=5)
 
 
 def learnt(arrays):
@@ -53,13 +50,13 @@ def test_start_from_a_run(frozen, done, framework, tmp_path):
 def test_new_last_layer_for_other_classes(frozen, seven, framework, tmp_path):
     run = train("maam_digits", frozen.replaced({"weights": str(seven)}), out=tmp_path / "run", framework=framework)
     node, after = read_weights(run.final)
-    assert node == spec.preset("maam_digits")
+    assert node == digits()
     drawn, before = draw(node.parameters(), 0), read_weights(seven)[1]
     for name, array in learnt(after).items():
         source = drawn if name.startswith("classifier.fc2.") else before
         np.testing.assert_allclose(array, source[name], rtol=1e-6, atol=1e-12, err_msg=name)
     note = f"initial weights: {seven}; the last layer, classifier.fc2, is new and drawn from the seed"
-    assert json.loads(run.run.read_text())["sessions"][0]["start"] == note
+    assert run.sessions()[0]["start"] == note
     assert note in (run.path / "report.md").read_text()
 
 
@@ -72,63 +69,49 @@ def test_resumed_run_does_not_need_the_file(recipe, seven, tmp_path, stop):
     run = train("maam_digits", recipe, out=tmp_path / "run", resume=True, **steps)
     assert run.final.read_bytes() == whole.final.read_bytes()
     assert read_checkpoint(run.last).recipe.weights == str(seven)
-    starts = [session["start"] for session in json.loads(run.run.read_text())["sessions"]]
-    assert starts[0] == starts[1] != ""
+    first, second = run.sessions()
+    assert first["start"] == second["start"] != ""
     with pytest.raises(TrainingError, match="weights: this run was started with "):
         train("maam_digits", recipe.replaced({"weights": None}), out=tmp_path / "run", resume=True)
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("node", "message"),
     [
-        ({"act_layer": "gelu"}, "saved with another spec: .* train the preset that the file was made from"),
-        ({}, "one.safetensors: maam_digits needs the weights of a classifier: "),
-        ({"channels": 8}, "saved with another spec: "),
-        ({"in_channels": 3}, "saved with another spec: "),
+        (digits(act_layer="gelu"), "saved with another spec: .* train the preset that the file was made from"),
+        (digits(channels=8), "saved with another spec: "),
+        (digits(in_channels=3), "saved with another spec: "),
+        (spec.maam(3), "drawn.safetensors: maam_digits needs the weights of a classifier: "),
     ],
 )
-def test_weights_of_another_network(frozen, tmp_path, options, message):
-    node = spec.preset("maam_digits", **options) if options else spec.maam(3)
-    path = tmp_path / "one.safetensors"
-    write_weights(path, node, draw(node.parameters(), 0))
-    with pytest.raises(WeightsError, match=message):
-        train("maam_digits", frozen.replaced({"weights": str(path)}), out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+def test_weights_of_another_network(frozen, drawn, refuses, node, message):
+    refuses(WeightsError, message, "maam_digits", frozen.replaced({"weights": str(drawn(node))}))
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "message"),
+    ("name", "message"),
     [
-        ("absent.safetensors", None, "absent.safetensors: no such file"),
-        ("broken.safetensors", b"rubbish", "broken.safetensors: not a safetensors file, or truncated"),
-        ("empty_folder", "folder", "empty_folder: this folder contains no run; expected a weights file"),
-        ("model.pth", b"rubbish", "not a safetensors file, .* convert it with: maam convert SRC DST"),
+        ("absent.safetensors", "absent.safetensors: no such file"),
+        ("broken.safetensors", "broken.safetensors: not a safetensors file, or truncated"),
+        ("empty_folder", "empty_folder: this folder contains no run; expected a weights file"),
+        ("model.pth", "not a safetensors file, .* convert it with: maam convert SRC DST"),
     ],
 )
-def test_no_weights(frozen, tmp_path, name, content, message):
-    path = tmp_path / name
-    if content == "folder":
-        path.mkdir()
-    elif content is not None:
-        path.write_bytes(content)
-    with pytest.raises(MaamError, match=message):
-        train("maam_digits", frozen.replaced({"weights": str(path)}), out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+def test_no_weights(frozen, tmp_path, refuses, name, message):
+    (tmp_path / "empty_folder").mkdir()
+    for broken in ("broken.safetensors", "model.pth"):
+        (tmp_path / broken).write_bytes(b"rubbish")
+    refuses(MaamError, message, "maam_digits", frozen.replaced({"weights": name}))
 
 
 @pytest.mark.parametrize("framework", ALSO_SLOW)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_start_from_half_precision(framework, short, dtype, tmp_path):
+def test_start_from_half_precision(framework, short, dtype, half_and_wide, tmp_path):
     """A file of half precision equals a float32 file with the same numbers."""
-    pytest.importorskip(framework)
-    node = spec.preset("maam_digits")
-    write_weights(tmp_path / "drawn.safetensors", node, draw(node.parameters(), 5))
-    convert(tmp_path / "drawn.safetensors", tmp_path / "half.safetensors", dtype=dtype)
-    convert(tmp_path / "half.safetensors", tmp_path / "wide.safetensors", dtype="float32")
     runs = []
-    for name in ("half", "wide"):
-        changed = short.replaced({"weights": f"{name}.safetensors", "precision": "fp32"})
-        runs.append(train("maam_digits", changed, out=tmp_path / name, framework=framework))
+    for path in half_and_wide(digits(), dtype):
+        changed = short.replaced({"weights": str(path), "precision": "fp32"})
+        runs.append(train("maam_digits", changed, out=tmp_path / path.stem, framework=framework))
     assert runs[0].final.read_bytes() == runs[1].final.read_bytes()
 
 
@@ -141,67 +124,51 @@ def pruned(done, tmp_path):
 
 @pytest.mark.parametrize("framework", ALSO_SLOW)
 def test_pruned_network_is_trained(short, done, pruned, framework, tmp_path):
-    pytest.importorskip(framework)
-    changes = {"optimizer.lr": 0.01, "ema_decay": None}
-    run = train(str(pruned), short.replaced(changes), out=tmp_path / "run", framework=framework)
-    assert read_weights(run.final)[0] == read_weights(pruned)[0] != spec.preset("maam_digits")
+    recipe = short.replaced({"optimizer.lr": 0.01, "ema_decay": None})
+    run = train(str(pruned), recipe, out=tmp_path / "run", framework=framework)
+    assert read_weights(run.final)[0] == read_weights(pruned)[0] != digits()
     before, after = (folder.log.records()[0]["losses"][0] for folder in (done, run))
     assert after < 0.9 * before  # it is already trained
-    session = json.loads(run.run.read_text())["sessions"][0]
+    (session,) = run.sessions()
     assert session["recipe"]["model"] == session["recipe"]["weights"] == str(pruned)
-    again = train(str(pruned), short.replaced(changes), out=tmp_path / "run", framework=framework, resume=True)
+    again = train(str(pruned), recipe, out=tmp_path / "run", framework=framework, resume=True)
     assert again.final.read_bytes() == run.final.read_bytes()
 
 
 def test_spec_document_is_trained_from_drawn_weights(short, tmp_path):
-    path = tmp_path / "mine.json"
-    path.write_text(spec.preset("maam_digits", channels=16).to_json())
-    run = train(str(path), short, out=tmp_path / "run")
-    assert read_weights(run.final)[0] == spec.preset("maam_digits", channels=16)
-    assert json.loads(run.run.read_text())["sessions"][0]["start"] == ""
-
-
-def test_recipe_of_a_file_is_that_of_its_preset(pruned):
-    assert find_recipe(str(pruned)) == find_recipe("maam_digits") == default_recipe("maam_digits")
-
-
-def test_document_with_an_unknown_name(short, tmp_path):
-    path = tmp_path / "mine.json"
-    path.write_text(spec.preset("maam_digits").replace(name="mine").to_json())
+    node = digits(channels=16).replace(name="mine")
+    (tmp_path / "mine.json").write_text(node.to_json())
     with pytest.raises(RecipeError, match=r"no default recipe for .*mine\.json, a network called 'mine'; choose"):
-        train(path, out=tmp_path / "run")
-    assert train(path, short, out=tmp_path / "run").final.exists()
+        train(tmp_path / "mine.json", out=tmp_path / "run")
+    run = train("mine.json", short, out=tmp_path / "run")
+    assert read_weights(run.final)[0] == node
+    assert run.sessions()[0]["start"] == ""
 
 
-def test_folder_is_not_a_network(done, tmp_path):
-    with pytest.raises(
-        RecipeError, match=r"this is a folder, and no preset has that name .* of a run, give its final\.safetensors"
-    ):
-        train(str(done.path), out=tmp_path / "run")
-
-
-def test_other_classes(pruned):
+def test_file_has_the_recipe_of_its_preset_and_may_get_other_classes(pruned):
+    assert find_recipe(str(pruned)) == find_recipe("maam_digits") == default_recipe("maam_digits")
     assert find_network(str(pruned), {"num_classes": 7}).num_classes == 7
+
+
+def test_folder_is_not_a_network(done, refuses):
+    message = r"this is a folder, and no preset has that name .* of a run, give its final\.safetensors"
+    refuses(RecipeError, message, str(done.path))
 
 
 @pytest.mark.parametrize(
     ("node", "overrides", "message"),
     [
-        (spec.preset("maam_digits"), {"channels": 8}, "overrides.channels: the file "),
-        (spec.maam(3), {}, "a single layer (sequential); expected a model that ends in logits"),
+        (digits(), {"channels": 8}, "overrides.channels: the file "),
+        (spec.maam(3), {}, r"a single layer \(sequential\); expected a model that ends in logits"),
     ],
 )
-def test_unusable_files(recipe, tmp_path, node, overrides, message):
-    path = tmp_path / "one.safetensors"
-    write_weights(path, node, draw(node.parameters(), 0))
-    with pytest.raises(MaamError) as caught:
-        train(str(path), recipe.replaced({"overrides": overrides}), out=tmp_path / "run")
-    assert str(caught.value).removeprefix(f"{path}: ").startswith(message)
-    assert not (tmp_path / "run").exists()
+def test_unusable_files(recipe, drawn, refuses, node, overrides, message):
+    path = drawn(node)
+    refuses(MaamError, f"^({path}: )?{message}", str(path), recipe.replaced({"overrides": overrides}))
 
 
 def test_registered_spec_is_a_preset(short, tmp_path):
-    node = spec.preset("maam_digits", channels=16)
+    node = digits(channels=16)
     maam.register_preset(lambda: node, "mine_of_this_test")
     run = train("mine_of_this_test", short, out=tmp_path / "run")
     assert read_weights(run.final)[0] == node

@@ -1,6 +1,5 @@
 """A run that is resumed in the other framework makes the same steps."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,68 +15,63 @@ from maam.training.checkpoint import Checkpoint, read_checkpoint
 from maam.training.run import objective
 from maam.training.sources import open_source
 
-STEPS = 22
 BOUNDS = {"norm": 1e-3, "median": 2e-5}
 """Of the difference, array by array: the largest norm, relative to the norm, and the median of the largest elements,
 relative to the largest. If two values of a pooling window tie, rounding decides which one gets the gradient, and a few
 elements differ by more than rounding errors. `pytest -s` shows the measured figures."""
 slow = pytest.mark.slow
+THERE, BACK = ("torch", "mindspore"), ("mindspore", "torch")
+both_ways = pytest.mark.parametrize(("first", "then"), [THERE, pytest.param(*BACK, marks=slow)])
 
-BOTH_WAYS = [("torch", "mindspore"), ("mindspore", "torch")]
+
+def losses_of(run):
+    return [record["losses"][0] for record in run.log.records() if record["kind"] == "steps"]
 
 
-@pytest.mark.parametrize(("first", "then"), [BOTH_WAYS[0], pytest.param(*BOTH_WAYS[1], marks=slow)])
+@both_ways
 def test_resume_in_the_other_framework(recipe, tmp_path, stop, first, then):
     """The losses are those of the first framework, until training has amplified the rounding errors."""
-    for framework in (first, then):
-        pytest.importorskip(framework)
     losses = {}
     for framework in (first, then):
-        out = tmp_path / framework
-        stop("maam_digits", recipe, out=out, framework=first, at=12, log_steps=1, checkpoint_steps=4)
-        run = train("maam_digits", recipe, out=out, framework=framework, resume=True, log_steps=1, checkpoint_steps=4)
-        assert read_checkpoint(run.last).state.step == STEPS
-        losses[framework] = [r["losses"][0] for r in run.log.records() if r["kind"] == "steps"]
+        keywords = {"out": tmp_path / framework, "log_steps": 1, "checkpoint_steps": 4}
+        stop("maam_digits", recipe, framework=first, at=12, **keywords)
+        run = train("maam_digits", recipe, framework=framework, resume=True, **keywords)
+        assert read_checkpoint(run.last).state.step == 22
+        losses[framework] = losses_of(run)
     assert losses[first][:12] == losses[then][:12]
     np.testing.assert_allclose(losses[first][12:14], losses[then][12:14], rtol=1e-4)
     np.testing.assert_allclose(losses[first][14:], losses[then][14:], rtol=5e-2)
 
 
-@pytest.mark.parametrize(("first", "then"), [BOTH_WAYS[0], pytest.param(*BOTH_WAYS[1], marks=slow)])
+@both_ways
 def test_there_and_back(recipe, tmp_path, stop, first, then):
     """Three steps in the other framework do not change the result; all arrays are restored."""
-    for framework in (first, then):
-        pytest.importorskip(framework)
     recipe = recipe.replaced({"epochs": 1, "overrides.act_layer": "silu", "precision": "fp32"})
     keywords = {"out": tmp_path / "run", "log_steps": 1, "checkpoint_steps": 1}
     whole = train("maam_digits", recipe, **{**keywords, "out": tmp_path / "whole"}, framework=first)
     stop("maam_digits", recipe, at=4, framework=first, **keywords)  # after the checkpoint of step 3
     stop("maam_digits", recipe, at=7, framework=then, resume=True, **keywords)
     run = train("maam_digits", recipe, framework=first, resume=True, **keywords)
-    sessions = json.loads(run.run.read_text())["sessions"]
-    assert [session["framework"] for session in sessions] == [first, then, first]
+    assert [session["framework"] for session in run.sessions()] == [first, then, first]
     found, expected = (arrays_of(read_checkpoint(one.last)) for one in (run, whole))
     assert found.keys() == expected.keys()
     apart = {name: np.linalg.norm(found[name] - array) / np.linalg.norm(array) for name, array in expected.items()}
     print(first, then, max(apart.values()))
     assert max(apart.values()) < 1e-4, apart
-    losses = [[r["losses"][0] for r in one.log.records() if r["kind"] == "steps"] for one in (run, whole)]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+    np.testing.assert_allclose(losses_of(run), losses_of(whole), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("first", "then", "name"),
     [
-        (*BOTH_WAYS[0], "sgd"),
-        (*BOTH_WAYS[1], "adamw"),
-        pytest.param(*BOTH_WAYS[0], "adam", marks=slow),
-        pytest.param(*BOTH_WAYS[1], "sgd", marks=slow),
+        (*THERE, "sgd"),
+        (*BACK, "adamw"),
+        pytest.param(*THERE, "adam", marks=slow),
+        pytest.param(*BACK, "sgd", marks=slow),
     ],
 )
 def test_ten_steps_after_the_switch(with_optimizer, tmp_path, stop, first, then, name):
     """Each step from the same state makes the same updates and moments in both frameworks."""
-    for framework in (first, then):
-        pytest.importorskip(framework)
     checkpoint = stopped(with_optimizer(name), tmp_path, stop, first)
     found = differences(*(start(framework, checkpoint) for framework in (first, then)), checkpoint)
     print(first, then, name, found)
@@ -97,8 +91,7 @@ def test_ten_steps_after_the_switch(with_optimizer, tmp_path, stop, first, then,
 )
 def test_ten_steps_after_the_switch_hold_the_bounds_of_parity(with_optimizer, tmp_path, stop, first, name):
     """With ReLU, whose kinks parity handles, from the moments of the first framework."""
-    for framework in ("torch", "mindspore"):
-        pytest.importorskip(framework)
+    pytest.importorskip("mindspore")
     checkpoint = stopped(with_optimizer(name), tmp_path, stop, first, activation="relu")
     found = steps_from(checkpoint)
     for runner, worst in found.items():
@@ -155,15 +148,11 @@ def differences(one, other, checkpoint):
 
 def changes(before, after):
     """Return the updates of weights, statistics and averages, and the moments, whose updates are mostly rounding."""
-    pairs = {"model": (before.arrays, after.arrays), "average": (before.state.average, after.state.average)}
-    found = {
-        f"{section}/{name}": new[name].astype(np.float64) - old[name]
-        for section, (old, new) in pairs.items()
-        for name in new
+    old = arrays_of(before)
+    return {
+        name: array.astype(np.float64) - (old[name] if name.startswith(("model/", "average/")) else 0)
+        for name, array in arrays_of(after).items()
     }
-    for moment, arrays in after.state.moments.items():
-        found |= {f"{moment}/{name}": array.astype(np.float64) for name, array in arrays.items()}
-    return found
 
 
 def arrays_of(checkpoint):
