@@ -60,7 +60,9 @@ def test_prefers_the_binary_folder(write_binary, write_python, tmp_path, refusal
     assert "test_batch.bin" in refusal(cifar10, tmp_path, "test")
 
 
-def test_missing_and_empty_folders(tmp_path, refusal):
+def test_unknown_choices_and_missing_folders(tmp_path, refusal):
+    assert refusal(cifar10, tmp_path, "val") == "split is 'val'; expected 'train' or 'test'"
+    assert refusal(cifar100, tmp_path, label_mode="x") == "label_mode is 'x'; expected 'coarse' or 'fine'"
     names = ("cifar-10-batches-bin", "cifar-10-batches-py")
     for root in (f"{tmp_path}/none", f"{tmp_path}/none/{names[0]}"):
         found = f"{root}: found neither {names[0]} nor {names[1]}; expected one of them here; "
@@ -88,11 +90,6 @@ def test_unreadable_file(write, tmp_path, monkeypatch, refusal):
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     monkeypatch.setattr("pathlib.Path.read_text", refuse)
     assert "cannot be read ([Errno 13] Permission denied)" in refusal(cifar10, tmp_path)
-
-
-def test_unknown_choices(tmp_path, refusal):
-    assert refusal(cifar10, tmp_path, "val") == "split is 'val'; expected 'train' or 'test'"
-    assert refusal(cifar100, tmp_path, label_mode="x") == "label_mode is 'x'; expected 'coarse' or 'fine'"
 
 
 class TestBinaryFiles:

@@ -28,9 +28,9 @@ SIZES = {"mafc_v3_small": (32, 3), "maam_digits": (8, 1)}
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_features_and_head(name, made, images):
+def test_features_head_and_maps(name, made, images):
     model, x = made(name, num_classes=7).eval(), images()
-    width, hidden, _ = PARTS[name]
+    width, hidden, info = PARTS[name]
     features = model.forward_features(x)
     assert features.dim() == 4
     assert features.shape[1] == model.num_features == width
@@ -40,8 +40,12 @@ def test_features_and_head(name, made, images):
     assert torch.equal(model.forward_head(features), model(x))
     classifier = model.get_classifier()
     assert classifier.weight.shape[:2] == (7, hidden)
-    weight = classifier.weight.flatten(1)
-    assert torch.allclose(pre_logits @ weight.T + classifier.bias, model(x), atol=1e-5)
+    assert torch.allclose(pre_logits @ classifier.weight.flatten(1).T + classifier.bias, model(x), atol=1e-5)
+    extractor = made(name, features_only=True).eval()
+    assert extractor.feature_info.channels() == [channels for channels, _ in info]
+    assert extractor.feature_info.reduction() == [stride for _, stride in info]
+    assert [tuple(m.shape) for m in extractor(x)] == [(2, c, 32 // s, 32 // s) for c, s in info]
+    assert not any("classifier" in name for name in extractor.state_dict())
 
 
 @pytest.mark.parametrize("name", ["mlp", "rnn"])
@@ -51,17 +55,6 @@ def test_a_network_without_maps(name, made, images):
     assert features.shape == (2, model.num_features) == (2, model.head_hidden_size)
     assert torch.equal(model.forward_head(features, pre_logits=True), features)
     assert torch.equal(model.forward_head(features), model(x))
-
-
-@pytest.mark.parametrize("name", PARTS)
-def test_maps(name, made, images):
-    extractor = made(name, features_only=True).eval()
-    info = PARTS[name][2]
-    assert extractor.feature_info.channels() == [channels for channels, _ in info]
-    assert extractor.feature_info.reduction() == [stride for _, stride in info]
-    maps = extractor(images())
-    assert [tuple(m.shape) for m in maps] == [(2, c, 32 // s, 32 // s) for c, s in info]
-    assert not any("classifier" in name for name in extractor.state_dict())
 
 
 @pytest.mark.parametrize("indices", [(0, 2), (-1,), (1,), 2])
@@ -86,9 +79,9 @@ def test_layers_after_the_last_map_are_removed(made, images):
 
 @pytest.mark.parametrize("kind", ["hook", "fx"])
 def test_other_extractors_of_timm(kind, made, images):
-    extractor = made("mafc_v3_small", features_only=True, feature_cls=kind, out_indices=(1, 3), seed=0).eval()
-    plain = made("mafc_v3_small", features_only=True, out_indices=(1, 3), seed=0).eval()
-    x = images()
+    options, x = {"features_only": True, "out_indices": (1, 3), "seed": 0}, images()
+    plain = made("mafc_v3_small", **options).eval()
+    extractor = made("mafc_v3_small", feature_cls=kind, **options).eval()
     assert all(torch.equal(a, b) for a, b in zip(extractor(x), plain(x), strict=True))
 
 
@@ -214,9 +207,8 @@ def test_gradient_checkpoints(made, images):
     ran = []
     model.backbone.stage1.register_forward_pre_hook(lambda *_: ran.append(1))
     model.train()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
+    for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+        norm.eval()
     model(x).sum().backward()
     assert len(ran) == 2
     assert all(torch.allclose(p.grad, expected[name], atol=1e-6) for name, p in model.named_parameters())
@@ -225,8 +217,8 @@ def test_gradient_checkpoints(made, images):
 def test_groups_by_depth(made):
     model = made("mafc_v3_small")
     groups = group_parameters(model, model.group_matcher())
-    assert {name.split(".")[1] for name in groups[0]} == {"data_bn", "init_conv"}
-    assert [{n.split(".")[1] for n in groups[i]} for i in range(1, 5)] == [{f"stage{i}"} for i in range(1, 5)]
+    first = [{name.split(".")[1] for name in groups[index]} for index in range(5)]
+    assert first == [{"data_bn", "init_conv"}, *({f"stage{index}"} for index in range(1, 5))]
     last = ["backbone.final_conv2.conv.weight", "classifier.conv.weight", "classifier.conv.bias"]
     assert groups[max(groups)] == last
     from timm.optim import create_optimizer_v2
