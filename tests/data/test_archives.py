@@ -8,6 +8,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -165,22 +166,13 @@ class TestFailures:
         fails(f"contains no complete {FOLDER}")
 
     @pytest.mark.parametrize("function", ["_fetch", "_unpack", "_move"])
-    def test_full_disk(self, published, fails, root, function, monkeypatch):
-        def fill(*arguments):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-        monkeypatch.setattr(archives, function, fill)
+    def test_full_disk_and_interruption(self, published, fails, root, function, monkeypatch):
+        monkeypatch.setattr(archives, function, Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
         fails(f"{root}: cannot store cifar10", "No space left on device")
-
-    @pytest.mark.parametrize("function", ["_fetch", "_unpack", "_move"])
-    def test_interruption_leaves_nothing(self, published, root, function, monkeypatch):
-        def interrupt(*arguments):
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(archives, function, interrupt)
+        monkeypatch.setattr(archives, function, Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             fetch(root)
-        assert names_in(root) == []
+        assert names_in(root) == [FOLDER]
 
     def test_invalid_arguments(self, published, tmp_path, refusal):
         file = tmp_path / "file"

@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -83,10 +84,7 @@ def test_missing_file(write, tmp_path, pattern, refusal):
 
 def test_unreadable_file(write, tmp_path, monkeypatch, refusal):
     write("cifar10", tmp_path)
-
-    def refuse(*arguments, **options):
-        raise PermissionError(13, "Permission denied")
-
+    refuse = Mock(side_effect=PermissionError(13, "Permission denied"))
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     monkeypatch.setattr("pathlib.Path.read_text", refuse)
     assert "cannot be read ([Errno 13] Permission denied)" in refusal(cifar10, tmp_path)
