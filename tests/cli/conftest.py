@@ -17,6 +17,11 @@ class Result(NamedTuple):
     out: str
     err: str
 
+    @property
+    def rows(self):
+        """The words in the rows of a table."""
+        return [line.replace("│", " ").split() for line in self.out.splitlines() if line.startswith("│")]
+
 
 @pytest.fixture(autouse=True)
 def _working_folder(tmp_path, monkeypatch):
@@ -36,6 +41,18 @@ def run(monkeypatch, capsys):
         return Result(caught.value.code or 0, *capsys.readouterr())
 
     return run_command
+
+
+@pytest.fixture
+def succeeds(run):
+    """Run a command that ends with status 0; return its result."""
+
+    def run_succeeding(*arguments):
+        result = run(*arguments)
+        assert result.status == 0, result.err
+        return result
+
+    return run_succeeding
 
 
 @pytest.fixture
@@ -77,6 +94,16 @@ def document(tmp_path):
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def one_thread():
+    """Run PyTorch in one thread: the order of sums, and so the bits, depends on their number."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

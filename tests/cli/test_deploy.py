@@ -19,42 +19,47 @@ from maam.weights import read_weights
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
-def rows(text):
-    """Return the cells of the rows of a table."""
-    return [line.replace("│", " ").split() for line in text.splitlines() if line.startswith("│")]
+NO_NAMES = "no such file; give a text file with one name on each line, or comma-separated names"
+NO_REFERENCE = "--frameworks: expected some of torch, mindspore, got 'reference'"
 
 
 class TestFuse:
-    def test_fuse(self, run, digits, tmp_path):
-        result = run("fuse", digits, tmp_path / "fused.safetensors")
-        assert result.status == 0
+    def test_fuse(self, succeeds, digits, tmp_path):
+        result = succeeds("fuse", digits, tmp_path / "fused.safetensors")
         assert result.out.splitlines()[-1].endswith("fused.safetensors: 28 layers, 48,938 parameters")
         assert not is_fusible(read_weights(tmp_path / "fused.safetensors")[0])
 
-    def test_comparison_on_all_test_images(self, run, digits, tmp_path):
+    def test_comparison_on_all_test_images(self, succeeds, digits, tmp_path):
         pytest.importorskip("torch")
-        result = run("fuse", digits, tmp_path / "fused.safetensors", "--data", "digits", "--frameworks", "torch")
-        assert result.status == 0
+        result = succeeds("fuse", digits, tmp_path / "fused.safetensors", "--data", "digits", "--frameworks", "torch")
         assert "torch" in result.out
         assert " 0 " in result.out
 
-    def test_refusals(self, fails, run, digits, tmp_path):
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ("none.safetensors fused.safetensors", "none.safetensors: no such file"),
+            ("digits.safetensors none/out.safetensors", "none/out.safetensors: the folder none does not exist"),
+            ("digits.safetensors fused.safetensors --root .", "--root .: this has no effect without --data"),
+            ("digits.safetensors fused.safetensors --data mnist", "--data: expected one of digits"),
+            ("digits.safetensors fused.safetensors --frameworks reference", NO_REFERENCE),
+            (
+                "digits.safetensors fused.safetensors --frameworks torch",
+                "--frameworks: this has no effect without --da",
+            ),
+        ],
+    )
+    def test_refusals(self, fails, digits, arguments, message):
+        assert fails("fuse", *arguments.split()).startswith(message)
+
+    def test_existing_file(self, fails, succeeds, digits, tmp_path):
         out = tmp_path / "fused.safetensors"
-        assert fails("fuse", "none.safetensors", out) == "none.safetensors: no such file"
-        assert "the folder none does not exist" in fails("fuse", digits, "none/out.safetensors")
-        assert "this has no effect without --data" in fails("fuse", digits, out, "--root", tmp_path)
-        assert "--data: expected one of digits" in fails("fuse", digits, out, "--data", "mnist")
-        message = "--frameworks: expected some of torch, mindspore, got 'reference'"
-        assert fails("fuse", digits, out, "--frameworks", "reference") == message
-        assert fails("fuse", digits, out, "--frameworks", "torch").startswith(
-            "--frameworks: this has no effect without --data"
-        )
-        run("fuse", digits, out)
+        succeeds("fuse", digits, out)
         before = out.read_bytes()
         assert "the file exists; use another name, or overwrite=True" in fails("fuse", digits, out)
         assert "nothing to fuse" in fails("fuse", out, out, "--overwrite")
         assert out.read_bytes() == before
-        assert run("fuse", digits, out, "--overwrite").status == 0
+        succeeds("fuse", digits, out, "--overwrite")
 
     def test_different_prediction_writes_nothing(self, run, digits, tmp_path, monkeypatch):
         pytest.importorskip("torch")
@@ -76,36 +81,39 @@ class TestExport:
     def _installed(self):
         pytest.importorskip("torch")
 
-    def test_export(self, run, digits, tmp_path):
-        result = run("export", digits, "--format", "pt2", "--classes", "0,1,2,3,4,5,6,7,8,9", "--mean", "0.3")
-        assert result.status == 0
+    def test_export(self, succeeds, digits):
+        result = succeeds("export", digits, "--format", "pt2", "--classes", "0,1,2,3,4,5,6,7,8,9", "--mean", "0.3")
         written = digits.with_suffix(".pt2")
         assert result.out.startswith(f"{digits} -> {written}: pt2, largest difference from the model ")
         metadata = open_exported(written)[1]
         assert json.loads(metadata["maam.class_names"]) == list("0123456789")
         assert json.loads(metadata["maam.preprocessing"])["mean"] == [0.3]
-        assert run("export", digits, written, "--overwrite", "--no-fused").status == 0
-        assert "batch_norm2d" in open_exported(written)[1]["maam.spec"]
 
-    def test_class_names_from_a_file(self, run, digits, tmp_path):
+    def test_class_names_from_a_file_and_layers_that_are_not_fused(self, succeeds, digits, tmp_path):
         (tmp_path / "names.txt").write_text("\n".join(f"digit {index}" for index in range(10)) + "\n")
-        assert run("export", digits, tmp_path / "m.pt2", "--classes", tmp_path / "names.txt").status == 0
-        assert json.loads(open_exported(tmp_path / "m.pt2")[1]["maam.class_names"])[3] == "digit 3"
+        (tmp_path / "m.pt2").write_bytes(b"old")
+        succeeds("export", digits, "m.pt2", "--classes", "names.txt", "--overwrite", "--no-fused")
+        metadata = open_exported("m.pt2")[1]
+        assert json.loads(metadata["maam.class_names"])[3] == "digit 3"
+        assert "batch_norm2d" in metadata["maam.spec"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ("", "--format: expected one of onnx, openvino, pt2, executorch, air, mindir; or"),
+            ("m.foo", "m.foo: unknown suffix '.foo'"),
+            ("none/m.pt2", "none/m.pt2: the folder none does not exist; create it first"),
+            ("m.pt2 --mean a", "--mean: expected comma-separated numbers, got 'a'"),
+            ("m.pt2 --mean nan", "mean: expected finite values, got nan"),
+            ("m.pt2 --std inf", "std: expected finite values, got inf"),
+            ("m.pt2 --classes nofile.txt", f"--classes nofile.txt: {NO_NAMES}"),
+            ("m.pt2 --classes folder/names", f"--classes folder/names: {NO_NAMES}"),
+        ],
+    )
+    def test_wrong_arguments(self, fails, digits, arguments, message):
+        assert fails("export", digits, *arguments.split()).startswith(message)
 
     def test_refusals(self, fails, digits, tmp_path):
-        assert fails("export", digits).startswith(
-            "--format: expected one of onnx, openvino, pt2, executorch, air, mindir; or"
-        )
-        assert fails("export", digits, "m.foo").startswith("m.foo: unknown suffix '.foo'")
-        assert fails("export", digits, "none/m.pt2") == "none/m.pt2: the folder none does not exist; create it first"
-        assert fails("export", digits, "m.pt2", "--mean", "a") == "--mean: expected comma-separated numbers, got 'a'"
-        assert fails("export", digits, "m.pt2", "--mean", "nan") == "mean: expected finite values, got nan"
-        assert fails("export", digits, "m.pt2", "--std", "inf") == "std: expected finite values, got inf"
-        for name in ("nofile.txt", "folder/names"):
-            message = (
-                f"--classes {name}: no such file; give a text file with one name on each line, or comma-separated names"
-            )
-            assert fails("export", digits, "m.pt2", "--classes", name) == message
         many = ",".join(f"class {index}" for index in range(100))  # longer than a file's name can be
         assert "expected 10 names" in fails("export", digits, "m.pt2", "--classes", many)
         (tmp_path / "binary.txt").write_bytes(b"\xff\xfe")
@@ -121,20 +129,17 @@ class TestOptimize:
     def _installed(self):
         pytest.importorskip("torch")
 
-    def test_measurement(self, run, digits):
-        result = run("optimize", digits, "--engine", "torch", "--precision", "fp32,int4", "--batch", "2")
-        assert result.status == 0
-        rows = [line.replace("│", " ").split() for line in result.out.splitlines() if line.startswith("│")]
-        assert [row[:2] for row in rows] == [["eager", "fp32"], ["torch", "fp32"]]
-        assert float(rows[0][2]) == 1
-        assert float(rows[1][2]) > 0
+    def test_measurement(self, succeeds, digits):
+        result = succeeds("optimize", digits, "--engine", "torch", "--precision", "fp32,int4", "--batch", "2")
+        assert [row[:2] for row in result.rows] == [["eager", "fp32"], ["torch", "fp32"]]
+        assert float(result.rows[0][2]) == 1
+        assert float(result.rows[1][2]) > 0
         assert "not measured: precision 'int4': PyTorch does not support it on cpu" in result.out
 
     def test_refusals(self, fails, digits):
         assert fails("optimize", "none.safetensors") == "none.safetensors: no such file"
-        assert fails("optimize", digits, "--batch", "0").startswith(
-            "--batch: expected comma-separated integers from 1 to 4096"
-        )
+        message = fails("optimize", digits, "--batch", "0")
+        assert message.startswith("--batch: expected comma-separated integers from 1 to 4096")
         for option in ("--engine", "--precision"):
             assert fails("optimize", digits, option, ",") == f"{option}: expected at least one name"
         message = fails("optimize", digits, "--engine", "tpu", "--batch", "1")
@@ -142,29 +147,23 @@ class TestOptimize:
 
 
 class TestQuantize:
+    DATA = ("--data", "digits", "--images")
+
     @pytest.fixture(autouse=True)
     def _installed(self):
         for package in ("torch", "sklearn", "onnxscript", "onnxruntime"):
             pytest.importorskip(package)
 
-    def test_accuracy_size_and_speed(self, run, digits, tmp_path):
-        out = tmp_path / "q.onnx"
-        result = run("quantize", digits, out, "--data", "digits", "--images", 100, "--max-drop", 100)
-        assert result.status == 0
-        (form, accuracy, *speeds), (other, _, *others) = rows(result.out)
+    def test_accuracy_size_speed_and_metadata(self, succeeds, digits, tmp_path):
+        names = ("--classes", ",".join("abcdefghij"), "--mean", "0.5", "--std", "0.25")
+        result = succeeds("quantize", digits, "q.onnx", *self.DATA, 100, "--max-drop", 100, *names)
+        (form, accuracy, *speeds), (other, _, *others) = result.rows
         assert (form, other) == ("float32", "int8")
         assert accuracy.endswith("%")
         assert [float(speed) for speed in speeds] == [1, 1]
         assert all(float(speed) > 0 for speed in others)
         assert " bytes, " in result.out
-        assert out.exists()
-
-    def test_metadata(self, run, digits, tmp_path):
-        out = tmp_path / "q.onnx"
-        names = ("--classes", ",".join("abcdefghij"), "--mean", "0.5", "--std", "0.25")
-        result = run("quantize", digits, out, "--data", "digits", "--images", 64, "--max-drop", 100, *names)
-        assert result.status == 0
-        metadata = open_exported(out)[1]
+        metadata = open_exported(tmp_path / "q.onnx")[1]
         assert json.loads(metadata["maam.class_names"]) == list("abcdefghij")
         found = json.loads(metadata["maam.preprocessing"])
         assert (found["mean"], found["std"]) == ([0.5], [0.25])
@@ -178,47 +177,39 @@ class TestQuantize:
     def test_no_warning_on_standard_error(self, digits, tmp_path):
         pytest.importorskip("openvino")
         pytest.importorskip("nncf")
-        command = [sys.executable, "-m", "maam", "quantize", digits, tmp_path / "q.xml", "--data", "digits"]
+        command = [sys.executable, "-m", "maam", "quantize", digits, tmp_path / "q.xml", *self.DATA, "64"]
         environment = {**os.environ, "CUDA_HOME": "/usr"}
-        options = {"capture_output": True, "text": True, "check": False, "env": environment}
-        found = subprocess.run([*command, "--images", "64", "--max-drop", "100"], **options)
+        found = subprocess.run([*command, "--max-drop", "100"], capture_output=True, text=True, env=environment)
         assert (found.returncode, found.stderr) == (0, "")
 
-    def test_too_much_lost(self, run, digits, tmp_path, monkeypatch):
+    def test_too_much_lost(self, run, succeeds, digits, tmp_path, monkeypatch):
         monkeypatch.setattr(deploy, "compare", lambda *_: {"float32": 0.9, "int8": 0.894})
-        result = run("quantize", digits, tmp_path / "q.onnx", "--data", "digits", "--images", 64)
+        result = run("quantize", digits, "q.onnx", *self.DATA, 64)
         assert result.status == 1
-        assert (
-            "int8 loses 0.60 percentage points of accuracy, more than --max-drop 0.5; nothing was written" in result.err
-        )
+        lost = "int8 loses 0.60 percentage points of accuracy, more than --max-drop 0.5; nothing was written"
+        assert lost in result.err
         assert not (tmp_path / "q.onnx").exists()
-        assert (
-            run("quantize", digits, tmp_path / "q.onnx", "--data", "digits", "--images", 64, "--max-drop", 0.7).status
-            == 0
-        )
+        succeeds("quantize", digits, "q.onnx", *self.DATA, 64, "--max-drop", 0.7)
 
     def test_refusals(self, run, fails, digits):
-        options = ("--data", "digits", "--images")
-        assert fails("quantize", digits, "q.onnx", *options, 9999).startswith("--images 9999: digits has ")
-        few = run("quantize", digits, "q.onnx", *options, 63)
+        assert fails("quantize", digits, "q.onnx", *self.DATA, 9999).startswith("--images 9999: digits has ")
+        few = run("quantize", digits, "q.onnx", *self.DATA, 63)
         assert few.status == 2
         assert "Invalid value for '--images'" in few.err
-        assert "no such file" in fails("quantize", "none.safetensors", "q.onnx", *options, 64)
-        assert fails("quantize", digits, "q.onnx", *options, 64, "--std", "0").startswith("std: expected positive")
-        assert fails("quantize", digits, "q.onnx", *options, 64, "--mean", "1,2").startswith(
-            "mean: expected a list of 1 number"
-        )
+        assert "no such file" in fails("quantize", "none.safetensors", "q.onnx", *self.DATA, 64)
+        for option, value, message in (
+            ("--std", "0", "std: expected positive"),
+            ("--mean", "1,2", "mean: expected a list of 1 number"),
+        ):
+            assert fails("quantize", digits, "q.onnx", *self.DATA, 64, option, value).startswith(message)
 
 
 class TestPrune:
-    def test_channels(self, run, digits, tmp_path):
-        options = (
-            ["--data", "digits"] if importlib.util.find_spec("torch") and importlib.util.find_spec("sklearn") else []
-        )
-        result = run("prune", digits, tmp_path / "p.safetensors", "--channels", 0.5, *options)
-        assert result.status == 0
-        if options:
-            assert [row[0] for row in rows(result.out)] == ["before", "after"]
+    def test_channels(self, succeeds, digits, tmp_path):
+        measured = importlib.util.find_spec("torch") and importlib.util.find_spec("sklearn")
+        options = ("--data", "digits") if measured else ()
+        result = succeeds("prune", digits, tmp_path / "p.safetensors", "--channels", 0.5, *options)
+        assert [row[0] for row in result.rows] == (["before", "after"] if measured else [])
         assert result.out.splitlines()[-1].endswith(" MACs")
         assert read_weights(tmp_path / "p.safetensors")[0].at("agents.0.conv1").out_channels == 8
 
@@ -227,10 +218,8 @@ class TestPrune:
         assert fails("prune", digits, out).startswith("nothing to prune with min_weight=0.0 and channels=0.0")
         assert fails("prune", digits, out, "--channels", 2) == "channels: expected a number in [0, 1), got 2.0"
         save_weights(build(maam.spec.maam(1, 8), seed=0), "layer.safetensors")
-        message = fails("prune", "layer.safetensors", out, "--channels", 0.5, "--data", "digits")
-        assert message.startswith(
-            "--data measures accuracy: expected a classifier, got a model whose output is a map (8, 8, 8)"
-        )
+        message = "--data measures accuracy: expected a classifier, got a model whose output is a map (8, 8, 8)"
+        assert fails("prune", "layer.safetensors", out, "--channels", 0.5, "--data", "digits").startswith(message)
         assert not out.exists()
         assert "name the data set" in fails("prune", digits, out, "--channels", 0.5, "--root", tmp_path)
         assert "exists" in fails("prune", digits, digits, "--channels", 0.5)

@@ -18,10 +18,6 @@ def problems(features=(), **changes):
     return {finding.subject: finding for finding in found}
 
 
-def test_no_known_problem():
-    assert problems(["avx2", "avx512f"]) == {}
-
-
 @pytest.mark.parametrize(
     ("features", "changes", "subject", "status", "remedy"),
     [
@@ -40,13 +36,11 @@ def test_known_problems(monkeypatch, features, changes, subject, status, remedy)
     assert remedy in found[subject].remedy
 
 
-def test_no_problem_if_the_instruction_set_is_limited(monkeypatch):
+def test_no_known_problem(monkeypatch):
+    assert problems(["avx2", "avx512f"]) == {}
+    assert all("wheels" in found.text for found in problems(mindspore=None, numpy="2.0.0").values())
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert problems(["avx512f"], mindspore="2.10.0") == {}
-
-
-def test_no_problem_of_mindspore_without_mindspore():
-    assert all("wheels" in found.text for found in problems(mindspore=None, numpy="2.0.0").values())
 
 
 @pytest.mark.parametrize("name", backend_names())

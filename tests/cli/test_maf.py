@@ -28,20 +28,18 @@ def test_defaults_of_the_authors():
 
 
 @pytest.mark.parametrize("framework", ["torch", pytest.param("mindspore", marks=pytest.mark.slow)])
-def test_train_and_evaluate(run, root, framework):
+def test_train_and_evaluate(succeeds, root, framework):
     pytest.importorskip(framework)
     common = ["-a", "MAFCV1", "--root", root, "--framework", framework, "-j", 0, *OPTIONS]
-    trained = run("maf", *common, "--epochs", 1)
-    assert trained.status == 0, trained.err
+    succeeds("maf", *common, "--epochs", 1)
     folder = Path("runs/MAFCV1_")
     assert {"final.safetensors", "best.safetensors", "report.md"} <= {path.name for path in folder.iterdir()}
-    measured = run("maf", "-e", *common)
-    assert measured.status == 0, measured.err
+    measured = succeeds("maf", "-e", *common)
     assert "top 5" in measured.out
     assert "100.00%" in measured.out  # top 5 of five classes
 
 
-def test_published_checkpoint_is_evaluated(run, fails, root):
+def test_published_checkpoint_is_evaluated(succeeds, fails, root):
     torch = pytest.importorskip("torch")
     from maam.torch import build
 
@@ -51,9 +49,7 @@ def test_published_checkpoint_is_evaluated(run, fails, root):
     saved["state_dict"] = {f"module.{name}": tensor for name, tensor in state.items()}
     Path("runs/MAFCV2_").mkdir(parents=True)
     torch.save(saved, "runs/MAFCV2_/model_best.pth.tar")
-    result = run("maf", "-a", "MAFCV2", "-e", "--root", root, "-j", 0, *OPTIONS)
-    assert result.status == 0, result.err
-    assert "top 5" in result.out
+    assert "top 5" in succeeds("maf", "-a", "MAFCV2", "-e", "--root", root, "-j", 0, *OPTIONS).out
     torch.save(saved, "runs/MAFCV2_/another.pth.tar")
     message = fails("maf", "-a", "MAFCV2", "-e", "--root", root, *OPTIONS)
     assert message.startswith("runs/MAFCV2_: 2 checkpoints; expected one of final.safetensors, ")

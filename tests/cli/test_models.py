@@ -9,12 +9,9 @@ import pytest
 from maam import spec
 from maam.weights import read_weights
 
-CIFAR = "maam_cifar10: 3x32x32 to 10, 8,635,597 parameters, 244,386,304 MACs"
 
-
-def test_list_shows_every_preset(run):
-    result = run("list")
-    assert result.status == 0
+def test_list_shows_every_preset(succeeds):
+    result = succeeds("list")
     assert all(name in result.out for name in spec.list_presets())
     assert "2,344,141" in result.out
     assert "65,079,808" in result.out
@@ -24,8 +21,7 @@ def test_list_shows_every_preset(run):
     ("pattern", "count"), [("maam_*", 4), ("*cifar10*", 2), ("without_[fr]*", 2), ("?nn", 2), ("rnn", 1)]
 )
 def test_list_takes_wildcards(run, pattern, count):
-    lines = run("list", pattern).out.splitlines()
-    assert sum(line.startswith("│") for line in lines) == count == len(spec.list_presets(pattern))
+    assert len(run("list", pattern).rows) == count == len(spec.list_presets(pattern))
 
 
 @pytest.mark.parametrize("pattern", ["zzz", "[", "", "MAAM_DIGITS?"])
@@ -33,10 +29,9 @@ def test_list_without_a_match(fails, pattern):
     assert fails("list", pattern) == f"no preset matches {pattern!r}; `maam list` shows all"
 
 
-def test_info_of_a_preset(run):
-    result = run("info", "maam_cifar10")
-    assert result.status == 0
-    assert result.out.splitlines()[-1] == CIFAR
+def test_info_of_a_preset(succeeds):
+    result = succeeds("info", "maam_cifar10")
+    assert result.out.splitlines()[-1] == "maam_cifar10: 3x32x32 to 10, 8,635,597 parameters, 244,386,304 MACs"
     assert "agents.2.conv2" in result.out
 
 
@@ -50,17 +45,17 @@ def test_info_of_files(run, digits, document):
     expected = "".join(run("info", "maam_digits").out.splitlines(keepends=True)[:-3])  # options: two lines, and totals
     assert expected.endswith("┘\n")
     expected += "maam_digits: 1x8x8 to 10, 49,117 parameters, 962,176 MACs\n"
-    assert run("info", digits).out == expected
-    assert run("info", document(spec.preset("maam_digits"))).out == expected
-    assert (
-        run("info", document("\ufeff" + spec.preset("maam_digits").to_json())).out == expected
-    )  # as Windows writes it
+    text = spec.preset("maam_digits").to_json()
+    for file in (digits, document(text), document("\ufeff" + text, "windows.json")):
+        assert run("info", file).out == expected
 
 
-def test_info_of_a_layer(run, layer):
+def test_info_of_a_layer(run, succeeds, layer):
     result = run("info", layer, "--size", 8)
     assert result.out.splitlines()[-1] == "sequential: 3x8x8 to 3x8x8, 204 parameters, 10,944 MACs"
     assert run("info", layer).out.splitlines()[-1].startswith("sequential: 3x32x32")
+    huge = succeeds("info", layer, "--size", 10**30).out.replace("\n", "")
+    assert f"3x{10**30}x{10**30}" in huge
 
 
 @pytest.mark.parametrize(
@@ -72,32 +67,21 @@ def test_info_of_a_layer(run, layer):
     ],
     ids=["vectors", "anything", "markup"],
 )
-def test_info_of_documents(run, document, node, line):
-    result = run("info", document(node))
-    assert result.status == 0
-    assert result.out.splitlines()[-1].startswith(line)
+def test_info_of_documents(succeeds, document, node, line):
+    assert succeeds("info", document(node)).out.splitlines()[-1].startswith(line)
 
 
 def test_depth(run):
-    lines = run("info", "maam_digits", "--depth", 1).out.splitlines()
-    layers = [line.split()[1] for line in lines if line.startswith("│")]
-    assert layers == list(spec.preset("maam_digits").children)
+    layers = run("info", "maam_digits", "--depth", 1).rows
+    assert [row[0] for row in layers] == list(spec.preset("maam_digits").children)
 
 
-def test_huge_size(run, layer):
-    result = run("info", layer, "--size", 10**30)
-    assert result.status == 0
-    assert f"3x{10**30}x{10**30}" in result.out.replace("\n", "")
-
-
-@pytest.mark.parametrize("source", ["preset", "weights", "document"])
-def test_json(run, digits, document, source):
+def test_json(succeeds, digits, document):
     node = spec.preset("maam_digits")
-    model = {"preset": "maam_digits", "weights": digits, "document": document(node)}[source]
-    result = run("info", model, "--json")
-    assert result.status == 0
-    assert spec.parse_json(result.out) == node
-    assert json.loads(result.out)["name"] == "maam_digits"
+    for model in ("maam_digits", digits, document(node)):
+        result = succeeds("info", model, "--json")
+        assert spec.parse_json(result.out) == node
+        assert json.loads(result.out)["name"] == "maam_digits"
 
 
 def test_files_without_a_model(fails, tmp_path, document):
@@ -114,6 +98,7 @@ def test_files_without_a_model(fails, tmp_path, document):
         "binary.json": "cannot be read: it is not UTF-8 text",
         "folder.json": "cannot be read: Is a directory",
         "missing.json": "cannot be read: No such file or directory",
+        "line\nbreak.json": "cannot be read: No such file or directory",
         "missing.safetensors": "no such file",
         "zero.json": "linear: in_features: ",
         "cut.json": "spec: not a JSON document",
@@ -121,7 +106,7 @@ def test_files_without_a_model(fails, tmp_path, document):
         ".": "cannot be read: Is a directory",
     }
     for name, message in expected.items():
-        assert fails("info", name).startswith(f"{name}: {message}")
+        assert fails("info", name).startswith(f"{name}: {message}".replace("\n", " "))
 
 
 @pytest.mark.parametrize("name", ["nope", "", " ", "maam_digit", "a\nb", "x" * 5000, "--", "[/x]"])
@@ -131,52 +116,44 @@ def test_unknown_names(fails, name):
     assert len(message) < 300
 
 
-def test_line_break_in_a_path(fails):
-    assert fails("info", "a\nb.json") == "a b.json: cannot be read: No such file or directory"
-
-
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
 def test_unreadable_file(fails, digits):
     digits.chmod(0)
     assert fails("info", digits) == f"{digits}: cannot be read: Permission denied"
 
 
-def test_control_characters_in_names_are_escaped(run, tmp_path):
-    document = json.loads(spec.preset("maam_digits").to_json()) | {"name": "\x1b]0;owned\x07"}
-    (tmp_path / "spec.json").write_text(json.dumps(document))
-    result = run("info", "spec.json")
-    assert result.status == 0
+def test_control_characters_in_names_are_escaped(succeeds, document):
+    fields = json.loads(spec.preset("maam_digits").to_json()) | {"name": "\x1b]0;owned\x07"}
+    result = succeeds("info", document(json.dumps(fields)))
     assert "\x1b" not in result.out
     assert r"'\x1b]0;owned\x07': 1x8x8 to 10" in result.out
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pth.tar", ".ckpt"])
-def test_convert_there_and_back(run, digits, tmp_path, suffix):
+def test_convert_there_and_back(run, succeeds, digits, tmp_path, suffix):
     pytest.importorskip("mindspore" if suffix == ".ckpt" else "torch")
     there, back = tmp_path / f"there{suffix}", tmp_path / "back.safetensors"
     assert run("convert", digits, there) == (0, f"{digits} -> {there}\n", "")
-    assert run("convert", there, back, "--spec", "maam_digits").status == 0
+    succeeds("convert", there, back, "--spec", "maam_digits")
     node, arrays = read_weights(back)
     assert node == spec.preset("maam_digits")
     expected = read_weights(digits)[1]
-    assert {name: array.tobytes() for name, array in arrays.items()} == {
-        name: array.tobytes() for name, array in expected.items()
-    }
+    assert arrays.keys() == expected.keys()
+    assert all(array.tobytes() == expected[name].tobytes() for name, array in arrays.items())
 
 
-def test_convert_to_half_precision(run, fails, digits, tmp_path):
-    assert run("convert", digits, tmp_path / "half.safetensors", "--dtype", "float16").status == 0
-    assert {array.dtype for array in read_weights(tmp_path / "half.safetensors")[1].values()} == {np.dtype(np.float16)}
-    message = fails("convert", digits, tmp_path / "other.safetensors", "--dtype", "half")
+def test_convert_to_half_precision(succeeds, fails, digits):
+    succeeds("convert", digits, "half.safetensors", "--dtype", "float16")
+    assert {array.dtype for array in read_weights("half.safetensors")[1].values()} == {np.dtype(np.float16)}
+    message = fails("convert", digits, "other.safetensors", "--dtype", "half")
     assert message == "dtype: expected one of float16, bfloat16, float32, float64, got half"
 
 
-def test_convert_takes_a_spec_document(run, layer, document, tmp_path):
+def test_convert_takes_a_spec_document(succeeds, layer, document):
     pytest.importorskip("torch")
-    run("convert", layer, tmp_path / "layer.pt")
-    result = run("convert", tmp_path / "layer.pt", tmp_path / "out.safetensors", "--spec", document(spec.maam(3)))
-    assert result.status == 0
-    assert read_weights(tmp_path / "out.safetensors")[0] == spec.maam(3)
+    succeeds("convert", layer, "layer.pt")
+    succeeds("convert", "layer.pt", "out.safetensors", "--spec", document(spec.maam(3)))
+    assert read_weights("out.safetensors")[0] == spec.maam(3)
 
 
 def test_convert_refuses(fails, digits, layer, tmp_path):

@@ -13,18 +13,11 @@ from maam import data, spec
 from maam.cli import parity
 from maam.data import ImageDataset
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY = ("--frameworks", "torch", "--no-compiled", "--stages", "exchange,forward")
 SAMPLE = Path(__file__).parents[1] / "data" / "cifar10_sample.npz"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -33,39 +26,33 @@ def no_run(monkeypatch):
     monkeypatch.setattr(parity, "check", lambda *arguments, **options: pytest.fail("compared"))
 
 
-def test_passing_run(run):
-    result = run("parity", "maam_digits", *TINY)
-    assert result.status == 0
+def test_passing_run(succeeds):
+    result = succeeds("parity", "maam_digits", *TINY)
     assert result.err == "exchange ...\nforward ...\n"
     lines = result.out.splitlines()
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
-    assert [row[:2] for row in rows] == [
-        [stage, "torch"]
-        for stage in ("weight exchange", "logits, eval", "logits, train", "running statistics, whole model")
-    ]
+    stages = ("weight exchange", "logits, eval", "logits, train", "running statistics, whole model")
+    assert [row[:2] for row in rows] == [[stage, "torch"] for stage in stages]
     assert {row[5] for row in rows} == {"pass"}
     assert any(line.startswith("maam_digits, random images; python ") for line in lines)
-    assert lines[-1] == "All results that were compared agree."
+    assert lines[-1] == "All that was compared agrees."
 
 
-@pytest.mark.parametrize("kind", ["weights", "layer", "document", "vectors", "markup"])
-def test_models_of_every_kind(run, digits, layer, document, kind):
-    model = {
-        "weights": digits,
-        "layer": layer,
-        "document": document(spec.maam(2, num_agents=2), "maam.json"),
-        "vectors": document(spec.Linear(in_features=4, out_features=2), "linear.json"),
-        "markup": document(spec.preset("maam_digits", channels=4).replace(name="[/x] $a_"), "markup.json"),
-    }[kind]
-    result = run("parity", model, *TINY, "--batch-size", 2, "--seed", 3)
-    assert result.status == 0
-    assert result.out.endswith("All results that were compared agree.\n")
+def test_models_of_every_kind(succeeds, digits, layer, document):
+    for model in (
+        digits,
+        layer,
+        document(spec.maam(2, num_agents=2), "maam.json"),
+        document(spec.Linear(in_features=4, out_features=2), "vectors.json"),
+        document(spec.preset("maam_digits", channels=4).replace(name="[/x] $a_"), "markup.json"),
+    ):
+        result = succeeds("parity", model, *TINY, "--batch-size", 2, "--seed", 3)
+        assert result.out.endswith("All that was compared agrees.\n")
 
 
-def test_json_and_plot(run, tmp_path):
+def test_json_and_plot(succeeds, tmp_path):
     layers = ("--frameworks", "torch", "--no-compiled", "--stages", "layers")
-    result = run("parity", "maam_digits", *layers, "--json", "report.json", "--plot", "depth.png")
-    assert result.status == 0
+    succeeds("parity", "maam_digits", *layers, "--json", "report.json", "--plot", "depth.png")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["passed"] is True
     assert {row["verdict"] for row in report["rows"]} == {"pass"}
@@ -75,20 +62,17 @@ def test_json_and_plot(run, tmp_path):
     assert len(picture) > 10_000
 
 
-def test_digits(run):
+def test_digits(succeeds):
     pytest.importorskip("sklearn")
-    result = run("parity", "maam_digits", *TINY, "--data", "digits")
-    assert result.status == 0
-    assert "maam_digits, digits images; " in result.out
+    assert "maam_digits, digits images; " in succeeds("parity", "maam_digits", *TINY, "--data", "digits").out
 
 
-def test_cifar(run, monkeypatch):
+def test_cifar(succeeds, monkeypatch):
     with np.load(SAMPLE) as content:
         dataset = ImageDataset(content["images"], content["labels"], tuple("0123456789"))
     asked = []
     monkeypatch.setattr(data, "cifar10", lambda root, split: asked.append((root, split)) or dataset)
-    result = run("parity", "cnn", *TINY, "--data", "cifar10", "--root", "sets", "--stages", "forward")
-    assert result.status == 0
+    result = succeeds("parity", "cnn", *TINY, "--data", "cifar10", "--root", "sets", "--stages", "forward")
     assert asked == [(Path("sets"), "test")]
     assert "cnn, cifar10 images; " in result.out
 
@@ -116,17 +100,15 @@ def mindspore_missing(monkeypatch):
     monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: None if name == "mindspore" else name)
 
 
-def test_missing_framework_is_not_run(run, mindspore_missing):
+def test_missing_framework_is_not_run(run, succeeds, mindspore_missing):
     options = ("--no-compiled", "--stages", "forward")
-    result = run("parity", "maam_digits", *options)
-    assert result.status == 0
+    result = succeeds("parity", "maam_digits", *options)
     assert result.out.count("NOT RUN") == 2
     assert "mindspore is not installed; run: pip install 'maam[mindspore]'" in result.out
     result = run("parity", "maam_digits", *options, "--require-all")
     assert result.status == 1
-    assert result.err.splitlines()[-1] == (
-        "maam: --require-all: not every stage ran; see NOT RUN in the table for the reasons"
-    )
+    expected = "maam: --require-all: not every stage ran; see NOT RUN in the table for the reasons"
+    assert result.err.splitlines()[-1] == expected
 
 
 def test_comparison_of_nothing_fails(run, mindspore_missing):
@@ -183,29 +165,17 @@ def test_refused_by_the_comparison(fails, arguments, message):
 
 
 @pytest.mark.parametrize("own", [None, "here"])
-def test_mindspore_leaves_no_folder_where_a_dtype_has_no_kernel(run, tmp_path, monkeypatch, own):
+def test_mindspore_leaves_no_folder_where_a_dtype_has_no_kernel(run, document, tmp_path, monkeypatch, own):
     pytest.importorskip("mindspore")
+    monkeypatch.delenv("MS_OM_PATH", raising=False)
     if own is not None:
         (tmp_path / own).mkdir()
-        monkeypatch.setenv("MS_OM_PATH", str(tmp_path / own))
-    else:
-        monkeypatch.delenv("MS_OM_PATH", raising=False)
-    node = spec.Sequential(children={"norm": spec.BatchNorm2d(num_features=3)})
-    (tmp_path / "norm.json").write_text(node.to_json())
-    result = run("parity", "norm.json", "--frameworks", "mindspore", "--stages", "precision")
+        monkeypatch.setenv("MS_OM_PATH", own)
+    path = document(spec.Sequential(children={"norm": spec.BatchNorm2d(num_features=3)}))
+    result = run("parity", path, "--frameworks", "mindspore", "--stages", "precision")
     assert "NOT AVAILABLE" in result.out
-    assert os.environ.get("MS_OM_PATH") == (None if own is None else str(tmp_path / own))
-    assert {path.name for path in tmp_path.iterdir()} == {"norm.json", *filter(None, [own])}
-
-
-def test_interrupt(run, monkeypatch):
-    def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(parity, "check", interrupt)
-    result = run("parity", "maam_digits")
-    assert result.status == 130
-    assert "Traceback" not in result.err
+    assert os.environ.get("MS_OM_PATH") == own
+    assert {path.name for path in tmp_path.iterdir()} == {path.name, *filter(None, [own])}
 
 
 MODELS = """
@@ -239,10 +209,9 @@ def models(tmp_path, monkeypatch):
     return "own_models"
 
 
-def test_agreeing_models(run, models, tmp_path):
+def test_agreeing_models(succeeds, models, tmp_path):
     out = tmp_path / "own.safetensors"
-    result = run("port", f"{models}:module", f"{models}:cell", *ARGUMENTS, "--out", out)
-    assert result.status == 0, result
+    result = succeeds("port", f"{models}:module", f"{models}:cell", *ARGUMENTS, "--out", out)
     assert "All results that were compared agree." in result.out
     written = load_file(out)
     assert set(written) == {"0.weight", "0.bias"}
@@ -257,9 +226,8 @@ def test_differing_models_write_nothing(run, models, tmp_path):
 
 
 def test_out_needs_transfer(fails, models):
-    assert "--no-transfer copies no weights" in fails(
-        "port", "ours:module", "ours:cell", "--input", "3", "--no-transfer", "--out", "x.safetensors"
-    )
+    options = ("--input", "3", "--no-transfer", "--out", "x.safetensors")
+    assert "--no-transfer copies no weights" in fails("port", "ours:module", "ours:cell", *options)
 
 
 def test_module_that_fails_on_import(fails, tmp_path, monkeypatch):
