@@ -22,8 +22,8 @@ PathLike = str | os.PathLike[str]
 AUTO = "auto"
 NOTE = (
     'Test accuracy is measured after the last finished epoch. "Best" is the highest test accuracy of all epochs; '
-    "because it is chosen on the test images, it is optimistic. Training accuracy is the mean over the steps of the last "
-    "epoch, on augmented images."
+    "because it is chosen on the test images, it is optimistic. Training accuracy is the mean over the steps of the "
+    "last epoch, on augmented images."
 )
 _EXPECTED = "pass the folder of a run (--out of maam train) or one that contains runs"
 
