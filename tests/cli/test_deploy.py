@@ -221,6 +221,6 @@ class TestPrune:
         message = "--data measures accuracy: expected a classifier, got a model whose output is a map (8, 8, 8)"
         assert fails("prune", "layer.safetensors", out, "--channels", 0.5, "--data", "digits").startswith(message)
         assert not out.exists()
-        assert "name the data set" in fails("prune", digits, out, "--channels", 0.5, "--root", tmp_path)
+        assert "this has no effect without --data" in fails("prune", digits, out, "--channels", 0.5, "--root", tmp_path)
         assert "exists" in fails("prune", digits, digits, "--channels", 0.5)
         assert not out.exists()
