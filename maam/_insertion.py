@@ -58,8 +58,8 @@ def make_layers(
         The points in use, each with its layer.
 
     Raises:
-        SpecError: there is no point or no layer of that name, or `attention` returns an object that is not a module or
-            a layer that changes the shape.
+        SpecError: `points` is empty, no layer has the name `attention`, or the function `attention` returns an object
+            that is not a module or a layer that changes the shape.
     """
     if not points:
         raise SpecError(f"{type(network).__name__}: found no block for an attention layer; expected {known}")

@@ -32,7 +32,7 @@ class Registry:
     Attributes:
         library: the name of the library, for error messages.
         module: the name of the Python module whose functions build our presets.
-        is_model: the library's function that says whether it has a model of a name.
+        is_model: the library's function that returns whether it has a model of that name.
         model_entrypoint: the library's function that returns the function of a model.
         register_model: the library's function that registers a function under its `__name__`.
     """
@@ -50,7 +50,7 @@ class Registry:
     def find_classifiers(self, pattern: str, analyze: Callable[[Model], object]) -> dict[str, Model]:
         """Return the specs of the presets that match a shell wildcard and are classifiers, by name.
 
-        A preset whose function fails is left out with a warning, so that it does not hide the others.
+        A preset whose function raises an error is skipped with a warning.
 
         Args:
             pattern: a shell wildcard.
@@ -64,7 +64,7 @@ class Registry:
             try:
                 spec = preset(name)
             except Exception as error:  # the function of a user can raise anything
-                warnings.warn(f"preset {name!r} is left out: {type(error).__name__}: {error}", stacklevel=3)
+                warnings.warn(f"preset {name!r} is skipped: {type(error).__name__}: {error}", stacklevel=3)
                 continue
             try:
                 analyze(spec)

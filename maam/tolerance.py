@@ -77,7 +77,7 @@ MAX_NOISE = 1e-4
 SMALL_GRADIENT = 0.1
 """A tensor whose largest gradient is under this share of the network's gets the noise of a tensor of that size."""
 ZERO_GRADIENT = 1e-12
-"""A gradient up to this share of the network's largest is 0 but for rounding, as that of a bias before a batch norm."""
+"""A gradient up to this share of the network's largest is pure rounding, such as that of a bias before a batch norm."""
 ZERO_MARGIN = 10.0
 """`NOISE_MARGIN` for such a gradient, whose value depends on the order in which a framework sums."""
 
@@ -86,10 +86,10 @@ class Allowance(NamedTuple):
     """Factors on the bounds of a runner whose sums over a batch are less exact than eager PyTorch's.
 
     Attributes:
-        trained: on the error of gradients at trained weights.
-        statistics: on the bound of running statistics in a deep network.
-        noise: on the noise that is added in the ten steps of a deep network.
-        most: on the most that noise may add there.
+        trained: the factor on the error of gradients at trained weights.
+        statistics: the factor on the bound of running statistics in a deep network.
+        noise: the factor on the noise that is added to the bound in the ten steps of a deep network.
+        most: the factor on the limit of that noise.
     """
 
     trained: float = 1.0
@@ -106,13 +106,13 @@ SERIAL_SUMS = Allowance(noise=10 / 3)
 LONG_SERIAL_SUMS = Allowance(trained=10 / 3, statistics=10 / 3, noise=10 / 3, most=10)
 
 PORT_MARGIN = TRAINED_GRADIENT_FACTOR
-"""In a port: how many times the effect of rounding on PyTorch's own result is allowed."""
+"""In a port: the allowed error, in units of the effect of rounding on PyTorch's own result."""
 PORT_MAX_ROUNDING = 1e-3
 """In a port: the most that rounding adds to the bound of an output, as a share of its largest value (at least 1)."""
 PORT_GRADIENT = Bound(1e-3, 0.0, scaled=True)
-"""In a port: the error that is always allowed to the norm of a gradient, because values at kinks are not moved."""
+"""In a port: the error of a gradient's norm that is always allowed, because values near kinks are not moved."""
 PORT_MAX_ALLOWED = 0.3
-"""In a port: a tensor is not compared if more than this share would be allowed, because rounding alone explains it."""
+"""In a port: a tensor is not compared if the allowed error exceeds this share, because rounding alone explains it."""
 
 
 class Difference(NamedTuple):

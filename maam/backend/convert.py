@@ -17,7 +17,7 @@ from maam.weights.match import check_same_function
 
 
 class _WeightsFiles:
-    """maam's own files, read and written as those of a backend."""
+    """maam's weights files, with the methods of `CheckpointBackend`."""
 
     def read_checkpoint(self, path: Path, spec: Node | None) -> tuple[dict[str, Array], Node | None]:
         saved, arrays = read_safetensors(path)
@@ -40,8 +40,8 @@ def convert(src: PathLike, dst: PathLike, spec: Node | str | None = None, *, dty
     Args:
         src: the file to read.
         dst: the file to write; an existing file is replaced.
-        spec: a spec or the name of a preset. It is needed if `src` holds no spec. Otherwise it must compute the same
-            as the spec in the file, which is kept.
+        spec: a spec or the name of a preset; required if `src` contains no spec. Otherwise it must compute the same as
+            the spec in the file, and the file's spec is used.
         dtype: "float16", "bfloat16", "float32" or "float64" rounds every array once; None keeps all values and dtypes
             bit for bit.
 
@@ -115,7 +115,7 @@ def _agreed_spec(source: Path, saved: Node | None, given: Node | None) -> Node:
             f"{source}: contains no spec; pass spec (--spec): the name of a preset, or a spec (--spec: its JSON file)"
         )
     if saved is not None and given is not None:
-        check_same_function(given, saved, source=str(source), advice="leave spec (--spec) out to use the file's own")
+        check_same_function(given, saved, source=str(source), advice="omit spec (--spec) to use the spec in the file")
     agreed = given if saved is None else saved
     assert agreed is not None
     return agreed

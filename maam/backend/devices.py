@@ -1,4 +1,4 @@
-"""Names of devices and precisions, and how a backend chooses one of them."""
+"""Names of devices and precisions, and functions that choose one of those that a backend supports."""
 
 from __future__ import annotations
 

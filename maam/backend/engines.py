@@ -25,7 +25,7 @@ _LEAST_RATIO = {"bf16": SIGNAL_TO_NOISE["bfloat16"], "fp16": SIGNAL_TO_NOISE["fl
 
 
 def open_onnx(path: Path, threads: int | None = None) -> tuple[Predict, dict[str, str]]:
-    """Return an ONNX file as a function that ONNX Runtime runs on the CPU, and its metadata.
+    """Open an ONNX file in ONNX Runtime on the CPU; return its function and its metadata.
 
     Args:
         path: the file.
@@ -44,7 +44,7 @@ def open_onnx(path: Path, threads: int | None = None) -> tuple[Predict, dict[str
 
 
 def open_openvino(path: Path, precision: str = "f32", threads: int | None = None) -> tuple[Predict, dict[str, str]]:
-    """Return a model as a function that OpenVINO runs on the CPU, and its metadata.
+    """Open a model in OpenVINO on the CPU; return its function and its metadata.
 
     Args:
         path: an .xml file with its .bin file beside it, or an .onnx file.

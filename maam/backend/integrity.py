@@ -14,7 +14,7 @@ from maam.errors import MaamError
 
 
 class SpecContainer:
-    """Base of the container classes of all frameworks: it holds a spec, and fingerprints of its layers.
+    """Base of the container classes of all frameworks, with a spec and the fingerprints of its layers.
 
     Attributes:
         spec: the node. If the spec of a container inside this one changes, this one is updated.

@@ -28,13 +28,13 @@ _MAP_SIZE = (64, 64)
 
 
 class CompositeLayer:
-    """Base of the layer classes: `class SE(Layer, composite=spec.se)` makes a layer of a composite.
+    """Base of the layer classes: `class SE(Layer, composite=spec.se)` defines the layer of a composite.
 
-    The class gets the signature and the docstring of the composite, with an example from its own docstring.
+    The class has the signature and the docstring of the composite, with the example from the docstring of the class.
 
     Attributes:
-        composite: the function that makes the spec of a layer.
-        arguments: the arguments that a layer was made with, by name.
+        composite: the function that returns the spec of a layer.
+        arguments: the arguments that a layer was created with, by name.
     """
 
     composite: ClassVar[Callable[..., Node]]
@@ -63,7 +63,7 @@ def layer_signature(
 
     Args:
         composite: the composite of the layer.
-        module_class: the framework's base class; arguments that name a layer also take its subclasses.
+        module_class: the framework's base class; arguments that name a layer also accept its subclasses.
         own: keyword arguments that the framework adds.
     """
     parameters = []
@@ -179,7 +179,7 @@ def check_keeps_shape(name: str, node: Node, channels: int) -> None:
 
 
 def training_order(layers: Sequence[LayerT], relu: type, max_pool: type) -> list[LayerT]:
-    """Return a chain with each max pooling moved before the ReLU in front of it.
+    """Return the layers of a chain, with each max pooling moved before the ReLU that precedes it.
 
     Outputs and gradients stay the same bit for bit, and ReLU has less to compute.
 

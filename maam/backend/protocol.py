@@ -66,7 +66,7 @@ class Gradients(NamedTuple):
 
     Attributes:
         input: the shape of the input.
-        parameters: by canonical name, each of its parameter's shape.
+        parameters: the gradients by canonical name, each with the shape of its parameter.
     """
 
     input: Array
@@ -114,7 +114,7 @@ class OptimizerState:
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of a training step and the treatment of its gradients.
+    """The settings of a training step: its loss, the processing of its gradients, and its precision.
 
     Attributes:
         label_smoothing: the share of the target that is spread evenly over all classes.
@@ -154,7 +154,7 @@ class NearKinks(NamedTuple):
     """The values of a batch that rounding may have moved across a kink.
 
     Attributes:
-        kinks: the nearest first.
+        kinks: the values, sorted by distance.
         values: the number of values in layers with kinks.
         layers: the number of layers with kinks.
     """
@@ -190,7 +190,7 @@ class Trainer(Protocol):
         """
 
     def update(self, batch: Any, lr: float, decay: float = 0.0) -> Any:
-        """Update the model once in train mode by mean cross entropy.
+        """Take one optimizer step on the mean cross entropy, in train mode.
 
         Args:
             batch: a prepared batch.
@@ -208,7 +208,7 @@ class Trainer(Protocol):
         """Wait for the results of updates and return them, float64 (len(found), 2), averaged over all processes."""
 
     def step(self, x: Array, labels: Array, lr: float) -> float:
-        """Prepare, update and fetch; return the loss before the update."""
+        """Update the model from x (N, C, H, W) and labels int32 (N,); return the loss before the update."""
 
     def predict(self, x: Array) -> Array:
         """Return logits (N, classes) in inference mode, float32, computed in the precision of training.
@@ -220,7 +220,7 @@ class Trainer(Protocol):
         """Return copies of the optimizer's state."""
 
     def write_state(self, state: OptimizerState) -> None:
-        """Restore a state."""
+        """Restore the optimizer's state."""
 
 
 class Runner(Protocol):
@@ -278,7 +278,7 @@ class Runner(Protocol):
         """
 
     def clone_with(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
-        """Return a runner in the same mode with a new model of `spec`, its arrays cast to `dtype`."""
+        """Build a model of `spec` with `arrays`, cast to `dtype`, and return its runner in the same mode."""
 
 
 class ProcessGroup(Protocol):
@@ -412,7 +412,7 @@ class CheckpointBackend(Backend, Protocol):
             spec: needed by formats whose names follow from the roles of parameters.
 
         Raises:
-            WeightsError: the file is broken, or holds anything but arrays of a known dtype.
+            WeightsError: the file is broken, or contains anything other than arrays of a supported dtype.
         """
 
     def write_checkpoint(self, path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:
@@ -420,7 +420,7 @@ class CheckpointBackend(Backend, Protocol):
 
         Raises:
             OSError: the file cannot be written.
-            WeightsError: the format cannot hold an array.
+            WeightsError: the format does not support an array.
         """
 
 
@@ -442,7 +442,7 @@ class ExportBackend(Backend, Protocol):
         """
 
     def open_exported(self, kind: str, path: Path) -> tuple[Predict, dict[str, str]]:
-        """Return an exported file as a function of NumPy arrays, and its metadata."""
+        """Open an exported file; return its function of NumPy arrays and its metadata."""
 
 
 class GradientReferenceBackend(TrainingBackend, Protocol):

@@ -35,8 +35,8 @@ class Format(NamedTuple):
     """A format of exported models.
 
     Attributes:
-        suffix: the end of a file's name.
-        packages: what writing and reading need, as pairs of package and extra.
+        suffix: the suffix of the files.
+        packages: the packages needed to write and read files, as pairs (package, extra).
         companions: the suffixes of files written beside the model.
         engine: the inference engine that reads the format without the backend: "onnx", "openvino" or "".
         readable: whether maam can open and run a file. It cannot run AIR, which Ascend's compiler must convert first.
@@ -62,7 +62,7 @@ class BackendEntry:
         modes: the modes of its runners by name, the default first, each with its capabilities.
         capabilities: what the backend provides beyond building and running models.
         formats: the formats it exports to, by name.
-        checkpoint_suffixes: the ends of the names of its files of weights.
+        checkpoint_suffixes: the suffixes of its checkpoint files.
 
     Example:
         >>> from maam.backend import find_entry

@@ -21,7 +21,7 @@ from maam.data.cifar import LAYOUTS, Layout, find_folder, read_dataset
 from maam.errors import DataError
 
 Report = Callable[[int, "int | None"], None]
-"""A function of the bytes received so far and of all bytes, None if the server does not send their number."""
+"""A function that is called with the number of bytes received so far and in total (None if unknown)."""
 
 TIMEOUT_SECONDS = 30.0
 _CHUNK_BYTES = 1 << 18
@@ -59,8 +59,8 @@ def download(
         root: the folder that will contain the official folder. It is created if it is missing.
         url: another address of the archive.
         md5: another checksum of the archive.
-        progress: a function of the bytes received so far and of all bytes (None if unknown). Default: a progress bar
-            on a terminal, and lines elsewhere, on standard error.
+        progress: a function that is called with the number of bytes received so far and in total (None if unknown).
+            Default: a progress bar on a terminal, and lines elsewhere, on standard error.
 
     Returns:
         The official folder.

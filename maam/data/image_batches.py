@@ -23,7 +23,7 @@ Decoded = tuple[npt.NDArray[np.float32], Sequence[str]]
 
 
 class BrokenImageWarning(UserWarning):
-    """A warning that an image file cannot be read and is left out."""
+    """A warning that an image file cannot be read and is skipped."""
 
 
 class Sample(NamedTuple):
@@ -73,12 +73,12 @@ class ImageBatches(EpochOrder, ABC):
         num_workers: the number of worker processes (PyTorch) or threads (MindSpore) that decode, at most one for each
             processor. 0: the calling process decodes.
         on_broken: what to do with a file that is empty, truncated or not an image. "error" raises `DataError`; "skip"
-            warns and leaves the image out of its batch. A batch without a readable image is skipped, or is an error if
+            warns and omits the image from its batch. A batch without a readable image is skipped, or is an error if
             `drop_last` is true.
         share: (rank, size) of one process among several that share each batch; see `BatchLoader`.
 
     Attributes:
-        broken: the reason for each file that was left out so far, by path.
+        broken: the reasons why files were skipped so far, by path.
 
     Raises:
         DataError: an argument is out of its range, or an epoch would have no batch.

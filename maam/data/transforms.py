@@ -1,6 +1,6 @@
 """Random crops and flips for images in memory, and the part of an image file that a network sees.
 
-Everything random is drawn here with NumPy, so that all frameworks see the same pixels.
+All random values are drawn with NumPy, so that all frameworks use the same pixels.
 """
 
 from __future__ import annotations

@@ -172,7 +172,7 @@ def multiply(part: Part, factor: float) -> Part | None:
 
 
 def _multiply_chain(part: Part, factor: float) -> Part | None:
-    """Multiply the last child that can take the factor; all children after it must be homogeneous."""
+    """Multiply the last child that can absorb the factor; all children after it must be homogeneous."""
     parts = part.parts
     for name, child in reversed(parts.items()):
         if (found := multiply(child, factor)) is not None:

@@ -116,7 +116,7 @@ class ModelAdapter:
     def _output(self, x: Tensor) -> Tensor:
         output = self.model(x)
         if not isinstance(output, Tensor):
-            raise PortingError(f"the MindSpore cell returns a {type(output).__name__}; wrap it to return one tensor")
+            raise PortingError(f"expected one tensor as output of the cell, got a {type(output).__name__}; wrap it")
         return output
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""MindSpore as a backend: each method of the contract is a function in the module of its subject."""
+"""The MindSpore backend: most of its methods are functions of the other modules of this package."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class MindSporeBackend:
         export.WRITERS[kind](path, spec, arrays, shape, metadata)
 
     def open_exported(self, kind: str, path: Path) -> tuple[Predict, dict[str, str]]:
-        """Return an exported file as a function of NumPy arrays, and its metadata."""
+        """Open an exported file; return its function of NumPy arrays and its metadata."""
         from maam.mindspore import export
 
         return export.READERS[kind](path)

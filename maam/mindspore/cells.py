@@ -40,7 +40,7 @@ _SETTINGS = (
 
 
 def instantiate(node: spec.Node, **options: Any) -> nn.Cell:
-    """Return the cell of a node, without checks of its input; the one option is `dtype`."""
+    """Return the cell of a node, without checks of its input; the only option is `dtype`."""
     if type(node) in WITH_ARRAYS:
         return WITH_ARRAYS[type(node)](node, **options)
     if type(node) in WITHOUT_ARRAYS:
@@ -197,9 +197,9 @@ class _Base(SpecContainer, nn.SequentialCell):
     def reparameterize(self) -> None:
         """Fuse the cell for deployment, in place, as `maam.fuse` does; nothing happens if there is nothing to fuse.
 
-        The parameters are new ones with the old dtype. They are frozen where all former parameters of their layer
-        were. Hooks on layers inside are lost. Call this before the first run of a network in graph mode that contains
-        the cell: the network keeps the graph that it has compiled.
+        The new parameters have the dtype of the old ones. A parameter is frozen if all old parameters of its layer were
+        frozen. Hooks on layers inside are lost. If a network in graph mode contains the cell, call this method before
+        the first run of the network, because the network keeps its compiled graph.
 
         Raises:
             DeploymentError: the cell is in train mode, is already fused, is wrapped for mixed precision, or has a layer
@@ -273,7 +273,7 @@ class Container(_Base):
             setattr(self, parameter.name, Parameter(initial, name=parameter.name))
 
     def construct(self, x: Tensor) -> Tensor:
-        """Return the node's function of x, (N, C, H, W) or (N, features), as `maam.spec` defines it."""
+        """Return the output for x, (N, C, H, W) or (N, features), as `maam.spec` defines it."""
         if self.rule is not None:
             _check_in_graph(ops.shape(x), ops.dtype(x), self.rule, self.expected_dtype)
         if self.kind == "parallel":
@@ -324,7 +324,7 @@ class Container(_Base):
 
 
 class Layer(CompositeLayer, Container):
-    """Base of the layer classes: `class SE(Layer, composite=spec.se)` makes a layer of a composite.
+    """Base of the layer classes: `class SE(Layer, composite=spec.se)` defines the layer of a composite.
 
     Arguments that name an activation or a normalization (`act_layer`, `gate_layer`, `norm_layer`) also accept the
     MindSpore class; the spec contains its name.
@@ -355,8 +355,8 @@ class Layer(CompositeLayer, Container):
         super().__init__(node)  # type: ignore[arg-type]
         self.arguments = arguments
         self.rule = spec.input_rule(node)
-        self.set_train(False)  # or graph mode would keep a graph compiled in inference state after set_train()
+        self.set_train(False)  # or graph mode would keep a graph compiled in inference mode after set_train()
 
     def extend_repr(self) -> str:
-        """Return the arguments that the layer was made with."""
+        """Return the arguments that the layer was created with."""
         return self._describe_arguments()

@@ -62,7 +62,7 @@ def configure(
 ) -> Configuration:
     """Set up MindSpore for this machine; call it before the first operator runs.
 
-    docs/deployment.md has the reasons for the defaults. Those for Ascend follow MindSpore's documentation, and are not
+    docs/deployment.md explains the defaults. The defaults for Ascend follow MindSpore's documentation and are not
     tested on hardware.
 
     Args:

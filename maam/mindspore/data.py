@@ -71,9 +71,9 @@ class Batches(GeneratorDataset):
 def generator_dataset(loader: BatchLoader, epoch: int = 0) -> Batches:
     """Return the batches of a loader as a GeneratorDataset.
 
-    The batches are those of `loader.epoch(k)`, byte for byte. Each loop over the data set takes the next epoch k, and
-    `Model.train(n, dataset)` the next n epochs. A data set made from this one (`map`, `repeat`) and data sinking start
-    at `dataset.epoch`, which you then set yourself.
+    The batches are those of `loader.epoch(k)`, byte for byte. Each loop over the data set uses the next epoch k, and
+    `Model.train(n, dataset)` uses the next n epochs. Data sinking, and data sets that are derived from this one with
+    `map` or `repeat`, start at `dataset.epoch`; set this attribute yourself for them.
 
     Args:
         loader: the loader.

@@ -42,12 +42,12 @@ def _write(path: Path, spec: Node, arrays: Mapping[str, Array], example: Any, ki
     write_arrays(model, arrays)
     with _restore_mode():
         ms.export(model, example, file_name=str(path), file_format=kind)
-    path.parent.chmod(0o755)  # MindSpore makes the folder private
+    path.parent.chmod(0o755)  # MindSpore restricts the permissions of the folder
     path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
 
 
 def open_mindir(path: Path) -> tuple[Predict, dict[str, str]]:
-    """Return a MindIR file as a function, and its metadata."""
+    """Open a MindIR file; return its function and its metadata."""
     metadata = read_companion(path)
     cell = nn.GraphCell(ms.load(str(path)))
 

@@ -13,7 +13,7 @@ class MAAM(Layer):
     """MAAM layer (Multi-Agent Aggregation Module): branches, their weighted sum and a 1x1 convolution.
 
     F = ReLU(BN(Conv1x1(sum_i softmax(alpha)_i AgentBlock_i(X)))), equations 1 to 3 of the paper (arXiv 2504.13574,
-    section 3.1). `agent_block` is one branch, `reduce_layer` the 1x1 convolution.
+    section 3.1). `agent_block` returns one branch, and `reduce_layer` returns the 1x1 convolution.
 
     Shape:
         (N, in_channels, H, W) to (N, out_channels, H', W'), where H' = H // product of `pool` and the same for W'.
@@ -31,8 +31,9 @@ class MAAM(Layer):
             Default: 1.
         pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of the
             two convolutions. 1 means no pooling. Default: 1.
-        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch (equation 2), "mean", or
-            "dynamic", softmax of a linear map of the globally average-pooled input. Default: "softmax".
+        fusion: how the branches are weighted. "softmax": softmax of one learnable scalar per branch (equation 2).
+            "mean": equal weights. "dynamic": softmax of a linear layer on the globally average-pooled input. Default:
+            "softmax".
         reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3). Default: True.
         depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
             False.
@@ -95,8 +96,7 @@ class MAF(Layer):
     Args:
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
-            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
-            Default: 1 / 16.
+            down and at least 1. Other libraries use the inverse, a reduction of 16 instead of 1 / 16. Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: the statistics of each channel over height and width: "avg", "std" (unbiased standard deviation),
             "max", or a list of them without repetition. Default: ("avg", "std").
@@ -106,7 +106,7 @@ class MAF(Layer):
         gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
-        SpecError: an argument is invalid, or a statistic is given twice.
+        SpecError: an argument is invalid, or a statistic is repeated.
 
     Example:
         >>> from mindspore import ops
@@ -151,8 +151,7 @@ class MAFC(Layer):
     Args:
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
-            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
-            Default: 1 / 16.
+            down and at least 1. Other libraries use the inverse, a reduction of 16 instead of 1 / 16. Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: the statistics: "avg", "std" (unbiased standard deviation), "max", or a list of them without
             repetition. The channel gate takes them over height and width, the spatial gate over the channels. Default:
@@ -164,7 +163,7 @@ class MAFC(Layer):
         gate_layer: the function that bounds both gates: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
-        SpecError: an argument is invalid, or a statistic is given twice.
+        SpecError: an argument is invalid, or a statistic is repeated.
 
     Example:
         >>> from mindspore import nn, ops
@@ -211,8 +210,7 @@ class MAFB(Layer):
     Args:
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
-            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
-            Default: 1 / 16.
+            down and at least 1. Other libraries use the inverse, a reduction of 16 instead of 1 / 16. Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: the statistics of each channel over height and width: "avg", "std" (unbiased standard deviation),
             "max", or a list of them without repetition. Default: ("avg", "std").
@@ -222,7 +220,7 @@ class MAFB(Layer):
         gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
-        SpecError: an argument is invalid, or a statistic is given twice.
+        SpecError: an argument is invalid, or a statistic is repeated.
 
     Example:
         >>> from mindspore import ops
@@ -267,8 +265,7 @@ class SE(Layer):
     Args:
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
-            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
-            Default: 1 / 16.
+            down and at least 1. Other libraries use the inverse, a reduction of 16 instead of 1 / 16. Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
             "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default:
@@ -321,8 +318,7 @@ class CBAM(Layer):
     Args:
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
-            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
-            Default: 1 / 16.
+            down and at least 1. Other libraries use the inverse, a reduction of 16 instead of 1 / 16. Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         spatial: whether to add the spatial gate. Default: True.
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",

@@ -17,7 +17,7 @@ from maam.spec import Node
 
 
 class _Readable:
-    """An initializer with a readable repr; MindSpore's own shows an address in the repr of cells."""
+    """An initializer with a readable repr; MindSpore's initializers show a memory address in the repr of cells."""
 
     def __init__(self, value: float) -> None:
         super().__init__(value)  # type: ignore[call-arg]
@@ -67,8 +67,8 @@ class Tanh(nn.Cell):
 def softmax(x: Tensor, axis: int) -> Tensor:
     """Return exp(x - max) / sum over `axis`, with the shape of x.
 
-    It replaces `ops.softmax`: in PyNative mode on CPUs its gradient was wrong in the whole process, as if the axis had
-    size 1, after hundreds of other models (`tests/parity/test_random_specs.py`).
+    It replaces `ops.softmax`, whose gradient can be wrong in PyNative mode on CPUs: after hundreds of other models in
+    the same process, it was that of an axis of size 1 (`tests/parity/test_random_specs.py`).
     """
     powers = ops.exp(x - ops.stop_gradient(ops.ReduceMax(keep_dims=True)(x, axis)))
     return powers / ops.ReduceSum(keep_dims=True)(powers, axis)
@@ -212,7 +212,7 @@ def _linear(node: spec.Linear, **options: Any) -> nn.Cell:
 
 
 def _batch_norm(node: spec.BatchNorm2d, **options: Any) -> nn.Cell:
-    # In MindSpore momentum is the share of the old value, in PyTorch and the spec that of the new one.
+    # Momentum is the weight of the old value in MindSpore, and of the new value in PyTorch and in the spec.
     return nn.BatchNorm2d(node.num_features, eps=node.eps, momentum=1 - node.momentum, **options)
 
 

@@ -39,7 +39,7 @@ OPTIMIZERS = {"sgd": optim.SGD, "adam": optim.AdamW, "adamw": optim.AdamW}
 MindSpore's own Adam does not correct the bias of eps, which at eps 1e-8 halves the first updates of small gradients.
 """
 MOMENTS = {"momentum_buffer": "accum", "exp_avg": "exp_avg", "exp_avg_sq": "exp_avg_sq"}
-"""The moments by the names of the optimizer state, each with its name in MindSpore's optimizers."""
+"""The names of the moments in MindSpore's optimizers, by their names in `OptimizerState`."""
 NORM_EPS = 1e-6
 """The term that PyTorch adds to the norm of all gradients before it divides by it."""
 INITIAL_SCALE, SCALE_FACTOR, SCALE_WINDOW = 65536.0, 2, 2000
@@ -57,7 +57,7 @@ class Processes:
         mean_over_processes(np.zeros(1, np.float32))
 
     def gather(self, array: Array) -> Array:
-        """Concatenate the arrays (N, ...) of all processes along the first axis; shorter ones are padded on the way."""
+        """Concatenate the arrays (N, ...) of all processes along the first axis; N may differ."""
         everything = ops.AllGather()
         lengths = everything(Tensor(np.array([len(array)], np.int32))).asnumpy()
         longest = int(lengths.max())
@@ -160,7 +160,7 @@ class Trainer:
         return self.runner.tensor(images), from_numpy(np.asarray(labels, np.int32))
 
     def update(self, batch: tuple[Tensor, Tensor], lr: float, decay: float = 0.0) -> Tensor:
-        """Update the model once in train mode by mean cross entropy; `decay` is that of the moving average.
+        """Take one optimizer step on the mean cross entropy, in train mode; `decay` is that of the moving average.
 
         Returns:
             (loss, accuracy) before the update, float32 (2,).
@@ -180,7 +180,7 @@ class Trainer:
         return found
 
     def seed(self, value: int) -> None:
-        """Do nothing: a dropout kernel that has run keeps its own counter, whatever the seed."""
+        """Do nothing: a dropout kernel that has already run ignores a new seed."""
 
     def fetch(self, found: Sequence[Tensor]) -> Array:
         """Wait for the results of updates and return them, float64 (len(found), 2), averaged over all processes."""
@@ -213,14 +213,14 @@ class Trainer:
         return OptimizerState(self.steps, moments, average, self._read_scale(), self.steps - self.applied)
 
     def write_state(self, state: OptimizerState) -> None:
-        """Restore a state."""
+        """Restore the optimizer's state."""
         self.steps, self.applied = state.step, state.step - state.skipped
         for moment, arrays in state.moments.items():
             for name, array in zip(self.names, getattr(self.native, MOMENTS[moment]), strict=True):
                 assign(array, arrays[name])
         if self.optimizer.name != "sgd":
             assign(self.native.state_step, np.array(self.applied))
-        else:  # 1 makes the next step set the momentum to the gradient, as the first step must
+        else:  # with 1, the next step sets the momentum to the gradient, as a first step does
             for fresh in self.native.stat:
                 assign(fresh, np.full(fresh.shape, float(self.applied == 0)))
         if self.average is not None:
@@ -362,7 +362,7 @@ class Runner:
         return Trainer(self, optimizer, objective)
 
     def clone_with(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
-        """Return a runner in the same mode with a new model of `spec`, its arrays cast to `dtype`."""
+        """Build a model of `spec` with `arrays`, cast to `dtype`, and return its runner in the same mode."""
         model = build(spec, dtype=getattr(ms, dtype))
         write_arrays(model, arrays)
         return Runner(model, graph=self.graph)

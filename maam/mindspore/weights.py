@@ -38,14 +38,14 @@ from maam.weights.file import DTYPES as FILE_DTYPES
 
 Array = np.ndarray[Any, Any]
 FLOATING = {native: array for native, array in DTYPES.items() if array in FILE_DTYPES.values()}
-"""The dtypes that weights files hold."""
+"""The dtypes that weights files support."""
 _DTYPES_BY_NAME = {str(native): array for native, array in FLOATING.items()}
 _CHECKSUM = b"crc_num"
 _CHECKSUM_LENGTH = len(_CHECKSUM) + 10
 
 
 def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstype.float32, **options: Any) -> nn.Cell:
-    """Build the cell of a spec or preset, in inference state.
+    """Build the cell of a spec or preset, in inference mode.
 
     Args:
         spec: a spec, or the name of a preset.
@@ -76,7 +76,7 @@ def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstyp
         raise SpecError(f"dtype: expected a floating dtype such as mindspore.float16, got {dtype!r}")
     cell = instantiate(node, dtype=dtype)
     cell.spec = node
-    cell.set_train(False)  # or graph mode would keep a graph compiled in inference state after set_train()
+    cell.set_train(False)  # or graph mode would keep a graph compiled in inference mode after set_train()
     if isinstance(cell, Container):
         cell.rule = specs.input_rule(node)
     if seed is not None:
@@ -89,7 +89,7 @@ def save_weights(model: nn.Cell, path: PathLike) -> None:
 
     Args:
         model: a model or layer of maam, also inside the wrappers of mixed precision.
-        path: the file to write; an existing file is replaced in one step.
+        path: the file to write; an existing file is replaced atomically.
 
     Raises:
         WeightsError: the cell was not built by maam, has a layer that its spec does not describe, or has arrays that do
@@ -154,7 +154,7 @@ def _slots(model: nn.Cell) -> dict[str, Slot]:
 
 
 def load(path: PathLike, dtype: Any = None, *, num_classes: int | None = None, seed: int = 0) -> nn.Cell:
-    """Build the model or layer that a weights file describes, with its weights, in inference state.
+    """Build the model or layer that a weights file describes, with its weights, in inference mode.
 
     Args:
         path: the weights file.
@@ -195,10 +195,10 @@ def load(path: PathLike, dtype: Any = None, *, num_classes: int | None = None, s
 
 
 def read_checkpoint(path: Path, spec: Node | None) -> tuple[dict[str, Array], Node | None]:
-    """Return the arrays of a checkpoint by canonical name; the second value is None, as the file holds no spec.
+    """Return the arrays of a checkpoint by canonical name, and None, because checkpoints contain no spec.
 
-    The names follow from the roles of parameters in `spec`; without a spec nothing is read. An optimizer's moments and
-    counters, and appended values, are left out.
+    The canonical names are derived from the roles of the parameters in `spec`. If `spec` is None, the file is not read
+    and there are no arrays. An optimizer's moments and counters, and appended values, are omitted.
 
     Raises:
         WeightsError: the file is truncated or not a checkpoint, or an array is not of a floating-point dtype.

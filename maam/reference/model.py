@@ -39,7 +39,8 @@ class ReferenceModel:
         observer: a function that is called with (path, input, output) after each layer, or None.
 
     Raises:
-        WeightsError: the arrays do not fit the spec by name or shape, are not finite, or a variance is negative.
+        WeightsError: names or shapes of the arrays do not match the spec, a value is not finite, or a variance is
+            negative.
 
     Example:
         >>> import numpy as np

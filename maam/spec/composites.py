@@ -85,7 +85,7 @@ def composite(function: Callable[P, NodeT]) -> Callable[P, NodeT]:
         if len(args) > len(names):
             raise SpecError(f"{function.__name__}: expected at most {len(names)} positional arguments, got {len(args)}")
         if repeated := set(names[: len(args)]) & set(kwargs):
-            raise SpecError(f"{function.__name__}: {min(repeated)}: given twice")
+            raise SpecError(f"{function.__name__}: {min(repeated)}: given by position and by name; pass it once")
         if "self" in kwargs:  # older versions of pydantic would bind it themselves
             raise SpecError(f"{function.__name__}: self: no such argument")
         try:

@@ -153,7 +153,7 @@ def check_training_batch(spec: Node, shape: Shape, is_training: Callable[[str], 
         is_training: returns whether the layer at a path is in training mode.
 
     Raises:
-        ShapeError: N is 1 and a batch norm gets a 1x1 map; the error names the layer.
+        ShapeError: N is 1 and the input of a batch norm is a 1x1 map; the error names the layer.
     """
     if shape[0] != 1 or len(shape) != 4:
         return
@@ -167,7 +167,7 @@ def _channels(spec: Node) -> int | None:
     """Return the number of input channels, or None for any.
 
     It is the number that the first layer with a fixed number expects, divided by k if this layer follows the
-    concatenation of k statistics (a gate). A layer behind pooling over the channels does not determine the number.
+    concatenation of k statistics (a gate). A layer after pooling over the channels does not determine the number.
     """
     first = spec.in_channels_expected
     if first is None or isinstance(spec, Model):

@@ -75,7 +75,7 @@ class Node(BaseModel):
         return {}
 
     def with_nodes(self: NodeT, nodes: Mapping[str, Node]) -> NodeT:
-        """Return the container with other child layers; a layer without children returns itself."""
+        """Return the container with other child layers; a layer without children is returned unchanged."""
         return self
 
     @property

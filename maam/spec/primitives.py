@@ -290,7 +290,7 @@ class _WindowPool(Node):
 
 
 class MaxPool2d(_WindowPool):
-    """Max pooling. Padding counts as minus infinity; it is at most half of the kernel size.
+    """Max pooling. The value of the padding is minus infinity, and its width is at most half of the kernel size.
 
     Shape:
         (C, H, W) to (C, H', W'), with H' = (H + 2 * padding - kernel_size) // stride + 1. The default stride is
@@ -344,8 +344,8 @@ class GlobalPool(Node):
     """Global statistic over height and width, or over the channels.
 
     "std" is the unbiased standard deviation: the values are centred, and the sum of squares is divided by
-    max(n - 1, 1), in float32 or wider. For equal values it is 0, apart from the rounding of their mean. Its gradient is
-    0 where it is 0.
+    max(n - 1, 1), in float32 or wider. For equal values it is 0, apart from the rounding of their mean. Where it is 0,
+    its gradient is 0, too.
 
     Shape:
         (C, H, W) to (C, 1, 1), or to (1, H, W) over the channels.

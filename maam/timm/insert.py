@@ -55,7 +55,7 @@ def insert_attention(network: nn.Module, attention: str | MakeLayer, *, every_bl
         network: a network of timm, also one with `features_only`, or a module with such blocks.
         attention: "maam", "maf", "mafc", "mafb", "se" or "cbam"; a subclass of `maam.torch.layers.Layer`; or a function
             from the number of channels to a module that keeps the shape (N, channels, H, W), such as
-            `functools.partial(MAFC, rd_ratio=1 / 8)`. It gets no other argument, so the defaults of a layer hold.
+            `functools.partial(MAFC, rd_ratio=1 / 8)`. It is called without other arguments.
         every_block: whether blocks without attention get a layer too, if the network has attention in some blocks.
 
     Returns:

@@ -258,7 +258,7 @@ def checkpoint_filter(
         changed += (last,) if classes != model.num_classes else ()
         if changed and not new_head:
             raise WeightsError(
-                f"{cfg.get('file', 'weights')}: the file has {classes} classes, the model {model.num_classes}; pass "
+                f"{cfg.get('file', 'weights')}: the file has {classes} classes and the model {model.num_classes}; pass "
                 f"num_classes={classes} to load the last layer, or num_classes={model.num_classes} for a new one"
             )
     channels = _channels(arrays, model.whole, first)

@@ -106,7 +106,7 @@ class ModelAdapter:
     def _output(self, x: Tensor) -> Tensor:
         output = self.model(x)
         if not isinstance(output, Tensor):
-            raise PortingError(f"the PyTorch module returns a {type(output).__name__}; wrap it to return one tensor")
+            raise PortingError(f"expected one tensor as output of the module, got a {type(output).__name__}; wrap it")
         return output
 
     @contextmanager
@@ -127,7 +127,7 @@ class ModelAdapter:
 
 
 def _own(module: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and persistent buffers of a module itself that hold real numbers."""
+    """Return the parameters and persistent buffers of a module, without its children, that contain real numbers."""
     found: dict[str, Tensor | None] = dict(module._parameters)
     transient = module._non_persistent_buffers_set
     found |= {name: buffer for name, buffer in module._buffers.items() if name not in transient}

@@ -32,7 +32,7 @@ def write_pt2(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, m
 
 
 def open_pt2(path: Path) -> tuple[Predict, dict[str, str]]:
-    """Return a program of torch.export as a function, and its metadata."""
+    """Open a program of torch.export; return its function and its metadata."""
     extra: dict[str, Any] = {"maam.name": "", "maam.spec": "", "maam.preprocessing": "", "maam.class_names": ""}
     with _quiet():
         program = torch.export.load(path, extra_files=extra).module()
@@ -48,7 +48,7 @@ def write_onnx(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, 
 
 
 def onnx_program(model: nn.Module, shape: Any) -> Any:
-    """Return a model in eval mode as a program of torch.onnx with a free batch."""
+    """Return a model in eval mode as a program of torch.onnx with a free batch axis."""
     with _quiet():
         return torch.onnx.export(
             _program(model, shape),
@@ -83,7 +83,7 @@ def write_executorch(path: Path, spec: Node, arrays: Mapping[str, Array], shape:
 
 
 def open_executorch(path: Path) -> tuple[Predict, dict[str, str]]:
-    """Return an ExecuTorch file as a function, and its metadata."""
+    """Open an ExecuTorch file; return its function and its metadata."""
     require("executorch", "executorch")
     runtime = import_module("executorch.runtime").Runtime.get()
     method = runtime.load_program(path).load_method("forward")
@@ -97,7 +97,7 @@ def _model(spec: Node, arrays: Mapping[str, Array]) -> nn.Module:
 
 
 def _program(model: nn.Module, shape: Any, largest: int | None = None) -> torch.export.ExportedProgram:
-    """Return a model as a program with a free batch, of at most `largest` samples where memory is planned ahead."""
+    """Return a model as a program with a free batch axis; `largest` limits it for formats that plan memory ahead."""
     like = next(model.parameters(), torch.empty(0))
     example = torch.zeros(EXAMPLE_BATCH, *shape, dtype=like.dtype, device=like.device)
     batch = torch.export.Dim("batch", min=1, max=largest)

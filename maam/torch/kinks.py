@@ -107,7 +107,7 @@ def _gaps(module: nn.Module, values: Tensor) -> Iterator[Gaps]:
 
 
 def _runners_up(module: nn.Module, values: Tensor) -> Gaps:
-    """Return the values below the largest of each window; values that tie exactly are left out."""
+    """Return the values below the largest of each window, without values that are equal to the largest."""
     places = torch.arange(values.numel()).view(values.shape)
     competing, index = _windows(module, values), _windows(module, places)
     gap = competing.max(-1, keepdim=True).values - competing

@@ -126,7 +126,7 @@ class Container(SpecContainer, nn.Module):
     # --- the computation
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the node's function of x, (N, C, H, W) or (N, features), as `maam.spec` defines it."""
+        """Return the output for x, (N, C, H, W) or (N, features), as `maam.spec` defines it."""
         if self.rule is not None:
             check_input(self, self.rule, x)
         if self.kind == "parallel":
@@ -186,9 +186,9 @@ class Container(SpecContainer, nn.Module):
     def reparameterize(self) -> None:
         """Fuse the module for deployment, in place, as `maam.fuse` does; nothing happens if there is nothing to fuse.
 
-        The parameters are new ones with the old device, dtype and memory format. They are frozen where all former
-        parameters of their layer were. Hooks on layers inside are lost. `timm.utils.reparameterize_model` calls this
-        method.
+        The new parameters have the device, dtype and memory format of the old ones. A parameter is frozen if all old
+        parameters of its layer were frozen. Hooks on layers inside are lost. `timm.utils.reparameterize_model` calls
+        this method.
 
         Raises:
             DeploymentError: the module is in train mode, is already fused, or has a layer that differs from its spec.
@@ -218,7 +218,7 @@ class Container(SpecContainer, nn.Module):
 
 
 class Layer(CompositeLayer, Container):
-    """Base of the layer classes: `class SE(Layer, composite=spec.se)` makes a layer of a composite.
+    """Base of the layer classes: `class SE(Layer, composite=spec.se)` defines the layer of a composite.
 
     Arguments that name an activation or a normalization (`act_layer`, `gate_layer`, `norm_layer`) also accept the
     PyTorch class; the spec contains its name.
@@ -263,7 +263,7 @@ class Layer(CompositeLayer, Container):
         self.rule = spec.input_rule(node)
 
     def extra_repr(self) -> str:
-        """Return the arguments that the layer was made with."""
+        """Return the arguments that the layer was created with."""
         return self._describe_arguments()
 
 
@@ -291,7 +291,7 @@ def check_input(module: Any, rule: InputRule, x: Any) -> None:
 
 
 def _casts(x: Tensor) -> bool:
-    """Return whether automatic mixed precision is on and converts `x`; it leaves float64 alone."""
+    """Return whether automatic mixed precision is on and converts `x`; it does not convert float64."""
     kind = x.device.type  # the meta device has no such state
     return x.dtype != torch.float64 and kind != "meta" and torch.is_autocast_enabled(kind)
 

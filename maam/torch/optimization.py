@@ -34,7 +34,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Optimized:
     """An optimized model: a function of a float32 tensor (N, C, H, W) that returns float32 outputs.
 
-    `maam.torch.optimize` makes it.
+    `maam.torch.optimize` returns it.
 
     Attributes:
         engine: the engine that runs it: "torch", "onnxruntime" or "openvino".

@@ -113,7 +113,7 @@ class Trainer:
         return self.runner.tensor(images), targets.to(self.runner.device, non_blocking=True)
 
     def update(self, batch: tuple[Tensor, Tensor], lr: float, decay: float = 0.0) -> Tensor:
-        """Update the model once in train mode by mean cross entropy; `decay` is that of the moving average.
+        """Take one optimizer step on the mean cross entropy, in train mode; `decay` is that of the moving average.
 
         Returns:
             (loss, accuracy) before the update, float32 (2,).
@@ -168,7 +168,7 @@ class Trainer:
         return OptimizerState(self.steps, moments, average, self._read_scale(), self.steps - self.applied)
 
     def write_state(self, state: OptimizerState) -> None:
-        """Restore a state."""
+        """Restore the optimizer's state."""
         self.steps, self.applied = state.step, state.step - state.skipped
         for name, tensor in self.names.items():
             own = self.native.state[tensor]
@@ -274,7 +274,7 @@ class Runner:
         return Trainer(self, optimizer, objective)
 
     def clone_with(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
-        """Return a runner in the same mode with a new model of `spec`, its arrays cast to `dtype`."""
+        """Build a model of `spec` with `arrays`, cast to `dtype`, and return its runner in the same mode."""
         model = build(spec, dtype=getattr(torch, dtype))
         write_arrays(model, arrays)
         return Runner(model, compiled=self.function is not self.model)

@@ -34,8 +34,8 @@ FLOATING = {
     torch.float32: np.dtype(np.float32),
     torch.float64: np.dtype(np.float64),
 }
-"""The dtypes that weights files hold."""
-_EXPECTED = "expected a state_dict, bare or in a dict under the key 'state_dict'; save model.state_dict() alone"
+"""The dtypes that weights files support."""
+_EXPECTED = "expected a state_dict, or a dict that contains one as 'state_dict'; save only model.state_dict()"
 
 
 def build(
@@ -90,7 +90,7 @@ def save_weights(model: nn.Module, path: PathLike) -> None:
 
     Args:
         model: a model or layer of maam, also inside DistributedDataParallel, AveragedModel or torch.compile.
-        path: the file to write; an existing file is replaced in one step.
+        path: the file to write; an existing file is replaced atomically.
 
     Raises:
         WeightsError: the module was not built by maam, has a layer that its spec does not describe, or has arrays that
@@ -205,12 +205,12 @@ def load(
 
 
 def read_checkpoint(path: Path, spec: Node | None = None) -> tuple[dict[str, Array], Node | None]:
-    """Return the arrays of a state_dict file by the names in it, and its spec if it holds one.
+    """Return the arrays of a state_dict file by the names in it, and its spec, or None if it contains none.
 
     Tensors are loaded to the CPU, and no code in the file is run. Batch counters are left out. `spec` is not needed.
 
     Raises:
-        WeightsError: the file is truncated or not a checkpoint, holds Python objects, or holds a tensor that is not
+        WeightsError: the file is truncated or not a checkpoint, or it contains Python objects or a tensor that is not
             dense or not of a floating-point dtype.
     """
     content = _load(path)
@@ -218,7 +218,7 @@ def read_checkpoint(path: Path, spec: Node | None = None) -> tuple[dict[str, Arr
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         state, text = content["state_dict"], content.get("spec")
     if not isinstance(state, Mapping):
-        raise WeightsError(f"{path}: holds a {type(state).__name__}; {_EXPECTED}")
+        raise WeightsError(f"{path}: contains a {type(state).__name__}; {_EXPECTED}")
     arrays = {name: _array(path, name, value) for name, value in state.items() if not is_batch_counter(str(name))}
     if not isinstance(text, str):
         return arrays, None
@@ -257,7 +257,7 @@ def _unpickle(path: Path, file: BinaryIO) -> Any:
     except Exception as error:  # any type; PyTorch's own message advises running the code in the file
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise WeightsError(
-                f"{path}: holds a Python object, {found[1][:100]}, and loading it can run code; "
+                f"{path}: contains a Python object, {found[1][:100]}, and loading it can run code; "
                 "if you trust the file, load it with PyTorch and save model.state_dict() alone"
             ) from None
         raise WeightsError(
@@ -267,7 +267,7 @@ def _unpickle(path: Path, file: BinaryIO) -> Any:
 
 def _array(path: Path, name: object, value: object) -> Array:
     if not isinstance(name, str) or not isinstance(value, torch.Tensor):
-        raise WeightsError(f"{path}: holds a {type(value).__name__} under {listed([str(name)])}; {_EXPECTED}")
+        raise WeightsError(f"{path}: contains a {type(value).__name__} under {listed([str(name)])}; {_EXPECTED}")
     if value.dtype not in FLOATING:
         known = ", ".join(dtype.name for dtype in FLOATING.values())
         raise WeightsError(

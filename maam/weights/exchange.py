@@ -20,11 +20,11 @@ Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 Dtypes = Mapping[str, np.dtype[Any]]
 _NEVER_FUSED = (".running_mean", "alpha")
-"""Ends of the names of arrays that fusion removes: batch norm and learned branch weights."""
+"""The suffixes of the names of arrays that fusion removes: those of batch norm and learned branch weights."""
 
 
 class Slot(NamedTuple):
-    """Shape and dtype of an array of a model; the dtype is None if weights files cannot hold it."""
+    """Shape and dtype of an array of a model; the dtype is None if weights files do not support it."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any] | None
@@ -198,7 +198,7 @@ def numpy_dtype(dtype: Any, known: Mapping[Any, np.dtype[Any]]) -> np.dtype[Any]
     """Return the NumPy dtype of a framework's dtype, and None for None.
 
     Raises:
-        WeightsError: weights files cannot hold `dtype`.
+        WeightsError: weights files do not support `dtype`.
     """
     if dtype is None:
         return None

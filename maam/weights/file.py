@@ -165,7 +165,7 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 
 
 def check_dtype(dtype: np.dtype[Any], what: str) -> None:
-    """Check that weights files can hold a dtype; `what` names the array, for the message.
+    """Check that weights files support a dtype; `what` names the array, for the message.
 
     Raises:
         WeightsError: the dtype is not float16, bfloat16, float32 or float64.

@@ -1,4 +1,4 @@
-"""Comparison of named arrays with a spec: names, shapes, values and what the layers compute."""
+"""Comparison of named arrays with a spec: names, shapes, values, and the function that the layers compute."""
 
 from __future__ import annotations
 

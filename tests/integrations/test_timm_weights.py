@@ -125,7 +125,7 @@ def test_files_that_do_not_fit(made):
         from_file(made, path="nothing.safetensors")
     saved()
     advice = "pass num_classes=3 to load the last layer, or num_classes=1000 for a new one"
-    with pytest.raises(WeightsError, match=f"^{FILE}: the file has 3 classes, the model 1000; {advice}$"):
+    with pytest.raises(WeightsError, match=f"^{FILE}: the file has 3 classes and the model 1000; {advice}$"):
         from_file(made)
     with pytest.raises(RuntimeError, match=r"size mismatch for classifier\.conv\.weight"):
         made("mafc_v3_small", num_classes=4, checkpoint_path=FILE)

@@ -101,7 +101,7 @@ def test_two_specs_must_agree(weights, tmp_path, suffix):
     other = spec.parse_json(NODE.to_json().replace('"relu"', '"silu"'))
     assert refused(path, node=other) == (
         f"{path}: saved with another spec: agents.0.act1.function is 'relu' in the file and 'silu' in the model; "
-        "leave spec (--spec) out to use the file's own"
+        "omit spec (--spec) to use the spec in the file"
     )
     assert convert(path, tmp_path / "out.pth.tar", NODE.replace(name="another")) == NODE
     assert convert(tmp_path / "out.pth.tar", tmp_path / "out.safetensors") == NODE

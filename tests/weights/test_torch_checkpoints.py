@@ -102,7 +102,7 @@ def test_code_in_a_file_is_not_run(tmp_path, monkeypatch, protocol, save):
     path = save({"a": _Runs()}, _use_new_zipfile_serialization=protocol == "new")
     message = refused(path, node=NODE)
     assert message == (
-        f"{path}: holds a Python object, posix.mkdir, and loading it can run code; "
+        f"{path}: contains a Python object, posix.mkdir, and loading it can run code; "
         "if you trust the file, load it with PyTorch and save model.state_dict() alone"
     )
     assert not (tmp_path / "was_run").exists()
@@ -134,9 +134,9 @@ def test_damaged_pytorch_files_are_refused_or_read_whole(state, tmp_path, save):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (torch.nn.Linear(1, 1), "holds a Python object, torch.nn.modules.linear.Linear"),
+        (torch.nn.Linear(1, 1), "contains a Python object, torch.nn.modules.linear.Linear"),
         ({"state_dict": {}, "spec": "{}"}, "the spec in the file is invalid: "),
-        ([1, 2], "holds a list; expected a state_dict"),
+        ([1, 2], "contains a list; expected a state_dict"),
         (3, "holds a int; expected a state_dict"),
         ({"epoch": 3}, "holds a int under epoch; expected a state_dict"),
         ({"state_dict": {"a": None}}, "holds a NoneType under a; expected a state_dict"),

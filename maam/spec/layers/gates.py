@@ -1,7 +1,7 @@
 """Gates: layers that multiply a feature map by attention weights computed from it, and keep its shape.
 
 MAF, MAF_C and MAF_B are from "Multiple channel-spatial residual attentive patterns for lightweight networks in image
-classification" and the code of its authors. SE (arXiv 1709.01507) and CBAM (arXiv 1807.06521) are for comparison.
+classification" and the code of its authors. SE (arXiv 1709.01507) and CBAM (arXiv 1807.06521) serve as baselines.
 """
 
 from __future__ import annotations
@@ -81,8 +81,7 @@ def maf(
     Args:
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
-            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
-            Default: 1 / 16.
+            down and at least 1. Other libraries use the inverse, a reduction of 16 instead of 1 / 16. Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: the statistics of each channel over height and width: "avg", "std" (unbiased standard deviation),
             "max", or a list of them without repetition. Default: ("avg", "std").
@@ -92,7 +91,7 @@ def maf(
         gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
-        SpecError: an argument is invalid, or a statistic is given twice.
+        SpecError: an argument is invalid, or a statistic is repeated.
 
     Example:
         >>> from maam import spec
@@ -126,8 +125,7 @@ def mafc(
     Args:
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
-            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
-            Default: 1 / 16.
+            down and at least 1. Other libraries use the inverse, a reduction of 16 instead of 1 / 16. Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: the statistics: "avg", "std" (unbiased standard deviation), "max", or a list of them without
             repetition. The channel gate takes them over height and width, the spatial gate over the channels. Default:
@@ -139,7 +137,7 @@ def mafc(
         gate_layer: the function that bounds both gates: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
-        SpecError: an argument is invalid, or a statistic is given twice.
+        SpecError: an argument is invalid, or a statistic is repeated.
 
     Example:
         >>> from maam import spec
@@ -175,8 +173,7 @@ def mafb(
     Args:
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
-            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
-            Default: 1 / 16.
+            down and at least 1. Other libraries use the inverse, a reduction of 16 instead of 1 / 16. Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: the statistics of each channel over height and width: "avg", "std" (unbiased standard deviation),
             "max", or a list of them without repetition. Default: ("avg", "std").
@@ -186,7 +183,7 @@ def mafb(
         gate_layer: the function that bounds the gate: "sigmoid", "hard_sigmoid" or "tanh". Default: "sigmoid".
 
     Raises:
-        SpecError: an argument is invalid, or a statistic is given twice.
+        SpecError: an argument is invalid, or a statistic is repeated.
 
     Example:
         >>> from maam import spec
@@ -219,8 +216,7 @@ def se(
     Args:
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
-            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
-            Default: 1 / 16.
+            down and at least 1. Other libraries use the inverse, a reduction of 16 instead of 1 / 16. Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
             "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default:
@@ -264,8 +260,7 @@ def cbam(
     Args:
         channels: the number of channels of the input.
         rd_ratio: the width of the perceptron as a fraction of `channels`, above 0 and at most 1. The width is rounded
-            down and at least 1. Other libraries call its inverse the reduction ratio: 1 / 16 is a reduction of 16.
-            Default: 1 / 16.
+            down and at least 1. Other libraries use the inverse, a reduction of 16 instead of 1 / 16. Default: 1 / 16.
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         spatial: whether to add the spatial gate. Default: True.
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",

@@ -1,4 +1,4 @@
-"""MAAM, the Multi-Agent Aggregation Module (arXiv 2504.13574, section 3.1), and the parts it is made of."""
+"""MAAM, the Multi-Agent Aggregation Module (arXiv 2504.13574, section 3.1), and its parts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def maam(
     """Return a MAAM layer (Multi-Agent Aggregation Module): branches, their weighted sum and a 1x1 convolution.
 
     F = ReLU(BN(Conv1x1(sum_i softmax(alpha)_i AgentBlock_i(X)))), equations 1 to 3 of the paper (arXiv 2504.13574,
-    section 3.1). `agent_block` is one branch, `reduce_layer` the 1x1 convolution.
+    section 3.1). `agent_block` returns one branch, and `reduce_layer` returns the 1x1 convolution.
 
     Shape:
         (N, in_channels, H, W) to (N, out_channels, H', W'), where H' = H // product of `pool` and the same for W'.
@@ -71,8 +71,9 @@ def maam(
             Default: 1.
         pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of the
             two convolutions. 1 means no pooling. Default: 1.
-        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch (equation 2), "mean", or
-            "dynamic", softmax of a linear map of the globally average-pooled input. Default: "softmax".
+        fusion: how the branches are weighted. "softmax": softmax of one learnable scalar per branch (equation 2).
+            "mean": equal weights. "dynamic": softmax of a linear layer on the globally average-pooled input. Default:
+            "softmax".
         reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3). Default: True.
         depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
             False.
@@ -220,8 +221,8 @@ def maam_stem(
         channels: the number of channels of each MAAM layer. The first convolution has half of the first value.
         out_channels: the number of channels of a final 1x1 convolution with bias. Default: no such convolution.
         num_agents: the number of parallel branches of each MAAM layer, 1 to 256. Default: 3.
-        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch, "mean", or "dynamic",
-            softmax of a linear map of the globally average-pooled input. Default: "softmax".
+        fusion: how the branches are weighted. "softmax": softmax of one learnable scalar per branch. "mean": equal
+            weights. "dynamic": softmax of a linear layer on the globally average-pooled input. Default: "softmax".
         reduce: whether a 1x1 convolution, normalisation and activation follow the sum of the branches. Default: True.
         depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
             True.
@@ -263,7 +264,7 @@ def maam_stem(
 def patch_widths(patch_size: int, out_channels: int) -> tuple[int, ...]:
     """Return `channels` for a `maam_stem` that turns each patch of an image into one position.
 
-    Each width is twice the one before, up to `out_channels`, and at least 8.
+    Each width is twice the previous one, at most `out_channels` and at least 8.
 
     Args:
         patch_size: height and width of a patch in pixels, a power of two of at least 4.

@@ -15,7 +15,7 @@ from maam.spec.primitives import RNN, Activation, Conv2d, Flatten, Linear, MaxPo
 def cnn(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32) -> Model:
     """Return a network of two 3x3 convolutions (32 and 64 channels) with ReLU and max pooling, and two linear layers.
 
-    It is the baseline CNN of Table 1 of the MAAM paper, which does not describe it; the sizes are our choice.
+    This is the baseline CNN in Table 1 of the MAAM paper. The paper does not give its layers; they are our choice.
 
     Shape:
         (N, in_channels, image_size, image_size) to (N, num_classes).
@@ -54,7 +54,7 @@ def cnn(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32)
 def mlp(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32) -> Model:
     """Return a network of three linear layers on the flattened image, with 512 and 256 hidden units and ReLU.
 
-    It is the baseline MLP of Table 1 of the MAAM paper, which does not describe it; the sizes are our choice.
+    This is the baseline MLP in Table 1 of the MAAM paper. The paper does not give its layers; they are our choice.
 
     Shape:
         (N, in_channels, image_size, image_size) to (N, num_classes).
@@ -88,7 +88,7 @@ def mlp(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32)
 def rnn(num_classes: Size = 10, in_channels: Size = 3, *, image_size: Size = 32) -> Model:
     """Return a tanh recurrent layer of 128 units over the rows of the image, and a linear layer on its last state.
 
-    It is the baseline RNN of Table 1 of the MAAM paper, which does not describe it; the sizes are our choice.
+    This is the baseline RNN in Table 1 of the MAAM paper. The paper does not give its layers; they are our choice.
 
     Shape:
         (N, in_channels, image_size, image_size) to (N, num_classes).

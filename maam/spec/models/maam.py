@@ -60,8 +60,8 @@ def maam_classifier(
         scales: the window of the average pooling in front of a branch; one value or one for each branch. Default: 1.
         pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of the
             two convolutions. Default: (1, 2).
-        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch, "mean", or "dynamic",
-            softmax of a linear map of the globally average-pooled image. Default: "softmax".
+        fusion: how the branches are weighted. "softmax": softmax of one learnable scalar per branch. "mean": equal
+            weights. "dynamic": softmax of a linear layer on the globally average-pooled image. Default: "softmax".
         reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3). Default: True.
         depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
             False.
@@ -206,8 +206,8 @@ def maam_imagenet(
         channels: the number of channels of each MAAM layer. The first convolution has half of the first value. Default:
             (64, 128, 256, 512).
         num_agents: the number of parallel branches of each MAAM layer, 1 to 256. Default: 3.
-        fusion: the weights of the branches: "softmax" of one learnable scalar for each branch, "mean", or "dynamic",
-            softmax of a linear map of the globally average-pooled input. Default: "softmax".
+        fusion: how the branches are weighted. "softmax": softmax of one learnable scalar per branch. "mean": equal
+            weights. "dynamic": softmax of a linear layer on the globally average-pooled input. Default: "softmax".
         reduce: whether a 1x1 convolution, normalisation and activation follow the sum of the branches. Default: True.
         depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
             True.

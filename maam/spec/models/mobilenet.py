@@ -194,10 +194,10 @@ def mobilenet(
         num_classes: the number of classes, the length of the logits. Default: 1000.
         in_channels: the number of channels of the image. Default: 3.
         width_multiplier: the factor for all widths, above 0 and at most 16. It does not scale the last convolution of
-            V3; the first convolution of the head grows with factors above 1 and does not shrink. Default: 1.0.
+            V3. Factors below 1 do not scale the first convolution of the head. Default: 1.0.
         cifar: whether to use the strides for images of 32x32. Default: False.
-        attention: the gate: "se", "cbam", "maf" or "mafc" in the units of the network's table; "mafb" after each stage
-            but the last; None for no attention.
+        attention: the gate: "se", "cbam", "maf" or "mafc" in the units that the network's table marks, or "mafb" after
+            each stage except the last. None for no attention.
         image_size: height and width in `input_shape` of the spec, in pixels. Default: 224, or 32 with `cifar`.
         name: the name of the model, for display. Default: "mobilenet".
 
