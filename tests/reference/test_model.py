@@ -166,25 +166,18 @@ def test_build_draws_the_weights_of_the_seed():
         build("maam_digit")
 
 
-def test_the_observer_sees_every_layer_in_running_order():
-    reference, seen = build("maam_digits", seed=0), []
+@pytest.mark.parametrize("training", [False, True])
+def test_the_observer_sees_every_layer_and_run_computes_one(training):
+    reference, seen = build(spec.maam(1, 4, fusion="dynamic", scales=(1, 2, 1)), seed=0), []
     reference.observer = lambda path, x, y: seen.append((path, x, y))
     x = RANDOM.random((2, 1, 8, 8))
-    y = reference(x)
+    y = reference(x, training=training)
     assert [path for path, _, _ in seen] == [path for path, _ in reference.spec.walk()]
     assert seen[-1][0] == ""
     assert seen[-1][1].tolist() == x.tolist()
     assert seen[-1][2] is y
     shapes = {path: (given, out) for path, _, given, out in reference.spec.summary((1, 8, 8))}
     assert {path: (a.shape[1:], b.shape[1:]) for path, a, b in seen} == shapes
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_run_computes_a_single_layer(training):
-    seen = []
-    reference = build(spec.maam(1, 4, fusion="dynamic", scales=(1, 2, 1)), seed=0)
-    reference.observer = lambda path, x, y: seen.append((path, x, y))
-    reference(RANDOM.random((2, 1, 8, 8)), training=training)
     alone = build(reference.spec, seed=0)
     for path, x, y in seen:
         assert alone.run(path, x, training).tolist() == y.tolist()

@@ -84,11 +84,6 @@ def test_every_nan_of_every_dtype_is_found(backend, write, dtype):
             backend.load(write(node, {"fc.weight": pattern.view(kind)}))
 
 
-def test_errors_for_models_that_maam_did_not_build(backend, write, arrays):
-    with pytest.raises(WeightsError, match=r"has no \.spec; pass a model or layer that maam built or loaded"):
-        backend.load_weights(backend.foreign(), write(NODE, arrays))
-
-
 PREFIXES = ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module._orig_mod."]
 
 

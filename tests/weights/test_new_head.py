@@ -49,10 +49,10 @@ def test_models_without_a_head(node, message):
     assert error_of(SpecError, spec.with_num_classes, node, 5).startswith(message)
 
 
-@pytest.mark.parametrize("count", [0, -1, 2.5, "10", True])
-def test_invalid_numbers_of_classes(backend, file, count):
-    with pytest.raises(SpecError, match=f"^num_classes: expected an integer of at least 1, got {count!r}; omit it"):
-        backend.load(file, num_classes=count)
+def test_invalid_numbers_of_classes(backend, file):
+    for count in (0, -1, 2.5, "10", True):
+        message = f"num_classes: expected an integer of at least 1, got {count!r}; omit it"
+        assert error_of(SpecError, backend.load, file, num_classes=count).startswith(message)
 
 
 def test_load_replaces_only_the_head(backend, name, file, values):
@@ -64,14 +64,11 @@ def test_load_replaces_only_the_head(backend, name, file, values):
     drawn = spec.draw(head, 0)
     assert bits(after) == bits(before | drawn)
     assert bits(values(backend.load(file, num_classes=10))) == bits(before)
+    for dtype in ("float16", "float64"):
+        loaded = values(backend.load(file, backend.dtype(dtype), num_classes=4))
+        assert loaded[f"{HEADS[name]}.weight"].dtype == dtype
     for seed in (1, 2):
         assert bits(values(backend.load(file, num_classes=4, seed=seed))) == bits(before | spec.draw(head, seed))
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float64"])
-def test_the_dtype_of_the_head(backend, name, file, dtype, values):
-    model = backend.load(file, backend.dtype(dtype), num_classes=4)
-    assert values(model)[f"{HEADS[name]}.weight"].dtype == dtype
 
 
 def test_another_number_of_classes_is_refused_or_skipped(backend, name, file, values):
