@@ -99,7 +99,7 @@ def test_low_accuracy(tmp_path, untrained, capsys):
     untrained.setattr(demo, "_predict", lambda name, weights, images: np.zeros(len(images), np.int64))
     untrained.setattr(demo, "LEAST_ACCURACY", 0.97)
     assert demo.run(tmp_path) is False
-    assert "the accuracy is below 97%; train for more epochs" in capsys.readouterr().out
+    assert "the accuracy is below 97%; train for more epochs (--epochs)" in capsys.readouterr().out
 
 
 def test_missing_framework(tmp_path, untrained, capsys):

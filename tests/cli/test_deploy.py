@@ -192,7 +192,7 @@ class TestQuantize:
         succeeds("quantize", digits, "q.onnx", *self.DATA, 64, "--max-drop", 0.7)
 
     def test_refusals(self, run, fails, digits):
-        assert fails("quantize", digits, "q.onnx", *self.DATA, 9999).startswith("--images 9999: digits has ")
+        assert fails("quantize", digits, "q.onnx", *self.DATA, 9999).startswith("--images: expected at most ")
         few = run("quantize", digits, "q.onnx", *self.DATA, 63)
         assert few.status == 2
         assert "Invalid value for '--images'" in few.err
