@@ -62,7 +62,7 @@ class Evaluation:
         return float((self.predictions == self.labels).mean())
 
     def top(self, count: int) -> float:
-        """Return the share of images whose label is among the `count` largest logits; ties count in class order."""
+        """Return the share of images whose label is among the `count` largest logits; the lower class wins a tie."""
         labels = self.labels[:, None].astype(np.int64)
         own = np.take_along_axis(self.logits, labels, 1)
         before = ~(self.logits <= own) | ((self.logits == own) & (np.arange(self.logits.shape[1]) < labels))

@@ -113,7 +113,7 @@ class Loop:
             epoch = self.step // self.steps_per_epoch
             self._spent = self._spent_before(epoch)
             self._train_epoch(epoch)
-            self._checkpoint()  # raises for weights that are not finite, before they could become the best ones
+            self._checkpoint()  # raises if weights are not finite, before they are written as the best ones
             self._evaluate_epoch(epoch)
             self.save()
         # a run can also be stopped just before this write, and resumed after the last step

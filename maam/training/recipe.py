@@ -62,7 +62,7 @@ class Images(Section):
         return self
 
     def framings(self, size: int) -> tuple[RandomResizedCrop, CenterCrop]:
-        """Return the crops of training and validation for a model whose images have the height and width `size`.
+        """Return the crops of training and validation for a model with images of `size` x `size` pixels.
 
         Raises:
             DataError: a field is out of its range.

@@ -53,7 +53,7 @@ def train(
     """Train a network, and write its checkpoints, log, weights and report to a folder.
 
     Args:
-        model: the name of a preset; a weights file, from whose weights the run starts; or a spec document (.json).
+        model: the name of a preset, or the path of a weights file to start from or of a spec document (.json).
             Default: the recipe's model.
         recipe: the settings of the run. Default: the default recipe of the preset.
         out: a new or empty folder; with `resume`, the folder of the run to continue.
@@ -98,9 +98,9 @@ def train(
         check_resumable(folder, checkpoint, spec, recipe)
         runner = backend.make_training_runner(spec, seed=recipe.seed, device=chosen)
         trainer = make_trainer(runner, recipe, start, checkpoint)
-        told = observer if observer is not None and processes.rank == 0 else Observer()
+        active = observer if observer is not None and processes.rank == 0 else Observer()
         steps = {"checkpoint_steps": checkpoint_steps, "log_steps": log_steps}
-        loop = Loop(runner, trainer, recipe, source, folder, told, processes=processes, **steps)
+        loop = Loop(runner, trainer, recipe, source, folder, active, processes=processes, **steps)
         if checkpoint is not None:
             loop.best = checkpoint.best_accuracy
         complete(loop, framework, chosen, start.note)
@@ -208,7 +208,7 @@ def check_resumable(folder: RunFolder, checkpoint: Checkpoint | None, spec: Node
         )
     before = None if checkpoint is None else checkpoint.recipe
     if checkpoint is None:
-        with contextlib.suppress(TrainingError):  # a missing or broken description is written anew
+        with contextlib.suppress(TrainingError):  # a missing or broken description is replaced
             before = folder.recipe()
     if before is None:
         return

@@ -158,7 +158,7 @@ class RunFolder:
             return "there is no earlier checkpoint"
         try:
             step = read_checkpoint(self.last).state.step
-        except TrainingError as error:  # this must not hide the error in whose message the clause appears
+        except TrainingError as error:  # a broken checkpoint must not hide the original error
             return f"the last checkpoint is not usable ({error})"
         return f"the last good checkpoint is {self.last}, of step {step}"
 

@@ -1,4 +1,4 @@
-"""Quantities that change from step to step, as functions of the step alone, so that a resumed run recomputes them."""
+"""The learning rate, averaging decay and dropout seed as functions of the step, so that a resumed run repeats them."""
 
 from __future__ import annotations
 

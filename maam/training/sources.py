@@ -24,7 +24,7 @@ NO_AUGMENTATION = Augmentation(padding=0, flip_probability=0.0, cutout=0)
 
 
 class Batches(Protocol):
-    """Batches whose order a seed and the number of the epoch determine."""
+    """Batches in an order that depends only on the seed and the epoch."""
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
