@@ -81,7 +81,7 @@ class GradientReference:
             runs, one with the arrays and the input as they are and two with these moved by one unit in the last place.
         near: the number of values near a kink.
         crowded: whether there are too many of them, or the network is too deep, to find the sides of the kinks.
-            `settle` then returns the gradients as they are.
+            `settle` then returns the gradients unchanged.
     """
 
     def __init__(self, subject: Subject, arrays: Mapping[str, Array], x: Array, cotangent: Array) -> None:
@@ -195,7 +195,7 @@ def calm_batch(
 ) -> tuple[int, GradientReference]:
     """Return the first batch with little rounding noise, and its gradient reference.
 
-    A batch with a crowd of kinks is returned as it is; if none of `TRIES` batches is calm, the calmest is.
+    A batch with a crowd of kinks ends the search, too. If all of `TRIES` batches are noisy, return the least noisy one.
 
     Args:
         subject: the model and its images.

@@ -1,7 +1,7 @@
 """The stages of a parity check, in running order: those that locate a fault most exactly come first.
 
 A stage is a function of the subject and of the first layer that earlier stages found to differ ("" if none did), and
-returns its findings. Stages that compare whole models name that layer in place of their own guess.
+returns its findings. Stages that compare whole models report that layer instead of guessing one.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ _TRAINING_STEPS = 20
 def compare_gradients(subject: Subject, suspect: str = "") -> Findings:
     """Compare gradients at fresh weights with PyTorch in float64, and that with central differences in NumPy.
 
-    A network with a crowd of kinks is compared in three ways: as it is, with smooth activations, and part by part.
+    A network with a crowd of kinks is compared in three ways: unchanged, with smooth activations, and part by part.
     """
     if obstacle := _obstacle(subject):
         return Findings(skip([FRESH], subject.runner_names, obstacle))

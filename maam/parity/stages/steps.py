@@ -94,7 +94,7 @@ def take_steps(subject: Subject, optimizer: Optimizer, start: Outcome | None = N
         for runner, trainer, worst in zip(subject.runners, trainers, found, strict=True):
             actual = _step(runner, trainer, state, x, labels, lr)
             settled = Settled(reference.gradients, 0)
-            if not worst.layer:  # the search is slow, and of no use once a runner has failed
+            if not worst.layer:  # skip the slow search once a runner has failed
                 settled = _settle(optimizer, subject.spec, reference, state, actual.state, lr)
             expected = take_step(optimizer, subject.spec, state.arrays, settled.gradients, state.state, lr)
             expected.arrays.update(statistics)
@@ -147,7 +147,7 @@ def loss_cotangent(subject: Subject, arrays: Mapping[str, Array], batch: int) ->
 def _settle(
     optimizer: Optimizer, spec: Node, reference: GradientReference, state: Outcome, after: OptimizerState, lr: float
 ) -> Settled:
-    """Return the gradients on a runner's side of the kinks, which its first moment shows."""
+    """Return the gradients on the runner's side of the kinks, inferred from its first moment."""
     base = take_step(optimizer, spec, state.arrays, reference.gradients, state.state, lr).state
     moment, share = optimizer.moments[0], gradient_share(optimizer)
     actual = {
