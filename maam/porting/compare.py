@@ -172,7 +172,7 @@ def _cause(single: Call, double: Call, actual: Call, last: str, suspect: str) ->
     triples = zip(single.inputs or (), double.inputs or (), actual.inputs or (), strict=False)
     if any(compare_arrays(c, b, a, LOGITS).used > 1 for a, b, c in triples):
         return f"its input differs: check the code between {last} and this layer (functions, sums, order)"
-    return "" if suspect else "its input agrees"
+    return "" if suspect else "its input agrees, so check this layer"
 
 
 def compare_outputs(subject: Subject, suspect: str = "") -> list[Row]:
