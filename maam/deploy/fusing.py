@@ -104,7 +104,9 @@ def agreements(
             x = images[start : start + batch_size]
             expected, actual = plain.forward(x), fused.forward(x)
             if not np.isfinite([actual, expected]).all():
-                raise DeploymentError(f"{plain.name}: the outputs are not finite, from image {start} on")
+                raise DeploymentError(
+                    f"{plain.name}: expected finite outputs, got NaN or infinity from image {start} on"
+                )
             worst = max(worst, float(np.abs(actual - expected).max()))
             largest = max(largest, float(np.abs(expected).max()))
             different += int((actual.argmax(1) != expected.argmax(1)).sum())
