@@ -1,4 +1,4 @@
-"""The commands of `maam`. The module of a command is imported when the command is called, so that help is quick."""
+"""The commands of `maam`. The module of a command is imported when the command is called, to keep `--help` fast."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def _evaluate(test: ImageDataset, weights: Path, console: Console) -> bool:
     )
     accurate = bool((reference == test.labels).mean() >= LEAST_ACCURACY)
     if not accurate:
-        console.print(f"   the accuracy is below {LEAST_ACCURACY:.0%}; train for more epochs")
+        console.print(f"   the accuracy is below {LEAST_ACCURACY:.0%}; train for more epochs (--epochs)")
     return same and accurate
 
 

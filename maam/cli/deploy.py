@@ -203,7 +203,7 @@ def quantize(
     check_images(spec, data, tested, labels)
     check_classifier(spec, tested)
     if images > len(candidates):
-        raise DataError(f"--images {images}: {data} has {len(candidates)} training images")
+        raise DataError(f"--images: expected at most {len(candidates)}, the training images of {data}, got {images}")
     means, deviations = check_preprocessing(tested.shape[1:], numbers("--mean", mean), numbers("--std", std))
     candidates, tested = (_normalize(part, means, deviations) for part in (candidates, tested))
 

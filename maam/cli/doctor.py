@@ -163,8 +163,8 @@ def check_backend(name: str) -> Finding:
         return Finding(name, Status.BAD, f"{type(error).__name__}: {reason}", f"reinstall it: {install}")
     seconds, difference = time.perf_counter() - start, float(np.abs(logits - expected).max())
     if not np.allclose(logits, expected, rtol=TOLERANCE, atol=TOLERANCE):
-        text = f"differs from the reference by {difference:.1e}"
-        return Finding(name, Status.BAD, text, "see `maam parity maam_digits`")
+        text = f"differs from the reference by {difference:.1e}; expected at most {TOLERANCE:.0e}"
+        return Finding(name, Status.BAD, text, "run `maam parity maam_digits` to find the first layer that differs")
     return Finding(name, Status.GOOD, f"agrees with the reference to {difference:.1e} ({seconds:.1f} s)")
 
 

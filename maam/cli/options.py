@@ -65,8 +65,10 @@ Precision = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16", 
 Classes = Annotated[
     str | None, typer.Option(help="class names: comma-separated, or a text file with one name on each line")
 ]
-Mean = Annotated[str | None, typer.Option(help="means of the channels in [0, 1], comma-separated")]
-Std = Annotated[str | None, typer.Option(help="standard deviations of the channels in [0, 1], comma-separated")]
+Mean = Annotated[str | None, typer.Option(help="comma-separated means of the channels, for pixels in [0, 1]")]
+Std = Annotated[
+    str | None, typer.Option(help="comma-separated standard deviations of the channels, for pixels in [0, 1]")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing file")]
 
 

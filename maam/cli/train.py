@@ -134,7 +134,7 @@ class Progress(Observer):
             print(f"maam: interrupted; {self.advice}", file=sys.stderr)
 
     def named(self, name: str) -> Progress:
-        """Return the same progress bar for the next of several runs, whose lines begin with its name."""
+        """Return this progress bar, reset for the next of several runs. Its lines start with the name of the run."""
         self.name = f"{name}: "
         self.accuracy = ""
         if self._task is not None:
