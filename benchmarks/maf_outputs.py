@@ -1,4 +1,4 @@
-"""The outputs of the MAF networks against those of their authors' code, which tests/published holds in float64."""
+"""Comparison of the MAF networks with the float64 outputs of their authors' code, stored in tests/published."""
 
 from __future__ import annotations
 

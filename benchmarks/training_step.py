@@ -1,4 +1,4 @@
-"""CPU time of a training step in each framework, in turns within one process, relative to eager float32 PyTorch."""
+"""CPU time of a training step in each framework, interleaved in one process, relative to eager float32 PyTorch."""
 
 from __future__ import annotations
 

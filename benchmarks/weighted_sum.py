@@ -1,7 +1,7 @@
-"""Ways to compute equation 2 of the MAAM paper, the weighted sum of the branches, in training.
+"""Implementations of equation 2 of the MAAM paper, the weighted sum of the branches, in training.
 
 The paper combines softmax and weighting in one kernel (equation 9). The programs compare the CPU time of a chain of
-multiplications and additions, which maam uses, with other ways: in isolation and in whole training steps.
+multiplications and additions, which maam uses, with other implementations: alone and in whole training steps.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Step = Callable[[], object]
 def weighted_sum(
     rounds: Rounds = 20,
     graph_kernels: Annotated[
-        bool, typer.Option("--graph-kernels", help="MindSpore's kernel fusion (needs `decorator`)")
+        bool, typer.Option("--graph-kernels", help="use MindSpore's kernel fusion (needs the package decorator)")
     ] = False,
 ) -> None:
     """Print the CPU time of forward and backward of sum_i softmax(alpha)_i A_i for three maps (64, 128, 16, 16)."""
@@ -71,10 +71,10 @@ def weighted_sum_in_training(
     batch_size: BatchSize = 64,
     rounds: Rounds = 8,
     graph_kernels: Annotated[
-        bool, typer.Option("--graph-kernels", help="MindSpore's kernel fusion, compared with PyTorch's chain")
+        bool, typer.Option("--graph-kernels", help="compare MindSpore's kernel fusion with PyTorch's chain only")
     ] = False,
 ) -> None:
-    """Print the CPU time of a training step for each way to compute the weighted sum; all else is equal."""
+    """Print the CPU time of a training step for each implementation of the weighted sum."""
     node = spec.preset(preset)
     base = "PyTorch, chain (the default of maam)"
     trainers = {base: _torch_trainer(node, None)}
@@ -173,7 +173,7 @@ def _mindspore_step(function: Callable[..., Any], alpha: Any, maps: list[Any], c
 
 
 def _torch_trainer(node: spec.Model, way: TorchSum | None) -> Trainer:
-    """Return a trainer whose network sums by `way`; None means maam's own way."""
+    """Return a trainer of a network that uses the sum `way`; None keeps maam's implementation."""
     model = build_torch(node, seed=0)
     for module in model.modules():
         if way is not None and getattr(module, "kind", "") == "parallel":
@@ -182,7 +182,7 @@ def _torch_trainer(node: spec.Model, way: TorchSum | None) -> Trainer:
 
 
 def _mindspore_trainer(node: spec.Model, way: type[Container] | None) -> Trainer:
-    """Return a trainer in graph mode whose containers have the class `way`; None means maam's own way."""
+    """Return a trainer in graph mode with containers of the class `way`; None keeps maam's implementation."""
     model = build_mindspore(node, seed=0)
     for _, cell in model.cells_and_names():
         if way is not None and getattr(cell, "kind", "") == "parallel":

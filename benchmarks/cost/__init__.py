@@ -1,4 +1,4 @@
-"""The cost of layers and models: CPU time, memory and size, measured in turns within one process."""
+"""The cost of layers and models: CPU time, memory and size, interleaved in one process."""
 
 from benchmarks.cost.cases import LAYERS, MODELS
 from benchmarks.cost.measure import FRAMEWORKS, GROWTH, Result, measure, measure_growth

@@ -34,7 +34,7 @@ def cost(
     batch: Annotated[str, typer.Option(help="comma-separated batch sizes")] = "1,8,64",
     channels: Annotated[int, typer.Option(min=1, help="channels of the map (layers)")] = 64,
     size: Annotated[int, typer.Option(min=1, help="height and width of the map (layers)")] = 32,
-    rounds: Annotated[int, typer.Option(min=1, help="each round runs all cases in turns")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="number of rounds; each round runs every case once")] = 5,
     memory: Annotated[
         bool, typer.Option("--memory", help="also measure peak memory, each case in its own process")
     ] = False,
@@ -45,7 +45,7 @@ def cost(
 ) -> None:
     """Compare the CPU time of layers or models, or show how the cost of a MAAM layer grows.
 
-    All functions run in turns within one process. Set OMP_NUM_THREADS=1 to measure one thread.
+    All functions are interleaved in one process. Set OMP_NUM_THREADS=1 to measure one thread.
     """
     if group not in GROUPS:
         raise MaamError(f"expected one of {', '.join(GROUPS)}, got {group[:60]!r}")

@@ -1,4 +1,4 @@
-"""Measurement of cases in turns, of peak memory, and of how the cost of a MAAM layer grows with its settings."""
+"""Measurement of CPU time with interleaved cases, of peak memory, and of the growth of the cost of a MAAM layer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FRAMEWORKS = ("mindspore", "torch")
 PRODUCT = "matrix product"
 MATRIX_OPERATIONS = 2 * 1024**3
 MEMORY_KINDS = ("inference fp32", "training step fp32")
-"""The kinds whose peak memory is measured; compiling and quantizing need more memory than their result."""
+"""The kinds whose peak memory is measured; other kinds compile or quantize, which needs more memory than the model."""
 GROWTH: dict[str, tuple[int, ...]] = {
     "branches": (1, 2, 4, 8),
     "channels": (16, 32, 64, 128),
@@ -83,7 +83,7 @@ def measure(
     memory: bool = False,
     progress: Progress = lambda text: None,
 ) -> Result:
-    """Measure the CPU time of all threads for the cases of a group, in turns within one process.
+    """Measure the CPU time of all threads for the cases of a group, interleaved in one process.
 
     Args:
         group: "layers" (maps of `channels` x `size` x `size`) or "models" (32x32 images).

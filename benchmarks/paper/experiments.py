@@ -73,14 +73,14 @@ EXPERIMENTS = {
     ),
 }
 """The paper's MAAM has the map sizes of `maam_cifar10` and the number of parameters of `maam_cifar10_2m3`: see
-docs/paper.md. `without_fusion` is a second way to read "o/Agent Attention"."""
+docs/paper.md. `without_fusion` is a second interpretation of "o/Agent Attention"."""
 
 
 _FREE_FIELDS = ("model", "seed", "precision")
 
 
 def recipe_differences(one: Recipe, other: Recipe) -> list[Difference]:
-    """Return the differences that the runs of one table must not have.
+    """Return the differences that are not allowed between runs of one table.
 
     Model and seed differ by design. The precision is the fastest one on the machine of each run.
     """

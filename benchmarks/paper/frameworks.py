@@ -90,8 +90,8 @@ def _compare_with_paper(sides: Mapping[str, Side]) -> str:
     return (
         f"In these runs an epoch of training took {ratio:.2f} times as long in MindSpore as in PyTorch (wall time; the "
         'precisions are given below). The paper reports "improving training efficiency by 30%" (abstract) and "a 30% '
-        'faster training speed than traditional frameworks" (section 3.3) for MindSpore; 30 % faster means 0.77 times '
-        "as long. The paper names neither the other frameworks nor the hardware."
+        'faster training speed than traditional frameworks" (section 3.3) for MindSpore; at 30 % higher speed, an '
+        "epoch takes 0.77 times as long. The paper names neither the other frameworks nor the hardware."
     )
 
 
