@@ -230,7 +230,7 @@ class TestCommand:
         ("arguments", "message"),
         [
             (("table3",), "expected one of table1, table2, figure2, frameworks, got 'table3'"),
-            (("table1",), "--root DIR is missing"),
+            (("table1",), "--root: expected the folder that `maam data cifar10 DIR` wrote"),
             (("table1", "--collect", "--framework", "jax"), "--framework: expected one of torch, mindspore, got 'jax'"),
             (("table1", "--collect", "--runs", "none"), "--runs none: no such folder"),
             (("table1", "--collect", "--runs", "."), ".: no finished run of these rows in torch with seeds 0, 1, 2"),
