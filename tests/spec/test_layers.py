@@ -30,7 +30,7 @@ def test_the_default_layer_keeps_the_shape():
     assert node.num_parameters == 3 * (9 * (8 * 4 + 4 * 8) + 2 * (4 + 8)) + 3 + (64 + 16)
 
 
-def test_channels():
+def test_channels_and_agents():
     node = maam(3, 6, hidden_channels=5)
     assert [conv(f"agents.2.conv{i}", node)[:2] for i in (1, 2)] == [(3, 5), (5, 6)]
     assert node.at("agents.1.bn1").num_features == 5
@@ -40,13 +40,10 @@ def test_channels():
     for out, hidden in [(1, 1), (2, 1), (3, 1), (4, 2), (9, 4), (128, 64)]:  # by default, half of the output
         assert maam(5, out).at("agents.0.conv1").out_channels == hidden
         assert maam(out).at("agents.0.conv1").out_channels == hidden
-
-
-@pytest.mark.parametrize("agents", [1, 2, 5])
-def test_number_of_agents(agents):
-    node = maam(4, num_agents=agents).at("agents")
-    assert list(node.nodes) == [str(index) for index in range(agents)]
-    assert node.own_parameters()[0].shape == (agents,)
+    for count in (1, 2, 5):
+        agents = maam(4, num_agents=count).at("agents")
+        assert list(agents.nodes) == [str(index) for index in range(count)]
+        assert agents.own_parameters()[0].shape == (count,)
 
 
 def test_kernel_sizes():

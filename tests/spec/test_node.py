@@ -100,6 +100,10 @@ def test_equality_is_of_kind_and_fields():
     assert CONV.to_document() != CONV
     assert len({CONV, CONV.replace(), CONV.replace(bias=False)}) == 2
     assert {maam(4): 1}[maam(4)] == 1
+    children = {"a": CONV}
+    given = spec.Sequential(children=children)
+    children["b"] = CONV
+    assert given == chain(a=CONV)  # a spec copies its children
     assert spec.Node.kinds["conv2d"] is spec.Conv2d
     assert all(kind == cls.kind for kind, cls in spec.Node.kinds.items())
 
@@ -128,14 +132,6 @@ def test_specs_are_frozen(change, error, message):
     with pytest.raises(error, match=message):
         change(node)
     assert node == maam(4)
-
-
-def test_a_spec_copies_its_children():
-    children = {"a": CONV}
-    node = chain(**children)
-    given = spec.Sequential(children=children)
-    children["b"] = CONV
-    assert given == node
 
 
 def test_fields_are_validated_and_given_by_name():

@@ -14,6 +14,7 @@ from maam.errors import WeightsError
 from maam.weights import read_weights, write_weights
 from maam.weights.exchange import cast
 from tests.errors import error_of
+from tests.strategies import batch_norms, convs, linears, rnns
 from tests.weights.helpers import BACKENDS, DTYPES, arbitrary, backend_named, bits, mixed, same
 
 ABOVE_A_TIE = 1 + 2.0**-8 + 2.0**-30
@@ -74,7 +75,7 @@ def test_float64_is_rounded_once():
         rounded([1e39])
 
 
-def test_a_value_too_large_for_the_dtype_is_refused(backend, write, values):
+def test_values_and_dtypes_that_are_refused(backend, write, values):
     arrays = _ordinary("float32")
     arrays["fc.weight"][0, 1] = 70000
     arrays["fc.bias"][1] = -70000
@@ -85,12 +86,9 @@ def test_a_value_too_large_for_the_dtype_is_refused(backend, write, values):
     before = bits(values(model))
     assert error_of(WeightsError, backend.load_weights, model, path) == message
     assert bits(values(model)) == before
-
-
-@pytest.mark.parametrize("wrong", ["int32", "complex64"])
-def test_only_floating_point_dtypes_are_accepted(backend, wrong, write):
-    with pytest.raises(WeightsError, match=r"^dtype: expected one of .*loat64, got "):
-        backend.load(write(FC, _ordinary("float32")), dtype=backend.dtype(wrong))
+    for wrong in ("int32", "complex64"):
+        with pytest.raises(WeightsError, match=r"^dtype: expected one of .*loat64, got "):
+            backend.load(path, dtype=backend.dtype(wrong))
 
 
 def test_models_loaded_twice_are_independent(backend, write, values):
@@ -125,15 +123,8 @@ def _ordinary(dtype):
 @st.composite
 def _layers(draw):
     """Return a layer of random size with random finite arrays in random dtypes."""
-    sizes = st.integers(1, 4)
-    node = draw(
-        st.one_of(
-            st.builds(spec.Linear, in_features=sizes, out_features=sizes, bias=st.booleans()),
-            st.builds(spec.Conv2d, in_channels=sizes, out_channels=sizes, kernel_size=sizes, bias=st.booleans()),
-            st.builds(spec.RNN, input_size=sizes, hidden_size=sizes),
-            st.builds(spec.BatchNorm2d, num_features=sizes),
-        )
-    )
+    shape = (draw(st.integers(1, 2)), 4, 4)
+    node = draw(st.one_of(linears(shape), convs(shape), rnns(shape), batch_norms(shape)))
     finite = {"allow_nan": False, "allow_infinity": False}
     dtype = arrays_of.floating_dtypes(endianness="=", sizes=(16, 32, 64))
     arrays = {p.name: draw(arrays_of.arrays(draw(dtype), p.shape, elements=finite)) for p in node.parameters()}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from safetensors.numpy import save
 
 from maam import spec
 from maam.errors import WeightsError
@@ -144,18 +145,11 @@ def test_any_safetensors_reader_reads_arrays_of_any_memory_layout(write):
 
 
 HEADER = {"format": "maam", "format_version": "1", "spec": FC.to_json()}
-WHOLE = safetensors.numpy.save(ARRAYS, HEADER)
-EMPTY = {"dtype": "F32", "shape": [0, 2**63], "data_offsets": [12, 12]}
+WHOLE = save(ARRAYS, HEADER)
+EMPTY = malformed.edited(WHOLE, "x", value={"dtype": "F32", "shape": [0, 2**63], "data_offsets": [12, 12]})
+STORED = "expected one of F16, BF16, F32, F64"
 CUT_SHORT = "not a safetensors file, or truncated: "
 FOREIGN = "a safetensors file without the header of maam; convert it with: maam convert SRC DST --spec PRESET"
-
-
-def _with_dtype(dtype):
-    return safetensors.numpy.save(ARRAYS | {"fc.bias": np.ones(1, dtype)}, HEADER)
-
-
-def _with_header(**changes):
-    return safetensors.numpy.save(ARRAYS, HEADER | changes)
 
 
 def _load_error(backend, path):
@@ -170,26 +164,23 @@ def _load_error(backend, path):
     [
         *((garbage, CUT_SHORT) for garbage in (b"", b"x", b"PK\x03\x04" * 100, b"\x00" * 100, b"\xff" * 100)),
         (WHOLE[:-1], CUT_SHORT),
+        *((save(ARRAYS, header), FOREIGN) for header in (None, {}, {"format": "pt"}, {"spec": FC.to_json()})),
         *(
-            (safetensors.numpy.save(ARRAYS, header), FOREIGN)
-            for header in (None, {}, {"format": "pt"}, {"spec": FC.to_json()})
+            (
+                save(ARRAYS, HEADER | {"format_version": text}),
+                f"format version {text[:20]!r}, expected '1'; update maam",
+            )
+            for text in ("2", "1.0", "", "nonsense of any length at all")
         ),
         *(
-            (_with_header(format_version=version), f"format version {version[:20]!r}, expected '1'; update maam to rea")
-            for version in ("2", "1.0", "", "nonsense of any length at all")
-        ),
-        *(
-            (_with_header(spec=text), "the header's spec is invalid: ")
+            (save(ARRAYS, HEADER | {"spec": text}), "the header's spec is invalid: ")
             for text in ("", "{", "[]", json.dumps({"kind": "nothing"}))
         ),
         *(
-            (_with_dtype(dtype), f"fc.bias has dtype {name}; expected one of F16, BF16, F32, F64")
+            (save(ARRAYS | {"fc.bias": np.ones(1, dtype)}, HEADER), f"fc.bias has dtype {name}; {STORED}")
             for dtype, name in [("int64", "I64"), ("uint8", "U8"), ("bool", "BOOL")]
         ),
-        (
-            malformed.edited(WHOLE, "x", value=EMPTY),
-            "x has a shape that NumPy does not support: [0, 9223372036854775808]",
-        ),
+        (EMPTY, "x has a shape that NumPy does not support: [0, 9223372036854775808]"),
     ],
 )
 def test_files_that_cannot_be_loaded(backend, old, content, message):

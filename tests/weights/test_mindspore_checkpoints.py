@@ -74,7 +74,7 @@ RECORDS = [
     ({"weight": ("Float32", [2, 2], ZERO * 4)}, "wrong shape: weight (2, 2) instead of (1, 1)"),
     ({"weight": ("Int32", [1, 1], ZERO)}, "weight has dtype 'Int32'; expected one of float16, bfloat16, float32, flo"),
     ({"weight": ("str", [0], ZERO)}, "weight has dtype 'str'"),
-    ({"weight": ONES, "fc.gamma": ONES, "step": ("Int32", [], b"")}, "does not fit the model; unexpected: fc.gamma"),
+    ({"weight": ONES, "fc.gamma": ONES, "global_step": ("Int32", [], b"")}, "model; unexpected: fc.gamma"),
 ]
 
 
