@@ -108,7 +108,7 @@ def bind_arguments(
 
     Raises:
         ArgumentError: an argument is unknown, missing or given twice.
-        SpecError: a class has no name in the spec.
+        SpecError: a class is not one of the given activation and normalization classes.
     """
     try:
         bound = inspect.signature(composite).bind(*args, **kwargs).arguments

@@ -94,7 +94,7 @@ class Optimizer(Section):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The arguments besides learning rate and weight decay, under the names that PyTorch and MindSpore share."""
+        """The arguments other than learning rate and weight decay, under their names in PyTorch and MindSpore."""
         return {field: getattr(self, field) for field in self.acting[self.name]}
 
     def decays(self, parameter: Parameter) -> bool:

@@ -118,7 +118,7 @@ class Objective:
 
     Attributes:
         label_smoothing: the share of the target that is spread evenly over all classes.
-        clip_norm: the largest norm of all gradients taken together; None for no limit.
+        clip_norm: the largest joint norm of all gradients; None for no limit.
         average: whether to keep a moving average of the weights.
         precision: "fp32", "bf16", or "fp16" with a dynamic loss scale.
 
@@ -305,7 +305,7 @@ class SingleProcess:
     rank, size = 0, 1
 
     def barrier(self) -> None:
-        """Return at once."""
+        """Return immediately."""
 
     def gather(self, array: Array) -> Array:
         """Return the array."""
@@ -438,7 +438,7 @@ class ExportBackend(Backend, Protocol):
             spec: the architecture.
             arrays: float32, by canonical name.
             shape: the shape of one input, without the batch.
-            metadata: texts to store in the file or beside it.
+            metadata: texts to store in the file, or in a JSON file beside it.
         """
 
     def open_exported(self, kind: str, path: Path) -> tuple[Predict, dict[str, str]]:

@@ -275,7 +275,7 @@ def _prepend_to_linear(part: Part, node: Linear | Conv2d, affine: Affine) -> Par
 
 
 def _commutes(node: Node, affine: Affine) -> bool:
-    """Return whether `affine` can be in front of the layer or behind it with the same result."""
+    """Return whether `affine` before the layer and `affine` after the layer give the same result."""
     if isinstance(node, MaxPool2d):
         return bool((affine.scale >= 0).all())
     if isinstance(node, GlobalPool):

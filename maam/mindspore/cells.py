@@ -46,7 +46,7 @@ def instantiate(node: spec.Node, **options: Any) -> nn.Cell:
     if type(node) in WITHOUT_ARRAYS:
         return WITHOUT_ARRAYS[type(node)](node)
     if not isinstance(node, (spec.Sequential, spec.Parallel)):
-        raise SpecError(f"maam.mindspore has no primitive of kind {node.kind!r}")
+        raise SpecError(f"maam.mindspore has no primitive of kind {node.kind!r}; expected the layers of maam.spec")
     return Container(node, **options)
 
 

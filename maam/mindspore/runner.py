@@ -244,7 +244,7 @@ class Trainer:
         return ops.stack((loss / scale, right)), self._treated(gradients, scale)
 
     def _treated(self, gradients: Any, scale: Tensor) -> Any:
-        """Return the gradients unscaled, clipped as one vector, and with Adam's L2 term, in PyTorch's order."""
+        """Unscale the gradients, clip them by their joint norm and add Adam's L2 term, in the order of PyTorch."""
         factor = 1 / scale
         if self.objective.clip_norm is not None:
             norm = ops.sqrt(ops.addn(_each(_sum_of_squares, gradients))) / scale

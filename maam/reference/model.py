@@ -182,7 +182,7 @@ def build(spec: specs.Node | str, *, seed: int | None = None, **options: Any) ->
     node = resolve(spec, **options)
     for _, inner in node.walk():
         if type(inner) not in LEAVES and type(inner) not in COMBINATIONS and not isinstance(inner, specs.Parallel):
-            raise SpecError(f"maam.reference has no primitive of kind {inner.kind!r}")
+            raise SpecError(f"maam.reference has no primitive of kind {inner.kind!r}; expected the layers of maam.spec")
     seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
     return ReferenceModel(node, specs.draw(node.parameters(), seed))
 

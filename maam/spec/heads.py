@@ -20,10 +20,17 @@ def head(model: Node) -> str:
         'classifier.fc2'
     """
     if not isinstance(model, Model) or len(model.output_shape(model.input_shape)) != 1:
-        raise SpecError("expected a classifier, a model whose output is a vector of logits (num_classes,)")
+        shape = model.output_shape(model.input_shape) if isinstance(model, Model) else None
+        found = f"output shape {shape}" if shape else f"an object of type {type(model).__name__}"
+        raise SpecError(
+            f"expected a classifier, a model whose output is a vector of logits (num_classes,), got {found}"
+        )
     paths = [path for path, node in model.walk() if isinstance(node, (BatchNorm2d, Conv2d, Linear))]
     if not paths or _size(model.at(paths[-1])) != model.num_classes:
-        raise SpecError(f"{model.name}: the last layer with parameters does not compute the logits")
+        raise SpecError(
+            f"{model.name}: the last layer with parameters does not compute the logits; "
+            "expected a linear layer or convolution with num_classes outputs"
+        )
     return paths[-1]
 
 

@@ -111,7 +111,10 @@ class PresetModel(Container):
             SpecError: the format is not "NCHW", or `stop_early` is true without `intermediates_only`.
         """
         if output_fmt != "NCHW" or (stop_early and not intermediates_only):
-            raise SpecError("forward_intermediates: expected output_fmt 'NCHW', and stop_early with intermediates_only")
+            raise SpecError(
+                "forward_intermediates: expected output_fmt 'NCHW', and stop_early only with intermediates_only; got "
+                f"{output_fmt!r}, stop_early={stop_early} and intermediates_only={intermediates_only}"
+            )
         if self.rule is not None:
             check_input(self, self.rule, x)
         take, last = feature_take_indices(len(self.feature_info), indices)

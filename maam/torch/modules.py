@@ -33,7 +33,7 @@ def instantiate(node: spec.Node, **options: Any) -> nn.Module:
     if type(node) in WITHOUT_ARRAYS:
         return WITHOUT_ARRAYS[type(node)](node)
     if not isinstance(node, (Sequential, Parallel)):
-        raise SpecError(f"maam.torch has no primitive of kind {node.kind!r}")
+        raise SpecError(f"maam.torch has no primitive of kind {node.kind!r}; expected the layers of maam.spec")
     return Container(node, **options)
 
 

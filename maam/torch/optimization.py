@@ -183,7 +183,7 @@ def _torch(model: nn.Module, example: Tensor, precision: str, compile: bool) -> 
 
     def run(compute: Function, x: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
-            given = x.to(dtype=dtype, memory_format=layout)  # outside the compiled part, which then sees one layout
+            given = x.to(dtype=dtype, memory_format=layout)  # before the compiled part, which then sees one layout
             return compute(given.clone() if given.is_inference() else given).float()
 
     return [functools.partial(run, compute) for compute in computing]

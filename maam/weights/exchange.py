@@ -59,7 +59,7 @@ def check_model(model: object, expected: type, name: str, act: str) -> None:
     """
     if not isinstance(model, expected):
         raise WeightsError(
-            f"{act}: expected a {name} and then a path, got an object of type {type(model).__name__}; "
+            f"{act}: expected a {name} as the first argument, got an object of type {type(model).__name__}; "
             "to save arrays use maam.weights.write_weights(path, spec, arrays)"
         )
 
