@@ -94,10 +94,7 @@ def test_fusion():
     mean = maam(4, num_agents=4, fusion="mean")
     assert (mean.at("agents").merge, mean.at("agents").weights) == ("weighted", (0.25,) * 4)
     assert "agents.alpha" not in names(mean)
-
-
-def test_dynamic_fusion_maps_the_pooled_input_to_one_weight_a_branch():
-    node = maam(5, 6, num_agents=2, fusion="dynamic")
+    node = maam(5, 6, num_agents=2, fusion="dynamic")  # maps the pooled input to one weight a branch
     weighting = node.at("agents.weighting")
     assert [inner.kind for inner in weighting.nodes.values()] == ["global_pool", "flatten", "linear", "activation"]
     assert weighting.at("softmax") == spec.Activation(function="softmax")

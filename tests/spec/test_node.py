@@ -142,7 +142,7 @@ def test_fields_are_validated_and_given_by_name():
         CONV.replace(kernel_size=0)
     with pytest.raises(SpecError, match="conv2d: groups: 2 must divide"):
         CONV.model_copy(update={"groups": 2})
-    with pytest.raises(TypeError, match=r"^conv2d: expected keyword arguments: in_channels="):
+    with pytest.raises(TypeError, match=r"^conv2d: expected keyword arguments: in_channels=, out_channels="):
         spec.Conv2d(3, 4, 3)
     assert len(error_of(SpecError, CONV.replace, stride=np.zeros((9, 9)))) < 150
 

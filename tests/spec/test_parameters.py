@@ -15,12 +15,6 @@ def table(node):
     return {parameter.name: parameter for parameter in node.parameters()}
 
 
-def test_roles():
-    assert {p.role for p in (*spec.maam(4).parameters(), *preset("rnn").parameters())} == set(spec.Role)
-    assert {role for role in spec.Role if not role.trainable} == {spec.Role.RUNNING_MEAN, spec.Role.RUNNING_VAR}
-    assert spec.Role("norm_weight") is spec.Role.NORM_WEIGHT
-
-
 CONV = spec.Conv2d(in_channels=6, out_channels=8, kernel_size=3, groups=2)
 LINEAR = spec.Linear(in_features=50, out_features=150)
 RNN = spec.RNN(input_size=9, hidden_size=16)
@@ -28,7 +22,7 @@ NORM = spec.BatchNorm2d(num_features=5)
 DIGITS = preset("maam_digits").parameters()
 
 
-def test_rows():
+def test_rows_and_roles():
     branches = spec.Parallel(children={"c": spec.maam(1)}, merge="softmax")
     rows = table(spec.Sequential(children={"bn": NORM, "a": branches}))
     expected = [
@@ -39,6 +33,9 @@ def test_rows():
     assert rows["a.c.agents.alpha"].shape == (3,)
     assert not rows["bn.running_mean"].trainable
     assert rows["a.c.agents.0.conv1.weight"].size == 9
+    assert {p.role for p in (*spec.maam(4).parameters(), *preset("rnn").parameters())} == set(spec.Role)
+    assert {role for role in spec.Role if not role.trainable} == {spec.Role.RUNNING_MEAN, spec.Role.RUNNING_VAR}
+    assert spec.Role("norm_weight") is spec.Role.NORM_WEIGHT
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ def test_any_safetensors_reader_reads_arrays_of_any_memory_layout(write):
 HEADER = {"format": "maam", "format_version": "1", "spec": FC.to_json()}
 WHOLE = save(ARRAYS, HEADER)
 EMPTY = malformed.edited(WHOLE, "x", value={"dtype": "F32", "shape": [0, 2**63], "data_offsets": [12, 12]})
+UPDATE = "expected '1'; update maam to read it"
 STORED = "expected one of F16, BF16, F32, F64"
 CUT_SHORT = "not a safetensors file, or truncated: "
 FOREIGN = "a safetensors file without the header of maam; convert it with: maam convert SRC DST --spec PRESET"
@@ -166,10 +167,7 @@ def _load_error(backend, path):
         (WHOLE[:-1], CUT_SHORT),
         *((save(ARRAYS, header), FOREIGN) for header in (None, {}, {"format": "pt"}, {"spec": FC.to_json()})),
         *(
-            (
-                save(ARRAYS, HEADER | {"format_version": text}),
-                f"format version {text[:20]!r}, expected '1'; update maam",
-            )
+            (save(ARRAYS, HEADER | {"format_version": text}), f"format version {text[:20]!r}, {UPDATE}")
             for text in ("2", "1.0", "", "nonsense of any length at all")
         ),
         *(
