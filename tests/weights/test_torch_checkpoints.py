@@ -137,10 +137,10 @@ def test_damaged_pytorch_files_are_refused_or_read_whole(state, tmp_path, save):
         (torch.nn.Linear(1, 1), "contains a Python object, torch.nn.modules.linear.Linear"),
         ({"state_dict": {}, "spec": "{}"}, "the spec in the file is invalid: "),
         ([1, 2], "contains a list; expected a state_dict"),
-        (3, "holds a int; expected a state_dict"),
-        ({"epoch": 3}, "holds a int under epoch; expected a state_dict"),
-        ({"state_dict": {"a": None}}, "holds a NoneType under a; expected a state_dict"),
-        ({1: 2}, "holds a int under 1; expected a state_dict"),
+        (3, "contains a int; expected a state_dict"),
+        ({"epoch": 3}, "contains a int under epoch; expected a state_dict"),
+        ({"state_dict": {"a": None}}, "contains a NoneType under a; expected a state_dict"),
+        ({1: 2}, "contains a int under 1; expected a state_dict"),
     ],
 )
 def test_errors_for_files_without_a_state_dict_or_spec(content, expected, save):
