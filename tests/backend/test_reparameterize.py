@@ -38,32 +38,29 @@ def test_same_function_in_place(runtime, x):
     assert not np.allclose(runtime.call(layer, x), before)  # in graph mode the old graph is gone
 
 
-def test_train_mode_is_refused(backend, layer):
+def test_refusals(backend, layer):
     names = list(backend.parameters(layer))
     backend.train(layer)
     with pytest.raises(DeploymentError, match=r"^reparameterize: the model is in train mode, .*eval\(\) in PyTorch"):
         layer.reparameterize()
     assert list(backend.parameters(layer)) == names
-
-
-def test_twice_is_refused(layer):
+    backend.train(layer, False)
+    alpha = backend.read(layer)["agents.alpha"]
+    backend.write(layer, {"agents.alpha": np.array([np.nan, 0, 0], np.float32)})
+    with pytest.raises(WeightsError, match=r"NaN or infinity in agents\.alpha"):
+        layer.reparameterize()
+    backend.write(layer, {"agents.alpha": alpha})
     layer.reparameterize()
     with pytest.raises(DeploymentError, match=r"^reparameterize: the model is already fused; build or load it again"):
         layer.reparameterize()
 
 
-def test_nan_is_refused(backend, layer):
-    backend.write(layer, {"agents.alpha": np.array([np.nan, 0, 0], np.float32)})
-    with pytest.raises(WeightsError, match=r"NaN or infinity in agents\.alpha"):
-        layer.reparameterize()
-
-
 def test_nothing_happens_without_anything_to_fuse(backend):
     gate = backend.train(backend.maam.SE(4), False)
-    own = list(backend.parameters(gate).values())
-    gate.reparameterize()
-    gate.reparameterize()
-    assert all(a is b for a, b in zip(own, backend.parameters(gate).values(), strict=True))
+    before = [id(parameter) for parameter in backend.parameters(gate).values()]
+    for _ in range(2):
+        gate.reparameterize()
+    assert [id(parameter) for parameter in backend.parameters(gate).values()] == before
 
 
 def test_a_part_alone(backend, layer, x):
@@ -106,8 +103,8 @@ class TestMindSpore:
 
     @pytest.mark.parametrize("runtime", ["mindspore graph", "mindspore pynative"], indirect=True)
     def test_two_layers_in_a_network(self, runtime, x):
-        chain = runtime.chain(*(runtime.scramble(runtime.maam.MAAM(*sizes)) for sizes in ((4, 8), (8, 4))))
-        runtime.train(chain, False)
+        layers = [runtime.scramble(runtime.maam.MAAM(*sizes)) for sizes in ((4, 8), (8, 4))]
+        chain = runtime.train(runtime.chain(*layers), False)
         before = runtime.call(chain, x) if runtime.mode == "pynative" else None  # a network keeps its graph
         for layer in chain:
             layer.reparameterize()
@@ -123,24 +120,19 @@ class TestMindSpore:
 class TestTorch:
     """Cases that only PyTorch has: dtypes, memory formats, pickle, and timm."""
 
-    @pytest.fixture
-    def reparameterize_model(self):
-        """timm's function: it calls the method of each module below the given one, and then of what it has made."""
-        pytest.importorskip("timm")
-        from timm.utils import reparameterize_model
-
-        return reparameterize_model
+    @staticmethod
+    def reparameterize_model(model):
+        """Call timm's function: it calls the method of each module below, and then of what it has made."""
+        return pytest.importorskip("timm.utils").reparameterize_model(model)
 
     @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
-    def test_dtype_is_kept(self, backend, layer, dtype):
-        layer.to(backend.dtype(dtype)).reparameterize()
+    def test_dtype_and_memory_format_are_kept(self, backend, layer, dtype):
+        last = backend.torch.channels_last
+        layer.to(backend.dtype(dtype), memory_format=last).reparameterize()
         assert {p.dtype for p in layer.parameters()} == {backend.dtype(dtype)}
-
-    def test_memory_format_is_kept(self, backend, layer):
-        layer.to(memory_format=backend.torch.channels_last).reparameterize()
         maps = [p for p in layer.parameters() if p.dim() == 4 and not p.is_contiguous()]
         assert maps
-        assert all(p.is_contiguous(memory_format=backend.torch.channels_last) for p in maps)
+        assert all(p.is_contiguous(memory_format=last) for p in maps)
 
     def test_copies_of_a_fused_layer(self, backend, layer, x):
         layer.reparameterize()
@@ -163,20 +155,20 @@ class TestTorch:
         assert isinstance(layer.extra, backend.nn.BatchNorm2d)
         np.testing.assert_allclose(backend.call(layer, x), before, **CLOSE)
 
-    def test_timm_fuses_a_network_with_layers(self, backend, layer, x, reparameterize_model):
+    def test_timm_fuses_a_network_with_layers(self, backend, layer, x):
         network = backend.chain(layer, backend.nn.Conv2d(8, 8, 1), backend.maam.SE(8)).eval()
-        fused = reparameterize_model(network)
+        fused = self.reparameterize_model(network)
         np.testing.assert_allclose(backend.call(fused, x), backend.call(network, x), **CLOSE)
         assert is_fusible(network[0].spec)
         assert fused[0].reparameterized
         assert not is_fusible(fused[0].spec)
 
     @pytest.mark.parametrize("name", ["maam_digits", "mobilenet_v3_small"])
-    def test_timm_fuses_a_whole_model(self, backend, name, reparameterize_model, tmp_path):
+    def test_timm_fuses_a_whole_model(self, backend, name, tmp_path):
         narrow = {"cifar": True, "width_multiplier": 0.1} if name.startswith("mobile") else {}
         model = backend.scramble(backend.maam.build(name, **narrow), least_norm_weight=-0.5).eval()
         x = np.random.default_rng(0).random((2, *model.spec.input_shape), np.float32)
-        fused = reparameterize_model(model)
+        fused = self.reparameterize_model(model)
         np.testing.assert_allclose(backend.call(fused, x), backend.call(model, x), **CLOSE)
         assert not is_fusible(fused.spec)
         assert set(fused.state_dict()) == {p.name for p in fused.spec.parameters()}
