@@ -2,15 +2,36 @@
 
 import importlib
 import importlib.util
+import math
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pytest
 
-from maam import reference
+from maam import reference, spec
 from maam.spec import Role
 
+VARIANTS = {
+    "softmax": {},
+    "dynamic": {"fusion": "dynamic", "num_agents": 2},
+    "scales": {"scales": (2, 1, 3), "reduce": False},
+    "depthwise": {"depthwise": True, "num_agents": 2},
+    "mean": {"fusion": "mean", "num_agents": 2},
+    "kernels": {"kernel_sizes": (1, 5), "num_agents": 2},
+    "pool": {"pool": (2, 2), "scales": (1, 2), "num_agents": 2},
+    "no_norm": {"norm_layer": "identity", "act_layer": "gelu", "num_agents": 2},
+}
+"""The arguments of MAAM for each kind of graph."""
+SMALL = spec.maam_classifier(channels=8, hidden_features=16, in_channels=1, image_size=8, num_classes=3)
+"""A classifier of 8x8 images that compiles in a second."""
 
-class Framework:
+
+def make_maps():
+    """Return a batch of maps with 4 channels."""
+    return np.random.default_rng(1).normal(size=(2, 4, 8, 8)).astype(np.float32)
+
+
+class Framework(AbstractContextManager):
     """What the tests need of a framework. Arrays go in and come out as NumPy arrays."""
 
     name: str
@@ -25,8 +46,8 @@ class Framework:
         self.arrays = importlib.import_module(f"maam.{self.name}.arrays")
         self.layers = importlib.import_module(f"maam.{self.name}.layers")
 
-    def enter(self):
-        """Select the mode of the process."""
+    def __exit__(self, *_):
+        """Restore the mode of the process, which MindSpore's `__enter__` selects."""
 
     def read(self, model):
         return self.arrays.read_arrays(model)
@@ -60,6 +81,11 @@ class Framework:
         """Return the reference model with the present arrays."""
         return reference.ReferenceModel(model.spec, self.read(model))
 
+    def step(self, model, x, shape):
+        """Return the output, of a shape, and all gradients by name; the loss weights every output differently."""
+        weights = np.linspace(-1, 2, math.prod(shape)).reshape(shape).astype(np.float32)
+        return {name: self.numpy(t) for name, t in self._step(model, self.tensor(x), self.tensor(weights)).items()}
+
 
 class Torch(Framework):
     name, title, method, starts_in_training = "torch", "PyTorch", "forward", True
@@ -86,14 +112,22 @@ class Torch(Framework):
     def modules(self, model):
         return list(model.modules())
 
-    def children(self, model):
-        return dict(model.named_children())
-
     def parameters(self, model):
         return dict(model.named_parameters())
 
     def at(self, model, path):
         return model.get_submodule(path)
+
+    def state(self, model):
+        """Return all arrays by the framework's names."""
+        return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+
+    def _step(self, model, x, weights):
+        model.zero_grad()
+        x = x.clone().requires_grad_()
+        y = model(x)
+        (y * weights).sum().backward()
+        return {"output": y, "input": x.grad, **{name: p.grad for name, p in model.named_parameters()}}
 
 
 class MindSpore(Framework):
@@ -107,8 +141,13 @@ class MindSpore(Framework):
         self.linear, self.hard_swish = self.nn.Dense, self.nn.HSwish
         self.chain = self.nn.SequentialCell
 
-    def enter(self):
+    def __enter__(self):
+        self._before = self.ms.get_context("mode")
         self.ms.set_context(mode=self.ms.GRAPH_MODE if self.mode == "graph" else self.ms.PYNATIVE_MODE)
+        return self
+
+    def __exit__(self, *_):
+        self.ms.set_context(mode=self._before)
 
     def dtype(self, name):
         return getattr(self.ms, name)
@@ -125,9 +164,6 @@ class MindSpore(Framework):
     def modules(self, model):
         return [cell for _, cell in model.cells_and_names()]
 
-    def children(self, model):
-        return dict(model.name_cells())
-
     def parameters(self, model):
         return dict(model.parameters_and_names())
 
@@ -135,6 +171,23 @@ class MindSpore(Framework):
         for name in filter(None, path.split(".")):
             model = model._cells[name]
         return model
+
+    def state(self, model):
+        return {p.name: p.asnumpy().copy() for p in model.get_parameters()}
+
+    def compile(self, function):
+        """Compile a function in graph mode."""
+        return self.ms.jit(function) if self.ms.get_context("mode") == self.ms.GRAPH_MODE else function
+
+    def _step(self, model, x, weights):
+        def forward(x):
+            y = model(x)
+            return (y * weights).sum(), y
+
+        parameters = model.trainable_params()
+        function = self.ms.value_and_grad(forward, 0, self.ms.ParameterTuple(parameters), has_aux=True)
+        (_, y), (dx, gradients) = self.compile(function)(x)
+        return {"output": y, "input": dx, **{p.name: g for p, g in zip(parameters, gradients, strict=True)}}
 
 
 def make(name):

@@ -5,19 +5,14 @@ import pytest
 
 from maam import spec
 from maam.reference import build as build_reference
+from tests.frameworks import VARIANTS
 
-VARIANTS = {
-    "softmax": {},
-    "dynamic": {"fusion": "dynamic", "num_agents": 2},
-    "scales": {"scales": (2, 1, 3), "reduce": False},
-    "depthwise": {"depthwise": True, "num_agents": 2},
-    "mean": {"fusion": "mean", "num_agents": 2},
-    "kernels": {"kernel_sizes": (1, 5), "num_agents": 2},
-    "pool": {"pool": (2, 2), "scales": (1, 2), "num_agents": 2},
-    "no_norm": {"norm_layer": "identity", "act_layer": "gelu", "num_agents": 2},
-}
-COMPILED = ("softmax", "dynamic", "scales")
-"""The variants that MindSpore's graph mode compiles here; `make test-all` compiles the others too."""
+COSTLY = ("depthwise", "mean", "kernels", "pool", "no_norm")
+"""The variants that MindSpore's graph mode compiles in `make test-all` only."""
+CASES = [
+    *((runtime, name) for runtime in ("torch", "mindspore pynative") for name in VARIANTS),
+    *(pytest.param("mindspore graph", name, marks=[pytest.mark.slow] * (name in COSTLY)) for name in VARIANTS),
+]
 FUNCTIONS = ["relu6", "leaky_relu", "elu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh", "identity"]
 PRIMITIVES = spec.Sequential(
     children={
@@ -68,24 +63,11 @@ def scrambled(runtime, node):
     return model, runtime.reference(model)
 
 
-def check_variant(runtime, name, x):
+@pytest.mark.parametrize(("runtime", "name"), CASES, indirect=["runtime"])
+def test_variants(runtime, name, x):
     model, reference = scrambled(runtime, spec.maam(4, 8, **VARIANTS[name]))
     for training in (False, True, False):
         check(runtime, model, reference, x, training)
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_variants(runtime, name, x):
-    if runtime.mode == "graph" and name not in COMPILED:
-        pytest.skip("compiles for long: test_all_variants_as_graphs")
-    check_variant(runtime, name, x)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name not in COMPILED])
-@pytest.mark.parametrize("runtime", ["mindspore graph"], indirect=True)
-def test_all_variants_as_graphs(runtime, name, x):
-    check_variant(runtime, name, x)
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
@@ -136,14 +118,13 @@ def test_primitives(runtime, x):
     check(runtime, *scrambled(runtime, PRIMITIVES), x, False)
 
 
-@pytest.mark.parametrize("make", ["layer", "build"])
-def test_train_mode_after_a_call_in_inference_mode(runtime, make, x):
-    model = runtime.maam.MAAM(4, num_agents=1) if make == "layer" else runtime.maam.build(spec.maam(4, num_agents=1))
-    reference = runtime.reference(runtime.scramble(model))
-    if runtime.name == "torch":
-        model.eval()  # MindSpore's models start in inference mode
-    close(runtime.call(model, x), reference(x))
-    close(runtime.call(runtime.train(model), x), reference(x, training=True))
+def test_train_mode_after_a_call_in_inference_mode(runtime, x):
+    layer = runtime.maam.MAAM(4, num_agents=1)
+    reference = runtime.reference(runtime.scramble(layer))
+    for training in (False, True):
+        if training or runtime.name == "torch":  # layers of MindSpore start in inference mode
+            runtime.train(layer, training)
+        close(runtime.call(layer, x), reference(x, training=training))
 
 
 @pytest.mark.parametrize("training", [False, True])

@@ -5,32 +5,24 @@ import pytest
 
 from maam import spec
 from maam.errors import ShapeError, SpecError
+from tests.errors import error_of
 
 EXPECTED = "expected an input (N, 4, H, W) with H, W >= 2, got "
+FLOATING = "expected a floating-point input (N, 4, H, W) with H, W >= 2, got "
+DTYPE = "expected an input of dtype float32, the dtype of the parameters, got "
 BAD = {
     "rank": ((4, 8, 8), "float32", EXPECTED + "3 dimensions: (4, 8, 8)"),
     "vector": ((2, 4), "float32", EXPECTED + "2 dimensions: (2, 4)"),
     "channels": ((2, 3, 8, 8), "float32", EXPECTED + "(2, 3, 8, 8)"),
     "height": ((2, 4, 1, 8), "float32", EXPECTED + "(2, 4, 1, 8)"),
     "width": ((2, 4, 8, 1), "float32", EXPECTED + "(2, 4, 8, 1)"),
-    "integer": (
-        (2, 4, 8, 8),
-        "int32",
-        EXPECTED.replace("an input", "a floating-point input") + "int32; convert it and scale images to [0, 1]",
-    ),
-    "float64": (
-        (2, 4, 8, 8),
-        "float64",
-        "expected an input of dtype float32, the dtype of the parameters, got float64; convert the input or the model",
-    ),
+    "integer": ((2, 4, 8, 8), "int32", FLOATING + "int32; convert it and scale images to [0, 1]"),
+    "float64": ((2, 4, 8, 8), "float64", DTYPE + "float64; convert one"),
 }
 
 
 def refused(call, x):
-    """Return the message of the refusal."""
-    with pytest.raises(ShapeError) as caught:
-        call(x)
-    return str(caught.value)
+    return error_of(ShapeError, call, x)
 
 
 def make_layer(backend):
@@ -40,16 +32,11 @@ def make_layer(backend):
 @pytest.mark.parametrize("bad", BAD)
 def test_of_a_layer(runtime, bad):
     shape, dtype, message = BAD[bad]
-    x = runtime.tensor(np.zeros(shape, dtype))
-    assert refused(make_layer(runtime), x) == message
-    assert refused(runtime.chain(make_layer(runtime), runtime.nn.ReLU()), x) == message
-
-
-@pytest.mark.parametrize("bad", BAD)
-@pytest.mark.parametrize("runtime", ["mindspore graph", "mindspore pynative"], indirect=True)
-def test_in_a_compiled_function(runtime, bad):
-    shape, dtype, message = BAD[bad]
-    assert refused(runtime.ms.jit(make_layer(runtime)), runtime.tensor(np.zeros(shape, dtype))) == message
+    calls = [make_layer(runtime), runtime.chain(make_layer(runtime), runtime.nn.ReLU())]
+    if runtime.name == "mindspore":
+        calls.append(runtime.ms.jit(make_layer(runtime)))
+    for call in calls:
+        assert refused(call, runtime.tensor(np.zeros(shape, dtype))) == message
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -63,16 +50,15 @@ def test_a_narrower_float(runtime, dtype):
 
 @pytest.mark.parametrize("x", [None, [1.0], np.zeros((1, 4, 4, 4), np.float32)], ids=["None", "list", "ndarray"])
 def test_objects_that_are_no_tensors(backend, x):
-    kind = {"torch": r"torch\.Tensor \(N, 4, H, W\)", "mindspore": r"mindspore\.Tensor \(N, 4, H, W\)"}[backend.name]
-    with pytest.raises(ShapeError, match=rf"expected a {kind}.*, got {type(x).__name__}; convert it with "):
-        make_layer(backend)(x)
+    message = refused(make_layer(backend), x)
+    assert message.startswith(f"expected a {backend.name}.Tensor (N, 4, H, W)")
+    assert f", got {type(x).__name__}; convert it with " in message
 
 
 def test_a_tensor_of_another_framework(backend):
     other = pytest.importorskip({"torch": "mindspore", "mindspore": "torch"}[backend.name])
     tensor = (other.ops if other.__name__ == "mindspore" else other).ones((2, 4, 8, 8))
-    with pytest.raises(ShapeError, match=f"expected a {backend.name}.Tensor"):
-        make_layer(backend)(tensor)
+    assert f"expected a {backend.name}.Tensor" in refused(make_layer(backend), tensor)
 
 
 def test_a_model_of_one_size(runtime, small):
@@ -142,5 +128,4 @@ class TestTorch:
     @pytest.mark.parametrize("dtype", ["uint8", "int64", "bool"])
     def test_other_integers(self, backend, dtype):
         message = refused(make_layer(backend), backend.torch.zeros(2, 4, 8, 8, dtype=backend.dtype(dtype)))
-        assert message.startswith("expected a floating-point input (N, 4, H, W)")
-        assert f"got {dtype}; convert it" in message
+        assert message.startswith(FLOATING + f"{dtype}; convert it")

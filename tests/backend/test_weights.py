@@ -10,6 +10,7 @@ from maam import spec
 from maam.errors import DataError, PresetError, SpecError, WeightsError
 from maam.spec import draw
 from maam.weights import read_weights, write_weights
+from tests.errors import error_of
 
 DIGITS = spec.preset("maam_digits")
 
@@ -37,9 +38,8 @@ class TestLoadWeights:
         for name, array in backend.read(model).items():
             np.testing.assert_array_equal(array, before[name], err_msg=name)
         backend.maam.load_weights(model, path, skip=("classifier.fc2",))
-        np.testing.assert_array_equal(
-            backend.read(model)["reduce.conv.weight"], read_weights(path)[1]["reduce.conv.weight"]
-        )
+        found, expected = backend.read(model), read_weights(path)[1]
+        np.testing.assert_array_equal(found["reduce.conv.weight"], expected["reduce.conv.weight"])
 
     def test_a_replaced_activation(self, backend, model, path):
         model.reduce.act = backend.nn.GELU()
@@ -67,9 +67,8 @@ class TestLoadWeights:
             backend.maam.load_weights(backend.maam.build("mlp"), path)
 
     def test_skip_is_a_sequence_of_names(self, backend, model, path):
-        for skip, hint in (("reduce", r"got 'reduce'; write \('reduce',\)"), (None, "got None")):
-            with pytest.raises(WeightsError, match=f"skip: expected a sequence of layer names, {hint}"):
-                backend.maam.load_weights(model, path, skip=skip)
+        message = error_of(WeightsError, backend.maam.load_weights, model, path, skip=None)
+        assert "skip: expected a sequence of layer names, got None" in message
 
     def test_the_model_comes_first(self, backend, model, path):
         for act in (backend.maam.save_weights, backend.maam.load_weights):
@@ -77,12 +76,10 @@ class TestLoadWeights:
                 with pytest.raises(WeightsError, match=f"{act.__name__}: expected a .*, got an object of"):
                     act(wrong, model)
 
-    def test_dropout_may_differ(self, backend, tmp_path):
+    def test_another_dropout_is_saved(self, backend, tmp_path):
         model = backend.maam.build("maam_digits", dropout=0.2)
-        backend.maam.save_weights(model, tmp_path / "one.safetensors")
-        backend.maam.load_weights(model, tmp_path / "one.safetensors")
         model.classifier.dropout.p = 0.5
-        backend.maam.save_weights(model, tmp_path / "again.safetensors")
+        backend.maam.save_weights(model, tmp_path / "model.safetensors")
 
 
 class TestBuild:
@@ -106,15 +103,11 @@ class TestBuild:
         assert len(model.agents) == 3
         assert list(model)[-1] is model.classifier
         assert copy.deepcopy(model.spec) is model.spec
-        with pytest.raises(SpecError, match="the spec determines the layers; to get a part of the model: maam"):
-            model[:2]
-
-    @pytest.mark.parametrize("backend", ["mindspore"], indirect=True)
-    def test_layers_cannot_be_added_or_removed(self, model):
-        with pytest.raises(SpecError, match="the spec determines the layers"):
-            model.append(model.classifier)
-        with pytest.raises(SpecError, match="the spec determines the layers"):
-            del model[-1]
+        changes = [lambda: model[:2]]
+        if backend.name == "mindspore":
+            changes += [lambda: model.append(model.classifier), lambda: model.__delitem__(-1)]
+        for change in changes:
+            assert "the layers are those of the spec; for a part: maam" in error_of(SpecError, change)
 
 
 def test_image_batches_need_a_folder(backend):

@@ -1,19 +1,11 @@
 """Fixtures of MindSpore's tests: both modes, a user's network, and helpers."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import nn
 
-from maam import spec
-from tests.frameworks import MindSpore
-
-MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
-SMALL = {"channels": 8, "hidden_features": 16, "in_channels": 1, "image_size": 8, "num_classes": 3}
+from tests.frameworks import SMALL, MindSpore, make_maps
 
 
 class Net(nn.Cell):
@@ -36,30 +28,25 @@ def _working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(params=MODES)
+@pytest.fixture(params=["graph", "pynative"])
 def mode(request):
-    """Graph and PyNative mode; MindSpore has one for the whole process."""
-    before = ms.get_context("mode")
-    ms.set_context(mode=MODES[request.param])
-    yield request.param
-    ms.set_context(mode=before)
+    """Graph and PyNative mode."""
+    with MindSpore(request.param):
+        yield request.param
 
 
-@pytest.fixture
-def x():
-    """A batch of maps with 4 channels."""
-    return np.random.default_rng(1).normal(size=(2, 4, 8, 8)).astype(np.float32)
+@pytest.fixture(name="x")
+def _x():
+    return make_maps()
 
 
 @pytest.fixture
 def scramble():
-    """Give all arrays of a cell arbitrary values."""
     return MindSpore().scramble
 
 
 @pytest.fixture
 def reference():
-    """Return the NumPy reference with the present arrays of a cell."""
     return MindSpore().reference
 
 
@@ -68,22 +55,6 @@ def _network():
     return Net
 
 
-@pytest.fixture(scope="session")
-def small():
-    """The spec of a classifier of 8x8 images that compiles in a second."""
-    return spec.maam_classifier(**SMALL)
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Load a module of this folder by name; pytest's importlib mode does not put the folder on the path."""
-
-    def from_file(name):
-        path = Path(__file__).with_name(f"{name}.py")
-        module_spec = importlib.util.spec_from_file_location(f"mindspore_tests_{name}", path)
-        module = importlib.util.module_from_spec(module_spec)
-        monkeypatch.setitem(sys.modules, module.__name__, module)  # graph mode looks for the source there
-        module_spec.loader.exec_module(module)
-        return module
-
-    return from_file
+@pytest.fixture(name="small")
+def _small():
+    return SMALL

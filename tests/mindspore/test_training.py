@@ -12,23 +12,18 @@ from maam.backend.protocol import Objective
 from maam.mindspore import MAAM, build
 from maam.mindspore.arrays import parameters_by_name, read_arrays
 from maam.mindspore.runner import Runner, _Average
+from tests.frameworks import MindSpore
 
 pytestmark = pytest.mark.usefixtures("mode")
+graph_first = pytest.mark.parametrize(
+    "mode", ["graph", pytest.param("pynative", marks=pytest.mark.slow)], indirect=True
+)
 
 
-def compiled(function):
-    return ms.jit(function) if ms.get_context("mode") == ms.GRAPH_MODE else function
-
-
-def gradients(cell, x, weights):
-    """Return a loss that weights every output differently, and its gradients by canonical name."""
-
-    def loss(x):
-        return (cell(x) * weights).sum()
-
-    own = {name: p for name, p in parameters_by_name(cell).items() if p.requires_grad}
-    value, found = compiled(ms.value_and_grad(loss, None, ms.ParameterTuple(own.values())))(x)
-    return float(value.asnumpy()), {name: g.asnumpy() for name, g in zip(own, found, strict=True)}
+def weighted_step(cell, x):
+    """Return the output and the gradients by canonical name, of a loss that weights every output differently."""
+    found = MindSpore().step(cell, x, x.shape)
+    return found["output"], {name: found[p.name] for name, p in parameters_by_name(cell).items() if p.requires_grad}
 
 
 def slopes(judge, x, weights, name, step=1e-5):
@@ -52,14 +47,6 @@ def images(count=24):
     return x, labels
 
 
-class Losses(train.Callback):
-    def __init__(self):
-        self.values = []
-
-    def on_train_step_end(self, run_context):
-        self.values.append(float(run_context.original_args().net_outputs.asnumpy()))
-
-
 @pytest.mark.parametrize(
     "options",
     [{"num_agents": 2}, {"fusion": "dynamic", "scales": (1, 2, 3)}, {"num_agents": 2, "depthwise": True}],
@@ -68,8 +55,8 @@ class Losses(train.Callback):
 def test_gradients(options, reference, scramble, x):
     cell = scramble(build(spec.maam(4, act_layer="silu", **options)))  # smooth, so that differences approach gradients
     judge, weights = reference(cell), np.linspace(-1, 2, x.size).reshape(x.shape).astype(np.float32)
-    value, found = gradients(cell.set_train(), ms.Tensor(x), ms.Tensor(weights))
-    assert value == pytest.approx((judge(x, training=True) * weights).sum(), rel=1e-4)
+    y, found = weighted_step(cell.set_train(), x)
+    assert (y * weights).sum() == pytest.approx((judge(x, training=True) * weights).sum(), rel=1e-4)
     for name, gradient in found.items():
         tolerance = 1e-3 * max(np.abs(gradient).max(), 1)
         assert gradient.flat[0] == pytest.approx(slopes(judge, x, weights, name), abs=tolerance), name
@@ -91,18 +78,16 @@ def test_step_inside_a_network(network, scramble, x):
 def test_optimizer_applies_the_gradients(scramble, x):
     cell = scramble(build(spec.maam(4, num_agents=2))).set_train()
     optimizer = nn.SGD(cell.trainable_params(), 0.1)
-    weights = ms.Tensor(np.linspace(-1, 2, x.size).reshape(x.shape).astype(np.float32))
     before = read_arrays(cell)
-    _, found = gradients(cell, ms.Tensor(x), weights)
-    own = parameters_by_name(cell)
-    by_parameter = {own[name].name: ms.Tensor(g) for name, g in found.items()}
-    optimizer(tuple(by_parameter[p.name] for p in cell.trainable_params()))
+    _, found = weighted_step(cell, x)
+    names = {p.name: name for name, p in parameters_by_name(cell).items()}
+    optimizer(tuple(ms.Tensor(found[names[p.name]]) for p in cell.trainable_params()))
     after = read_arrays(cell)
     for name, gradient in found.items():
         np.testing.assert_allclose(after[name], before[name] - np.float32(0.1) * gradient, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["graph", pytest.param("pynative", marks=pytest.mark.slow)], indirect=True)
+@graph_first
 def test_model(small, mode, reference):
     x, labels = images()
     if mode == "graph":
@@ -110,13 +95,16 @@ def test_model(small, mode, reference):
     else:
         batches = ds.GeneratorDataset(list(zip(x, labels, strict=True)), ["x", "y"], shuffle=False)
     batches = batches.batch(12)
-    net, losses = build(small, seed=1), Losses()
+    net, losses = build(small, seed=1), []
+    record = train.LambdaCallback(
+        on_train_step_end=lambda run: losses.append(run.original_args().net_outputs.asnumpy())
+    )
     metrics = {"accuracy": train.Accuracy(), "loss": train.Loss()}
     model = train.Model(net, nn.CrossEntropyLoss(), nn.SGD(net.trainable_params(), 0.2), metrics)
     untrained = model.eval(batches, dataset_sink_mode=False)["loss"]
-    model.train(6, batches, callbacks=[losses], dataset_sink_mode=False)
-    assert len(losses.values) == 12
-    assert np.mean(losses.values[-3:]) < 0.5 * np.mean(losses.values[:3])
+    model.train(6, batches, callbacks=[record], dataset_sink_mode=False)
+    assert len(losses) == 12
+    assert np.mean(losses[-3:]) < 0.5 * np.mean(losses[:3])
     found = model.eval(batches, dataset_sink_mode=False)
     logits = reference(net)(x)  # in inference mode, with the running statistics of the training
     entropy = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
@@ -126,33 +114,36 @@ def test_model(small, mode, reference):
 
 
 def test_recompute(scramble, x):
-    weights = ms.Tensor(np.linspace(-1, 2, x.size).reshape(x.shape).astype(np.float32))
     plain, other = (scramble(build(spec.maam(4, num_agents=2, scales=(1, 2)))).set_train() for _ in range(2))
     other.recompute()
-    value, expected = gradients(plain, ms.Tensor(x), weights)
-    again, found = gradients(other, ms.Tensor(x), weights)
-    assert value == again
+    y, expected = weighted_step(plain, x)
+    again, found = weighted_step(other, x)
+    np.testing.assert_array_equal(again, y)
     for name, gradient in expected.items():
         np.testing.assert_array_equal(found[name], gradient, err_msg=name)
 
 
-@pytest.mark.parametrize("mode", ["graph", pytest.param("pynative", marks=pytest.mark.slow)], indirect=True)
+def many(values):
+    """Return 600 parameters: MindSpore refuses graphs that nest over 1,000 calls, as a loop over them would."""
+    return {f"w{index}": ms.Parameter(ms.Tensor([float(v)], ms.float32), f"w{index}") for index, v in enumerate(values)}
+
+
+@graph_first
 def test_graphs_of_many_tensors_are_not_nested(mode):
-    """MindSpore refuses graphs that nest over 1,000 calls, as a loop over 600 tensors would."""
-    runner = Runner(build(spec.Linear(in_features=2, out_features=2), seed=0))
-    trainer = runner.trainer(Optimizer(name="adam", weight_decay=0.5), Objective(clip_norm=1.0))
-    weights = ms.ParameterTuple(ms.Parameter(ms.Tensor([1.0], ms.float32), name=f"w{index}") for index in range(600))
-    trainer._weights, trainer._penalties = weights, (0.5,) * len(weights)
-    gradients = tuple(ms.Tensor([2.0 + index % 2], ms.float32) for index in range(len(weights)))
-    found = compiled(trainer._treated)(gradients, ms.Tensor(1.0, ms.float32))
+    trainer = Runner(build(spec.Linear(in_features=2, out_features=2), seed=0)).trainer(
+        Optimizer(name="adam", weight_decay=0.5), Objective(clip_norm=1.0)
+    )
+    trainer._weights, trainer._penalties = ms.ParameterTuple(many([1] * 600).values()), (0.5,) * 600
+    gradients = tuple(ms.Tensor([2.0 + index % 2], ms.float32) for index in range(600))
+    found = MindSpore().compile(trainer._treated)(gradients, ms.Tensor(1.0, ms.float32))
     norm = np.sqrt(300 * (4.0 + 9.0))
     for index in (0, 1, 599):
         assert found[index].asnumpy() == pytest.approx((2.0 + index % 2) / norm + 0.5, rel=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["graph", pytest.param("pynative", marks=pytest.mark.slow)], indirect=True)
+@graph_first
 def test_the_averages_of_many_tensors_move(mode):
-    own = {f"w{index}": ms.Parameter(ms.Tensor([float(index)], ms.float32), name=f"w{index}") for index in range(600)}
+    own = many(range(600))
     average = _Average(own)
     for parameter in own.values():
         parameter.set_data(parameter + 1)

@@ -1,25 +1,11 @@
 """Fixtures of PyTorch's tests: layers in all variants, and one training step to compare."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from maam.torch import MAAM
 from maam.weights.match import strip_prefix
-
-VARIANTS = {
-    "softmax": {},
-    "mean": {"fusion": "mean"},
-    "dynamic": {"fusion": "dynamic"},
-    "scales": {"scales": (2, 1, 4), "reduce": False},
-    "kernels": {"kernel_sizes": (1, 3, 5), "num_agents": 3},
-    "depthwise": {"depthwise": True},
-    "pool": {"pool": (2, 2), "scales": (1, 1, 2)},
-    "no_norm": {"norm_layer": "identity", "act_layer": "gelu"},
-}
+from tests.frameworks import VARIANTS
 
 
 def scramble(module):
@@ -44,15 +30,6 @@ def step(module, x):
     return {"output": y.detach(), "input": x.grad, **gradients}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Use one thread: such small maps run faster on it when other processes share the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session", name="scramble")
 def _scramble():
     return scramble
@@ -65,7 +42,6 @@ def _step():
 
 @pytest.fixture(scope="module", params=VARIANTS)
 def variant(request):
-    """The arguments of one variant of the layer."""
     return VARIANTS[request.param]
 
 
@@ -77,20 +53,4 @@ def layer(variant):
 
 @pytest.fixture
 def x():
-    """A batch for `layer`."""
     return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture(scope="session")
-def load():
-    """Load a module of this folder by name; pytest's importlib mode does not put the folder on the path."""
-
-    def from_file(name):
-        path = Path(__file__).with_name(f"{name}.py")
-        module_spec = importlib.util.spec_from_file_location(f"torch_tests_{name}", path)
-        module = importlib.util.module_from_spec(module_spec)
-        sys.modules[module.__name__] = module  # older versions of PyTorch look for it there
-        module_spec.loader.exec_module(module)
-        return module
-
-    return from_file

@@ -14,18 +14,31 @@ LEAST = 1e-9
 
 
 def models(node):
-    """Return the model of a spec in float64 and in float32."""
-    return build(node, dtype=torch.float64), build(node, dtype=torch.float32)
+    """Return the model of one layer in float64 and in float32."""
+    chain = spec.Sequential(children={"layer": node})
+    return build(chain, dtype=torch.float64), build(chain, dtype=torch.float32)
 
 
 def gradient(model, x):
     tensor = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     (model(tensor) * torch.arange(1.0, 1 + model(tensor).numel()).view_as(model(tensor))).sum().backward()
-    return tensor.grad.numpy()
+    return tensor.grad.numpy().ravel()
 
 
 def image(*values):
     return np.array(values, np.float64).reshape(1, 1, 1, -1)
+
+
+def check_kink(node, x, total, part, here, across_it):
+    """Check that the value at place 1 is near a kink; its gradients here and across are given, in a part of all."""
+    exact, rounded = models(node)
+    found, count, layers = near_kinks(exact, rounded, x)
+    assert (count, layers) == (total, 1)
+    assert [(near.layer, near.place) for near in found] == [("layer", 1)]
+    assert part(gradient(exact, x)) == pytest.approx(here, abs=1e-6)
+    with across(exact, found[0]):
+        assert part(gradient(exact, x)) == pytest.approx(across_it, abs=1e-6)
+    assert part(gradient(exact, x)) == pytest.approx(here, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -43,16 +56,9 @@ def image(*values):
 )
 @pytest.mark.parametrize("side", [0, 1])
 def test_activations(function, kink, slopes, side):
-    exact, rounded = models(spec.Sequential(children={"act": spec.Activation(function=function)}))
+    total = 6 if function == "relu6" or "hard" in function else 3
     x = image(1.7, kink + (LEAST if side else -LEAST), 2.3)
-    found, total, layers = near_kinks(exact, rounded, x)
-    assert layers == 1
-    assert [(near.layer, near.place) for near in found] == [("act", 1)]
-    assert total == 3 * len({0.0, 6.0} if function == "relu6" else {-3, 3} if "hard" in function else {0})
-    assert gradient(exact, x)[0, 0, 0, 1] / 2 == pytest.approx(slopes[side], abs=1e-6)
-    with across(exact, found[0]):
-        assert gradient(exact, x)[0, 0, 0, 1] / 2 == pytest.approx(slopes[1 - side], abs=1e-6)
-    assert gradient(exact, x)[0, 0, 0, 1] / 2 == pytest.approx(slopes[side], abs=1e-6)
+    check_kink(spec.Activation(function=function), x, total, lambda g: g[1] / 2, slopes[side], slopes[1 - side])
 
 
 @pytest.mark.parametrize(
@@ -65,24 +71,15 @@ def test_activations(function, kink, slopes, side):
     ],
 )
 def test_pooling(pool, shape):
-    exact, rounded = models(spec.Sequential(children={"pool": pool}))
     x = np.array([0.5, 0.7, 0.7 + LEAST, 0.1]).reshape(shape)
-    found, total, layers = near_kinks(exact, rounded, x)
-    assert layers == 1
-    assert [(near.layer, near.place) for near in found] == [("pool", 1)]
-    assert total == 3
-    assert gradient(exact, x).ravel().tolist() == [0, 0, 1, 0]
-    with across(exact, found[0]):
-        assert gradient(exact, x).ravel().tolist() == [0, 1, 0, 0]
+    check_kink(pool, x, 3, lambda g: g, [0, 0, 1, 0], [0, 1, 0, 0])
 
 
 def test_exact_ties_are_left_out():
-    exact, rounded = models(spec.Sequential(children={"pool": spec.MaxPool2d(kernel_size=2)}))
-    assert near_kinks(exact, rounded, np.full((1, 1, 2, 2), 0.3)).kinks == []
+    assert near_kinks(*models(spec.MaxPool2d(kernel_size=2)), np.full((1, 1, 2, 2), 0.3)).kinks == []
 
 
 def test_the_nearest_come_first_and_far_ones_are_left_out():
-    exact, rounded = models(spec.Sequential(children={"act": spec.Activation(function="relu")}))
-    found, *_ = near_kinks(exact, rounded, image(4e-8, -1e-8, 1.0, 1e-4))
+    found, *_ = near_kinks(*models(spec.Activation(function="relu")), image(4e-8, -1e-8, 1.0, 1e-4))
     assert [near.place for near in found] == [1, 0]
     assert found[0].distance < found[1].distance

@@ -1,10 +1,10 @@
-"""Mixed and low precision, and the channels_last layout."""
+"""Mixed and low precision, the channels_last layout, and the automatic choice of a precision."""
 
 import pytest
 import torch
 
 from maam import spec
-from maam.torch import MAAM, build
+from maam.torch import MAAM, build, devices
 
 LAST = torch.channels_last
 
@@ -39,6 +39,7 @@ def test_autocast_of_a_model():
 @pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 25), (torch.float16, 40)])
 def test_low_precision(layer, x, dtype, least):
     expected = layer.eval()(x).detach()
+    assert expected.is_contiguous()
     assert decibels(layer.to(dtype)(x.to(dtype)).detach(), expected) > least
 
 
@@ -53,10 +54,6 @@ def test_channels_last(layer, x, step, training):
         torch.testing.assert_close(actual[name], tensor, rtol=1e-4, atol=1e-4 * max(1.0, float(tensor.abs().max())))
 
 
-def test_contiguous_stays_contiguous(layer, x):
-    assert layer(x).is_contiguous()
-
-
 def test_every_branch_keeps_channels_last(x, scramble):
     layer = scramble(MAAM(4, 8, scales=(1, 2, 4))).to(memory_format=LAST)
     layouts = []
@@ -67,13 +64,51 @@ def test_every_branch_keeps_channels_last(x, scramble):
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, LAST])
-def test_nearest_resize(memory_format):
+@pytest.mark.parametrize(("height", "width"), [(7, 11), (5, 3), (13, 8)])
+def test_nearest_resize(memory_format, height, width):
     """Source index floor(i * in / out), also where in / out is no power of two, and from a 1x1 map."""
     node = spec.Resize(children={"pool": spec.AvgPool2d(kernel_size=3)})
-    for height, width in [(7, 11), (5, 3), (13, 8)]:
-        x = torch.randn(2, 4, height, width).contiguous(memory_format=memory_format)
-        pooled = torch.nn.functional.avg_pool2d(x, 3)
-        rows = [i * (height // 3) // height for i in range(height)]
-        columns = [i * (width // 3) // width for i in range(width)]
-        expected = pooled[:, :, rows][:, :, :, columns]
-        torch.testing.assert_close(build(node)(x), expected, rtol=0, atol=0)
+    x = torch.randn(2, 4, height, width).contiguous(memory_format=memory_format)
+    rows, columns = ([i * (size // 3) // size for i in range(size)] for size in (height, width))
+    expected = torch.nn.functional.avg_pool2d(x, 3)[:, :, rows][:, :, :, columns]
+    torch.testing.assert_close(build(node)(x), expected, rtol=0, atol=0)
+
+
+class TestAutomaticPrecision:
+    """The precision "auto" on a CPU follows a measurement, not the list of instructions."""
+
+    @pytest.fixture(autouse=True)
+    def _measured_again(self):
+        devices.has_fast_bf16.cache_clear()
+        yield
+        devices.has_fast_bf16.cache_clear()
+
+    @pytest.mark.parametrize(
+        ("native", "gain", "expected"),
+        [(True, 2.5, "bf16"), (True, 0.55, "fp32"), (True, 1.05, "fp32"), (False, 2.5, "fp32")],
+    )
+    def test_auto(self, monkeypatch, native, gain, expected):
+        monkeypatch.setattr(devices, "has_native_bf16", lambda: native)
+        monkeypatch.setattr(devices, "_gain", lambda dtype: gain)
+        assert devices.select_precision("cpu") == expected
+        for name in ("fp32", "bf16", "fp16"):
+            assert devices.select_precision("cpu", name) == name
+
+    def test_gain_is_a_ratio_of_times(self, monkeypatch):
+        calls = []
+
+        def convolve(dtype):
+            calls.append(dtype)
+            for _ in range(200 if dtype == torch.float32 else 20):
+                torch.rand(1000).sum()
+
+        monkeypatch.setattr(devices, "_convolve", convolve)
+        assert 3 < devices._gain(torch.bfloat16) < 30
+        assert set(calls) == {torch.float32, torch.bfloat16}
+
+    def test_measured_once(self, monkeypatch):
+        gains = iter([2.0])
+        monkeypatch.setattr(devices, "has_native_bf16", lambda: True)
+        monkeypatch.setattr(devices, "_gain", lambda dtype: next(gains))
+        assert devices.has_fast_bf16()
+        assert devices.has_fast_bf16()
