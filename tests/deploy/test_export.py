@@ -22,6 +22,7 @@ from maam.weights import write_weights
 from tests.parity.models import scrambled
 
 SMALL = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
+HARD_SWISH = spec.preset("maam_digits", **SMALL, act_layer="hard_swish")
 GATED = spec.Model(
     name="gated",
     input_shape=(3, 8, 8),
@@ -58,11 +59,23 @@ def saved(tmp_path):
     return save
 
 
+@pytest.fixture
+def digits(saved):
+    """Return the path of a file with a small network."""
+    pytest.importorskip("torch")
+    return saved(spec.preset("maam_digits", **SMALL))[0]
+
+
+def import_packages(name):
+    """Skip the test if a package of a format is missing."""
+    for package, _ in FORMATS[name].packages:
+        pytest.importorskip(package)
+
+
 @pytest.fixture(params=["onnx", "openvino", "pt2", "mindir"])
 def name(request):
     """Return each format that can be written here."""
-    for package, _ in FORMATS[request.param].packages:
-        pytest.importorskip(package)
+    import_packages(request.param)
     return request.param
 
 
@@ -74,9 +87,7 @@ def images(shape, count):
     "node",
     [
         pytest.param(spec.preset("maam_digits", **SMALL, scales=(1, 2, 1), fusion="dynamic"), id="dynamic"),
-        pytest.param(
-            spec.preset("maam_digits", **SMALL, act_layer="hard_swish"), id="hard_swish", marks=pytest.mark.slow
-        ),
+        pytest.param(HARD_SWISH, id="hard_swish", marks=pytest.mark.slow),
         pytest.param(GATED, id="gated"),
     ],
 )
@@ -103,14 +114,10 @@ def test_every_format(name, node, saved, tmp_path):
 def check_that_other_inputs_are_errors(predict, shape):
     channels, height, width = shape
     expected = re.escape(f"expected an input (N, {channels}, {height}, {width}), got ")
-    for wrong in (
-        (2, channels, height + 1, width),
-        (2, height, width, channels),
-        (2, channels + 1, height, width),
-        shape,
-    ):
+    wrong = [(2, channels, height + 1, width), (2, height, width, channels), (2, channels + 1, height, width), shape]
+    for given in wrong:
         with pytest.raises(ShapeError, match=expected):
-            predict(np.zeros(wrong, np.float32))
+            predict(np.zeros(given, np.float32))
     with pytest.raises(ShapeError, match=r"expected a floating-point input .* got uint8"):
         predict(np.zeros((2, *shape), np.uint8))
 
@@ -141,9 +148,9 @@ def test_mindir_preserves_the_mode(saved, tmp_path):
         ms.set_context(mode=before)
 
 
-def test_onnx_has_standard_operators_only(saved, tmp_path):
-    for package, _ in FORMATS["onnx"].packages:
-        pytest.importorskip(package)
+def test_onnx_has_standard_operators_and_is_read_without_the_exporter(saved, tmp_path):
+    """An ONNX file can be read without PyTorch and ONNX."""
+    import_packages("onnx")
     import onnx
 
     source, _ = saved(GATED)
@@ -152,42 +159,48 @@ def test_onnx_has_standard_operators_only(saved, tmp_path):
     onnx.checker.check_model(model, full_check=True)
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
     assert not model.functions
+    program = f"""
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in ("torch", "onnx", "onnxscript") else find(name, *rest)
+import numpy as np
+from maam.deploy import open_exported
+assert open_exported({str(tmp_path / "model.onnx")!r})[0](np.zeros((2, 3, 8, 8), np.float32)).shape == (2, 10)
+assert "torch" not in sys.modules and "onnx" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 class TestErrors:
     """A failed export leaves no file and changes none."""
 
     @pytest.fixture
-    def refused(self, saved, tmp_path):
-        pytest.importorskip("torch")
-        source, _ = saved(spec.preset("maam_digits", **SMALL))
+    def refused(self, digits, tmp_path):
         (tmp_path / "there.pt2").write_bytes(b"old")
 
         def check(dst, match, **options):
             with pytest.raises(DeploymentError, match=match):
-                export(options.pop("src", source), tmp_path / dst, **options)
+                export(digits, tmp_path / dst, **options)
             assert sorted(path.name for path in tmp_path.iterdir()) == ["in.safetensors", "there.pt2"]
             assert (tmp_path / "there.pt2").read_bytes() == b"old"
 
         return check
 
-    def test_targets(self, refused):
-        refused("none/model.pt2", r"the folder .*none does not exist; create it first")
-        refused("there.pt2", r"there\.pt2: the file exists; use another name, or overwrite=True")
-
-    def test_formats(self, refused):
-        refused("model.tflite", r"unknown suffix '\.tflite'; known are \.onnx \(onnx\), ")
-        refused(
-            "model.pt2",
-            "format: expected one of onnx, openvino, pt2, executorch, air, mindir, got 'coreml'",
-            format="coreml",
-        )
-        refused("model.pt2", r"expected a name that ends in \.onnx for format onnx", format="onnx")
-
-    def test_metadata(self, refused):
-        refused("m.pt2", "class_names: expected 10 names, one for each output, got 2", class_names=["a", "b"])
-        refused("m.pt2", "mean: expected a list of 1 number, one for each channel, got 3", mean=[0, 0, 0])
-        refused("m.pt2", "std: expected positive values, got 0", std=[0])
+    @pytest.mark.parametrize(
+        ("target", "message", "options"),
+        [
+            ("none/model.pt2", r"the folder .*none does not exist; create it first", {}),
+            ("there.pt2", r"there\.pt2: the file exists; use another name, or overwrite=True", {}),
+            ("model.tflite", r"unknown suffix '\.tflite'; known are \.onnx \(onnx\), ", {}),
+            ("m.pt2", f"format: expected one of {', '.join(FORMATS)}, got 'coreml'", {"format": "coreml"}),
+            ("m.pt2", r"expected a name that ends in \.onnx for format onnx", {"format": "onnx"}),
+            ("m.pt2", "class_names: expected 10 names, one for each output, got 2", {"class_names": ["a", "b"]}),
+            ("m.pt2", "mean: expected a list of 1 number, one for each channel, got 3", {"mean": [0, 0, 0]}),
+            ("m.pt2", "std: expected positive values, got 0", {"std": [0]}),
+        ],
+    )
+    def test_arguments(self, refused, target, message, options):
+        refused(target, message, **options)
 
     def test_operators_that_the_format_does_not_have(self, refused, monkeypatch):
         from maam.torch import export
@@ -206,12 +219,6 @@ class TestErrors:
             "m.pt2", r"m\.pt2: the outputs of the written file differ from the model's by 1\.0e-02 with a batch of 1"
         )
 
-    def test_overwrite(self, refused, saved, tmp_path):
-        source, reference = saved(spec.preset("maam_digits", **SMALL))
-        export(source, tmp_path / "there.pt2", overwrite=True)
-        x = images((1, 8, 8), 2)
-        np.testing.assert_allclose(open_exported(tmp_path / "there.pt2")[0](x), reference(x), **CLOSE)
-
 
 @pytest.mark.parametrize(
     ("format", "package", "extra"),
@@ -225,44 +232,19 @@ class TestErrors:
 )
 def test_a_missing_package(format, package, extra, saved, tmp_path, monkeypatch):
     source, _ = saved(spec.preset("maam_digits", **SMALL))
-    from maam import errors
-
-    real = errors.importlib.util.find_spec
-    monkeypatch.setattr(
-        errors.importlib.util,
-        "find_spec",
-        lambda name: None if name == package else object() if name in ("onnx", "onnxscript", "torch") else real(name),
-    )
-    with pytest.raises(
-        MissingFrameworkError, match=rf"^{package} is not installed; run: pip install 'maam\[{extra}\]'$"
-    ):
+    others = {name: object() for name in ("onnx", "onnxscript", "torch")} | {package: None}
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: others[name] if name in others else find_spec(name))
+    message = rf"^{package} is not installed; run: pip install 'maam\[{extra}\]'$"
+    with pytest.raises(MissingFrameworkError, match=message):
         export(source, tmp_path / f"m{FORMATS[format].suffix}")
-
-
-def test_reading_needs_the_reader_only(saved, tmp_path):
-    """An ONNX file can be read without PyTorch and ONNX."""
-    for package, _ in FORMATS["onnx"].packages:
-        pytest.importorskip(package)
-    source, _ = saved(spec.preset("maam_digits", **SMALL))
-    export(source, tmp_path / "model.onnx")
-    program = f"""
-import importlib.util, sys
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name in ("torch", "onnx", "onnxscript") else find(name, *rest)
-import numpy as np
-from maam.deploy import open_exported
-assert open_exported({str(tmp_path / "model.onnx")!r})[0](np.zeros((2, 1, 8, 8), np.float32)).shape == (2, 10)
-assert "torch" not in sys.modules and "onnx" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("size", ["32", (32, 32), 32.0, 0, -3, True])
 def test_sizes(size, saved, tmp_path):
     source, _ = saved(spec.maam(4))
-    with pytest.raises(
-        DeploymentError, match=r"size: expected an integer of at least 1 \(height and width are equal\), got"
-    ):
+    message = r"size: expected an integer of at least 1 \(height and width are equal\), got"
+    with pytest.raises(DeploymentError, match=message):
         export(source, tmp_path / "m.pt2", size=size)
 
 
@@ -278,19 +260,12 @@ def test_the_size_of_a_model_that_takes_any_size(saved, tmp_path):
     assert not (tmp_path / "n.pt2").exists()
 
 
-def test_metadata_of_a_later_version(saved, tmp_path, monkeypatch):
-    pytest.importorskip("torch")
-    source, _ = saved(spec.preset("maam_digits", **SMALL))
-    for changed in ({"maam.spec": '{"kind": "later"}'}, {"maam.preprocessing": "{"}):
-        monkeypatch.setattr(
-            exporting,
-            "make_metadata",
-            lambda *given, **named: make_metadata(*given, **named) | changed,  # noqa: B023
-        )
-        with pytest.raises(
-            DeploymentError, match=r"m\.pt2: the file's metadata is not supported by this version of maam"
-        ):
-            export(source, tmp_path / "m.pt2")
+@pytest.mark.parametrize("changed", [{"maam.spec": '{"kind": "later"}'}, {"maam.preprocessing": "{"}])
+def test_metadata_of_a_later_version(changed, digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "make_metadata", lambda *a, **options: make_metadata(*a, **options) | changed)
+    message = r"m\.pt2: the file's metadata is not supported by this version of maam"
+    with pytest.raises(DeploymentError, match=message):
+        export(digits, tmp_path / "m.pt2")
 
 
 def test_metadata_from_numpy_values():
@@ -306,21 +281,28 @@ def test_metadata_from_numpy_values():
             make_metadata(node, (3, 32, 32), mean=mean)
 
 
-def test_permissions(saved, tmp_path):
+def test_permissions_and_overwrite(saved, tmp_path):
     pytest.importorskip("torch")
-    source, _ = saved(spec.maam(4))
+    source, reference = saved(spec.maam(4))
     before = os.umask(0o077)
     try:
         export(source, tmp_path / "m.pt2", size=8)
         assert (tmp_path / "m.pt2").stat().st_mode & 0o777 == 0o600
+        (tmp_path / "m.pt2").write_bytes(b"old")
         (tmp_path / "m.pt2").chmod(0o640)
         export(source, tmp_path / "m.pt2", size=8, overwrite=True)
         assert (tmp_path / "m.pt2").stat().st_mode & 0o777 == 0o640
     finally:
         os.umask(before)
+    x = images((4, 8, 8), 2)
+    np.testing.assert_allclose(open_exported(tmp_path / "m.pt2")[0](x), reference(x), **CLOSE)
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_sources_and_files_that_cannot_be_read(tmp_path):
+    message = "expected the path of a weights file, got an object of type ReferenceModel; save a "
+    with pytest.raises(WeightsError, match=message):
+        export(ReferenceModel(GATED, spec.draw(GATED.parameters(), 0)), tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
     pytest.importorskip("torch")
     pytest.importorskip("onnxruntime")
     with pytest.raises(WeightsError, match="no such file"):
@@ -350,29 +332,20 @@ class TestAir:
         monkeypatch.setattr(ms, "export", record)
         return found
 
-    def test_the_call_of_mindspore(self, calls, saved, tmp_path):
-        source, _ = saved(spec.preset("maam_digits", **SMALL))
-        found = export(source, tmp_path / "model.air")
+    def test_the_call_of_mindspore(self, calls, digits, tmp_path):
+        found = export(digits, tmp_path / "model.air")
         assert calls == {"shape": (1, 1, 8, 8), "format": "AIR", "batch_norm": False, "device": "Ascend"}
         assert np.isnan(found.difference)
         assert [path.name for path in found.files] == ["model.air", "model.air.json"]
-        with pytest.raises(DeploymentError, match=r"model\.air: air files cannot be run here; compile the file with atc"):
+        message = r"model\.air: air files cannot be run here; compile the file with atc"
+        with pytest.raises(DeploymentError, match=message):
             open_exported(tmp_path / "model.air")
 
-    def test_without_ascend(self, saved, tmp_path):
+    def test_without_ascend(self, digits, tmp_path):
         ms = pytest.importorskip("mindspore")
         if ms.device_context.ascend.is_available():
             pytest.skip("an Ascend device is available")
-        source, _ = saved(spec.preset("maam_digits", **SMALL))
         message = r"^device 'ascend' is not available to MindSpore on this machine; available: cpu$"
         with pytest.raises(DeviceError, match=message):
-            export(source, tmp_path / "model.air")
-        assert list(tmp_path.iterdir()) == [source]
-
-
-def test_a_model_instead_of_a_file(tmp_path):
-    with pytest.raises(
-        WeightsError, match="expected the path of a weights file, got an object of type ReferenceModel; save a "
-    ):
-        export(ReferenceModel(GATED, spec.draw(GATED.parameters(), 0)), tmp_path / "model.onnx")
-    assert not list(tmp_path.iterdir())
+            export(digits, tmp_path / "model.air")
+        assert list(tmp_path.iterdir()) == [digits]

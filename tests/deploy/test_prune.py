@@ -46,10 +46,8 @@ def test_branches_of_small_weight():
     assert set(kept) == {name for name in arrays if not name.startswith("agents.1.")}
     assert_same_outputs((pruned, kept), (NODE, arrays), np.random.default_rng(0).random((3, 1, 8, 8)), 1e-3)
 
-
-def test_the_heaviest_branch_is_kept():
     pruned, _ = prune(NODE, {**scrambled(NODE), "agents.alpha": np.array([0.0, 0.1, 0.0])}, min_weight=0.9)
-    assert list(pruned.at("agents").children) == ["1"]
+    assert list(pruned.at("agents").children) == ["1"]  # the branch of the largest weight is always kept
 
 
 @pytest.mark.parametrize(
@@ -95,11 +93,15 @@ def test_presets(name):
     assert [path for path, _ in pruned.walk()] == [path for path, _ in node.walk()]
 
 
-def test_each_layer_keeps_one_channel():
+def test_rounding_of_shares():
+    """Each layer keeps a channel; 0.29 * 100 is less than 29 in binary; a number can be one of NumPy."""
     pruned, _ = prune(NODE, scrambled(NODE), channels=0.99)
     assert pruned.at("agents.0.conv1").out_channels == 1
     assert pruned.at("reduce.conv").out_channels == 1
     assert pruned.at("agents.0.conv2").out_channels == 8  # all branches give the same channels
+    node = chain(conv(2, 100), BatchNorm2d(num_features=100), conv(100, 2, 1))
+    assert prune(node, scrambled(node), channels=0.29)[0].at("0").out_channels == 71
+    assert prune(NODE, scrambled(NODE), channels=np.float32(0.5))[0] == prune(NODE, scrambled(NODE), channels=0.5)[0]
 
 
 @pytest.mark.parametrize(
@@ -162,10 +164,3 @@ def test_files(tmp_path):
     assert {array.dtype for array in kept.values()} == {np.dtype(np.float32)}
     with pytest.raises(DeploymentError, match="exists"):
         prune_file(source, target, channels=0.5)
-
-
-def test_exact_shares():
-    """0.29 * 100 is less than 29 in binary; a number can be one of NumPy."""
-    node = chain(conv(2, 100), BatchNorm2d(num_features=100), conv(100, 2, 1))
-    assert prune(node, scrambled(node), channels=0.29)[0].at("0").out_channels == 71
-    assert prune(NODE, scrambled(NODE), channels=np.float32(0.5))[0] == prune(NODE, scrambled(NODE), channels=0.5)[0]
