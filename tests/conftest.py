@@ -22,3 +22,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def own_presets(monkeypatch):
     """A preset that a test registers is gone after it: other tests list them all."""
     monkeypatch.setattr(presets, "_FACTORIES", dict(presets._FACTORIES))
+
+
+@pytest.fixture(scope="session")
+def one_thread():
+    """Run PyTorch in one thread: the order of sums, and so the bits, depends on the number of threads."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

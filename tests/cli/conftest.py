@@ -96,16 +96,6 @@ def document(tmp_path):
     return write
 
 
-@pytest.fixture
-def one_thread():
-    """Run PyTorch in one thread: the order of sums, and so the bits, depends on their number."""
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """The folder of a finished run of one epoch."""

@@ -123,11 +123,6 @@ def test_options_and_status(run, monkeypatch):
     assert calls == [("runs/demo", {"epochs": 30, "seed": 0}), ("there", {"epochs": 2, "seed": 7})]
 
 
-def test_file_in_place_of_the_folder(fails, tmp_path):
-    (tmp_path / "file").touch()
-    assert fails("demo", "--out", "file") == "file: File exists"
-
-
 @pytest.mark.parametrize(("package", "extra"), [("torch", "torch"), ("sklearn", "train"), ("matplotlib", "train")])
 def test_missing_package_is_an_error_before_the_work(fails, monkeypatch, tmp_path, package, extra):
     monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: None if name == package else name)

@@ -9,61 +9,34 @@ import sys
 import numpy as np
 import pytest
 
-import maam
 from maam.cli import deploy
 from maam.deploy import open_exported
 from maam.fusion import fuse, is_fusible
-from maam.reference import build, save_weights
 from maam.weights import read_weights
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-
-
-NO_NAMES = "no such file; give a text file with one name on each line, or comma-separated names"
-NO_REFERENCE = "--frameworks: expected some of torch, mindspore, got 'reference'"
+needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 
 
 class TestFuse:
-    def test_fuse(self, succeeds, digits, tmp_path):
-        result = succeeds("fuse", digits, tmp_path / "fused.safetensors")
-        assert result.out.splitlines()[-1].endswith("fused.safetensors: 28 layers, 48,938 parameters")
-        assert not is_fusible(read_weights(tmp_path / "fused.safetensors")[0])
-
-    def test_comparison_on_all_test_images(self, succeeds, digits, tmp_path):
-        pytest.importorskip("torch")
-        result = succeeds("fuse", digits, tmp_path / "fused.safetensors", "--data", "digits", "--frameworks", "torch")
-        assert "torch" in result.out
-        assert " 0 " in result.out
-
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ("none.safetensors fused.safetensors", "none.safetensors: no such file"),
-            ("digits.safetensors none/out.safetensors", "none/out.safetensors: the folder none does not exist"),
-            ("digits.safetensors fused.safetensors --root .", "--root .: this has no effect without --data"),
-            ("digits.safetensors fused.safetensors --data mnist", "--data: expected one of digits"),
-            ("digits.safetensors fused.safetensors --frameworks reference", NO_REFERENCE),
-            (
-                "digits.safetensors fused.safetensors --frameworks torch",
-                "--frameworks: this has no effect without --da",
-            ),
-        ],
-    )
-    def test_refusals(self, fails, digits, arguments, message):
-        assert fails("fuse", *arguments.split()).startswith(message)
-
-    def test_existing_file(self, fails, succeeds, digits, tmp_path):
+    def test_fuse(self, succeeds, fails, digits, tmp_path):
         out = tmp_path / "fused.safetensors"
-        succeeds("fuse", digits, out)
+        lines = succeeds("fuse", digits, out).out.splitlines()
+        assert lines[-1].endswith("fused.safetensors: 28 layers, 48,938 parameters")
+        assert not is_fusible(read_weights(out)[0])
         before = out.read_bytes()
-        assert "the file exists; use another name, or overwrite=True" in fails("fuse", digits, out)
         assert "nothing to fuse" in fails("fuse", out, out, "--overwrite")
         assert out.read_bytes() == before
         succeeds("fuse", digits, out, "--overwrite")
 
-    def test_different_prediction_writes_nothing(self, run, digits, tmp_path, monkeypatch):
-        pytest.importorskip("torch")
+    @needs_torch
+    def test_comparison_on_all_test_images(self, succeeds, digits):
+        result = succeeds("fuse", digits, "fused.safetensors", "--data", "digits", "--frameworks", "torch")
+        assert "torch" in result.out
+        assert " 0 " in result.out
 
+    @needs_torch
+    def test_different_prediction_writes_nothing(self, run, digits, tmp_path, monkeypatch):
         def wrong(spec, arrays):
             node, found = fuse(spec, arrays)
             found["classifier.fc2.bias"][3] += 10
@@ -76,11 +49,8 @@ class TestFuse:
         assert not (tmp_path / "f.safetensors").exists()
 
 
+@needs_torch
 class TestExport:
-    @pytest.fixture(autouse=True)
-    def _installed(self):
-        pytest.importorskip("torch")
-
     def test_export(self, succeeds, digits):
         result = succeeds("export", digits, "--format", "pt2", "--classes", "0,1,2,3,4,5,6,7,8,9", "--mean", "0.3")
         written = digits.with_suffix(".pt2")
@@ -97,53 +67,19 @@ class TestExport:
         assert json.loads(metadata["maam.class_names"])[3] == "digit 3"
         assert "batch_norm2d" in metadata["maam.spec"]
 
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ("", "--format: expected one of onnx, openvino, pt2, executorch, air, mindir; or"),
-            ("m.foo", "m.foo: unknown suffix '.foo'"),
-            ("none/m.pt2", "none/m.pt2: the folder none does not exist; create it first"),
-            ("m.pt2 --mean a", "--mean: expected comma-separated numbers, got 'a'"),
-            ("m.pt2 --mean nan", "mean: expected finite values, got nan"),
-            ("m.pt2 --std inf", "std: expected finite values, got inf"),
-            ("m.pt2 --classes nofile.txt", f"--classes nofile.txt: {NO_NAMES}"),
-            ("m.pt2 --classes folder/names", f"--classes folder/names: {NO_NAMES}"),
-        ],
-    )
-    def test_wrong_arguments(self, fails, digits, arguments, message):
-        assert fails("export", digits, *arguments.split()).startswith(message)
-
-    def test_refusals(self, fails, digits, tmp_path):
+    def test_wrong_number_of_names(self, fails, digits):
         many = ",".join(f"class {index}" for index in range(100))  # longer than a file's name can be
         assert "expected 10 names" in fails("export", digits, "m.pt2", "--classes", many)
-        (tmp_path / "binary.txt").write_bytes(b"\xff\xfe")
-        assert fails("export", digits, "m.pt2", "--classes", "binary.txt").endswith("it is not UTF-8 text")
-        assert fails("export", "none.safetensors", "m.pt2") == "none.safetensors: no such file"
-        (tmp_path / "m.pt2").write_bytes(b"old")
-        assert "m.pt2: the file exists" in fails("export", digits, "m.pt2")
-        assert (tmp_path / "m.pt2").read_bytes() == b"old"
 
 
+@needs_torch
 class TestOptimize:
-    @pytest.fixture(autouse=True)
-    def _installed(self):
-        pytest.importorskip("torch")
-
     def test_measurement(self, succeeds, digits):
         result = succeeds("optimize", digits, "--engine", "torch", "--precision", "fp32,int4", "--batch", "2")
         assert [row[:2] for row in result.rows] == [["eager", "fp32"], ["torch", "fp32"]]
         assert float(result.rows[0][2]) == 1
         assert float(result.rows[1][2]) > 0
         assert "not measured: precision 'int4': PyTorch does not support it on cpu" in result.out
-
-    def test_refusals(self, fails, digits):
-        assert fails("optimize", "none.safetensors") == "none.safetensors: no such file"
-        message = fails("optimize", digits, "--batch", "0")
-        assert message.startswith("--batch: expected comma-separated integers from 1 to 4096")
-        for option in ("--engine", "--precision"):
-            assert fails("optimize", digits, option, ",") == f"{option}: expected at least one name"
-        message = fails("optimize", digits, "--engine", "tpu", "--batch", "1")
-        assert message == "engine: expected one of torch, onnxruntime, openvino, got 'tpu'"
 
 
 class TestQuantize:
@@ -212,15 +148,3 @@ class TestPrune:
         assert [row[0] for row in result.rows] == (["before", "after"] if measured else [])
         assert result.out.splitlines()[-1].endswith(" MACs")
         assert read_weights(tmp_path / "p.safetensors")[0].at("agents.0.conv1").out_channels == 8
-
-    def test_refusals(self, fails, digits, tmp_path):
-        out = tmp_path / "p.safetensors"
-        assert fails("prune", digits, out).startswith("nothing to prune with min_weight=0.0 and channels=0.0")
-        assert fails("prune", digits, out, "--channels", 2) == "channels: expected a number in [0, 1), got 2.0"
-        save_weights(build(maam.spec.maam(1, 8), seed=0), "layer.safetensors")
-        message = "--data measures accuracy: expected a classifier, got a model whose output is a map (8, 8, 8)"
-        assert fails("prune", "layer.safetensors", out, "--channels", 0.5, "--data", "digits").startswith(message)
-        assert not out.exists()
-        assert "this has no effect without --data" in fails("prune", digits, out, "--channels", 0.5, "--root", tmp_path)
-        assert "exists" in fails("prune", digits, digits, "--channels", 0.5)
-        assert not out.exists()

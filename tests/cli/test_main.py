@@ -26,11 +26,8 @@ def test_help_lists_every_command_with_its_summary(run):
         assert any(line.split(maxsplit=1) == [name, entry.summary] for line in lines)
 
 
-def test_version(run):
+def test_version_and_unknown_command(run):
     assert run("--version") == (0, f"maam {maam.__version__}\n", "")
-
-
-def test_unknown_command_names_the_nearest(run):
     assert "No such command 'trai'. Did you mean 'train'?" in run("trai").err
 
 
@@ -112,20 +109,17 @@ def test_unexpected_error_keeps_its_traceback(run, monkeypatch):
 
 def process(*arguments):
     command = [sys.executable, "-m", "maam", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_process():
-    done = process("list", "maam_*")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "maam_digits" in done.stdout
-
-
-def test_failing_process():
-    done = process("info", "maam_digit")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("maam: no preset 'maam_digit'; did you mean 'maam_digits' ")
-    assert done.stderr.count("\n") == 1
+    status, out, error = process("list", "maam_*")
+    assert (status, error) == (0, "")
+    assert "maam_digits" in out
+    status, out, error = process("info", "maam_digit")
+    assert (status, out, error.count("\n")) == (1, "", 1)
+    assert error.startswith("maam: no preset 'maam_digit'; did you mean 'maam_digits' ")
 
 
 def test_closed_pipe():

@@ -46,21 +46,6 @@ def test_predict_shows_markup_as_text(succeeds, pictures):
     assert "[red]x[/y]" in result.out
 
 
-def test_predict_refuses(fails, pictures, tmp_path):
-    (tmp_path / "bad.txt").write_bytes(b"\xff")
-    for arguments, message in (
-        ((WEIGHTS, "no.png"), "no.png: no such file"),
-        (("no.safetensors", pictures), "no.safetensors: no such file"),
-        ((WEIGHTS, pictures, "--classes", "no.txt"), "--classes no.txt: no such file"),
-        ((WEIGHTS, pictures, "--classes", "bad.txt"), "--classes bad.txt: cannot be read: it is not UTF-8 text"),
-        ((WEIGHTS, pictures, "--framework", "jax"), "framework: expected one of torch, mindspore, reference"),
-        ((WEIGHTS, pictures, "--recipe", "no"), "no recipe 'no'"),
-        ((WEIGHTS, pictures, "--on-broken", "ignore"), "on_broken is 'ignore'; expected"),
-        ((WEIGHTS, pictures, "-o", "images.size=64"), "recipe: images: resize is 32; expected at least size, 64"),
-    ):
-        assert fails("predict", *arguments).startswith(message)
-
-
 @pytest.mark.parametrize("framework", ["torch", "mindspore", "reference", "torch,mindspore,reference"])
 def test_evaluate(succeeds, finished, framework):
     for name in framework.split(","):
@@ -77,21 +62,6 @@ def test_evaluate(succeeds, finished, framework):
 def test_evaluate_with_a_limit(run, finished):
     result = run("evaluate", finished / "best.safetensors", "--data", "digits", "--limit", "20")
     assert " 20 " in result.out
-
-
-def test_evaluate_refuses(fails, finished, layer):
-    last, digits = finished / "last.safetensors", ("--data", "digits")
-    expected = "expected some of torch, mindspore, reference"
-    for arguments, message in (
-        ((finished, "--data", "mnist"), "data: expected one of "),
-        ((finished, "--data", "cifar10"), "data cifar10 needs root (--root DIR)"),
-        ((finished, *digits, "--framework", "torch,jax"), f"--framework: {expected}, got 'jax'"),
-        ((finished, *digits, "--framework", ""), "--framework: expected at least one name"),
-        (("none.safetensors", *digits), "none.safetensors: no such file"),
-        ((last, *digits), f"{last}: a training checkpoint"),
-        ((layer, *digits), "data digits: "),
-    ):
-        assert fails("evaluate", *arguments).startswith(message)
 
 
 def test_unwritable_json_is_refused_before_the_work(fails, finished, monkeypatch):

@@ -51,22 +51,6 @@ def test_interrupt_shows_how_to_resume(run, succeeds, monkeypatch):
     succeeds("train", "maam_digits", *SHORT, "--out", "run", "--resume")
 
 
-@pytest.mark.parametrize(
-    ("option", "override"),
-    [
-        (("--epochs", "1"), "epochs=2"),
-        (("--weights", "A"), "weights=B"),
-        (("--seed", "0"), "seed=3"),
-        (("--lr", "0.1"), "optimizer.lr=0.2"),
-        (("--lr", "0.1"), "optimizer={lr=0.2}"),
-    ],
-)
-def test_contradiction_of_option_and_override(fails, option, override):
-    message = fails("train", "maam_digits", *option, "-o", override)
-    said = override.replace("={", ".").removesuffix("}")
-    assert message == f"-o {said} contradicts {' '.join(option)}; give one of them"
-
-
 def test_option_and_override_of_a_table_are_merged():
     changed = changes({"optimizer.lr": 0.5, "epochs": 1}, ["optimizer={name='adamw'}", "epochs=1"])
     recipe = default_recipe("maam_digits").replaced(changed)
@@ -86,41 +70,6 @@ def test_train_from_weights(succeeds, finished):
     assert session["recipe"]["weights"] == str(finished)
     losses = [RunFolder(folder).log.records()[0]["losses"][0] for folder in (finished, "on")]
     assert losses[1] < 0.8 * losses[0]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((), "no model to train: name a preset"),
-        (("maam_digit",), "no preset 'maam_digit'; did you mean 'maam_digits'"),
-        (("maam_digits", "-o", "model=cnn"), "-o model=cnn contradicts the model maam_digits; give one of them"),
-        (("-o", "model=nothing"), "no preset 'nothing'"),
-        (("maam_digits", "--weights", "no.safetensors"), "no.safetensors: no such file"),
-        (("maam_digits", "--weights", "no.pth"), "no.pth: no such file"),
-        (("maam_digits", "--epochs", "0"), "recipe: epochs: input should be greater than or equal to 1, got 0"),
-        (("maam_digits", "-o", "epochs=0"), "recipe: epochs: input should be greater than or equal to 1, got 0"),
-        (("maam_digits", "--seed", "-1"), "recipe: seed: input should be greater than or equal to 0, got -1"),
-        (("nothing", "--recipe", "digits"), "no preset 'nothing'"),
-        (
-            ("maam_digits", "--recipe", "digit"),
-            "no recipe 'digit', and no file that ends in .toml; did you mean 'digits'?",
-        ),
-        (("maam_digits", "-o", "optimizer.l=3"), "recipe: optimizer: l: no such field; did you mean 'lr'?"),
-        (("maam_digits", "-o", "epochs"), "override 'epochs': expected FIELD=VALUE"),
-        (("maam_digits", "--framework", "jax"), "framework: expected one of torch, mindspore"),
-        (("maam_digits", "--precision", "int8"), "recipe: precision: input should be"),
-        (("maam_cifar10_2m3",), "data cifar10 needs root (--root DIR)"),
-        (("maam_cifar10_2m3", "--root", "none"), "none"),
-    ],
-)
-def test_train_refuses(fails, tmp_path, arguments, message):
-    assert fails("train", *arguments).startswith(message)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_train_refuses_the_folder_of_a_run(fails, finished):
-    message = f"{finished}: this folder contains a run; continue it with resume=True (--resume), "
-    assert fails("train", "maam_digits", "--out", finished).startswith(message)
 
 
 @pytest.mark.parametrize(("tick", "lines"), [(1, []), (30, ["25%", "75%"]), (90, ["0%", "25%", "50%", "75%"])])
@@ -201,21 +150,6 @@ def test_runs_writes_table_and_picture(succeeds, runs):
     succeeds("runs", runs, "--out", "my search.md")
     assert "![accuracy by epoch](my%20search.png)" in Path("my search.md").read_text()
     assert Path("search.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["absent"], "absent: no such folder; pass the folder of a run"),
-        (["."], ".: contains no run with a finished epoch; pass the folder of a run"),
-        (["runs"], "runs/cnn-seed0-torch: this run cannot be read: runs/cnn-seed0-torch/run.json: not the description"),
-        (["runs/mlp-seed0-torch", "--out", "table.txt"], "--out table.txt: expected a file name that ends in .md"),
-        (["runs/mlp-seed0-torch", "--out", "no/t.md"], "--out no/t.md: expected a file in a folder that exists"),
-    ],
-)
-def test_runs_refuses(fails, runs, arguments, message):
-    (runs / "cnn-seed0-torch" / "run.json").write_text("[]")
-    assert fails("runs", *arguments).startswith(message)
 
 
 @pytest.fixture

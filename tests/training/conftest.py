@@ -16,15 +16,8 @@ from maam.weights import write_weights
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
-CHANGES = {
-    "epochs": 2,
-    "batch_size": 128,
-    "ema_decay": 0.9,
-    "clip_norm": 1.0,
-    "label_smoothing": 0.1,
-    "augmentation.cutout": 2,
-}
-"""All parts of a recipe, in two epochs of eleven steps."""
+CHANGES = {"epochs": 2, "batch_size": 128, "ema_decay": 0.9, "clip_norm": 1.0, "label_smoothing": 0.1}
+CHANGES |= {"augmentation.cutout": 2}
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +27,8 @@ def _working_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread():
-    """The order of sums, and so the bits, depends on the number of threads."""
-    torch = pytest.importorskip("torch")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _train_in_one_thread(one_thread):
+    """The bits of a run depend on the number of threads."""
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +45,7 @@ def pictures():
 
 @pytest.fixture
 def recipe():
-    """Two epochs of eleven steps."""
+    """Two epochs of eleven steps, with all parts of a recipe."""
     return default_recipe("maam_digits").replaced(CHANGES)
 
 
@@ -96,7 +84,7 @@ def with_optimizer(recipe):
 
 
 @pytest.fixture(scope="session")
-def finished(_one_thread, tmp_path_factory):
+def finished(one_thread, tmp_path_factory):
     """The folder of a finished PyTorch run of one epoch, with pictures; `done` is a copy to change."""
     short = default_recipe("maam_digits").replaced({**CHANGES, "epochs": 1})
     return train("maam_digits", short, out=tmp_path_factory.mktemp("finished") / "run").path

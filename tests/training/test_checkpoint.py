@@ -59,7 +59,7 @@ def test_checkpoint_of_an_earlier_version_has_no_skipped_steps(done):
     assert read_checkpoint(done.last).state.skipped == 0
 
 
-def test_other_files_are_no_checkpoints(done):
+def test_files_that_are_not_checkpoints(done):
     change_header(done.last, format_version="99")
     for path in (done.final, done.last):
         with pytest.raises(
@@ -112,7 +112,7 @@ def test_arrays_that_are_not_finite_are_found(done, section):
     assert find_not_finite(found) == [f"{section}/reduce.conv.weight"]
 
 
-def test_broken_checkpoint_hides_no_error(done):
+def test_last_checkpoint_is_described_even_if_broken(done):
     assert "of step 11" in done.describe_last()
     done.last.write_bytes(b"")
     assert done.describe_last().startswith(f"the last checkpoint is not usable ({done.last}: not a safetensors file")

@@ -28,43 +28,39 @@ EIGHT = "data digits has images of 8x8; expected at most "
 WILD = {"optimizer.lr": 1e30, "schedule.name": "constant", "clip_norm": None, "ema_decay": None}
 
 
-@pytest.fixture
-def fill_disk(monkeypatch):
-    """Return a context in which a file cannot be written."""
+@contextlib.contextmanager
+def full_disk(name):
+    """Fail to make the temporary file from which the file `name` is written."""
+    make = tempfile.mkstemp
 
-    def fill(name):
-        make = tempfile.mkstemp
+    def full(*arguments, prefix, **keywords):
+        if prefix == f".{name}.":
+            raise OSError(errno.ENOSPC, NO_SPACE, name)
+        return make(*arguments, prefix=prefix, **keywords)
 
-        def full(*arguments, prefix, **keywords):
-            if prefix == f".{name}.":
-                raise OSError(errno.ENOSPC, NO_SPACE, name)
-            return make(*arguments, prefix=prefix, **keywords)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(_io.tempfile, "mkstemp", full)
-            yield
-
-    return contextlib.contextmanager(fill)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_io.tempfile, "mkstemp", full)
+        yield
 
 
 @pytest.mark.parametrize("name", DURING_TRAINING)
-def test_full_disk_during_training(short, finished, tmp_path, fill_disk, name):
+def test_full_disk_during_training(short, finished, tmp_path, name):
     """The error names the file, and the resumed run ends with the same bytes."""
     out = tmp_path / "run"
-    with fill_disk(name), pytest.raises(TrainingError, match=f"{name}.*{NO_SPACE}"):
+    with full_disk(name), pytest.raises(TrainingError, match=f"{name}.*{NO_SPACE}"):
         train("maam_digits", short, out=out, checkpoint_steps=4)
     if name == "run.json":
         shutil.rmtree(out)  # nothing was written, so there is no run to resume
     run = train("maam_digits", short, out=out, resume=True, checkpoint_steps=4)
-    for file in ("final", "best", "last"):
-        assert getattr(run, file).read_bytes() == getattr(RunFolder(finished), file).read_bytes()
+    for file in (run.final, run.best, run.last):
+        assert file.read_bytes() == (finished / file.name).read_bytes()
 
 
 @pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("name", sorted(set(WRITTEN) - set(DURING_TRAINING)))
-def test_full_disk_during_the_report(short, done, fill_disk, name):
+def test_full_disk_during_the_report(short, done, name):
     (done.path / name).unlink()
-    with fill_disk(name), pytest.raises(TrainingError, match=f"{name}.*{NO_SPACE}; training is complete, and the wei"):
+    with full_disk(name), pytest.raises(TrainingError, match=f"{name}.*{NO_SPACE}; training is complete, and the wei"):
         train("maam_digits", short, out=done.path, resume=True)
     train("maam_digits", short, out=done.path, resume=True)
     assert {path.name for path in done.path.iterdir()} == set(WRITTEN)
@@ -123,7 +119,7 @@ def test_devices_of_mindspore(recipe, refuses):
             "overrides.num_classes",
             7,
             RecipeError,
-            r"has 10 classes, .* outputs \(7,\); .* \(-o overrides.num_classes=10\)",
+            r"has 10 classes, .* outputs \(7,\); .* num_classes in the recipe \(-o overrides.num_classes=10\)",
         ),
         ("overrides.in_channels", 3, RecipeError, "data digits: .*; choose a preset for such images"),
         ("augmentation.padding", 8, RecipeError, rf"augmentation.padding: 8, but {EIGHT}7: -o augmentation.padding=1"),

@@ -71,17 +71,13 @@ def test_clipping_limits_the_norm_of_the_gradients(framework):
     assert lengths[1] == pytest.approx(0.1, rel=1e-3)
 
 
-def test_average_follows_its_definition(framework):
-    _, _, arrays, states = run(framework, Objective(average=True))
+def test_average_follows_its_definition_and_predicts(framework):
+    trainer, _, arrays, states = run(framework, Objective(average=True))
     expected = {name: array.astype(np.float64) for name, array in arrays[0].items()}
     for after, decay in zip(arrays[1:], DECAYS, strict=True):
         expected = {name: decay * expected[name] + (1 - decay) * array for name, array in after.items()}
     for name, array in states[-1].average.items():
         np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=1e-6)
-
-
-def test_predictions_use_the_average(framework):
-    trainer, _, arrays, states = run(framework, Objective(average=True))
     x = batches(1)[0][0]
     averaged = trainer.predict(x)
     trainer.runner.write_arrays(states[-1].average)
@@ -117,8 +113,7 @@ def test_optimizer_does_not_count_skipped_steps(framework, name, tmp_path):
     children = {"flatten": spec.Flatten(), "linear": spec.Linear(in_features=64, out_features=10)}
     node = spec.Sequential(children=children)
     whole, part = (make_trainer(framework, objective, optimizer, node) for _ in range(2))
-    start = OptimizerState(0, whole.read_state().moments, {}, LossScale(2.0**24, 0))
-    whole.write_state(start)
+    whole.write_state(OptimizerState(0, whole.read_state().moments, {}, LossScale(2.0**24, 0)))
     *first, last = batches(10)
     for batch in first:
         whole.update(whole.prepare(*batch), 0.003)

@@ -47,7 +47,6 @@ def kill(*arguments, **keywords):
 @pytest.mark.parametrize("place", ["maam.training.run.write_description", "maam.training.run_dir.Log.rewind"])
 def test_kill_before_the_first_step(recipe, tmp_path, monkeypatch, place):
     """The folder can be resumed; if nothing was written, a new run can start in it, too."""
-
     with monkeypatch.context() as patch:
         patch.setattr(place, kill)
         with pytest.raises(KilledError):

@@ -31,14 +31,14 @@ def seven(drawn):
     return drawn(digits(num_classes=7), "seven.safetensors", seed=5)
 
 
-def learnt(arrays):
+def learned(arrays):
     """Return the arrays that only an optimizer changes."""
     return {name: array for name, array in arrays.items() if "running" not in name}
 
 
 def test_start_from_a_run(frozen, done, framework, tmp_path):
     run = train("maam_digits", frozen.replaced({"weights": done.path}), out=tmp_path / "run", framework=framework)
-    before, after = (learnt(read_weights(path)[1]) for path in (done.final, run.final))
+    before, after = (learned(read_weights(path)[1]) for path in (done.final, run.final))
     assert before.keys() == after.keys()
     for name, array in before.items():
         np.testing.assert_allclose(after[name], array, rtol=1e-6, atol=1e-12, err_msg=name)  # the average rounds
@@ -52,7 +52,7 @@ def test_new_last_layer_for_other_classes(frozen, seven, framework, tmp_path):
     node, after = read_weights(run.final)
     assert node == digits()
     drawn, before = draw(node.parameters(), 0), read_weights(seven)[1]
-    for name, array in learnt(after).items():
+    for name, array in learned(after).items():
         source = drawn if name.startswith("classifier.fc2.") else before
         np.testing.assert_allclose(array, source[name], rtol=1e-6, atol=1e-12, err_msg=name)
     note = f"initial weights: {seven}; the last layer, classifier.fc2, is new and drawn from the seed"
@@ -97,7 +97,7 @@ def test_weights_of_another_network(frozen, drawn, refuses, node, message):
         ("model.pth", "not a safetensors file, .* convert it with: maam convert SRC DST"),
     ],
 )
-def test_no_weights(frozen, tmp_path, refuses, name, message):
+def test_unreadable_weights(frozen, tmp_path, refuses, name, message):
     (tmp_path / "empty_folder").mkdir()
     for broken in ("broken.safetensors", "model.pth"):
         (tmp_path / broken).write_bytes(b"rubbish")
@@ -145,7 +145,7 @@ def test_spec_document_is_trained_from_drawn_weights(short, tmp_path):
     assert run.sessions()[0]["start"] == ""
 
 
-def test_file_has_the_recipe_of_its_preset_and_may_get_other_classes(pruned):
+def test_weights_file_has_the_recipe_and_the_options_of_its_preset(pruned):
     assert find_recipe(str(pruned)) == find_recipe("maam_digits") == default_recipe("maam_digits")
     assert find_network(str(pruned), {"num_classes": 7}).num_classes == 7
 

@@ -113,7 +113,7 @@ def steps_from(checkpoint):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_a_lost_weight_decay_would_show(with_optimizer, tmp_path, stop, name):
+def test_missing_weight_decay_is_noticed(with_optimizer, tmp_path, stop, name):
     checkpoint = stopped(with_optimizer(name), tmp_path, stop, "torch")
     lost = replace(checkpoint, recipe=checkpoint.recipe.replaced({"optimizer.weight_decay": 0.0}))
     found = differences(start("torch", checkpoint), start("torch", lost), checkpoint)

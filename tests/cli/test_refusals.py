@@ -1,0 +1,188 @@
+"""Command lines that are refused: the message, before any file is written."""
+
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from maam import spec
+from maam.reference import build, save_weights
+
+NO_NAMES = "no such file; give a text file with one name on each line, or comma-separated names"
+SOME = "expected some of torch, mindspore"
+PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "runs"
+PLAIN = {
+    "convert missing.safetensors x.safetensors": "missing.safetensors: no such file",
+    "convert net.safetensors x.foo": "x.foo: unknown suffix '.foo'; expected one of",
+    "convert net.safetensors .": ".: unknown suffix ''; expected one of",
+    "convert net.safetensors none/x.safetensors": "none/x.safetensors: the folder none does not exist",
+    "convert net.safetensors net.safetensors": "net.safetensors: source and destination are the same file",
+    "convert folder.safetensors x.safetensors": "folder.safetensors: expected a file, got a folder",
+    "convert net.safetensors folder.safetensors": "folder.safetensors: expected a file, got a folder",
+    "convert empty.safetensors x.safetensors": "empty.safetensors: not a safetensors file, or truncated",
+    "convert net.safetensors x.safetensors --spec nope": "no preset 'nope'; `maam list` shows",
+    "convert net.safetensors x.safetensors --spec none.json": "none.json: cannot be read",
+    "convert layer.safetensors x.safetensors --spec maam_digits": "layer.safetensors: saved with another spec",
+    "info empty.safetensors": "empty.safetensors: not a safetensors file, or truncated",
+    "info empty.json": "empty.json: spec: not a JSON document",
+    "info bin.json": "bin.json: cannot be read: it is not UTF-8 text",
+    "info folder.json": "folder.json: cannot be read: Is a directory",
+    "info missing.json": "missing.json: cannot be read: No such file or directory",
+    "info 'a\nb.json'": "a b.json: cannot be read: No such file or directory",
+    "info missing.safetensors": "missing.safetensors: no such file",
+    "info zero.json": "zero.json: linear: in_features: ",
+    "info cut.json": "cut.json: spec: not a JSON document",
+    "info deep.json": "deep.json: spec: the document is nested too deeply",
+    "info .": ".: cannot be read: Is a directory",
+    "list zzz": "no preset matches 'zzz'; `maam list` shows all",
+    "list [": "no preset matches '['; `maam list` shows all",
+    "list ''": "no preset matches ''; `maam list` shows all",
+    "list MAAM_DIGITS?": "no preset matches 'MAAM_DIGITS?'; `maam list` shows all",
+    "fuse none.safetensors x.safetensors": "none.safetensors: no such file",
+    "fuse net.safetensors none/x.safetensors": "none/x.safetensors: the folder none does not exist",
+    "fuse net.safetensors x.safetensors --root .": "--root .: this has no effect without --data",
+    "fuse net.safetensors x.safetensors --data mnist": "--data: expected one of digits",
+    "fuse net.safetensors x.safetensors --frameworks reference": f"--frameworks: {SOME}, got 'reference'",
+    "fuse net.safetensors x.safetensors --frameworks torch": "--frameworks: this has no effect without --data",
+    "fuse net.safetensors old.safetensors": "old.safetensors: the file exists; use another name, or overwrite=True",
+    "prune net.safetensors x.safetensors": "nothing to prune with min_weight=0.0 and channels=0.0",
+    "prune net.safetensors x.safetensors --channels 2": "channels: expected a number in [0, 1), got 2.0",
+    "prune net.safetensors x.safetensors --channels 0.5 --root .": "--root .: this has no effect without --data",
+    "prune net.safetensors net.safetensors --channels 0.5": "net.safetensors: the file exists",
+}
+WITH_PACKAGES = {
+    "export net.safetensors": "--format: expected one of onnx, openvino, pt2, executorch, air, mindir; or",
+    "export net.safetensors m.foo": "m.foo: unknown suffix '.foo'",
+    "export net.safetensors none/m.pt2": "none/m.pt2: the folder none does not exist; create it first",
+    "export net.safetensors m.pt2 --mean a": "--mean: expected comma-separated numbers, got 'a'",
+    "export net.safetensors m.pt2 --mean nan": "mean: expected finite values, got nan",
+    "export net.safetensors m.pt2 --std inf": "std: expected finite values, got inf",
+    "export net.safetensors m.pt2 --classes nofile.txt": f"--classes nofile.txt: {NO_NAMES}",
+    "export net.safetensors m.pt2 --classes folder/names": f"--classes folder/names: {NO_NAMES}",
+    "export net.safetensors m.pt2 --classes bin.json": "--classes bin.json: cannot be read: it is not UTF-8 text",
+    "export none.safetensors m.pt2": "none.safetensors: no such file",
+    "export net.safetensors old.pt2": "old.pt2: the file exists",
+    "optimize none.safetensors": "none.safetensors: no such file",
+    "optimize net.safetensors --batch 0": "--batch: expected comma-separated integers from 1 to 4096",
+    "optimize net.safetensors --engine ,": "--engine: expected at least one name",
+    "optimize net.safetensors --precision ,": "--precision: expected at least one name",
+    "optimize net.safetensors --engine x --batch 1": "engine: expected one of torch, onnxruntime, openvino, got 'x'",
+    "prune square.safetensors x.safetensors --channels 0.5 --data digits": (
+        "--data measures accuracy: expected a classifier, got a model whose output is a map (8, 8, 8)"
+    ),
+    "parity nope": "no preset 'nope'; `maam list` shows",
+    "parity none.safetensors": "none.safetensors: no such file",
+    "parity none.json": "none.json: cannot be read: No such file or directory",
+    "parity .": ".: cannot be read: Is a directory",
+    "parity maam_digits --stages ' , '": "--stages: expected at least one name",
+    "parity maam_digits --frameworks ''": "--frameworks: expected at least one name",
+    "parity maam_digits --data mnist": "--data: expected one of digits, cifar10, cifar100, got 'mnist'",
+    "parity maam_digits --data cifar10": "--data cifar10 needs --root DIR, the folder that `maam data cifar10",
+    "parity cnn --data cifar10 --root none": "none: found neither cifar-10-batches-bin nor ",
+    "parity cnn --root none": "--root none: this has no effect without --data",
+    "parity cnn --data digits": "--data digits: expected an input (N, 3, 32, 32), got (359, 1, 8, 8)",
+    "parity layer.safetensors --data digits": "--data digits: expected an input (N, 3, H, W), got (359, 1, 8, 8)",
+    "parity three.json --data digits": "--data digits has 10 classes, but the model has 3",
+    "parity cnn --json none/x.json": "--json none/x.json: expected a file in a folder that exists",
+    "parity cnn --json .": "--json .: expected a file in a folder that exists",
+    "parity cnn --plot none/x.png": "--plot none/x.png: expected a file in a folder that exists",
+    "parity cnn --plot x.foo": "--plot x.foo: expected a file name that ends in .png, .svg, .pdf",
+    "train": "no model to train: name a preset",
+    "train maam_digit": "no preset 'maam_digit'; did you mean 'maam_digits'",
+    "train maam_digits -o model=cnn": "-o model=cnn contradicts the model maam_digits; give one of them",
+    "train -o model=nothing": "no preset 'nothing'",
+    "train maam_digits --weights no.safetensors": "no.safetensors: no such file",
+    "train maam_digits --weights no.pth": "no.pth: no such file",
+    "train maam_digits --epochs 0": "recipe: epochs: input should be greater than or equal to 1, got 0",
+    "train maam_digits -o epochs=0": "recipe: epochs: input should be greater than or equal to 1, got 0",
+    "train maam_digits --seed -1": "recipe: seed: input should be greater than or equal to 0, got -1",
+    "train nothing --recipe digits": "no preset 'nothing'",
+    "train maam_digits --recipe digit": "no recipe 'digit', and no file that ends in .toml; did you mean 'digits'?",
+    "train maam_digits -o optimizer.l=3": "recipe: optimizer: l: no such field; did you mean 'lr'?",
+    "train maam_digits -o epochs": "override 'epochs': expected FIELD=VALUE",
+    "train maam_digits --framework jax": "framework: expected one of torch, mindspore",
+    "train maam_digits --precision int8": "recipe: precision: input should be",
+    "train maam_cifar10_2m3": "data cifar10 needs root (--root DIR)",
+    "train maam_cifar10_2m3 --root none": "none",
+    "train maam_digits --out run": "run: this folder contains a run; continue it with resume=True (--resume), ",
+    "train maam_digits --epochs 1 -o epochs=2": "-o epochs=2 contradicts --epochs 1; give one of them",
+    "train maam_digits --weights A -o weights=B": "-o weights=B contradicts --weights A; give one of them",
+    "train maam_digits --seed 0 -o seed=3": "-o seed=3 contradicts --seed 0; give one of them",
+    "train maam_digits --lr 0.1 -o optimizer.lr=0.2": "-o optimizer.lr=0.2 contradicts --lr 0.1; give one of them",
+    "train maam_digits --lr 0.1 -o optimizer={lr=0.2}": "-o optimizer.lr=0.2 contradicts --lr 0.1; give one of them",
+    "runs absent": "absent: no such folder; pass the folder of a run",
+    "runs folder.json": "folder.json: contains no run with a finished epoch; pass the folder of a run",
+    "runs search": "search/cnn: this run cannot be read: search/cnn/run.json: expected the description of a run",
+    "runs run --out table.txt": "--out table.txt: expected a file name that ends in .md",
+    "runs run --out no/t.md": "--out no/t.md: expected a file in a folder that exists",
+    "predict cifar.safetensors no.png": "no.png: no such file",
+    "predict no.safetensors one.png": "no.safetensors: no such file",
+    "predict cifar.safetensors one.png --classes no.txt": "--classes no.txt: no such file",
+    "predict cifar.safetensors one.png --classes bin.json": "--classes bin.json: cannot be read: it is not UTF-8 text",
+    "predict cifar.safetensors one.png --framework jax": "framework: expected one of torch, mindspore, reference",
+    "predict cifar.safetensors one.png --recipe no": "no recipe 'no'",
+    "predict cifar.safetensors one.png --on-broken ignore": "on_broken is 'ignore'; expected",
+    "predict cifar.safetensors one.png -o images.size=64": "recipe: images: resize is 32; expected at least size, 64",
+    "evaluate run --data mnist": "data: expected one of ",
+    "evaluate run --data cifar10": "data cifar10 needs root (--root DIR)",
+    "evaluate run --data digits --framework torch,jax": f"--framework: {SOME}, reference, got 'jax'",
+    "evaluate run --data digits --framework ''": "--framework: expected at least one name",
+    "evaluate none.safetensors --data digits": "none.safetensors: no such file",
+    "evaluate run/last.safetensors --data digits": "run/last.safetensors: this is a training checkpoint",
+    "evaluate layer.safetensors --data digits": "data digits: ",
+    "demo --out old.pt2": "old.pt2: File exists",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The files of this module's command lines."""
+    path = tmp_path_factory.mktemp("refusals")
+    nodes = {"net": spec.preset("maam_digits"), "cifar": spec.preset("maam_cifar10", channels=8)}
+    for name, node in {**nodes, "layer": spec.maam(3), "square": spec.maam(1, 8)}.items():
+        save_weights(build(node, seed=0), path / f"{name}.safetensors")
+    for name in ("empty.safetensors", "empty.json", "one.png", "old.pt2", "old.safetensors"):
+        (path / name).touch()
+    for name in ("folder.safetensors", "folder.json"):
+        (path / name).mkdir()
+    (path / "bin.json").write_bytes(b"\xff\xfe\x00")
+    (path / "zero.json").write_text('{"kind": "linear", "in_features": 0}')
+    (path / "cut.json").write_text('{"kind": "linear"')
+    (path / "deep.json").write_text("[" * 100_000)
+    (path / "three.json").write_text(spec.preset("maam_digits", num_classes=3).to_json())
+    shutil.copytree(PUBLISHED / "cnn-seed0-torch", path / "search" / "cnn")
+    (path / "search" / "cnn" / "run.json").write_text("[]")
+    return path
+
+
+@pytest.fixture(scope="module")
+def with_run(folder, finished):
+    """Add the folder of a finished run."""
+    pytest.importorskip("torchvision")
+    shutil.copytree(finished, folder / "run")
+
+
+@pytest.fixture
+def refused(fails, folder, monkeypatch):
+    """Check the start of a command's message, and that the command changes no file."""
+    monkeypatch.chdir(folder)
+
+    def check(line, message):
+        before = {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")}
+        assert fails(*shlex.split(line)).startswith(message)
+        assert {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*")} == before
+
+    return check
+
+
+@pytest.mark.parametrize(("line", "message"), PLAIN.items(), ids=PLAIN)
+def test_refused(refused, line, message):
+    refused(line, message)
+
+
+@pytest.mark.parametrize(("line", "message"), WITH_PACKAGES.items(), ids=WITH_PACKAGES)
+@pytest.mark.usefixtures("with_run")
+def test_refused_with_packages(refused, monkeypatch, line, message):
+    monkeypatch.setattr("maam.cli.parity.check", None)  # the error comes before the comparison
+    refused(line, message)
