@@ -35,11 +35,10 @@ RESULT = Result(
 
 
 class TestCases:
-    def test_shapes(self):
+    def test_shapes_and_sizes(self):
+        """ResNet-20 has 19 convolutions of 3x3, as published."""
         assert {make_case(name, 16).output_shape((16, 8, 8)) for name in LAYERS} == {(16, 8, 8)}
         assert {make_case(name, 3).output_shape((3, 32, 32)) for name in MODELS} == {(10,)}
-
-    def test_resnet20_has_the_published_size(self):
         node = make_case("ResNet-20", 3)
         weights = [p for p in node.parameters() if p.role is spec.Role.WEIGHT]
         assert sum(len(p.shape) == 4 and p.shape[2] == 3 for p in weights) == 19
@@ -73,17 +72,15 @@ class TestCases:
         torch.testing.assert_close(layer(x), x + y.T.reshape(x.shape) + local, rtol=1e-5, atol=1e-6)
 
 
-def measure_se(kinds, **options):
+def measure_torch(kinds, **options):
     pytest.importorskip("torch")
-    return measure("layers", cases=["SE"], frameworks=["torch"], kinds=kinds, **{**SMALL, **options})
+    return measure("layers", frameworks=["torch"], kinds=kinds, **{"cases": ["SE"], **SMALL, **options})
 
 
 class TestMeasurement:
     def test_torch(self):
-        pytest.importorskip("torch")
         names = ["inference fp32", "training step fp32"]
-        options = {**SMALL, "channels": 8, "rounds": 2}
-        found = measure("layers", cases=["MAAM", "SE"], frameworks=["torch"], kinds=names, **options)
+        found = measure_torch(names, cases=["MAAM", "SE"], channels=8, rounds=2)
         expected = {(case, f"torch {kind}") for case in ("MAAM", "SE") for kind in names}
         assert {key for key in found.times if key[0] != "matrix product"} == expected
         assert ("matrix product", "fp32") in found.times
@@ -100,7 +97,7 @@ class TestMeasurement:
         assert set(found.times) == {("SE", f"mindspore {name}") for name in names}
 
     def test_failures_are_reported(self):
-        found = measure_se(["training"], batch=1)
+        found = measure_torch(["training"], batch=1)
         assert found.facts == {}
         reason = "a training step needs at least 2 images, because batch norm computes a variance"
         assert found.left_out == {f"SE, torch training step {name}": reason for name in ("fp32", "bf16")}
@@ -110,7 +107,7 @@ class TestMeasurement:
     def test_missing_engine_does_not_stop_the_others(self, monkeypatch):
         for package in ("nncf", "openvino", "onnxscript"):
             monkeypatch.setitem(sys.modules, package, None)
-        found = measure_se(["inference fp32", "inference int8"])
+        found = measure_torch(["inference fp32", "inference int8"])
         assert ("SE", "torch inference fp32") in found.times
         assert list(found.left_out) == ["SE, torch inference int8"]
 
@@ -125,7 +122,7 @@ class TestMeasurement:
     def test_memory_is_measured_for_each_case(self, monkeypatch):
         calls = []
         monkeypatch.setattr(MEASURE, "peak_memory", lambda *given: calls.append(given) or 3 * 2**20)
-        found = measure_se(["inference fp32"], memory=True)
+        found = measure_torch(["inference fp32"], memory=True)
         assert calls == [("torch", "SE", "inference fp32", (2, 4, 4, 4))]
         assert "| SE | 3 |" in report.memory_table(found)
         assert "batch 2" in report.memory_table(found)
@@ -189,11 +186,9 @@ class TestReport:
         text = report.growth_table({"batch": ([0.1, 0.2, 0.4, 0.8], 0.5)})
         assert "| batch | 1: 1.00, 4: 2.00, 16: 4.00, 64: 8.00 | 0.50 |" in text
 
-    def test_pareto_front(self):
+    def test_pictures_and_pareto_front(self, tmp_path):
         points = {"a": (1.0, 5.0), "b": (2.0, 6.0), "c": (3.0, 1.0), "d": (1.0, 9.0)}
         assert report.pareto_front(points) == ["a", "c"]
-
-    def test_pictures(self, tmp_path):
         pytest.importorskip("matplotlib")
         report.draw_pareto(RESULT, tmp_path / "plain.png", BASE_KIND, {})
         report.draw_pareto(RESULT, tmp_path / "accuracy.png", BASE_KIND, {"MAAM": 0.9, "SE": 0.8})
@@ -245,10 +240,8 @@ class TestCommand:
         assert written == ["growth.json", "growth.md", "growth_mindspore.png", "growth_torch.png"]
 
     def test_matplotlib_is_checked_before_the_measurement(self, fails, monkeypatch):
-        find_spec = importlib.util.find_spec
-        monkeypatch.setattr(
-            "importlib.util.find_spec", lambda name, *rest: None if name == "matplotlib" else find_spec(name)
-        )
+        missing, find_spec = "matplotlib", importlib.util.find_spec
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None if name == missing else find_spec(name))
         monkeypatch.setattr("benchmarks.cost.command.measure", lambda *given, **options: pytest.fail("measured"))
         assert fails("cost", "layers", "--out", "out") == "matplotlib is not installed; run: pip install 'maam[train]'"
 

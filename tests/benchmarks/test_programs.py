@@ -20,20 +20,19 @@ def commands_in(text):
     return set(re.findall(r"python -m benchmarks ([a-z-]+)", text))
 
 
-def test_commands_are_listed_and_documented(run, fails):
+def test_commands_are_listed_documented_and_apart_from_the_library(run, fails):
     out = run()
     assert all(f"\n  {name} " in out for name in COMMANDS)
     assert run("--help") == out
     assert commands_in(README) == set(COMMANDS)
     assert fails("reproduce").startswith("unknown command 'reproduce'; expected one of cost, training-step, ")
-
-
-def test_pages_name_commands_and_files_that_exist():
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "results").glob("*.md")]
     for page in pages:
         assert commands_in(page.read_text()) <= set(COMMANDS), page
     links = re.findall(r"\]\(([^)#]+)", README)
     assert [link for link in links if not (ROOT / "benchmarks" / link).exists()] == []
+    files = (ROOT / "maam").rglob("*.py")
+    assert [path for path in files if re.search(r"(from|import) benchmarks|\"benchmarks\.", path.read_text())] == []
 
 
 def test_each_command_has_a_function_with_help():
@@ -41,11 +40,6 @@ def test_each_command_has_a_function_with_help():
     pytest.importorskip("mindspore")
     for name, (module, _) in COMMANDS.items():
         assert inspect.getdoc(getattr(import_module(module), name.replace("-", "_"))), name
-
-
-def test_maam_does_not_import_benchmarks():
-    files = (ROOT / "maam").rglob("*.py")
-    assert [path for path in files if re.search(r"(from|import) benchmarks|\"benchmarks\.", path.read_text())] == []
 
 
 def test_parity_table(run, tmp_path):
