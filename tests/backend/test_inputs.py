@@ -17,7 +17,7 @@ BAD = {
     "height": ((2, 4, 1, 8), "float32", EXPECTED + "(2, 4, 1, 8)"),
     "width": ((2, 4, 8, 1), "float32", EXPECTED + "(2, 4, 8, 1)"),
     "integer": ((2, 4, 8, 8), "int32", FLOATING + "int32; convert it and scale images to [0, 1]"),
-    "float64": ((2, 4, 8, 8), "float64", DTYPE + "float64; convert one"),
+    "float64": ((2, 4, 8, 8), "float64", DTYPE + "float64; convert the input or the model"),
 }
 
 
