@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from maam.backend.integrity import check_integrity, check_methods
 from maam.errors import DeploymentError
 from maam.fusion.rewrite import fuse, is_fusible
 from maam.spec import Node
@@ -15,17 +16,23 @@ from maam.weights.exchange import spec_of
 Array = np.ndarray[Any, Any]
 
 
-def fused_form(model: Any, arrays: Mapping[str, Array]) -> tuple[Node, dict[str, Array]] | None:
+def fused_form(model: Any, read_arrays: Callable[[Any], Mapping[str, Array]]) -> tuple[Node, dict[str, Array]] | None:
     """Return the fused spec of a model and its arrays (float64), or None if there is nothing to fuse.
 
     Args:
-        model: a container with the attributes `spec`, `training` and `reparameterized`.
-        arrays: its arrays by canonical name; arrays that the spec does not name are ignored.
+        model: a container with the attributes `spec`, `rule`, `training` and `reparameterized`.
+        read_arrays: a function that returns its arrays by canonical name; arrays that the spec does not name are
+            ignored.
 
     Raises:
-        DeploymentError: the model is in train mode, or is already fused.
+        DeploymentError: the model is in train mode, is already fused, or has a layer that differs from its spec.
         WeightsError: an array is missing, or holds NaN or infinity.
     """
+    if model.rule is None and model.reparameterized:  # timm also calls `reparameterize` on the layers inside
+        return None
+    check_integrity(model, "reparameterize", DeploymentError)
+    check_methods(model, "reparameterize", DeploymentError, root=False)  # containers inside are built again
+    arrays = read_arrays(model)
     if model.training:
         raise DeploymentError(
             "reparameterize: the model is in train mode, where batch norm does not use its running statistics; "

@@ -15,7 +15,7 @@ from mindspore.nn.layer.normalization import _BatchNorm
 from mindspore.ops import constexpr
 
 from maam import spec
-from maam.backend.integrity import SpecContainer, check_integrity, check_methods
+from maam.backend.integrity import SpecContainer
 from maam.backend.layers import CompositeLayer, bind_arguments, training_order
 from maam.backend.reparameterize import fused_form, stays_trainable
 from maam.errors import DeploymentError, ShapeError, SpecError
@@ -210,11 +210,7 @@ class _Base(SpecContainer, nn.SequentialCell):
             raise DeploymentError(
                 "reparameterize: mixed precision has wrapped the cell; fuse the cell first, then apply mixed precision"
             )
-        inner = self.rule is None and self.reparameterized
-        if not inner:
-            check_integrity(self, "reparameterize", DeploymentError)
-            check_methods(self, "reparameterize", DeploymentError, root=False)  # containers inside are built again
-        found = None if inner else fused_form(self, read_arrays(self))
+        found = fused_form(self, read_arrays)
         if found is None:
             return
         name, parameter = next(iter(self.parameters_and_names()))

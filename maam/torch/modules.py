@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from maam import spec
-from maam.backend.integrity import SpecContainer, check_integrity, check_methods
+from maam.backend.integrity import SpecContainer
 from maam.backend.layers import CompositeLayer, bind_arguments, training_order
 from maam.backend.reparameterize import fused_form, stays_trainable
-from maam.errors import DeploymentError, ShapeError, SpecError
+from maam.errors import ShapeError, SpecError
 from maam.spec import InputRule, Parallel, Sequential
 from maam.spec.inputs import check_training_batch
 from maam.torch.arrays import read_arrays, write_arrays
@@ -194,11 +194,7 @@ class Container(SpecContainer, nn.Module):
             DeploymentError: the module is in train mode, is already fused, or has a layer that differs from its spec.
             WeightsError: a parameter holds NaN or infinity.
         """
-        inner = self.rule is None and self.reparameterized  # timm also calls it on the layers inside
-        if not inner:
-            check_integrity(self, "reparameterize", DeploymentError)
-            check_methods(self, "reparameterize", DeploymentError, root=False)  # containers inside are built again
-        found = None if inner else fused_form(self, read_arrays(self))
+        found = fused_form(self, read_arrays)
         if found is None:
             return
         like = next(self.parameters())

@@ -14,17 +14,25 @@ from maam._insertion import InsertionPoint
 from maam.torch.insertion import MakeLayer, insert_layers
 
 
-class GatedBasicBlock(BasicBlock):  # type: ignore[misc]
+class _Gated:
+    """Base of the blocks with attention: the layers of a block under the same names, and `attention`."""
+
+    def __init__(self: Any, block: Any, attention: nn.Module) -> None:
+        nn.Module.__init__(self)
+        for name, layer in block.named_children():
+            self.add_module(name, layer)
+        self.downsample, self.stride = block.downsample, block.stride
+        self.attention = attention
+        self.training = block.training
+
+
+class GatedBasicBlock(_Gated, BasicBlock):  # type: ignore[misc]
     """A `BasicBlock` with attention.
 
     Args:
         block: the block whose layers are used, under the same names.
         attention: the layer before the addition.
     """
-
-    def __init__(self, block: BasicBlock, attention: nn.Module) -> None:
-        nn.Module.__init__(self)
-        _take_over(self, block, attention)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a map (N, planes, H / stride, W / stride) for (N, C, H, W)."""
@@ -33,7 +41,7 @@ class GatedBasicBlock(BasicBlock):  # type: ignore[misc]
         return self.relu(y + _shortcut(self, x))
 
 
-class GatedBottleneck(Bottleneck):  # type: ignore[misc]
+class GatedBottleneck(_Gated, Bottleneck):  # type: ignore[misc]
     """A `Bottleneck` with attention.
 
     Args:
@@ -41,24 +49,12 @@ class GatedBottleneck(Bottleneck):  # type: ignore[misc]
         attention: the layer before the addition.
     """
 
-    def __init__(self, block: Bottleneck, attention: nn.Module) -> None:
-        nn.Module.__init__(self)
-        _take_over(self, block, attention)
-
     def forward(self, x: Tensor) -> Tensor:
         """Return a map (N, 4 * planes, H / stride, W / stride) for (N, C, H, W)."""
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.attention(self.bn3(self.conv3(y)))
         return self.relu(y + _shortcut(self, x))
-
-
-def _take_over(gated: Any, block: Any, attention: nn.Module) -> None:
-    for name, layer in block.named_children():
-        gated.add_module(name, layer)
-    gated.downsample, gated.stride = block.downsample, block.stride
-    gated.attention = attention
-    gated.training = block.training
 
 
 def _shortcut(block: Any, x: Tensor) -> Tensor:
@@ -117,7 +113,7 @@ def _points(module: nn.Module) -> Iterator[InsertionPoint]:
     for name, child in module.named_children():
         if type(child) in RESIDUAL:
             yield _point_before_addition(module, name, child)
-        elif isinstance(child, (GatedBasicBlock, GatedBottleneck)):
+        elif isinstance(child, _Gated):
             yield _point_of_gated(child)
     if type(module) in CHAINS:
         yield _point_in_chain(module, module.get_submodule(CHAINS[type(module)]))
