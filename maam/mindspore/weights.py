@@ -109,7 +109,7 @@ def save_weights(model: nn.Cell, path: PathLike) -> None:
     own = unwrap(model)
     check_integrity(own, "save_weights", WeightsError)
     check_methods(own, "save_weights", WeightsError)
-    save_model(path, own, read_arrays(own))
+    save_model(path, own, read_arrays)
 
 
 def load_weights(model: nn.Cell, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:

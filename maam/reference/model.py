@@ -206,8 +206,12 @@ def save_weights(model: ReferenceModel, path: PathLike) -> None:
         ...     reference.load(path)
         ReferenceModel(Model, 49,117 parameters)
     """
-    arrays = {name: array.astype(model.dtypes[name]) for name, array in model.arrays.items()}
-    save_model(path, model, arrays)
+    save_model(path, model, _read)
+
+
+def _read(model: ReferenceModel) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the arrays in the dtypes that they came in."""
+    return {name: array.astype(model.dtypes[name]) for name, array in model.arrays.items()}
 
 
 def load_weights(model: ReferenceModel, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:

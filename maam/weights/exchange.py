@@ -64,15 +64,15 @@ def check_model(model: object, expected: type, name: str, act: str) -> None:
         )
 
 
-def save_model(path: PathLike, model: object, arrays: Mapping[str, Array]) -> None:
-    """Write a model's spec and arrays to a weights file.
+def save_model(path: PathLike, model: object, read: Callable[[Any], Mapping[str, Array]]) -> None:
+    """Write a model's spec and arrays to a weights file; `read` returns the arrays of a model that has a spec.
 
     Raises:
-        WeightsError: the model was not built by maam; `arrays` do not fit its spec or are not finite; or the file
+        WeightsError: the model was not built by maam; its arrays do not fit its spec or are not finite; or the file
             cannot be written. An existing file is then unchanged.
     """
     spec = spec_of(model)
-    write_weights(path, spec, match(spec, arrays, source=f"save_weights: {type(model).__name__}")[0])
+    write_weights(path, spec, match(spec, read(model), source=f"save_weights: {type(model).__name__}")[0])
 
 
 def load_into(
