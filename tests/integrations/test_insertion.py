@@ -1,32 +1,68 @@
-"""Attention layers in the networks of timm and torchvision: where they go, what stays, and what is refused."""
+"""Attention layers in the networks of timm, torchvision and MindCV: where they go, what stays, what is refused."""
 
-import copy
+from collections.abc import Callable
 from functools import partial
 from re import escape
-from types import SimpleNamespace
+from types import ModuleType
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 torchvision = pytest.importorskip("torchvision")
+ms = pytest.importorskip("mindspore")
+mindcv = pytest.importorskip("mindcv")
 
+from mindcv.models import resnet as mindcv_resnet  # noqa: E402
+from mindcv.models.resnetv2 import PreActBottleneck  # noqa: E402
 from timm.models import resnet as timm_resnet  # noqa: E402
 from timm.utils import reparameterize_model  # noqa: E402
 from torch import nn  # noqa: E402
 from torchvision.models import resnet as torchvision_resnet  # noqa: E402
 from torchvision.models.feature_extraction import create_feature_extractor  # noqa: E402
 
+import maam.mindcv  # noqa: E402
+import maam.mindspore.layers  # noqa: E402
 import maam.timm  # noqa: E402
 import maam.torchvision  # noqa: E402
 from maam.errors import PresetError, SpecError, WeightsError  # noqa: E402
 from maam.torch import CBAM, MAAM, MAF, MAFC, SE  # noqa: E402
 from maam.torch.layers import Layer  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("seeded")
-TIMM = SimpleNamespace(name="timm", maam=maam.timm, resnet=timm_resnet, attribute="se")
-VISION = SimpleNamespace(name="torchvision", maam=maam.torchvision, resnet=torchvision_resnet, attribute="attention")
-LIBRARIES = {library.name: library for library in (TIMM, VISION)}
+pytestmark = pytest.mark.usefixtures("seeded", "mode")
+
+
+class Library(NamedTuple):
+    """A library of networks, maam's module for it, and our layers for its framework."""
+
+    name: str
+    create: Callable[..., Any]
+    resnet: ModuleType
+    mobilenet: str
+    maam: ModuleType
+    layers: ModuleType
+    attribute: str
+
+
+TIMM = Library("timm", timm.create_model, timm_resnet, "mobilenetv3_small_050", maam.timm, maam.torch, "se")
+VISION = Library(
+    "torchvision",
+    torchvision.models.get_model,
+    torchvision_resnet,
+    "mobilenet_v3_small",
+    maam.torchvision,
+    maam.torch,
+    "attention",
+)
+MINDCV = Library(
+    "mindcv", mindcv.create_model, mindcv_resnet, "mobilenet_v3_small_075", maam.mindcv, maam.mindspore, "attention"
+)
+LIBRARIES = {library.name: library for library in (TIMM, VISION, MINDCV)}
+BasicBlock = mindcv_resnet.BasicBlock
+slow = partial(pytest.param, marks=pytest.mark.slow)
+PYTORCH = pytest.mark.parametrize("library", ["timm", "torchvision"], indirect=True)
 POINTS = {  # blocks with attention, blocks in all, the first new layer, and the first one with every_block
     "timm": {
         "resnet10t": (0, 4, "layer1.0.se", "layer1.0.se"),
@@ -53,12 +89,35 @@ POINTS = {  # blocks with attention, blocks in all, the first new layer, and the
         "efficientnet_b0": (16, 16, "features.1.0.block.1", "features.1.0.block.1"),
         "efficientnet_v2_s": (30, 40, "features.4.0.block.2", "features.1.0.block.1"),
     },
+    "mindcv": {
+        "resnet18": (0, 8, "layer1.0.bn2.attention", "layer1.0.bn2.attention"),
+        "mobilenet_v1_025": (0, 13, "features.3.6", "features.3.6"),
+        "mobilenet_v2_035_96": (0, 17, "features.3.layers.5", "features.3.layers.5"),
+        "mobilenet_v3_small_075": (9, 11, "features.3.layers.3", "features.3.layers.3"),
+        "resnetv2_50": (0, 16, "layer1.0.conv3.attention", "layer1.0.conv3.attention"),
+        "resnet50": (0, 16, "layer1.0.bn3.attention", "layer1.0.bn3.attention"),
+        "resnext50_32x4d": (0, 16, "layer1.0.bn3.attention", "layer1.0.bn3.attention"),
+    },
 }
-MOBILENET = {"timm": "mobilenetv3_small_050", "torchvision": "mobilenet_v3_small"}
 
 
 class Own(Layer, composite=maam.spec.maf):
     """A layer class that a user has defined."""
+
+
+class OwnCell(maam.mindspore.layers.Layer, composite=maam.spec.se):
+    """The same for MindSpore."""
+
+
+class Halving(ms.nn.Cell):
+    """A layer of a user that halves its input."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def construct(self, x):
+        return x * 0.5
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -66,52 +125,86 @@ def library(request):
     return LIBRARIES[request.param]
 
 
-def shallow_resnet(library, block):
+def shallow_resnet(library, block="BasicBlock"):
     """Return a ResNet with one block a stage."""
     kind = getattr(library.resnet, block)
-    if library is VISION:
-        return torchvision_resnet.ResNet(kind, [1, 1, 1, 1], num_classes=3)
+    if library is not TIMM:
+        return library.resnet.ResNet(kind, [1, 1, 1, 1], num_classes=3)
     channels = (8, 16, 16, 16) if block == "BasicBlock" else (8, 8, 8, 8)
     return timm_resnet.ResNet(kind, (1, 1, 1, 1), num_classes=3, channels=channels, stem_width=8)
 
 
 @pytest.fixture
 def basic_resnet(library):
-    return shallow_resnet(library, "BasicBlock")
+    return shallow_resnet(library)
 
 
-def new_layers(network, kind=Layer):
-    return [name for name, module in network.named_modules() if isinstance(module, kind)]
+def chain(*blocks):
+    """Return a MindSpore chain of a convolution, blocks for 8 channels, and a classifier."""
+    head = (ms.nn.AdaptiveAvgPool2d(1), ms.nn.Flatten(), ms.nn.Dense(8, 10))
+    return ms.nn.SequentialCell(ms.nn.Conv2d(3, 8, 3, stride=2), *blocks, *head)
 
 
-def create(library, name, **options):
-    """Build a plain network with the library."""
-    return (timm.create_model if library is TIMM else torchvision.models.get_model)(name, **options)
+def two_blocks():
+    return chain(BasicBlock(8, 8), BasicBlock(8, 8))
 
 
-def without_arrays(library, name, **options):
-    with torch.device("meta"):
-        return create(library, name, **options)
+def copy_weights(source, target):
+    for one, other in zip(target.get_parameters(), source.get_parameters(), strict=True):
+        one.set_data(other.value().copy())
+
+
+def new_layers(network, kind=(Layer, maam.mindspore.layers.Layer)):
+    """Return the names of the layers of a kind."""
+    modules = network.named_modules() if isinstance(network, nn.Module) else network.cells_and_names()
+    return [name for name, module in modules if isinstance(module, kind)]
+
+
+def inserted(network, kind):
+    return [cell for _, cell in network.cells_and_names() if isinstance(cell, kind)]
+
+
+def shapes(network):
+    """Return the names and shapes of all arrays; no name occurs twice."""
+    if isinstance(network, nn.Module):
+        return {(name, tuple(array.shape)) for name, array in network.state_dict().items()}
+    arrays = [(p.name, tuple(p.shape)) for p in network.get_parameters()]
+    assert len({name for name, _ in arrays}) == len(arrays)
+    return set(arrays)
+
+
+def create(library, name, device="meta", **options):
+    """Build a plain network with the library; on the meta device, those of PyTorch take no memory."""
+    with torch.device(device):
+        return library.create(name, **options)
 
 
 @pytest.mark.parametrize(
-    ("library", "name"), [(one, name) for one in POINTS for name in POINTS[one]], indirect=["library"]
+    ("library", "name"),
+    [
+        (slow if library == "mindcv" and "50" in name else pytest.param)(library, name)  # deep networks of MindCV
+        for library, points in POINTS.items()
+        for name in points
+    ],
+    indirect=["library"],
 )
 def test_insertion_points_and_names(library, name):
     occupied, blocks, first, first_of_all = POINTS[library.name][name]
-    plain = without_arrays(library, name)
-    network = library.maam.insert_attention(copy.deepcopy(plain), "mafc")
-    layers = new_layers(network)
+    plain = create(library, name)
+    before = shapes(plain)
+    assert library.maam.insert_attention(plain, "mafc") is plain
+    layers, after = new_layers(plain), shapes(plain)
     assert (len(layers), layers[0]) == (occupied or blocks, first)
-    everywhere = new_layers(library.maam.insert_attention(copy.deepcopy(plain), "mafc", every_block=True))
+    network = library.maam.insert_attention(create(library, name), "mafc", every_block=True)
+    everywhere = new_layers(network)
     assert (len(everywhere), everywhere[0]) == (blocks, first_of_all)
     assert set(layers) <= set(everywhere)
-    before, after = set(plain.state_dict()), set(network.state_dict())
-    new = {name for name in before | after if name.startswith(tuple(f"{layer}." for layer in layers))}
+    new = {array for array in before | after if array[0].startswith(tuple(f"{layer}." for layer in layers))}
     assert before - new == after - new
     assert (before <= after) == (not occupied)
 
 
+@PYTORCH
 @pytest.mark.parametrize("block", ["BasicBlock", "Bottleneck"])
 @pytest.mark.parametrize(
     "attention",
@@ -124,14 +217,16 @@ def test_a_resnet_trains(library, block, attention, images, without_gradient):
     assert without_gradient(network, images()) == []
 
 
+@PYTORCH
 @pytest.mark.parametrize("attention", maam.timm.list_attention())
 def test_a_mobilenet_trains(library, attention, images, without_gradient):
     """The MobileNetV3 of torchvision adds in place to the output of a layer at the end of a block."""
     options = {"attention": attention, "every_block": True, "num_classes": 3}
-    network = library.maam.create_model(MOBILENET[library.name], **options)
+    network = library.maam.create_model(library.mobilenet, **options)
     assert without_gradient(network, images()) == []
 
 
+@PYTORCH
 def test_the_layer_is_before_the_addition(library, basic_resnet):
     block = basic_resnet.eval().layer2[0]
     x = torch.rand(2, block.conv1.in_channels, 8, 8)
@@ -145,8 +240,9 @@ def test_the_layer_is_before_the_addition(library, basic_resnet):
     assert torch.equal(basic_resnet.layer2[0](x), shortcut)
 
 
+@PYTORCH
 def test_other_weights_stay(library):
-    plain = create(library, MOBILENET[library.name], num_classes=3)
+    plain = create(library, library.mobilenet, "cpu", num_classes=3)
     before = {name: array.clone() for name, array in plain.state_dict().items()}
     network = library.maam.insert_attention(plain, MAFC)
     assert network is plain
@@ -155,18 +251,23 @@ def test_other_weights_stay(library):
     torch.testing.assert_close(kept, {k: v for k, v in before.items() if not k.startswith(layers)}, rtol=0, atol=0)
     found = network.load_state_dict(before, strict=False)
     assert all(key.startswith(layers) for key in (*found.missing_keys, *found.unexpected_keys))
-    built = library.maam.create_model(MOBILENET[library.name], num_classes=3, attention=MAFC)
+    built = library.maam.create_model(library.mobilenet, num_classes=3, attention=MAFC)
     assert list(built.state_dict()) == list(network.state_dict())
 
 
 def test_a_second_layer_replaces_the_first(library, basic_resnet):
-    for network, blocks in ((basic_resnet, 4), (without_arrays(library, MOBILENET[library.name]), 11)):
-        for attention in ("mafc", lambda channels: nn.Identity(), "se"):
+    identity = nn.Identity if library is not MINDCV else ms.nn.Identity
+    for network, blocks in ((basic_resnet, 4), (create(library, library.mobilenet), 11)):
+        library.maam.insert_attention(network, "mafc", every_block=True)
+        before = {array for array in shapes(network) if "Gate." not in array[0]}
+        for attention in (lambda channels: identity(), "se"):
             library.maam.insert_attention(network, attention, every_block=True)
-        assert new_layers(network, MAFC) == []
-        assert len(new_layers(network, SE)) == blocks
+        assert new_layers(network, library.layers.MAFC) == []
+        assert len(new_layers(network, library.layers.SE)) == len(new_layers(network)) == blocks
+        assert before <= shapes(network)
 
 
+@PYTORCH
 def test_device_dtype_mode_and_defaults(library, basic_resnet):
     network = library.maam.insert_attention(basic_resnet.double().eval(), "mafc")
     layer = getattr(network.layer1[0], library.attribute)
@@ -174,12 +275,13 @@ def test_device_dtype_mode_and_defaults(library, basic_resnet):
     assert not any(module.training for module in network.modules())
     channels = layer.arguments["channels"]
     assert layer(torch.rand(1, channels, 4, 4, dtype=torch.float64)).dtype == torch.float64
-    network = library.maam.insert_attention(without_arrays(library, MOBILENET[library.name]), MAF)
+    network = library.maam.insert_attention(create(library, library.mobilenet), MAF)
     assert next(module for module in network.modules() if isinstance(module, MAF)).arguments == {"channels": 16}
 
 
+@PYTORCH
 def test_without_attention_the_network_is_that_of_the_library(library):
-    expected = list(without_arrays(library, "resnet18", num_classes=3).state_dict())
+    expected = list(create(library, "resnet18", num_classes=3).state_dict())
     for options in ({}, {"attention": None}):
         with torch.device("meta"):
             model = library.maam.create_model("resnet18", num_classes=3, **options)
@@ -195,6 +297,7 @@ def block(library, request):
     return nn.Sequential(getattr(library.resnet, name)(channels, 8)).eval(), torch.rand(2, channels, 8, 8)
 
 
+@PYTORCH
 @pytest.mark.parametrize("attention", ["mafc", "maam"])
 def test_export_and_compile(library, block, attention, exported):
     network, x = block
@@ -206,24 +309,43 @@ def test_export_and_compile(library, block, attention, exported):
 
 
 @pytest.mark.parametrize(
-    ("name", "attention", "message"),
+    ("attention", "message"),
     [
-        ("vgg11", "mafc", "VGG: found no block for an attention layer; expected blocks of {}'s ResNet, "),
-        ("resnet18", "mafcc", "no layer 'mafcc'; did you mean 'mafc'?"),
-        ("resnet18", 16, "attention: expected a name, a layer class or a function of the channels, got an object of"),
-        ("resnet18", MAFC(8), "got a built MAFC; each block needs its own layer: pass the class, or functools.p"),
-        ("resnet18", partial(MAAM, pool=2), "attention: MAAM turns (64, 64, 64) into (64, 32, 32); expected a layer"),
-        ("resnet18", str, "attention: expected a function that returns a module, got one that returns a str"),
-        ("resnet18", partial(MAF, rd_ratio=2.0), "rd_ratio: input should be less than or equal to 1, got 2.0"),
-        ("resnet18", partial(MAF, ratio=2), "maf: got an unexpected keyword argument 'ratio'"),
+        ("mafcc", "no layer 'mafcc'; did you mean 'mafc'?"),
+        ("", "no layer ''; did you mean"),
+        (16, "attention: expected a name, a layer class or a function of the channels, got an object of type int"),
+        (str, "attention: expected a function that returns a {module}, got one that returns a str"),
+        ("built", "got a built MAFC; each block needs its own layer: pass the class, or functools.p"),
+        ({"rd_ratio": 2.0}, "rd_ratio: input should be less than or equal to 1, got 2.0"),
+        ({"ratio": 2}, "maf: got an unexpected keyword argument 'ratio'"),
+        ({"pool": 2}, "attention: MAAM turns (64, 64, 64) into (64, 32, 32); expected a layer"),
+        ({"out_channels": 4}, "MAAM turns (64, 64, 64) into (4, 64, 64); expected a layer that ke"),
+        ({"out_channels": 256}, "MAAM turns (64, 64, 64) into (256, 64, 64)"),
+        ({"out_channels": 64}, "MAAM turns (128, 64, 64) into (64, 64, 64)"),  # in a later block
     ],
 )
-def test_refused_attention_leaves_the_network_unchanged(library, name, attention, message):
-    network = without_arrays(library, name)
-    before = list(network.state_dict())
-    with pytest.raises(SpecError, match=escape(message.format(library.name))):
+def test_refused_attention_leaves_the_network_unchanged(library, attention, message):
+    network = create(library, "resnet18") if library is TIMM else shallow_resnet(library)
+    before = shapes(network)
+    if attention == "built":
+        attention = library.layers.MAFC(8)
+    elif isinstance(attention, dict):
+        kind = library.layers.MAF if set(attention) & {"rd_ratio", "ratio"} else library.layers.MAAM
+        attention = partial(kind, **attention)
+    message = message.format(module="cell" if library is MINDCV else "module")
+    with pytest.raises(SpecError, match=escape(message)):
         library.maam.insert_attention(network, attention)
-    assert list(network.state_dict()) == before
+    assert shapes(network) == before
+    assert new_layers(network) == []
+
+
+def test_networks_without_a_known_block(library):
+    message = "found no block for an attention layer; expected "
+    message += "a ResNet, ResNeXt or Res" if library is MINDCV else f"blocks of {library.name}'s ResNet, "
+    networks = [create(library, "squeezenet1_0" if library is not TIMM else "vgg11")]
+    for network in [*networks, *([ms.nn.Dense(3, 4)] if library is MINDCV else [])]:
+        with pytest.raises(SpecError, match=message):
+            library.maam.insert_attention(network, "se")
 
 
 class TestTimm:
@@ -248,15 +370,14 @@ class TestTimm:
 
     def test_a_model_of_maam_is_refused(self):
         model = timm.create_model("mafc_v2", cifar=True, width_multiplier=0.25)
-        with pytest.raises(
-            SpecError, match="PresetModel: the spec of a model of maam determines its attention; choose"
-        ):
+        message = "PresetModel: the spec of a model of maam determines its attention; choose"
+        with pytest.raises(SpecError, match=message):
             maam.timm.insert_attention(model, "se")
 
     @pytest.mark.parametrize("attention", ["mafc", "maam"])
     def test_fusion(self, attention, images):
         """timm fuses its layers, and also the inserted ones, copied or not."""
-        network, x = shallow_resnet(TIMM, "BasicBlock"), images()
+        network, x = shallow_resnet(TIMM), images()
         maam.timm.insert_attention(network, attention)
         network(x)  # statistics that are not 0 and 1
         fused = reparameterize_model(network.eval())
@@ -309,14 +430,80 @@ class TestTorchvision:
         assert maam.torchvision.mobilenet_v3_small.__name__ == "mobilenet_v3_small"
         assert set(torchvision.models.list_models(torchvision.models)) <= set(dir(maam.torchvision))
         assert callable(maam.torchvision.vit_b_16)
-        with pytest.raises(
-            AttributeError, match=r"'maam\.torchvision' has no attribute 'resnet19'; did you mean 'resnet"
-        ):
+        message = r"'maam\.torchvision' has no attribute 'resnet19'; did you mean 'resnet"
+        with pytest.raises(AttributeError, match=message):
             maam.torchvision.resnet19  # noqa: B018
         with pytest.raises(PresetError, match="'mafc_v2' is a preset of maam, not a model of torchvision; use "):
             maam.torchvision.create_model("mafc_v2")
 
     def test_features(self, images):
-        network = maam.torchvision.insert_attention(shallow_resnet(VISION, "BasicBlock"), "mafc").eval()
+        network = maam.torchvision.insert_attention(shallow_resnet(VISION), "mafc").eval()
         maps = create_feature_extractor(network, {"layer2": "map"})(images())
         assert maps["map"].shape[2:] == (4, 4)
+
+
+class TestMindCV:
+    @pytest.mark.parametrize("block", [BasicBlock, mindcv_resnet.Bottleneck, PreActBottleneck])
+    def test_blocks_of_resnets(self, block):
+        network = chain(block(8, 8 // block.expansion))
+        before = shapes(network)
+        maam.mindcv.insert_attention(network, "mafc")
+        (layer,) = inserted(network, maam.mindspore.MAFC)
+        assert layer.arguments == {"channels": 8}
+        new = {p.name for p in layer.get_parameters()}
+        assert {array for array in shapes(network) if array[0] not in new} == before
+
+    @pytest.mark.parametrize("name", ["mobilenet_v3_small_075", slow("mobilenet_v1_025"), slow("mobilenet_v2_035_96")])
+    def test_a_mobilenet_trains(self, name, ms_images, ms_train):
+        network = maam.mindcv.create_model(name, num_classes=10, attention="se")
+        losses, unchanged = ms_train(network, ms_images(), steps=1)
+        assert np.isfinite(losses).all()
+        for gate in inserted(network, maam.mindspore.SE):
+            assert {p.name for p in gate.get_parameters()} - set(unchanged)
+
+    @pytest.mark.parametrize("mode", ["graph"], indirect=True)
+    def test_graph_mode_trains_like_pynative_mode(self, mode, ms_images, ms_train):
+        ms.set_seed(0)  # other weights can leave the gate's one hidden unit without a gradient
+        network, twin = (maam.mindcv.insert_attention(chain(BasicBlock(8, 8)), "mafc") for _ in range(2))
+        copy_weights(network, twin)
+        losses, unchanged = ms_train(network, ms_images())
+        assert not [name for name in unchanged if not name.endswith("mlp.1.weight")]
+        ms.set_context(mode=ms.PYNATIVE_MODE)
+        assert np.allclose(losses, ms_train(twin, ms_images())[0], rtol=1e-4)
+
+    @pytest.mark.parametrize("attention", maam.mindcv.list_attention())
+    def test_every_layer_by_name(self, attention, ms_images):
+        network = maam.mindcv.insert_attention(two_blocks(), attention.upper())
+        assert len(new_layers(network)) == 2
+        assert network(ms_images()).shape == (2, 10)
+
+    def test_layer_classes_functions_channels_and_mode(self):
+        layers = maam.mindspore
+        for attention in (
+            OwnCell,
+            partial(layers.MAFC, rd_ratio=1 / 8),
+            lambda channels: layers.MAAM(channels, num_agents=1),
+        ):
+            assert len(new_layers(maam.mindcv.insert_attention(two_blocks(), attention))) == 2
+        network = maam.mindcv.insert_attention(shallow_resnet(MINDCV), Halving)
+        assert [cell.channels for cell in inserted(network, Halving)] == [64, 128, 256, 512]
+        assert not any(cell.training for cell in inserted(network, Halving))
+        network = maam.mindcv.insert_attention(network.set_train(), "mafc")
+        assert all(cell.training for cell in inserted(network, layers.MAFC))
+
+    def test_the_layer_is_before_the_addition(self, ms_images):
+        """Halving the residual branch equals halving its last batch norm."""
+        network, twin = two_blocks(), two_blocks()
+        copy_weights(network, twin)
+        for block in inserted(twin, BasicBlock):
+            block.bn2.gamma.set_data(block.bn2.gamma * 0.5)
+            block.bn2.beta.set_data(block.bn2.beta * 0.5)
+        maam.mindcv.insert_attention(network, Halving)
+        assert np.allclose(network(ms_images()).asnumpy(), twin(ms_images()).asnumpy(), atol=1e-6)
+
+    def test_features(self, ms_images):
+        network = maam.mindcv.create_model(
+            "mobilenet_v2_035_96", attention="maf", features_only=True, out_indices=[1, 2]
+        )
+        assert len(new_layers(network)) > 0
+        assert [tuple(y.shape)[1] for y in network(ms_images())] == network.out_channels
