@@ -40,7 +40,7 @@ test-mindspore-latest: $(LATEST)/.installed ## test with the newest MindSpore, w
 	OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest -m "not slow" -W default::UserWarning tests/backend tests/mindspore
 
 test-executorch: $(EXECUTORCH)/.installed ## export to .pte, load and run: ExecuTorch needs numpy 2, MindSpore numpy 1
-	OMP_NUM_THREADS=1 $(EXECUTORCH)/bin/python -m pytest tests/deploy/test_executorch.py
+	OMP_NUM_THREADS=1 $(EXECUTORCH)/bin/python -m pytest tests/deploy/test_export.py -k executorch
 
 fuzz: $(VENV)/.installed-dev ## 500 random specs through all frameworks
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --timeout 0 -n 2 --dist loadfile tests/parity/test_random_specs.py tests/spec/test_random_specs.py

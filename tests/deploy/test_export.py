@@ -134,6 +134,24 @@ def test_a_layer_without_fusion(saved, tmp_path):
     check_that_other_inputs_are_errors(predict, (4, 8, 8))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["maam_digits", "maam_cifar10_2m3", "mafc_v3_small"])
+def test_executorch(preset, tmp_path):
+    """`make test-executorch` creates the environment of this test."""
+    pytest.importorskip("executorch")
+    source, target = tmp_path / "m.safetensors", tmp_path / "m.pte"
+    node = spec.preset(preset)
+    arrays = spec.draw(node.parameters(), 0)
+    write_weights(source, node, arrays)
+    assert export(source, target).format == "executorch"
+    predict, metadata = open_exported(target)
+    assert metadata["maam.name"] == node.name
+    assert json.loads(metadata["maam.preprocessing"])["size"] == list(node.input_shape[1:])
+    for batch in (1, 5):
+        x = np.random.default_rng(batch).random((batch, *node.input_shape)).astype(np.float32)
+        np.testing.assert_allclose(predict(x), ReferenceModel(node, arrays)(x), **CLOSE)
+
+
 def test_mindir_preserves_the_mode(saved, tmp_path):
     ms = pytest.importorskip("mindspore")
     source, _ = saved(spec.maam(4))
