@@ -259,14 +259,11 @@ class TestCommand:
             (["models", "--frameworks", ","], "--frameworks: expected at least one name"),
             (["models", "--accuracies", "a.json"], "--accuracies: only the picture uses it; add --out"),
             (["models", "--accuracies", "a.json", "--out", "out"], "--accuracies a.json: expected JSON such as"),
+            (["layers", "--frameworks", "torch", "--cases", "NOPE"], "cases: no case 'NOPE'"),
+            (["models", "--frameworks", "torch", "--kinds", "inference,foo"], "kinds: no kind starts with 'foo'"),
         ],
     )
     def test_refusals(self, fails, tmp_path, arguments, message):
+        pytest.importorskip("torch")
         (tmp_path / "a.json").write_text("[1]")
         assert fails("cost", *arguments).startswith(message)
-
-    def test_unknown_cases_and_kinds(self, fails):
-        pytest.importorskip("torch")
-        assert "no case 'NOPE'" in fails("cost", "layers", "--frameworks", "torch", "--cases", "NOPE")
-        message = fails("cost", "models", "--frameworks", "torch", "--kinds", "inference,foo")
-        assert message.startswith("kinds: no kind starts with 'foo'; expected some of inference fp32; ")
