@@ -57,8 +57,6 @@ def test_a_wrong_epoch(backend, loader, epoch):
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # three workers on two cores
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
 class TestTorch:
-    """Worker processes, and epochs that are chosen."""
-
     def batches(self, backend, dataset, **options):
         return backend.torch.utils.data.DataLoader(dataset, batch_size=None, **options)
 

@@ -86,8 +86,6 @@ def test_outputs_gradients_and_statistics_in_train_mode(runtime, pair):
 
 @pytest.mark.parametrize("runtime", ["torch"], indirect=True)
 class TestTorch:
-    """Gradients in eval mode, steps of an optimizer, and exported operators."""
-
     def test_gradients_in_eval_mode(self, runtime, pair):
         x = make_batch(pair[0])
         same(runtime, *(runtime.step(model.eval(), x, (2, 10)) for model in pair))

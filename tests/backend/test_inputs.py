@@ -104,8 +104,6 @@ class TestLayerNames:
 
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
 class TestTorch:
-    """Mixed precision and the meta device."""
-
     def test_weights_of_half_precision(self, backend):
         message = refused(make_layer(backend).half(), backend.torch.zeros(2, 4, 8, 8))
         assert message.startswith(

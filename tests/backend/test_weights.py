@@ -107,7 +107,7 @@ class TestBuild:
         if backend.name == "mindspore":
             changes += [lambda: model.append(model.classifier), lambda: model.__delitem__(-1)]
         for change in changes:
-            assert "the layers are those of the spec; for a part: maam" in error_of(SpecError, change)
+            assert "the spec determines the layers; to get a part of the model: maam" in error_of(SpecError, change)
 
 
 def test_image_batches_need_a_folder(backend):
