@@ -128,7 +128,7 @@ class TestMindSpore:
             dataset.epoch = epoch
             assert as_bytes(mapped) == epochs(loader, epoch)[0]
 
-    def test_model_train_takes_one_epoch_after_another(self, backend, loader, small):
+    def test_model_train_takes_one_epoch_after_another(self, backend, loader):
         ms, recorded = backend.ms, []
         record = ms.train.LambdaCallback(
             on_train_step_end=lambda run: recorded.append(tuple(run.original_args().train_dataset_element))
@@ -136,7 +136,7 @@ class TestMindSpore:
         images = np.ascontiguousarray(loader.dataset.images[:, :1, ::4, ::4])
         three = ImageDataset(images, loader.dataset.labels % 3, ("a", "b", "c"))
         coarse = BatchLoader(three, 64, seed=9, augmentation=Augmentation(1))
-        model = backend.maam.build(small, seed=0)
+        model = backend.maam.build("mlp", image_size=8, in_channels=1, num_classes=3, seed=0)
         optimizer = ms.nn.SGD(model.trainable_params(), 0.05)
         trainer = ms.train.Model(model, ms.nn.CrossEntropyLoss(), optimizer)
         dataset = make_dataset(backend, coarse)
