@@ -1,5 +1,7 @@
 """Ports of models that maam did not build: equal models pass, and each planted fault is named."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,12 @@ mindspore = pytest.importorskip("mindspore")
 from tests.porting.handwritten import pair  # noqa: E402
 
 SHAPE = (3, 16, 16)
+slow = partial(pytest.param, marks=pytest.mark.slow)
+
+
+def port(module, cell, **options):
+    """Port with one training step."""
+    return maam.port(module, cell, **{"input_shape": SHAPE, "steps": 1, **options})
 
 
 def arrays(model):
@@ -36,7 +44,7 @@ def test_all_stages_pass_and_weights_move():
 def test_the_other_direction():
     module, cell = pair()
     before = arrays(cell)
-    report = maam.port(module, cell, input_shape=SHAPE, direction="mindspore-to-torch", steps=1)
+    report = port(module, cell, direction="mindspore-to-torch")
     assert report.complete, report.to_markdown()
     assert all((before[name] == array).all() for name, array in arrays(cell).items())
     assert (module.fc.bias.detach().numpy() == before["fc.bias"]).all()
@@ -52,82 +60,72 @@ def test_the_other_direction():
     ],
 )
 def test_a_fault_is_named(fault, layer):
-    report = maam.port(*pair(**fault), input_shape=SHAPE, steps=1)
+    report = port(*pair(**fault))
     assert not report.passed
     assert report.first_difference == layer, report.to_markdown()
 
 
 def test_a_fault_between_layers_is_located_by_the_layers_around_it():
-    report = maam.port(*pair(residual=0.9), input_shape=SHAPE, steps=1)
+    report = port(*pair(residual=0.9))
     assert report.first_difference == "drop", report.to_markdown()
     row = next(row for row in report.failures if row.stage == "layers in the model, eval")
     assert row.note == "its input differs: check the code between conv3 and this layer (functions, sums, order)"
 
 
-class TestWithoutTransfer:
-    """Faults after a transfer; nothing is copied again."""
-
-    @pytest.fixture
-    def ported(self):
-        module, cell = pair()
-        maam.port(module, cell, input_shape=SHAPE, steps=1)
-        return module, cell
-
-    def first_difference(self, ported):
-        return maam.port(*ported, input_shape=SHAPE, steps=1, transfer=False).first_difference
-
-    def test_a_changed_weight(self, ported):
-        with torch.no_grad():
-            ported[0].conv2.weight[0, 0, 0, 0] += 1e-3
-        assert self.first_difference(ported) == "conv2.weight"
-
-    def test_exchanged_layers(self, ported):
-        _, cell = ported
-        cell.norm, cell.bn2 = cell.bn2, cell.norm
-        cell.norm.gamma.set_data(cell.norm.gamma + 1)
-        assert self.first_difference(ported).startswith(("bn1", "bn2"))
-
-
-def test_a_parameter_that_is_not_trained():
+def test_faults_after_a_transfer():
+    """Weights and layers that change later are found when nothing is copied again."""
     module, cell = pair()
     cell.conv3.bias.requires_grad = False
-    report = maam.port(module, cell, input_shape=SHAPE, steps=1)
-    assert report.first_difference == "conv3.bias"
+    assert port(module, cell).first_difference == "conv3.bias"  # one framework does not train it
+    cell.conv3.bias.requires_grad = True
+    weight = module.conv2.weight.detach()
+    before = weight.clone()
+    weight[0, 0, 0, 0] += 1e-3
+    assert port(module, cell, transfer=False).first_difference == "conv2.weight"
+    weight.copy_(before)
+    cell.norm, cell.bn2 = cell.bn2, cell.norm
+    cell.norm.gamma.set_data(cell.norm.gamma + 1)
+    assert port(module, cell, transfer=False).first_difference.startswith(("bn1", "bn2"))
+
+
+def test_a_map_of_names_and_skipped_layers():
+    module, cell = pair()
+    assert port(module, cell, names={"conv2": "conv3", "conv3": "conv2"}).first_difference == "conv2 (MindSpore: conv3)"
+    module.extra = torch.nn.Linear(2, 2)
+    with pytest.raises(PortingError, match=r"PyTorch's 'extra' .* has no counterpart in MindSpore; .*skip="):
+        port(module, cell)
+    assert port(module, cell, skip=["extra"]).passed
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "options"),
+    [
+        (
+            ShapeError,
+            r"input \(4, 2, 8, 8\): PyTorch's model cannot run in eval mode: Runtime",
+            {"input_shape": (2, 8, 8)},
+        ),
+        (PortingError, r"pass exactly one of input_shape .* and inputs", {"input_shape": None}),
+        (PortingError, "direction: expected torch-to-mindspore or", {"direction": "both"}),
+        (PortingError, "inputs: expected a batch of numbers", {"input_shape": None, "inputs": np.array("x")}),
+        (PortingError, "names: the MindSpore cell has no layer .* named conv9; did you", {"names": {"conv2": "conv9"}}),
+        (
+            PortingError,
+            r"names: PyTorch's 'conv1'.* does not match MindSpore's 'fc'.*: the kinds convolution and linear differ",
+            {"names": {"conv1": "fc"}},
+        ),
+    ],
+)
+def test_bad_arguments(error, message, options):
+    with pytest.raises(error, match=message):
+        port(*pair(), **options)
 
 
 def test_models_that_cannot_be_paired():
     with pytest.raises(PortingError, match=r"'conv2' .*: PyTorch has a bias and MindSpore does not .*has_bias="):
-        maam.port(*pair(bias=False), input_shape=SHAPE)
-    module, cell = pair()
-    module.extra = torch.nn.Linear(2, 2)
-    with pytest.raises(PortingError, match=r"PyTorch's 'extra' .* has no counterpart in MindSpore; .*skip="):
-        maam.port(module, cell, input_shape=SHAPE)
-    assert maam.port(module, cell, input_shape=SHAPE, steps=1, skip=["extra"]).passed
-
-
-def test_a_map_of_names():
-    module, cell = pair()
-    report = maam.port(module, cell, input_shape=SHAPE, steps=1, names={"conv2": "conv3", "conv3": "conv2"})
-    assert report.first_difference == "conv2 (MindSpore: conv3)"
-    message = r"names: PyTorch's 'conv1'.* does not match MindSpore's 'fc'.*: the kinds convolution and linear differ"
-    with pytest.raises(PortingError, match=message):
-        maam.port(module, cell, input_shape=SHAPE, names={"conv1": "fc"})
-    with pytest.raises(PortingError, match="names: the MindSpore cell has no layer with weights named conv9; did you"):
-        maam.port(module, cell, input_shape=SHAPE, names={"conv2": "conv9"})
-
-
-def test_bad_arguments():
-    module, cell = pair()
-    with pytest.raises(ShapeError, match=r"input \(4, 2, 8, 8\): PyTorch's model cannot run in eval mode: Runtime"):
-        maam.port(module, cell, input_shape=(2, 8, 8))
-    with pytest.raises(PortingError, match=r"pass exactly one of input_shape \(of one sample\) and inputs"):
-        maam.port(module, cell)
-    with pytest.raises(PortingError, match="direction: expected torch-to-mindspore or"):
-        maam.port(module, cell, input_shape=SHAPE, direction="both")
+        port(*pair(bias=False))
     with pytest.raises(PortingError, match=r"expected a torch.nn.Module, got an object of type Cell"):
-        maam.port(cell, module, input_shape=SHAPE)
-    with pytest.raises(PortingError, match="inputs: expected a batch of numbers"):
-        maam.port(module, cell, inputs=np.array("x"))
+        port(*reversed(pair()))
 
 
 def test_a_batch_too_small_to_train_on():
@@ -135,20 +133,16 @@ def test_a_batch_too_small_to_train_on():
     cell = mindspore.nn.SequentialCell(mindspore.nn.Dense(8, 4), mindspore.nn.BatchNorm1d(4))
     message = r"input \(1, 8\): PyTorch's model cannot run in train mode: ValueError: .* a batch that"
     with pytest.raises(ShapeError, match=message):
-        maam.port(module, cell, input_shape=(8,), batch_size=1)
+        port(module, cell, input_shape=(8,), batch_size=1)
     assert module.training
     assert (module[1].running_mean == 0).all()
-    assert maam.port(module, cell, input_shape=(8,), steps=1).passed
+    assert port(module, cell, input_shape=(8,)).passed
 
 
 def test_gradients_that_are_not_finite_in_pytorch_itself():
-    class Module(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc = torch.nn.Linear(4, 3)
-
+    class Module(torch.nn.Linear):
         def forward(self, x):
-            return torch.sqrt(self.fc(x) * 0)  # the gradient is infinity times 0
+            return torch.sqrt(super().forward(x) * 0)  # the gradient is infinity times 0
 
     class Cell(mindspore.nn.Cell):
         def __init__(self):
@@ -158,28 +152,26 @@ def test_gradients_that_are_not_finite_in_pytorch_itself():
         def construct(self, x):
             return mindspore.ops.sqrt(self.fc(x) * 0)
 
-    report = maam.port(Module(), Cell(), input_shape=(4,), steps=1)
+    report = port(torch.nn.Sequential(Module(4, 3)), Cell(), input_shape=(4,))
     (row,) = [row for row in report.rows if row.stage == "gradients"]
-    assert row.verdict is Verdict.FAIL
-    assert row.note == "not finite in PyTorch itself: 2 arrays"
-
-
-class FailingCell(mindspore.nn.Cell):
-    """A cell with an invalid sum; MindSpore raises that error later than the cell's own."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv = mindspore.nn.Conv2d(3, 8, 3)
-
-    def construct(self, x):
-        y = self.conv(x)
-        y + y[:, :, :4, :4]
-        raise RuntimeError("refused")
+    assert (row.verdict, row.note) == (Verdict.FAIL, "not finite in PyTorch itself: 2 arrays")
 
 
 def test_a_late_error_of_mindspore_is_a_row_of_the_report():
+    """MindSpore raises the error of the invalid sum later than the cell's own."""
+
+    class FailingCell(mindspore.nn.Cell):
+        def __init__(self):
+            super().__init__()
+            self.conv = mindspore.nn.Conv2d(3, 8, 3)
+
+        def construct(self, x):
+            y = self.conv(x)
+            y + y[:, :, :4, :4]
+            raise RuntimeError("refused")
+
     module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, bias=False))
-    report = maam.port(module, FailingCell(), input_shape=SHAPE)
+    report = port(module, FailingCell())
     row = next(row for row in report.rows if row.stage == "output, eval")
     assert row.note == "MindSpore's model cannot run in eval mode: RuntimeError: refused"
 
@@ -257,36 +249,28 @@ class TestPublishedNetworks:
             cell.max_pool = mindspore.nn.MaxPool2d(3, 2, pad_mode="pad", padding=1)
         return getattr(models, torch_name)(num_classes=10), cell
 
-    def port(self, module, cell, **options):
-        return maam.port(module, cell, input_shape=(3, 64, 64), steps=1, **options)
-
     @pytest.mark.parametrize(
         ("torch_name", "mindspore_name"),
         [
             ("resnet18", "resnet18"),
-            pytest.param("mobilenet_v2", "mobilenet_v2_100", marks=pytest.mark.slow),
-            pytest.param("resnet50", "resnet50", marks=pytest.mark.slow),
+            slow("mobilenet_v2", "mobilenet_v2_100"),
+            slow("resnet50", "resnet50"),
         ],
     )
     def test_a_pair_agrees(self, torch_name, mindspore_name):
-        report = self.port(*self.make(torch_name, mindspore_name))
+        report = port(*self.make(torch_name, mindspore_name), input_shape=(3, 64, 64))
         assert report.passed, report.to_markdown()
 
-    @pytest.mark.parametrize(
-        "direction",
-        ["torch-to-mindspore", pytest.param("mindspore-to-torch", marks=pytest.mark.slow)],
-    )
+    @pytest.mark.parametrize("direction", ["torch-to-mindspore", slow("mindspore-to-torch")])
     def test_another_pooling_is_found(self, direction):
-        report = self.port(*self.make("resnet18", "resnet18", same_pooling=False), direction=direction)
+        models = self.make("resnet18", "resnet18", same_pooling=False)
+        report = port(*models, input_shape=(3, 64, 64), direction=direction)
         assert report.first_difference == "maxpool (MindSpore: max_pool)", report.to_markdown()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("fault", "layer"),
-        [
-            pytest.param("eps", "layer3.1.bn1", marks=pytest.mark.slow),
-            pytest.param("momentum", "layer3.1.bn1.running_mean", marks=pytest.mark.slow),
-            pytest.param("stride", "layer3.0.conv1", marks=pytest.mark.slow),
-        ],
+        [("eps", "layer3.1.bn1"), ("momentum", "layer3.1.bn1.running_mean"), ("stride", "layer3.0.conv1")],
     )
     def test_a_fault_in_resnet_is_named(self, fault, layer):
         module, cell = self.make("resnet18", "resnet18")
@@ -294,5 +278,5 @@ class TestPublishedNetworks:
             cell.layer3[0].conv1 = mindspore.nn.Conv2d(128, 256, 3, stride=1, pad_mode="pad", padding=1)
         else:
             setattr(module.layer3[1].bn1, fault, 1e-3)
-        report = self.port(module, cell)
+        report = port(module, cell, input_shape=(3, 64, 64))
         assert report.first_difference.startswith(layer), report.to_markdown()
