@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.parity import faults as planted
 from tests.parity.models import EAGER, SMALL, make_runner, scrambled
 
 
@@ -45,9 +44,3 @@ def shared_runner(request):
 
     runner.trainer = trainer
     return runner
-
-
-@pytest.fixture
-def faults():
-    """Return the module with the faults."""
-    return planted

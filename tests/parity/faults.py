@@ -17,7 +17,9 @@ def wrong_momentum(runner, path):
     if runner.name == "torch":
         norm.momentum = 0.2
     else:
-        norm.bn_train = _mindspore_batch_norm(norm, momentum=0.2)
+        from mindspore import ops
+
+        norm.bn_train = ops.BatchNorm(is_training=True, epsilon=norm.eps, momentum=0.2)
 
 
 def epsilon(runner, path):
@@ -25,8 +27,10 @@ def epsilon(runner, path):
     norm = layer(runner, path)
     norm.eps = 1e-3
     if runner.name != "torch":
-        norm.bn_train = _mindspore_batch_norm(norm)
-        norm.bn_infer = _mindspore_batch_norm(norm, training=False)
+        from mindspore import ops
+
+        norm.bn_train = ops.BatchNorm(is_training=True, epsilon=norm.eps, momentum=0.1)
+        norm.bn_infer = ops.BatchNorm(is_training=False, epsilon=norm.eps)
 
 
 def biased_variance(runner, path):
@@ -116,11 +120,3 @@ class WeightDecaySkipped(FaultyTraining):
         pull = optimizer.weight_decay * before[self.path]
         after[self.path] = after[self.path] + rate * (1 + optimizer.momentum) * pull
         momentum[self.path] -= pull
-
-
-def _mindspore_batch_norm(norm, momentum=0.1, training=True):
-    from mindspore import ops
-
-    if not training:
-        return ops.BatchNorm(is_training=False, epsilon=norm.eps)
-    return ops.BatchNorm(is_training=True, epsilon=norm.eps, momentum=momentum)

@@ -5,6 +5,7 @@ import pytest
 from maam import spec
 from maam.parity import check, make_runners
 from maam.parity.stages import steps as steps_stage
+from tests.parity import faults
 from tests.parity.models import EAGER, scrambled
 
 pytest.importorskip("torch")  # the gradient reference
@@ -20,11 +21,11 @@ STAGE = {
 """The stage that finds each fault of a batch norm."""
 
 
-def cases(faults, paths):
+def cases(names, paths):
     """Return every fault at every layer in each framework; in MindSpore all but a sample are slow."""
     found = []
     for framework in EAGER:
-        for row, fault in enumerate(faults):
+        for row, fault in enumerate(names):
             for column, path in enumerate(paths):
                 slow = framework == "mindspore" and column != row % len(paths)
                 found.append(pytest.param(framework, fault, path, marks=[pytest.mark.slow] if slow else []))
@@ -41,32 +42,25 @@ def test_no_fault_no_failure(runner, small, arrays):
     assert report.first_difference == ""
 
 
-@pytest.mark.parametrize(("runner", "fault", "path"), cases(STAGE, NORMS), indirect=["runner"])
-def test_batch_norm(runner, small, arrays, faults, fault, path):
+@pytest.mark.parametrize(
+    ("runner", "fault", "path"), cases(STAGE, NORMS) + cases(["wrong_padding"], CONVS), indirect=["runner"]
+)
+def test_layers(runner, small, arrays, fault, path):
     getattr(faults, fault)(runner, path)
     report = check(small, arrays, runners=[runner], stages=["layers", "forward"])
-    assert STAGE[fault] in failed_stages(report)
     assert report.first_difference == path
+    if fault in STAGE:
+        assert STAGE[fault] in failed_stages(report)
+    else:
+        assert {"layers, eval", "layers, train", "logits, eval"} <= failed_stages(report)
+        assert {row.layer for row in report.failures if row.stage.startswith("logits")} == {path}
 
 
-@pytest.mark.parametrize(("runner", "fault", "path"), cases(["wrong_padding"], CONVS), indirect=["runner"])
-def test_convolution(runner, small, arrays, faults, fault, path):
-    getattr(faults, fault)(runner, path)
-    report = check(small, arrays, runners=[runner], stages=["layers", "forward"])
-    assert {"layers, eval", "layers, train", "logits, eval"} <= failed_stages(report)
-    assert report.first_difference == path
-    assert {row.layer for row in report.failures if row.stage.startswith("logits")} == {path}
-
-
-def test_permuted_branches(runner, small, arrays, faults):
+def test_permuted_branches(runner, small, arrays):
+    """At equal fusion weights (alpha = 0) the forward pass is the same; the gradient of alpha is not."""
     faults.permuted_branches(runner, "agents")
     report = check(small, arrays, runners=[runner], stages=["layers", "forward"])
     assert report.first_difference == "agents"
-
-
-def test_permuted_branches_at_equal_fusion_weights(runner, small, faults):
-    """The forward pass is the same at alpha = 0; the gradient of alpha is not."""
-    faults.permuted_branches(runner, "agents")
     report = check(small, spec.draw(small.parameters(), 0), runners=[runner], stages=["layers", "gradients"])
     assert failed_stages(report) == {"gradients, fresh weights"}
     assert report.first_difference == "agents.alpha"
@@ -78,14 +72,14 @@ def test_permuted_branches_at_equal_fusion_weights(runner, small, faults):
     indirect=["shared_runner"],
     scope="module",
 )
-def test_optimizer(shared_runner, small, faults, fault, path, monkeypatch):
+def test_optimizer(shared_runner, small, fault, path, monkeypatch):
     monkeypatch.setattr(steps_stage, "OPTIMIZERS", {"sgd": steps_stage.OPTIMIZERS["sgd"]})
     report = check(small, runners=[getattr(faults, fault)(shared_runner, path)], stages=["steps"])
     assert failed_stages(report) == {"ten steps, sgd"}
     assert report.first_difference == path
 
 
-def test_a_fault_breaks_the_free_run(shared_runner, small, faults):
+def test_a_fault_breaks_the_free_run(shared_runner, small):
     faulty = shared_runner
     for path in WEIGHTS:
         faulty = faults.NesterovIgnored(faulty, path)
@@ -94,7 +88,7 @@ def test_a_fault_breaks_the_free_run(shared_runner, small, faults):
 
 
 @pytest.mark.parametrize("fault", ["wrong_momentum", pytest.param("epsilon", marks=pytest.mark.slow)])
-def test_in_graph_mode(faults, fault):
+def test_in_graph_mode(fault):
     """Graph mode compiles each layer that is compared alone, so the network has two branches only."""
     pytest.importorskip("mindspore")
     node = spec.preset("maam_digits", channels=4, hidden_channels=2, hidden_features=8, num_agents=2)

@@ -6,15 +6,7 @@ import pytest
 from maam import spec
 from maam.backend.registry import make_runners
 from maam.parity import check, kinks
-from maam.parity.kinks import (
-    ROUNDING,
-    SMOOTH,
-    GradientReference,
-    calm_batch,
-    crossings,
-    named_gradients,
-    smoothed,
-)
+from maam.parity.kinks import ROUNDING, SMOOTH, GradientReference, calm_batch, crossings, named_gradients, smoothed
 from maam.tolerance import NOISE_MARGIN, ZERO_MARGIN
 from tests.parity.models import SMALL, Wrapper, fresh_subject
 
@@ -49,24 +41,19 @@ def other_side(reference):
     return {name: array + effect.get(name, 0.0) for name, array in reference.gradients.items()}
 
 
-def test_the_same_side(reference):
-    settled = reference.settle(reference.gradients)
-    assert settled.crossed == 0
-    assert error(reference, reference.gradients, settled.gradients) == 0
-
-
-def test_the_other_side(reference):
+def test_both_sides(reference):
+    same = reference.settle(reference.gradients)
+    assert same.crossed == 0
+    assert error(reference, reference.gradients, same.gradients) == 0
     actual = other_side(reference)
     assert error(reference, actual, reference.gradients) > 1e-3
     settled = reference.settle(actual)
     assert settled.crossed == 1
     assert error(reference, actual, settled.gradients) < ROUNDING
-
-
-def test_gradients_of_parameters_show_the_side_of_the_input_too(reference):
-    actual = other_side(reference)
+    # The gradients of the parameters alone show the side of the input too.
     settled = reference.settle({name: array for name, array in actual.items() if name})
     assert error(reference, actual, settled.gradients) < ROUNDING
+    assert [crossings(count) for count in (0, 1, 2)] == ["", "1 kink on the other side", "2 kinks on the other side"]
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-1])
@@ -79,12 +66,9 @@ def test_a_fault_is_not_a_kink(reference, name, size):
     assert error(reference, wrong, settled.gradients) > size / 2
 
 
-def test_a_scaled_gradient_is_not_a_kink(reference):
+def test_a_scaled_gradient_is_neither_a_kink_nor_noise(reference):
     wrong = {name: array * 1.01 for name, array in reference.gradients.items()}
     assert error(reference, wrong, reference.settle(wrong).gradients) > 5e-3
-
-
-def test_noise_is_of_the_size_of_rounding(reference):
     assert all(0 < noise < 1e-4 for noise in reference.noise.values())
     assert all(reference.credit(name) <= 1e-3 for name in reference.noise)
 
@@ -98,10 +82,6 @@ def test_calm_batch(subject):
     assert error(found, expected, found.gradients) == 0
 
 
-def test_notes():
-    assert [crossings(count) for count in (0, 1, 2)] == ["", "1 kink on the other side", "2 kinks on the other side"]
-
-
 def test_smoothed():
     smooth = smoothed(SMALL)
     assert smooth.parameters() == SMALL.parameters()
@@ -113,15 +93,15 @@ def test_smoothed():
 
 def block(inputs, width, **options):
     conv = spec.Conv2d(in_channels=inputs, out_channels=width, kernel_size=1, bias=False)
-    return {"conv": conv, "bn": spec.BatchNorm2d(num_features=width), **options}
+    return spec.Sequential(children={"conv": conv, "bn": spec.BatchNorm2d(num_features=width), **options})
 
 
 BOTTLENECK = spec.Model(
     name="linear bottleneck",
     input_shape=(3, 6, 6),
     children={
-        "narrow": spec.Sequential(children=block(3, 4)),
-        "wide": spec.Sequential(children=block(4, 8, act=spec.Activation(function="silu"))),
+        "narrow": block(3, 4),
+        "wide": block(4, 8, act=spec.Activation(function="silu")),
         "pool": spec.GlobalPool(),
         "flatten": spec.Flatten(),
         "fc": spec.Linear(in_features=8, out_features=4),

@@ -14,8 +14,6 @@ from tests.strategies import specs
 pytest.importorskip("torch")
 pytest.importorskip("mindspore")
 
-GRAPH_EVERY = 5
-"""Graph mode, which compiles each model, takes part in every fifth case."""
 cases = itertools.count(1)
 random_specs = given(specs(), st.integers(0, 1000))
 quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
@@ -37,7 +35,7 @@ def test_inside_the_bounds(pair, seed):
 def compare(node, shape, seed):
     images = np.random.default_rng(seed).standard_normal((8, *shape)).astype(np.float32)
     arrays = scrambled(node, seed)
-    graph = next(cases) % GRAPH_EVERY == 0
+    graph = next(cases) % 5 == 0  # graph mode compiles each model
     runners = [r for r in make_runners(node, arrays, compiled=False)[0] if graph or r.name != "mindspore graph"]
     stages = ["exchange", "layers", "forward", "gradients"]
     labels = np.zeros(len(images), np.int32)

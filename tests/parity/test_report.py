@@ -37,11 +37,8 @@ def test_values_that_are_not_finite_break_every_bound(bad):
     assert row("stage", "torch", found, LAYER).verdict is Verdict.FAIL
 
 
-def test_another_shape_breaks_every_bound():
+def test_another_shape_and_the_exact_bound():
     assert difference(np.zeros((1, 3)), np.zeros(3), LAYER).used == np.inf
-
-
-def test_exact_bound():
     exact = Bound(0.0, 0.0)
     assert difference(np.ones(3), np.ones(3), exact).used == 0
     assert difference(np.ones(3) + 1e-7, np.ones(3), exact).used == np.inf
@@ -64,17 +61,15 @@ def passing():
     return Row("layers, eval", "torch", Verdict.PASS, "1e-5", 1e-7, 1e-8)
 
 
-def test_a_report_without_a_comparison_does_not_pass():
+def test_verdict_of_a_report():
+    """A report without a comparison does not pass; one with a stage that did not run is not complete."""
     assert not Report("x").passed
     assert not Report("x", skip(["a"], ["torch"], "why")).passed
-    assert Report("x", [passing()]).passed
-
-
-def test_a_complete_report_has_no_stage_that_did_not_run():
     report = Report("x", [passing(), *skip(["free run"], ["mindspore graph"], "not installed")])
     assert report.passed
     assert not report.complete
     applicable = Report("x", [passing(), Row("lattice", "torch", Verdict.NOT_APPLICABLE)])
+    assert applicable.passed
     assert applicable.complete
 
 
@@ -85,9 +80,6 @@ def test_a_failure_names_the_first_layer():
     assert report.first_difference == "agents.1"
     assert "FAIL" in report.to_markdown()
     assert "first at agents.1" in report.to_markdown()
-
-
-def test_a_layer_is_named_on_failure_only():
     assert row("logits", "torch", Difference(0, 0, 0.5), LAYER, "agents.1").layer == ""
 
 

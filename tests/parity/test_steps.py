@@ -8,14 +8,7 @@ import pytest
 from maam import spec
 from maam.backend.protocol import Capability, OptimizerState
 from maam.backend.registry import find_entry
-from maam.parity.optimizers import (
-    Outcome,
-    StepDifferences,
-    _above_noise,
-    compare_step,
-    gradient_share,
-    take_step,
-)
+from maam.parity.optimizers import Outcome, StepDifferences, _above_noise, compare_step, gradient_share, take_step
 from maam.parity.stages.layers import layer_bound
 from maam.parity.stages.steps import OPTIMIZERS
 from maam.parity.subject import allowance
@@ -124,7 +117,7 @@ def test_the_allowance_for_compiled_sums(name, broken):
     assert (found.statistics.used > 1) is broken
 
 
-def test_only_deep_networks_have_an_allowance_in_statistics_and_steps():
+def test_only_deep_networks_have_an_allowance_and_the_bound_of_logits():
     deep, shallow = (spec.preset(name) for name in ("mafc_v1", "maam_cifar10"))
     modes = [runner(name) for name in ("torch", "torch compiled", "mindspore graph", "mindspore pynative")]
     eager, compiled, graph, pynative = modes
@@ -133,9 +126,7 @@ def test_only_deep_networks_have_an_allowance_in_statistics_and_steps():
     assert allowance(compiled, shallow) == Allowance(trained=pytest.approx(10 / 3))
     assert allowance(SimpleNamespace(capabilities=frozenset(Capability)), deep).most == 10
 
-
-def test_a_deep_container_has_the_bound_of_logits():
     network = spec.preset("mafc_v2", cifar=True)
     assert layer_bound(network.at("backbone")) == LOGITS
     assert all(layer_bound(node) == LAYER for path, node in network.walk() if "." in path)
-    assert layer_bound(spec.preset("maam_cifar10")) == LAYER
+    assert layer_bound(shallow) == LAYER
