@@ -13,8 +13,6 @@ from maam.data import ImageDataset, digits
 from maam.errors import DataError, MissingFrameworkError
 from tests.image_folders import SAMPLE
 
-TOOL = Path(__file__).parents[2] / "tools" / "make_cifar10_sample.py"
-
 IMAGES = np.arange(5 * 2 * 3 * 4, dtype=np.uint8).reshape(5, 2, 3, 4)
 LABELS = np.array([0, 1, 2, 1, 0], dtype=np.int32)
 NAMES = ("a", "b", "c")
@@ -43,17 +41,16 @@ def test_invalid_indices(indices):
         (IMAGES.tolist(), LABELS),
         (IMAGES[0], LABELS[:2]),
         (IMAGES[:, :, :0], LABELS),
-        (IMAGES, LABELS.astype(np.float64)),
-        (IMAGES, LABELS.tolist()),
-        (IMAGES, LABELS[:, np.newaxis]),
-        (IMAGES, LABELS[:4]),
-        (IMAGES, LABELS + np.int32(1)),
-        (IMAGES, LABELS - np.int32(1)),
+        *((IMAGES, labels) for labels in (LABELS.astype(np.float64), LABELS.tolist(), LABELS[:, np.newaxis])),
+        *((IMAGES, labels) for labels in (LABELS[:4], LABELS + np.int32(1), LABELS - np.int32(1))),
     ],
 )
 def test_arrays_that_do_not_match(images, labels):
     with pytest.raises(DataError, match=r"images|labels"):
         ImageDataset(images, labels, NAMES)
+    message = r"labels reach 1234567890; expected 0\.\.classes - 1; pass class_names to use 100000 classes"
+    with pytest.raises(DataError, match=message):
+        ImageDataset(IMAGES[:1], np.array([1234567890]))
 
 
 def test_public_names_and_the_packages_that_the_import_loads():
@@ -62,12 +59,6 @@ def test_public_names_and_the_packages_that_the_import_loads():
     code = f"import sys, maam.data; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
-
-
-def test_identifiers_as_labels():
-    message = r"labels reach 1234567890; expected 0\.\.classes - 1; pass class_names to use 100000 classes"
-    with pytest.raises(DataError, match=message):
-        ImageDataset(np.zeros((1, 3, 2, 2), np.uint8), np.array([1234567890]))
 
 
 @pytest.fixture(scope="module")
@@ -99,23 +90,18 @@ class TestDigits:
         assert rows(digits("test", test_fraction=fraction, seed=1)) != rows(test)
 
     @pytest.mark.parametrize(
-        "options",
+        ("name", "values"),
         [
-            {"split": "val"},
-            {"test_fraction": 0.0},
-            {"test_fraction": 1.0},
-            {"test_fraction": 0.001},
-            {"test_fraction": -0.1},
-            {"test_fraction": float("nan")},
-            {"test_fraction": "half"},
-            {"seed": -1},
-            {"seed": 0.5},
+            ("split", ["val"]),
+            ("test_fraction", [0.0, 1.0, 0.001, -0.1, float("nan"), "half"]),
+            ("seed", [-1, 0.5]),
         ],
     )
     @pytest.mark.usefixtures("content")
-    def test_invalid_argument(self, options):
-        with pytest.raises(DataError, match=f"^{next(iter(options))} is "):
-            digits(**options)
+    def test_invalid_arguments(self, name, values):
+        for value in values:
+            with pytest.raises(DataError, match=f"^{name} is "):
+                digits(**{name: value})
 
     def test_missing_scikit_learn(self, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -139,9 +125,9 @@ class TestSample:
 
     def test_the_script_takes_the_first_images_of_each_class(self, write_binary, tmp_path, monkeypatch):
         content = write_binary("cifar10", tmp_path)
-        out = tmp_path / "out.npz"
-        monkeypatch.setattr(sys, "argv", [str(TOOL), str(tmp_path), str(out), "--per-class", "1"])
-        runpy.run_path(str(TOOL), run_name="__main__")
+        tool, out = Path(__file__).parents[2] / "tools" / "make_cifar10_sample.py", tmp_path / "out.npz"
+        monkeypatch.setattr(sys, "argv", [str(tool), str(tmp_path), str(out), "--per-class", "1"])
+        runpy.run_path(str(tool), run_name="__main__")
         with np.load(out) as written:
             np.testing.assert_array_equal(written["labels"], content.labels["test_batch"]["class"])
             np.testing.assert_array_equal(written["images"].reshape(10, -1), content.pixels["test_batch"])
