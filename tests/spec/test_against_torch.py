@@ -78,7 +78,6 @@ def pairs():
 
 
 PAIRS = list(pairs())
-every_pair = pytest.mark.parametrize(("node", "module"), PAIRS, ids=[str(module) for _, module in PAIRS])
 
 
 def run(module, shape, device="cpu"):
@@ -93,18 +92,14 @@ def compare(node, module, shape, device="cpu"):
     assert node.num_parameters == sum(parameter.numel() for parameter in module.parameters())
 
 
-@every_pair
-def test_maps_and_parameters(node, module):
+@pytest.mark.parametrize(("node", "module"), PAIRS, ids=[str(module) for _, module in PAIRS])
+def test_maps_parameters_and_maps_that_pytorch_refuses(node, module):
     compare(node, module, (4, 9, 9))
     compare(node, module, (4, 12, 7))
     state = {name: tuple(t.shape) for name, t in module.state_dict().items() if name != "num_batches_tracked"}
     assert {parameter.name: parameter.shape for parameter in node.parameters()} == state
     trainable = [name for name, _ in module.named_parameters()]
     assert [parameter.name for parameter in node.parameters() if parameter.trainable] == trainable
-
-
-@every_pair
-def test_maps_that_are_too_small_are_those_that_pytorch_refuses(node, module):
     for shape in [(4, side, side + 1) for side in range(1, 6)]:
         try:
             run(module, shape)
@@ -116,14 +111,7 @@ def test_maps_that_are_too_small_are_those_that_pytorch_refuses(node, module):
 
 
 def test_vectors_and_rows():
-    for features, out, bias in [
-        (5, 7, True),
-        (5, 7, False),
-        (1, 1, True),
-        (1, 1, False),
-        (64, 3, True),
-        (64, 3, False),
-    ]:
+    for (features, out), bias in itertools.product([(5, 7), (1, 1), (64, 3)], [True, False]):
         node = spec.Linear(in_features=features, out_features=out, bias=bias)
         compare(node, nn.Linear(features, out, bias), (features,))
     for function, module in ACTIVATIONS.items():
