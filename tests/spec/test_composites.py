@@ -63,17 +63,6 @@ def test_a_composite_is_an_ordinary_spec():
     assert spec.parse_json(whole.to_json()) == whole
 
 
-def test_a_composite_builds_in_torch():
-    torch = pytest.importorskip("torch")
-    from maam.torch import build
-
-    module = build(squeeze_excite(8), seed=0).eval()
-    x = torch.randn(2, 8, 5, 5)
-    pooled = x.mean((2, 3), keepdim=True)
-    gate = torch.sigmoid(module.get_submodule("expand")(torch.relu(module.get_submodule("reduce")(pooled))))
-    torch.testing.assert_close(module(x), x * gate)
-
-
 def test_the_signature_the_docstring_and_values_for_each():
     assert squeeze_excite.__name__ == "squeeze_excite"
     assert squeeze_excite.__doc__.startswith("Return squeeze and excitation")
