@@ -207,17 +207,15 @@ class TestPickledFiles:
         assert "cannot be unpickled safely" in refused(whole[: int(fraction * len(whole))])
 
     def test_garbage(self, refused):
-        for content in (b"\x1f\x8b garbage", b"\x00" * 100, b"<!DOCTYPE html>\n<html>", b".", b"0" * 10):
+        contents = [b"\x1f\x8b garbage", b"\x00" * 100, b"<!DOCTYPE html>\n<html>", b".", b"0" * 10]
+        contents += [b"\x80\x63.", b"\x80\x02P1\n.", b"\x80\x04\x8e" + b"\xff" * 8, b"\x80\x02c\xff\n\xfe\n."]
+        for content in (*contents, b"\x80\x02cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85R."):  # an array of 2 GiB
             refused(content)
-        for content in (b"\x80\x63.", b"\x80\x02P1\n.", b"\x80\x04\x8e" + b"\xff" * 8, b"\x80\x02c\xff\n\xfe\n."):
-            refused(content)
-        refused(b"\x80\x02cnumpy\nndarray\nJ\xff\xff\xff\x7f\x85R.")  # an array of 2 GiB
 
     def test_random_damage_raises_only_data_errors(self, write_python, tmp_path):
         file = write_python("cifar10", tmp_path).folder / "test_batch"
         whole = pickle.dumps(good(), protocol=2)
-        rng = np.random.default_rng(0)
-        refusals = 0
+        rng, refusals = np.random.default_rng(0), 0
         for _ in range(300):
             broken = bytearray(whole)
             # Most of the file is pixels; the opcodes are in the first and the last bytes.
