@@ -261,34 +261,28 @@ def test_presets_have_the_options_of_the_network(name, attention):
     assert preset(name).name == name
 
 
-CLASSIFIER_ERRORS = [
-    ({"ablation": "t-cnn"}, "ablation: input should be 'none', 't_cnn'"),
-    ({"name": 3}, "name: input should be a valid string, got 3"),
-    ({"hidden_features": 0}, "hidden_features: input should be greater than or equal to 1"),
-    ({"dropout": "0.1"}, "dropout: input should be a valid number, got '0.1'"),
-    ({"dropout": float("nan")}, "dropout: input should be a finite number, got nan"),
-    ({"width": 3}, "width: no such argument"),
-]
-IMAGENET_ERRORS = [
-    ({"channels": ()}, "channels: expected at least one value"),
-    ({"channels": (64, 0)}, "channels.1: input should be greater than or equal to 1"),
-    ({"image_size": 30}, "stage4.agents.0.pool2: a map of 1x1 is too small"),
-]
-MOBILENET_ERRORS = [
-    ({"width_multiplier": 0.02}, "width_multiplier: 0.02 leaves no channel of 32; use at least 0.0313"),
-    ({"width_multiplier": 0}, "width_multiplier: input should be greater than 0"),
-    ({"attention": "eca"}, "attention: input should be 'se', 'cbam', 'maf', 'mafc' or 'mafb'"),
-    ({"num_classes": 0}, "num_classes: input should be greater than or equal to 1"),
+MAFC = partial(preset, "mafc_v1")
+INVALID = [
+    (maam_classifier, {"ablation": "t-cnn"}, "maam_classifier: ablation: input should be 'none', 't_cnn'"),
+    (maam_classifier, {"name": 3}, "maam_classifier: name: input should be a valid string, got 3"),
+    (
+        maam_classifier,
+        {"hidden_features": 0},
+        "maam_classifier: hidden_features: input should be greater than or equal to 1",
+    ),
+    (maam_classifier, {"dropout": "0.1"}, "maam_classifier: dropout: input should be a valid number, got '0.1'"),
+    (maam_classifier, {"dropout": float("nan")}, "maam_classifier: dropout: input should be a finite number, got nan"),
+    (maam_classifier, {"width": 3}, "maam_classifier: width: no such argument"),
+    (maam_imagenet, {"channels": ()}, "channels: expected at least one value"),
+    (maam_imagenet, {"channels": (64, 0)}, "channels.1: input should be greater than or equal to 1"),
+    (maam_imagenet, {"image_size": 30}, "stage4.agents.0.pool2: a map of 1x1 is too small"),
+    (MAFC, {"width_multiplier": 0.02}, "width_multiplier: 0.02 leaves no channel of 32; use at least 0.0313"),
+    (MAFC, {"width_multiplier": 0}, "width_multiplier: input should be greater than 0"),
+    (MAFC, {"attention": "eca"}, "attention: input should be 'se', 'cbam', 'maf', 'mafc' or 'mafb'"),
+    (MAFC, {"num_classes": 0}, "num_classes: input should be greater than or equal to 1"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("function", "options", "message"),
-    [
-        *((maam_classifier, options, f"maam_classifier: {message}") for options, message in CLASSIFIER_ERRORS),
-        *((maam_imagenet, *row) for row in IMAGENET_ERRORS),
-        *((partial(preset, "mafc_v1"), *row) for row in MOBILENET_ERRORS),
-    ],
-)
+@pytest.mark.parametrize(("function", "options", "message"), INVALID)
 def test_invalid_arguments(function, options, message):
     assert message in error_of(SpecError, function, **options)
