@@ -1,13 +1,11 @@
 """Small data sets in the official layouts and a local server that offers them."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import pickle
 import tarfile
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,20 +25,11 @@ NAMES = {
 }
 
 
-@dataclass
-class Content:
-    """The written pixels (N, 3072) of each file, and its labels (N,) of each kind."""
-
-    folder: Path
-    pixels: dict[str, np.ndarray]
-    labels: dict[str, dict[str, np.ndarray]]
-
-
 def write_data(form, name, root):
-    """Write a small data set in the binary or the Python layout under a root, and return its content."""
+    """Write a small data set in the binary or the Python layout, and return its pixels and labels by file."""
     layout = cifar.LAYOUTS[name]
     rng = np.random.default_rng(len(name))
-    content = Content(Path(root) / getattr(layout, f"{form}_folder"), {}, {})
+    content = SimpleNamespace(folder=Path(root) / getattr(layout, f"{form}_folder"), pixels={}, labels={})
     content.folder.mkdir(parents=True)
     for split, files in layout.files.items():
         for file in files:
