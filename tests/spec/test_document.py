@@ -161,8 +161,6 @@ DOCUMENTS = [
     (sequential(**{"a\nb" * 99: {"kind": "what"}}), r"layer name 'a\nba\nb"),
     (sequential(**{"\ud800": IDENTITY}), r"layer name '\ud800'"),
 ]
-
-
 TEXTS = [
     ("", "not a JSON document: Expecting value: line 1 column 1"),
     ('{"kind": "identity"', "not a JSON document: Expecting ',' delimiter"),
@@ -175,14 +173,8 @@ TEXTS = [
     ('{"kind": "batch_norm2d", "num_features": 1, "eps": 1e999}', "eps: input should be a finite number, got inf"),
     ('{"kind": "rnn", "input_size": NaN, "hidden_size": 1}', "rnn: input_size: input should be a valid integer"),
     ('{"kind": "dropout", "p": 1' + "0" * 5000 + "}", "not a JSON document: Exceeds the limit (4300"),
-    (nested(64), "nested too deeply"),
-    (nested(150), "nested too deeply"),
-    (nested(400), "nested too deeply"),
-    (nested(20_000), "nested too deeply"),
-    ("[" * 100_000, "nested too deeply"),
+    *((text, "nested too deeply") for text in (*map(nested, (64, 150, 400, 20_000)), "[" * 100_000)),
 ]
-
-
 INVALID = [(parse_document, *row) for row in DOCUMENTS] + [(parse_json, *row) for row in TEXTS]
 
 
@@ -206,14 +198,11 @@ def test_the_largest_depth_works():
     assert repr(chain)
 
 
-def test_many_wrong_fields_still_make_a_short_message():
+def test_many_wrong_fields_and_those_of_constructors():
     message = error_of(SpecError, parse_document, {**IDENTITY, **{f"field{index}": index for index in range(500)}})
     assert message.startswith("identity: field0: no such field")
     assert message.endswith("field499: no such field")
     assert len(message) < 600
-
-
-def test_constructors_raise_the_errors_of_documents():
     with pytest.raises(SpecError, match=r"^conv2d: kernel: no such field") as error:
         spec.Conv2d(in_channels=1, out_channels=1, kernel_size=1, kernel=1)
     assert isinstance(error.value, ValueError)
@@ -238,11 +227,6 @@ def says(written, given):
     return written == given and isinstance(written, bool) == isinstance(given, bool)
 
 
-def test_the_documents_are_valid_before_mutation():
-    for text in mutations.bases():
-        assert parse_json(text).to_json() == text
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_mutants_parse_or_are_refused_in_one_line(seed):
     refused = 0
@@ -260,5 +244,6 @@ def test_mutants_parse_or_are_refused_in_one_line(seed):
 
 @pytest.mark.parametrize("mutate", mutations.MUTATIONS, ids=lambda mutate: mutate.__name__)
 def test_every_mutation_is_refused_at_times(mutate):
-    rng = mutations.random.Random(0)
-    assert any(isinstance(outcome(mutate(rng, text)), str) for text in mutations.bases() for _ in range(10))
+    rng, texts = mutations.random.Random(0), mutations.bases()
+    assert all(parse_json(text).to_json() == text for text in texts)  # valid before the mutation
+    assert any(isinstance(outcome(mutate(rng, text)), str) for text in texts for _ in range(10))
