@@ -30,6 +30,7 @@ def dynamic(branch):
 
 NO_MAP = "expected a feature map (C, H, W), got shape"
 ADDS = "a residual adds the output of its layers to its input: expected an output of shape"
+NOT_OVER, SAME = "does not broadcast over a map of shape", "expected branches of the same output shape"
 ERRORS = [
     (CONV, (4, 8, 8), "expected 3 channels, got 4"),
     (CONV, (3, 8), f"{NO_MAP} (3, 8)"),
@@ -46,25 +47,13 @@ ERRORS = [
     (RNN, (3, 4, 5), "expected rows of 12 values, got 3 x 5"),
     (RNN, (12,), f"{NO_MAP} (12,)"),
     (spec.Residual(children={"pool": POOL}), (3, 4, 4), f"{ADDS} (3, 4, 4), got (3, 2, 2)"),
-    (
-        spec.Scale(children={"pool": POOL}),
-        (3, 4, 4),
-        "a gate of shape (3, 2, 2) does not broadcast over a map of shape (3, 4, 4)",
-    ),
+    (spec.Scale(children={"pool": POOL}), (3, 4, 4), f"a gate of shape (3, 2, 2) {NOT_OVER} (3, 4, 4)"),
     (spec.Scale(children={"flatten": FLATTEN}), (3, 1, 1), "a gate of shape (3,) does not broadcast"),
     (spec.Resize(children={}, stride=3), (3, 9, 2), "a map of 9x2 is too small for a stride of 3"),
     (spec.Resize(children={"flatten": FLATTEN}), (3, 9, 9), f"{NO_MAP} (243,)"),
-    (
-        two("sum"),
-        (1, 4, 4),
-        "merge 'sum': expected branches of the same output shape, or of size 1 along an axis, got [(1, 4, 4), (1, 2,",
-    ),
-    (two("softmax"), (1, 4, 4), "merge 'softmax': expected branches of the same output shape"),
-    (
-        two("concat"),
-        (1, 4, 4),
-        "branches cannot be concatenated along axis 0 of (C, H, W): [(1, 4, 4), (1, 2, 2)]",
-    ),
+    (two("sum"), (1, 4, 4), f"merge 'sum': {SAME}, or of size 1 along an axis, got [(1, 4, 4), (1, 2,"),
+    (two("softmax"), (1, 4, 4), f"merge 'softmax': {SAME}"),
+    (two("concat"), (1, 4, 4), "branches cannot be concatenated along axis 0 of (C, H, W): [(1, 4, 4), (1, 2, 2)]"),
     (dynamic(POOL), (3, 1, 2), "a: a map of 1x2 is too small"),
     (dynamic(IDENTITY), (3, 1, 2), "weighting: expected an output of shape (1,), got (2,)"),
     (dynamic(IDENTITY), (3, 1, 1), "weighting.fc: expected a vector of 6"),
