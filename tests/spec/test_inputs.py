@@ -101,6 +101,9 @@ def test_shapes_that_are_not_accepted():
     assert not any(rule.accepts(shape) for shape in [(1, 8, 3, 5), (1, 8, 5, 3), (1, 7, 5, 5)])
 
 
+MIXED = "of dtype float32, the dtype of the parameters, got float64"
+
+
 @pytest.mark.parametrize(
     ("node", "arguments", "message"),
     [
@@ -108,11 +111,7 @@ def test_shapes_that_are_not_accepted():
         (preset("cnn"), ((1, 3, 28, 32),), "expected an input (N, 3, 32, 32), got (1, 3, 28, 32)"),
         (preset("cnn"), ((1, 32, 32, 3),), "expected an input (N, 3, 32, 32), got (1, 32, 32, 3)"),
         (preset("cnn"), ((1, 3, 32, 32), "uint8"), "a floating-point input (N, 3, 32, 32), got uint8; convert it"),
-        (
-            preset("cnn"),
-            ((1, 3, 32, 32), "float64", "float32"),
-            "expected an input of dtype float32, the dtype of the parameters, got float64",
-        ),
+        (preset("cnn"), ((1, 3, 32, 32), "float64", "float32"), f"expected an input {MIXED}"),
         (linear(6), ((4, 5),), "expected an input (N, 6), got (4, 5)"),
         (linear(6), ((4, 6, 1, 1),), "expected an input (N, 6), got 4 dimensions: (4, 6, 1, 1)"),
     ],
