@@ -54,40 +54,31 @@ def with_spec(file: bytes, spec: Any) -> bytes:
 def malformed(file: bytes, seed: int) -> Iterator[Case]:
     """Yield about 500 pairs of a description and a mutated file."""
     generator = random.Random(seed)
-    for make in (_lengths, _flips, _truncations, _texts, _metadata, _tensors, _pairs, _spec_fields, _large_specs):
+    for make in (_bytes, _headers, _tensors, _specs):
         yield from make(file, generator)
 
 
-def _lengths(file: bytes, generator: random.Random) -> Iterator[Case]:
+def _bytes(file: bytes, generator: random.Random) -> Iterator[Case]:
     for position in range(8):
         for bit in (0, 3, 7):
             flipped = bytearray(file)
             flipped[position] ^= 1 << bit
             yield f"bit {bit} of byte {position} of the header's length", bytes(flipped)
-
-
-def _flips(file: bytes, generator: random.Random) -> Iterator[Case]:
     end = 8 + int.from_bytes(file[:8], "little")
     for _ in range(120):
         position = generator.randrange(8, end)
         flipped = bytearray(file)
         flipped[position] = generator.randrange(256)
         yield f"byte {position} of the header", bytes(flipped)
-
-
-def _truncations(file: bytes, generator: random.Random) -> Iterator[Case]:
     for length in sorted({*range(0, 12), *generator.sample(range(len(file)), 40), len(file) - 1}):
         yield f"cut after {length} bytes", file[:length]
     yield "a byte more", file + b"\0"
 
 
-def _texts(file: bytes, generator: random.Random) -> Iterator[Case]:
+def _headers(file: bytes, generator: random.Random) -> Iterator[Case]:
     for text in TEXTS:
         yield f"spec {text[:30]!r}", with_spec(file, text)
         yield f"header {text[:30]!r}", join(text.encode(), split(file)[1])
-
-
-def _metadata(file: bytes, generator: random.Random) -> Iterator[Case]:
     metadata = split(file)[0]["__metadata__"]
     for key in ("format", "format_version", "spec"):
         for value in (None, "", "2", "x" * 10_000, "a\nb", 1, {}):
@@ -115,10 +106,6 @@ def _tensors(file: bytes, generator: random.Random) -> Iterator[Case]:
         yield f"an empty array {shape[:3]}", edited(file, "empty", value=empty)
     text = json.dumps(header)[:-1] + f', "{names[0]}": {json.dumps(header[names[1]])}}}'
     yield f"{names[0]} twice", join(text.encode(), data)
-
-
-def _pairs(file: bytes, generator: random.Random) -> Iterator[Case]:
-    names = sorted(set(split(file)[0]) - {"__metadata__"})
     for _ in range(25):
         header, data = split(file)
         one, other = generator.sample(names, 2)
@@ -134,14 +121,11 @@ def _pairs(file: bytes, generator: random.Random) -> Iterator[Case]:
         yield f"{one} and {other}: {how}", join(header, data)
 
 
-def _spec_fields(file: bytes, generator: random.Random) -> Iterator[Case]:
+def _specs(file: bytes, generator: random.Random) -> Iterator[Case]:
     text = split(file)[0]["__metadata__"]["spec"]
     for _ in range(150):
         mutate = generator.choice(mutations.EDITS)
         yield f"spec: {mutate.__name__}", with_spec(file, mutate(generator, text))
-
-
-def _large_specs(file: bytes, generator: random.Random) -> Iterator[Case]:
     million = {"kind": "linear", "in_features": 10**6, "out_features": 10**6}
     yield "10**12 parameters", with_spec(file, million)
     many = {"kind": "sequential", "children": {f"a{i}": million for i in range(100)}}
