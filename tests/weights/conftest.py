@@ -15,19 +15,16 @@ def backend(request):
 
 @pytest.fixture(params=DTYPES)
 def dtype(request):
-    """Return the name of each dtype."""
     return request.param
 
 
 @pytest.fixture(params=SPECS)
 def node(request):
-    """Return each spec."""
     return SPECS[request.param]
 
 
 @pytest.fixture
 def arrays():
-    """Return arbitrary arrays of NODE."""
     return arbitrary(NODE)
 
 
@@ -45,7 +42,6 @@ def write(tmp_path):
 
 @pytest.fixture
 def weights(write, arrays):
-    """Return the path of a weights file of NODE."""
     return write(NODE, arrays)
 
 
