@@ -100,23 +100,20 @@ class Backend:
         return model
 
     def dtype(self, name):
-        """Return the backend's object for a dtype."""
         if self.name == "reference":
             return DTYPES[name] if name in DTYPES else np.dtype(name)
         return getattr(importlib.import_module(self.name), name)
 
     def layer(self, **arguments):
-        """Return a MAAM layer of 4 channels."""
         if self.name == "reference":
             return self.build(spec.maam(4, **arguments))
         return importlib.import_module(f"maam.{self.name}").MAAM(4, **arguments)
 
     def foreign(self):
-        """Return a model that maam did not build."""
-        classes = {"torch": "Linear", "mindspore": "Dense"}
-        if self.name not in classes:
+        if self.name == "reference":
             return object()
-        return getattr(importlib.import_module(f"{self.name}.nn"), classes[self.name])(1, 1)
+        kind = {"torch": "Linear", "mindspore": "Dense"}[self.name]
+        return getattr(importlib.import_module(f"{self.name}.nn"), kind)(1, 1)
 
 
 backend_named = functools.cache(Backend)
