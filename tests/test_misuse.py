@@ -9,15 +9,7 @@ import maam
 from maam import parity, reference, spec
 from maam.data import BatchLoader, ImageDataset
 from maam.deploy import prune
-from maam.errors import (
-    DataError,
-    DeploymentError,
-    MaamError,
-    PresetError,
-    SpecError,
-    TrainingError,
-    WeightsError,
-)
+from maam.errors import DataError, DeploymentError, MaamError, PresetError, SpecError, TrainingError, WeightsError
 from maam.spec import draw
 from maam.training import Observer, default_recipe, train
 from maam.weights import write_weights
@@ -29,6 +21,7 @@ IMAGES = np.zeros((8, 1, 8, 8), np.float32)
 COLORED = np.zeros((8, 3, 8, 8), np.float32)
 PIXELS = np.zeros((6, 3, 32, 32), np.uint8)
 LABELS = np.array([0, 3, 1, 1, 2, 0], np.int32)
+DATASET = ImageDataset(PIXELS, LABELS)
 FORWARD = {"stages": "forward", "compiled": False}
 
 
@@ -70,8 +63,7 @@ class TestReports:
         assert error_of(MaamError, parity.check, "maam_digits", **options).startswith(message)
 
 
-def register(factory):
-    maam.register_preset(factory, "never")
+register = partial(maam.register_preset, name="never")
 
 
 def without_head():
@@ -115,10 +107,10 @@ REFUSED = [
     ),
     (
         DataError,
-        lambda: BatchLoader(ImageDataset(PIXELS, LABELS), 2, augmentation=True),
+        partial(BatchLoader, DATASET, 2, augmentation=True),
         "augmentation: expected a maam.data.Augmentation, got a bool",
     ),
-    (DataError, lambda: list(BatchLoader(ImageDataset(PIXELS, LABELS), 2)), "iterate over loader.epoch(0)"),
+    (DataError, lambda: list(BatchLoader(DATASET, 2)), "iterate over loader.epoch(0)"),
 ]
 
 
@@ -171,15 +163,11 @@ class TestTraining:
         pytest.importorskip("torch")
         pytest.importorskip("sklearn")
         accuracies = []
-
-        class Mine(Observer):
-            def epoch(self, record):
-                accuracies.append(record["test_accuracy"])
-
+        mine = type("Mine", (Observer,), {"epoch": lambda self, record: accuracies.append(record["test_accuracy"])})()
         recipe = default_recipe("maam_digits").replaced({"epochs": 1, "batch_size": 256})
         incomplete = type("Incomplete", (), {"epoch": lambda self, record: None})()
         message = error_of(TrainingError, train, "maam_digits", recipe, out=tmp_path / "run", observer=incomplete)
         assert message.startswith("observer: an object of type Incomplete has no note(); derive its class from")
         assert not (tmp_path / "run").exists()
-        train("maam_digits", recipe, out=tmp_path / "run", observer=Mine())
+        train("maam_digits", recipe, out=tmp_path / "run", observer=mine)
         assert len(accuracies) == 1
