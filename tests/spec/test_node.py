@@ -28,15 +28,12 @@ def tree():
     )
 
 
-def test_walk_yields_children_first_in_order_of_execution(tree):
+def test_walk_yields_children_first_and_at_finds_them(tree):
     paths = [path for path, _ in tree.walk()]
     inner = ["b", "a.conv", "a.act", "a", "weighting.pool", "weighting.flatten", "weighting.fc", "weighting"]
     assert paths == [*(f"fuse.{path}" for path in inner), "fuse", "bn", ""]
     assert dict(tree.walk())["fuse.a.conv"] is tree.at("fuse.a.conv")
     assert [path for path, _ in tree.at("fuse.a").walk("x.y")] == ["x.y.conv", "x.y.act", "x.y"]
-
-
-def test_at_and_depth(tree):
     assert tree.at("") is tree
     assert tree.at("fuse.weighting.fc") == spec.Linear(in_features=3, out_features=2)
     message = "no layer 'fuse.a.conv2' in this spec: 'conv2' is not one of ['conv', 'act']"
@@ -45,7 +42,7 @@ def test_at_and_depth(tree):
     assert (CONV.depth, tree.at("fuse").depth, tree.depth) == (1, 3, 4)
 
 
-def test_summary_has_the_shapes_of_every_node(tree):
+def test_shapes_parameters_and_counts(tree):
     shapes = {path: (before, after) for path, _, before, after in tree.summary((3, 5, 7))}
     assert list(shapes) == [path for path, _ in tree.walk()]
     assert shapes["fuse.b"] == shapes["fuse.a.conv"] == ((3, 5, 7), (4, 3, 5))
@@ -53,9 +50,6 @@ def test_summary_has_the_shapes_of_every_node(tree):
     assert shapes["fuse.weighting"] == ((3, 5, 7), (2,))
     assert shapes["bn"] == ((4, 3, 5), (4, 3, 5))
     assert shapes[""] == ((3, 5, 7), (4, 3, 5))
-
-
-def test_parameters_and_counts(tree):
     names = [parameter.name for parameter in tree.parameters()]
     conv, norm = ["weight", "bias"], ["weight", "bias", "running_mean", "running_var"]
     expected = [f"fuse.{path}.{name}" for path in ("b", "a.conv", "weighting.fc") for name in conv]
