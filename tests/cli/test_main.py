@@ -81,16 +81,17 @@ def test_errors_are_one_line(fails, monkeypatch, error, message):
 
 
 def test_interrupt_ends_with_status_130_and_no_traceback(run, monkeypatch):
+    """In a command, and during imports."""
+
     def interrupt(pattern):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(models, "list_presets", interrupt)
-    result = run("list")
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "list_presets", interrupt)
+        result = run("list")
     assert result.status == 130
     assert "Traceback" not in result.err
 
-
-def test_interrupt_during_imports(run, monkeypatch):
     class Interrupting:
         def find_spec(self, name, path=None, target=None):
             if name == "maam.cli.app":
