@@ -37,8 +37,6 @@ def state(arrays):
 
 @pytest.fixture
 def save(tmp_path):
-    """Return a function that saves an object with PyTorch and returns the path."""
-
     def save(content, name="in.pth", **options):
         torch.save(content, tmp_path / name, **options)
         return tmp_path / name
@@ -46,7 +44,7 @@ def save(tmp_path):
     return save
 
 
-def test_a_training_checkpoint_is_read_under_its_state_dict(state, arrays, save):
+def test_checkpoints_of_training_of_wrappers_and_of_old_versions_are_read(state, arrays, save):
     parameter = torch.nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([parameter], 0.1, momentum=0.9)
     parameter.grad = torch.ones(2)
@@ -54,13 +52,13 @@ def test_a_training_checkpoint_is_read_under_its_state_dict(state, arrays, save)
     content = {"epoch": 3, "arch": "maam", "state_dict": state, "best_prec1": torch.tensor(91.5)}
     path = save(content | {"optimizer": optimizer.state_dict(), "note": None}, "model_best.pth.tar")
     assert converts_to(path, arrays)
-
-
-def test_prefixes_and_batch_counters_are_taken_off_key_by_key(state, arrays, save):
     prefixes = itertools.cycle(["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
     mixed = {f"{next(prefixes)}{name}": tensor for name, tensor in state.items()}
     mixed |= {"module.agents.0.bn1.num_batches_tracked": torch.tensor(4)}
     assert converts_to(save(mixed, "in.pt"), arrays)
+    first = next(iter(state))
+    state |= {first: torch.nn.Parameter(torch.stack([state[first]] * 2)[1])}  # a parameter and a view
+    assert converts_to(save(state, _use_new_zipfile_serialization=False), arrays)  # the format before PyTorch 1.6
 
 
 @pytest.mark.parametrize("wrap", ["DataParallel", "compile", "both"])
@@ -78,14 +76,6 @@ def test_tensors_saved_on_a_gpu_come_to_the_cpu(state, arrays, monkeypatch, save
         patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
         path = save(state)
     assert b"cuda:0" in path.read_bytes()
-    assert converts_to(path, arrays)
-
-
-def test_the_format_before_pytorch_1_6_and_parameters_and_views_are_read(state, arrays, save):
-    first = next(iter(state))
-    large = torch.stack([state[first], state[first]])
-    state |= {first: torch.nn.Parameter(large[1])}
-    path = save(state, _use_new_zipfile_serialization=False)
     assert converts_to(path, arrays)
 
 
