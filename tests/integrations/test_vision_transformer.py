@@ -19,33 +19,27 @@ from maam.torch.layers import Layer  # noqa: E402
 pytestmark = pytest.mark.usefixtures("seeded")
 
 
-@pytest.fixture
-def vit():
+def vit(**options):
     """Build a vision transformer of two blocks for images of 16x16, with patches of 4x4 and one register token."""
+    given = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 3}
+    return timm.models.VisionTransformer(**{**given, "reg_tokens": 1, **options})
 
-    def make(**options):
-        given = {"img_size": 16, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_classes": 3}
-        return timm.models.VisionTransformer(**{**given, "reg_tokens": 1, **options})
 
-    return make
+class Half(nn.Module):
+    def forward(self, x):
+        return x / 2
 
 
 class TestTokenMap:
     def test_rows_and_columns(self):
         """The layer gets each token at its row and column; the prefix is not changed."""
-        seen = []
-
-        class Look(nn.Module):
-            def forward(self, x):
-                seen.append(x)
-                return 2 * x
-
-        tokens = torch.rand(2, 1 + 2 * 3, 5)
-        found = TokenMap(Look(), (2, 3), 1)(tokens)
+        layer, seen, tokens = Half(), [], torch.rand(2, 1 + 2 * 3, 5)
+        layer.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+        found = TokenMap(layer, (2, 3), 1)(tokens)
         assert seen[0].shape == (2, 5, 2, 3)
         assert torch.equal(seen[0][:, :, 1, 2], tokens[:, 1 + 1 * 3 + 2])
         assert torch.equal(found[:, :1], tokens[:, :1])
-        assert torch.equal(found[:, 1:], 2 * tokens[:, 1:])
+        assert torch.equal(found[:, 1:], tokens[:, 1:] / 2)
 
     @pytest.mark.parametrize(("prefix", "count"), [(0, 4), (1, 10)])
     def test_without_prefix_and_for_another_square(self, prefix, count):
@@ -59,20 +53,15 @@ class TestTokenMap:
             TokenMap(MAFC(8), grid, 1)(torch.rand(2, count, 8))
 
 
-class Half(nn.Module):
-    def forward(self, x):
-        return x / 2
-
-
 @pytest.mark.parametrize("attention", list_attention())
-def test_every_layer_trains_in_every_block(attention, vit, images, without_gradient):
+def test_every_layer_trains_in_every_block(attention, images, without_gradient):
     network = insert_attention(vit(), attention)
     maps = [block.drop_path2.attention for block in network.blocks]
     assert all(isinstance(m.layer, Layer) and m.grid_size == (4, 4) and m.num_prefix_tokens == 2 for m in maps)
     assert without_gradient(network, images(16)) == []
 
 
-def test_the_layer_is_in_the_branch_and_skips_the_prefix(vit):
+def test_the_layer_is_in_the_branch_and_skips_the_prefix():
     network, tokens = vit().eval(), torch.rand(2, 18, 16)
     block = network.blocks[0]
     plain, half = block(tokens), tokens + block.attn(block.norm1(tokens))
@@ -83,7 +72,7 @@ def test_the_layer_is_in_the_branch_and_skips_the_prefix(vit):
     torch.testing.assert_close(found[:, 2:], half[:, 2:] + branch[:, 2:] / 2)
 
 
-def test_weights_of_the_plain_network(vit, images):
+def test_weights_of_the_plain_network(images):
     plain, network = vit(drop_path_rate=0.1), insert_attention(vit(), "mafc")
     found = network.load_state_dict(plain.state_dict(), strict=False)
     assert found.unexpected_keys == []
@@ -103,7 +92,7 @@ def test_by_name_and_as_features(images):
     assert extractor(images())[0].shape == (2, 192, 2, 2)
 
 
-def test_images_of_other_sizes(vit, images):
+def test_images_of_other_sizes(images):
     network = insert_attention(vit(dynamic_img_size=True), "mafc")
     assert network(images(32)).shape == (2, 3)
     with pytest.raises(ShapeError, match="a map of 4x4"):
@@ -112,7 +101,7 @@ def test_images_of_other_sizes(vit, images):
     assert insert_attention(wide, "mafc")(torch.rand(2, 3, 16, 32)).shape == (2, 3)
 
 
-def test_refused_networks(vit):
+def test_refused_networks():
     with pytest.raises(SpecError, match="network drops patches, so its tokens are not a map; use patch_drop_rate=0"):
         insert_attention(vit(patch_drop_rate=0.5), "mafc")
     parallel = timm.models.vision_transformer.ParallelScalingBlock
@@ -121,7 +110,7 @@ def test_refused_networks(vit):
 
 
 class TestEmbedding:
-    def test_trains(self, vit, images, without_gradient):
+    def test_trains(self, images, without_gradient):
         network = vit(embed_layer=MAAMEmbed)
         assert network.patch_embed.backbone.spec == spec.maam_stem(3, (16,), 16)
         assert (network.patch_embed.num_patches, network.patch_embed.grid_size) == (16, (4, 4))
@@ -138,7 +127,7 @@ class TestEmbedding:
         assert embed(torch.rand(1, 3, 64, 64)).shape == (1, (64 // patch) ** 2, 64)
         assert embed.feat_ratio() == patch
 
-    def test_options(self, vit, images):
+    def test_options(self, images):
         layer = partial(MAAMEmbed, channels=[8], stem={"fusion": "dynamic", "depthwise": False, "num_agents": 2})
         network = vit(embed_layer=layer, in_chans=1)
         expected = spec.maam_stem(1, 8, 16, fusion="dynamic", depthwise=False, num_agents=2)
@@ -146,7 +135,7 @@ class TestEmbedding:
         assert network(images(16, 1)).shape == (2, 3)
         assert MAAMEmbed(16, 4, device="cpu", dtype=torch.float64)(images(16).double()).dtype == torch.float64
 
-    def test_other_sizes(self, vit, images):
+    def test_other_sizes(self, images):
         network = vit(embed_layer=MAAMEmbed)
         network.set_input_size((32, 32))
         assert network(images(32)).shape == (2, 3)
@@ -171,7 +160,7 @@ class TestEmbedding:
             MAAMEmbed(32, **options)
 
 
-def test_export(vit, images, exported):
+def test_export(images, exported):
     network = insert_attention(vit(embed_layer=MAAMEmbed, depth=1), partial(MAAM, depthwise=True)).eval()
     x = images(16)
     torch.testing.assert_close(exported(network, x), network(torch.cat((x, x[:1]))))
