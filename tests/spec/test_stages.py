@@ -60,8 +60,6 @@ def test_until_a_path(path, shape, last):
 
 STAGES = [f"backbone.{name}" for name in ("data_bn", "init_conv", *(f"stage{i}" for i in range(1, 6)))]
 UNITS = ", ".join(f"backbone.stage3.unit{i}" for i in (1, 2, 3))
-
-
 CIFAR = "its stages: agents, reduce, classifier"
 
 
@@ -80,16 +78,6 @@ CIFAR = "its stages: agents, reduce, classifier"
 def test_until_an_unknown_path(name, path, message):
     found = error_of(SpecError, preset(name).until, path)
     assert found.startswith(f"no stage {path!r} in {name!r}; {message}")
-
-
-def test_the_layers_must_accept_the_input_shape():
-    children = {"conv": spec.Conv2d(in_channels=3, out_channels=2, kernel_size=3), "flatten": spec.Flatten()}
-    children["fc"] = spec.Linear(in_features=18, out_features=4)
-    model = spec.Model(name="m", input_shape=(3, 5, 5), children=children)
-    assert model.num_classes == 4
-    assert error_of(SpecError, model.replace, input_shape=(3, 6, 6)) == (
-        "model: input_shape (3, 6, 6) does not fit the layers: fc: expected a vector of 18 features, got shape (32,)"
-    )
 
 
 @pytest.mark.parametrize("framework", ["torch", "mindspore"])
