@@ -22,12 +22,23 @@ VARIANTS = {
     "no_norm": {"norm_layer": "identity", "act_layer": "gelu", "num_agents": 2},
 }
 """The arguments of MAAM for each kind of graph."""
-SMALL = spec.maam_classifier(channels=8, hidden_features=16, in_channels=1, image_size=8, num_classes=3)
-"""A classifier of 8x8 images that compiles in a second."""
 
 
-def make_maps():
-    """Return a batch of maps with 4 channels."""
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+    """Run in an empty folder: MindSpore leaves `rank_0` of a failed compilation, `rewritten_network` of O1."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def small():
+    """A classifier of 8x8 images that compiles in a second."""
+    return spec.maam_classifier(channels=8, hidden_features=16, in_channels=1, image_size=8, num_classes=3)
+
+
+@pytest.fixture
+def x():
+    """A batch of maps with 4 channels."""
     return np.random.default_rng(1).normal(size=(2, 4, 8, 8)).astype(np.float32)
 
 
@@ -35,7 +46,6 @@ class Framework(AbstractContextManager):
     """What the tests need of a framework. Arrays go in and come out as NumPy arrays."""
 
     name: str
-    title: str
     mode = ""
     method: str
     starts_in_training: bool
@@ -49,6 +59,9 @@ class Framework(AbstractContextManager):
     def __exit__(self, *_):
         """Restore the mode of the process, which MindSpore's `__enter__` selects."""
 
+    def dtype(self, name):
+        return getattr(importlib.import_module(self.name), name)
+
     def read(self, model):
         return self.arrays.read_arrays(model)
 
@@ -56,11 +69,9 @@ class Framework(AbstractContextManager):
         self.arrays.write_arrays(model, arrays)
 
     def call(self, model, x):
-        """Return the output for an array or tensor."""
         return self.numpy(model(self.tensor(x)))
 
     def set(self, model, path, layer):
-        """Replace the layer at a path."""
         parent, _, name = path.rpartition(".")
         setattr(self.at(model, parent), name, layer)
 
@@ -78,7 +89,6 @@ class Framework(AbstractContextManager):
         return model
 
     def reference(self, model):
-        """Return the reference model with the present arrays."""
         return reference.ReferenceModel(model.spec, self.read(model))
 
     def step(self, model, x, shape):
@@ -88,7 +98,7 @@ class Framework(AbstractContextManager):
 
 
 class Torch(Framework):
-    name, title, method, starts_in_training = "torch", "PyTorch", "forward", True
+    name, method, starts_in_training = "torch", "forward", True
 
     def __init__(self):
         super().__init__()
@@ -96,9 +106,6 @@ class Torch(Framework):
         self.module = self.nn.Module
         self.linear, self.hard_swish = self.nn.Linear, self.nn.Hardswish
         self.chain = self.nn.Sequential
-
-    def dtype(self, name):
-        return getattr(self.torch, name)
 
     def tensor(self, x):
         return self.torch.as_tensor(x)
@@ -119,7 +126,6 @@ class Torch(Framework):
         return model.get_submodule(path)
 
     def state(self, model):
-        """Return all arrays by the framework's names."""
         return {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
 
     def _step(self, model, x, weights):
@@ -131,7 +137,7 @@ class Torch(Framework):
 
 
 class MindSpore(Framework):
-    name, title, method, starts_in_training = "mindspore", "MindSpore", "construct", False
+    name, method, starts_in_training = "mindspore", "construct", False
 
     def __init__(self, mode="pynative"):
         super().__init__()
@@ -148,9 +154,6 @@ class MindSpore(Framework):
 
     def __exit__(self, *_):
         self.ms.set_context(mode=self._before)
-
-    def dtype(self, name):
-        return getattr(self.ms, name)
 
     def tensor(self, x):
         return x if isinstance(x, self.ms.Tensor) else self.ms.Tensor(np.asarray(x))
@@ -176,7 +179,6 @@ class MindSpore(Framework):
         return {p.name: p.asnumpy().copy() for p in model.get_parameters()}
 
     def compile(self, function):
-        """Compile a function in graph mode."""
         return self.ms.jit(function) if self.ms.get_context("mode") == self.ms.GRAPH_MODE else function
 
     def _step(self, model, x, weights):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.frameworks import SMALL, make, make_maps
+from tests.frameworks import make, small, working_folder, x  # noqa: F401
 
 
 @pytest.fixture(params=["torch", "mindspore"])
@@ -17,19 +17,3 @@ def runtime(request):
     """The helper of a framework in each mode in which it runs."""
     with make(request.param) as found:
         yield found
-
-
-@pytest.fixture(autouse=True)
-def _working_folder(tmp_path, monkeypatch):
-    """Run in an empty folder: MindSpore leaves `rank_0` after a failed compilation."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(name="x")
-def _x():
-    return make_maps()
-
-
-@pytest.fixture(name="small")
-def _small():
-    return SMALL

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from mindspore import nn
 
-from tests.frameworks import SMALL, MindSpore, make_maps
+from tests.frameworks import MindSpore, small, working_folder, x  # noqa: F401
 
 
 class Net(nn.Cell):
@@ -18,14 +18,8 @@ class Net(nn.Cell):
         self.layer = layer
         self.act = nn.ReLU()
 
-    def construct(self, x):
-        return self.act(self.layer(self.stem(x)))
-
-
-@pytest.fixture(autouse=True)
-def _working_folder(tmp_path, monkeypatch):
-    """Run in an empty folder: MindSpore leaves `rank_0` of a failed compilation, `rewritten_network` of O1."""
-    monkeypatch.chdir(tmp_path)
+    def construct(self, maps):
+        return self.act(self.layer(self.stem(maps)))
 
 
 @pytest.fixture(params=["graph", "pynative"])
@@ -33,11 +27,6 @@ def mode(request):
     """Graph and PyNative mode."""
     with MindSpore(request.param):
         yield request.param
-
-
-@pytest.fixture(name="x")
-def _x():
-    return make_maps()
 
 
 @pytest.fixture
@@ -53,8 +42,3 @@ def reference():
 @pytest.fixture(name="network")
 def _network():
     return Net
-
-
-@pytest.fixture(name="small")
-def _small():
-    return SMALL
