@@ -13,7 +13,6 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 
 
 def differentiable(module):
-    """Return the module as a function of its input and parameters, and the parameters."""
     names, parameters = zip(*module.named_parameters(), strict=True)
     return lambda x, *p: functional_call(module, dict(zip(names, p, strict=True)), (x,)), parameters
 

@@ -14,7 +14,6 @@ LEAST = 1e-9
 
 
 def models(node):
-    """Return the model of one layer in float64 and in float32."""
     chain = spec.Sequential(children={"layer": node})
     return build(chain, dtype=torch.float64), build(chain, dtype=torch.float32)
 
