@@ -179,16 +179,16 @@ def test_the_observer_sees_every_layer_and_run_computes_one(training):
         assert alone.run(path, x, training).tolist() == y.tolist()
 
 
+SCALE = "convert it and scale images to [0, 1]"
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
         (np.zeros((2, 8, 8)), "expected an input (N, 1, 8, 8), got 3 dimensions: (2, 8, 8)"),
         (np.zeros((2, 3, 8, 8)), "expected an input (N, 1, 8, 8), got (2, 3, 8, 8)"),
         (np.zeros((2, 1, 8, 9)), "expected an input (N, 1, 8, 8), got (2, 1, 8, 9)"),
-        (
-            np.zeros((2, 1, 8, 8), np.uint8),
-            "expected a floating-point input (N, 1, 8, 8), got uint8; convert it and scale images to [0, 1]",
-        ),
+        (np.zeros((2, 1, 8, 8), np.uint8), f"expected a floating-point input (N, 1, 8, 8), got uint8; {SCALE}"),
         (np.zeros((2, 1, 8, 8), bool), None),
         (np.zeros((2, 1, 8, 8), complex), None),
         ("image", "expected an input (N, 1, 8, 8), got 0 dimensions: ()"),
@@ -216,17 +216,13 @@ def test_files_keep_the_dtypes_of_the_given_arrays(tmp_path, dtype):
     assert lists(again.arrays) == lists(arrays)
 
 
-def test_load_rounds_to_a_given_dtype(tmp_path):
+def test_load_rounds_to_a_given_dtype_and_load_weights_changes_all_or_nothing(tmp_path):
     save_weights(build(NODE, seed=1), tmp_path / "a.safetensors")
     narrow = load(tmp_path / "a.safetensors", np.float16)
     expected = spec.draw(NODE.parameters(), 1)["agents.0.conv1.weight"].astype(np.float16)
     assert narrow.arrays["agents.0.conv1.weight"].tolist() == expected.tolist()
     with pytest.raises(WeightsError, match="dtype: expected one of float16, bfloat16, float32, float64, got int32"):
         load(tmp_path / "a.safetensors", np.int32)
-
-
-def test_load_weights_changes_all_or_nothing(tmp_path):
-    save_weights(build(NODE, seed=1), tmp_path / "a.safetensors")
     reference = build(NODE, seed=2)
     load_weights(reference, tmp_path / "a.safetensors")
     x = np.ones((1, 2, 4, 4))
