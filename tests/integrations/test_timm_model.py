@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")
 
 from timm.models import group_parameters  # noqa: E402
+from timm.optim import create_optimizer_v2  # noqa: E402
 from timm.utils import reparameterize_model  # noqa: E402
 
 import maam  # noqa: E402
@@ -57,10 +58,20 @@ def test_a_network_without_maps(name, made, images):
     assert torch.equal(model.forward_head(features), model(x))
 
 
-@pytest.mark.parametrize("indices", [(0, 2), (-1,), (1,), 2])
-def test_out_indices(indices, made, images):
+@pytest.mark.parametrize(
+    ("indices", "options"),
+    [
+        ((0, 2), {}),
+        ((-1,), {}),
+        ((1,), {}),
+        (2, {}),
+        ((1, 3), {"feature_cls": "hook"}),
+        ((1, 3), {"feature_cls": "fx"}),
+    ],
+)
+def test_out_indices_and_other_extractors_of_timm(indices, options, made, images):
     x, whole = images(), made("mafc_v3_small", seed=0).eval()
-    extractor = made("mafc_v3_small", seed=0, features_only=True, out_indices=indices).eval()
+    extractor = made("mafc_v3_small", seed=0, features_only=True, out_indices=indices, **options).eval()
     _, expected = whole.forward_intermediates(x, indices=list(indices) if isinstance(indices, tuple) else indices)
     assert all(torch.equal(a, b) for a, b in zip(extractor(x), expected, strict=True))
     assert [m.shape[1] for m in expected] == extractor.feature_info.channels()
@@ -75,14 +86,6 @@ def test_layers_after_the_last_map_are_removed(made, images):
     assert made("maam_cifar10", features_only=True)(images(48))[0].shape == (2, 128, 24, 24)
     with pytest.raises(ShapeError, match=r"expected an input \(N, 3, 32, 32\), got \(2, 3, 48, 48\)"):
         made("maam_cifar10")(images(48))
-
-
-@pytest.mark.parametrize("kind", ["hook", "fx"])
-def test_other_extractors_of_timm(kind, made, images):
-    options, x = {"features_only": True, "out_indices": (1, 3), "seed": 0}, images()
-    plain = made("mafc_v3_small", **options).eval()
-    extractor = made("mafc_v3_small", feature_cls=kind, **options).eval()
-    assert all(torch.equal(a, b) for a, b in zip(extractor(x), plain(x), strict=True))
 
 
 def test_intermediates(made, images):
@@ -108,11 +111,19 @@ def test_invalid_calls(made, images):
         model.forward_intermediates(grey)
 
 
+def saved_and_loaded(model):
+    save_weights(model, "model.safetensors")
+    return load("model.safetensors").eval()
+
+
 @pytest.mark.parametrize("name", ["mafc_v3_small", "maam_cifar10", "mlp"])
 def test_reset_classifier(name, made, images):
     model, x = made(name).eval(), images()
     before = copy.deepcopy(model)
-    model.reset_classifier(5)
+    for num_classes in (0, 5):
+        model.reset_classifier(num_classes)
+        assert torch.equal(saved_and_loaded(model)(x), model(x))
+        assert torch.equal(copy.deepcopy(model)(x), model(x))
     assert model(x).shape == (2, 5)
     assert model.num_classes == model.spec.num_classes == model.get_classifier().weight.shape[0] == 5
     assert not model.get_classifier().training
@@ -143,19 +154,6 @@ def test_pruning_removes_the_head_or_keeps_it(made, images):
     model = made("mafc_v3_small")
     assert model.prune_intermediate_layers(1, prune_head=False) == [3]
     assert model(images()).shape == (2, 1000)
-
-
-def saved_and_loaded(model):
-    save_weights(model, "model.safetensors")
-    return load("model.safetensors").eval()
-
-
-@pytest.mark.parametrize("num_classes", [0, 4])
-def test_a_weights_file_of_the_current_model(num_classes, made, images):
-    model, x = made("mafc_v3_small").eval(), images()
-    model.reset_classifier(num_classes)
-    assert torch.equal(saved_and_loaded(model)(x), model(x))
-    assert torch.equal(copy.deepcopy(model)(x), model(x))
 
 
 @pytest.mark.parametrize("name", ["mafc_v2", "mafc_v3_small", "maam_cifar10", "mlp", "rnn"])
@@ -221,8 +219,6 @@ def test_groups_by_depth(made):
     assert first == [{"data_bn", "init_conv"}, *({f"stage{index}"} for index in range(1, 5))]
     last = ["backbone.final_conv2.conv.weight", "classifier.conv.weight", "classifier.conv.bias"]
     assert groups[max(groups)] == last
-    from timm.optim import create_optimizer_v2
-
     optimizer = create_optimizer_v2(model, "sgd", lr=0.1, weight_decay=0.1, layer_decay=0.5)
     scales = sorted({group["lr_scale"] for group in optimizer.param_groups})
     assert scales == [0.5**i for i in range(len(groups))][::-1]
