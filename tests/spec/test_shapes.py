@@ -73,28 +73,3 @@ def test_errors(node, shape, message):
         node.output_shape(shape)
     assert str(error.value).startswith(message)
     assert str(error.value) == (f"{error.value.path}: " if error.value.path else "") + error.value.reason
-
-
-@pytest.mark.parametrize(("shape", "size"), [((5,), 5), ((3, 4, 6), 72)])
-def test_layers_that_take_any_shape(shape, size):
-    for node in (spec.Activation(function="relu"), spec.Dropout(p=0.5), IDENTITY, spec.Sequential(children={})):
-        assert node.output_shape(shape) == shape
-        assert node.macs(shape) == node.num_parameters == 0
-    assert FLATTEN.output_shape(shape) == (size,)
-
-
-@pytest.mark.parametrize("gate", [(3, 4, 6), (3, 1, 1), (1, 4, 6), (1, 1, 1)])
-def test_gates_that_broadcast(gate):
-    children = {"pool": spec.GlobalPool()} if gate[1] == 1 else {}
-    children["conv"] = spec.Conv2d(in_channels=3, out_channels=gate[0], kernel_size=1)
-    assert spec.Sequential(children=children).output_shape((3, 4, 6)) == gate
-    assert spec.Scale(children=children).output_shape((3, 4, 6)) == (3, 4, 6)
-
-
-@pytest.mark.parametrize(("merge", "channels"), [("sum", 4), ("concat", 8), ("softmax", 4), ("weighted", 4)])
-def test_merges(merge, channels):
-    node = spec.Parallel(children={"a": CONV, "b": CONV}, merge=merge, weights=(1, 2) if merge == "weighted" else None)
-    assert node.output_shape((3, 5, 5)) == (channels, 3, 3)
-    assert node.macs((3, 5, 5)) == 2 * CONV.macs((3, 5, 5))
-    vectors = spec.Parallel(children={"a": FC, "b": FC.replace(out_features=5)}, merge="concat")
-    assert vectors.output_shape((6,)) == (7,)
