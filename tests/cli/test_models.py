@@ -28,6 +28,8 @@ def test_info_of_a_preset(succeeds):
     result = succeeds("info", "maam_cifar10")
     assert result.out.splitlines()[-1] == "maam_cifar10: 3x32x32 to 10, 8,635,597 parameters, 244,386,304 MACs"
     assert "agents.2.conv2" in result.out
+    layers = succeeds("info", "maam_digits", "--depth", 1).rows
+    assert [row[0] for row in layers] == list(spec.preset("maam_digits").children)
 
 
 @pytest.mark.parametrize("name", [*spec.list_presets(), "MAFCV3"])
@@ -64,11 +66,6 @@ def test_info_of_a_layer(run, succeeds, layer):
 )
 def test_info_of_documents(succeeds, document, node, line):
     assert succeeds("info", document(node)).out.splitlines()[-1].startswith(line)
-
-
-def test_depth(run):
-    layers = run("info", "maam_digits", "--depth", 1).rows
-    assert [row[0] for row in layers] == list(spec.preset("maam_digits").children)
 
 
 def test_json(succeeds, digits, document):
