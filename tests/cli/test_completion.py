@@ -1,4 +1,4 @@
-"""Completion in the shell: the names offered for arguments, the scripts, and that no framework is imported."""
+"""Completion in the shell, and the speed of quick commands, which import no framework and little of maam."""
 
 import os
 import shutil
@@ -15,6 +15,11 @@ from maam.spec import list_presets
 from maam.training.recipe_files import list_recipes
 
 FRAMEWORKS = ["torch", "mindspore"]
+BASE = "import numpy, pydantic, typer, rich.console, safetensors"
+MAIN = "import sys; from maam.cli import main; sys.argv = ['maam', *sys.argv[1:]]; main()"
+HEAVY = {*FRAMEWORKS, "sklearn", "matplotlib", "onnx", "openvino", "torchvision"}
+MARGIN_SECONDS = 0.6
+"""Twice the aim of 0.3 s, because tests run beside others."""
 OFFERED = [
     ("info ", list_presets()),
     ("info maam_d", ["maam_digits"]),
@@ -84,13 +89,13 @@ def test_script_is_shown_and_installed(succeeds, monkeypatch, tmp_path, shell):
     assert any("_MAAM_COMPLETE" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 
 
-def process(command, folder, **variables):
+def process(*command, **variables):
     """Run a command in a new process; return its output."""
-    options = {"capture_output": True, "text": True, "timeout": 120, "check": True, "cwd": folder}
+    options = {"capture_output": True, "text": True, "timeout": 120, "check": True}
     return subprocess.run(command, env={**os.environ, **variables}, **options)
 
 
-def test_in_a_real_shell(tmp_path):
+def test_in_a_real_shell():
     """Bash reads the script that `--show-completion` prints, and fills its reply."""
     bash, program = shutil.which("bash"), Path(sys.executable).with_name("maam")
     if bash is None or not program.exists():
@@ -102,12 +107,40 @@ _maam_completion maam
 echo "${COMPREPLY[@]}"
 """
     path = os.pathsep.join([str(program.parent), os.environ["PATH"]])
-    assert process([bash, "--norc", "-c", script], tmp_path, PATH=path).stdout.split() == ["maam_digits"]
+    assert process(bash, "--norc", "-c", script, PATH=path).stdout.split() == ["maam_digits"]
 
 
-def test_completion_imports_no_framework(tmp_path):
-    command = [sys.executable, "-X", "importtime", "-m", "maam"]
-    done = process(command, tmp_path, **environment("export a --format "))
+def imported(done):
+    """Return the modules that a process with `-X importtime` imported, after a check that none is heavy."""
+    modules = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
+    assert not {name.partition(".")[0] for name in modules} & HEAVY
+    return modules
+
+
+def test_completion_imports_no_framework():
+    done = process(sys.executable, "-X", "importtime", "-m", "maam", **environment("export a --format "))
     assert done.stdout.split() == list(FORMATS)
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert not imported & {"torch", "mindspore", "sklearn", "matplotlib", "onnx"}
+    assert "maam" in imported(done)
+
+
+@pytest.mark.parametrize(
+    ("command", "most"), [(("--help",), 12), (("--version",), 12), (("list",), 45), (("info", "cnn"), 70)]
+)
+def test_imported_modules(command, most):
+    modules = imported(process(sys.executable, "-X", "importtime", "-c", MAIN, *command))
+    own = [name for name in modules if name.partition(".")[0] == "maam"]
+    assert 3 <= len(own) <= most, own
+    assert not [name for name in own if name.startswith(("maam.training", "maam.parity", "maam.deploy"))]
+
+
+def cpu_seconds(*arguments):
+    before = os.times()
+    process(sys.executable, "-c", *arguments)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "list"])
+def test_cpu_time(command):
+    base = min(cpu_seconds(BASE) for _ in range(3))
+    assert min(cpu_seconds(MAIN, command) for _ in range(3)) <= base + MARGIN_SECONDS
