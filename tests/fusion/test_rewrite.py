@@ -88,12 +88,9 @@ def test_batch_norm_is_fused_into_its_neighbours(node, left):
     assert kinds(check(node))[:-1] == left
 
 
-def test_batch_norm_after_a_linear_map():
+def test_layers_after_which_no_batch_norm_is_left():
     node = chain(FLATTEN, spec.Linear(in_features=64, out_features=4, bias=False), spec.Unflatten(), BN)
     assert kinds(check(node, (4, 4, 4)))[:-1] == ["flatten", "linear", "unflatten"]
-
-
-def test_variants_of_the_layer_have_no_batch_norm_left():
     for options in ({"depthwise": True}, {"norm_layer": "identity"}, {"fusion": "mean"}):
         assert "batch_norm2d" not in kinds(check(spec.maam(4, **options)))
 
@@ -142,10 +139,7 @@ def test_each_branch_has_its_own_weight():
 def test_nothing_to_fuse(node):
     message = error_of(DeploymentError, fuse, node, scrambled(node))
     assert "nothing to fuse: no batch norm and no learned branch weights; the model" in message
-
-
-def test_fusing_twice():
-    node = spec.preset("maam_digits")
+    node = spec.preset("maam_digits")  # fused twice
     with pytest.raises(DeploymentError, match=r"maam_digits: nothing to fuse.*is already fused"):
         fuse(*fuse(node, scrambled(node)))
 
