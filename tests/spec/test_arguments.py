@@ -139,12 +139,6 @@ def test_invalid_arguments(call, message):
     assert len(found) < 300
 
 
-def test_all_complaints_come_at_once():
-    message = error_of(SpecError, spec.maam, 0, fusion="max", scales="1")
-    assert message.count(";") == 2
-    assert all(name in message for name in ("in_channels", "fusion", "scales.0"))
-
-
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
