@@ -107,16 +107,13 @@ def test_canonical_names_in_running_order():
 
 
 @pytest.mark.parametrize("base", ["maam_cifar10", "maam_cifar10_2m3"])
-def test_without_fusion_and_without_reduce_differ_from_their_base_only_by_that(base):
+def test_ablations_differ_from_their_base_only_by_that_and_take_its_options(base):
     full, fixed, unreduced = (preset(base), *(preset(name, base=base) for name in ("without_fusion", "without_reduce")))
     assert [name for name in names(full) if name not in names(fixed)] == ["agents.alpha"]
     assert fixed.at("agents").weights == (1 / 3, 1 / 3, 1 / 3)
     assert fixed.children["agents"].children == full.children["agents"].children
     assert [name for name in names(full) if name not in names(unreduced)] == REDUCE
     assert list(unreduced.children) == ["agents", "classifier"]
-
-
-def test_ablations_take_the_options_of_the_classifier():
     assert preset("without_fusion", num_agents=2).at("agents").weights == (0.5, 0.5)
     assert preset("t_cnn", kernel_sizes=(5, 3, 3)).at("agent.conv1").kernel_size == 5
     assert preset("t_cnn", scales=2).at("agent").kind == "resize"
@@ -132,13 +129,6 @@ NO_EFFECT = {
 }
 
 
-@pytest.mark.parametrize("name", NO_EFFECT)
-def test_ablations_refuse_options_without_effect(name):
-    for option in NO_EFFECT[name]:
-        with pytest.raises(PresetError, match=f"preset '{name}' has no option '{option}'; its options: base, num_cl"):
-            preset(name, **{option: OTHERS[option]})
-
-
 OTHERS = {"image_size": 16, "channels": 8, "hidden_channels": 9, "num_agents": 2, "kernel_sizes": 5, "scales": 2}
 OTHERS |= {"pool": (4, 2), "fusion": "dynamic", "reduce": False, "depthwise": True, "act_layer": "silu"}
 OTHERS |= {"norm_layer": "identity", "hidden_features": 7, "dropout": 0.5, "num_classes": 3, "in_channels": 1}
@@ -146,10 +136,13 @@ OTHERS |= {"base": "maam_digits"}
 
 
 @pytest.mark.parametrize("name", [*NO_EFFECT, "maam_cifar10"])
-def test_every_option_has_an_effect(name):
+def test_every_option_has_an_effect_or_is_refused(name):
     plain = preset(name)
     for option in preset_options(name):
         assert preset(name, **{option: OTHERS[option]}).children != plain.children, option
+    for option in NO_EFFECT.get(name, ()):
+        with pytest.raises(PresetError, match=f"preset '{name}' has no option '{option}'; its options: base, num_cl"):
+            preset(name, **{option: OTHERS[option]})
 
 
 def test_options_of_the_classifier():
@@ -193,15 +186,12 @@ def expected_parameters(widths, classes):
     return total + (widths[-1] + 1) * classes
 
 
-def test_counts():
+def test_counts_and_options_of_maam_imagenet():
     model = preset("maam_imagenet")
     assert model.num_parameters == expected_parameters((64, 128, 256, 512), 1000) == 1_681_940
     assert model.macs(model.input_shape) == 565_794_816
     small = preset("maam_imagenet", channels=(16, 32), num_classes=10)
     assert small.num_parameters == expected_parameters((16, 32), 10)
-
-
-def test_options_of_maam_imagenet():
     model = maam_imagenet(5, 1, image_size=64, channels=8, fusion="dynamic", reduce=False, dropout=0.5)
     assert model.output_shape((1, 64, 64)) == (5,)
     assert model.at("stage1.agents").merge == "dynamic"
