@@ -30,7 +30,7 @@ def test_the_default_layer_keeps_the_shape():
     assert node.num_parameters == 3 * (9 * (8 * 4 + 4 * 8) + 2 * (4 + 8)) + 3 + (64 + 16)
 
 
-def test_channels_and_agents():
+def test_channels_agents_and_kernel_sizes():
     node = maam(3, 6, hidden_channels=5)
     assert [conv(f"agents.2.conv{i}", node)[:2] for i in (1, 2)] == [(3, 5), (5, 6)]
     assert node.at("agents.1.bn1").num_features == 5
@@ -44,9 +44,6 @@ def test_channels_and_agents():
         agents = maam(4, num_agents=count).at("agents")
         assert list(agents.nodes) == [str(index) for index in range(count)]
         assert agents.own_parameters()[0].shape == (count,)
-
-
-def test_kernel_sizes():
     node = maam(4, kernel_sizes=(1, 3, 7))
     for index, kernel_size in enumerate((1, 3, 7)):
         for name in ("conv1", "conv2"):
@@ -150,12 +147,6 @@ def test_the_stem_is_the_body_of_the_network():
     assert node.output_shape((3, 32, 32)) == (24, 4, 4)
     assert list(node.children) == ["stem", "stage1", "stage2", "proj"]
     assert node.at("proj").num_parameters == 17 * 24
-
-
-@pytest.mark.parametrize(
-    ("patch_size", "out_channels", "widths"), [(4, 16, (16,)), (16, 768, (192, 384, 768)), (16, 16, (8, 8, 16))]
-)
-def test_widths_for_patches(patch_size, out_channels, widths):
-    assert spec.patch_widths(patch_size, out_channels) == widths
-    side = 3 * patch_size
-    assert spec.maam_stem(3, widths, 5).output_shape((3, side, side)) == (5, 3, 3)
+    for size, out_channels, widths in [(4, 16, (16,)), (16, 768, (192, 384, 768)), (16, 16, (8, 8, 16))]:
+        assert spec.patch_widths(size, out_channels) == widths  # for patches
+        assert spec.maam_stem(3, widths, 5).output_shape((3, 3 * size, 3 * size)) == (5, 3, 3)
