@@ -103,7 +103,6 @@ def test_rounding_remains_where_gradient_and_momentum_cancel(nesterov, error, br
 
 
 def runner(name):
-    """Return a stand-in for the runner of this name."""
     return SimpleNamespace(capabilities=find_entry(name.split()[0]).modes[name])
 
 
