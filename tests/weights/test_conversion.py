@@ -20,8 +20,6 @@ from tests.weights.helpers import DTYPES, NODE, arbitrary, converts_to, mixed, r
 pytest.importorskip("torch")
 pytest.importorskip("mindspore")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".pth.tar", ".ckpt")
-
-
 ROUTES = [
     pytest.param(pair, dtype, marks=() if dtype == "float32" or pair == (".pth", ".ckpt") else pytest.mark.slow)
     for pair in itertools.product(SUFFIXES, repeat=2)
@@ -107,13 +105,17 @@ def test_two_specs_must_agree(weights, tmp_path, suffix):
     assert convert(tmp_path / "out.pth.tar", tmp_path / "out.safetensors") == NODE
 
 
-def test_arguments_that_are_not_specs_or_files(weights, tmp_path):
+def test_arguments_that_are_refused(weights, tmp_path, monkeypatch):
     with pytest.raises(PresetError, match="did you mean 'maam_digits'"):
         convert(weights, tmp_path / "out.pth", "maam_digit")
     with pytest.raises(SpecError, match="expected a spec or the name of a preset, got an object of type dict"):
         convert(weights, tmp_path / "out.pth", {"kind": "identity"})
     with pytest.raises(WeightsError, match=r"got an object of type Model; save a model first: save_weights"):
         convert(NODE, tmp_path / "out.pth")
+    monkeypatch.chdir(weights.parent)
+    assert (
+        refused(weights, Path(FILE)) == f"{FILE}: source and destination are the same file; choose another destination"
+    )
 
 
 def test_foreign_safetensors_files(arrays, tmp_path):
@@ -157,12 +159,6 @@ def test_paths_that_are_refused(weights, tmp_path, src, dst, message):
     (tmp_path / "link.pt").symlink_to(weights)
     assert refused(tmp_path / src, tmp_path / dst) == f"{tmp_path}/{message.format(folder=tmp_path)}"
     assert weights.read_bytes() == before
-
-
-def test_a_relative_path_of_the_same_file_is_refused(weights, monkeypatch):
-    monkeypatch.chdir(weights.parent)
-    message = f"{FILE}: source and destination are the same file; choose another destination"
-    assert refused(weights, Path(FILE)) == message
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
