@@ -38,5 +38,4 @@ def scrambled(node, seed=5, dtype=np.float32):
 
 
 def images(shape, count=3, dtype=np.float32):
-    """Return a batch."""
     return np.random.default_rng(1).normal(size=(count, *shape)).astype(dtype)
