@@ -116,6 +116,8 @@ def test_vectors_and_rows():
         compare(node, nn.Linear(features, out, bias), (features,))
     for function, module in ACTIVATIONS.items():
         compare(spec.Activation(function=function), module, (6,))
+    for node, module in PAIRS[-3:]:  # flatten, dropout and identity
+        compare(node, module, (6,))
     for shape, hidden in [((3, 5, 4), 6), ((1, 1, 1), 1), ((2, 8, 3), 10)]:
         size = shape[0] * shape[2]
         compare(spec.RNN(input_size=size, hidden_size=hidden), LastState(size, hidden), shape)
@@ -176,6 +178,7 @@ def test_the_layer(c, out, hidden, kernels, pools):
 
 
 CONV = spec.Conv2d(in_channels=4, out_channels=4, kernel_size=3, padding=1, groups=2)
+FC = spec.Linear(in_features=6, out_features=2)
 CHILDREN = {"conv": CONV, "act": spec.Activation(function="silu")}
 HALF = {"a": CONV.replace(stride=2), "b": CONV.replace(stride=2, kernel_size=5, padding=2)}
 PRESETS = [spec.preset(name, image_size=32) for name in spec.list_presets()]
@@ -193,6 +196,7 @@ CONTAINERS = [
     spec.Residual(children={}),
     spec.Scale(children=CHILDREN),
     spec.Scale(children={"conv": CONV.replace(out_channels=1, groups=1)}),
+    spec.Scale(children={"pool": spec.GlobalPool(), "conv": CONV.replace(out_channels=1, groups=1)}),
     spec.Resize(children=CHILDREN, stride=2),
     spec.Resize(children={"conv": CONV.replace(stride=3)}),
     spec.Resize(children={}, stride=5),
@@ -206,6 +210,8 @@ BUILT = [
     *((node, node.input_shape) for node in PRESETS),
     *((spec.maam(4, **options), (4, 12, 14)) for options in LAYERS),
     *itertools.product(CONTAINERS, [(4, 12, 7), (4, 5, 5)]),
+    (spec.Parallel(children={"a": FC, "b": FC.replace(out_features=5)}, merge="concat"), (6,)),
+    (spec.Sequential(children={}), (6,)),
 ]
 
 
