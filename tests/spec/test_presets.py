@@ -121,6 +121,10 @@ def test_registering(monkeypatch):
         return tiny().replace(name=name)
 
     assert preset("named", name="other").name == "other"  # an option may be called name
+    for factory, kind in ((lambda: 3, "int"), (lambda: None, "NoneType"), (lambda: spec.Identity(), "Identity")):
+        register_preset(factory, kind)
+        with pytest.raises(PresetError, match=f"preset '{kind}': expected its function to return a Model, got {kind}$"):
+            preset(kind)
 
 
 @pytest.mark.parametrize(
@@ -137,10 +141,3 @@ def test_factories_and_names_that_cannot_be_registered(factory, name, message):
     with pytest.raises(PresetError, match=message):
         register_preset(factory, name)
     assert list_presets() == NAMES
-
-
-@pytest.mark.parametrize(("made", "kind"), [(3, "int"), (None, "NoneType"), (spec.Identity(), "Identity")])
-def test_a_preset_returns_a_model(made, kind):
-    register_preset(lambda: made, "odd")
-    with pytest.raises(PresetError, match=f"preset 'odd': expected its function to return a Model, got {kind}$"):
-        preset("odd")
