@@ -54,17 +54,13 @@ def test_broken_header(done, field, value):
         read_checkpoint(done.last)
 
 
-def test_checkpoint_of_an_earlier_version_has_no_skipped_steps(done):
+def test_checkpoint_of_an_earlier_version_and_files_that_are_no_checkpoints(done):
     change_header(done.last, progress='{"step": 11, "loss_scale": null, "best_accuracy": 0.5}')
     assert read_checkpoint(done.last).state.skipped == 0
-
-
-def test_files_that_are_not_checkpoints(done):
     change_header(done.last, format_version="99")
     for path in (done.final, done.last):
-        with pytest.raises(
-            TrainingError, match=rf"{path.name}: expected a training checkpoint of version 1, got format"
-        ):
+        message = f"{path.name}: expected a training checkpoint of version 1, got format"
+        with pytest.raises(TrainingError, match=message):
             read_checkpoint(path)
 
 
