@@ -35,31 +35,18 @@ pytestmark = pytest.mark.usefixtures("seeded", "mode")
 
 
 class Library(NamedTuple):
-    """A library of networks, maam's module for it, and our layers for its framework."""
-
-    name: str
     create: Callable[..., Any]
     resnet: ModuleType
     mobilenet: str
     maam: ModuleType
     layers: ModuleType
-    attribute: str
+    attribute: str = "attention"
 
 
-TIMM = Library("timm", timm.create_model, timm_resnet, "mobilenetv3_small_050", maam.timm, maam.torch, "se")
-VISION = Library(
-    "torchvision",
-    torchvision.models.get_model,
-    torchvision_resnet,
-    "mobilenet_v3_small",
-    maam.torchvision,
-    maam.torch,
-    "attention",
-)
-MINDCV = Library(
-    "mindcv", mindcv.create_model, mindcv_resnet, "mobilenet_v3_small_075", maam.mindcv, maam.mindspore, "attention"
-)
-LIBRARIES = {library.name: library for library in (TIMM, VISION, MINDCV)}
+TIMM = Library(timm.create_model, timm_resnet, "mobilenetv3_small_050", maam.timm, maam.torch, "se")
+VISION = Library(torchvision.models.get_model, torchvision_resnet, "mobilenet_v3_small", maam.torchvision, maam.torch)
+MINDCV = Library(mindcv.create_model, mindcv_resnet, "mobilenet_v3_small_075", maam.mindcv, maam.mindspore)
+LIBRARIES = {"timm": TIMM, "torchvision": VISION, "mindcv": MINDCV}
 BasicBlock = mindcv_resnet.BasicBlock
 slow = partial(pytest.param, marks=pytest.mark.slow)
 PYTORCH = pytest.mark.parametrize("library", ["timm", "torchvision"], indirect=True)
@@ -105,10 +92,6 @@ class Own(Layer, composite=maam.spec.maf):
     """A layer class that a user has defined."""
 
 
-class OwnCell(maam.mindspore.layers.Layer, composite=maam.spec.se):
-    """The same for MindSpore."""
-
-
 class Halving(ms.nn.Cell):
     """A layer of a user that halves its input."""
 
@@ -132,11 +115,6 @@ def shallow_resnet(library, block="BasicBlock"):
         return library.resnet.ResNet(kind, [1, 1, 1, 1], num_classes=3)
     channels = (8, 16, 16, 16) if block == "BasicBlock" else (8, 8, 8, 8)
     return timm_resnet.ResNet(kind, (1, 1, 1, 1), num_classes=3, channels=channels, stem_width=8)
-
-
-@pytest.fixture
-def basic_resnet(library):
-    return shallow_resnet(library)
 
 
 def chain(*blocks):
@@ -189,7 +167,7 @@ def create(library, name, device="meta", **options):
     indirect=["library"],
 )
 def test_insertion_points_and_names(library, name):
-    occupied, blocks, first, first_of_all = POINTS[library.name][name]
+    occupied, blocks, first, first_of_all = POINTS[library.maam.__name__.removeprefix("maam.")][name]
     plain = create(library, name)
     before = shapes(plain)
     assert library.maam.insert_attention(plain, "mafc") is plain
@@ -227,17 +205,18 @@ def test_a_mobilenet_trains(library, attention, images, without_gradient):
 
 
 @PYTORCH
-def test_the_layer_is_before_the_addition(library, basic_resnet):
-    block = basic_resnet.eval().layer2[0]
+def test_the_layer_is_before_the_addition(library):
+    network = shallow_resnet(library).eval()
+    block = network.layer2[0]
     x = torch.rand(2, block.conv1.in_channels, 8, 8)
     plain, shortcut = block(x), torch.relu(block.downsample(x))
-    library.maam.insert_attention(basic_resnet, lambda channels: SE(channels))
-    gate = getattr(basic_resnet.layer2[0], library.attribute)
+    library.maam.insert_attention(network, lambda channels: SE(channels))
+    gate = getattr(network.layer2[0], library.attribute)
     nn.init.zeros_(gate.fc2.weight)
     nn.init.constant_(gate.fc2.bias, 40.0)  # sigmoid(40) = 1
-    assert torch.equal(basic_resnet.layer2[0](x), plain)
+    assert torch.equal(network.layer2[0](x), plain)
     nn.init.constant_(gate.fc2.bias, -120.0)  # 0
-    assert torch.equal(basic_resnet.layer2[0](x), shortcut)
+    assert torch.equal(network.layer2[0](x), shortcut)
 
 
 @PYTORCH
@@ -255,9 +234,9 @@ def test_other_weights_stay(library):
     assert list(built.state_dict()) == list(network.state_dict())
 
 
-def test_a_second_layer_replaces_the_first(library, basic_resnet):
+def test_a_second_layer_replaces_the_first(library):
     identity = nn.Identity if library is not MINDCV else ms.nn.Identity
-    for network, blocks in ((basic_resnet, 4), (create(library, library.mobilenet), 11)):
+    for network, blocks in ((shallow_resnet(library), 4), (create(library, library.mobilenet), 11)):
         library.maam.insert_attention(network, "mafc", every_block=True)
         before = {array for array in shapes(network) if "Gate." not in array[0]}
         for attention in (lambda channels: identity(), "se"):
@@ -268,8 +247,8 @@ def test_a_second_layer_replaces_the_first(library, basic_resnet):
 
 
 @PYTORCH
-def test_device_dtype_mode_and_defaults(library, basic_resnet):
-    network = library.maam.insert_attention(basic_resnet.double().eval(), "mafc")
+def test_device_dtype_mode_and_defaults(library):
+    network = library.maam.insert_attention(shallow_resnet(library).double().eval(), "mafc")
     layer = getattr(network.layer1[0], library.attribute)
     assert {p.dtype for p in layer.parameters()} == {torch.float64}
     assert not any(module.training for module in network.modules())
@@ -290,17 +269,11 @@ def test_without_attention_the_network_is_that_of_the_library(library):
         library.maam.create_model("resnet81")
 
 
-@pytest.fixture(params=[("BasicBlock", 8), ("Bottleneck", 32)], ids=["BasicBlock", "Bottleneck"])
-def block(library, request):
-    """A chain of one block."""
-    name, channels = request.param
-    return nn.Sequential(getattr(library.resnet, name)(channels, 8)).eval(), torch.rand(2, channels, 8, 8)
-
-
 @PYTORCH
+@pytest.mark.parametrize(("block", "channels"), [("BasicBlock", 8), ("Bottleneck", 32)])
 @pytest.mark.parametrize("attention", ["mafc", "maam"])
-def test_export_and_compile(library, block, attention, exported):
-    network, x = block
+def test_export_and_compile(library, block, channels, attention, exported):
+    network, x = nn.Sequential(getattr(library.resnet, block)(channels, 8)), torch.rand(2, channels, 8, 8)
     library.maam.insert_attention(network, attention).eval()
     torch.testing.assert_close(exported(network, x), network(torch.cat((x, x[:1]))))
     if attention == "mafc":
@@ -340,11 +313,11 @@ def test_refused_attention_leaves_the_network_unchanged(library, attention, mess
 
 
 def test_networks_without_a_known_block(library):
-    message = "found no block for an attention layer; expected "
-    message += "a ResNet, ResNeXt or Res" if library is MINDCV else f"blocks of {library.name}'s ResNet, "
+    blocks = {TIMM: "blocks of timm's ResNet, ", VISION: "blocks of torchvision's ResNet, "}
+    expected = blocks.get(library, "a ResNet, ResNeXt or Res")
     networks = [create(library, "squeezenet1_0" if library is not TIMM else "vgg11")]
     for network in [*networks, *([ms.nn.Dense(3, 4)] if library is MINDCV else [])]:
-        with pytest.raises(SpecError, match=message):
+        with pytest.raises(SpecError, match=f"found no block for an attention layer; expected {expected}"):
             library.maam.insert_attention(network, "se")
 
 
@@ -478,12 +451,11 @@ class TestMindCV:
         assert network(ms_images()).shape == (2, 10)
 
     def test_layer_classes_functions_channels_and_mode(self):
+        class Own(maam.mindspore.layers.Layer, composite=maam.spec.se): ...
+
         layers = maam.mindspore
-        for attention in (
-            OwnCell,
-            partial(layers.MAFC, rd_ratio=1 / 8),
-            lambda channels: layers.MAAM(channels, num_agents=1),
-        ):
+        functions = (partial(layers.MAFC, rd_ratio=1 / 8), lambda channels: layers.MAAM(channels, num_agents=1))
+        for attention in (Own, *functions):
             assert len(new_layers(maam.mindcv.insert_attention(two_blocks(), attention))) == 2
         network = maam.mindcv.insert_attention(shallow_resnet(MINDCV), Halving)
         assert [cell.channels for cell in inserted(network, Halving)] == [64, 128, 256, 512]
@@ -502,8 +474,7 @@ class TestMindCV:
         assert np.allclose(network(ms_images()).asnumpy(), twin(ms_images()).asnumpy(), atol=1e-6)
 
     def test_features(self, ms_images):
-        network = maam.mindcv.create_model(
-            "mobilenet_v2_035_96", attention="maf", features_only=True, out_indices=[1, 2]
-        )
+        options = {"attention": "maf", "features_only": True, "out_indices": [1, 2]}
+        network = maam.mindcv.create_model("mobilenet_v2_035_96", **options)
         assert len(new_layers(network)) > 0
         assert [tuple(y.shape)[1] for y in network(ms_images())] == network.out_channels
