@@ -55,12 +55,7 @@ def test_json_and_plot(succeeds, tmp_path):
     assert len(picture) > 10_000
 
 
-def test_digits(succeeds):
-    pytest.importorskip("sklearn")
-    assert "maam_digits, digits images; " in succeeds("parity", "maam_digits", *TINY, "--data", "digits").out
-
-
-def test_cifar(succeeds, monkeypatch):
+def test_digits_and_cifar(succeeds, monkeypatch):
     with np.load(SAMPLE) as content:
         dataset = ImageDataset(content["images"], content["labels"], tuple("0123456789"))
     asked = []
@@ -68,6 +63,8 @@ def test_cifar(succeeds, monkeypatch):
     result = succeeds("parity", "cnn", *TINY, "--data", "cifar10", "--root", "sets", "--stages", "forward")
     assert asked == [(Path("sets"), "test")]
     assert "cnn, cifar10 images; " in result.out
+    pytest.importorskip("sklearn")
+    assert "maam_digits, digits images; " in succeeds("parity", "maam_digits", *TINY, "--data", "digits").out
 
 
 def test_difference_is_named_and_ends_with_status_1(run, monkeypatch, tmp_path):
@@ -87,13 +84,9 @@ def test_difference_is_named_and_ends_with_status_1(run, monkeypatch, tmp_path):
     assert (report["passed"], report["first_difference"]) == (False, "reduce.bn.bias")
 
 
-@pytest.fixture
-def mindspore_missing(monkeypatch):
-    """Hide MindSpore."""
+def test_missing_framework_is_not_run(run, succeeds, monkeypatch):
+    """A comparison of nothing fails."""
     monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: None if name == "mindspore" else name)
-
-
-def test_missing_framework_is_not_run(run, succeeds, mindspore_missing):
     options = ("--no-compiled", "--stages", "forward")
     result = succeeds("parity", "maam_digits", *options)
     assert result.out.count("NOT RUN") == 2
@@ -102,9 +95,6 @@ def test_missing_framework_is_not_run(run, succeeds, mindspore_missing):
     assert result.status == 1
     expected = "maam: --require-all: not every stage ran; see NOT RUN in the table for the reasons"
     assert result.err.splitlines()[-1] == expected
-
-
-def test_comparison_of_nothing_fails(run, mindspore_missing):
     result = run("parity", "maam_digits", "--frameworks", "mindspore", "--stages", "forward")
     assert result.status == 1
     assert result.out.endswith("Nothing was compared.\n")
@@ -183,20 +173,13 @@ def test_differing_models_write_nothing(run, models, tmp_path):
     assert not (tmp_path / "own.safetensors").exists()
 
 
-def test_out_needs_transfer(fails, models):
-    options = ("--input", "3", "--no-transfer", "--out", "x.safetensors")
-    assert "--no-transfer copies no weights" in fails("port", "ours:module", "ours:cell", *options)
-
-
-def test_module_that_fails_on_import(fails, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    (tmp_path / "fails_at_import.py").write_text("1 / 0")
-    message = fails("port", "fails_at_import:module", "fails_at_import:cell", "--input", "3")
-    assert "fails_at_import cannot be imported: ZeroDivisionError: division by zero" in message
-
-
 def test_port_refuses(fails, models, tmp_path):
     start = ("port", f"{models}:module")
+    options = ("--input", "3", "--no-transfer", "--out", "x.safetensors")
+    assert "--no-transfer copies no weights" in fails("port", "ours:module", "ours:cell", *options)
+    (tmp_path / "fails_at_import.py").write_text("1 / 0")
+    message = fails(*start, "fails_at_import:cell", *ARGUMENTS)
+    assert "fails_at_import cannot be imported: ZeroDivisionError: division by zero" in message
     assert "expected package.module:callable" in fails(*start, "nothing", *ARGUMENTS)
     assert "no_such_module cannot be imported" in fails(*start, "no_such_module:make", *ARGUMENTS)
     assert fails(*start, f"{models}:none", *ARGUMENTS) == "own_models:none: own_models has no none"
