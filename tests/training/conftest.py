@@ -151,10 +151,10 @@ def refuses(tmp_path):
 def done_refuses(done):
     """Check that `train` raises an error in the folder `done`, and changes no file of it."""
 
-    def run(message, recipe, resume=True):
+    def run(message, recipe):
         before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done.path.iterdir()}
         with pytest.raises(TrainingError, match=message):
-            train("maam_digits", recipe, out=done.path, resume=resume)
+            train("maam_digits", recipe, out=done.path, resume=True)
         assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done.path.iterdir()} == before
 
     return run
@@ -164,25 +164,18 @@ class StoppedError(Exception):
     """The error that stops a run in a test."""
 
 
-class Stopper(Observer):
-    """An observer that stops a run at a step."""
-
-    def __init__(self, at):
-        self.at = at
-
-    def steps(self, record):
-        """Stop at the step, or after it."""
-        if record["step"] >= self.at:
-            raise StoppedError
-
-
 @pytest.fixture
 def stop():
     """Train until the log reaches a step, as if the process had ended there."""
 
     def run(*arguments, at, **keywords):
+        class Stopper(Observer):
+            def steps(self, record):
+                if record["step"] >= at:
+                    raise StoppedError
+
         with pytest.raises(StoppedError):
-            train(*arguments, observer=Stopper(at), **keywords)
+            train(*arguments, observer=Stopper(), **keywords)
 
     return run
 

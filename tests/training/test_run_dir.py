@@ -15,11 +15,6 @@ UNKNOWN_FIELDS = ["{}", '{"note": 1}', '{"kind": "steps", "step": null}', '{"kin
 NO_RECORDS = [*UNKNOWN_FIELDS, "[1]", "null", "[" * 200_000]
 
 
-def test_folder_with_a_run(recipe, done_refuses):
-    message = r"contains a run; continue it with resume=True \(--resume\), or choose another out \(--out\)"
-    done_refuses(message, recipe, resume=False)
-
-
 def test_unusable_folders(recipe, tmp_path, monkeypatch):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "letter.txt").write_text("Dear")
@@ -77,15 +72,12 @@ def test_run_without_its_checkpoint_starts_again(short, recipe, done):
 
 
 def test_run_that_starts_again_removes_its_final_weights(short, done, monkeypatch):
+    assert pickle.loads(pickle.dumps(done)).final == done.final
     done.last.unlink()
     monkeypatch.setattr("maam.training.loop.Loop.run", kill)
     with pytest.raises(KilledError):
         train("maam_digits", short, out=done.path, resume=True)
     assert not done.final.exists()
-
-
-def test_run_folder_can_be_pickled(done):
-    assert pickle.loads(pickle.dumps(done)).final == done.final
 
 
 @pytest.mark.parametrize("text", ["{", '{"sessions": null}', '{"sessions": 0}', '{"sessions": [1]}', "[" * 200_000])
@@ -99,11 +91,14 @@ def test_broken_description_is_replaced(short, done, text):
     assert done.recipe().seed == 1
 
 
-def test_incomplete_description(short, done):
+def test_incomplete_description_and_missing_log(short, done):
     (session,) = done.sessions()
     done.run.write_text(json.dumps({"sessions": [{"recipe": session["recipe"]}]}))
     train("maam_digits", short, out=done.path, resume=True)
     assert "Command: `unknown`" in (done.path / "report.md").read_text()
+    done.log.path.unlink()
+    with pytest.raises(TrainingError, match="the log of the run has no finished epoch"):
+        train("maam_digits", short, out=done.path, resume=True)
 
 
 def test_copied_checkpoint_can_be_resumed(recipe, tmp_path, stop):
@@ -111,18 +106,13 @@ def test_copied_checkpoint_can_be_resumed(recipe, tmp_path, stop):
     stop("maam_digits", recipe, out=tmp_path / "run", at=14, log_steps=1, checkpoint_steps=4)
     (tmp_path / "copy").mkdir()
     (tmp_path / "run" / "last.safetensors").rename(tmp_path / "copy" / "last.safetensors")
-    with pytest.raises(TrainingError, match="contains a run; continue it with resume"):
+    message = r"contains a run; continue it with resume=True \(--resume\), or choose another out \(--out\)"
+    with pytest.raises(TrainingError, match=message):
         train("maam_digits", recipe, out=tmp_path / "copy")
     run = train("maam_digits", recipe, out=tmp_path / "copy", resume=True)
     assert "epoch 2 |" in (run.path / "report.md").read_text()
     with pytest.raises(TrainingError, match="this run cannot be read: the log of the run lacks epochs"):
         read_runs(run.path)
-
-
-def test_missing_log(short, done):
-    done.log.path.unlink()
-    with pytest.raises(TrainingError, match="the log of the run has no finished epoch"):
-        train("maam_digits", short, out=done.path, resume=True)
 
 
 def test_log_has_the_learning_rate_of_its_step(recipe, tmp_path):
