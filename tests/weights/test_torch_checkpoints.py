@@ -44,7 +44,7 @@ def save(tmp_path):
     return save
 
 
-def test_checkpoints_of_training_of_wrappers_and_of_old_versions_are_read(state, arrays, save):
+def test_checkpoints_of_training_wrappers_old_versions_and_a_gpu_are_read(state, arrays, save, monkeypatch):
     parameter = torch.nn.Parameter(torch.zeros(2))
     optimizer = torch.optim.SGD([parameter], 0.1, momentum=0.9)
     parameter.grad = torch.ones(2)
@@ -59,6 +59,10 @@ def test_checkpoints_of_training_of_wrappers_and_of_old_versions_are_read(state,
     first = next(iter(state))
     state |= {first: torch.nn.Parameter(torch.stack([state[first]] * 2)[1])}  # a parameter and a view
     assert converts_to(save(state, _use_new_zipfile_serialization=False), arrays)  # the format before PyTorch 1.6
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    path = save(state)
+    assert b"cuda:0" in path.read_bytes()
+    assert converts_to(path, arrays)
 
 
 @pytest.mark.parametrize("wrap", ["DataParallel", "compile", "both"])
@@ -69,14 +73,6 @@ def test_the_state_dict_of_a_wrapped_model_is_read(wrap, save):
     path = save(wrapped.state_dict())
     assert all(name.startswith(("module.", "_orig_mod.")) for name in torch.load(path, weights_only=True))
     assert converts_to(path, spec.draw(NODE.parameters(), 0))
-
-
-def test_tensors_saved_on_a_gpu_come_to_the_cpu(state, arrays, monkeypatch, save):
-    with monkeypatch.context() as patch:
-        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
-        path = save(state)
-    assert b"cuda:0" in path.read_bytes()
-    assert converts_to(path, arrays)
 
 
 class _Runs:
