@@ -63,7 +63,7 @@ def test_a_composite_is_an_ordinary_spec():
     assert spec.parse_json(whole.to_json()) == whole
 
 
-def test_the_signature_the_docstring_and_values_for_each():
+def test_signatures_docstrings_and_values_for_each():
     assert squeeze_excite.__name__ == "squeeze_excite"
     assert squeeze_excite.__doc__.startswith("Return squeeze and excitation")
     assert list(inspect.signature(squeeze_excite).parameters) == ["channels", "reduction", "gate_layer", "bias"]
@@ -73,8 +73,6 @@ def test_the_signature_the_docstring_and_values_for_each():
     assert [node.kernel_size for node in tower([2, 3], (1, 5)).nodes.values()] == [1, 5]
     assert [node.kernel_size for node in tower((2, 3), 7).nodes.values()] == [7, 7]
 
-
-def test_the_plain_signature_has_the_types_that_people_pass():
     found = plain_signature(spec.maam).parameters
     assert (found["in_channels"].annotation, found["out_channels"].annotation) == (int, int | None)
     assert found["kernel_sizes"].annotation == int | Sequence[int]
