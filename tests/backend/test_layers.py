@@ -29,13 +29,11 @@ def gate(channels: int, *, act_layer: spec.primitives.ActivationName = "sigmoid"
 
 
 def bare(signature):
-    """Return a signature without annotations."""
     return str(inspect.Signature([p.replace(annotation=p.empty) for p in signature.parameters.values()]))
 
 
 @pytest.fixture
 def subclass(backend):
-    """A subclass of MAAM with its own constructor."""
 
     class Named(backend.maam.MAAM):
         def __init__(self, channels, classes):

@@ -13,7 +13,6 @@ NAMESPACES = {"nn": nn, "ops": ops}
 
 
 def used(module):
-    """Return the names that the source of a module takes from `nn` and `ops`."""
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in NAMESPACES:
             yield f"{node.value.id}.{node.attr}"

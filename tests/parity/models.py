@@ -9,7 +9,6 @@ from maam.parity.subject import Subject
 
 SMALL = spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16)
 EAGER = {"torch": "torch", "mindspore": "mindspore pynative"}
-"""The eager mode of each framework."""
 
 
 def scrambled(node, seed=5):
@@ -24,7 +23,6 @@ def scrambled(node, seed=5):
 
 
 def make_runner(framework, node=SMALL, arrays=None):
-    """Return the eager runner of a framework."""
     pytest.importorskip(framework)
     runners, _ = make_runners(node, scrambled(node) if arrays is None else arrays, [framework], compiled=False)
     return next(runner for runner in runners if runner.name == EAGER[framework])

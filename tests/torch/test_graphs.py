@@ -36,8 +36,6 @@ def test_models(name, transform, tolerance, step):
 
 
 class TestCompile:
-    """torch.compile without a graph break, forward and backward."""
-
     def test_variants(self, layer, x, step):
         expected = step(layer, x)
         torch.testing.assert_close(step(compiled(layer), x), expected, **CLOSE)
@@ -97,14 +95,11 @@ def free_batch(module, x, **options):
 
 @pytest.fixture(scope="module")
 def exported(variant, scramble):
-    """A layer in eval mode, and its program."""
     layer = scramble(MAAM(4, 8, **variant)).eval()
     return layer, free_batch(layer, torch.randn(2, 4, 8, 8))
 
 
 class TestExport:
-    """torch.export with a free batch, and with free height and width."""
-
     def test_free_batch_names_and_dtypes(self, exported):
         layer, program = exported
         for size in (1, 5):
