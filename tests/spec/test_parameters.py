@@ -61,7 +61,7 @@ def test_initial_distributions(node, name, init):
     assert table(node)[name].init == pytest.approx(init)
 
 
-def test_a_draw_is_in_float64_from_the_seed_and_the_name_then_rounded():
+def test_draws_are_in_float64_from_seed_and_name_alone_then_rounded():
     arrays = draw(DIGITS, 7)
     assert {name: (a.shape, a.dtype) for name, a in arrays.items()} == {p.name: (p.shape, np.float32) for p in DIGITS}
     assert list(arrays) == [p.name for p in DIGITS]
@@ -74,9 +74,6 @@ def test_a_draw_is_in_float64_from_the_seed_and_the_name_then_rounded():
     for name, value in [("agents.alpha", 0), ("reduce.bn.running_mean", 0), ("reduce.bn.running_var", 1)]:
         assert np.all(arrays[name] == value)
     assert np.all(arrays["reduce.bn.weight"] == 1)
-
-
-def test_draws_depend_only_on_seed_and_name():
     first, again, other = draw(DIGITS, 3), draw(reversed(DIGITS), 3), draw(DIGITS, 4)
     for name, array in first.items():
         np.testing.assert_array_equal(array, again[name])
