@@ -42,19 +42,19 @@ def mindcv():
 
 
 @pytest.fixture
-def seeded():
-    pytest.importorskip("torch").manual_seed(0)
+def seeded(torch):
+    torch.manual_seed(0)
 
 
 @pytest.fixture
-def images(seeded):
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def images(torch, seeded):
     """Make two images for PyTorch, (2, channels, size, size)."""
-    import torch
-
-    def make(size=32, channels=3):
-        return torch.rand(2, channels, size, size)
-
-    return make
+    return lambda size=32, channels=3: torch.rand(2, channels, size, size)
 
 
 @pytest.fixture
@@ -69,9 +69,8 @@ def made(seeded, timm):
 
 
 @pytest.fixture
-def exported():
+def exported(torch):
     """Return the output for three images of a PyTorch model that was exported with a free batch size."""
-    import torch
 
     def run(model, x):
         program = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
@@ -95,22 +94,17 @@ def without_gradient():
 def mode(request):
     """Use MindSpore's PyNative mode, which compiles nothing, or the mode that the test parameter names."""
     ms = pytest.importorskip("mindspore")
-    modes = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
     before = ms.get_context("mode")
-    ms.set_context(mode=modes[getattr(request, "param", "pynative")])
-    yield
+    ms.set_context(mode=ms.GRAPH_MODE if getattr(request, "param", "pynative") == "graph" else ms.PYNATIVE_MODE)
+    yield ms
     ms.set_context(mode=before)
 
 
 @pytest.fixture
 def ms_images(mode):
     """Make two images for MindSpore, (2, channels, size, size)."""
-    import mindspore as ms
-
-    def make(size=32, channels=3):
-        return ms.Tensor(np.random.default_rng(0).random((2, channels, size, size), np.float32))
-
-    return make
+    random = np.random.default_rng
+    return lambda size=32, channels=3: mode.Tensor(random(0).random((2, channels, size, size), np.float32))
 
 
 @pytest.fixture

@@ -154,15 +154,12 @@ class TestAttention:
         assert library.native.create_model(name, attention="none", **SMALL).spec == plain
 
     def test_other_functions_and_classes_are_refused(self, library, backend):
-        class Other:
-            pass
+        class Other: ...
 
         given = {"partial": partial(backend.MAFC, rd_ratio=0.5), "function": lambda channels: backend.MAFC(channels)}
         for got, attention in {**given, f"{__name__}.{Other.__qualname__}": Other}.items():
-            message = (
-                f"attention: expected the name of a layer or a class of {backend.__name__}, got {got}; 'mafc_v2' is"
-            )
-            with pytest.raises(SpecError, match=f"^{escape(message)} a preset"):
+            message = f"attention: expected the name of a layer or a class of {backend.__name__}, got {got}; 'mafc_v2'"
+            with pytest.raises(SpecError, match=f"^{escape(message)} is a preset"):
                 library.maam.create_model("mafc_v2", attention=attention, **SMALL)
 
     def test_a_layer_that_the_preset_does_not_have(self, library, backend):
@@ -178,7 +175,7 @@ class TestAttention:
         ("maam_digits", {"attention": "se"}, "'maam_digits' has no option 'attention'"),
         (
             "mafc_v2",
-            {"attention": "se", "every_block": True},
+            {"every_block": True, "attention": "se"},
             "preset, whose spec determines the blocks with attention",
         ),
         ("mafc_v2", {"drop_path_rate": 0.1}, "'mafc_v2' has no option 'drop_path_rate'; its options: num_"),
@@ -201,9 +198,7 @@ def test_the_function_of_the_library_raises_the_same_errors(library):
 
 class TestTimm:
     @pytest.mark.parametrize("name", maam.list_presets())
-    def test_the_same_network_as_from_build(self, name, timm, images):
-        import torch
-
+    def test_the_same_network_as_from_build(self, name, timm, torch, images):
         small = {"width_multiplier": 0.1, "cifar": True} if "_v" in name else {}
         small = {"channels": (8, 16), "img_size": 32} if name == "maam_imagenet" else small
         model = timm.create_model(name, **small).eval()
@@ -222,8 +217,7 @@ class TestTimm:
         assert config["input_size"] == (3, images.size, images.size)
         assert config["crop_pct"] == 224 / 256
 
-    def test_other_presets_use_the_whole_image_in_0_1(self, timm):
-        import torch
+    def test_other_presets_use_the_whole_image_in_0_1(self, timm, torch):
         from PIL import Image
 
         config = timm.data.resolve_model_data_config(timm.create_model("maam_digits"))
@@ -240,9 +234,7 @@ class TestTimm:
         assert timm.get_pretrained_cfg("maam_cifar10").first_conv == tuple(f"agents.{i}.conv1" for i in range(3))
         assert timm.get_pretrained_cfg("mlp").first_conv is None
 
-    def test_device_dtype_and_flags(self, timm, images):
-        import torch
-
+    def test_device_dtype_and_flags(self, timm, torch, images):
         model = timm.create_model("maam_digits", device="meta", dtype=torch.float64)
         assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.float64)}
         for flag in ("exportable", "scriptable", "no_jit"):
