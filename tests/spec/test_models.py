@@ -74,7 +74,7 @@ def test_stages(name, expected):
     assert list(preset(name).stages().items()) == list(expected.items())
 
 
-def test_shapes_within_a_branch():
+def test_shapes_within_a_branch_and_initial_distributions():
     shapes = {path: out for path, _, _, out in preset("maam_cifar10_2m3").summary((3, 32, 32))}
     assert shapes["agents.0.conv1"] == (64, 32, 32)
     assert shapes["agents.0.pool1"] == (64, 16, 16)
@@ -82,9 +82,6 @@ def test_shapes_within_a_branch():
     assert shapes["agents.2.pool2"] == (128, 8, 8)
     assert shapes["classifier.flatten"] == (8192,)
     assert shapes["classifier.fc1"] == (256,)
-
-
-def test_convolutions_are_he_normal_and_the_classifier_ends_as_pytorch_does():
     layers = preset("maam_cifar10").walk()
     inits = {path: node.init for path, node in layers if isinstance(node, (spec.Conv2d, spec.Linear))}
     assert inits.pop("classifier.fc1") == "kaiming_uniform"
