@@ -30,7 +30,7 @@ def test_the_default_layer_keeps_the_shape():
     assert node.num_parameters == 3 * (9 * (8 * 4 + 4 * 8) + 2 * (4 + 8)) + 3 + (64 + 16)
 
 
-def test_channels_agents_and_kernel_sizes():
+def test_channels_agents_kernel_sizes_and_scales():
     node = maam(3, 6, hidden_channels=5)
     assert [conv(f"agents.2.conv{i}", node)[:2] for i in (1, 2)] == [(3, 5), (5, 6)]
     assert node.at("agents.1.bn1").num_features == 5
@@ -50,9 +50,6 @@ def test_channels_agents_and_kernel_sizes():
             assert conv(f"agents.{index}.{name}", node)[2:4] == (kernel_size, kernel_size // 2)
     assert node.output_shape((4, 5, 5)) == (4, 5, 5)
     assert maam(4, kernel_sizes=5) == maam(4, kernel_sizes=[5, 5, 5]) != maam(4)
-
-
-def test_scales():
     node = maam(4, scales=(1, 2, 4))
     assert [node.at(f"agents.{i}").kind for i in range(3)] == ["sequential", "resize", "resize"]
     assert node.at("agents.2.scale") == spec.AvgPool2d(kernel_size=4)
