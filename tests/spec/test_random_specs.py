@@ -16,7 +16,7 @@ SEARCH = settings(max_examples=2000, deadline=None, database=None, derandomize=T
 
 @SHORT
 @given(specs())
-def test_documents_names_and_input_rules(example):
+def test_documents_names_input_rules_and_copies_without_dropout(example):
     spec, shape = example
     again = parse_json(spec.to_json())
     assert again == spec
@@ -26,6 +26,11 @@ def test_documents_names_and_input_rules(example):
     names = [parameter.name for parameter in spec.parameters()]
     assert len(set(names)) == len(names)
     assert input_rule(spec).accepts((2, *shape))
+    quiet = without_dropout(spec)
+    assert not any(getattr(node, "p", 0.0) for _, node in quiet.walk())
+    assert [path for path, _ in quiet.walk()] == [path for path, _ in spec.walk()]
+    assert quiet.output_shape(shape) == spec.output_shape(shape)
+    assert quiet.parameters() == spec.parameters()
 
 
 @SHORT
@@ -45,17 +50,6 @@ def test_shape_and_macs_are_those_of_the_torch_module(example):
     assert {name for name in module.state_dict() if not name.endswith("num_batches_tracked")} == {
         parameter.name for parameter in spec.parameters()
     }
-
-
-@SHORT
-@given(specs())
-def test_without_dropout_changes_no_other_layer(example):
-    spec, shape = example
-    quiet = without_dropout(spec)
-    assert not any(getattr(node, "p", 0.0) for _, node in quiet.walk())
-    assert [path for path, _ in quiet.walk()] == [path for path, _ in spec.walk()]
-    assert quiet.output_shape(shape) == spec.output_shape(shape)
-    assert quiet.parameters() == spec.parameters()
 
 
 KINDS = sorted(kind for kind, cls in Node.kinds.items() if cls.__module__.startswith("maam."))
