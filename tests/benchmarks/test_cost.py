@@ -18,6 +18,7 @@ from maam import MaamError, SpecError, spec
 
 MEASURE = importlib.import_module("benchmarks.cost.measure")  # the package has a function of the same name
 SMALL = {"batch": 2, "channels": 4, "size": 4, "rounds": 1}
+POSITIVE = "expected an integer of at least 1"
 RESULT = Result(
     batch=2,
     times={
@@ -145,27 +146,19 @@ class TestMeasurement:
         seconds, slope = measure_growth("torch")["batch"]
         assert (seconds, slope) == ([1, 2, 4, 8], pytest.approx(0.5))
 
-    @pytest.mark.parametrize("count", [0, -1, 2.5, True])
-    def test_counts_are_positive_integers(self, count):
-        for name in ("batch", "channels", "size", "rounds"):
-            with pytest.raises(SpecError, match=f"^{name}: expected an integer of at least 1, got {count}"):
-                measure("layers", **{name: count})
-
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (
-                {"frameworks": ["torch"], "cases": ["NOPE"]},
-                "^cases: no case 'NOPE'; expected some of conv stage, MAAM, ",
-            ),
+            *(({name: count}, f"^{name}: {POSITIVE}, got {count}") for name in SMALL for count in (0, -1, 2.5, True)),
+            ({"cases": ["NOPE"]}, "^cases: no case 'NOPE'; expected some of conv stage, MAAM, "),
             ({"group": "layer"}, "group: expected "),
             ({"frameworks": ["pytorch"]}, "frameworks: expected "),
         ],
     )
-    def test_unknown_names_are_refused(self, arguments, message):
+    def test_refusals(self, arguments, message):
         pytest.importorskip("torch")
         with pytest.raises(SpecError, match=message):
-            measure(**{"group": "layers", **arguments})
+            measure(**{"group": "layers", "frameworks": ["torch"], **arguments})
 
 
 class TestReport:
