@@ -11,6 +11,8 @@ from maam.errors import DataError
 SAMPLE = Path(__file__).parents[1] / "data" / "cifar10_sample.npz"
 OPTIONS = [{"shuffle": False}, {"augmentation": None}, {"drop_last": True}, {"augmentation": Augmentation(2, 1.0)}]
 
+SPAWNED = {"num_workers": 1, "multiprocessing_context": "spawn"}  # macOS, Windows, and Python 3.14 on
+
 
 @pytest.fixture(scope="module")
 def loader():
@@ -60,11 +62,14 @@ class TestTorch:
     def batches(self, backend, dataset, **options):
         return backend.torch.utils.data.DataLoader(dataset, batch_size=None, **options)
 
-    @pytest.mark.parametrize("workers", [0, 1, 3])
-    def test_workers_keep_bytes_and_order(self, backend, loader, workers):
-        batches = self.batches(backend, make_dataset(backend, loader, 5), num_workers=workers)
+    @pytest.mark.parametrize("options", [*({"num_workers": n} for n in (0, 1, 3)), SPAWNED], ids=str)
+    def test_workers_keep_bytes_and_order(self, backend, loader, options):
+        dataset = make_dataset(backend, loader, 5)
+        batches = self.batches(backend, dataset, **options)
         assert len(batches) == 7
         assert as_bytes(batches) == as_bytes(loader.epoch(5))
+        dataset.set_epoch(1)
+        assert as_bytes(batches) == as_bytes(loader.epoch(1))
 
     @pytest.mark.parametrize("options", [*OPTIONS, {"batch_size": 320}], ids=str)
     def test_options_with_workers(self, backend, loader, options):
@@ -72,13 +77,6 @@ class TestTorch:
         other = BatchLoader(loader.dataset, **{"batch_size": 100, "seed": 1, **options})
         batches = self.batches(backend, make_dataset(backend, other), num_workers=2)
         assert as_bytes(batches) == as_bytes(other.epoch(0))
-
-    def test_spawned_workers(self, backend, loader):
-        """As on macOS and Windows, and from Python 3.14 on."""
-        dataset = make_dataset(backend, loader)
-        batches = self.batches(backend, dataset, num_workers=1, multiprocessing_context="spawn")
-        dataset.set_epoch(1)
-        assert as_bytes(batches) == as_bytes(loader.epoch(1))
 
     @pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
     def test_an_epoch_stays_until_another_is_chosen(self, backend, loader, workers, persistent):
