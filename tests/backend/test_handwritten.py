@@ -11,6 +11,10 @@ from maam import spec
 EXACT = {"rtol": 0, "atol": 0}
 ROUNDED = {"rtol": 1e-6, "atol": 0}
 """For gradients through softmax, which maam.mindspore composes of other operators."""
+PRESETS = {
+    "maam_cifar10_2m3": {},
+    "maam_digits": {"in_channels": 1, "hidden": 16, "out": 32, "side": 4, "width": 64, "pool1": False},
+}
 
 
 CASES = [
@@ -27,11 +31,11 @@ def handwritten(request):
     return importlib.import_module(f"tests.{request.getfixturevalue(name).name}.handwritten")
 
 
-@pytest.fixture(params=["maam_digits", "maam_cifar10_2m3"])
+@pytest.fixture(params=PRESETS)
 def pair(request, runtime, handwritten):
     """Both models with the same weights; strict loading shows that they have the same names."""
     ours = runtime.scramble(runtime.maam.build(request.param))
-    plain = handwritten.classifier(**handwritten.PRESETS[request.param])
+    plain = handwritten.classifier(**PRESETS[request.param])
     if runtime.name == "torch":
         plain.load_state_dict(ours.state_dict(), strict=True)
     else:
@@ -107,7 +111,7 @@ class TestTorch:
         assert ours == plain  # the order may differ in w1 a + w2 b
 
     def test_exported_operators_differ_for_another_architecture(self, runtime, handwritten):
-        plain = handwritten.classifier(**handwritten.PRESETS["maam_digits"])
+        plain = handwritten.classifier(**PRESETS["maam_digits"])
         other = runtime.maam.build(spec.preset("maam_digits", num_agents=2))
         x = runtime.tensor(make_batch(other))
         assert operators(runtime.torch, other, x) != operators(runtime.torch, plain, x)

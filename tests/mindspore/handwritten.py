@@ -41,9 +41,3 @@ def classifier(in_channels=3, hidden=64, out=128, side=8, width=256, pool1=True)
     fc1, fc2 = nn.Dense(out * side * side, width), nn.Dense(width, 10)
     head = nn.SequentialCell(OrderedDict(flatten=nn.Flatten(), fc1=fc1, act=nn.ReLU(), fc2=fc2))
     return nn.SequentialCell(OrderedDict(agents=agents, reduce=reduce, classifier=head))
-
-
-PRESETS = {
-    "maam_cifar10_2m3": {},
-    "maam_digits": {"in_channels": 1, "hidden": 16, "out": 32, "side": 4, "width": 64, "pool1": False},
-}
