@@ -2,29 +2,22 @@
 
 import pytest
 
+from tests.frameworks import working_folder  # noqa: F401
 from tests.parity.models import EAGER, SMALL, make_runner, scrambled
-
-
-@pytest.fixture(autouse=True)
-def _working_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def small():
-    """Return the spec."""
     return SMALL
 
 
 @pytest.fixture(scope="session")
 def arrays():
-    """Return arbitrary weights; tests do not change them."""
     return scrambled(SMALL)
 
 
 @pytest.fixture(params=EAGER)
 def runner(request):
-    """Return the eager runner of each framework in turn, with a model of its own."""
     return make_runner(request.param)
 
 

@@ -1,5 +1,7 @@
 """Faults to plant in a built model or in its trainer, for each framework."""
 
+from functools import partial
+
 import numpy as np
 
 from maam.backend.protocol import OptimizerState
@@ -11,26 +13,20 @@ def layer(runner, path):
     return runner.model.get_submodule(path) if runner.name == "torch" else runner._layer(path)
 
 
-def wrong_momentum(runner, path):
-    """Give a batch norm another momentum."""
+def change_norm(runner, path, eps=1e-5, momentum=0.1):
     norm = layer(runner, path)
+    norm.eps = eps
     if runner.name == "torch":
-        norm.momentum = 0.2
+        norm.momentum = momentum
     else:
         from mindspore import ops
 
-        norm.bn_train = ops.BatchNorm(is_training=True, epsilon=norm.eps, momentum=0.2)
+        norm.bn_train = ops.BatchNorm(is_training=True, epsilon=eps, momentum=momentum)
+        norm.bn_infer = ops.BatchNorm(is_training=False, epsilon=eps)
 
 
-def epsilon(runner, path):
-    """Give a batch norm another epsilon."""
-    norm = layer(runner, path)
-    norm.eps = 1e-3
-    if runner.name != "torch":
-        from mindspore import ops
-
-        norm.bn_train = ops.BatchNorm(is_training=True, epsilon=norm.eps, momentum=0.1)
-        norm.bn_infer = ops.BatchNorm(is_training=False, epsilon=norm.eps)
+wrong_momentum = partial(change_norm, momentum=0.2)
+epsilon = partial(change_norm, eps=1e-3)
 
 
 def biased_variance(runner, path):
@@ -68,17 +64,12 @@ def wrong_padding(runner, path):
 def permuted_branches(runner, path):
     """Give branches each other's fusion weights."""
     agents = layer(runner, path)
-    if runner.name == "torch":
-        agents.names = tuple(reversed(agents.names))
-    else:
-        agents.cell_list = list(reversed(agents.cell_list))
+    names = "names" if runner.name == "torch" else "cell_list"
+    setattr(agents, names, getattr(agents, names)[::-1])
 
 
 class FaultyTraining(Wrapper):
-    """A runner whose trainers spoil the result of each step.
-
-    Subclasses change the arrays and the optimizer's state after a step in place.
-    """
+    """A runner whose trainers spoil the result of each step: subclasses change arrays and moments in place."""
 
     def __init__(self, inner, path):
         super().__init__(inner)
@@ -86,9 +77,6 @@ class FaultyTraining(Wrapper):
 
     def trainer(self, optimizer, *rest):
         return _FaultyTrainer(self.inner.trainer(optimizer, *rest), self)
-
-    def spoil(self, optimizer, before, after, momentum, rate):
-        raise NotImplementedError
 
 
 class _FaultyTrainer(Wrapper):
