@@ -35,11 +35,9 @@ def make_batch():
     return x, generator.integers(0, 10, 32).astype(np.int32)
 
 
-def runner_of(runtime, model, channels_last=False):
-    make = importlib.import_module(f"maam.{runtime.name}.runner").Runner
-    return make(
-        model, **({"channels_last": channels_last} if runtime.name == "torch" else {"graph": runtime.mode == "graph"})
-    )
+def runner_of(runtime, model, **options):
+    options = options if runtime.name == "torch" else {"graph": runtime.mode == "graph"}
+    return importlib.import_module(f"maam.{runtime.name}.runner").Runner(model, **options)
 
 
 def restore_order(runtime, model):
