@@ -58,7 +58,6 @@ def check(runtime, model, reference, x, training):
 
 
 def scrambled(runtime, node):
-    """Return a model with arbitrary arrays, and the reference with the same ones."""
     model = runtime.scramble(runtime.maam.build(node))
     return model, runtime.reference(model)
 
@@ -116,15 +115,6 @@ def test_seeded_models(runtime, node):
 
 def test_primitives(runtime, x):
     check(runtime, *scrambled(runtime, PRIMITIVES), x, False)
-
-
-def test_train_mode_after_a_call_in_inference_mode(runtime, x):
-    layer = runtime.maam.MAAM(4, num_agents=1)
-    reference = runtime.reference(runtime.scramble(layer))
-    for training in (False, True):
-        if training or runtime.name == "torch":  # layers of MindSpore start in inference mode
-            runtime.train(layer, training)
-        close(runtime.call(layer, x), reference(x, training=training))
 
 
 @pytest.mark.parametrize("training", [False, True])
