@@ -25,6 +25,7 @@ def names_in(folder):
 
 
 def fetch(root, name="cifar10", **options):
+    """Download without a progress bar."""
     return download(name, root, progress=lambda done, total: None, **options)
 
 

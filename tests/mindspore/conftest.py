@@ -24,6 +24,7 @@ class Net(nn.Cell):
 
 @pytest.fixture(params=["graph", "pynative"])
 def mode(request):
+    """Graph and PyNative mode."""
     with MindSpore(request.param):
         yield request.param
 

@@ -36,6 +36,7 @@ def error(reference, actual, gradients):
 
 
 def other_side(reference):
+    """Return the gradients with the nearest kink crossed."""
     effect = reference._effect(0)
     return {name: array + effect.get(name, 0.0) for name, array in reference.gradients.items()}
 
@@ -122,7 +123,8 @@ class PushedBias(Wrapper):
 
         def pushing(*arguments):
             loss = step(*arguments)
-            self.write_arrays({"narrow.bn.bias": self.read_arrays()["narrow.bn.bias"] + self.size})
+            bias = self.read_arrays()["narrow.bn.bias"]
+            self.write_arrays({"narrow.bn.bias": bias + self.size})
             return loss
 
         trainer.step = pushing
@@ -222,7 +224,8 @@ class TestCrowds:
 
         crowded = reference()
         assert crowded.crowded
-        assert crowded.settle({name: 2 * gradient for name, gradient in crowded.gradients.items()}).crossed == 0
+        double = {name: 2 * gradient for name, gradient in crowded.gradients.items()}
+        assert crowded.settle(double).crossed == 0
         monkeypatch.setattr(kinks, "CROWD", 10**9)
         assert not reference().crowded
         monkeypatch.setattr(kinks, "DEEP", 3)

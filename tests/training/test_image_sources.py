@@ -36,6 +36,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def recipe():
+    """Two epochs of four steps."""
     return read_recipe("imagenet_maf").replaced(CHANGES)
 
 

@@ -29,6 +29,7 @@ def cases(tmp_path_factory):
 
 @contextlib.contextmanager
 def little_memory():
+    """Check that less than LARGEST bytes are allocated."""
     tracemalloc.start()
     try:
         yield
