@@ -32,13 +32,11 @@ def working_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small():
-    """A classifier of 8x8 images that compiles in a second."""
     return spec.maam_classifier(channels=8, hidden_features=16, in_channels=1, image_size=8, num_classes=3)
 
 
 @pytest.fixture
 def x():
-    """A batch of maps with 4 channels."""
     return np.random.default_rng(1).normal(size=(2, 4, 8, 8)).astype(np.float32)
 
 

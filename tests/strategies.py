@@ -60,7 +60,6 @@ def without_dropout(node: Node) -> Node:
 
 @st.composite
 def _heads(draw: st.DrawFn, shape: Shape) -> dict[str, Node]:
-    """Return no layers, or layers that end in logits."""
     if len(shape) == 1 or draw(st.integers(0, 2)) == 0:
         return {}
     if draw(st.booleans()):
@@ -107,7 +106,6 @@ def _layers(shape: Shape, depth: int, *, maps: bool = False) -> st.SearchStrateg
 
 
 def _keeping(shape: Shape, depth: int) -> st.SearchStrategy[Node]:
-    """Return a layer whose output has the shape of its input."""
     options: list[st.SearchStrategy[Node]] = [plain, projections(shape, shape[0])]
     if len(shape) == 3:
         options.append(batch_norms(shape))
@@ -214,7 +212,6 @@ def projections(draw: st.DrawFn, shape: Shape, features: int, stride: int = 1) -
 
 
 def linears(shape: Shape, features: int | None = None) -> st.SearchStrategy[spec.Linear]:
-    """Return a linear layer to `features` or any width."""
     out = widths if features is None else st.just(features)
     return st.builds(spec.Linear, in_features=st.just(shape[0]), out_features=out, bias=st.booleans(), init=inits)
 
@@ -246,7 +243,6 @@ def avg_pools(shape: Shape) -> st.SearchStrategy[spec.AvgPool2d]:
 
 @st.composite
 def maams(draw: st.DrawFn, shape: Shape) -> Node:
-    """Return MAAM with random arguments that the map allows."""
     side, agents = min(shape[1:]), draw(st.integers(1, 3))
     pool = draw(st.sampled_from([p for p in ((1,), (2,), (3,), (1, 2), (2, 1), (2, 2)) if prod(p) <= side]))
     scales = st.integers(1, min(3, side // prod(pool)))

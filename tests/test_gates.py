@@ -18,25 +18,21 @@ TINY = spec.preset("mafc_v3_small", width_multiplier=0.25, num_classes=3)
 STAGES = ["exchange", "layers", "forward", "gradients", "precision"]
 
 
+STATISTICS = ["avg", "std", "max", ("avg", "std", "max"), ("max", "std")]
+
+
 @pytest.mark.parametrize(
-    "node",
+    ("node", "stages"),
     [
-        *(gate(8) for gate in GATES.values()),
-        spec.mafc(32),
-        *(pytest.param(gate(32), marks=pytest.mark.slow) for name, gate in GATES.items() if name != "MAFC"),
+        *((gate(8), STAGES) for gate in GATES.values()),
+        (spec.mafc(32), STAGES),
+        *(pytest.param(gate(32), STAGES, marks=pytest.mark.slow) for name, gate in GATES.items() if name != "MAFC"),
+        *((spec.mafc(8, pool_types=pool_types), STAGES[:3]) for pool_types in STATISTICS),
     ],
-    ids=lambda node: f"{node.kind}-{node.num_parameters}",
 )
-def test_parity(node):
+def test_parity(node, stages):
     pytest.importorskip("torch")
-    report = check(node, compiled=False, stages=STAGES)
-    assert report.passed, report.to_markdown()
-
-
-@pytest.mark.parametrize("pool_types", ["avg", "std", "max", ("avg", "std", "max"), ("max", "std")])
-def test_parity_with_any_statistics(pool_types):
-    pytest.importorskip("torch")
-    report = check(spec.mafc(8, pool_types=pool_types), compiled=False, stages=STAGES[:3])
+    report = check(node, compiled=False, stages=stages)
     assert report.passed, report.to_markdown()
 
 
@@ -120,7 +116,6 @@ def test_the_table_in_the_documentation(name):
 
 
 def maps(shape, value=None):
-    """Return random maps, or constant ones."""
     x = np.random.default_rng(0).standard_normal(shape) if value is None else np.full(shape, value)
     return x.astype(np.float32)
 
@@ -130,17 +125,17 @@ def run(framework, layer, x, training=False):
     return framework.call(layer, x)
 
 
-@pytest.mark.parametrize("name", ["MAF", "MAFC", "MAFB"])
-def test_layer_classes_raise_the_errors_of_the_composites(framework, name):
-    with pytest.raises(SpecError, match=r"pool_types\.1: input should be 'avg', 'std' or 'max', got 'median'"):
-        getattr(framework.maam, name)(16, pool_types=("avg", "median"))
-
-
 @pytest.mark.parametrize("name", GATES)
-@pytest.mark.parametrize("channels", [0, -1, 2.5, "16", None])
-def test_invalid_channels(framework, name, channels):
-    with pytest.raises(SpecError, match=rf"^{name.lower()}: channels: input should be "):
-        getattr(framework.maam, name)(channels)
+def test_errors_of_layer_classes(framework, name):
+    make = getattr(framework.maam, name)
+    for channels in (0, -1, 2.5, "16", None):
+        with pytest.raises(SpecError, match=rf"^{name.lower()}: channels: input should be "):
+            make(channels)
+    if name.startswith("MAF"):
+        with pytest.raises(SpecError, match=r"pool_types\.1: input should be 'avg', 'std' or 'max', got 'median'"):
+            make(16, pool_types=("avg", "median"))
+    with pytest.raises(ShapeError, match=r"^expected an input \(N, 16, H, W\), got \(2, 8, 5, 5\)$"):
+        run(framework, make(16), maps((2, 8, 5, 5)))
 
 
 @pytest.mark.parametrize("name", GATES)
@@ -181,12 +176,6 @@ def test_the_error_names_the_layer_with_one_value(framework):
     ):
         run(framework, model, x, training=True)
     assert run(framework, model, x).shape == (1, 3)
-
-
-@pytest.mark.parametrize("name", GATES)
-def test_wrong_number_of_channels(framework, name):
-    with pytest.raises(ShapeError, match=r"^expected an input \(N, 16, H, W\), got \(2, 8, 5, 5\)$"):
-        run(framework, getattr(framework.maam, name)(16), maps((2, 8, 5, 5)))
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3", "v3_small"])

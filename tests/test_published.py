@@ -72,7 +72,6 @@ def test_keys_shapes_and_count(published):
 
 @pytest.mark.parametrize("training", OUTPUTS, ids=OUTPUTS.values())
 def test_reference_and_torch_in_float64(published, training):
-    """PyTorch loads the published keys with `strict=True`."""
     arrays, x = drawn(published)
     assert share(ReferenceModel(preset_of(published), arrays)(x, training=training), published, training) < CLOSE
     torch = pytest.importorskip("torch")

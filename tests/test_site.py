@@ -28,7 +28,6 @@ def site(tmp_path_factory):
 
 
 def text_of(page):
-    """Return the visible text, with single spaces."""
     return " ".join(html.unescape(re.sub(r"<[^>]+>", "", page.read_text())).split())
 
 
@@ -103,7 +102,6 @@ def links():
     ],
 )
 def test_links_out_of_the_documentation(links, page, given, expected):
-    """A link to a missing file stops the build."""
     assert links.LINK.sub(lambda link: links.inside(link, page, ROOT), given) == expected
     from mkdocs.exceptions import PluginError
 

@@ -88,7 +88,6 @@ class TestLocks:
 
     @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # since Python 3.12; the child only waits
     def test_a_forked_process_does_not_keep_the_lock(self, tmp_path):
-        """Data loader processes can outlive a killed process."""
         release = _io.hold(tmp_path)
         context = multiprocessing.get_context("fork")
         there, go = context.Event(), context.Event()
@@ -104,7 +103,6 @@ class TestLocks:
 
 
 def test_each_round_runs_all_functions():
-    """The clock advances only in the functions."""
     seconds, order = {"a": 0.1, "b": 0.3}, []
     functions = {name: partial(order.append, name) for name in seconds}
     times = interleave(functions, rounds=3, least=0.3, clock=lambda: sum(seconds[name] for name in order))

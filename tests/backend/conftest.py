@@ -7,13 +7,11 @@ from tests.frameworks import make, small, working_folder, x  # noqa: F401
 
 @pytest.fixture(params=["torch", "mindspore"])
 def backend(request):
-    """The helper of a framework; MindSpore in PyNative mode."""
     with make(request.param) as found:
         yield found
 
 
 @pytest.fixture(params=["torch", "mindspore graph", "mindspore pynative"])
 def runtime(request):
-    """The helper of a framework in each mode in which it runs."""
     with make(request.param) as found:
         yield found

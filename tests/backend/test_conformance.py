@@ -9,27 +9,26 @@ import numpy as np
 import pytest
 
 from maam import parity, preset, reference, spec
-from maam.backend import Capability, backend_names, find_entry, is_installed, load_backend, register, unregister
-from maam.backend.optimizer import Optimizer
-from maam.backend.protocol import (
-    Backend,
-    CheckpointBackend,
-    ExportBackend,
-    GradientReferenceBackend,
-    PortingBackend,
-    Runner,
-    Trainer,
-    TrainingBackend,
+from maam.backend import (
+    Capability,
+    backend_names,
+    find_entry,
+    is_installed,
+    load_backend,
+    protocol,
+    register,
+    unregister,
 )
+from maam.backend.optimizer import Optimizer
 from maam.errors import MaamError, PortingError, SpecError
 from maam.spec import draw
 
 PROTOCOLS = {
-    Capability.TRAINING: TrainingBackend,
-    Capability.PORTING: PortingBackend,
-    Capability.CHECKPOINTS: CheckpointBackend,
-    Capability.EXPORT: ExportBackend,
-    Capability.GRADIENT_REFERENCE: GradientReferenceBackend,
+    Capability.TRAINING: protocol.TrainingBackend,
+    Capability.PORTING: protocol.PortingBackend,
+    Capability.CHECKPOINTS: protocol.CheckpointBackend,
+    Capability.EXPORT: protocol.ExportBackend,
+    Capability.GRADIENT_REFERENCE: protocol.GradientReferenceBackend,
 }
 MODEL = preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16)
 ARRAYS = draw(MODEL.parameters(), 0)
@@ -61,7 +60,6 @@ def backend(request, third):
 
 
 def with_capability(capability):
-    """Run a test with the backends that have a capability."""
     return pytest.mark.parametrize("backend", backend_names(capability), indirect=True)
 
 
@@ -83,17 +81,17 @@ def expected(arrays=ARRAYS, training=False):
     return reference.ReferenceModel(MODEL, arrays)(IMAGES, training=training)
 
 
-def methods(protocol):
-    return [name for name, value in vars(protocol).items() if inspect.isfunction(value) and not name.startswith("_")]
+def methods(contract):
+    return [name for name, value in vars(contract).items() if inspect.isfunction(value) and not name.startswith("_")]
 
 
-def assert_accepts(found, protocol):
+def assert_accepts(found, contract):
     """Each method has the contract's parameters; what it has besides has a default."""
-    for name in methods(protocol):
+    for name in methods(contract):
         own = inspect.signature(getattr(found, name)).parameters
-        contract = list(inspect.signature(getattr(protocol, name)).parameters)[1:]
-        assert set(contract) <= set(own), name
-        extra = [own[p] for p in own if p not in contract and own[p].kind is not inspect.Parameter.VAR_KEYWORD]
+        expected = list(inspect.signature(getattr(contract, name)).parameters)[1:]
+        assert set(expected) <= set(own), name
+        extra = [own[p] for p in own if p not in expected and own[p].kind is not inspect.Parameter.VAR_KEYWORD]
         assert all(p.default is not inspect.Parameter.empty for p in extra), name
 
 
@@ -105,16 +103,16 @@ class TestMethods:
     def test_of_the_backend(self, backend):
         capabilities = find_entry(backend.name).capabilities
         assert backend.name == find_entry(backend.name).name
-        for protocol in [Backend, *(PROTOCOLS[one] for one in capabilities)]:
-            assert_accepts(backend, protocol)
+        for contract in [protocol.Backend, *(PROTOCOLS[one] for one in capabilities)]:
+            assert_accepts(backend, contract)
 
     def test_of_the_runner(self, runner):
-        assert_accepts(runner, Runner)
+        assert_accepts(runner, protocol.Runner)
         assert runner.capabilities == find_entry(type_of(runner)).modes[runner.name]
 
     @trains
     def test_of_the_trainer(self, backend, runner):
-        assert_accepts(runner.trainer(Optimizer(name="sgd", lr=0.1)), Trainer)
+        assert_accepts(runner.trainer(Optimizer(name="sgd", lr=0.1)), protocol.Trainer)
 
 
 def type_of(runner):

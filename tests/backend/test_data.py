@@ -73,7 +73,6 @@ class TestTorch:
 
     @pytest.mark.parametrize("options", [*OPTIONS, {"batch_size": 320}], ids=str)
     def test_options_with_workers(self, backend, loader, options):
-        """Also with more workers than batches."""
         other = BatchLoader(loader.dataset, **{"batch_size": 100, "seed": 1, **options})
         batches = self.batches(backend, make_dataset(backend, other), num_workers=2)
         assert as_bytes(batches) == as_bytes(other.epoch(0))

@@ -107,7 +107,6 @@ def test_all_trainable_frameworks_are_tested():
 
 
 def test_no_other_package_is_loaded_or_needed(name, tmp_path):
-    """The log level that a user has set for MindSpore is kept."""
     forbidden = (FRAMEWORKS[name], *STRANGERS)
     code = PRELUDE.format(absent=forbidden) + USE.format(name=name, forbidden=forbidden)
     assert run(code, tmp_path).stdout.strip() == "[] 2"

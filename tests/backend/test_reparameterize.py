@@ -63,7 +63,6 @@ def test_nothing_happens_without_anything_to_fuse(backend):
 
 
 def test_a_part_alone(backend, layer, x):
-    """The spec of the whole follows."""
     before = backend.call(layer, x)
     layer.agents.reparameterize()
     assert layer.spec.at("agents").merge == "sum"

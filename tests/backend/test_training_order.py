@@ -51,7 +51,6 @@ def restore_order(runtime, model):
 
 
 def trained(runtime, name, in_spec_order, **options):
-    """Return losses, arrays and logits after three steps."""
     x, labels = make_batch()
     runner = runner_of(runtime, runtime.maam.build(MODELS[name], seed=0), **options)
     trainer = runner.trainer(Optimizer(lr=0.1, nesterov=True))
@@ -100,7 +99,6 @@ def test_the_order_of_a_chain(chain, expected):
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
 class TestTorch:
     def shapes(self, backend, model, layer, training):
-        """Return the shapes that a hook on a layer sees."""
         seen = []
         handle = backend.at(model, layer).register_forward_hook(lambda module, given, y: seen.append(y.shape[1:]))
         backend.call(model.train(training), make_batch()[0])

@@ -32,7 +32,6 @@ def call(monkeypatch, capsys):
 
 @pytest.fixture
 def run(call):
-    """Run a command that succeeds; returns its output."""
 
     def run_command(*arguments):
         status, out, error = call(*arguments)

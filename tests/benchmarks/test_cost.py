@@ -37,7 +37,6 @@ RESULT = Result(
 
 class TestCases:
     def test_shapes_and_sizes(self):
-        """ResNet-20 has 19 convolutions of 3x3, as published."""
         assert {make_case(name, 16).output_shape((16, 8, 8)) for name in LAYERS} == {(16, 8, 8)}
         assert {make_case(name, 3).output_shape((3, 32, 32)) for name in MODELS} == {(10,)}
         node = make_case("ResNet-20", 3)

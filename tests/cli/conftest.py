@@ -19,7 +19,6 @@ class Result(NamedTuple):
 
     @property
     def rows(self):
-        """The words in the rows of a table."""
         return [line.replace("│", " ").split() for line in self.out.splitlines() if line.startswith("│")]
 
 
@@ -31,7 +30,6 @@ def _working_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def run(monkeypatch, capsys):
-    """Run `maam` with arguments."""
 
     def run_command(*arguments):
         monkeypatch.setattr(sys, "argv", ["maam", *map(str, arguments)])
@@ -73,7 +71,6 @@ def fails(run):
 
 @pytest.fixture
 def digits(tmp_path):
-    """A weights file of maam_digits."""
     save_weights(build("maam_digits", seed=0), tmp_path / "digits.safetensors")
     return tmp_path / "digits.safetensors"
 
@@ -87,7 +84,6 @@ def layer(tmp_path):
 
 @pytest.fixture
 def document(tmp_path):
-    """Write a spec document."""
 
     def write(node, name="spec.json"):
         (tmp_path / name).write_text(node if isinstance(node, str) else node.to_json())
@@ -98,7 +94,6 @@ def document(tmp_path):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """The folder of a finished run of one epoch."""
     for package in ("torch", "sklearn", "matplotlib"):
         pytest.importorskip(package)
     from maam.training import default_recipe, train

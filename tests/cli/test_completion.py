@@ -55,7 +55,6 @@ def environment(line, shell="bash"):
 
 @pytest.fixture
 def complete(run, monkeypatch):
-    """Return the names offered at the end of a line."""
 
     def offered(line, shell="bash"):
         for name, value in environment(line, shell).items():
@@ -90,7 +89,6 @@ def test_script_is_shown_and_installed(succeeds, monkeypatch, tmp_path, shell):
 
 
 def process(*command, **variables):
-    """Run a command in a new process; return its output."""
     options = {"capture_output": True, "text": True, "timeout": 120, "check": True}
     return subprocess.run(command, env={**os.environ, **variables}, **options)
 

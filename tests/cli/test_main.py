@@ -81,7 +81,6 @@ def test_errors_are_one_line(fails, monkeypatch, error, message):
 
 
 def test_interrupt_ends_with_status_130_and_no_traceback(run, monkeypatch):
-    """In a command, and during imports."""
 
     def interrupt(pattern):
         raise KeyboardInterrupt
@@ -124,7 +123,6 @@ def test_process():
 
 
 def test_closed_pipe():
-    """As by `maam info ... --json | head -1`."""
     command = [sys.executable, "-m", "maam", "info", "maam_digits", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         running.stdout.close()

@@ -85,7 +85,6 @@ def test_difference_is_named_and_ends_with_status_1(run, monkeypatch, tmp_path):
 
 
 def test_missing_framework_is_not_run(run, succeeds, monkeypatch):
-    """A comparison of nothing fails."""
     monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: None if name == "mindspore" else name)
     options = ("--no-compiled", "--stages", "forward")
     result = succeeds("parity", "maam_digits", *options)

@@ -137,7 +137,6 @@ WITH_PACKAGES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The files of this module's command lines."""
     path = tmp_path_factory.mktemp("refusals")
     nodes = {"net": spec.preset("maam_digits"), "cifar": spec.preset("maam_cifar10", channels=8)}
     for name, node in {**nodes, "layer": spec.maam(3), "square": spec.maam(1, 8)}.items():
@@ -158,7 +157,6 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def with_run(folder, finished):
-    """Add the folder of a finished run."""
     pytest.importorskip("torchvision")
     shutil.copytree(finished, folder / "run")
 

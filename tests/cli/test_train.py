@@ -127,13 +127,11 @@ def test_training_without_a_terminal(monkeypatch, capsys):
 
 
 def plain(text):
-    """Remove the control sequences from a terminal's output."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two published runs."""
     for name in ("mlp-seed0-torch", "cnn-seed0-torch"):
         shutil.copytree(PUBLISHED / name, tmp_path / "runs" / name)
     return Path("runs")
@@ -170,19 +168,15 @@ def published(tmp_path, monkeypatch):
     return packed
 
 
-def test_data(run, published, tmp_path):
+def test_data(run, fails, published, tmp_path):
     folder = tmp_path / "sets" / "cifar-10-batches-bin"
     result = run("data", "cifar10", tmp_path / "sets")
     assert (result.status, result.out) == (0, f"{folder}: ready\n")
     assert result.err.splitlines()[-1] == "cifar10: 100 %"
     np.testing.assert_array_equal(cifar10(tmp_path / "sets", "test").labels, [5])
-    published.unlink()
-    assert run("data", "cifar10", tmp_path / "sets") == (0, f"{folder}: ready\n", "")
-
-
-def test_data_refuses(fails, published, tmp_path):
     assert fails("data", "mnist", "sets") == "name is 'mnist'; expected 'cifar10' or 'cifar100'"
     (tmp_path / "file").touch()
     assert fails("data", "cifar10", "file").startswith("file: cannot store cifar10 (")
     published.unlink()
-    assert "cannot be downloaded" in fails("data", "cifar10", "sets")
+    assert run("data", "cifar10", tmp_path / "sets") == (0, f"{folder}: ready\n", "")
+    assert "cannot be downloaded" in fails("data", "cifar10", "others")

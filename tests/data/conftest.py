@@ -55,7 +55,6 @@ def write_data(form, name, root):
 
 @pytest.fixture(autouse=True)
 def small_layouts(monkeypatch):
-    """Let the readers expect few records a file."""
     for name, layout in cifar.LAYOUTS.items():
         monkeypatch.setitem(cifar.LAYOUTS, name, replace(layout, records=RECORDS))
 
@@ -72,7 +71,6 @@ def write_python():
 
 @pytest.fixture(params=["binary", "python"])
 def write(request):
-    """Write a small data set in each layout."""
     return partial(write_data, request.param)
 
 

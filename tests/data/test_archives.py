@@ -25,7 +25,6 @@ def names_in(folder):
 
 
 def fetch(root, name="cifar10", **options):
-    """Download without a progress bar."""
     return download(name, root, progress=lambda done, total: None, **options)
 
 

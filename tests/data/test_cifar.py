@@ -117,7 +117,6 @@ class TestBinaryFiles:
 
 
 def good(**changes):
-    """Return a valid test file of CIFAR-10, with changes."""
     values = {"data": np.zeros((10, 3072), np.uint8), "labels": [0] * 10} | changes
     return {key.encode(): value for key, value in values.items()}
 

@@ -63,7 +63,6 @@ def test_public_names_and_the_packages_that_the_import_loads():
 
 @pytest.fixture(scope="module")
 def content():
-    """The digits as scikit-learn stores them."""
     return pytest.importorskip("sklearn.datasets").load_digits()
 
 

@@ -131,7 +131,6 @@ def test_broken_images_stop_by_default(batches_of, tmp_path, workers):
 
 @pytest.mark.parametrize(("mode", "suffix"), [("I;16", ".png"), ("I", ".tif"), ("F", ".tif")])
 def test_more_than_eight_bits(batches_of, tmp_path, mode, suffix):
-    """Pillow would clip the pixels at 255."""
     write_folder(tmp_path, classes=2)
     path = tmp_path / "train" / "airplane" / f"00{suffix}"
     image.fromarray(np.full((40, 40), 1000, np.int32)).convert(mode).save(path)
@@ -211,7 +210,6 @@ def test_invalid_epochs_and_too_few_images(batches_of, root):
 
 
 def test_no_more_workers_than_processors(batches_of, root):
-    """MindSpore refuses more workers, and PyTorch warns."""
     loader = make(batches_of, root, num_workers=10_000)
     assert 1 <= loader.num_workers < 10_000
     assert as_bytes(loader.epoch(0, 4)) == as_bytes(make(batches_of, root).epoch(0, 4))

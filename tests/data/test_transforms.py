@@ -14,7 +14,6 @@ from maam.errors import DataError
 
 
 def naive(images, crops, padding):
-    """Return crops and flips computed one pixel at a time."""
     count, _, height, width = images.shape
     result = np.zeros_like(images)
     for n in range(count):

@@ -17,7 +17,6 @@ LAYERS = {
 
 
 def small(name):
-    """Return a preset in a size that runs in a second."""
     if name.startswith(("mafc", "mobilenet")):
         return spec.preset(name, cifar=True, width_multiplier=0.1)
     if name == "maam_imagenet":

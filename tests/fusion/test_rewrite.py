@@ -28,7 +28,6 @@ def chain(*nodes):
 
 
 def check(node, shape=(4, 8, 8)):
-    """Return the fused spec after comparing both models."""
     arrays = scrambled(node)
     fused, found = fuse(node, arrays)
     x = images(shape, dtype=np.float64)

@@ -27,7 +27,6 @@ def import_library(name):
 
 @pytest.fixture(params=["timm", "mindcv"])
 def library(request):
-    """Each library with a registry of models."""
     return import_library(request.param)
 
 
@@ -53,13 +52,11 @@ def torch():
 
 @pytest.fixture
 def images(torch, seeded):
-    """Make two images for PyTorch, (2, channels, size, size)."""
     return lambda size=32, channels=3: torch.rand(2, channels, size, size)
 
 
 @pytest.fixture
 def made(seeded, timm):
-    """Build a small model of a preset with timm."""
 
     def make(name, **options):
         small = SMALL if name.startswith(("mafc", "mobilenet_v")) else {}

@@ -16,7 +16,6 @@ from maam.weights import read_weights  # noqa: E402
 
 @pytest.fixture
 def saved(tmp_path):
-    """A model, and the folder with its files."""
     model = HubModel(build("maam_digits", seed=0))
     model.save_pretrained(tmp_path / "digits", model_card_kwargs={"description": "Trained on nothing."})
     return model, tmp_path / "digits"

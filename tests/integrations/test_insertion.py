@@ -109,7 +109,6 @@ def library(request):
 
 
 def shallow_resnet(library, block="BasicBlock"):
-    """Return a ResNet with one block a stage."""
     kind = getattr(library.resnet, block)
     if library is not TIMM:
         return library.resnet.ResNet(kind, [1, 1, 1, 1], num_classes=3)
@@ -133,7 +132,6 @@ def copy_weights(source, target):
 
 
 def new_layers(network, kind=(Layer, maam.mindspore.layers.Layer)):
-    """Return the names of the layers of a kind."""
     modules = network.named_modules() if isinstance(network, nn.Module) else network.cells_and_names()
     return [name for name, module in modules if isinstance(module, kind)]
 

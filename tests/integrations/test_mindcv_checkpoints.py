@@ -25,7 +25,6 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """A preset, its weights file, and its checkpoints."""
     tmp_path = tmp_path_factory.mktemp("digits")
     model = mindcv.create_model("maam_digits", seed=5, **DIGITS)
     maam.mindspore.save_weights(model, tmp_path / "w.safetensors")
@@ -36,7 +35,6 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory):
-    """A ResNet of MindCV, and its checkpoint."""
     tmp_path = tmp_path_factory.mktemp("resnet")
     network = mindcv.create_model("resnet18", **RESNET)
     ms.save_checkpoint(network, str(tmp_path / "resnet.ckpt"))
@@ -82,7 +80,6 @@ def test_a_checkpoint_with_attention():
 
 
 def test_pretrained_weights_are_loaded_by_mindcv(resnet, monkeypatch):
-    """The download is replaced; the rest is done by MindCV."""
     from mindcv.models import helpers
 
     monkeypatch.setattr(helpers.DownLoad, "download_url", lambda self, url, path: None)

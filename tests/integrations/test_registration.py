@@ -29,7 +29,6 @@ def added(library, monkeypatch):
 
 @pytest.fixture
 def backend(library):
-    """The backend that the library builds on."""
     return maam.torch if library.name == "timm" else maam.mindspore
 
 

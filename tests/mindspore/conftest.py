@@ -24,7 +24,6 @@ class Net(nn.Cell):
 
 @pytest.fixture(params=["graph", "pynative"])
 def mode(request):
-    """Graph and PyNative mode."""
     with MindSpore(request.param):
         yield request.param
 

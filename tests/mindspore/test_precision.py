@@ -39,7 +39,6 @@ def _import_path(monkeypatch):
 
 @pytest.fixture(params=CASES, ids="-".join)
 def level(request):
-    """A level of mixed precision, in graph or PyNative mode."""
     mode, level = request.param
     with MindSpore(mode):
         yield level

@@ -37,16 +37,6 @@ def slopes(judge, x, weights, name, step=1e-5):
     return (values[0] - values[1]) / (2 * step)
 
 
-def images(count=24):
-    """Return 8x8 images of three classes, a bright stripe at one of three heights and noise, and their labels."""
-    generator = np.random.default_rng(7)
-    labels = np.arange(count, dtype=np.int32) % 3
-    x = generator.normal(0, 0.3, (count, 1, 8, 8)).astype(np.float32)
-    for row in range(count):
-        x[row, :, 3 * labels[row] : 3 * labels[row] + 2] += 1
-    return x, labels
-
-
 @pytest.mark.parametrize(
     "options",
     [{"num_agents": 2}, {"fusion": "dynamic", "scales": (1, 2, 3)}, {"num_agents": 2, "depthwise": True}],
@@ -89,7 +79,10 @@ def test_optimizer_applies_the_gradients(scramble, x):
 
 @graph_first
 def test_model(small, mode, reference):
-    x, labels = images()
+    labels = np.arange(24, dtype=np.int32) % 3  # a bright stripe at one of three heights
+    x = np.random.default_rng(7).normal(0, 0.3, (24, 1, 8, 8)).astype(np.float32)
+    for image, label in zip(x, labels, strict=True):
+        image[:, 3 * label : 3 * label + 2] += 1
     if mode == "graph":
         batches = ds.NumpySlicesDataset({"x": x, "y": labels}, shuffle=False)
     else:

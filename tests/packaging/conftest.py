@@ -18,7 +18,6 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 
 def call(*command, **options):
-    """Return the output of a command that must succeed."""
     options = {"capture_output": True, "text": True, "timeout": 500, "check": False, **options}
     done = subprocess.run([str(part) for part in command], **options)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -36,7 +35,6 @@ def distributions(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def empty(tmp_path_factory):
-    """Make an environment without packages; return its Python."""
 
     def make(**options):
         folder = tmp_path_factory.mktemp("environment")

@@ -62,7 +62,6 @@ def wrong_padding(runner, path):
 
 
 def permuted_branches(runner, path):
-    """Give branches each other's fusion weights."""
     agents = layer(runner, path)
     names = "names" if runner.name == "torch" else "cell_list"
     setattr(agents, names, getattr(agents, names)[::-1])

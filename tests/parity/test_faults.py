@@ -13,23 +13,19 @@ pytest.importorskip("torch")  # the gradient reference
 NORMS = ("agents.0.bn1", "agents.1.bn2", "reduce.bn")
 CONVS = ("agents.0.conv1", "agents.1.conv1", "agents.2.conv2")
 WEIGHTS = ("agents.0.conv1.weight", "agents.2.conv2.weight", "classifier.fc2.weight")
-STAGE = {
-    "wrong_momentum": "running statistics",
-    "biased_variance": "running statistics",
-    "epsilon": "layers, eval",
-}
+STAGE = {"wrong_momentum": "running statistics", "biased_variance": "running statistics", "epsilon": "layers, eval"}
 """The stage that finds each fault of a batch norm."""
 
 
 def cases(names, paths):
     """Return every fault at every layer in each framework; in MindSpore all but a sample are slow."""
-    found = []
-    for framework in EAGER:
-        for row, fault in enumerate(names):
-            for column, path in enumerate(paths):
-                slow = framework == "mindspore" and column != row % len(paths)
-                found.append(pytest.param(framework, fault, path, marks=[pytest.mark.slow] if slow else []))
-    return found
+    slow = [pytest.mark.slow]
+    return [
+        pytest.param(framework, fault, path, marks=slow * (framework == "mindspore" and column != row % len(paths)))
+        for framework in EAGER
+        for row, fault in enumerate(names)
+        for column, path in enumerate(paths)
+    ]
 
 
 def failed_stages(report):

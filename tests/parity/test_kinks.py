@@ -36,7 +36,6 @@ def error(reference, actual, gradients):
 
 
 def other_side(reference):
-    """Return the gradients with the nearest kink crossed."""
     effect = reference._effect(0)
     return {name: array + effect.get(name, 0.0) for name, array in reference.gradients.items()}
 
@@ -123,8 +122,7 @@ class PushedBias(Wrapper):
 
         def pushing(*arguments):
             loss = step(*arguments)
-            bias = self.read_arrays()["narrow.bn.bias"]
-            self.write_arrays({"narrow.bn.bias": bias + self.size})
+            self.write_arrays({"narrow.bn.bias": self.read_arrays()["narrow.bn.bias"] + self.size})
             return loss
 
         trainer.step = pushing
@@ -224,8 +222,7 @@ class TestCrowds:
 
         crowded = reference()
         assert crowded.crowded
-        double = {name: 2 * gradient for name, gradient in crowded.gradients.items()}
-        assert crowded.settle(double).crossed == 0
+        assert crowded.settle({name: 2 * gradient for name, gradient in crowded.gradients.items()}).crossed == 0
         monkeypatch.setattr(kinks, "CROWD", 10**9)
         assert not reference().crowded
         monkeypatch.setattr(kinks, "DEEP", 3)

@@ -50,7 +50,6 @@ class Cell(nn.Cell):
 
 
 def pair(**faults):
-    """Return both networks with different fresh weights."""
     torch.manual_seed(0)
     mindspore.set_seed(1)
     return TorchNet(), Cell(**faults)

@@ -17,7 +17,6 @@ _NAMES += ("agents.alpha", "\x00")
 
 
 def bases() -> list[str]:
-    """Return valid documents with all kinds of fields."""
     conv = Conv2d(in_channels=4, out_channels=4, kernel_size=3, padding=1, groups=2)
     gate = {"act": Activation(function="leaky_relu", negative_slope=0.2), "scale": Scale(children={"conv": conv})}
     small = Model(name="small", input_shape=(4, 8, 8), children={"residual": Residual(children=gate)})

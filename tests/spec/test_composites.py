@@ -39,7 +39,6 @@ def squeeze_excite(
 
 @spec.composite
 def tower(widths: Sizes = (1,), kernels: OddSizes = 3, p: Probability = 0.0) -> spec.Sequential:
-    """Return a chain of convolutions."""
     kernels = one_each("kernels", kernels, len(widths), "convolutions")
     pairs = zip((1, *widths), widths, kernels, strict=False)
     convs = [spec.Conv2d(in_channels=a, out_channels=b, kernel_size=k) for a, b, k in pairs]

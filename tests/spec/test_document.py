@@ -203,7 +203,6 @@ def test_many_wrong_fields_and_those_of_constructors():
 
 
 def outcome(text):
-    """Return the spec of a text, or the message of the error."""
     try:
         return parse_json(text)
     except SpecError as error:

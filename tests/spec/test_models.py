@@ -19,7 +19,6 @@ RNN = {
 
 
 def with_bias(**shapes):
-    """Return the shapes of weights and biases by name."""
     pairs = [((f"{name}.weight", shape), (f"{name}.bias", shape[:1])) for name, shape in shapes.items()]
     return dict(row for pair in pairs for row in pair)
 

@@ -81,7 +81,6 @@ class TestSymbolicTrace:
 
     @pytest.mark.parametrize("gate", [MAF, MAFC, MAFB, CBAM])
     def test_gates(self, gate):
-        """A graph without sizes computes standard deviations too."""
         layer = gate(8).eval()
         traced = torch.fx.symbolic_trace(layer)
         for size in ((2, 8, 5, 5), (1, 8, 1, 1)):

@@ -158,12 +158,10 @@ class TestRefusals:
         assert message in error_of(DeviceError, optimize, model, x, engine=engine, precision=precision)
 
     def test_inputs(self, model, x):
-        with pytest.raises(ShapeError, match="expected an input"):
-            optimize(model, x[0])
+        assert "expected an input" in error_of(ShapeError, optimize, model, x[0])
         fast = optimize(model, x, precision="fp32", compile=False)
         for wrong in (x[:, :, :4], x.double(), (x * 255).byte(), x[0]):
-            with pytest.raises(ShapeError, match="expected a"):
-                fast(wrong)
+            assert "expected a" in error_of(ShapeError, fast, wrong)
 
     def test_a_wrong_result(self, model, x, monkeypatch):
         engine = optimization._ENGINES["torch"]

@@ -45,19 +45,16 @@ def pictures():
 
 @pytest.fixture
 def recipe():
-    """Two epochs of eleven steps, with all parts of a recipe."""
     return default_recipe("maam_digits").replaced(CHANGES)
 
 
 @pytest.fixture
 def short(recipe):
-    """One epoch of eleven steps."""
     return recipe.replaced({"epochs": 1})
 
 
 @pytest.fixture
 def recipe_file(tmp_path):
-    """Write a recipe as TOML; return the path of the file."""
 
     def write(recipe):
         lines, tables = [], []
@@ -92,7 +89,6 @@ def finished(one_thread, tmp_path_factory):
 
 @pytest.fixture
 def done(finished, tmp_path):
-    """A finished PyTorch run of one epoch."""
     return RunFolder(Path(shutil.copytree(finished, tmp_path / "done")))
 
 
@@ -107,7 +103,6 @@ def _installed(request):
 
 @pytest.fixture(params=["torch", "mindspore"])
 def framework(request):
-    """Each framework that trains."""
     return request.param
 
 

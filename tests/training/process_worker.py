@@ -18,7 +18,6 @@ RUNS = {"torch": ("run", "averaged"), "mindspore": ("averaged",)}  # each one co
 
 
 def batch():
-    """Images and labels, the same in every process."""
     rng = np.random.default_rng(0)
     return rng.random((2 * SIZE, 1, 8, 8), np.float32), rng.integers(0, 10, 2 * SIZE).astype(np.int32)
 
@@ -32,7 +31,6 @@ def gradients(backend, images, labels):
 
 
 def main(framework, folder):
-    """Write the gradients, then train."""
     backend = load_training_backend(framework)
     processes = backend.join_processes(backend.select_device("cpu"))
     images, labels = batch()

@@ -76,7 +76,6 @@ def test_compressed_log_of_a_published_run(runs):
 
 
 def test_folder_arguments(runs, tmp_path, monkeypatch):
-    """Runs with the same name are named by their path."""
     assert [run.name for run in read_runs(str(runs))] == ["high", "low"]
     shutil.copytree(runs / "high", tmp_path / "other" / "high")
     found = read_runs([runs / "high", tmp_path / "other" / "high", runs / "high"])
@@ -87,23 +86,18 @@ def test_folder_arguments(runs, tmp_path, monkeypatch):
         read_runs([])
 
 
-def test_overrides_are_compared_field_by_field(runs):
-    (session,) = RunFolder(runs / "low").sessions()
-    session["recipe"]["overrides"] = {"act_layer": "silu"}
-    (runs / "low" / "run.json").write_text(json.dumps({"sessions": [session]}))
-    fields = varying_fields(read_runs(runs))
-    assert [field for field in fields if field.startswith("overrides")] == ["overrides.act_layer"]
-
-
 def test_presets_and_automatic_precision_are_no_differences():
     other = DIGITS.replaced({"presets": ["maam_*"], "precision": "auto", "epochs": 3})
     assert differences(DIGITS.replaced({"precision": "bf16"}), other) == [("epochs", 2, 3)]
 
 
-def test_run_resumed_in_the_other_framework_names_both(runs):
+def test_overrides_are_compared_field_by_field_and_both_frameworks_named(runs):
     (session,) = RunFolder(runs / "low").sessions()
+    session["recipe"]["overrides"] = {"act_layer": "silu"}
     sessions = [session, {**session, "framework": "mindspore"}]
     (runs / "low" / "run.json").write_text(json.dumps({"sessions": sessions}))
+    fields = varying_fields(read_runs(runs))
+    assert [field for field in fields if field.startswith("overrides")] == ["overrides.act_layer"]
     head, rows = tabulate(read_runs(runs))
     assert [row[head.index("framework")] for row in rows] == ["torch", "torch, mindspore"]
 

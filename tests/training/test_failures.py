@@ -23,7 +23,9 @@ from tests.errors import error_of
 
 NO_SPACE = "No space left on device"
 DURING_TRAINING = ("run.json", "log.jsonl", "last.safetensors", "best.safetensors", "final.safetensors")
+NO_MODEL = default_recipe("maam_digits").replaced({"model": None})
 EXPECTED = "expected the name of a preset or a file"
+TEN_CLASSES = r"num_classes in the recipe \(-o overrides.num_classes=10\)"
 EIGHT = "data digits has images of 8x8; expected at most "
 WILD = {"optimizer.lr": 1e30, "schedule.name": "constant", "clip_norm": None, "ema_decay": None}
 
@@ -91,15 +93,28 @@ def test_log_that_is_a_folder(short, tmp_path, monkeypatch):
         ({"model": spec.preset}, RecipeError, f"^model: {EXPECTED}, got an object of type function; "),
         ({"recipe": "digits"}, RecipeError, "^recipe: expected a maam.training.Recipe, got an object of type str; "),
         ({"model": None, "recipe": None}, RecipeError, "no model to train: name a preset, or a recipe"),
+        ({"model": None, "recipe": NO_MODEL}, RecipeError, "no model to train"),
         ({"device": "cuda"}, DeviceError, "device 'cuda' is not available to PyTorch on this machine; available: cpu"),
         ({"device": "tpu"}, DeviceError, "device: expected one of cpu, cuda, ascend, got 'tpu'"),
         ({"framework": "jax"}, SpecError, "framework: expected one of torch, mindspore, got 'jax'"),
         ({"framework": "reference"}, SpecError, "got 'reference'; reference cannot be used for training"),
+        ({"batch_size": 5000}, DataError, "batch_size is 5000, and dataset has 1438 images; expected at most 1438"),
+        ({"data": "cifar10"}, DataError, r"data cifar10 needs root \(--root DIR\)"),
+        ({"overrides.num_classes": 7}, RecipeError, rf"has 10 classes, .* outputs \(7,\); .* {TEN_CLASSES}"),
+        ({"overrides.in_channels": 3}, RecipeError, "data digits: .*; choose a preset for such images"),
+        (
+            {"augmentation.padding": 8},
+            RecipeError,
+            rf"augmentation.padding: 8, but {EIGHT}7: -o augmentation.padding=1",
+        ),
+        ({"augmentation.cutout": 9}, RecipeError, "augmentation.cutout: 9, but .* expected at most 8"),
     ],
 )
-def test_wrong_arguments(refuses, recipe, monkeypatch, arguments, error, message):
+def test_wrong_arguments_and_recipes(refuses, recipe, monkeypatch, arguments, error, message):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    refuses(error, message, **{"model": "maam_digits", "recipe": recipe, **arguments})
+    own = {name: arguments[name] for name in ("model", "recipe", "device", "framework") if name in arguments}
+    recipe = recipe.replaced({name: value for name, value in arguments.items() if name not in own})
+    refuses(error, message, **{"model": "maam_digits", "recipe": recipe, **own})
 
 
 def test_devices_of_mindspore(recipe, refuses):
@@ -108,28 +123,6 @@ def test_devices_of_mindspore(recipe, refuses):
     refuses(DeviceError, message, "maam_digits", recipe, device="ascend", framework="mindspore")
     message = "precision 'bf16': MindSpore does not support it on cpu; supported: fp32, fp16"
     refuses(DeviceError, message, "maam_digits", recipe.replaced({"precision": "bf16"}), framework="mindspore")
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "error", "message"),
-    [
-        ("batch_size", 5000, DataError, "batch_size is 5000, and dataset has 1438 images; expected at most 1438"),
-        ("data", "cifar10", DataError, r"data cifar10 needs root \(--root DIR\)"),
-        (
-            "overrides.num_classes",
-            7,
-            RecipeError,
-            r"has 10 classes, .* outputs \(7,\); .* num_classes in the recipe \(-o overrides.num_classes=10\)",
-        ),
-        ("overrides.in_channels", 3, RecipeError, "data digits: .*; choose a preset for such images"),
-        ("augmentation.padding", 8, RecipeError, rf"augmentation.padding: 8, but {EIGHT}7: -o augmentation.padding=1"),
-        ("augmentation.cutout", 9, RecipeError, "augmentation.cutout: 9, but .* expected at most 8"),
-        ("model", None, RecipeError, "no model to train"),
-    ],
-)
-def test_data_that_does_not_fit(recipe, refuses, field, value, error, message):
-    recipe = recipe.replaced({field: value})
-    refuses(error, message, recipe.model and "maam_digits", recipe)
 
 
 def test_loss_that_is_not_finite(framework, recipe, tmp_path):
@@ -149,7 +142,6 @@ def test_loss_that_is_not_finite_before_the_first_checkpoint(recipe, tmp_path):
 
 
 def test_weights_that_are_not_finite(tmp_path):
-    """Running variances overflow before the loss does."""
     changes = {"epochs": 1, "batch_size": 256, "optimizer.lr": 100.0, "schedule.name": "constant", "precision": "fp32"}
     recipe, last = default_recipe("maam_digits").replaced(changes), tmp_path / "run" / "last.safetensors"
     text = error_of(TrainingError, train, "maam_digits", recipe, out=tmp_path / "run", checkpoint_steps=1)

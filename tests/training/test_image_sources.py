@@ -36,7 +36,6 @@ def root(tmp_path):
 
 @pytest.fixture
 def recipe():
-    """Two epochs of four steps."""
     return read_recipe("imagenet_maf").replaced(CHANGES)
 
 

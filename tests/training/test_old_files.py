@@ -29,7 +29,6 @@ LAST_TEST_LOSS = 2.371722
 
 @pytest.fixture
 def copy(tmp_path):
-    """Copy an old run into the test's folder."""
     return lambda name: RunFolder(shutil.copytree(OLD / name, tmp_path / name))
 
 

@@ -43,7 +43,6 @@ def test_recipe_of_the_paper():
 
 
 def test_recipe_round_trips_through_json():
-    """Options of presets get the types of JSON."""
     recipe = read_recipe("cifar10").replaced({"optimizer.name": "adamw", "optimizer.nesterov": False})
     assert Recipe(**json.loads(recipe.model_dump_json())) == recipe
     recipe = Recipe(overrides={"pool": (1, 2), "num_classes": np.int64(7), "reduce": np.True_})
@@ -110,7 +109,6 @@ def test_new_name_drops_the_settings_of_the_old_one():
 
 
 def test_sizes_of_crops():
-    """Sizes follow the recipe, or else the model."""
     for size in (160, 320):
         images = read_recipe("imagenet_maf").replaced({"images.size": size}).images
         assert images.framings(224)[1] == CenterCrop(size, round(size * 8 / 7))
@@ -255,7 +253,6 @@ def test_no_recipe(tmp_path, monkeypatch):
 
 
 def theirs(make):
-    """Return the learning rates of a PyTorch scheduler."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=PEAK, momentum=0.9)
     scheduler, found = make(optimizer), []
     for _ in range(STEPS):
@@ -266,7 +263,6 @@ def theirs(make):
 
 
 def ours(**fields):
-    """Return the learning rates of a schedule of maam."""
     return [learning_rate(Schedule(**fields), PEAK, step, STEPS, EPOCH) for step in range(STEPS)]
 
 

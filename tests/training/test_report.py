@@ -48,7 +48,7 @@ def test_reference_runs_on_the_cpu_only(done):
     assert len(evaluate_file(done.path, "digits", framework="reference", device="cpu", limit=3).labels) == 3
 
 
-def test_curves():
+def test_curves_and_lost_epochs():
     found = read_curves([STEPS, EPOCH, {**STEPS, "step": 4, "epoch": 1}], 64)
     assert found.means(found.loss).tolist() == [1.5]  # the unfinished epoch does not count
     assert found.means(found.accuracy).tolist() == [0.5]
@@ -56,9 +56,6 @@ def test_curves():
     assert found.epochs.tolist() == [0]
     earlier = {name: value for name, value in STEPS.items() if name != "seconds"}  # as earlier versions wrote it
     assert read_curves([earlier, EPOCH], 64).minutes.tolist() == [2 * 64 / 32 / 60]
-
-
-def test_lost_epochs():
     later = [{**STEPS, "epoch": 3}, {**EPOCH, "epoch": 3}]
     found = read_curves([{**EPOCH, "epoch": 1}, *later], 64)
     assert found.epochs.tolist() == [3]

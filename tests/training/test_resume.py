@@ -20,20 +20,17 @@ OFTEN = (2, 9, 11, 12, 21)  # before and after the first checkpoint, at the end 
 
 
 def same(first, second):
-    """Return whether two checkpoints have the same bits."""
     pairs = list(zip(parts(first), parts(second), strict=True))
     return all(one.tobytes() == other.tobytes() for one, other in pairs)
 
 
 def parts(checkpoint):
-    """Yield all arrays of a checkpoint, sorted by name."""
     state = checkpoint.state
     for arrays in (checkpoint.arrays, state.average, *state.moments.values()):
         yield from (arrays[name] for name in sorted(arrays))
 
 
 def without_times(folder):
-    """Return the log without the fields that a clock measured."""
     clocks = ("seconds", "images_per_second", "waiting")
     return [{k: v for k, v in record.items() if k not in clocks} for record in folder.log.records()]
 
@@ -64,7 +61,6 @@ def test_interrupted(framework, with_optimizer, whole_and_parts, name, stops):
     [("torch", "fp16"), pytest.param("torch", "bf16", marks=slow), pytest.param("mindspore", "fp16", marks=slow)],
 )
 def test_interrupted_in_half_precision(framework, precision, recipe, whole_and_parts):
-    """Loss scale and skipped steps of fp16 are restored, too."""
     whole, parts = whole_and_parts(recipe.replaced({"precision": precision}), 9, framework=framework)
     assert read_checkpoint(parts.last).recipe.precision == precision
     assert whole.last.read_bytes() == parts.last.read_bytes()

@@ -102,7 +102,6 @@ def test_incomplete_description_and_missing_log(short, done):
 
 
 def test_copied_checkpoint_can_be_resumed(recipe, tmp_path, stop):
-    """Log and report then begin with the resumed part."""
     stop("maam_digits", recipe, out=tmp_path / "run", at=14, log_steps=1, checkpoint_steps=4)
     (tmp_path / "copy").mkdir()
     (tmp_path / "run" / "last.safetensors").rename(tmp_path / "copy" / "last.safetensors")
@@ -172,7 +171,6 @@ def test_names_of_temporary_files(name, expected):
 
 
 def test_foreign_lines_in_a_log(short, tmp_path, stop):
-    """They are skipped, and removed when the run is resumed."""
     out = tmp_path / "run"
     stop("maam_digits", short, out=out, at=8, log_steps=1, checkpoint_steps=4)
     with (out / "log.jsonl").open("a") as file:

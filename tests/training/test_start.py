@@ -32,7 +32,6 @@ def seven(drawn):
 
 
 def learned(arrays):
-    """Return the arrays that only an optimizer changes."""
     return {name: array for name, array in arrays.items() if "running" not in name}
 
 
@@ -115,15 +114,10 @@ def test_start_from_half_precision(framework, short, dtype, half_and_wide, tmp_p
     assert runs[0].final.read_bytes() == runs[1].final.read_bytes()
 
 
-@pytest.fixture
-def pruned(done, tmp_path):
-    """A weights file of a trained and pruned network."""
-    write_weights(tmp_path / "pruned.safetensors", *prune(*read_weights(done.final), channels=0.25))
-    return tmp_path / "pruned.safetensors"
-
-
 @pytest.mark.parametrize("framework", ALSO_SLOW)
-def test_pruned_network_is_trained(short, done, pruned, framework, tmp_path):
+def test_pruned_network_is_trained(short, done, framework, tmp_path):
+    pruned = tmp_path / "pruned.safetensors"
+    write_weights(pruned, *prune(*read_weights(done.final), channels=0.25))
     recipe = short.replaced({"optimizer.lr": 0.01, "ema_decay": None})
     run = train(str(pruned), recipe, out=tmp_path / "run", framework=framework)
     assert read_weights(run.final)[0] == read_weights(pruned)[0] != digits()
@@ -133,6 +127,8 @@ def test_pruned_network_is_trained(short, done, pruned, framework, tmp_path):
     assert session["recipe"]["model"] == session["recipe"]["weights"] == str(pruned)
     again = train(str(pruned), recipe, out=tmp_path / "run", framework=framework, resume=True)
     assert again.final.read_bytes() == run.final.read_bytes()
+    assert find_recipe(str(pruned)) == find_recipe("maam_digits") == default_recipe("maam_digits")
+    assert find_network(str(pruned), {"num_classes": 7}).num_classes == 7
 
 
 def test_spec_document_is_trained_from_drawn_weights(short, tmp_path):
@@ -143,11 +139,6 @@ def test_spec_document_is_trained_from_drawn_weights(short, tmp_path):
     run = train("mine.json", short, out=tmp_path / "run")
     assert read_weights(run.final)[0] == node
     assert run.sessions()[0]["start"] == ""
-
-
-def test_weights_file_has_the_recipe_and_the_options_of_its_preset(pruned):
-    assert find_recipe(str(pruned)) == find_recipe("maam_digits") == default_recipe("maam_digits")
-    assert find_network(str(pruned), {"num_classes": 7}).num_classes == 7
 
 
 def test_folder_is_not_a_network(done, refuses):

@@ -93,23 +93,17 @@ def test_ten_steps_after_the_switch_hold_the_bounds_of_parity(with_optimizer, tm
     """With ReLU, whose kinks parity handles, from the moments of the first framework."""
     pytest.importorskip("mindspore")
     checkpoint = stopped(with_optimizer(name), tmp_path, stop, first, activation="relu")
-    found = steps_from(checkpoint)
-    for runner, worst in found.items():
-        print(first, name, runner, worst.step, worst.statistics, worst.crossed)
-        assert worst.step.used <= 1, (runner, worst.layer, worst.step)
-        assert worst.statistics.used <= 1, (runner, worst.statistics_layer, worst.statistics)
-
-
-def steps_from(checkpoint):
-    """Return, by runner, the differences of ten steps from the float64 reference."""
     runners, missing = make_runners(checkpoint.spec, checkpoint.arrays, ("torch", "mindspore"), compiled=False)
     assert not missing
     images, labels = next(iter(open_source(checkpoint.recipe, None, checkpoint.spec).train.epoch(1)))
     double = make_double(checkpoint.spec, checkpoint.arrays)
     subject = Subject(checkpoint.spec, checkpoint.arrays, images, labels, runners, double)
     state = OptimizerState(checkpoint.state.step, checkpoint.state.moments)
-    worst = take_steps(subject, checkpoint.recipe.optimizer, Outcome(dict(checkpoint.arrays), state))
-    return {runner.name: one for runner, one in zip(runners, worst, strict=True)}
+    found = take_steps(subject, checkpoint.recipe.optimizer, Outcome(dict(checkpoint.arrays), state))
+    for runner, worst in zip(runners, found, strict=True):
+        print(first, name, runner.name, worst.step, worst.statistics, worst.crossed)
+        assert worst.step.used <= 1, (runner.name, worst.layer, worst.step)
+        assert worst.statistics.used <= 1, (runner.name, worst.statistics_layer, worst.statistics)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
@@ -163,7 +157,6 @@ def arrays_of(checkpoint):
 
 
 def start(framework, checkpoint):
-    """Return a trainer in the state of a checkpoint."""
     backend = load_training_backend(framework)
     runner = backend.make_training_runner(checkpoint.spec, seed=None, device=backend.select_device("cpu"))
     trainer = runner.trainer(checkpoint.recipe.optimizer, objective(checkpoint.recipe))
@@ -172,11 +165,9 @@ def start(framework, checkpoint):
 
 
 def load(trainer, checkpoint):
-    """Put a checkpoint into a trainer."""
     trainer.runner.write_arrays(checkpoint.arrays)
     trainer.write_state(checkpoint.state)
 
 
 def state_of(trainer, checkpoint):
-    """Return the state of a trainer as a checkpoint."""
     return Checkpoint(checkpoint.spec, checkpoint.recipe, trainer.runner.read_arrays(), trainer.read_state())

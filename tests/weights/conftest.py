@@ -9,7 +9,6 @@ from tests.weights.helpers import BACKENDS, DTYPES, NODE, SPECS, arbitrary, back
 
 @pytest.fixture(params=BACKENDS)
 def backend(request):
-    """Return each backend; a missing framework skips the test."""
     return backend_named(request.param)
 
 

@@ -49,13 +49,11 @@ def arbitrary(node, dtype="float32", seed=0):
 
 
 def mixed(node):
-    """Return arbitrary arrays whose dtypes take turns."""
     whole = {dtype: arbitrary(node, dtype) for dtype in DTYPES}
     return {p.name: whole[dtype][p.name] for p, dtype in zip(node.parameters(), itertools.cycle(DTYPES), strict=False)}
 
 
 def bits(arrays):
-    """Return the dtype, shape and bytes of each array."""
     return {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()}
 
 

@@ -25,7 +25,6 @@ Case = tuple[str, bytes]
 
 
 def split(file: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return the header and the data of a weights file."""
     length = int.from_bytes(file[:8], "little")
     return json.loads(file[8 : 8 + length]), file[8 + length :]
 

@@ -25,7 +25,6 @@ ARRAYS = {"fc.weight": np.float32([[1, 2]]), "fc.bias": np.float32([3])}
 
 @pytest.fixture
 def old(tmp_path):
-    """Return the path of an existing file."""
     path = tmp_path / "weights.safetensors"
     path.write_bytes(b"old")
     return path

@@ -29,7 +29,6 @@ def cases(tmp_path_factory):
 
 @contextlib.contextmanager
 def little_memory():
-    """Check that less than LARGEST bytes are allocated."""
     tracemalloc.start()
     try:
         yield

@@ -22,7 +22,6 @@ def name(request):
 
 @pytest.fixture
 def file(name, write):
-    """Return a weights file of a model with ten classes."""
     node = MODELS[name]
     return write(node, spec.draw(node.parameters(), 3))
 
