@@ -23,6 +23,7 @@ OWN = {"torch": ", device=None, dtype=None)", "mindspore": ")"}
 
 @spec.composite
 def gate(channels: int, *, act_layer: spec.primitives.ActivationName = "sigmoid") -> spec.Scale:
+    """Return x * act(conv1x1(x))."""
     conv = spec.Conv2d(in_channels=channels, out_channels=1, kernel_size=1)
     return spec.Scale(children={"conv": conv, "act": spec.Activation(function=act_layer)})
 
