@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from maam._config import Section, explain
+from maam._messages import listed, suggestion
 from maam.errors import SpecError
 from maam.spec import Node, Parameter, Role
 from maam.spec.fields import Flag, Positive
@@ -33,6 +36,24 @@ Small = Annotated[float, Field(strict=True, gt=0, le=LARGEST, allow_inf_nan=Fals
 Share = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
 
 
+RoleName = Literal["weight", "bias", "norm_weight", "norm_bias", "recurrent", "fusion"]
+Factor = Annotated[float, Field(strict=True, gt=0, le=1000, allow_inf_nan=False)]
+
+
+class Group(NamedTuple):
+    """Parameters that an optimizer treats alike.
+
+    Attributes:
+        weight_decay: the factor of weight decay.
+        lr_factor: the learning rate, relative to that of the optimizer.
+        names: the canonical names.
+    """
+
+    weight_decay: float
+    lr_factor: float
+    names: list[str]
+
+
 class Optimizer(Section):
     """An optimizer and its settings.
 
@@ -49,6 +70,9 @@ class Optimizer(Section):
         nesterov: whether sgd uses Nesterov's momentum.
         weight_decay: the factor of weight decay.
         decay: "weights" applies weight decay to the weights of convolutions and linear maps, "all" to all parameters.
+        lr_factors: learning rates relative to `lr`, by the role of parameters: "weight", "bias", "norm_weight",
+            "norm_bias", "recurrent" or "fusion" (the scalars that weight branches). Weight decay is divided by the
+            factor, so that all parameters decay at the same rate.
         betas: the decay rates of the two moments of adam and adamw.
         eps: the term in the denominator of adam and adamw.
 
@@ -72,6 +96,7 @@ class Optimizer(Section):
     nesterov: Flag = False
     weight_decay: NonNegativeReal = 0.0
     decay: Literal["weights", "all"] = "weights"
+    lr_factors: dict[RoleName, Factor] = Field(default_factory=dict)
     betas: tuple[Share, Share] = (0.9, 0.999)
     eps: Small = 1e-8
 
@@ -101,9 +126,42 @@ class Optimizer(Section):
         """Return whether weight decay applies to a parameter."""
         return self.decay == "all" or parameter.role in (Role.WEIGHT, Role.RECURRENT)
 
-    def groups(self, spec: Node) -> list[tuple[float, list[str]]]:
-        """Return (weight decay, names of its parameters) for each group of trainable parameters that is not empty."""
-        trainable = [parameter for parameter in spec.parameters() if parameter.trainable]
-        decayed = [parameter.name for parameter in trainable if self.decays(parameter)]
-        others = [parameter.name for parameter in trainable if not self.decays(parameter)]
-        return [(decay, names) for decay, names in ((self.weight_decay, decayed), (0.0, others)) if names]
+    def groups(self, spec: Node, freeze: Sequence[str] = ()) -> list[Group]:
+        """Return the groups of trainable parameters that are not empty; those that `freeze` matches are left out.
+
+        Raises:
+            SpecError: as `find_frozen`.
+        """
+        frozen = find_frozen(spec, freeze)
+        parameters = [p for p in spec.parameters() if p.trainable and p.name not in frozen]
+        factors = {p.name: self.lr_factors.get(p.role.value, 1.0) for p in parameters}  # type: ignore[call-overload]
+        found = []
+        for decays in (True, False):
+            for factor in sorted(set(factors.values())):
+                names = [p.name for p in parameters if self.decays(p) is decays and factors[p.name] == factor]
+                found.append(Group(self.weight_decay / factor if decays else 0.0, factor, names))
+        return [group for group in found if group.names]
+
+
+def find_frozen(spec: Node, patterns: Sequence[str]) -> frozenset[str]:
+    """Return the canonical names that shell wildcards match, such as "stem.*".
+
+    A frozen parameter is not updated. A batch norm with frozen running statistics normalizes with them in training.
+
+    Raises:
+        SpecError: a pattern matches no parameter, or all trainable parameters are frozen.
+
+    Example:
+        >>> from maam import spec
+        >>> sorted(find_frozen(spec.preset("maam_digits"), ["classifier.fc1.*"]))
+        ['classifier.fc1.bias', 'classifier.fc1.weight']
+    """
+    names = [p.name for p in spec.parameters()]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            hint = suggestion(pattern, names, f"its first parameters: {listed(names[:5])}")
+            raise SpecError(f"freeze: {pattern!r} matches no parameter of the model; {hint}")
+    frozen = frozenset(name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns))
+    if all(p.name in frozen for p in spec.parameters() if p.trainable):
+        raise SpecError(f"freeze: {', '.join(patterns)} matches all parameters; expected some to train")
+    return frozen

@@ -120,6 +120,9 @@ class Objective:
         label_smoothing: the share of the target that is spread evenly over all classes.
         clip_norm: the largest joint norm of all gradients; None for no limit.
         average: whether to keep a moving average of the weights.
+        lookahead: whether each update of the average also copies it back into the model (look-ahead averaging).
+        freeze: shell wildcards of parameters and running statistics that do not change; see
+            `maam.backend.optimizer.find_frozen`.
         precision: "fp32", "bf16", or "fp16" with a dynamic loss scale.
 
     Example:
@@ -132,6 +135,8 @@ class Objective:
     clip_norm: float | None = None
     average: bool = False
     precision: str = "fp32"
+    lookahead: bool = False
+    freeze: tuple[str, ...] = ()
 
 
 class Kink(NamedTuple):
@@ -189,13 +194,13 @@ class Trainer(Protocol):
             labels: int32 (N,).
         """
 
-    def update(self, batch: Any, lr: float, decay: float = 0.0) -> Any:
+    def update(self, batch: Any, lr: float, decay: float | None = 0.0) -> Any:
         """Take one optimizer step on the mean cross entropy, in train mode.
 
         Args:
             batch: a prepared batch.
             lr: the learning rate of this step.
-            decay: the decay of the moving average in this step.
+            decay: the decay of the moving average after this step; None leaves the average as it is.
 
         Returns:
             (loss, accuracy) before the update, on the device.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
@@ -19,6 +20,10 @@ Rows = npt.NDArray[np.int64]
 """Indices of images (N,)."""
 Batch = tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]
 """Images (B, C, H, W) and labels (B,)."""
+
+
+_FLIPS = (0, 1)
+"""The part of the seed of alternating flips that differs from all seeds of epochs."""
 
 
 class EpochOrder:
@@ -151,6 +156,9 @@ class BatchLoader(EpochOrder):
         # The whole epoch is drawn first, so that a later start gives the same crops.
         order, rng = self.draw(index)
         crops = None if self.augmentation is None else self.augmentation.draw(rng, self.count)
+        if crops is not None and self.augmentation is not None and self.augmentation.alternating_flip:
+            first = np.random.default_rng([self.seed, *_FLIPS]).random(self.count) < self.augmentation.flip_probability
+            crops = replace(crops, flips=(first ^ (index % 2 == 1))[order])
         return self._batches(order, crops, self.parts(start))
 
     def _batches(self, order: Rows, crops: Crops | None, parts: Iterator[slice]) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from maam.data.checks import check_count, check_fraction, check_images, check_number
+from maam.data.checks import check_choice, check_count, check_fraction, check_images, check_number
 from maam.errors import DataError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -79,13 +79,16 @@ class Crops:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random crops of zero-padded images, random flips and cutout, for images in memory.
+    """Random crops of padded images, flips and cutout, for images in memory.
 
     Attributes:
-        padding: rows and columns of zeros added on each side, 0 or more. A crop has the size of the original image.
+        padding: rows and columns added on each side, 0 or more. A crop has the size of the original image.
         flip_probability: the probability of a horizontal flip, in [0, 1].
         cutout: the side of the grey square (DeVries and Taylor, arXiv 1708.04552); 0 for no square. Its centre can be
             anywhere in the image, so a part of the square may lie outside.
+        padding_mode: "zeros", or "reflect" for a mirror image that does not repeat the outermost pixels.
+        alternating_flip: whether `BatchLoader` flips each image in every second epoch (Keller Jordan, arXiv 2404.00498)
+            in place of at random. `flip_probability` is then the share of images that are flipped in the first epoch.
 
     Raises:
         DataError: an attribute is out of its range.
@@ -103,11 +106,14 @@ class Augmentation:
     padding: int = 4
     flip_probability: float = 0.5
     cutout: int = 0
+    padding_mode: str = "zeros"
+    alternating_flip: bool = False
 
     def __post_init__(self) -> None:
         check_count("padding", self.padding, 0)
         check_fraction("flip_probability", self.flip_probability)
         check_count("cutout", self.cutout, 0)
+        check_choice("padding_mode", self.padding_mode, ("zeros", "reflect"))
 
     def draw(self, rng: np.random.Generator, count: int) -> Crops:
         """Draw crops for `count` images, 0 or more, from `rng`."""
@@ -145,6 +151,11 @@ class Augmentation:
         """Pad like np.pad, which takes three times as long for a batch of small images."""
         count, channels, height, width = images.shape
         side = self.padding
+        if self.padding_mode == "reflect":
+            if side >= min(height, width):
+                raise DataError(f"padding is {side}, for images of {height}x{width}; expected less than the image")
+            rows, columns = (np.pad(np.arange(size), side, mode="reflect") for size in (height, width))
+            return images.take(rows, axis=2).take(columns, axis=3)
         padded = np.zeros((count, channels, height + 2 * side, width + 2 * side), np.uint8)
         padded[:, :, side : side + height, side : side + width] = images
         return padded

@@ -12,7 +12,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, amp, communication, nn, ops
 from mindspore.experimental import optim
 
-from maam.backend.optimizer import Optimizer
+from maam.backend.optimizer import Optimizer, find_frozen
 from maam.backend.protocol import Gradients, LossScale, Objective, OptimizerState, ProcessGroup, SingleProcess
 from maam.backend.registry import find_entry
 from maam.mindspore.arrays import (
@@ -99,8 +99,8 @@ def mean_over_processes(values: Array) -> Array:
 
 _each = ops.HyperMap()
 """A map over tuples of tensors. A Python loop would nest two calls for each tensor; a graph allows 1,000 levels."""
-_sum_of_squares, _product, _with_penalty, _move = map(
-    ops.MultitypeFuncGraph, ("sum_of_squares", "product", "with_penalty", "move")
+_sum_of_squares, _product, _with_penalty, _move, _copy = map(
+    ops.MultitypeFuncGraph, ("sum_of_squares", "product", "with_penalty", "move", "copy")
 )
 
 
@@ -124,6 +124,11 @@ def _(share: Tensor, copy: Tensor, own: Tensor) -> Tensor:
     return ops.assign(copy, copy + share * (own - copy))
 
 
+@_copy.register("Tensor", "Tensor")  # type: ignore[untyped-decorator]
+def _(own: Tensor, copy: Tensor) -> Tensor:
+    return ops.assign(own, copy)
+
+
 class Trainer:
     """A MindSpore model with an optimizer; see `maam.backend.protocol.Trainer`."""
 
@@ -133,14 +138,17 @@ class Trainer:
         self.objective = objective
         runner.enter()
         own = parameters_by_name(unwrap(runner.model))
-        self.names = [name for _, names in optimizer.groups(runner.spec) for name in names]
+        found = optimizer.groups(runner.spec, objective.freeze)
+        self.names = [name for group in found for name in group.names]
+        self._factors = [group.lr_factor for group in found]
+        self._frozen = find_frozen(runner.spec, objective.freeze)
         groups = [
             {"params": [own[name] for name in names], "weight_decay": 0.0 if optimizer.name == "adam" else decay}
-            for decay, names in optimizer.groups(runner.spec)
+            for decay, _, names in found
         ]
         self.native = OPTIMIZERS[optimizer.name](groups, lr=optimizer.lr, **optimizer.settings)
         self.steps = self.applied = 0
-        self.average = _Average(own) if objective.average else None
+        self.average = _Average(own, objective.lookahead) if objective.average else None
         self.scaler: Any = None
         if objective.precision == "fp16":
             self.scaler = amp.DynamicLossScaler(INITIAL_SCALE, SCALE_FACTOR, SCALE_WINDOW)
@@ -148,8 +156,10 @@ class Trainer:
         for _, cell in self._model.cells_and_names():  # mixed precision has filled `cell_list` again
             if isinstance(cell, Container):
                 cell.pool_first()
+        self._frozen_norms = self._find_frozen_norms()
         self._weights = ParameterTuple(own[name] for name in self.names)
-        self._penalties = tuple(decay for decay, names in optimizer.groups(runner.spec) for _ in names)
+        self._adds_penalty = optimizer.name == "adam"  # a graph cannot read a field of `optimizer`
+        self._penalties = tuple(group.weight_decay for group in found for _ in group.names)
         self._differentiate = ms.value_and_grad(self._loss, None, self._weights, has_aux=True)
         self._gradient = runner.compiled(self._measured)
         self._reducer = make_reducer(self._weights)
@@ -159,7 +169,7 @@ class Trainer:
         """Return a batch on the device; images (N, C, H, W), labels int32 (N,)."""
         return self.runner.tensor(images), from_numpy(np.asarray(labels, np.int32))
 
-    def update(self, batch: tuple[Tensor, Tensor], lr: float, decay: float = 0.0) -> Tensor:
+    def update(self, batch: tuple[Tensor, Tensor], lr: float, decay: float | None = 0.0) -> Tensor:
         """Take one optimizer step on the mean cross entropy, in train mode; `decay` is that of the moving average.
 
         Returns:
@@ -167,14 +177,16 @@ class Trainer:
         """
         self.runner.enter()
         self._model.set_train()
-        for rate in self.native.lrs:
-            assign(rate, np.array(lr))
+        for norm in self._frozen_norms:
+            norm.set_train(False)
+        for rate, factor in zip(self.native.lrs, self._factors, strict=True):
+            assign(rate, np.array(lr * factor))
         scale = 1.0 if self.scaler is None else float(self.scaler.scale_value.asnumpy())
         found, gradients = self._gradient(*batch, Tensor(scale, ms.float32))
         if self.scaler is None or self._all_finite(gradients):
             self.native(gradients)
             self.applied += 1
-        if self.average is not None:
+        if self.average is not None and decay is not None:
             self.average(Tensor(1 - decay, ms.float32))
         self.steps += 1
         return found
@@ -229,6 +241,12 @@ class Trainer:
             assign(self.scaler.scale_value, np.array(state.loss_scale.scale))
             assign(self.scaler.counter, np.array(state.loss_scale.growth_tracker))
 
+    def _find_frozen_norms(self) -> list[nn.Cell]:
+        """Return the batch norms whose running statistics do not change."""
+        frozen = {id(p) for name, p in parameters_by_name(unwrap(self.runner.model)).items() if name in self._frozen}
+        cells = [cell for _, cell in self._model.cells_and_names()]
+        return [cell for cell in cells if id(getattr(cell, "moving_mean", None)) in frozen]
+
     def _loss(self, x: Tensor, labels: Tensor, scale: Tensor) -> Any:
         logits = self._model(x)
         smoothing = self.objective.label_smoothing
@@ -251,7 +269,7 @@ class Trainer:
             factor = factor * ops.minimum(self.objective.clip_norm / (norm + NORM_EPS), Tensor(1.0, ms.float32))
         if self.objective.clip_norm is not None or self.scaler is not None:
             gradients = _each(ops.partial(_product, factor), gradients)
-        if self.optimizer.name == "adam":
+        if self._adds_penalty:
             gradients = _each(_with_penalty, self._penalties, self._weights, gradients)
         return gradients
 
@@ -267,10 +285,11 @@ class Trainer:
 
 
 class _Average(nn.Cell):
-    """The moving averages of a model's parameters and running statistics."""
+    """The moving averages of a model's parameters and running statistics; with `lookahead` they replace the model's."""
 
-    def __init__(self, own: dict[str, Parameter]) -> None:
+    def __init__(self, own: dict[str, Parameter], lookahead: bool) -> None:
         super().__init__()
+        self.lookahead = lookahead
         self.names = tuple(own)
         self.own = ParameterTuple(own.values())
         copies = [
@@ -281,6 +300,8 @@ class _Average(nn.Cell):
     def construct(self, weight: Tensor) -> Tensor:
         """Move each average towards its parameter by the share `weight`, a scalar."""
         _each(ops.partial(_move, weight), self.copies, self.own)
+        if self.lookahead:
+            _each(_copy, self.own, self.copies)
         return weight
 
     def read(self) -> dict[str, Array]:

@@ -10,7 +10,7 @@ from maam.spec.fields import Shape
 from maam.spec.heads import head, with_num_classes
 from maam.spec.inputs import InputRule, input_rule
 from maam.spec.layers import agent_block, cbam, maam, maam_stem, maf, mafb, mafc, patch_widths, reduce_layer, se
-from maam.spec.models import cnn, maam_classifier, maam_imagenet, mlp, mobilenet, rnn
+from maam.spec.models import cnn, maam_classifier, maam_imagenet, maam_net, mlp, mobilenet, rnn
 from maam.spec.node import Node, parse_document, parse_json
 from maam.spec.parameters import Init, Parameter, Role, draw
 from maam.spec.presets import list_presets, preset, preset_options, register_preset
@@ -67,6 +67,7 @@ __all__ = [
     "maam",
     "maam_classifier",
     "maam_imagenet",
+    "maam_net",
     "maam_stem",
     "maf",
     "mafb",

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from maam.backend.optimizer import Optimizer
+from maam.backend.optimizer import Optimizer, find_frozen
 from maam.backend.protocol import Gradients, LossScale, Objective, OptimizerState, ProcessGroup, SingleProcess
 from maam.backend.registry import find_entry
 from maam.spec import Node
@@ -94,11 +94,13 @@ class Trainer:
             if isinstance(module, Container):
                 module.pool_first()
         own = tensors(runner.model)
+        found = optimizer.groups(runner.spec, objective.freeze)
+        self.names = {name: own[name] for group in found for name in group.names}
+        self._frozen_norms = freeze(runner, objective.freeze)
         self.function = share_gradients(runner.function)
-        self.names = {name: own[name] for _, names in optimizer.groups(runner.spec) for name in names}
         groups = [
-            {"params": [own[name] for name in names], "weight_decay": decay}
-            for decay, names in optimizer.groups(runner.spec)
+            {"params": [own[name] for name in names], "weight_decay": decay, "lr_factor": factor}
+            for decay, factor, names in found
         ]
         self.native = OPTIMIZERS[optimizer.name](groups, lr=optimizer.lr, **optimizer.settings)
         self.scaler = torch.amp.GradScaler(runner.device.type, enabled=objective.precision == "fp16")
@@ -112,15 +114,17 @@ class Trainer:
         targets = from_numpy(np.asarray(labels, np.int64))
         return self.runner.tensor(images), targets.to(self.runner.device, non_blocking=True)
 
-    def update(self, batch: tuple[Tensor, Tensor], lr: float, decay: float = 0.0) -> Tensor:
+    def update(self, batch: tuple[Tensor, Tensor], lr: float, decay: float | None = 0.0) -> Tensor:
         """Take one optimizer step on the mean cross entropy, in train mode; `decay` is that of the moving average.
 
         Returns:
             (loss, accuracy) before the update, float32 (2,).
         """
         self.runner.model.train()
+        for norm in self._frozen_norms:
+            norm.eval()
         for group in self.native.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_factor"]
         self.native.zero_grad()
         images, labels = batch
         with self._precision():
@@ -129,8 +133,12 @@ class Trainer:
         loss = F.cross_entropy(wide, labels, label_smoothing=self.objective.label_smoothing)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._apply()
-        if self.average:
-            get_ema_multi_avg_fn(decay)(list(self.average.values()), self._averaged, None)  # type: ignore[no-untyped-call]
+        if self.average and decay is not None:
+            averages = list(self.average.values())
+            get_ema_multi_avg_fn(decay)(averages, self._averaged, None)  # type: ignore[no-untyped-call]
+            if self.objective.lookahead:
+                with torch.no_grad():
+                    torch._foreach_copy_(self._averaged, averages)
         self.steps += 1
         return torch.stack([loss.detach(), (wide.detach().argmax(1) == labels).to(loss.dtype).mean()])
 
@@ -203,6 +211,15 @@ class Trainer:
             return None
         state = self.scaler.state_dict()
         return LossScale(float(state["scale"]), int(state["_growth_tracker"]))
+
+
+def freeze(runner: Runner, patterns: Sequence[str]) -> list[nn.Module]:
+    """Exclude the parameters that the patterns match from training; return the batch norms with frozen statistics."""
+    frozen = find_frozen(runner.spec, patterns)
+    model = unwrap(runner.model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return [module for path, module in model.named_modules() if f"{path}.running_mean" in frozen]
 
 
 class Runner:

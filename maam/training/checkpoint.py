@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from maam._messages import listed
+from maam.backend.optimizer import find_frozen
 from maam.backend.protocol import LossScale, OptimizerState
 from maam.errors import MaamError, TrainingError, WeightsError
 from maam.spec import Node, parse_json
@@ -90,6 +91,7 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         skipped = int(progress.get("skipped", 0))  # files of earlier versions do not count skipped steps
         if min(step, skipped) < 0:
             raise ValueError(f"expected steps of at least 0, got {min(step, skipped)}")
+        find_frozen(spec, recipe.freeze)  # raises if the patterns do not fit the spec
         loss_scale = None if scale is None else LossScale(float(scale[0]), int(scale[1]))
     except (MaamError, ArithmeticError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
         raise TrainingError(f"{path}: the checkpoint's header is broken: {error}") from None
@@ -126,10 +128,11 @@ def _without_prefix(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array
 def _check_arrays(path: PathLike, checkpoint: Checkpoint) -> None:
     """Check that the arrays of a checkpoint are finite and have the names and shapes of its spec."""
     shapes = {p.name: tuple(p.shape) for p in checkpoint.spec.parameters()}
-    trainable = {p.name: tuple(p.shape) for p in checkpoint.spec.parameters() if p.trainable}
+    frozen = find_frozen(checkpoint.spec, checkpoint.recipe.freeze)
+    trainable = {p.name: shapes[p.name] for p in checkpoint.spec.parameters() if p.trainable and p.name not in frozen}
     groups = [("model", checkpoint.arrays, shapes)]
     groups += [(moment, arrays, trainable) for moment, arrays in checkpoint.state.moments.items()]
-    if checkpoint.recipe.ema_decay is not None:
+    if checkpoint.recipe.averages:
         groups.append(("average", checkpoint.state.average, shapes))
     for what, arrays, expected in groups:
         found = {name: array.shape for name, array in arrays.items()}

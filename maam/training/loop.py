@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,7 +93,7 @@ class Loop:
         self.folder, self.observer, self.processes = folder, observer, processes or SingleProcess()
         self.checkpoint_steps, self.log_steps = checkpoint_steps, log_steps
         self.steps_per_epoch = len(source.train)
-        self.total = recipe.epochs * self.steps_per_epoch
+        self.total = min(recipe.epochs * self.steps_per_epoch, recipe.max_steps or sys.maxsize)
         self.step = trainer.read_state().step
         self.best = -1.0
         self._pending: list[Any] = []  # results of updates that are still on the device
@@ -133,15 +134,17 @@ class Loop:
             batch = self.trainer.prepare(images, labels)
             if self._has_dropout:
                 self.trainer.seed(mask_seed(self.recipe.seed, self.step, self.processes.rank))
-            decay = average_decay(self.recipe.ema_decay, self.step)
+            decay = average_decay(self.recipe, self.step, self.total)
             self._rate = self._next_rate()
             self._pending.append(self.trainer.update(batch, self._rate, decay))
             self.step += 1
-            over = self.step % self.steps_per_epoch == 0
+            over = self.step % self.steps_per_epoch == 0 or self.step == self.total
             if over or self.step % self.log_steps == 0 or self.step % self.checkpoint_steps == 0:
                 self._log_steps(epoch, len(labels) * self.processes.size)
             if self.step % self.checkpoint_steps == 0 and not over:
                 self.save()
+            if self.step == self.total:
+                return
 
     def _batches(self, epoch: int) -> Iterator[tuple[Array, Array]]:
         """Yield the remaining batches of an epoch, and add up the time of waiting for them."""
@@ -240,7 +243,7 @@ class Loop:
         return found
 
     def _final_arrays(self) -> dict[str, Array]:
-        """Return the arrays of the model that is saved: the averages if the recipe has `ema_decay`."""
+        """Return the arrays of the model that is saved: the averages if the recipe has any."""
         return self.trainer.read_state().average or self.runner.read_arrays()
 
     def _write_record(self, record: Record) -> None:

@@ -11,7 +11,7 @@ from maam._config import Section, explain, nearest_field
 from maam.backend.optimizer import Optimizer
 from maam.data import IMAGENET_MEAN, IMAGENET_STD, CenterCrop, RandomResizedCrop
 from maam.errors import RecipeError, SpecError
-from maam.spec.fields import Fraction, NonNegative, Positive, Probability, Size, plain_integer, plain_number
+from maam.spec.fields import Flag, Fraction, NonNegative, Positive, Probability, Size, plain_integer, plain_number
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 DataName = Literal["cifar10", "cifar100", "digits", "imagefolder"]
@@ -24,14 +24,19 @@ class Augmentation(Section):
     """Random changes of training images in memory; see `maam.data.Augmentation`.
 
     Attributes:
-        padding: rows and columns of zeros added on each side before a random crop back to the original size.
+        padding: rows and columns added on each side before a random crop back to the original size.
         flip_probability: the probability of a horizontal flip.
         cutout: the side of a random grey square (DeVries and Taylor, arXiv 1708.04552); 0 for no square.
+        padding_mode: the added pixels: "zeros", or "reflect" for a mirror image.
+        alternating_flip: flip each image in every second epoch, in place of at random; `flip_probability` is then the
+            share of images that are flipped in the first epoch.
     """
 
     padding: NonNegative = 4
     flip_probability: Fraction = 0.5
     cutout: NonNegative = 0
+    padding_mode: Literal["zeros", "reflect"] = "zeros"
+    alternating_flip: Flag = False
 
 
 class Images(Section):
@@ -76,10 +81,11 @@ class Schedule(Section):
     """The learning rate of each step, relative to the optimizer's `lr`; see `maam.training.learning_rate`.
 
     Attributes:
-        name: "one_cycle" (a cosine up, then a cosine down to 0), "cosine" (a line up, then a cosine down to 0), "step"
-            (a factor every few epochs) or "constant".
-        warmup: the share of all steps on the way up (one_cycle, cosine).
-        start: the learning rate of the first step, as a fraction of the peak (one_cycle, cosine).
+        name: "one_cycle" (a cosine up, then a cosine down to 0), "cosine" (a line up, then a cosine down to 0),
+            "triangular" (a line up, then a line down), "step" (a factor every few epochs) or "constant".
+        warmup: the share of all steps on the way up (one_cycle, cosine, triangular).
+        start: the learning rate of the first step, as a fraction of the peak (one_cycle, cosine, triangular).
+        end: the learning rate after the last step, as a fraction of the peak (triangular).
         step_epochs: epochs between two changes (step).
         gamma: the factor of each change, at most 1 (step).
     """
@@ -87,14 +93,46 @@ class Schedule(Section):
     acting: ClassVar[dict[str, tuple[str, ...]]] = {
         "one_cycle": ("warmup", "start"),
         "cosine": ("warmup", "start"),
+        "triangular": ("warmup", "start", "end"),
         "step": ("step_epochs", "gamma"),
         "constant": (),
     }
-    name: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
+    name: Literal["one_cycle", "cosine", "triangular", "step", "constant"] = "one_cycle"
     warmup: Fraction = 0.3
     start: Fraction = 0.04
+    end: Fraction = 0.0
     step_epochs: Size = 30
     gamma: Annotated[Positive, Field(le=1)] = 0.1
+
+
+class Initialization(Section):
+    """Initial weights that are not drawn from the distributions of the spec; see `maam.training.initialization`.
+
+    They apply to runs that start from random weights.
+
+    Attributes:
+        whiten: the path of the first convolution, such as "stem.conv". Its filters become the principal components of
+            patches of the training images, scaled to variance 1, each one also with the opposite sign. Freeze its
+            weight with `freeze`. None: no whitening.
+        dirac: shell wildcards of convolutions whose filters start as the identity, as far as there are channels for it.
+    """
+
+    whiten: str | None = None
+    dirac: tuple[str, ...] = ()
+
+
+class Lookahead(Section):
+    """Look-ahead averaging: every few steps, the weights are replaced by their average (arXiv 1907.08610, 2404.00498).
+
+    The averaged weights are evaluated and saved.
+
+    Attributes:
+        steps: the number of steps between two averages; 0 for no averaging.
+        decay: the share of the previous average at the end of the run. It grows from 0 with the cube of the progress.
+    """
+
+    steps: NonNegative = 0
+    decay: Fraction = 0.77
 
 
 class Recipe(Section):
@@ -109,14 +147,23 @@ class Recipe(Section):
         data: the name of the data set.
         augmentation: random changes of training images, for data sets in memory.
         images: cropping and normalization of image files, for data "imagefolder".
+        limit: use at most this many images, for training and for testing. None for all. A folder of image files yields
+            evenly spaced ones, other data sets their first ones.
         epochs: the number of passes over the data.
+        max_steps: the largest number of steps; the schedule ends there. None for all steps of all epochs.
         batch_size: the number of images in a step, over all processes; a smaller last batch is dropped.
         optimizer: see `Optimizer`.
         schedule: the learning rate over the run; see `Schedule`.
         label_smoothing: the share of the target that is spread evenly over all classes, in [0, 1).
+        initialization: whitening and identity initialization; see `Initialization`.
+        freeze: shell wildcards of parameters that are not trained, such as "stem.*". A batch norm whose running
+            statistics match normalizes with them in training, too.
+        batch_norm_momentum: the share of the new batch in the running statistics of all batch norms. None: as in the
+            spec of the model.
         clip_norm: the largest norm of all gradients taken together; None for no limit.
         ema_decay: the decay of an exponential moving average of weights and statistics. The averaged model is
             evaluated and saved. None for no average; the first steps use a smaller decay.
+        lookahead: look-ahead averaging; see `Lookahead`. It cannot be combined with `ema_decay`.
         precision: "fp32", "bf16", "fp16" (with loss scaling), or "auto" for the framework's fastest on the device.
         seed: determines initial weights, order, crops and flips, identically in every framework.
 
@@ -139,13 +186,19 @@ class Recipe(Section):
     data: DataName = "cifar10"
     augmentation: Augmentation = Augmentation()
     images: Images = Images()
+    limit: Size | None = None
     epochs: Size = 30
+    max_steps: Size | None = None
     batch_size: Size = 64
     optimizer: Optimizer = Field(default_factory=Optimizer)
     schedule: Schedule = Schedule()
     label_smoothing: Probability = 0.0
+    initialization: Initialization = Initialization()
+    freeze: tuple[str, ...] = ()
+    batch_norm_momentum: Annotated[float, Field(strict=True, gt=0, le=1)] | None = None
     clip_norm: Positive | None = None
     ema_decay: Annotated[float, Field(strict=True, gt=0, lt=1)] | None = None
+    lookahead: Lookahead = Lookahead()
     precision: Precision = "auto"
     seed: NonNegative = 0
 
@@ -180,6 +233,17 @@ class Recipe(Section):
         if getattr(self, unused) != type(self).model_fields[unused].default:
             raise ValueError(f"{unused}: this has no effect on data {self.data}; use {used}")
         return self
+
+    @model_validator(mode="after")
+    def _has_one_average(self) -> Recipe:
+        if self.ema_decay is not None and self.lookahead.steps:
+            raise ValueError("ema_decay: this cannot be combined with lookahead; leave one of them out")
+        return self
+
+    @property
+    def averages(self) -> bool:
+        """Whether averages of the weights are evaluated and saved."""
+        return self.ema_decay is not None or self.lookahead.steps > 0
 
     def replaced(self, changes: dict[str, Any]) -> Recipe:
         """Return the recipe with some fields changed.

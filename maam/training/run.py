@@ -16,15 +16,16 @@ from maam._system import command_line, environment
 from maam.backend.protocol import Objective, ProcessGroup, Runner, Trainer, TrainingBackend
 from maam.backend.registry import load_training_backend
 from maam.errors import DeviceError, RecipeError, SpecError, TrainingError, WeightsError, require
-from maam.spec import Model, Node, head
+from maam.spec import Model, Node, draw, head
 from maam.training.checkpoint import Checkpoint, read_checkpoint
 from maam.training.evaluate import Evaluation
+from maam.training.initialization import initialize, with_momentum
 from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop, Observer
-from maam.training.recipe import IMAGE_FOLDER, Precision, Recipe
+from maam.training.recipe import IMAGE_FOLDER, Initialization, Precision, Recipe
 from maam.training.recipe_files import find_network, find_recipe, name_model, with_network
 from maam.training.report import write_report
 from maam.training.run_dir import RunFolder, find_weights
-from maam.training.sources import ReadOptions, open_source
+from maam.training.sources import ReadOptions, Source, open_source
 from maam.weights import read_weights
 from maam.weights.exchange import read_whole
 from maam.weights.match import check_same_function, match
@@ -81,7 +82,8 @@ def train(
         ('final.safetensors', 5)
     """
     recipe = _complete_recipe(model, recipe)
-    spec = find_network(str(recipe.model), recipe.overrides)
+    spec = with_momentum(find_network(str(recipe.model), recipe.overrides), recipe.batch_norm_momentum)
+    recipe.optimizer.groups(spec, recipe.freeze)  # raises if a pattern does not fit, before anything is written
     _check_arguments(observer, checkpoint_steps=checkpoint_steps, log_steps=log_steps)
     backend = load_training_backend(framework)
     chosen = backend.select_device(device)
@@ -90,7 +92,7 @@ def train(
     source = open_source(recipe, None if root is None else Path(root), spec, reading, share)
     backend.select_precision(chosen, recipe.precision)  # refuse an unsupported one before anything is written
     folder = RunFolder(out)
-    start = Start(None, "") if resume and folder.last.exists() else read_start(spec, recipe)
+    start = Start(None, "") if resume and folder.last.exists() else make_start(spec, recipe, source)
     with contextlib.closing(folder):
         checkpoint = open_run(folder, resume, processes)
         precision = agree_on_precision(backend, chosen, recipe, checkpoint, processes)
@@ -141,6 +143,19 @@ class Start(NamedTuple):
 
     arrays: dict[str, Array] | None
     note: str
+
+
+def make_start(spec: Node, recipe: Recipe, source: Source) -> Start:
+    """Return the initial weights: those of a file, or random ones that the recipe's `initialization` has changed.
+
+    Raises:
+        RecipeError: the `initialization` does not fit the model or the data.
+        WeightsError: as in `read_start`.
+    """
+    start = read_start(spec, recipe)
+    if start.arrays is not None or recipe.initialization == Initialization():
+        return start
+    return Start(initialize(spec, draw(spec.parameters(), recipe.seed), recipe.initialization, source.whole), "")
 
 
 def read_start(spec: Node, recipe: Recipe) -> Start:
@@ -249,7 +264,14 @@ def make_trainer(runner: Runner, recipe: Recipe, start: Start, checkpoint: Check
 
 def objective(recipe: Recipe) -> Objective:
     """Return the part of a recipe that a training step depends on."""
-    return Objective(recipe.label_smoothing, recipe.clip_norm, recipe.ema_decay is not None, recipe.precision)
+    return Objective(
+        recipe.label_smoothing,
+        recipe.clip_norm,
+        average=recipe.averages,
+        precision=recipe.precision,
+        lookahead=recipe.lookahead.steps > 0,
+        freeze=recipe.freeze,
+    )
 
 
 def complete(loop: Loop, framework: str, device: str, start: str) -> None:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from maam.training.recipe import Schedule
+from maam.training.recipe import Lookahead, Recipe, Schedule
 
 
 def learning_rate(schedule: Schedule, peak: float, step: int, steps: int, steps_per_epoch: int) -> float:
@@ -29,6 +29,8 @@ def learning_rate(schedule: Schedule, peak: float, step: int, steps: int, steps_
         return one_cycle(step, steps, peak, warmup=schedule.warmup, start=schedule.start)
     if schedule.name == "cosine":
         return cosine(step, steps, peak, warmup=schedule.warmup, start=schedule.start)
+    if schedule.name == "triangular":
+        return triangular(step, steps, peak, warmup=schedule.warmup, start=schedule.start, end=schedule.end)
     if schedule.name == "step":
         return peak * schedule.gamma ** (step // (schedule.step_epochs * steps_per_epoch))
     return peak
@@ -66,13 +68,47 @@ def cosine(step: int, total: int, peak: float, *, warmup: float = 0.0, start: fl
     return _cosine_down(step - turn, total - turn, peak)
 
 
+def triangular(
+    step: int, total: int, peak: float, *, warmup: float = 0.0, start: float = 0.0, end: float = 0.0
+) -> float:
+    """Return the learning rate of a line up, then a line down to `end` times `peak`; other arguments as in `one_cycle`.
+
+    Example:
+        >>> from maam.training.schedule import triangular
+        >>> [round(triangular(step, 100, 1.0, warmup=0.2, start=0.2), 2) for step in (0, 10, 20, 60)]
+        [0.2, 0.6, 1.0, 0.5]
+    """
+    turn = warmup * total
+    if step < turn:
+        return peak * (start + (1 - start) * step / turn)
+    return peak * (1 - (1 - end) * (step - turn) / max(total - turn, 1e-9))
+
+
 def _cosine_down(step: float, total: float, peak: float) -> float:
     return peak * (1 + math.cos(math.pi * min(step / max(total, 1e-9), 1.0))) / 2
 
 
-def average_decay(decay: float | None, step: int) -> float:
-    """Return the decay of the moving average at a step: small at first, to forget the initial weights quickly."""
-    return min(decay or 0.0, (1 + step) / (10 + step))
+def average_decay(recipe: Recipe, step: int, steps: int) -> float | None:
+    """Return the decay of the averages at a step of `steps`; None if the averages do not change in this step.
+
+    The decay of `ema_decay` is small at first, to forget the initial weights quickly.
+    """
+    if recipe.lookahead.steps:
+        return lookahead_decay(recipe.lookahead, step, steps)
+    return min(recipe.ema_decay or 0.0, (1 + step) / (10 + step))
+
+
+def lookahead_decay(lookahead: Lookahead, step: int, steps: int) -> float | None:
+    """Return the decay of look-ahead averaging after a step, which grows with the cube of the progress.
+
+    Example:
+        >>> from maam.training.recipe import Lookahead
+        >>> from maam.training.schedule import lookahead_decay
+        >>> [lookahead_decay(Lookahead(steps=5, decay=0.8), step, 20) for step in (3, 4, 9, 19)]
+        [None, 0.0125, 0.1, 0.8]
+    """
+    done = step + 1
+    return lookahead.decay * (done / steps) ** 3 if done % lookahead.steps == 0 else None
 
 
 def mask_seed(seed: int, step: int, rank: int) -> int:

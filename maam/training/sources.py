@@ -41,11 +41,13 @@ class Source:
         train: training batches.
         test: test batches, in the order of the data set.
         class_names: the name of each class.
+        whole: the training batches of all processes together.
     """
 
     train: Batches
     test: Batches
     class_names: tuple[str, ...]
+    whole: Batches
 
     def test_batches(self) -> Iterator[tuple[Array, Array]]:
         """Yield all test images, float32 (B, C, H, W), and labels, int32 (B,)."""
@@ -94,25 +96,37 @@ def open_source(
         RecipeError: the images or the number of classes do not fit the model, or the augmentation does not fit the
             images.
     """
-    if recipe.data == IMAGE_FOLDER:
-        options = {"seed": recipe.seed, "drop_last": True, "share": share}
-        crop, _ = recipe.images.framings(_image_size(spec))
-        files = _batches(_folder(root, "train"), recipe.batch_size, crop, recipe.images, reading, **options)
-        validation = _validation_images(recipe.images, root, spec, reading, share=share)
-        _check_folder(spec, files)
-        _check_shares(len(validation.dataset), share)
-        return Source(files, validation, files.dataset.class_names)
-    train, test = (_dataset(recipe.data, root, split) for split in ("train", "test"))
+    return (_open_folder if recipe.data == IMAGE_FOLDER else _open_memory)(recipe, root, spec, reading, share)
+
+
+def _open_folder(recipe: Recipe, root: Path | None, spec: Node, reading: ReadOptions, share: tuple[int, int]) -> Source:
+    crop, _ = recipe.images.framings(_image_size(spec))
+    folder = _folder(root, "train", recipe.limit)
+    files, everything = (
+        _batches(folder, recipe.batch_size, crop, recipe.images, reading, share=part, seed=recipe.seed, drop_last=True)
+        for part in (share, (0, 1))
+    )
+    validation = _validation_images(recipe.images, root, spec, reading, recipe.limit, share)
+    _check_folder(spec, files)
+    _check_shares(len(validation.dataset), share)
+    return Source(files, validation, files.dataset.class_names, everything)
+
+
+def _open_memory(recipe: Recipe, root: Path | None, spec: Node, reading: ReadOptions, share: tuple[int, int]) -> Source:
+    train, test = (_dataset(recipe.data, root, split, recipe.limit) for split in ("train", "test"))
     check_fit(spec, recipe.data, train.images.shape[1:], len(train.class_names))
     _check_augmentation(recipe, train.images.shape[2:])
     _check_shares(len(test), share)
     drawn = data.Augmentation(**recipe.augmentation.model_dump())
     augmentation = None if recipe.augmentation == NO_AUGMENTATION else drawn
-    loader = data.BatchLoader(
-        train, recipe.batch_size, seed=recipe.seed, augmentation=augmentation, drop_last=True, share=share
+    loader, everything = (
+        data.BatchLoader(
+            train, recipe.batch_size, seed=recipe.seed, augmentation=augmentation, drop_last=True, share=part
+        )
+        for part in (share, (0, 1))
     )
     checked = data.BatchLoader(test, TEST_BATCH * share[1], shuffle=False, share=share)
-    return Source(loader, checked, train.class_names)
+    return Source(loader, checked, train.class_names, everything)
 
 
 def open_test(
@@ -143,10 +157,8 @@ def open_test(
         validation = _validation_images(images, root, spec, reading, limit)
         _check_folder(spec, validation)
         return validation
-    test = _dataset(name, root, "test")
+    test = _dataset(name, root, "test", limit)
     check_fit(spec, name, test.images.shape[1:], len(test.class_names))
-    if limit is not None:
-        test = test.subset(range(min(limit, len(test))))
     return data.BatchLoader(test, TEST_BATCH, shuffle=False)
 
 
@@ -164,7 +176,13 @@ def list_images(images: Images, files: tuple[str, ...], spec: Node, reading: Rea
     return _batches(folder, TEST_BATCH, crop, images, reading, shuffle=False)
 
 
-def _dataset(name: str, root: Path | None, split: str) -> data.ImageDataset:
+def _dataset(name: str, root: Path | None, split: str, limit: int | None = None) -> data.ImageDataset:
+    """Return a data set in memory, or its first `limit` images."""
+    found = _whole_dataset(name, root, split)
+    return found if limit is None else found.subset(range(min(limit, len(found))))
+
+
+def _whole_dataset(name: str, root: Path | None, split: str) -> data.ImageDataset:
     if name == "digits":
         return data.digits(split)
     if name not in ("cifar10", "cifar100"):
@@ -182,17 +200,17 @@ def _validation_images(
     limit: int | None = None,
     share: tuple[int, int] = (0, 1),
 ) -> ImageBatches:
-    folder = _folder(root, "val")
-    if limit is not None:
-        folder = folder.spread(limit)
+    folder = _folder(root, "val", limit)
     crop = images.framings(_image_size(spec))[1]
     return _batches(folder, TEST_BATCH * share[1], crop, images, reading, shuffle=False, share=share)
 
 
-def _folder(root: Path | None, split: str) -> ImageFolder:
+def _folder(root: Path | None, split: str, limit: int | None = None) -> ImageFolder:
+    """Return a folder of image files, or `limit` evenly spaced ones."""
     if root is None:
         raise DataError("data imagefolder needs root (--root DIR), the folder that contains train and val")
-    return imagefolder(root, split)
+    found = imagefolder(root, split)
+    return found if limit is None else found.spread(limit)
 
 
 def _image_size(spec: Node) -> int:

@@ -56,6 +56,23 @@ def test_augmentation_uses_the_crops_of_the_position():
     np.testing.assert_array_equal(images, to_float(expected))
 
 
+def test_alternating_flips():
+    """Each image is flipped in every second epoch, and about half of the images in each epoch."""
+    dataset, augmentation = make(200), Augmentation(padding=0, alternating_flip=True)
+    loader, flipped = BatchLoader(dataset, 64, seed=2, augmentation=augmentation), []
+    for epoch in range(3):
+        images, labels = flat(loader.epoch(epoch))
+        straight = to_float(dataset.images[labels])
+        is_flipped = (images == straight[..., ::-1]).all((1, 2, 3))
+        assert (is_flipped ^ (images == straight).all((1, 2, 3))).all()
+        flipped.append(is_flipped[np.argsort(labels)])
+    assert 70 < flipped[0].sum() < 130
+    np.testing.assert_array_equal(flipped[1], ~flipped[0])
+    np.testing.assert_array_equal(flipped[2], flipped[0])
+    one, *_ = loader.epoch(1, 2)
+    assert one[0].tobytes() == list(loader.epoch(1))[2][0].tobytes()
+
+
 def test_seed_and_epoch_determine_the_bytes():
     one, again, other = (BatchLoader(make(40), 16, seed=seed, augmentation=Augmentation()) for seed in (1, 1, 2))
     first = to_bytes(one.epoch(2))

@@ -46,6 +46,17 @@ def test_apply_agrees_with_the_naive_loop(shape, padding, seed):
     assert result.flags.c_contiguous
 
 
+def test_reflection():
+    images = np.random.default_rng(0).integers(1, 256, (7, 3, 5, 4), dtype=np.uint8)
+    augmentation = Augmentation(padding=3, padding_mode="reflect", flip_probability=0.0)
+    crops = augmentation.draw(np.random.default_rng(1), 7)
+    padded = np.pad(images, ((0, 0), (0, 0), (3, 3), (3, 3)), mode="reflect")
+    for image, (top, left), whole in zip(augmentation.apply(images, crops), crops.offsets, padded, strict=True):
+        np.testing.assert_array_equal(image, whole[:, top : top + 5, left : left + 4])
+    with pytest.raises(DataError, match="padding is 4, for images of 5x4; expected less than the image"):
+        Augmentation(padding=4, padding_mode="reflect").apply(images, crops)
+
+
 def test_a_crop_at_the_corner_keeps_the_middle():
     images = np.full((1, 3, 32, 32), 7, np.uint8)
     corner = Augmentation().apply(images, Crops(np.array([[0, 8]]), np.array([False])))

@@ -59,6 +59,8 @@ def names(model):
 
 IMAGENET = {"stem": (32, 112, 112), "stage1": (64, 56, 56), "stage2": (128, 28, 28), "stage3": (256, 14, 14)}
 
+STAGES = {"stem": (24, 31, 31), "stage1": (60, 15, 15), "stage2": (240, 7, 7)}
+
 
 @pytest.mark.parametrize(
     ("name", "expected"),
@@ -66,6 +68,7 @@ IMAGENET = {"stem": (32, 112, 112), "stage1": (64, 56, 56), "stage2": (128, 28, 
         ("maam_cifar10", {"agents": (128, 16, 16), "reduce": (128, 16, 16), "classifier": (10,)}),
         ("maam_cifar10_2m3", {"agents": (128, 8, 8), "reduce": (128, 8, 8), "classifier": (10,)}),
         ("maam_digits", {"agents": (32, 4, 4), "reduce": (32, 4, 4), "classifier": (10,)}),
+        ("maam_net_m", {**STAGES, "stage3": (300, 3, 3), "classifier": (10,)}),
         ("maam_imagenet", {**IMAGENET, "stage4": (512, 7, 7), "classifier": (1000,)}),
     ],
 )
@@ -86,6 +89,24 @@ def test_shapes_within_a_branch_and_initial_distributions():
     assert inits.pop("classifier.fc1") == "kaiming_uniform"
     assert inits.pop("classifier.fc2") == "fan_in_uniform"
     assert set(inits.values()) == {"kaiming_normal"}
+
+
+@pytest.mark.parametrize(("name", "most"), [("maam_net_s", 0.7e6), ("maam_net_m", 2.3e6), ("maam_net_l", 6e6)])
+def test_networks_of_stages_and_their_controls(name, most):
+    """Any number of branches has the same multiply-accumulates, and the same parameters except for batch norms."""
+    net, control = preset(name), preset(f"{name}_control")
+    assert control.children == preset(name, num_agents=1).children
+    assert control.num_parameters < net.num_parameters < most
+    for other in (control, *(preset(name, num_agents=count) for count in (2, 5))):
+        assert other.macs(other.input_shape) == net.macs(net.input_shape)
+        assert abs(other.num_parameters / net.num_parameters - 1) < 5e-3
+        assert other.stages() == net.stages()
+    assert list(net.at("stage2.agents.1").children) == ["conv1", "pool1", "bn1", "act1", "conv2", "bn2", "act2"]
+    assert net.at("classifier.logits").weights == (1 / 4,)
+    assert spec.with_num_classes(net, 7).num_classes == preset(name, num_classes=7).num_classes == 7
+    larger = preset(name, image_size=224, stem_stride=4)
+    assert larger.stages()["stage3"][1:] == (7, 7)
+    assert spec.parse_json(larger.to_json()) == larger
 
 
 def test_canonical_names_in_running_order():

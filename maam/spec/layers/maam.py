@@ -44,6 +44,7 @@ def maam(
     kernel_sizes: OddSizes = 3,
     scales: Sizes = 1,
     pool: Sizes = 1,
+    pool_before_norm: Flag = False,
     fusion: Fusion = "softmax",
     reduce: Flag = True,
     depthwise: Flag = False,
@@ -71,6 +72,8 @@ def maam(
             Default: 1.
         pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of the
             two convolutions. 1 means no pooling. Default: 1.
+        pool_before_norm: whether the max pooling directly follows its convolution, in front of normalisation and
+            activation, which then have less to compute. Default: False.
         fusion: how the branches are weighted. "softmax": softmax of one learnable scalar per branch (equation 2).
             "mean": equal weights. "dynamic": softmax of a linear layer on the globally average-pooled input. Default:
             "softmax".
@@ -92,7 +95,8 @@ def maam(
     """
     out_channels = in_channels if out_channels is None else out_channels
     layer: dict[str, Any] = {"act_layer": act_layer, "norm_layer": norm_layer}
-    branch = {"hidden_channels": hidden_channels, "pool": pool, "depthwise": depthwise, **layer}
+    branch: dict[str, Any] = {"hidden_channels": hidden_channels, "pool": pool, "pool_before_norm": pool_before_norm}
+    branch |= {"depthwise": depthwise, **layer}
     kernel_sizes = one_each("kernel_sizes", kernel_sizes, num_agents, "agents")
     scales = one_each("scales", scales, num_agents, "agents")
     agents: dict[str, Node] = {
@@ -114,6 +118,7 @@ def agent_block(
     kernel_size: OddSize = 3,
     scale: Size = 1,
     pool: Sizes = 1,
+    pool_before_norm: Flag = False,
     depthwise: Flag = False,
     act_layer: ElementwiseName = "relu",
     norm_layer: NormName = "batch_norm",
@@ -132,6 +137,8 @@ def agent_block(
             output is resized (nearest) to the size of a branch with scale 1. Default: 1.
         pool: the window of max pooling after the last convolution, or a list with one value for each of the two
             convolutions. 1 means no pooling. Default: 1.
+        pool_before_norm: whether the max pooling directly follows its convolution, in front of normalisation and
+            activation, which then have less to compute. Default: False.
         depthwise: whether to replace each convolution with a depthwise and a 1x1 convolution. Default: False.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
             "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default: "relu".
@@ -153,9 +160,13 @@ def agent_block(
     for index in range(NUM_CONVS):
         bias = norm_layer == "identity"
         conv = _conv(widths[index], widths[index + 1], kernel_size, depthwise=depthwise, bias=bias)
-        children |= _conv_norm_act(conv, widths[index + 1], act_layer, norm_layer, suffix=str(index + 1))
+        layers = _conv_norm_act(conv, widths[index + 1], act_layer, norm_layer, suffix=str(index + 1))
         if pools[index] > 1:
-            children[f"pool{index + 1}"] = MaxPool2d(kernel_size=pools[index])
+            layers[f"pool{index + 1}"] = MaxPool2d(kernel_size=pools[index])
+        if pool_before_norm:
+            order = (f"{name}{index + 1}" for name in ("conv", "pool", "bn", "act"))
+            layers = {name: layers[name] for name in order if name in layers}
+        children |= layers
     if scale > 1:
         return Resize(children=children, stride=math.prod(pools))
     return Sequential(children=children)
