@@ -191,7 +191,7 @@ class Trainer(Protocol):
 
         Args:
             images: float32 (N, C, H, W).
-            labels: int32 (N,).
+            labels: int32 (N,), or the share of each class, float32 (N, classes).
         """
 
     def update(self, batch: Any, lr: float, decay: float | None = 0.0) -> Any:

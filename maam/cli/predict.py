@@ -49,6 +49,9 @@ def evaluate(
     ] = "torch",
     device: Device = None,
     limit: Annotated[int | None, typer.Option(min=1, help="number of images; default: all")] = None,
+    mirror: Annotated[
+        bool, typer.Option("--mirror", help="also show the accuracy with mirror images averaged, beside the plain one")
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="write figures and predictions to this file")] = None,
     recipe: ImageRecipe = None,
     override: ImageOverride = None,
@@ -58,6 +61,7 @@ def evaluate(
     """Measure accuracy and loss on the test images of a data set, in float32 (reference: float64)."""
     options: dict[str, Any] = {
         "limit": limit,
+        "mirror": mirror,
         **image_options(recipe, override),
         "num_workers": num_workers,
         "on_broken": on_broken,
@@ -77,6 +81,7 @@ def evaluate(
     if json is not None:
         document = {
             name: {"accuracy": one.accuracy, "loss": one.loss, **one.macro(), "predictions": one.predictions.tolist()}
+            | ({"mirrored_accuracy": one.mirrored_accuracy} if mirror else {})
             for name, one in found.items()
         }
         _io.write_text(json, json_format.dumps(document) + "\n")
@@ -84,10 +89,13 @@ def evaluate(
 
 def _print_figures(found: Mapping[str, Evaluation]) -> None:
     """Print the figures of each framework, and how many predictions are those of the first one."""
-    table = Table("framework", "images", "accuracy", "top 5", "loss", "macro F1", "precision", "recall")
+    mirror = all(one.mirrored is not None for one in found.values())
+    columns = ("framework", "images", "accuracy", *(["mirrored"] if mirror else []), "top 5", "loss")
+    table = Table(*columns, "macro F1", "precision", "recall")
     for name, one in found.items():
         macro = one.macro()
-        shares = (f"{one.accuracy:.2%}", f"{one.top(5):.2%}", f"{one.loss:.4f}")
+        averaged = [f"{one.mirrored_accuracy:.2%}"] if mirror else []
+        shares = (f"{one.accuracy:.2%}", *averaged, f"{one.top(5):.2%}", f"{one.loss:.4f}")
         table.add_row(name, f"{len(one.labels):,}", *shares, *(f"{macro[figure]:.4f}" for figure in FIGURES))
     out = console()
     out.print(table)

@@ -28,6 +28,7 @@ from maam.training.loop import Observer
 from maam.training.recipe import Recipe
 from maam.training.recipe_files import find_recipe, name_model, read_recipe
 from maam.training.run_dir import Record
+from maam.training.tensorboard import Observers, TensorBoard
 from maam.weights.lookup import names_file
 
 
@@ -60,6 +61,10 @@ def train(
     device: Device = None,
     precision: Precision = None,
     epochs: Annotated[int | None, typer.Option(help="number of epochs; default: from the recipe")] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(help="largest number of steps, where the schedule ends; default: all epochs")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="largest number of images, for a quick trial; default: all")] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="images in a step, over all processes; default: from the recipe")
     ] = None,
@@ -69,10 +74,13 @@ def train(
     checkpoint_steps: Annotated[int, typer.Option(min=1, help="steps between two checkpoints")] = 200,
     num_workers: NumWorkers = 4,
     on_broken: OnBroken = "error",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="also write the curves for TensorBoard, to OUT/tensorboard")
+    ] = False,
 ) -> None:
     """Train a model with a recipe, and write log, checkpoints, weights and a report to a folder."""
     given: dict[str, Any] = {"data": data, "weights": weights, "precision": precision, "epochs": epochs, "seed": seed}
-    given |= {"batch_size": batch_size, "optimizer.lr": lr}
+    given |= {"batch_size": batch_size, "optimizer.lr": lr, "max_steps": max_steps, "limit": limit}
     name, found = _choose(model, recipe, changes(given, override))
     folder = out or Path("runs") / (Path(name).stem if names_file(name) else name)
     with Progress("run the same command with --resume to continue from the last checkpoint") as progress:
@@ -84,7 +92,7 @@ def train(
             framework=framework,
             device=device,
             resume=resume,
-            observer=progress,
+            observer=Observers(progress, TensorBoard(folder / "tensorboard")) if tensorboard else progress,
             checkpoint_steps=checkpoint_steps,
             num_workers=num_workers,
             on_broken=on_broken,
@@ -144,6 +152,12 @@ class Progress(Observer):
     def note(self, text: str) -> None:
         """Print a message for the user, before the first step."""
         self.console.print(f"{self.name}{text}", highlight=False, markup=False)
+
+    def estimate(self, seconds: float) -> None:
+        """Print the estimated time of the rest of the run, if it is not short."""
+        if seconds > terminal.SECONDS:
+            left = self._total - self._begin
+            self.note(f"about {timedelta(seconds=round(seconds))} for {left:,} steps, with tests after each epoch")
 
     def start(self, step: int, steps: int) -> None:
         """Start the bar at a step."""

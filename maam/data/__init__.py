@@ -6,6 +6,7 @@ from maam.data.dataset import ImageDataset, digits
 from maam.data.image_batches import BrokenImageWarning, ImageBatches
 from maam.data.image_folder import ImageFolder, imagefolder
 from maam.data.loader import BatchLoader
+from maam.data.mixing import Mixing
 from maam.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -27,6 +28,7 @@ __all__ = [
     "ImageBatches",
     "ImageDataset",
     "ImageFolder",
+    "Mixing",
     "RandomResizedCrop",
     "cifar10",
     "cifar100",

@@ -166,8 +166,13 @@ class Trainer:
         self._evaluator: Runner | None = None
 
     def prepare(self, images: Array, labels: Array) -> tuple[Tensor, Tensor]:
-        """Return a batch on the device; images (N, C, H, W), labels int32 (N,)."""
-        return self.runner.tensor(images), from_numpy(np.asarray(labels, np.int32))
+        """Return a batch on the device.
+
+        Args:
+            images: float32 (N, C, H, W).
+            labels: int32 (N,), or the share of each class, float32 (N, classes).
+        """
+        return self.runner.tensor(images), from_numpy(labels if labels.ndim == 2 else np.asarray(labels, np.int32))
 
     def update(self, batch: tuple[Tensor, Tensor], lr: float, decay: float | None = 0.0) -> Tensor:
         """Take one optimizer step on the mean cross entropy, in train mode; `decay` is that of the moving average.
@@ -258,7 +263,8 @@ class Trainer:
         (loss, logits), gradients = self._differentiate(x, labels, scale)
         if self._reducer is not None:
             gradients = self._reducer(gradients)
-        right = (logits.argmax(1) == labels).astype(loss.dtype).mean()
+        own = labels if labels.ndim == 1 else labels.argmax(1)
+        right = (logits.argmax(1) == own).astype(loss.dtype).mean()
         return ops.stack((loss / scale, right)), self._treated(gradients, scale)
 
     def _treated(self, gradients: Any, scale: Tensor) -> Any:

@@ -110,8 +110,13 @@ class Trainer:
         self.native.register_step_post_hook(self._count)
 
     def prepare(self, images: Array, labels: Array) -> tuple[Tensor, Tensor]:
-        """Return a batch on the device without waiting for the copy; images (N, C, H, W), labels int32 (N,)."""
-        targets = from_numpy(np.asarray(labels, np.int64))
+        """Return a batch on the device without waiting for the copy.
+
+        Args:
+            images: float32 (N, C, H, W).
+            labels: int32 (N,), or the share of each class, float32 (N, classes).
+        """
+        targets = from_numpy(labels if labels.ndim == 2 else np.asarray(labels, np.int64))
         return self.runner.tensor(images), targets.to(self.runner.device, non_blocking=True)
 
     def update(self, batch: tuple[Tensor, Tensor], lr: float, decay: float | None = 0.0) -> Tensor:
@@ -140,7 +145,8 @@ class Trainer:
                 with torch.no_grad():
                     torch._foreach_copy_(self._averaged, averages)
         self.steps += 1
-        return torch.stack([loss.detach(), (wide.detach().argmax(1) == labels).to(loss.dtype).mean()])
+        right = labels if labels.dim() == 1 else labels.argmax(1)
+        return torch.stack([loss.detach(), (wide.detach().argmax(1) == right).to(loss.dtype).mean()])
 
     def seed(self, value: int) -> None:
         """Seed PyTorch's generator, which draws dropout masks."""

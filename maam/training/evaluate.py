@@ -38,6 +38,8 @@ class Evaluation:
     Attributes:
         logits: float (N, classes).
         labels: int32 (N,).
+        mirrored: the mean of the logits of each image and of its mirror image, float (N, classes); None if it was not
+            asked for. All figures but `mirrored_accuracy` are those of `logits`.
 
     Example:
         >>> import numpy as np
@@ -50,6 +52,7 @@ class Evaluation:
 
     logits: Array
     labels: Array
+    mirrored: Array | None = None
 
     @property
     def predictions(self) -> Array:
@@ -60,6 +63,11 @@ class Evaluation:
     def accuracy(self) -> float:
         """The share of correct predictions, 0 to 1."""
         return float((self.predictions == self.labels).mean())
+
+    @property
+    def mirrored_accuracy(self) -> float | None:
+        """The accuracy with mirror images averaged, 0 to 1; None if there are no `mirrored` logits."""
+        return None if self.mirrored is None else float((self.mirrored.argmax(1) == self.labels).mean())
 
     def top(self, count: int) -> float:
         """Return the share of images whose label is among the `count` largest logits; the lower class wins a tie."""
@@ -89,21 +97,29 @@ class Evaluation:
         return dict(zip(("precision", "recall", "f1"), map(float, found[:3]), strict=True))
 
 
-def evaluate(predict: Callable[[Array], Array], batches: Iterable[tuple[Array, Array]]) -> Evaluation:
+def evaluate(
+    predict: Callable[[Array], Array], batches: Iterable[tuple[Array, Array]], mirror: bool = False
+) -> Evaluation:
     """Run a model on batches.
 
     Args:
         predict: maps images (B, C, H, W) to logits (B, classes).
         batches: images and labels (B,).
+        mirror: whether to run it also on horizontally mirrored images.
 
     Raises:
         DataError: there is no batch.
     """
-    found = [(np.asarray(predict(images)), labels) for images, labels in batches]
-    if not found:
+    logits, labels, mirrored = [], [], []
+    for images, own in batches:
+        logits.append(np.asarray(predict(images)))
+        labels.append(own)
+        if mirror:
+            flipped = np.asarray(predict(np.ascontiguousarray(images[..., ::-1])))
+            mirrored.append((logits[-1] + flipped) / 2)
+    if not logits:
         raise DataError("batches: expected at least one image to evaluate on, got none")
-    logits, labels = zip(*found, strict=True)
-    return Evaluation(np.concatenate(logits), np.concatenate(labels))
+    return Evaluation(np.concatenate(logits), np.concatenate(labels), np.concatenate(mirrored) if mirror else None)
 
 
 def evaluate_file(
@@ -118,6 +134,7 @@ def evaluate_file(
     changes: Mapping[str, Any] | None = None,
     num_workers: int = 0,
     on_broken: str = "error",
+    mirror: bool = False,
     track: Track = untracked,
 ) -> Evaluation:
     """Evaluate a weights file, or the final weights of a run, on the test images of a data set.
@@ -135,6 +152,7 @@ def evaluate_file(
         changes: changed fields of the recipe, such as {"images.size": 160}.
         num_workers: as in `train`.
         on_broken: as in `train`.
+        mirror: whether to average the logits of mirror images, too; see `Evaluation.mirrored_accuracy`.
         track: shows the progress.
 
     Returns:
@@ -164,7 +182,7 @@ def evaluate_file(
     if name == IMAGE_FOLDER and weights.run is not None:
         _check_class_names(weights.run, test)
     batches = track(test.epoch(0), framework, len(test))
-    return evaluate(open_model(spec, arrays, framework, device), batches)
+    return evaluate(open_model(spec, arrays, framework, device), batches, mirror)
 
 
 def _check_class_names(run: RunFolder, test: Any) -> None:

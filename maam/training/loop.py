@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import deque
@@ -27,6 +28,10 @@ Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
 CHECKPOINT_STEPS = 200
 LOG_STEPS = 50
+WARM_STEPS, TIMED_STEPS = 1, 3
+"""Steps of a session before its time is measured, of which the first compiles, and the steps that are measured."""
+TEST_SHARE = 1 / 3
+"""The time to evaluate an image, as a share of the time to train on one: forward without backward."""
 _REMEDY = "try a smaller optimizer.lr, or clip_norm"
 
 
@@ -49,6 +54,9 @@ class Observer:
 
     def start(self, step: int, steps: int) -> None:
         """Receive the step from which the run continues, and the number of all steps."""
+
+    def estimate(self, seconds: float) -> None:
+        """Receive the estimated time of the rest of the run in seconds, after the first steps."""
 
     def steps(self, record: Record) -> None:
         """Receive the log's record of the latest steps."""
@@ -100,6 +108,7 @@ class Loop:
         self._started = self._waited = 0.0  # since the last record: its start, and seconds of waiting for data
         self._spent = 0.0  # seconds of training in this epoch
         self._rate = 0.0
+        self._estimate = Estimate(self.step, self.total)
         self._fusions = fusion_scalars(runner.spec)
         self._has_dropout = any(isinstance(node, Dropout) and node.p > 0 for _, node in runner.spec.walk())
 
@@ -138,6 +147,7 @@ class Loop:
             self._rate = self._next_rate()
             self._pending.append(self.trainer.update(batch, self._rate, decay))
             self.step += 1
+            self._estimate_time(len(labels) * self.processes.size)
             over = self.step % self.steps_per_epoch == 0 or self.step == self.total
             if over or self.step % self.log_steps == 0 or self.step % self.checkpoint_steps == 0:
                 self._log_steps(epoch, len(labels) * self.processes.size)
@@ -145,6 +155,16 @@ class Loop:
                 self.save()
             if self.step == self.total:
                 return
+
+    def _estimate_time(self, batch_size: int) -> None:
+        """Tell the observer how long the run takes, as soon as its first steps show it."""
+        if not self._estimate.is_due(self.step):
+            return
+        self.trainer.fetch(self._pending[-1:])  # waits for the device
+        if (seconds := self._estimate.measure(self.step)) is not None:
+            epochs = math.ceil(self.total / self.steps_per_epoch) - self.step // self.steps_per_epoch
+            images = epochs * self.source.test_images
+            self.observer.estimate(seconds * (self.total - self.step + TEST_SHARE * images / batch_size))
 
     def _batches(self, epoch: int) -> Iterator[tuple[Array, Array]]:
         """Yield the remaining batches of an epoch, and add up the time of waiting for them."""
@@ -249,6 +269,33 @@ class Loop:
     def _write_record(self, record: Record) -> None:
         if self.processes.rank == 0:
             self.folder.log.append(record)
+
+
+class Estimate:
+    """The measurement of the first steps of a session, after a first one that may compile.
+
+    Args:
+        step: the step before the session.
+        total: the last step.
+    """
+
+    def __init__(self, step: int, total: int) -> None:
+        self.first, self.last = step + WARM_STEPS, step + WARM_STEPS + TIMED_STEPS
+        self._began = 0.0
+        if self.last > total:
+            self.first = self.last = -1
+
+    def is_due(self, step: int) -> bool:
+        """Return whether a measurement begins or ends after a step."""
+        return step in (self.first, self.last)
+
+    def measure(self, step: int) -> float | None:
+        """Begin the measurement, or return the seconds of a step at its end."""
+        now = time.perf_counter()
+        if step == self.last:
+            return (now - self._began) / TIMED_STEPS
+        self._began = now
+        return None
 
 
 def prefetch(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from maam._config import Section, explain, nearest_field
-from maam.backend.optimizer import Optimizer
+from maam.backend.optimizer import NonNegativeReal, Optimizer
 from maam.data import IMAGENET_MEAN, IMAGENET_STD, CenterCrop, RandomResizedCrop
 from maam.errors import RecipeError, SpecError
 from maam.spec.fields import Flag, Fraction, NonNegative, Positive, Probability, Size, plain_integer, plain_number
@@ -149,6 +149,8 @@ class Recipe(Section):
         images: cropping and normalization of image files, for data "imagefolder".
         limit: use at most this many images, for training and for testing. None for all. A folder of image files yields
             evenly spaced ones, other data sets their first ones.
+        mixup: alpha of mixup, which blends pairs of training images and their labels (`maam.data.Mixing`); 0 for none.
+        cutmix: alpha of CutMix, which replaces a rectangle of each training image by that of another one; 0 for none.
         epochs: the number of passes over the data.
         max_steps: the largest number of steps; the schedule ends there. None for all steps of all epochs.
         batch_size: the number of images in a step, over all processes; a smaller last batch is dropped.
@@ -186,6 +188,8 @@ class Recipe(Section):
     data: DataName = "cifar10"
     augmentation: Augmentation = Augmentation()
     images: Images = Images()
+    mixup: NonNegativeReal = 0.0
+    cutmix: NonNegativeReal = 0.0
     limit: Size | None = None
     epochs: Size = 30
     max_steps: Size | None = None

@@ -13,6 +13,7 @@ from maam import data
 from maam.backend.registry import is_installed, load_training_backend, trainable_names
 from maam.data import ImageBatches, ImageFolder, imagefolder
 from maam.data.image_batches import check_on_broken
+from maam.data.mixing import MixedBatches
 from maam.data.transforms import Framing
 from maam.errors import DataError, MissingFrameworkError, RecipeError, ShapeError
 from maam.spec import Model, Node, input_rule
@@ -30,7 +31,10 @@ class Batches(Protocol):
         """Return the number of batches in an epoch."""
 
     def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
-        """Yield images float32 (B, C, H, W) and labels int32 (B,) of an epoch, from batch `start` on."""
+        """Yield images float32 (B, C, H, W) and labels of an epoch, from batch `start` on.
+
+        Labels are int32 (B,), or with mixup or CutMix the share of each class, float32 (B, classes).
+        """
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class Source:
     test: Batches
     class_names: tuple[str, ...]
     whole: Batches
+
+    @property
+    def test_images(self) -> int:
+        """About the number of test images."""
+        return len(self.test) * TEST_BATCH
 
     def test_batches(self) -> Iterator[tuple[Array, Array]]:
         """Yield all test images, float32 (B, C, H, W), and labels, int32 (B,)."""
@@ -109,7 +118,7 @@ def _open_folder(recipe: Recipe, root: Path | None, spec: Node, reading: ReadOpt
     validation = _validation_images(recipe.images, root, spec, reading, recipe.limit, share)
     _check_folder(spec, files)
     _check_shares(len(validation.dataset), share)
-    return Source(files, validation, files.dataset.class_names, everything)
+    return Source(_mixed(files, recipe, folder, share), validation, folder.class_names, everything)
 
 
 def _open_memory(recipe: Recipe, root: Path | None, spec: Node, reading: ReadOptions, share: tuple[int, int]) -> Source:
@@ -126,7 +135,19 @@ def _open_memory(recipe: Recipe, root: Path | None, spec: Node, reading: ReadOpt
         for part in (share, (0, 1))
     )
     checked = data.BatchLoader(test, TEST_BATCH * share[1], shuffle=False, share=share)
-    return Source(loader, checked, train.class_names, everything)
+    return Source(_mixed(loader, recipe, train, share), checked, train.class_names, everything)
+
+
+def _mixed(
+    batches: Batches, recipe: Recipe, dataset: data.ImageDataset | ImageFolder, share: tuple[int, int]
+) -> Batches:
+    """Return the training batches with the mixup and CutMix of the recipe."""
+    mixing = data.Mixing(recipe.mixup, recipe.cutmix)
+    if not mixing:
+        return batches
+    if len(np.unique(dataset.labels)) < 2:
+        raise DataError(f"mixup and cutmix need labels of at least 2 classes; the images of {recipe.data} have 1")
+    return MixedBatches(batches, mixing, len(dataset.class_names), seed=recipe.seed, rank=share[0])
 
 
 def open_test(

@@ -1,13 +1,16 @@
 """Whitening, identity initialization and frozen parameters of a run, the same in both frameworks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from maam import spec
-from maam.errors import RecipeError, SpecError
+from maam.data import digits
+from maam.errors import DataError, RecipeError, SpecError
 from maam.reference import ReferenceModel
 from maam.spec import Conv2d
-from maam.training import Optimizer, train
+from maam.training import Optimizer, sources, train
 from maam.training.checkpoint import read_checkpoint
 from maam.training.initialization import dirac, initialize, whiten, with_momentum
 from maam.training.recipe import Initialization
@@ -126,7 +129,13 @@ CHANGES |= {
     "limit": 600,
     "schedule.name": "triangular",
 }
-CHANGES |= {"overrides.num_agents": 2, "overrides.hidden_channels": 18, "optimizer.decay": "all"}
+CHANGES |= {
+    "overrides.num_agents": 2,
+    "overrides.hidden_channels": 18,
+    "optimizer.decay": "all",
+    "mixup": 0.2,
+    "cutmix": 1.0,
+}
 
 
 @pytest.fixture
@@ -180,6 +189,13 @@ def test_frameworks_start_alike_and_stay_close(fast, tmp_path):
 )
 def test_patterns_that_do_not_fit(recipe, refuses, changes, message):
     refuses(SpecError, message, "maam_digits", recipe.replaced(changes))
+
+
+def test_mixing_needs_two_classes(recipe, refuses, monkeypatch):
+    one = digits("train").subset(range(200))
+    monkeypatch.setattr(sources, "_whole_dataset", lambda *_: replace(one, labels=np.zeros(200, np.int32)))
+    message = "mixup and cutmix need labels of at least 2 classes; the images of digits have 1"
+    refuses(DataError, message, "maam_digits", recipe.replaced({"mixup": 0.2}))
 
 
 def test_factors_keep_the_decay():

@@ -15,6 +15,7 @@ NODE = spec.preset("maam_digits")
 SGD = Optimizer(lr=0.05, nesterov=True, weight_decay=5e-3)
 DECAYS = (0.1, 0.5, 0.9)
 OBJECTIVES = [Objective(), Objective(label_smoothing=0.2), Objective(clip_norm=0.1), Objective(average=True)]
+OBJECTIVES += [Objective(average=True, lookahead=True), Objective(freeze=("agents.1.*", "*.bn2.weight"))]
 
 
 def make_trainer(framework, objective, optimizer=SGD, node=NODE):
@@ -52,6 +53,33 @@ def test_frameworks_agree(objective):
         np.testing.assert_allclose(array, other[name], rtol=1e-4, atol=2e-5)
     x = batches(1)[0][0]
     np.testing.assert_allclose(torch[0].predict(x), mindspore[0].predict(x), rtol=1e-3, atol=1e-4)
+
+
+def test_lookahead_replaces_the_weights_by_their_average(framework):
+    plain, ahead = (run(framework, Objective(average=True, lookahead=flag)) for flag in (False, True))
+    for name, average in ahead[3][-1].average.items():
+        np.testing.assert_array_equal(ahead[2][-1][name], average)
+    np.testing.assert_array_equal(plain[1][0], ahead[1][0])
+    assert plain[1][1, 0] != ahead[1][1, 0]
+    trainer = make_trainer(framework, Objective(average=True, lookahead=True))
+    first = trainer.read_state().average
+    trainer.update(trainer.prepare(*batches(1)[0]), 0.05, None)  # a step without averaging
+    for name, average in trainer.read_state().average.items():
+        np.testing.assert_array_equal(average, first[name])
+    assert any(not np.array_equal(trainer.runner.read_arrays()[name], array) for name, array in first.items())
+
+
+def test_shares_of_classes_as_labels(framework):
+    """Labels as shares give the loss of the labels; mixed ones give the mixed loss, with smoothing, too."""
+    (x, labels), losses = batches(1)[0], {}
+    own, other = np.eye(10, dtype=np.float32)[labels], np.eye(10, dtype=np.float32)[(labels + 1) % 10]
+    for name, target in {"int": labels, "own": own, "other": other, "mixed": 0.75 * own + 0.25 * other}.items():
+        trainer = make_trainer(framework, Objective(label_smoothing=0.2))
+        losses[name], right = trainer.fetch([trainer.update(trainer.prepare(x, target), 0.05)])[0]
+        assert 0 <= right <= 1
+    assert losses["own"] == pytest.approx(losses["int"], rel=1e-5)
+    assert losses["mixed"] == pytest.approx(0.75 * losses["own"] + 0.25 * losses["other"], rel=1e-5)
+    assert losses["other"] != pytest.approx(losses["own"], rel=1e-3)
 
 
 def test_smoothing_changes_the_loss_only(framework):
