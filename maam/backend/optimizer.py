@@ -126,6 +126,10 @@ class Optimizer(Section):
         """Return whether weight decay applies to a parameter."""
         return self.decay == "all" or parameter.role in (Role.WEIGHT, Role.RECURRENT)
 
+    def lr_factor(self, parameter: Parameter) -> float:
+        """Return the learning rate of a parameter, relative to `lr`."""
+        return self.lr_factors.get(parameter.role.value, 1.0)  # type: ignore[call-overload]
+
     def groups(self, spec: Node, freeze: Sequence[str] = ()) -> list[Group]:
         """Return the groups of trainable parameters that are not empty; those that `freeze` matches are left out.
 
@@ -134,7 +138,7 @@ class Optimizer(Section):
         """
         frozen = find_frozen(spec, freeze)
         parameters = [p for p in spec.parameters() if p.trainable and p.name not in frozen]
-        factors = {p.name: self.lr_factors.get(p.role.value, 1.0) for p in parameters}  # type: ignore[call-overload]
+        factors = {p.name: self.lr_factor(p) for p in parameters}
         found = []
         for decays in (True, False):
             for factor in sorted(set(factors.values())):

@@ -53,10 +53,11 @@ def take_step(
     moments: dict[str, dict[str, Array]] = {moment: {} for moment in optimizer.moments}
     for parameter in (parameter for parameter in spec.parameters() if parameter.trainable):
         name = parameter.name
-        decay = optimizer.weight_decay if optimizer.decays(parameter) else 0.0
+        factor = optimizer.lr_factor(parameter)
+        decay = optimizer.weight_decay / factor if optimizer.decays(parameter) else 0.0
         before = [state.moments[moment][name].astype(np.float64) for moment in optimizer.moments]
         w, g = weights[name].astype(np.float64), gradients[name].astype(np.float64)
-        arrays[name], after = rule(optimizer, w, g, before, decay, lr, state.step + 1)
+        arrays[name], after = rule(optimizer, w, g, before, decay, lr * factor, state.step + 1)
         for moment, array in zip(optimizer.moments, after, strict=True):
             moments[moment][name] = array
     return Outcome(arrays, OptimizerState(state.step + 1, moments))

@@ -32,6 +32,8 @@ class MAAM(Layer):
             Default: 1.
         pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of the
             two convolutions. 1 means no pooling. Default: 1.
+        pool_before_norm: whether the max pooling directly follows its convolution, in front of normalisation and
+            activation, which then have less to compute. Default: False.
         fusion: how the branches are weighted. "softmax": softmax of one learnable scalar per branch (equation 2).
             "mean": equal weights. "dynamic": softmax of a linear layer on the globally average-pooled input. Default:
             "softmax".
@@ -66,6 +68,7 @@ class MAAM(Layer):
         kernel_sizes: int | Sequence[int] = 3,
         scales: int | Sequence[int] = 1,
         pool: int | Sequence[int] = 1,
+        pool_before_norm: bool = False,
         fusion: Literal["softmax", "mean", "dynamic"] = "softmax",
         reduce: bool = True,
         depthwise: bool = False,

@@ -62,6 +62,11 @@ def test_evaluate(succeeds, finished, framework):
 def test_evaluate_with_a_limit(run, finished):
     result = run("evaluate", finished / "best.safetensors", "--data", "digits", "--limit", "20")
     assert " 20 " in result.out
+    options = ("--data", "digits", "--limit", "20", "--mirror", "--json", "found.json")
+    result = run("evaluate", finished / "best.safetensors", *options)
+    mirrored = json.loads(Path("found.json").read_text())["torch"]["mirrored_accuracy"]
+    assert f"{mirrored:.2%}" in result.out
+    assert "mirrored" in result.out
 
 
 def test_unwritable_json_is_refused_before_the_work(fails, finished, monkeypatch):

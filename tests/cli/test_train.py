@@ -1,12 +1,15 @@
 """`maam train`, its progress bar, `maam runs` and `maam data`."""
 
 import hashlib
+import importlib.util
 import itertools
 import re
 import shutil
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -37,6 +40,39 @@ def test_train(succeeds):
     assert session["command"].startswith("maam train maam_digits --epochs 1")
     assert len(RunFolder("run").log.records()) == 2
     succeeds("train", "maam_digits", *SHORT, "--out", "run", "--resume")
+
+
+def test_limits_and_estimate(succeeds, monkeypatch):
+    monkeypatch.setattr(terminal, "SECONDS", 0.0)
+    result = succeeds(
+        "train", "maam_digits", "--limit", "300", "--max-steps", "6", "--batch-size", "128", "--out", "run"
+    )
+    assert re.search(r"about 0:00:\d\d for 6 steps, with tests after each epoch\n", result.out)
+    (session,) = RunFolder("run").sessions()
+    assert (session["recipe"]["limit"], session["recipe"]["max_steps"]) == (300, 6)
+    assert [r["epoch"] for r in RunFolder("run").log.records() if r["kind"] == "epoch"] == [0, 1, 2]
+
+
+def test_curves_for_tensorboard(succeeds, fails, monkeypatch, tmp_path):
+    """A recorder in place of the package: each step has its loss, each epoch its test accuracy."""
+    options = ("train", "maam_digits", *SHORT, "--out", "run", "--tensorboard")
+    if importlib.util.find_spec("tensorboard") is None:
+        assert fails(*options) == "tensorboard is not installed; run: pip install 'maam[tensorboard]'"
+        assert not (tmp_path / "run").exists()
+    writer, written = Mock(), {}
+    writer.add_scalar = lambda name, value, step: written.setdefault(name, {}).update({step: value})
+    opened = Mock(return_value=writer)
+    monkeypatch.setattr("maam.training.tensorboard.require", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "tensorboard", Mock())
+    monkeypatch.setitem(sys.modules, "tensorboard.summary", Mock(Writer=opened))
+    assert "epoch 1: test accuracy" in succeeds(*options).out
+    opened.assert_called_once_with("run/tensorboard")
+    steps, epoch = RunFolder("run").log.records()
+    assert list(written["train/loss"]) == list(written["train/accuracy"]) == list(range(1, 12))
+    assert list(written["train/loss"].values()) == pytest.approx(steps["losses"], rel=1e-6)
+    assert written["test/accuracy"] == {11: pytest.approx(epoch["test_accuracy"], rel=1e-6)}
+    assert [name for name in written if name.startswith("fusion")] == [f"fusion/agents.alpha/{i}" for i in range(3)]
+    writer.flush.assert_called()
 
 
 def test_interrupt_shows_how_to_resume(run, succeeds, monkeypatch):

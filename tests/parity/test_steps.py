@@ -26,6 +26,7 @@ EACH = pytest.mark.parametrize(
     [
         Optimizer(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
         Optimizer(lr=0.1, momentum=0.5, weight_decay=0.1, decay="all"),
+        Optimizer(lr=0.1, momentum=0.5, weight_decay=0.1, decay="all", lr_factors={"norm_bias": 8.0, "weight": 0.5}),
         Optimizer(name="adam", lr=0.01, weight_decay=0.1),
         Optimizer(name="adamw", lr=0.01, weight_decay=0.1, betas=(0.8, 0.9), eps=1e-3),
     ],
@@ -39,7 +40,10 @@ def test_the_numpy_optimizers_agree_with_pytorchs(optimizer):
     generator = np.random.default_rng(0)
     arrays = {p.name: generator.standard_normal(p.shape) for p in NODE.parameters() if p.trainable}
     tensors = {name: torch.tensor(array, requires_grad=True) for name, array in arrays.items()}
-    groups = [{"params": [tensors[n] for n in names], "weight_decay": d} for d, names in optimizer.groups(NODE)]
+    groups = [
+        {"params": [tensors[n] for n in names], "weight_decay": decay, "lr": optimizer.lr * factor}
+        for decay, factor, names in optimizer.groups(NODE)
+    ]
     native = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer.name]
     torch_optimizer = native(groups, lr=optimizer.lr, **optimizer.settings)
     state = OptimizerState(0, {m: {n: np.zeros_like(a) for n, a in arrays.items()} for m in optimizer.moments})

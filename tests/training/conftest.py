@@ -19,6 +19,14 @@ pytest.importorskip("matplotlib")
 CHANGES = {"epochs": 2, "batch_size": 128, "ema_decay": 0.9, "clip_norm": 1.0, "label_smoothing": 0.1}
 CHANGES |= {"augmentation.cutout": 2}
 
+FAST = {"initialization": {"whiten": "agents.0.conv1", "dirac": ["agents.*.conv2"]}, "batch_norm_momentum": 0.4}
+FAST |= {"freeze": ["agents.0.*", "*.bn2.weight"], "ema_decay": None, "lookahead": {"steps": 3, "decay": 0.8}}
+FAST |= {"optimizer.lr_factors": {"norm_bias": 8.0, "fusion": 0.5}, "optimizer.decay": "all", "mixup": 0.2}
+FAST |= {"cutmix": 1.0, "schedule.name": "triangular", "overrides.num_agents": 2, "overrides.hidden_channels": 18}
+FAST |= {"augmentation.padding_mode": "reflect", "augmentation.alternating_flip": True}
+FAST |= {"augmentation.flip_probability": 0.5}
+"""The parts of fast recipes, which the other runs do not use."""
+
 
 @pytest.fixture(autouse=True)
 def _working_folder(tmp_path, monkeypatch):
@@ -71,9 +79,11 @@ def recipe_file(tmp_path):
 
 @pytest.fixture
 def with_optimizer(recipe):
-    """Return the recipe with another optimizer, at a suitable rate, and with weight decay."""
+    """Return the recipe with another optimizer, at a suitable rate, and with weight decay; "fast" is `FAST`."""
 
     def changed(name):
+        if name == "fast":
+            return recipe.replaced(FAST)
         others = {"optimizer": {"name": name, "lr": 0.003, "weight_decay": 0.05}}
         return recipe if name == "sgd" else recipe.replaced(others)
 

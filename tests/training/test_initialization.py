@@ -121,27 +121,10 @@ def test_momentum_of_all_batch_norms():
     assert with_momentum(NET, None) is NET
 
 
-CHANGES = {"initialization": {"whiten": "agents.0.conv1", "dirac": ["agents.*.conv2"]}, "batch_norm_momentum": 0.4}
-CHANGES |= {"freeze": ["agents.0.*", "*.bn2.weight"], "ema_decay": None, "lookahead": {"steps": 3, "decay": 0.8}}
-CHANGES |= {
-    "optimizer.lr_factors": {"norm_bias": 8.0, "fusion": 0.5},
-    "max_steps": 7,
-    "limit": 600,
-    "schedule.name": "triangular",
-}
-CHANGES |= {
-    "overrides.num_agents": 2,
-    "overrides.hidden_channels": 18,
-    "optimizer.decay": "all",
-    "mixup": 0.2,
-    "cutmix": 1.0,
-}
-
-
 @pytest.fixture
-def fast(recipe):
+def fast(with_optimizer):
     """Seven steps, which end within the second epoch, with all parts of the fast recipe."""
-    return recipe.replaced(CHANGES)
+    return with_optimizer("fast").replaced({"max_steps": 7, "limit": 600})
 
 
 def test_run_starts_from_the_same_weights_and_keeps_frozen_ones(fast, framework, tmp_path):

@@ -9,7 +9,7 @@ from maam import spec
 from maam.errors import DataError, DeviceError, TrainingError
 from maam.training import default_recipe, evaluate_file, read_runs, train
 from maam.training.compare import render_runs
-from maam.training.evaluate import Evaluation
+from maam.training.evaluate import Evaluation, evaluate
 from maam.training.report import read_curves
 from maam.training.run_dir import RunFolder
 from maam.training.sources import open_source
@@ -35,6 +35,16 @@ def test_means_over_the_classes():
     logits = np.float32([[1, 0], [0, 1], [0, 1], [0, 1]])
     found = Evaluation(logits, np.int32([0, 0, 1, 1])).macro()
     assert found == pytest.approx({"precision": 5 / 6, "recall": 3 / 4, "f1": 11 / 15})
+
+
+def test_mirror_images_are_averaged_beside_the_plain_figures():
+    """The left column of pixels has the logits; the mirror image corrects the first of two images."""
+    images = np.float32([[[[1, 4], [2, 0]]], [[[3, 0], [1, 0]]]])  # (2, 1, 2, 2)
+    batches = [(images, np.int32([0, 0]))]
+    plain, both = (evaluate(lambda x: x[:, 0, :, 0], batches, mirror) for mirror in (False, True))
+    assert (plain.accuracy, plain.mirrored_accuracy) == (0.5, None)
+    assert (both.accuracy, both.mirrored_accuracy, both.loss) == (0.5, 1.0, plain.loss)
+    np.testing.assert_array_equal(both.mirrored, [[2.5, 1], [1.5, 0.5]])
 
 
 def test_more_processes_than_images_to_evaluate_on():
