@@ -64,6 +64,8 @@ def _size(layer: Node) -> int:
 def _replaced(node: Node, names: list[str], layer: Node) -> Node:
     if not names:
         return layer
-    if not (isinstance(node, Sequential) or len(node.nodes) == 1):
+    if not isinstance(node, Sequential):
         raise SpecError(f"the last layer is inside a {node.kind}; expected a chain of layers")
-    return node.with_nodes({**node.nodes, names[0]: _replaced(node.nodes[names[0]], names[1:], layer)})
+    children = dict(node.children)
+    children[names[0]] = _replaced(children[names[0]], names[1:], layer)
+    return node.replace(children=children)

@@ -102,7 +102,8 @@ def test_networks_of_stages_and_their_controls(name, most):
         assert abs(other.num_parameters / net.num_parameters - 1) < 5e-3
         assert other.stages() == net.stages()
     assert list(net.at("stage2.agents.1").children) == ["conv1", "pool1", "bn1", "act1", "conv2", "bn2", "act2"]
-    assert net.at("classifier.logits").weights == (1 / 4,)
+    assert net.at("classifier.factor").weights == (1 / 4,)
+    assert spec.head(net) == "classifier.fc"
     assert spec.with_num_classes(net, 7).num_classes == preset(name, num_classes=7).num_classes == 7
     larger = preset(name, image_size=224, stem_stride=4)
     assert larger.stages()["stage3"][1:] == (7, 7)

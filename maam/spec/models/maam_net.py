@@ -10,7 +10,7 @@ from maam.spec.fields import Flag, Positive, Probability, Size
 from maam.spec.layers.maam import Fusion, NumAgents, agent_block, maam
 from maam.spec.node import Node
 from maam.spec.presets import preset_signature, register_preset
-from maam.spec.primitives import Activation, Conv2d, Dropout, ElementwiseName, Flatten, GlobalPool, Linear
+from maam.spec.primitives import Activation, Conv2d, Dropout, ElementwiseName, Flatten, GlobalPool, Identity, Linear
 
 
 @composite
@@ -110,8 +110,9 @@ def _classifier(in_features: int, num_classes: int, factor: float, dropout: floa
     children: dict[str, Node] = {"pool": GlobalPool(function="max"), "flatten": Flatten()}
     if dropout:
         children["dropout"] = Dropout(p=dropout)
-    fc = Linear(in_features=in_features, out_features=num_classes, bias=False)
-    children["logits"] = fc if factor == 1 else Parallel(children={"fc": fc}, merge="weighted", weights=(factor,))
+    if factor != 1:  # in front of the linear layer, which has no bias, so that the head is the last layer
+        children["factor"] = Parallel(children={"features": Identity()}, merge="weighted", weights=(factor,))
+    children["fc"] = Linear(in_features=in_features, out_features=num_classes, bias=False)
     return Sequential(children=children)
 
 
