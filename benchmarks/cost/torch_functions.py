@@ -90,7 +90,7 @@ def _infer_optimized(precision: str, model: nn.Module, x: Tensor) -> Call:
     return functools.partial(_run, optimize(model.eval(), x, precision=precision), x)
 
 
-def _infer_int8(model: nn.Module, x: Tensor) -> Call:
+def infer_int8(model: nn.Module, x: Tensor) -> Call:
     """Return inference in OpenVINO; random calibration images suffice because only the time is measured."""
     model.eval()
     if callable(reparameterize := getattr(model, "reparameterize", None)):
@@ -127,7 +127,7 @@ KINDS: dict[str, Callable[[nn.Module, Tensor], Call]] = {
     "inference fp32": _infer,
     "inference, optimized": functools.partial(_infer_optimized, "auto"),
     "inference bf16": functools.partial(_infer_optimized, "bf16"),
-    "inference int8": _infer_int8,
+    "inference int8": infer_int8,
     "training step fp32": functools.partial(_train, False),
     "training step bf16": functools.partial(_train, True),
 }

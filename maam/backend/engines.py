@@ -21,6 +21,8 @@ ENGINES = {
     "openvino": ("onnx", "onnxscript", "openvino"),
 }
 """The packages that each engine needs, by the engine's name; the extra `deploy` installs them."""
+AUTO = "auto"
+"""The name that stands for the fastest installed engine."""
 _LEAST_RATIO = {"bf16": SIGNAL_TO_NOISE["bfloat16"], "fp16": SIGNAL_TO_NOISE["float16"]}
 
 
@@ -81,15 +83,17 @@ OPENERS: dict[str, Callable[[Path], tuple[Predict, dict[str, str]]]] = {"onnx": 
 
 
 def check_engine(engine: str, device: str) -> None:
-    """Raise an error unless an engine is installed and runs on a device.
+    """Raise an error unless an engine, or "auto", is installed and runs on a device.
 
     Raises:
         DeploymentError: the engine is unknown.
         MissingFrameworkError: the engine is not installed; the message names the extra.
         DeviceError: the engine runs on the CPU only.
     """
+    if engine == AUTO:
+        return
     if engine not in ENGINES:
-        raise DeploymentError(f"engine: expected one of {', '.join(ENGINES)}, got {engine!r}")
+        raise DeploymentError(f"engine: expected one of {', '.join(ENGINES)}, {AUTO}, got {engine!r}")
     for package in ENGINES[engine]:
         require(package, "deploy")
     if engine != "torch" and device != "cpu":

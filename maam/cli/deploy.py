@@ -11,7 +11,7 @@ from rich.table import Table
 
 from maam import deploy, fusion
 from maam._io import check_target
-from maam.backend.engines import ENGINES
+from maam.backend.engines import AUTO, ENGINES
 from maam.backend.registry import make_runners, trainable_names
 from maam.cli import completion
 from maam.cli.images import Array, Form, Predict, check_classifier, check_images, check_root, compare, load_images
@@ -134,7 +134,8 @@ def export(
 def optimize(
     file: Annotated[Path, typer.Argument(help="weights file (.safetensors)")],
     engine: Annotated[
-        str, typer.Option(help=f"comma-separated: {', '.join(ENGINES)}", autocompletion=completion.engines)
+        str,
+        typer.Option(help=f"comma-separated: {', '.join((*ENGINES, AUTO))}", autocompletion=completion.engines),
     ] = ",".join(ENGINES),
     precision: Annotated[
         str, typer.Option(help="comma-separated: auto, fp32, bf16, fp16", autocompletion=completion.several_precisions)

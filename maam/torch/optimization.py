@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import os
-import tempfile
 import time
-import types
-import warnings
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maam._system import interleave, ratios
+from maam._cache import read_cached, write_cached
+from maam._system import environment, interleave, ratios
 from maam.backend.devices import choose_precision
-from maam.backend.engines import check_engine, check_output, open_onnx, open_openvino
+from maam.backend.engines import AUTO, check_engine, check_output
 from maam.errors import DeploymentError, MaamError
 from maam.spec import InputRule
 from maam.torch.devices import has_native_bf16, select_precision
-from maam.torch.export import onnx_program
-from maam.torch.modules import Container
+from maam.torch.engines import BUILDERS, Function, Source
 from maam.torch.weights import load
 
-Function = Callable[[Tensor], Tensor]
+Array = np.ndarray[Any, Any]
 Speeds = dict[tuple[str, str], float]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LATEST_START = 4.0
+"""Seconds after which "auto" opens no other engine."""
+LONGEST_CALL = 0.1
+"""Seconds of a call in eager mode above which "auto" measures with a part of the batch."""
 
 
 class Optimized:
@@ -39,6 +41,7 @@ class Optimized:
     Attributes:
         engine: the engine that runs it: "torch", "onnxruntime" or "openvino".
         precision: the precision of the computation: "fp32", "bf16" or "fp16".
+        form: "unchanged", "fused" or "compiled" (fused, too).
 
     Example:
         >>> import torch
@@ -51,9 +54,10 @@ class Optimized:
         torch.Size([2, 10])
     """
 
-    def __init__(self, function: Function, rule: InputRule | None, engine: str, precision: str) -> None:
+    def __init__(self, function: Function, rule: InputRule | None, engine: str, precision: str, form: str = "") -> None:
         self.engine = engine
         self.precision = precision
+        self.form = form
         self._function = function
         self._rule = rule
 
@@ -72,7 +76,13 @@ class Optimized:
 
 
 def optimize(
-    model: nn.Module, example: Tensor, *, precision: str = "auto", engine: str = "torch", compile: bool = True
+    model: nn.Module,
+    example: Tensor,
+    *,
+    precision: str = "auto",
+    engine: str = "torch",
+    compile: bool | None = None,
+    cache: bool = True,
 ) -> Optimized:
     """Return a function that computes the same as a model in eval mode, in the fastest form for this machine.
 
@@ -84,8 +94,12 @@ def optimize(
         model: a module in eval mode; layers of maam in it are fused.
         example: a float32 input (N, C, H, W) of the most important batch and image size; other batches work too.
         precision: "fp32", "bf16", "fp16", or "auto" for fp32, or bf16 if the hardware supports it and it is faster.
-        engine: "torch", "onnxruntime" (fp32 on a CPU) or "openvino" (fp32 and bf16 on a CPU).
-        compile: whether to compile the copy in PyTorch, which takes seconds to minutes and needs a C++ compiler.
+        engine: "torch", "onnxruntime" (fp32 on a CPU), "openvino" (fp32 and bf16 on a CPU), or "auto" for the fastest
+            of the installed engines, which may be the unchanged model in eager mode.
+        compile: whether to compile the copy in PyTorch, which takes seconds to minutes and needs a C++ compiler. None:
+            not with "auto" on a CPU, which takes less than about 10 seconds.
+        cache: whether "auto" uses the choice of an earlier call for such a model on this machine, and keeps its own.
+            The environment variable MAAM_CACHE="off" does the same as False.
 
     Returns:
         The function, with the attributes `engine` and `precision`.
@@ -108,18 +122,13 @@ def optimize(
     _check_arguments(model, example)
     device = next((p.device.type for p in model.parameters()), "cpu")
     check_engine(engine, device)
-    precisions = _precisions(engine, device, precision)
-    with torch.no_grad():
-        output = model(example)
-        if not isinstance(output, Tensor):
-            raise DeploymentError(f"optimize: expected a module that returns a tensor, got a {type(output).__name__}")
-        expected = output.double().cpu().numpy()
-        candidates = [
-            Optimized(function, getattr(model, "rule", None), engine, each)
-            for each in precisions
-            for function in _ENGINES[engine](_fused_copy(model), example, each, compile)
-        ]
-        fastest = _fastest(candidates, example)
+    compile = (engine != AUTO or device != "cpu") if compile is None else compile
+    with torch.no_grad(), Source(model, example, compile) as source:
+        expected = _output(model, example)
+        if engine == AUTO:
+            return _choose(source, device, precision, cache)
+        candidates = [one for each in _precisions(engine, device, precision) for one in _build(source, engine, each)]
+        fastest = min(_measure(candidates, example), key=lambda pair: pair[0])[1]
         check_output(fastest(example).cpu().numpy(), expected, fastest.precision)
     return fastest
 
@@ -137,6 +146,13 @@ def _check_arguments(model: object, example: object) -> None:
         raise DeploymentError("optimize: the model is in train mode; call eval() first")
 
 
+def _output(model: nn.Module, example: Tensor) -> Array:
+    output = model(example)
+    if not isinstance(output, Tensor):
+        raise DeploymentError(f"optimize: expected a module that returns a tensor, got a {type(output).__name__}")
+    return output.double().cpu().numpy()
+
+
 def _precisions(engine: str, device: str, name: str) -> tuple[str, ...]:
     """Return the candidate precisions: `name` alone, or for "auto" fp32 and, if the hardware supports it, bf16."""
     if engine == "torch":
@@ -146,9 +162,16 @@ def _precisions(engine: str, device: str, name: str) -> tuple[str, ...]:
     return supported if name == "auto" else (choose_precision(engine, "this CPU", name, supported),)
 
 
-def _fastest(candidates: list[Optimized], example: Tensor) -> Optimized:
+def _build(source: Source, engine: str, precision: str) -> list[Optimized]:
+    rule = getattr(source.model, "rule", None)
+    functions = BUILDERS[engine](source, precision)
+    return [Optimized(function, rule, engine, precision, form) for form, function in functions.items()]
+
+
+def _measure(candidates: Sequence[Optimized], example: Tensor) -> list[tuple[float, Optimized]]:
+    """Return each candidate with its least time; a single one is not measured."""
     if len(candidates) == 1:
-        return candidates[0]
+        return [(0.0, candidates[0])]
 
     def call(candidate: Optimized) -> None:
         candidate(example)
@@ -156,87 +179,114 @@ def _fastest(candidates: list[Optimized], example: Tensor) -> Optimized:
             torch.cuda.synchronize()
 
     times = interleave({str(i): functools.partial(call, one) for i, one in enumerate(candidates)}, rounds=5)
-    return candidates[int(min(times, key=lambda name: min(times[name])))]
+    return [(min(seconds), one) for seconds, one in zip(times.values(), candidates, strict=True)]
 
 
-def _fused_copy(model: nn.Module) -> nn.Module:
-    fused = copy.deepcopy(model)
-    outermost: list[str] = []
-    for name, module in fused.named_modules():
-        inside = any(name.startswith(f"{other}." if other else "") for other in outermost)
-        if isinstance(module, Container) and not inside:
-            outermost.append(name)
-            if not module.reparameterized:
-                module.reparameterize()
-    return fused.requires_grad_(False)
+# --- the choice of an engine
 
 
-def _torch(model: nn.Module, example: Tensor, precision: str, compile: bool) -> list[Function]:
-    """Return two candidates, eager and compiled: on some machines compiled code is not faster for small batches."""
-    dtype = DTYPES[precision]
-    # With one channel both layouts have the same strides, and compiled code confuses them (PyTorch 2.15).
-    layout = torch.channels_last if example.dim() == 4 and example.shape[1] > 1 else torch.contiguous_format
-    prepared = model.to(dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
-    computing = (
-        [prepared, *_compiled(prepared, example.to(dtype=dtype, memory_format=layout))] if compile else [prepared]
-    )
+def _choose(source: Source, device: str, precision: str, cache: bool) -> Optimized:
+    """Return the fastest candidate of all engines that computes the same as the model, or the choice in the cache."""
+    key = _key(source, device, precision)
+    example = _shortened(source.model, source.example)
+    expected = _output(source.model, example)
+    if cache and (found := _recall(source, read_cached("engines", key), example, expected)) is not None:
+        return found
+    candidates = list(_candidates(source, device, precision))
+    timed = sorted(_measure(candidates, example), key=lambda pair: pair[0])
+    for _, candidate in timed:
+        if _agrees(candidate, example, expected):
+            break
+    if cache:
+        milliseconds = {f"{one!r} {one.form}": round(1000 * seconds, 3) for seconds, one in timed}
+        choice = {"engine": candidate.engine, "precision": candidate.precision, "form": candidate.form}
+        write_cached("engines", key, {**choice, "milliseconds": milliseconds})
+    return candidate
 
-    def run(compute: Function, x: Tensor) -> Tensor:
+
+def _candidates(source: Source, device: str, precision: str) -> Iterator[Optimized]:
+    """Yield the model as it is, and its forms in the engines that are installed and support the precision."""
+    start = time.perf_counter()
+    if precision in ("auto", "fp32"):
+        yield _eager(source)
+    for engine in BUILDERS:
+        if time.perf_counter() - start > LATEST_START:
+            return
+        try:
+            check_engine(engine, device)
+            for each in _precisions(engine, device, precision):
+                yield from _build(source, engine, each)
+        except (MaamError, RuntimeError):
+            if engine == "torch":  # the others are additions to it
+                raise
+
+
+def _eager(source: Source) -> Optimized:
+    model = copy.deepcopy(source.model).requires_grad_(False)
+
+    def run(x: Tensor) -> Tensor:
         with torch.inference_mode(False), torch.no_grad():
-            given = x.to(dtype=dtype, memory_format=layout)  # before the compiled part, which then sees one layout
-            return compute(given.clone() if given.is_inference() else given).float()
+            output: Tensor = model(x.clone() if x.is_inference() else x)
+            return output
 
-    return [functools.partial(run, compute) for compute in computing]
+    return Optimized(run, getattr(model, "rule", None), "torch", "fp32", "unchanged")
 
 
-def _compiled(model: nn.Module, example: Tensor) -> list[Function]:
-    """Return the model compiled with frozen weights, or warn and return an empty list if the compilation fails."""
-    compiled = torch.compile(_separate_function(model))
-
-    def frozen(x: Tensor) -> Tensor:
-        with torch._inductor.config.patch(freezing=True):  # read at each compilation for a new kind of input
-            return compiled(x)
-
+def _recall(source: Source, choice: dict[str, Any], example: Tensor, expected: Array) -> Optimized | None:
+    """Return the candidate that an earlier call chose; None if there is none, or it does not compute the same."""
+    engine, precision, form = (choice.get(name) for name in ("engine", "precision", "form"))
+    if form == "unchanged":
+        return _eager(source)
+    if engine not in BUILDERS or precision not in ("fp32", "bf16", "fp16"):
+        return None
+    compile, source.compile = source.compile, form == "compiled"
     try:
-        frozen(example)
-    except (RuntimeError, OSError) as error:  # most often there is no C++ compiler
-        reason = " ".join(str(error).split())[:200]
-        warnings.warn(f"optimize: torch.compile failed, so the model is not compiled: {reason}", stacklevel=5)
-        return []
-    return [frozen]
+        found = [one for one in _build(source, engine, precision) if one.form == form]
+    except (MaamError, RuntimeError):
+        return None
+    finally:
+        source.compile = compile
+    return found[0] if found and _agrees(found[0], example, expected) else None
 
 
-def _separate_function(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """Return the model as a function with a new code object; Dynamo recompiles each code object at most 8 times."""
-
-    def call(x: Tensor) -> Tensor:
-        return model(x)
-
-    return types.FunctionType(call.__code__.replace(), call.__globals__, "call", None, call.__closure__)
-
-
-def _onnxruntime(model: nn.Module, example: Tensor, precision: str, compile: bool) -> list[Function]:
-    return _by_onnx(model, example, lambda path: open_onnx(path, torch.get_num_threads()))
+def _agrees(candidate: Optimized, example: Tensor, expected: Array) -> bool:
+    try:
+        check_output(candidate(example).cpu().numpy(), expected, candidate.precision)
+    except DeploymentError:
+        return False
+    return True
 
 
-def _openvino(model: nn.Module, example: Tensor, precision: str, compile: bool) -> list[Function]:
-    hint = {"fp32": "f32", "bf16": "bf16"}[precision]
-    return _by_onnx(model, example, lambda path: open_openvino(path, hint, torch.get_num_threads()))
+def _shortened(model: nn.Module, example: Tensor) -> Tensor:
+    """Return as much of a batch as eager mode computes in `LONGEST_CALL`, at least one image."""
+    start = time.perf_counter()
+    model(example)
+    share = LONGEST_CALL / max(time.perf_counter() - start, 1e-9)
+    return example if share >= 1 or example.is_cuda else example[: max(1, int(share * len(example)))]
 
 
-def _by_onnx(model: nn.Module, example: Tensor, opener: Callable[[Path], Any]) -> list[Function]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        onnx_program(model.float(), tuple(example.shape[1:])).save(path, external_data=False)
-        predict, _ = opener(path)
-    return [lambda x: torch.from_numpy(predict(x.numpy()))]
+def _key(source: Source, device: str, precision: str) -> dict[str, Any]:
+    """Return what the choice of an engine depends on; the values of the weights do not matter."""
+    model = source.model
+    shapes = [(name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in model.state_dict().items()]
+    described = repr((type(model).__module__, type(model).__qualname__, model, getattr(model, "spec", None), shapes))
+    return {
+        "model": hashlib.sha256(described.encode()).hexdigest(),
+        "example": list(source.example.shape),
+        "device": torch.cuda.get_device_name() if device == "cuda" else device,
+        "precision": precision,
+        "compile": source.compile,
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "versions": environment() | {name: _version(name) for name in ("onnxruntime", "openvino")},
+    }
 
 
-_ENGINES: dict[str, Callable[[nn.Module, Tensor, str, bool], list[Function]]] = {
-    "torch": _torch,
-    "onnxruntime": _onnxruntime,
-    "openvino": _openvino,
-}
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def measure(
@@ -267,7 +317,8 @@ def measure(
             except MaamError as error:
                 reasons.append(str(error))
             else:
-                functions[f"{engine} {precision if precision != 'auto' else f'auto: {fast.precision}'}"] = (
+                chosen = f"{engine}:{fast.engine}" if engine == AUTO else engine
+                functions[f"{chosen} {precision if precision != 'auto' else f'auto: {fast.precision}'}"] = (
                     functools.partial(_run, fast, x)
                 )
     found = ratios(interleave(functions, clock=time.process_time), "eager fp32")

@@ -297,10 +297,14 @@ class Runner:
         return Trainer(self, optimizer, objective)
 
     def clone_with(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float32") -> Runner:
-        """Build a model of `spec` with `arrays`, cast to `dtype`, and return its runner in the same mode."""
-        model = build(spec, dtype=getattr(torch, dtype))
+        """Build a model of `spec` with `arrays`, cast to `dtype`, and return its runner in the same mode.
+
+        The device and the memory format are those of this runner.
+        """
+        model = build(spec, device=self.device, dtype=getattr(torch, dtype))
         write_arrays(model, arrays)
-        return Runner(model, compiled=self.function is not self.model)
+        channels_last = self.memory_format is torch.channels_last
+        return Runner(model, compiled=self.function is not self.model, channels_last=channels_last)
 
     @property
     def device(self) -> torch.device:

@@ -68,6 +68,108 @@ def test_parity_table(run, tmp_path):
     ]
 
 
+class TestGpu:
+    """The check of a GPU, on the CPU: the same code."""
+
+    @pytest.fixture(autouse=True)
+    def _torch(self):
+        pytest.importorskip("torch")
+
+    def test_results_and_time_limit(self, call, tmp_path):
+        """A section that fails is reported, and a section without time left is named; both are written."""
+        options = ("--device", "cpu", "--models", "maam_digits", "--batch-size", 4, "--out", "gpu")
+        status, out, error = call("gpu", *options, "--only", "distributed")
+        assert (status, error) == (0, "distributed ...\n")
+        document = json.loads((tmp_path / "gpu" / "gpu.json").read_text())
+        (section,) = document["sections"]
+        assert document["passed"]
+        assert [row["verdict"] for row in section["rows"]] == ["pass", "pass"]
+        assert out.strip() == (tmp_path / "gpu" / "gpu.md").read_text().strip()
+        assert "| DistributedDataParallel | gloo | 0 |" in out
+        status, out, _ = call("gpu", *options, "--only", "rates,training", "--minutes", 0.01)
+        document = json.loads((tmp_path / "gpu" / "gpu.json").read_text())
+        assert status == 0
+        assert [section["error"][:7] for section in document["sections"]] == ["stopped", "stopped"]
+        assert "**stopped at its time limit; the rest was not run**" in out
+
+    @pytest.mark.parametrize(
+        ("rows", "passed"),
+        [([{"verdict": "pass"}], True), ([{"verdict": "NOT AVAILABLE"}], True), ([{"verdict": "FAIL"}], False)],
+    )
+    def test_verdict(self, rows, passed):
+        from benchmarks.gpu import run_section
+
+        assert run_section("rates", lambda setting: iter(rows), None, 10).failed is not passed
+
+    def test_an_error_ends_only_its_section(self):
+        from benchmarks.gpu import run_section
+
+        def fail(setting):
+            yield {"verdict": "pass"}
+            raise RuntimeError("CUDA error:\nout of memory")
+
+        section = run_section("rates", fail, None, 10)
+        assert (section.rows, section.error) == ([{"verdict": "pass"}], "RuntimeError: CUDA error: out of memory")
+        assert section.failed
+
+    def test_refusals(self, fails):
+        assert fails("gpu", "--device", "tpu").startswith("--device: expected cuda or cpu, got 'tpu'")
+        assert fails("gpu", "--device", "cpu", "--models", "nope").startswith("no preset 'nope'")
+        assert fails("gpu", "--device", "cpu", "--only", "all").startswith("--only: expected some of rates, parity")
+
+    def test_public_network(self):
+        """It has the published number of parameters, and the published operations in the published epochs."""
+        from benchmarks.gpu_sections import EPOCH, PUBLIC_EPOCHS, public_network
+
+        node = public_network()
+        assert round(node.num_parameters / 1e6, 2) == 1.97
+        assert 0.33e15 < 6 * node.macs(node.input_shape) * EPOCH * PUBLIC_EPOCHS < 0.38e15
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore")  # of torch.compile
+    def test_all_sections(self, call, tmp_path):
+        options = ("--device", "cpu", "--models", "maam_digits", "--batch-size", 4, "--minutes", 30, "--out", tmp_path)
+        status, out, _ = call("gpu", *options)
+        document = json.loads((tmp_path / "gpu.json").read_text())
+        assert [(one["name"], one["error"]) for one in document["sections"] if one["error"]] == []
+        assert status == 0
+        assert out.count("\n## ") == 6
+
+
+class TestShare:
+    def test_shares_and_aims(self):
+        pytest.importorskip("torch")
+        pytest.importorskip("mindspore")
+        from benchmarks import share
+
+        unit, images = 2 * 1024**3, 4
+        times = {
+            share.PRODUCT: [1.0, 2.0, 1.0],
+            share.EAGER: [2.0, 4.0, 2.0],
+            share.OPTIMIZED: [1.0, 2.0, 1.0],
+        }
+        found = share._speeds("ResNet-20", images, unit // images // 2, times, share.EAGER, {share.OPTIMIZED: "x"})
+        assert [(one.engine, one.share, one.relative, one.images) for one in found] == [
+            (share.EAGER, 0.25, 1.0, 2.0),
+            (share.OPTIMIZED, 0.5, 2.0, 4.0),
+        ]
+        assert "| optimize, auto | 4.0 | 0.50 | 2.00 | 0.9: missed | x |" in share.speed_table(found, "eager")
+        depthwise = share._speeds("mafc_v2", images, 1, times, share.EAGER, {})
+        assert "| 2: reached |" in share.speed_table(depthwise, "eager")
+        assert share.batches(share.find_network("maam_imagenet")) == (1, 8)
+        assert [share.is_depthwise(share.find_network(name)) for name in share.CASES] == [True, True, True, False]
+
+    @pytest.mark.slow
+    def test_command(self, run, tmp_path):
+        pytest.importorskip("torch")
+        pytest.importorskip("mindspore")
+        out = run("share", "--networks", "maam_digits", "--rounds", 1, "--out", "share")
+        document = json.loads((tmp_path / "share" / "share.json").read_text())
+        assert len(document["training"]) == 4
+        assert len(document["inference"]) + len(document["not measured"]) == 18
+        assert out.strip() == (tmp_path / "share" / "share.md").read_text().strip()
+
+
 @pytest.mark.slow
 class TestSlow:
     """Programs that need both frameworks and compile models."""

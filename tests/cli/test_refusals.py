@@ -67,7 +67,7 @@ WITH_PACKAGES = {
     "optimize net.safetensors --batch 0": "--batch: expected comma-separated integers from 1 to 4096",
     "optimize net.safetensors --engine ,": "--engine: expected at least one name",
     "optimize net.safetensors --precision ,": "--precision: expected at least one name",
-    "optimize net.safetensors --engine x --batch 1": "engine: expected one of torch, onnxruntime, openvino, got 'x'",
+    "optimize net.safetensors --engine x --batch 1": "engine: expected one of torch, onnxruntime, openvino, auto, got",
     "prune square.safetensors x.safetensors --channels 0.5 --data digits": (
         "--data measures accuracy: expected a classifier, got a model whose output is a map (8, 8, 8)"
     ),

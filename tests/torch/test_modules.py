@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from maam.torch import MAAM, build
+from maam.torch.runner import Runner
 
 EXACT = {"rtol": 0, "atol": 0}
 
@@ -134,3 +135,11 @@ class TestLayersInside:
         model, plain = WithHead(4, 3), MAAM(4)
         plain.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("head.")})
         torch.testing.assert_close(model(x), model.head(plain(x).mean((2, 3))), **EXACT)
+
+
+def test_clones_keep_the_device_and_memory_format():
+    runner = Runner(build("maam_digits", device="meta"), channels_last=True)
+    clone = runner.clone_with(runner.spec, {}, "float16")
+    weight = next(clone.model.parameters())
+    assert (weight.device.type, weight.dtype) == ("meta", torch.float16)
+    assert clone.memory_format is torch.channels_last

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import time
 from unittest.mock import Mock
 
 import pytest
@@ -12,6 +13,7 @@ from maam import DeploymentError, MissingFrameworkError, ShapeError, spec
 from maam.backend.engines import ENGINES
 from maam.errors import DeviceError
 from maam.torch import MAAM, build, optimization, optimize
+from maam.torch.engines import BUILDERS
 from tests.errors import error_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -114,11 +116,108 @@ def test_many_models_are_all_compiled():
 
 def test_without_a_compiler(model, x, monkeypatch):
     fail = Mock(side_effect=RuntimeError("no compiler\nfound"))
-    monkeypatch.setattr(optimization.torch, "compile", lambda function: fail)
+    monkeypatch.setattr(torch, "compile", lambda function: fail)
     with pytest.warns(UserWarning, match="torch.compile failed, so the model is not compiled: no compiler found"):
         fast = optimize(model, x, precision="fp32")
     with torch.no_grad():
         close(fast(x), model(x))
+
+
+class Slow(nn.Module):
+    """A model that takes 10 ms."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 1)
+
+    def quick(self, x):
+        return self.conv(x).mean((2, 3))
+
+    def forward(self, x):
+        time.sleep(0.01)
+        return self.quick(x)
+
+
+class TestAutomaticEngine:
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("MAAM_CACHE", str(tmp_path))
+        return tmp_path / "engines"
+
+    @pytest.fixture
+    def imitate(self, monkeypatch):
+        """Replace the engines by ones that take given seconds and add a given error, or that raise."""
+        opened = []
+
+        def imitation(name, what):
+            def build(source, precision):
+                opened.append(name)
+                if isinstance(what, Exception):
+                    raise what
+                seconds, error = what
+                return {"fused": lambda x: (time.sleep(seconds), source.model.quick(x) + error)[1]}
+
+            return build
+
+        def install(**engines):
+            monkeypatch.setattr(optimization, "check_engine", lambda engine, device: None)
+            for name in list(BUILDERS):
+                monkeypatch.setitem(BUILDERS, name, imitation(name, engines[name]))
+            opened.clear()
+            return opened
+
+        return install
+
+    @pytest.mark.parametrize(
+        ("torch_engine", "openvino", "onnxruntime", "expected"),
+        [
+            ((0.02, 0), (0, 0), (0.005, 0), ("openvino", "fused")),
+            ((0.02, 0), (0, 0.1), (0.02, 0), ("torch", "unchanged")),
+            ((0.005, 0), (0, 0.1), DeploymentError("no export"), ("torch", "fused")),
+            ((0.02, 0), RuntimeError("no kernel"), (0, 0), ("onnxruntime", "fused")),
+        ],
+    )
+    def test_choice(self, x, imitate, cache, torch_engine, openvino, onnxruntime, expected):
+        """An engine that is slower than eager mode, has other outputs or fails is not chosen; the choice is kept."""
+        model = Slow().eval()
+        engines = {"torch": torch_engine, "openvino": openvino, "onnxruntime": onnxruntime}
+        opened = imitate(**engines)
+        fast = optimize(model, x, engine="auto", precision="fp32")
+        assert (fast.engine, fast.form) == expected
+        assert opened == ["torch", "openvino", "onnxruntime"]
+        close(fast(x), model.quick(x).detach())
+        opened.clear()
+        again = optimize(Slow().eval(), x, engine="auto", precision="fp32")
+        assert (again.engine, again.form) == expected
+        assert opened == ([] if expected[1] == "unchanged" else [expected[0]])
+        assert len(list(cache.iterdir())) == 1
+        imitate(**{**engines, expected[0]: (0, 0.1)})
+        other = optimize(model, x, engine="auto", precision="fp32")  # its outputs are checked again
+        close(other(x), model.quick(x).detach())
+
+    def test_the_cache_can_be_off(self, x, imitate, cache, monkeypatch):
+        imitate(torch=(0, 0), openvino=(0.01, 0), onnxruntime=(0.01, 0))
+        optimize(Slow().eval(), x, engine="auto", precision="fp32", cache=False)
+        monkeypatch.setenv("MAAM_CACHE", "off")
+        optimize(Slow().eval(), x, engine="auto", precision="fp32")
+        assert not cache.exists()
+
+    def test_a_long_call_is_measured_with_part_of_the_batch(self, imitate, monkeypatch):
+        imitate(torch=(0, 0), openvino=(0.01, 0), onnxruntime=(0.01, 0))
+        monkeypatch.setattr(optimization, "LONGEST_CALL", 0.002)
+        sizes = []
+        monkeypatch.setattr(Slow, "quick", lambda module, x: (sizes.append(len(x)), module.conv(x).mean((2, 3)))[1])
+        optimize(Slow().eval(), torch.rand(64, 3, 8, 8), engine="auto", precision="fp32")
+        assert sizes[:2] == [64, 64]
+        assert 1 <= max(sizes[2:]) < 64
+
+    def test_real_engines(self, model, x):
+        start = time.perf_counter()
+        fast = optimize(model, x, engine="auto")
+        assert time.perf_counter() - start < 30  # 3 s alone on this machine
+        with torch.inference_mode():
+            for images in (x, torch.rand(5, 3, 8, 8)):
+                close(fast(images), model(images), fast.precision)
 
 
 class Pair(nn.Module):
@@ -134,7 +233,7 @@ class TestRefusals:
             ("maam_digits", {}, "optimize: model: expected a torch.nn.Module, got an object of type str; make"),
             (IDENTITY, {"example": [1]}, "optimize: example: expected a tensor (N, C, H, W), got an object of type l"),
             (nn.Identity(), {}, "optimize: the model is in train mode; call eval() first"),
-            (IDENTITY, {"engine": "tensorrt"}, "engine: expected one of torch, onnxruntime, openvino, got 'tensorrt'"),
+            (IDENTITY, {"engine": "tensorrt"}, "engine: expected one of torch, onnxruntime, openvino, auto, got 't"),
         ],
     )
     def test_arguments(self, x, module, options, message):
@@ -164,8 +263,8 @@ class TestRefusals:
             assert "expected a" in error_of(ShapeError, fast, wrong)
 
     def test_a_wrong_result(self, model, x, monkeypatch):
-        engine = optimization._ENGINES["torch"]
-        wrong = lambda *args: [lambda x: engine(*args)[0](x) + 0.1]  # noqa: E731
-        monkeypatch.setitem(optimization._ENGINES, "torch", wrong)
+        engine = BUILDERS["torch"]
+        wrong = lambda *args: {"fused": lambda x: engine(*args)["fused"](x) + 0.1}  # noqa: E731
+        monkeypatch.setitem(BUILDERS, "torch", wrong)
         with pytest.raises(DeploymentError, match=r"the result differs from the model's output by 1\.0e-01"):
             optimize(model, x, precision="fp32", compile=False)
