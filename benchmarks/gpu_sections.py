@@ -45,8 +45,8 @@ from maam.torch.runner import Runner
 from maam.training import Objective, Optimizer
 
 Findings = Iterator[dict[str, Any]]
-MODELS = ("maam_cifar10_2m3", "mafc_v3_small")
-"""Convolutions with fusion weights, and depthwise convolutions with gates and hard swish."""
+MODELS = ("maam_cifar10_2m3", "maam_net_m", "mafc_v3_small")
+"""One stage and three stages of MAAM, and depthwise convolutions with gates and hard swish."""
 LAYOUTS = {"eager": (False, False), "eager, channels_last": (False, True), "compiled, channels_last": (True, True)}
 """Whether each configuration compiles, and whether it keeps maps as (N, H, W, C)."""
 ALL_STAGES = ("exchange", "lattice", "layers", "forward", "fused", "gradients", "steps")
@@ -212,8 +212,8 @@ def check_optimize(setting: Setting) -> Findings:
 
 
 def measure_training(setting: Setting) -> Findings:
-    """Measure training steps of the public trainer's network and of the first model."""
-    for node in (public_network(), preset(setting.models[0])):
+    """Measure training steps of the public trainer's network and of the first two models."""
+    for node in (public_network(), *map(preset, setting.models[:2])):
         shape = (setting.batch_size, *node.input_shape)
         generator = np.random.default_rng(0)
         images = generator.random(shape, np.float32)

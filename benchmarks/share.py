@@ -40,7 +40,7 @@ from maam.training import Trainer
 from maam.training.compare import markdown_table
 
 Call = Callable[[], object]
-CASES = ("maam_imagenet", "mafc_v2", "MobileNetV2", "ResNet-20")
+CASES = ("maam_net_s", "maam_net_m", "maam_imagenet", "mafc_v2", "MobileNetV2", "ResNet-20")
 """Networks without a giant linear layer."""
 PRODUCT = "matrix product"
 EAGER = "PyTorch, eager"
