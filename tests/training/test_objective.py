@@ -11,7 +11,7 @@ from maam.backend.registry import load_training_backend
 from maam.training import Objective, Optimizer, Recipe
 from maam.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 
-NODE = spec.preset("maam_digits")
+NODE = spec.preset("t_cnn", base="maam_digits", channels=16)
 SGD = Optimizer(lr=0.05, nesterov=True, weight_decay=5e-3)
 DECAYS = (0.1, 0.5, 0.9)
 OBJECTIVES = [Objective(), Objective(label_smoothing=0.2), Objective(clip_norm=0.1), Objective(average=True)]
