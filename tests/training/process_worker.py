@@ -24,7 +24,7 @@ def batch():
 
 def gradients(backend, images, labels):
     """Return loss, accuracy and gradients; after the first step, the momentum is the gradient."""
-    runner = backend.make_training_runner(spec.preset("maam_digits"), seed=0, device="cpu")
+    runner = backend.make_training_runner(spec.preset("maam_digits", num_agents=1), seed=0, device="cpu")
     trainer = runner.trainer(SGD)
     found = trainer.fetch([trainer.update(trainer.prepare(images, labels), 0.01)])
     return {"found": found, **trainer.read_state().moments["momentum_buffer"]}
@@ -37,7 +37,9 @@ def main(framework, folder):
     own = gradients(backend, images[processes.rank :: processes.size], labels[processes.rank :: processes.size])
     gathered = processes.gather(np.arange(processes.rank + 1, dtype=np.float32))
     np.savez(folder / f"{processes.rank}.npz", gathered=gathered, **own)
-    recipe = default_recipe("maam_digits").replaced({"epochs": 1, "batch_size": 64, "precision": "fp32"})
+    recipe = default_recipe("maam_digits").replaced(
+        {"epochs": 1, "batch_size": 64, "precision": "fp32", "overrides.num_agents": 1}
+    )
     for name in RUNS[framework]:
         changed = recipe.replaced({"ema_decay": 0.9 if name == "averaged" else None})
         train("maam_digits", changed, out=folder / name, framework=framework, device="cpu")
