@@ -93,7 +93,7 @@ def run(
                 root=root,
                 framework=framework,
                 device=device,
-                resume=True,
+                resume="auto",
                 observer=None if observer is None else observer(folder.path.name),
             )
 

@@ -22,6 +22,7 @@ from maam.spec import Node
 if TYPE_CHECKING:
     from maam.backend.adapter import ModelAdapter
     from maam.data import ImageBatches
+    from maam.weights.sets import Selection
 
 Array = np.ndarray[Any, Any]
 Predict = Callable[[Array], Array]
@@ -409,15 +410,19 @@ class PortingBackend(Backend, Protocol):
 class CheckpointBackend(Backend, Protocol):
     """A backend that reads and writes its framework's checkpoint files (`Capability.CHECKPOINTS`)."""
 
-    def read_checkpoint(self, path: Path, spec: Node | None = None) -> tuple[dict[str, Array], Node | None]:
+    def read_checkpoint(
+        self, path: Path, spec: Node | None = None, selection: Selection | None = None
+    ) -> tuple[dict[str, Array], Node | None]:
         """Return the arrays of a file by canonical name, and the spec in the file, or None if it contains none.
 
         Args:
             path: the file.
             spec: needed by formats whose names follow from the roles of parameters.
+            selection: which set of weights to take, and which prefix its names lose; see `maam.weights.sets`.
 
         Raises:
-            WeightsError: the file is broken, or contains anything other than arrays of a supported dtype.
+            WeightsError: the file is broken, or contains anything other than arrays of a supported dtype, or has no
+                set of weights that `selection` names.
         """
 
     def write_checkpoint(self, path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:

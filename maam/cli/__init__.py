@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import NoReturn
+import warnings
+from typing import NoReturn, TextIO
 
 from maam.errors import MaamError
 
@@ -17,6 +18,7 @@ def main() -> None:
     """Run a command. An expected error is one line on standard error and exit status 1, without a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names can have bytes that are not UTF-8
+    warnings.showwarning = _show_warning
     try:
         from maam.cli.app import application
         from maam.cli.terminal import quiet_mindspore
@@ -35,6 +37,22 @@ def main() -> None:
         _fail(f"not enough memory; try a smaller batch_size: {str(error)[:200]}")
     except KeyboardInterrupt:
         sys.exit(_INTERRUPTED)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of maam as one line, and other warnings as Python does."""
+    if category.__module__.startswith("maam."):
+        text = f"maam: warning: {' '.join(str(message).split())}\n"
+    else:
+        text = warnings.formatwarning(message, category, filename, lineno, line)
+    (file or sys.stderr).write(text)
 
 
 def _fail(message: str) -> NoReturn:

@@ -82,10 +82,18 @@ def convert(
     dtype: Annotated[
         str | None, typer.Option(help="float16, bfloat16, float32 or float64; default: the dtypes of SRC")
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="set of weights, if SRC has several, such as state_dict_ema; default: a moving average"),
+    ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(help="prefix of the names to remove, such as model; default: one that all names have"),
+    ] = None,
 ) -> None:
     """Convert weights between maam's, PyTorch's and MindSpore's formats, or to another dtype."""
     from maam.backend import convert as conversion
     from maam.weights.lookup import find_spec
 
-    conversion.convert(src, dst, None if spec is None else find_spec(spec)[0], dtype=dtype)
+    conversion.convert(src, dst, None if spec is None else find_spec(spec)[0], dtype=dtype, key=key, prefix=prefix)
     typer.echo(f"{src} -> {dst}")

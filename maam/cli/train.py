@@ -70,7 +70,16 @@ def train(
     ] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate; default: from the recipe")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of initial weights, order, crops and flips")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="continue from the last checkpoint")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="continue the run in --out from its last checkpoint")
+    ] = False,
+    auto_resume: Annotated[
+        bool,
+        typer.Option(
+            "--auto-resume",
+            help="continue the run in --out if there is one, else start it: for jobs that are restarted",
+        ),
+    ] = False,
     checkpoint_steps: Annotated[int, typer.Option(min=1, help="steps between two checkpoints")] = 200,
     num_workers: NumWorkers = 4,
     on_broken: OnBroken = "error",
@@ -91,7 +100,7 @@ def train(
             root=root,
             framework=framework,
             device=device,
-            resume=resume,
+            resume="auto" if auto_resume else resume,
             observer=Observers(progress, TensorBoard(folder / "tensorboard")) if tensorboard else progress,
             checkpoint_steps=checkpoint_steps,
             num_workers=num_workers,

@@ -7,7 +7,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,20 @@ from maam.data.loader import Batch, EpochOrder, Rows, Share
 from maam.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Frame, Framing, RandomResizedCrop
 from maam.errors import DataError
 
+BACKGROUND = "white"
+"""The colour behind transparent pixels."""
+_ORIENTATION = 0x0112
+"""The EXIF tag of the orientation."""
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+"""For each EXIF orientation the name of Pillow's operation that turns the pixels upright."""
 Decoded = tuple[npt.NDArray[np.float32], Sequence[str]]
 """The images of a batch, float32 (B, 3, size, size), and for each one the reason why it cannot be read, or ""."""
 
@@ -198,10 +212,47 @@ def reason_of(error: Exception, path: Path) -> str:
     return f"a broken image ({' '.join(str(cause).split())})"
 
 
-def check_mode(mode: str) -> None:
-    """Raise `ValueError` if Pillow's `mode` has more than 8 bits a channel: Pillow would clip such pixels at 255."""
-    if mode in ("I", "F") or mode.startswith("I;"):
-        raise ValueError(f"pixels of more than 8 bits, mode {mode}; convert the file to 8 bits")
+def open_picture(file: Any) -> Any:
+    """Return an image file as an upright RGB picture, as a viewer shows it.
+
+    The orientation in the file's metadata (EXIF) is applied. Transparent pixels are blended with white, so that the
+    colours that a file stores under them do not matter. Every backend decodes with this function.
+
+    Args:
+        file: a path, or an open binary file.
+
+    Returns:
+        A picture of Pillow in mode RGB.
+
+    Raises:
+        ValueError: the pixels have more than 8 bits a channel; Pillow would clip them at 255.
+    """
+    from PIL import Image
+
+    with Image.open(file) as stored:
+        if stored.mode in ("I", "F") or stored.mode.startswith("I;"):
+            raise ValueError(f"pixels of more than 8 bits, mode {stored.mode}; convert the file to 8 bits")
+        stored.load()  # formats such as TIFF turn the pixels here, and then remove the orientation
+        turn = _TURNS.get(_orientation(stored))
+        picture = stored if turn is None else stored.transpose(Image.Transpose[turn])
+        if not _has_transparency(stored):
+            return picture.convert("RGB")
+        layer = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, BACKGROUND), layer).convert("RGB")
+
+
+def _has_transparency(stored: Any) -> bool:
+    """Return whether an opened image has an alpha channel, or a colour or palette entries that are transparent."""
+    alpha = stored.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in stored.info
+    return alpha or (stored.mode == "P" and stored.palette.mode.endswith("A"))
+
+
+def _orientation(stored: Any) -> Any:
+    """Return the EXIF orientation, or None if the metadata is absent or broken; the pixels can still be read."""
+    try:
+        return stored.getexif().get(_ORIENTATION)
+    except Exception:  # Pillow raises many kinds for broken metadata
+        return None
 
 
 def _processors() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import mindcv
 from mindcv.models.helpers import load_model_checkpoint
-from mindspore import load_checkpoint, nn
+from mindspore import load_checkpoint, load_param_into_net, nn
 
 from maam._messages import listed
 from maam._registration import NotGiven, preset_name, unknown_model, with_attention
@@ -16,10 +16,11 @@ from maam.errors import WeightsError
 from maam.mindcv.insert import insert_attention
 from maam.mindcv.presets import is_preset
 from maam.mindspore import load_weights
-from maam.mindspore.arrays import write_arrays
 from maam.mindspore.insertion import LAYERS, MakeLayer
-from maam.mindspore.weights import read_checkpoint
-from maam.weights import match
+from maam.weights.sets import REST, Selection, choose, find_sets
+
+_EMA = "ema"
+"""The key of MindCV's moving average."""
 
 
 def create_model(
@@ -28,9 +29,11 @@ def create_model(
     pretrained: bool = False,
     in_channels: int = 3,
     checkpoint_path: str | os.PathLike[str] = "",
-    ema: bool = False,
+    ema: bool | None = None,
     auto_mapping: bool = False,
     *,
+    key: str | None = None,
+    prefix: str | None = None,
     attention: str | MakeLayer | NotGiven | None = NotGiven.TOKEN,
     every_block: bool = False,
     **options: Any,
@@ -47,8 +50,11 @@ def create_model(
         in_channels: the number of channels of the image.
         checkpoint_path: a MindSpore checkpoint of the network with or without attention layers. For a preset also a
             weights file of maam (.safetensors).
-        ema: see `mindcv.create_model`; if true, maam does not check the checkpoint.
+        ema: whether to take the moving average in the checkpoint, the arrays named `ema.*`. None takes it if there is
+            one, as every function of maam, and warns.
         auto_mapping: see `mindcv.create_model`; if true, maam does not check the checkpoint.
+        key: the key of the set of weights, for a checkpoint with several; see `maam.convert`.
+        prefix: a prefix of the names to remove; see `maam.convert`.
         attention: see `insert_attention`; None inserts nothing. For a preset this is the option `attention` of the
             preset: a name or a layer class, None for no attention. Default: the attention of the preset.
         every_block: see `insert_attention`; not available for a preset.
@@ -75,50 +81,58 @@ def create_model(
     checkpoint_path = os.fspath(checkpoint_path)
     if checkpoint_path and pretrained:
         raise WeightsError("checkpoint_path and pretrained cannot be used together; pass only one of them")
-    given = {"num_classes": num_classes, "pretrained": pretrained, "in_channels": in_channels, **options}
+    if given := [name for name, value in (("key", key), ("prefix", prefix)) if value is not None]:
+        if (ema is not None and key is not None) or auto_mapping:
+            other = "auto_mapping" if auto_mapping else "ema"
+            raise WeightsError(f"{given[0]} and {other} cannot be used together; pass only one of them")
+        if not checkpoint_path:
+            raise WeightsError(f"{given[0]}: this has no effect without checkpoint_path")
+    selection = Selection(key if ema is None else _EMA if ema else REST, prefix)
+    arguments = {"num_classes": num_classes, "pretrained": pretrained, "in_channels": in_channels, **options}
     if is_preset(preset_name(model_name)):
-        model = mindcv.create_model(model_name, **with_attention(model_name, given, attention, every_block, LAYERS))
+        model = mindcv.create_model(model_name, **with_attention(model_name, arguments, attention, every_block, LAYERS))
         if checkpoint_path:
-            _load_preset(model, checkpoint_path, ema, auto_mapping)
+            _load_preset(model, checkpoint_path, selection, auto_mapping)
         return model
-    model = mindcv.create_model(model_name, **given)
+    model = mindcv.create_model(model_name, **arguments)
     plain = {parameter.name for parameter in model.get_parameters()}
     if attention is not None and not isinstance(attention, NotGiven):
         insert_attention(model, attention, every_block=every_block)
     if checkpoint_path:
-        _load(model, plain, checkpoint_path, ema, auto_mapping)
+        _load(model, plain, checkpoint_path, selection, auto_mapping)
     return model
 
 
-def _load_preset(model: nn.Cell, path: str, ema: bool, auto_mapping: bool) -> None:
-    if path.endswith(".safetensors"):
-        load_weights(model, path)
+def _load_preset(model: nn.Cell, path: str, selection: Selection, auto_mapping: bool) -> None:
+    if not path.endswith(".safetensors"):
+        _check_file(path)
+    if auto_mapping:
+        load_model_checkpoint(model, path, selection.key == _EMA, auto_mapping)
         return
-    _check_file(path)
-    if ema or auto_mapping:
-        load_model_checkpoint(model, path, ema, auto_mapping)
-        return
-    arrays, _ = read_checkpoint(Path(path), model.spec)
-    write_arrays(model, match(model.spec, arrays, source=path)[0])
+    load_weights(model, path, key=selection.key, prefix=selection.prefix)
 
 
-def _load(model: nn.Cell, plain: set[str], path: str, ema: bool, auto_mapping: bool) -> None:
+def _load(model: nn.Cell, plain: set[str], path: str, selection: Selection, auto_mapping: bool) -> None:
     """Load a checkpoint that has all parameters of the model, or all `plain` ones, those without the new layers."""
     _check_file(path)
-    if not ema and not auto_mapping:
-        own = [parameter.name for parameter in model.get_parameters()]
-        found = load_checkpoint(path)
-        missing = [name for name in own if name not in found]
-        if missing and set(missing) != set(own) - plain:
-            raise WeightsError(f"{path}: does not fit the model; missing: {listed(missing)}")
-        for parameter in model.get_parameters():
-            shape = tuple(found[parameter.name].shape) if parameter.name in found else tuple(parameter.shape)
-            if shape != tuple(parameter.shape):
-                raise WeightsError(
-                    f"{path}: does not fit the model; wrong shape: {listed([parameter.name])} {shape} instead of "
-                    f"{tuple(parameter.shape)}"
-                )
-    load_model_checkpoint(model, path, ema, auto_mapping)
+    if auto_mapping:
+        load_model_checkpoint(model, path, selection.key == _EMA, auto_mapping)
+        return
+    own = {parameter.name: tuple(parameter.shape) for parameter in model.get_parameters()}
+    content = load_checkpoint(path)
+    found = choose(path, find_sets(content, lambda value: True, own), own, selection)
+    missing = [name for name in own if name not in found]
+    if missing and set(missing) != set(own) - plain:
+        raise WeightsError(f"{path}: does not fit the model; missing: {listed(missing)}")
+    for name, shape in own.items():
+        if name in found and tuple(found[name].shape) != shape:
+            raise WeightsError(
+                f"{path}: does not fit the model; wrong shape: {listed([name])} {tuple(found[name].shape)} instead of "
+                f"{shape}"
+            )
+    for name, parameter in found.items():
+        parameter.name = name
+    load_param_into_net(model, found)
 
 
 def _check_file(path: str) -> None:

@@ -173,6 +173,41 @@ class _Base(SpecContainer, nn.SequentialCell):
     def _forget_graph(self) -> None:
         object.__setattr__(self, "_create_time", time.time_ns())  # graph mode finds compiled graphs by it
 
+    def recompute(self, **options: Any) -> None:
+        """Recompute the layers in the backward pass, as `nn.Cell.recompute`; running statistics are updated once.
+
+        Graph mode keeps the outputs of batch norm instead of recomputing them. In PyNative mode, call this method of the
+        model or layer of maam: MindSpore's own method of a cell around it updates the statistics twice.
+
+        Args:
+            options: options of `nn.Cell.recompute`, except `use_reentrant=False` and `output_recompute=True`.
+
+        Raises:
+            SpecError: MindSpore would update the statistics twice with these options.
+        """
+        if not options.get("use_reentrant", True) or options.get("output_recompute", False):
+            raise SpecError(
+                "recompute: use_reentrant=False and output_recompute=True would update running statistics twice; "
+                "omit them"
+            )
+        super().recompute(**options)
+        gradient = self._recompute_cell.grad
+
+        def once(*arguments: Any) -> Any:
+            run = gradient(*arguments)
+
+            def recomputed(*inputs: Any, **keywords: Any) -> Any:
+                statistics = [parameter for parameter in self.get_parameters() if not parameter.requires_grad]
+                kept = [parameter.value().copy() for parameter in statistics]
+                found = run(*inputs, **keywords)
+                for parameter, value in zip(statistics, kept, strict=True):
+                    parameter.copy_(value)
+                return found
+
+            return recomputed
+
+        self._recompute_cell.grad = once
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Check the input in Python before a graph is compiled or run, so that MindSpore does not wrap the error."""
         if self.rule is not None and len(args) == 1:

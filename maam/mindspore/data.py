@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from mindspore.dataset import GeneratorDataset, vision
 from mindspore.dataset.vision import Inter
-from PIL import Image
 
 from maam.data import BatchLoader
 from maam.data.checks import check_count
-from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, check_mode, reason_of
+from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, open_picture, reason_of
 from maam.data.loader import Batch, Rows
 
 Array = np.ndarray[Any, Any]
@@ -100,14 +98,13 @@ def generator_dataset(loader: BatchLoader, epoch: int = 0) -> Batches:
 
 
 class ImageFolderBatches(ImageBatches):
-    """Seeded batches of an image folder, decoded by mindspore.dataset in its worker threads.
+    """Seeded batches of an image folder, read in the worker threads of mindspore.dataset.
 
     The arguments are those of `maam.data.ImageBatches`.
 
     Example:
         >>> from pathlib import Path
-        >>> from PIL import Image
-        >>> import maam
+        >>>         >>> import maam
         >>> for name in ("cat", "dog"):
         ...     Path("images/train", name).mkdir(parents=True)
         ...     Image.new("RGB", (40, 30)).save(f"images/train/{name}/1.png")
@@ -143,7 +140,6 @@ class _Read:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.decode = vision.Decode(to_pil=True)
         self.flip = vision.RandomHorizontalFlip(1.0)
         self.scale = vision.ToTensor()
         self.normalize = vision.Normalize(list(work.mean), list(work.std), is_hwc=False)
@@ -152,16 +148,14 @@ class _Read:
         sample = Sample(*(int(value) for value in values))
         path = self.work.dataset.path(sample.row)
         try:
-            return self._image(path.read_bytes(), sample), np.array("")
+            return self._image(str(path), sample), np.array("")
         except MemoryError:
             raise
         except Exception as error:  # decoders raise many kinds of errors
             return self.work.blank(), np.array(reason_of(error, path))
 
-    def _image(self, content: bytes, sample: Sample) -> Array:
-        with Image.open(io.BytesIO(content)) as stored:
-            check_mode(stored.mode)
-        picture = self.decode(np.frombuffer(content, np.uint8))
+    def _image(self, path: str, sample: Sample) -> Array:
+        picture = open_picture(path)
         frame = self.work.frame(sample, picture.height, picture.width)
         top, left, height, width = frame.source
         picture = vision.Resize(frame.size, Inter.BILINEAR)(picture.crop((left, top, left + width, top + height)))

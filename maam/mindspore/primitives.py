@@ -213,7 +213,9 @@ def _linear(node: spec.Linear, **options: Any) -> nn.Cell:
 
 def _batch_norm(node: spec.BatchNorm2d, **options: Any) -> nn.Cell:
     # Momentum is the weight of the old value in MindSpore, and of the new value in PyTorch and in the spec.
-    return nn.BatchNorm2d(node.num_features, eps=node.eps, momentum=1 - node.momentum, **options)
+    layer = nn.BatchNorm2d(node.num_features, eps=node.eps, momentum=1 - node.momentum, **options)
+    layer.bn_train.recompute(False)  # a second run in the backward pass would update the running statistics again
+    return layer
 
 
 def _max_pool(node: spec.MaxPool2d) -> nn.Cell:

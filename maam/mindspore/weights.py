@@ -17,6 +17,7 @@ from mindspore.train.checkpoint_pb2 import Checkpoint
 from maam import spec as specs
 from maam._io import replacing
 from maam._messages import listed
+from maam.backend.convert import read_file
 from maam.backend.integrity import check_integrity, check_methods
 from maam.errors import SpecError, WeightsError
 from maam.mindspore.arrays import (
@@ -35,6 +36,7 @@ from maam.spec.presets import resolve
 from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES as FILE_DTYPES
+from maam.weights.sets import Selection, choose, find_sets
 
 Array = np.ndarray[Any, Any]
 FLOATING = {native: array for native, array in DTYPES.items() if array in FILE_DTYPES.values()}
@@ -112,16 +114,27 @@ def save_weights(model: nn.Cell, path: PathLike) -> None:
     save_model(path, own, read_arrays)
 
 
-def load_weights(model: nn.Cell, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:
-    """Copy the arrays of a weights file into a cell, cast to the cell's dtypes.
+def load_weights(
+    model: nn.Cell,
+    path: PathLike,
+    strict: bool = True,
+    skip: Sequence[str] = (),
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+) -> Mismatch:
+    """Copy the arrays of a file into a cell, cast to the cell's dtypes.
 
     The cell is unchanged if an error is raised.
 
     Args:
         model: a model or layer of maam.
-        path: the weights file.
-        strict: whether all names must match, and the file's spec must compute the same as the cell's.
+        path: a weights file, or any file that `maam.convert` reads.
+        strict: whether all names must match, and the file's spec, if it has one, must compute the same as the
+            cell's.
         skip: names of layers that keep their weights, such as ("classifier",).
+        key: the key of the set of weights, for a file with several; see `maam.convert`.
+        prefix: a prefix of the names to remove; see `maam.convert`.
 
     Returns:
         The names that only the cell has (`missing`) and that only the file has (`unexpected`).
@@ -145,7 +158,7 @@ def load_weights(model: nn.Cell, path: PathLike, strict: bool = True, skip: Sequ
     own = unwrap(model)
     if strict:
         check_integrity(own, "load_weights", WeightsError, skip)
-    return load_into(own, path, strict, skip, _slots, write_arrays)
+    return load_into(own, path, strict, skip, _slots, write_arrays, selection=Selection(key, prefix), read=read_file)
 
 
 def _slots(model: nn.Cell) -> dict[str, Slot]:
@@ -153,21 +166,34 @@ def _slots(model: nn.Cell) -> dict[str, Slot]:
     return {name: Slot(tuple(array.shape), FLOATING.get(array.dtype)) for name, array in own.items()}
 
 
-def load(path: PathLike, dtype: Any = None, *, num_classes: int | None = None, seed: int = 0) -> nn.Cell:
+def load(
+    path: PathLike,
+    dtype: Any = None,
+    *,
+    num_classes: int | None = None,
+    seed: int = 0,
+    spec: Node | str | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
+) -> nn.Cell:
     """Build the model or layer that a weights file describes, with its weights, in inference mode.
 
     Args:
-        path: the weights file.
+        path: a weights file, or any file that `maam.convert` reads.
         dtype: the dtype of all arrays; None keeps those of the file.
         num_classes: the number of classes. If the file has another number, the last layer is replaced by a new one,
             and the others keep their weights.
         seed: the seed for the weights of the new layer, which are bit-identical in every framework.
+        spec: the name of a preset or a spec, for a file without a spec, such as a checkpoint.
+        key: the key of the set of weights, for a file with several; see `maam.convert`.
+        prefix: a prefix of the names to remove; see `maam.convert`.
 
     Returns:
         The cell; its attribute `spec` is the spec of the file, with the new number of classes.
 
     Raises:
-        WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
+        WeightsError: the file is broken, its arrays do not fit its spec, there is no spec or `spec` computes something
+            else, there is no set `key`, or a value is too large for `dtype`.
         SpecError: the file's model is not a classifier, or `num_classes` or `seed` is invalid.
 
     Example:
@@ -182,8 +208,16 @@ def load(path: PathLike, dtype: Any = None, *, num_classes: int | None = None, s
         >>> model(ops.ones((2, 1, 8, 8))).shape
         (2, 3)
     """
-    spec, arrays = read_whole(path, numpy_dtype(dtype, FLOATING), num_classes, seed)
-    model = build(spec)
+    node, arrays = read_whole(
+        path,
+        numpy_dtype(dtype, FLOATING),
+        num_classes,
+        seed,
+        spec=spec,
+        selection=Selection(key, prefix),
+        read=read_file,
+    )
+    model = build(node)
     native = {array: dtype for dtype, array in FLOATING.items()}
     for name, parameter in parameters_by_name(model).items():
         parameter.set_dtype(native[arrays[name].dtype])
@@ -194,11 +228,18 @@ def load(path: PathLike, dtype: Any = None, *, num_classes: int | None = None, s
 # --- MindSpore's own checkpoints
 
 
-def read_checkpoint(path: Path, spec: Node | None) -> tuple[dict[str, Array], Node | None]:
+def read_checkpoint(
+    path: Path, spec: Node | None = None, selection: Selection | None = None
+) -> tuple[dict[str, Array], Node | None]:
     """Return the arrays of a checkpoint by canonical name, and None, because checkpoints contain no spec.
 
     The canonical names are derived from the roles of the parameters in `spec`. If `spec` is None, the file is not read
     and there are no arrays. An optimizer's moments and counters, and appended values, are omitted.
+
+    Args:
+        path: the file.
+        spec: the spec of the model.
+        selection: the set of weights, such as MindCV's moving average "ema", and the prefix of its names; None chooses.
 
     Raises:
         WeightsError: the file is truncated or not a checkpoint, or an array is not of a floating-point dtype.
@@ -206,15 +247,38 @@ def read_checkpoint(path: Path, spec: Node | None) -> tuple[dict[str, Array], No
     if spec is None:
         return {}, None
     names = {mindspore_name(p.name, p.role): p.name for p in spec.parameters()}
-    wanted = _check(path, names)
+    found = read_parameters(path, names, selection)
+    return {names.get(name, name): to_numpy(parameter) for name, parameter in found.items()}, None
+
+
+def read_parameters(path: Path, names: Collection[str], selection: Selection | None = None) -> dict[str, Any]:
+    """Return the parameters of one set of weights in a checkpoint by the names of a cell.
+
+    Args:
+        path: the file.
+        names: the cell's names.
+        selection: the set of weights and the prefix of its names; None chooses.
+
+    Raises:
+        WeightsError: the file is broken, or has no such set.
+    """
+    records = _records(path)
+    tags = {record.tag: record.tag for record in records}
+    sets = {
+        key: {name: tag for name, tag in tagged.items() if not _is_training_state(name, names, tagged)}
+        for key, tagged in find_sets(tags, lambda tag: True, names).items()
+    }
+    chosen = choose(path, sets, names, selection)
+    wanted = set(chosen.values())
+    _check(path, records, wanted)
     if not wanted:
-        return {}, None
+        return {}
     try:
         with _silence():
             found = load_checkpoint(str(path), choice_func=wanted.__contains__, crc_check=True)
     except Exception:  # MindSpore raises many kinds
         raise _damaged(path) from None
-    return {names.get(name, name): to_numpy(parameter) for name, parameter in found.items()}, None
+    return {name: found[tag] for name, tag in chosen.items()}
 
 
 def write_checkpoint(path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:
@@ -231,16 +295,16 @@ def write_checkpoint(path: Path, spec: Node, arrays: Mapping[str, Array]) -> Non
             temporary.with_suffix(".tmp").unlink(missing_ok=True)  # MindSpore leaves it behind on failure
 
 
-def _check(path: Path, names: Collection[str]) -> set[str]:
-    """Return the names of a model's arrays in a checkpoint, after a check of their dtypes and sizes.
+def _check(path: Path, records: Any, tags: Collection[str]) -> None:
+    """Check the dtypes and sizes of the records with these tags.
 
     MindSpore has no such check: it reads beyond a record that is shorter than its shape says.
     """
     sizes: dict[str, int] = {}
     wanted: dict[str, int] = {}
-    for record in _records(path):
+    for record in records:
         name, tensor = record.tag, record.tensor
-        if _is_training_state(name, names):
+        if name not in tags:
             continue
         if tensor.tensor_type not in _DTYPES_BY_NAME:
             known = ", ".join(dtype.name for dtype in FLOATING.values())
@@ -253,7 +317,6 @@ def _check(path: Path, names: Collection[str]) -> set[str]:
         sizes[name] = sizes.get(name, 0) + len(tensor.tensor_content)  # a large array comes in several records
     if sizes != wanted:
         raise _damaged(path)
-    return set(wanted)
 
 
 def _records(path: Path) -> Any:
@@ -268,10 +331,16 @@ def _records(path: Path) -> Any:
         raise _damaged(path) from None
 
 
-def _is_training_state(name: str, names: Collection[str]) -> bool:
-    """Return whether an entry is a counter (`global_step`) or an optimizer's moment (`moment1.fc.weight`)."""
+def _is_training_state(name: str, names: Collection[str], others: Collection[str]) -> bool:
+    """Return whether an entry is a counter (`global_step`) or an optimizer's moment (`moment1.fc.weight`).
+
+    Args:
+        name: the name of the entry.
+        names: the names of the model.
+        others: all names in the file, which can have a prefix: `net.fc.weight` and `moment1.net.fc.weight`.
+    """
     _, dot, rest = name.partition(".")
-    return name not in names and (not dot or rest in names)
+    return name not in names and (not dot or rest in others)
 
 
 def _damaged(path: Path) -> WeightsError:

@@ -18,6 +18,7 @@ from maam.spec.presets import resolve
 from maam.weights import Mismatch, match
 from maam.weights.exchange import PathLike, Slot, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES
+from maam.weights.sets import Selection
 
 Array = np.ndarray[Any, Any]
 Observer = Callable[[str, Array, Array], None]
@@ -214,14 +215,24 @@ def _read(model: ReferenceModel) -> dict[str, np.ndarray[Any, Any]]:
     return {name: array.astype(model.dtypes[name]) for name, array in model.arrays.items()}
 
 
-def load_weights(model: ReferenceModel, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:
+def load_weights(
+    model: ReferenceModel,
+    path: PathLike,
+    strict: bool = True,
+    skip: Sequence[str] = (),
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+) -> Mismatch:
     """Copy the weights of a file into a model, rounded to the model's dtypes.
 
     Args:
         model: a model.
-        path: a weights file.
-        strict: whether all names must match and the file's spec must compute the same as the model's.
+        path: a weights file, or another safetensors file.
+        strict: whether all names must match and the file's spec, if it has one, must compute the same as the model's.
         skip: names of layers, such as "classifier", that keep their weights.
+        key: the key of the set of weights, for a file with several; see `maam.convert`.
+        prefix: a prefix of the names to remove; see `maam.convert`.
 
     Returns:
         The names that are only in the model or only in the file.
@@ -240,11 +251,18 @@ def load_weights(model: ReferenceModel, path: PathLike, strict: bool = True, ski
         ...     reference.load_weights(reference.build("maam_digits", seed=1), path)
         Mismatch(missing=(), unexpected=())
     """
-    return load_into(model, path, strict, skip, _slots, _write)
+    return load_into(model, path, strict, skip, _slots, _write, selection=Selection(key, prefix))
 
 
 def load(
-    path: PathLike, dtype: npt.DTypeLike = None, *, num_classes: int | None = None, seed: int = 0
+    path: PathLike,
+    dtype: npt.DTypeLike = None,
+    *,
+    num_classes: int | None = None,
+    seed: int = 0,
+    spec: specs.Node | str | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
 ) -> ReferenceModel:
     """Return the model of a weights file. It computes in float64.
 
@@ -254,6 +272,9 @@ def load(
         num_classes: the number of classes. If the file has another number, the last layer is replaced by a new one,
             and the others keep their weights.
         seed: the seed for the weights of the new layer, which are the same in every backend.
+        spec: the name of a preset or a spec, for a safetensors file without a spec.
+        key: the key of the set of weights, for a file with several; see `maam.convert`.
+        prefix: a prefix of the names to remove; see `maam.convert`.
 
     Raises:
         WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
@@ -273,7 +294,9 @@ def load(
     except TypeError:
         raise WeightsError(f"dtype: expected a NumPy dtype or its name, got {dtype!r}") from None
     known = {dtype: dtype for dtype in DTYPES.values()}
-    return ReferenceModel(*read_whole(path, numpy_dtype(wanted, known), num_classes, seed))
+    found = numpy_dtype(wanted, known)
+    selection = Selection(key, prefix)
+    return ReferenceModel(*read_whole(path, found, num_classes, seed, spec=spec, selection=selection))
 
 
 def _write(model: ReferenceModel, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:

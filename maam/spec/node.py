@@ -206,12 +206,12 @@ class Node(BaseModel):
         """Return the spec as JSON text; `maam.spec.parse_json` reads it."""
         return json.dumps(self.to_document(), indent=indent)
 
-    def model_dump(self, **options: Any) -> dict[str, Any]:
-        """Return `to_document()`, because pydantic's own method omits the kinds; `options` have no effect."""
+    def model_dump(self) -> dict[str, Any]:  # type: ignore[override]
+        """Return `to_document()`, because pydantic's own method omits the kinds; it has none of pydantic's options."""
         return self.to_document()
 
-    def model_dump_json(self, *, indent: int | None = None, **options: Any) -> str:
-        """Return `to_json(indent)`; `options` have no effect."""
+    def model_dump_json(self, *, indent: int | None = None) -> str:  # type: ignore[override]
+        """Return `to_json(indent)`; it has no other option of pydantic."""
         return self.to_json(indent)
 
     def replace(self: NodeT, **fields: Any) -> NodeT:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
+import torch
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -183,7 +187,7 @@ class PresetModel(Container):
         self.num_classes, self.global_pool = num_classes, pool
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute layers in the backward pass; running statistics are then updated twice, as in models of timm."""
+        """Recompute layers in the backward pass, to save memory; running statistics are updated once."""
         self.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -194,7 +198,10 @@ class PresetModel(Container):
 
     def _run(self, module: nn.Module, x: Tensor) -> Tensor:
         if self.grad_checkpointing and self.training:
-            return cast(Tensor, checkpoint(module, x, use_reentrant=False))
+            if torch.compiler.is_compiling():  # the compiler recomputes without side effects
+                return cast(Tensor, checkpoint(module, x, use_reentrant=False))
+            contexts = functools.partial(_checkpoint_contexts, module)
+            return cast(Tensor, checkpoint(module, x, use_reentrant=False, context_fn=contexts))
         return cast(Tensor, module(x))
 
     def _features(self) -> list[tuple[str, nn.Module]]:
@@ -204,6 +211,24 @@ class PresetModel(Container):
     def _steps(self) -> list[tuple[str, nn.Module]]:
         """Return the current steps; fusion removes and changes some, but neither the pooling nor the last layer."""
         return _chain(self, "", self.structure.opened)
+
+
+def _checkpoint_contexts(module: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Return the contexts of the forward pass and of the recomputation."""
+    return contextlib.nullcontext(), _unchanged_buffers(module)
+
+
+@contextlib.contextmanager
+def _unchanged_buffers(module: nn.Module) -> Iterator[None]:
+    """Let the layers write into copies of their buffers, such as running statistics, until the context is left."""
+    owners = [(part._buffers, dict(part._buffers)) for part in module.modules() if part._buffers]
+    for buffers, kept in owners:
+        buffers.update({name: None if buffer is None else buffer.clone() for name, buffer in kept.items()})
+    try:
+        yield
+    finally:
+        for buffers, kept in owners:
+            buffers.update(kept)
 
 
 def _with_dropout(spec: Model, p: float | None) -> Model:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import timm
 from timm.models import load_checkpoint
 from torch import nn
 
+from maam._messages import shortened
 from maam._registration import NotGiven, preset_name, unknown_model, with_attention
 from maam.errors import WeightsError
 from maam.timm.insert import insert_attention
 from maam.timm.presets import is_preset
 from maam.torch.insertion import LAYERS, MakeLayer
+from maam.torch.weights import choose_tensors, load_content
+from maam.weights.match import strip_prefixes
+from maam.weights.sets import Selection
 
 
 def create_model(
@@ -23,6 +28,8 @@ def create_model(
     attention: str | MakeLayer | NotGiven | None = NotGiven.TOKEN,
     every_block: bool = False,
     checkpoint_path: str | os.PathLike[str] | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
     **options: Any,
 ) -> nn.Module:
     """Build a model with `timm.create_model` and insert an attention layer.
@@ -35,6 +42,8 @@ def create_model(
             preset: a name or a layer class, None for no attention. Default: the attention of the preset.
         every_block: see `insert_attention`; not available for a preset.
         checkpoint_path: a checkpoint of the network with its attention layers.
+        key: the key of the set of weights, for a checkpoint with several; see `maam.convert`.
+        prefix: a prefix of the names to remove; see `maam.convert`.
         options: further arguments of `timm.create_model` and of the model.
 
     Returns:
@@ -43,8 +52,8 @@ def create_model(
     Raises:
         SpecError: see `insert_attention`; or an option of a preset is invalid.
         PresetError: timm has no model of that name, or a preset has no such option.
-        WeightsError: `pretrained` is true for a preset, whose weights timm does not publish, or the file
-            `checkpoint_path` does not exist.
+        WeightsError: `pretrained` is true for a preset, whose weights timm does not publish; or the file
+            `checkpoint_path` is missing, broken or of another network, or has no set `key` or no name with `prefix`.
 
     Example:
         >>> import maam.timm
@@ -58,6 +67,8 @@ def create_model(
     """
     if checkpoint_path and not os.path.isfile(checkpoint_path):
         raise WeightsError(f"{os.fspath(checkpoint_path)}: no such file")
+    if not checkpoint_path and (key is not None or prefix is not None):
+        raise WeightsError(f"{'prefix' if key is None else 'key'}: this has no effect without checkpoint_path")
     own = is_preset(preset_name(model_name))
     if own:
         options = with_attention(model_name, options, attention, every_block, LAYERS)
@@ -70,5 +81,24 @@ def create_model(
     if not own and attention is not None and not isinstance(attention, NotGiven):
         insert_attention(model, attention, every_block=every_block)
     if checkpoint_path:
-        load_checkpoint(model, os.fspath(checkpoint_path))
+        _load(model, Path(checkpoint_path), Selection(key, prefix))
     return model
+
+
+def _load(model: nn.Module, path: Path, selection: Selection) -> None:
+    """Load one set of weights of a checkpoint, by the rules of `maam.convert`.
+
+    Raises:
+        WeightsError: the file is broken or does not fit the model.
+    """
+    if path.suffix in (".npz", ".npy"):  # formats of single families, which timm reads
+        load_checkpoint(model, os.fspath(path))
+        return
+    content = load_content(path)
+    wanted = set(model.state_dict())
+    arrays = strip_prefixes(choose_tensors(path, content, wanted, selection))
+    try:
+        model.load_state_dict(arrays)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise WeightsError(f"{path}: does not fit the model: {shortened(reason, 600)}") from None

@@ -28,7 +28,8 @@ from maam.torch.insertion import LAYERS
 from maam.training import default_recipe
 from maam.training.recipe import Images
 from maam.weights.file import read_safetensors
-from maam.weights.match import check_same_function, strip_prefixes
+from maam.weights.match import check_same_function, names_of, strip_prefixes
+from maam.weights.sets import strip_common
 
 __all__ = ["is_preset", "register_presets"]  # timm appends the names of the models
 REGISTRY = Registry("timm", __name__, is_model, model_entrypoint, register_model)
@@ -249,7 +250,7 @@ def checkpoint_filter(
         WeightsError: a weights file of maam belongs to a network that computes something else, or the number of
             classes differs and `new_head` is false.
     """
-    arrays = strip_prefixes(state_dict)
+    arrays = strip_prefixes(strip_common(state_dict, names_of(model.whole)))
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     first, last = first_convolutions(model.whole), model.structure.head
     changed: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from maam.data import BatchLoader
 from maam.data.checks import check_count
-from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, check_mode, reason_of
+from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, open_picture, reason_of
 from maam.data.loader import Batch, Rows
 from maam.errors import require
 
@@ -141,12 +141,9 @@ class _Images(Dataset[tuple[Tensor, str]]):
 
 
 def _image(path: str, work: Work, sample: Sample) -> Tensor:
-    from PIL import Image
     from torchvision.transforms import functional as F  # noqa: N812
 
-    with Image.open(path) as stored:
-        check_mode(stored.mode)
-        picture = stored.convert("RGB")
+    picture = open_picture(path)
     frame = work.frame(sample, picture.height, picture.width)
     picture = F.resized_crop(picture, *frame.source, size=list(frame.size))
     picture = F.crop(picture, *frame.crop)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from maam.errors import WeightsError, require
+from maam._messages import suggestion
+from maam.errors import ArgumentError, WeightsError, require
 
 require("huggingface_hub", "huggingface")
 
+import torch  # noqa: E402
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, hf_hub_download  # noqa: E402
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
@@ -79,7 +83,7 @@ class HubModel(Wrapper, ModelHubMixin):
         """Return the output of the model."""
         return self.model(x)
 
-    def generate_model_card(self, *args: Any, description: str = "", model_id: str = "", **kwargs: Any) -> ModelCard:
+    def generate_model_card(self, *, description: str = "", model_id: str = "") -> ModelCard:
         """Return the README of the repository, made from the spec and ending with `description`."""
         spec = self.spec
         macs, shape = "", "(N, C, H, W)"
@@ -108,7 +112,9 @@ class HubModel(Wrapper, ModelHubMixin):
 
         Raises:
             WeightsError: see `maam.torch.save_weights`.
+            ArgumentError: an option is unknown, or has no effect without `push_to_hub=True`.
         """
+        _check_options(options)
         self._hub_mixin_config = self._config()  # the model may have been fused since it was wrapped
         return super().save_pretrained(os.fspath(save_directory), **options)
 
@@ -119,18 +125,56 @@ class HubModel(Wrapper, ModelHubMixin):
         save_weights(self.model, save_directory / FILE)
 
     @classmethod
-    def from_pretrained(cls, model_id: str | os.PathLike[str], **options: Any) -> HubModel:  # type: ignore[override]
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        model_id: str | os.PathLike[str],
+        *,
+        dtype: torch.dtype | None = None,
+        num_classes: int | None = None,
+        seed: int = 0,
+        device: torch.device | str | None = None,
+        spec: Node | str | None = None,
+        key: str | None = None,
+        prefix: str | None = None,
+        force_download: bool = False,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+    ) -> HubModel:
         """Load a model in eval mode from a folder or from a repository of the Hub.
 
         Args:
             model_id: a folder, or the name of a repository such as "user/model".
-            options: options of `ModelHubMixin.from_pretrained`.
+            dtype: see `maam.torch.load`.
+            num_classes: see `maam.torch.load`; another number than that of the file replaces the last layer.
+            seed: see `maam.torch.load`.
+            device: see `maam.torch.load`.
+            spec: see `maam.torch.load`; for a repository that maam did not write.
+            key: see `maam.torch.load`.
+            prefix: see `maam.torch.load`.
+            force_download: whether to download files that are in the cache.
+            token: the token for the Hub.
+            cache_dir: the folder of the cache.
+            local_files_only: whether to use only files in the cache.
+            revision: a branch, a tag or a commit of the repository.
 
         Raises:
-            WeightsError: neither the folder nor the repository can be read, or the weights file is broken.
+            WeightsError: neither the folder nor the repository can be read, or an error of `maam.torch.load`.
+            SpecError: see `maam.torch.load`.
         """
+        loading: dict[str, Any] = {"dtype": dtype, "num_classes": num_classes, "seed": seed, "device": device}
+        loading |= {"spec": spec, "key": key, "prefix": prefix}
         try:
-            return super().from_pretrained(os.fspath(model_id), **options)
+            return super().from_pretrained(
+                os.fspath(model_id),
+                force_download=force_download,
+                token=token,
+                cache_dir=None if cache_dir is None else os.fspath(cache_dir),
+                local_files_only=local_files_only,
+                revision=revision,
+                loading=loading,
+            )
         except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
             reason = " ".join(str(error).split())[:200]
             raise WeightsError(
@@ -138,10 +182,25 @@ class HubModel(Wrapper, ModelHubMixin):
             ) from None
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> HubModel:
-        if os.path.isdir(model_id):
-            return cls(load(os.path.join(model_id, FILE))).eval()
-        return cls(load(hf_hub_download(model_id, FILE, **options))).eval()
+    def _from_pretrained(  # type: ignore[override]
+        cls, *, model_id: str, loading: dict[str, Any], **download: Any
+    ) -> HubModel:
+        folder = os.path.isdir(model_id)
+        path = os.path.join(model_id, FILE) if folder else hf_hub_download(model_id, FILE, **download)
+        return cls(load(path, **loading)).eval()
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raise `ArgumentError` for options that `ModelHubMixin.save_pretrained` would ignore."""
+    own = inspect.signature(ModelHubMixin.save_pretrained).parameters
+    if given := [name for name in options if name not in own]:
+        push = inspect.signature(ModelHubMixin.push_to_hub).parameters
+        known = [name for name in (*own, *push) if name not in ("self", "save_directory", "push_to_hub_kwargs")]
+        if unknown := [name for name in given if name not in push]:
+            hint = suggestion(unknown[0], known, f"its options: {', '.join(known)}")
+            raise ArgumentError(f"save_pretrained: no option {unknown[0]!r}; {hint}")
+        if not options.get("push_to_hub"):
+            raise ArgumentError(f"save_pretrained: {given[0]} has no effect without push_to_hub=True")
 
 
 def _listed(shape: tuple[int, ...]) -> str:

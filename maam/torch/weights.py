@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +17,7 @@ from torch import nn
 from maam import spec as specs
 from maam._io import write_bytes
 from maam._messages import listed
+from maam.backend.convert import read_file
 from maam.backend.integrity import check_integrity, check_methods
 from maam.errors import SpecError, WeightsError
 from maam.spec import Node, parse_json
@@ -25,7 +26,9 @@ from maam.torch.arrays import from_numpy, read_arrays, tensors, to_numpy, unwrap
 from maam.torch.modules import Container, instantiate
 from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
-from maam.weights.match import is_batch_counter
+from maam.weights.file import read_safetensors
+from maam.weights.match import is_batch_counter, names_of
+from maam.weights.sets import Selection, choose, find_sets
 
 Array = np.ndarray[Any, Any]
 FLOATING = {
@@ -113,16 +116,27 @@ def save_weights(model: nn.Module, path: PathLike) -> None:
     save_model(path, own, read_arrays)
 
 
-def load_weights(model: nn.Module, path: PathLike, strict: bool = True, skip: Sequence[str] = ()) -> Mismatch:
-    """Copy the arrays of a weights file into a module, cast to the module's dtypes.
+def load_weights(
+    model: nn.Module,
+    path: PathLike,
+    strict: bool = True,
+    skip: Sequence[str] = (),
+    *,
+    key: str | None = None,
+    prefix: str | None = None,
+) -> Mismatch:
+    """Copy the arrays of a file into a module, cast to the module's dtypes.
 
     The module is unchanged if an error is raised.
 
     Args:
         model: a model or layer of maam.
-        path: the weights file.
-        strict: whether all names must match, and the file's spec must compute the same as the module's.
+        path: a weights file, or any file that `maam.convert` reads.
+        strict: whether all names must match, and the file's spec, if it has one, must compute the same as the
+            module's.
         skip: names of layers that keep their weights, such as ("classifier",).
+        key: the key of the set of weights, for a file with several; see `maam.convert`.
+        prefix: a prefix of the names to remove; see `maam.convert`.
 
     Returns:
         The names that only the module has (`missing`) and that only the file has (`unexpected`).
@@ -146,7 +160,7 @@ def load_weights(model: nn.Module, path: PathLike, strict: bool = True, skip: Se
     own = unwrap(model)
     if strict:
         check_integrity(own, "load_weights", WeightsError, skip)
-    return load_into(own, path, strict, skip, _slots, write_arrays)
+    return load_into(own, path, strict, skip, _slots, write_arrays, selection=Selection(key, prefix), read=read_file)
 
 
 def _slots(model: nn.Module) -> dict[str, Slot]:
@@ -161,22 +175,29 @@ def load(
     num_classes: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    spec: Node | str | None = None,
+    key: str | None = None,
+    prefix: str | None = None,
 ) -> nn.Module:
     """Build the model or layer that a weights file describes, with its weights, in train mode.
 
     Args:
-        path: the weights file.
+        path: a weights file, or any file that `maam.convert` reads.
         dtype: the dtype of all arrays; None keeps those of the file.
         num_classes: the number of classes. If the file has another number, the last layer is replaced by a new one,
             and the others keep their weights.
         seed: the seed for the weights of the new layer, which are bit-identical in every framework.
         device: the device of the model; None uses the CPU.
+        spec: the name of a preset or a spec, for a file without a spec, such as a checkpoint.
+        key: the key of the set of weights, for a file with several; see `maam.convert`.
+        prefix: a prefix of the names to remove; see `maam.convert`.
 
     Returns:
         The module; its attribute `spec` is the spec of the file, with the new number of classes.
 
     Raises:
-        WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
+        WeightsError: the file is broken, its arrays do not fit its spec, there is no spec or `spec` computes something
+            else, there is no set `key`, or a value is too large for `dtype`.
         SpecError: the file's model is not a classifier, or `num_classes` or `seed` is invalid.
 
     Example:
@@ -191,8 +212,16 @@ def load(
         >>> model(torch.rand(2, 1, 8, 8)).shape
         torch.Size([2, 3])
     """
-    spec, arrays = read_whole(path, numpy_dtype(dtype, FLOATING), num_classes, seed)
-    model = build(spec, device="meta")
+    node, arrays = read_whole(
+        path,
+        numpy_dtype(dtype, FLOATING),
+        num_classes,
+        seed,
+        spec=spec,
+        selection=Selection(key, prefix),
+        read=read_file,
+    )
+    model = build(node, device="meta")
     state: dict[str, Any] = {name: from_numpy(array) for name, array in arrays.items()}
     model.load_state_dict(state, strict=False, assign=True)
     for module in model.modules():
@@ -204,26 +233,48 @@ def load(
 # --- PyTorch's own checkpoints
 
 
-def read_checkpoint(path: Path, spec: Node | None = None) -> tuple[dict[str, Array], Node | None]:
-    """Return the arrays of a state_dict file by the names in it, and its spec, or None if it contains none.
+def read_checkpoint(
+    path: Path, spec: Node | None = None, selection: Selection | None = None
+) -> tuple[dict[str, Array], Node | None]:
+    """Return the arrays of a state_dict file by the names of the model, and its spec, or None if it contains none.
 
-    Tensors are loaded to the CPU, and no code in the file is run. Batch counters are left out. `spec` is not needed.
+    Tensors are loaded to the CPU, and no code in the file is run. Batch counters are left out.
+
+    Args:
+        path: the file.
+        spec: the spec of the model, if it is known; it helps to find the set of weights and the prefix of its names.
+        selection: the set of weights and the prefix; None chooses.
 
     Raises:
         WeightsError: the file is truncated or not a checkpoint, or it contains Python objects or a tensor that is not
             dense or not of a floating-point dtype.
     """
-    content = _load(path)
-    state, text = content, None
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        state, text = content["state_dict"], content.get("spec")
-    if not isinstance(state, Mapping):
-        raise WeightsError(f"{path}: contains a {type(state).__name__}; {_EXPECTED}")
-    arrays = {name: _array(path, name, value) for name, value in state.items() if not is_batch_counter(str(name))}
+    content = load_content(path)
+    saved = _saved_spec(path, content)
+    state = choose_tensors(path, content, () if (node := saved or spec) is None else names_of(node), selection)
+    return {name: _array(path, name, value) for name, value in state.items() if not is_batch_counter(str(name))}, saved
+
+
+def choose_tensors(
+    path: Path, content: object, wanted: Collection[str], selection: Selection | None = None
+) -> dict[str, Any]:
+    """Return one set of weights of a loaded file; see `maam.weights.sets.choose`.
+
+    Raises:
+        WeightsError: the content is not a dict, or has no such set.
+    """
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: contains a {type(content).__name__}; {_EXPECTED}")
+    sets = find_sets(content, lambda value: isinstance(value, torch.Tensor), wanted)
+    return choose(path, sets, wanted, selection)
+
+
+def _saved_spec(path: Path, content: object) -> Node | None:
+    text = content.get("spec") if isinstance(content, Mapping) else None
     if not isinstance(text, str):
-        return arrays, None
+        return None
     try:
-        return arrays, parse_json(text)
+        return parse_json(text)
     except SpecError as error:
         raise WeightsError(f"{path}: the spec in the file is invalid: {error}") from None
 
@@ -241,7 +292,14 @@ def write_checkpoint(path: Path, spec: Node, arrays: Mapping[str, Array]) -> Non
     write_bytes(path, buffer.getvalue())
 
 
-def _load(path: Path) -> Any:
+def load_content(path: Path) -> Any:
+    """Return the content of a PyTorch or safetensors file, with tensors on the CPU; no code in the file is run.
+
+    Raises:
+        WeightsError: the file cannot be read, or contains Python objects.
+    """
+    if path.suffix == ".safetensors":
+        return {name: from_numpy(array) for name, array in read_safetensors(path)[1].items()}
     try:
         with path.open("rb") as file:
             return _unpickle(path, file)

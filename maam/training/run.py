@@ -24,7 +24,7 @@ from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop, Observer
 from maam.training.recipe import IMAGE_FOLDER, Initialization, Precision, Recipe
 from maam.training.recipe_files import find_network, find_recipe, name_model, with_network
 from maam.training.report import write_report
-from maam.training.run_dir import RunFolder, find_weights
+from maam.training.run_dir import Resume, RunFolder, find_weights
 from maam.training.sources import ReadOptions, Source, open_source
 from maam.weights import read_weights
 from maam.weights.exchange import read_whole
@@ -44,7 +44,7 @@ def train(
     root: str | os.PathLike[str] | None = None,
     framework: str = "torch",
     device: str | None = None,
-    resume: bool = False,
+    resume: Resume = False,
     num_workers: int = 0,
     on_broken: str = "error",
     observer: Observer | None = None,
@@ -61,7 +61,8 @@ def train(
         root: the folder of the data set.
         framework: "torch" or "mindspore". A run can be resumed in the other framework.
         device: "cpu", "cuda" or "ascend". Default: the best device of the framework.
-        resume: continue from the last checkpoint in `out`, or start again if there is none yet.
+        resume: continue the run in `out` from its last checkpoint, or from the start if it has none yet. "auto"
+            continues the run if there is one, and starts a new one otherwise.
         num_workers: processes or threads that decode image files; see `maam.data.ImageBatches`.
         on_broken: what to do with a broken image file, "error" or "skip"; see `maam.data.ImageBatches`.
         observer: receives the progress of the run.
@@ -179,7 +180,7 @@ def read_start(spec: Node, recipe: Recipe) -> Start:
     return Start(match(spec, arrays, source=str(path))[0], f"initial weights: {path}{new}")
 
 
-def open_run(folder: RunFolder, resume: bool, processes: ProcessGroup) -> Checkpoint | None:
+def open_run(folder: RunFolder, resume: Resume, processes: ProcessGroup) -> Checkpoint | None:
     """Open the folder in the first process, then return its checkpoint in every process.
 
     Raises:

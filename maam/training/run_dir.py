@@ -8,7 +8,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from maam.weights.file import check_path
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
+Resume = bool | Literal["auto"]
+"""Whether to continue the run in a folder; "auto" continues it if there is one, and starts a new run otherwise."""
 Record = dict[str, Any]
 """A line of the log, by field."""
 WRITTEN = (
@@ -57,20 +59,20 @@ class RunFolder:
         self.log = Log(self.path / "log.jsonl")
         self._release: Callable[[], None] | None = None
 
-    def open(self, resume: bool) -> Checkpoint | None:
+    def open(self, resume: Resume) -> Checkpoint | None:
         """Create the folder for a new run, or return the checkpoint of the run to resume.
 
         The folder is locked until `close`. Temporary files of a killed run are removed.
 
         Args:
-            resume: whether to continue the run in the folder.
+            resume: whether to continue the run in the folder; "auto" continues it if there is one.
 
         Returns:
             The checkpoint; None for a new run, or if the run was stopped before its first checkpoint.
 
         Raises:
-            TrainingError: the folder contains a run and `resume` is False, contains other files, cannot be written, or
-                another process is training in it.
+            TrainingError: the folder contains a run and `resume` is False, contains no run and `resume` is True,
+                contains other files, cannot be written, or another process is training in it.
         """
         self.close()
         try:
@@ -79,8 +81,16 @@ class RunFolder:
             self.close()
             raise
 
-    def _open(self, resume: bool) -> Checkpoint | None:
+    def _open(self, resume: Resume) -> Checkpoint | None:
+        if resume not in (True, False, "auto"):
+            raise TrainingError(f"resume: expected True, False or 'auto', got {resume!r}")
+        nothing = (
+            f"{self.path}: there is no run to resume in this folder; check its name (--out), or start a run there "
+            "without resume=True (--resume)"
+        )
         try:
+            if resume is True and not self.path.exists():
+                raise TrainingError(nothing)
             self.path.mkdir(parents=True, exist_ok=True)
             self._release = _io.hold(self.path)
             names = {entry.name for entry in self.path.iterdir()}
@@ -101,8 +111,9 @@ class RunFolder:
                 "or choose another out (--out)"
             )
         if names and not has_run:
-            problem = "there is no run to resume in this folder" if resume else "this folder contains other files"
-            raise TrainingError(f"{self.path}: {problem}; choose another out (--out)")
+            raise TrainingError(f"{self.path}: this folder contains other files; choose another out (--out)")
+        if resume is True and not has_run and not leftovers:
+            raise TrainingError(nothing)
         for name in leftovers:
             (self.path / name).unlink(missing_ok=True)
         return read_checkpoint(self.last) if self.last.name in names else None

@@ -13,8 +13,10 @@ import numpy as np
 from maam._messages import is_count, listed
 from maam.errors import SpecError, WeightsError
 from maam.spec import Model, Node, draw, head, with_num_classes
-from maam.weights.file import read_weights, write_weights
+from maam.spec.presets import resolve
+from maam.weights.file import check_path, read_set, write_weights
 from maam.weights.match import Mismatch, check_same_function, match
+from maam.weights.sets import Selection
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
@@ -31,6 +33,8 @@ class Slot(NamedTuple):
 
 
 Slots = Mapping[str, Slot]
+Reader = Callable[[PathLike, Node | None, Selection], tuple[dict[str, Array], Node | None]]
+"""A function that returns the arrays of a file by canonical name, and the spec in the file, or None."""
 
 
 def spec_of(model: object) -> Node:
@@ -82,16 +86,21 @@ def load_into(
     skip: Sequence[str],
     slots: Callable[[Any], Slots],
     write: Callable[[Any, Mapping[str, Array]], None],
+    *,
+    selection: Selection = Selection(),  # noqa: B008
+    read: Reader = read_set,
 ) -> Mismatch:
-    """Copy the arrays of a weights file into a model.
+    """Copy the arrays of a file into a model.
 
     Args:
         model: a model or layer with a `spec`.
-        path: a weights file.
-        strict: whether all names must match and the file's spec must compute the same as the model's.
+        path: a weights file, or another file that `read` reads.
+        strict: whether all names must match and the file's spec, if it has one, must compute the same as the model's.
         skip: names of layers that keep their weights.
         slots: returns shape and dtype of each of the model's arrays.
         write: copies arrays of these shapes and dtypes into the model.
+        selection: the set of weights, and the prefix of its names.
+        read: reads the file.
 
     Returns:
         The names that are only in the model or only in the file.
@@ -101,11 +110,12 @@ def load_into(
             deployment, or a layer of the model was replaced. The model is then unchanged.
     """
     spec = spec_of(model)
-    saved, arrays = read_weights(path)
+    check_path(path)
+    arrays, saved = read(path, spec, selection)
     _check_form(spec, arrays, str(path))
     advice = functools.partial(_advice, spec, saved)
     matched, mismatch = match(spec, arrays, source=str(path), strict=strict, skip=skip, advice=advice)
-    if strict:
+    if strict and saved is not None:
         check_same_function(spec, saved, source=str(path), skip=skip)
     own = slots(model)
     _check_slots(own, matched, str(path))
@@ -147,25 +157,54 @@ def _check_slots(own: Slots, arrays: Mapping[str, Array], path: str) -> None:
 
 
 def read_whole(
-    path: PathLike, dtype: np.dtype[Any] | None = None, num_classes: int | None = None, seed: int = 0
+    path: PathLike,
+    dtype: np.dtype[Any] | None = None,
+    num_classes: int | None = None,
+    seed: int = 0,
+    *,
+    spec: Node | str | None = None,
+    selection: Selection = Selection(),  # noqa: B008
+    read: Reader = read_set,
 ) -> tuple[Node, dict[str, Array]]:
-    """Return the spec of a weights file and all its arrays.
+    """Return the spec of a file and all its arrays.
 
     Args:
-        path: a weights file.
+        path: a weights file, or another file that `read` reads.
         dtype: the dtype of the returned arrays; None keeps the file's.
         num_classes: the number of classes. If the file has another number, its last layer is replaced by a new one.
         seed: the seed for the weights of the new layer.
+        spec: the spec of the model or the name of a preset, for a file without a spec.
+        selection: the set of weights, and the prefix of its names.
+        read: reads the file.
 
     Raises:
-        WeightsError: the file is broken, its arrays do not fit its spec, or a value is too large for `dtype`.
+        WeightsError: the file is broken, its arrays do not fit its spec, there is no spec or `spec` computes something
+            else, or a value is too large for `dtype`.
         SpecError: the file's model has no last layer to replace, or `num_classes` or `seed` is invalid.
+        PresetError: no preset has the name `spec`.
     """
-    spec, arrays = read_weights(path)
-    arrays = match(spec, arrays, source=str(path))[0]
+    check_path(path)
+    given = None if spec is None else resolve(spec)
+    arrays, saved = read(path, given, selection)
+    node = agreed_spec(path, saved, given, "pass spec=, or add it with: maam convert SRC DST --spec PRESET")
+    arrays = match(node, arrays, source=str(path))[0]
     if num_classes is not None:
-        spec, arrays = _with_new_head(spec, arrays, num_classes, seed)
-    return spec, arrays if dtype is None else cast(arrays, dict.fromkeys(arrays, dtype), source=str(path))
+        node, arrays = _with_new_head(node, arrays, num_classes, seed)
+    return node, arrays if dtype is None else cast(arrays, dict.fromkeys(arrays, dtype), source=str(path))
+
+
+def agreed_spec(source: PathLike, saved: Node | None, given: Node | None, advice: str) -> Node:
+    """Return the spec in a file, or the given one if the file has none; `advice` ends the message if both are absent.
+
+    Raises:
+        WeightsError: there is no spec, or the two compute different functions.
+    """
+    if saved is not None and given is not None:
+        check_same_function(given, saved, source=str(source), advice="omit spec (--spec) to use the spec in the file")
+    agreed = saved or given
+    if agreed is None:
+        raise WeightsError(f"{source}: contains no spec; {advice}")
+    return agreed
 
 
 def _with_new_head(spec: Node, arrays: dict[str, Array], num_classes: int, seed: int) -> tuple[Node, dict[str, Array]]:
@@ -182,7 +221,7 @@ def _with_new_head(spec: Node, arrays: dict[str, Array], num_classes: int, seed:
     return changed, {**arrays, **{name: array.astype(arrays[name].dtype) for name, array in drawn.items()}}
 
 
-def _advice(own: Node, saved: Node, classes: tuple[int, int] | None) -> str:
+def _advice(own: Node, saved: Node | None, classes: tuple[int, int] | None) -> str:
     if classes is not None:
         theirs, ours = classes
         return (

@@ -17,7 +17,8 @@ from maam._io import write_bytes
 from maam._messages import listed
 from maam.errors import SpecError, WeightsError
 from maam.spec import Node, parse_json
-from maam.weights.match import is_batch_counter, match
+from maam.weights.match import is_batch_counter, match, names_of
+from maam.weights.sets import Selection, choose, find_sets
 
 Array = np.ndarray[Any, Any]
 FORMAT = "maam"
@@ -134,6 +135,27 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[Node | None, dict[st
     """
     header, tensors = _read_model(path)
     return _spec(path, header), _arrays(path, tensors)
+
+
+def read_set(
+    path: str | os.PathLike[str], spec: Node | None = None, selection: Selection | None = None
+) -> tuple[dict[str, Array], Node | None]:
+    """Return one set of weights of any safetensors file by the names of the model, and the spec in its header, if any.
+
+    Args:
+        path: a weights file of maam, or a safetensors file of any origin.
+        spec: the spec of the model, if it is known; it helps to find the set and the prefix of its names.
+        selection: the set of weights and the prefix; None chooses.
+
+    Raises:
+        WeightsError: as in `read_weights`; or the file has no set that `selection` names.
+    """
+    saved, arrays = read_safetensors(path)
+    if saved is not None and selection in (None, Selection()):
+        return arrays, saved
+    node = saved or spec
+    wanted = () if node is None else names_of(node)
+    return choose(path, find_sets(arrays, lambda array: True, wanted), wanted, selection), saved
 
 
 def check_path(path: object) -> None:

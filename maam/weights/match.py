@@ -51,6 +51,11 @@ def strip_prefixes(values: Mapping[str, Value]) -> dict[str, Value]:
     return {strip_prefix(name): value for name, value in values.items()}
 
 
+def names_of(spec: Node) -> frozenset[str]:
+    """Return the canonical names of a spec's parameters and running statistics."""
+    return frozenset(parameter.name for parameter in spec.parameters())
+
+
 def is_batch_counter(name: str) -> bool:
     """Return whether a name is `num_batches_tracked` of a PyTorch batch norm, which other frameworks do not have."""
     return name.rpartition(".")[2] == "num_batches_tracked"
@@ -106,12 +111,22 @@ def match(
         shapes = (f"{name} {tuple(given[name].shape)} instead of {wanted[name]}" for name in misshapen)
         problems.append(f"wrong shape: {', '.join(shapes)}")
     if problems:
+        if missing and (prefix := _common_start(given, wanted)):
+            advised = f"pass prefix={prefix!r} (--prefix {prefix}) to leave out the others"
+            problems = [f"the names below {prefix!r} fit; {advised}"]
         problems.append(advice(_classes(spec, given, misshapen) if problems[0].startswith("wrong") else None))
         raise WeightsError(f"{source}: does not fit the model; {'; '.join(filter(None, problems))}")
     found = {name: given[name] for name in wanted if name in given}
     _check_finite(found, source)
     _check_variances(spec, found, source)
     return found, Mismatch(missing, unexpected)
+
+
+def _common_start(given: Collection[str], wanted: Collection[str]) -> str:
+    """Return the prefix below which `given` has all `wanted` names, or ""."""
+    some = next(iter(wanted), "")
+    starts = (name.removesuffix(f".{some}") for name in given if some and name.endswith(f".{some}"))
+    return next((start for start in starts if all(f"{start}.{name}" in given for name in wanted)), "")
 
 
 def _check_layers(spec: Node, skip: Sequence[str]) -> None:

@@ -105,6 +105,7 @@ WITH_PACKAGES = {
     "train maam_digits --precision int8": "recipe: precision: input should be",
     "train maam_cifar10_2m3": "data cifar10 needs root (--root DIR)",
     "train maam_cifar10_2m3 --root none": "none",
+    "train maam_digits --resume --out typo": "typo: there is no run to resume in this folder; check its name (--out), ",
     "train maam_digits --out run": "run: this folder contains a run; continue it with resume=True (--resume), ",
     "train maam_digits --epochs 1 -o epochs=2": "-o epochs=2 contradicts --epochs 1; give one of them",
     "train maam_digits --weights A -o weights=B": "-o weights=B contradicts --weights A; give one of them",

@@ -99,6 +99,70 @@ def test_validation_equals_that_of_torchvision(batches_of, root):
     assert np.concatenate([y for _, y in found]).tolist() == [y for _, y in expected]
 
 
+def read_file(cls, path, **options):
+    """Return the pixels of one file, uint8 (32, 32, 3)."""
+    folder = path.parent / f"{path.stem}-{path.suffix[1:]}" / "train" / "one"
+    folder.mkdir(parents=True)
+    path.rename(folder / path.name)
+    dataset = imagefolder(folder.parent.parent, "train")
+    whole = CenterCrop(32, 32)
+    ((images, _),) = cls(dataset, 1, framing=whole, mean=(0, 0, 0), std=(1, 1, 1), **options).epoch(0)
+    return np.round(images[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+
+
+STORED = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_90", "TRANSVERSE", "ROTATE_270")
+"""How a camera stores an upright picture with the EXIF orientations 2 to 8."""
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_orientation_of_the_metadata_is_applied(batches_of, tmp_path, suffix):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    upright = image.fromarray(pixels)
+    for orientation, turn in enumerate(STORED, 2):
+        exif = image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"{orientation}.{suffix}"
+        upright.transpose(image.Transpose[turn]).save(path, exif=exif, lossless=True)
+        np.testing.assert_array_equal(read_file(batches_of, path), pixels, str(orientation))
+
+
+def test_broken_metadata_does_not_matter(batches_of, tmp_path):
+    pixels = np.full((32, 32, 3), 99, np.uint8)
+    image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0rubbish")
+    np.testing.assert_array_equal(read_file(batches_of, tmp_path / "a.png"), pixels)
+
+
+def transparent_pictures():
+    """Return pictures whose left half is transparent, with different colours there, by name."""
+    pixels = np.random.default_rng(1).integers(0, 250, (32, 32, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    pixels[:, :16] = (10, 20, 30, 0)
+    colours, grey = image.fromarray(pixels), image.fromarray(pixels[..., :3]).convert("L")
+    grey_alpha = image.merge("LA", (grey, colours.getchannel("A")))
+    palette = colours.convert("RGB").quantize(16)
+    return {
+        "RGBA": (colours, {}),
+        "LA": (grey_alpha, {}),
+        "P": (palette, {"transparency": palette.getpixel((0, 0))}),
+        "L": (grey, {"transparency": grey.getpixel((0, 0))}),
+        "RGB": (colours.convert("RGB"), {"transparency": (10, 20, 30)}),
+    }
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
+def test_transparent_pixels_are_white(batches_of, tmp_path, mode):
+    picture, options = transparent_pictures()[mode]
+    picture.save(tmp_path / "a.png", **options)
+    found = read_file(batches_of, tmp_path / "a.png")
+    assert (found[:, :16] == 255).all()
+    np.testing.assert_array_equal(found[:, 16:], np.asarray(picture.convert("RGB"))[:, 16:])
+
+
+def test_partly_transparent_pixels_are_blended_with_white(batches_of, tmp_path):
+    image.new("RGBA", (32, 32), (100, 0, 200, 51)).save(tmp_path / "a.png")  # an alpha of 0.2
+    np.testing.assert_allclose(read_file(batches_of, tmp_path / "a.png")[0, 0], (224, 204, 244), atol=1)
+
+
 def test_pixels_in_zero_to_one(batches_of, root):
     images, labels = next(make(batches_of, root, mean=(0, 0, 0), std=(1, 1, 1)).epoch(0))
     assert (images.dtype, labels.dtype, images.shape) == (np.float32, np.int32, (7, 3, 24, 24))

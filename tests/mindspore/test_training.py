@@ -9,6 +9,7 @@ from mindspore import nn, train
 from maam import spec
 from maam.backend.optimizer import Optimizer
 from maam.backend.protocol import Objective
+from maam.errors import SpecError
 from maam.mindspore import MAAM, build
 from maam.mindspore.arrays import parameters_by_name, read_arrays
 from maam.mindspore.runner import Runner, _Average
@@ -114,6 +115,15 @@ def test_recompute(scramble, x):
     np.testing.assert_array_equal(again, y)
     for name, gradient in expected.items():
         np.testing.assert_array_equal(found[name], gradient, err_msg=name)
+    statistics = read_arrays(other)
+    for name, array in read_arrays(plain).items():  # running statistics are updated once
+        np.testing.assert_array_equal(statistics[name], array, err_msg=name)
+
+
+@pytest.mark.parametrize("options", [{"use_reentrant": False}, {"output_recompute": True}])
+def test_recomputation_that_would_update_statistics_twice_is_refused(options):
+    with pytest.raises(SpecError, match=r"^recompute: use_reentrant=False and output_recompute=True would update"):
+        MAAM(4).recompute(**options)
 
 
 def many(values):

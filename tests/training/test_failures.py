@@ -53,7 +53,7 @@ def test_full_disk_during_training(short, finished, tmp_path, name):
         train("maam_digits", short, out=out, checkpoint_steps=4)
     if name == "run.json":
         shutil.rmtree(out)  # nothing was written, so there is no run to resume
-    run = train("maam_digits", short, out=out, resume=True, checkpoint_steps=4)
+    run = train("maam_digits", short, out=out, resume="auto", checkpoint_steps=4)
     for file in (run.final, run.best, run.last):
         assert file.read_bytes() == (finished / file.name).read_bytes()
 

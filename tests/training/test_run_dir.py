@@ -20,7 +20,8 @@ def test_unusable_folders(recipe, tmp_path, monkeypatch):
     (tmp_path / "other" / "letter.txt").write_text("Dear")
     for resume, message in (
         (False, r"contains other files; choose another out \(--out\)"),
-        (True, "there is no run to resume"),
+        (True, r"contains other files; choose another out \(--out\)"),
+        ("no", "resume: expected True, False or 'auto', got 'no'"),
     ):
         with pytest.raises(TrainingError, match=message):
             train("maam_digits", recipe, out=tmp_path / "other", resume=resume)
@@ -29,6 +30,18 @@ def test_unusable_folders(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *arguments: False)
     with pytest.raises(TrainingError, match="this folder is not writable"):
         train("maam_digits", recipe, out=tmp_path / "new")
+
+
+def test_resume_needs_a_run(short, tmp_path):
+    out, message = tmp_path / "typo", r"typo: there is no run to resume in this folder; check its name \(--out\), or "
+    with pytest.raises(TrainingError, match=message):
+        train("maam_digits", short, out=out, resume=True)
+    assert not out.exists()
+    out.mkdir()
+    with pytest.raises(TrainingError, match=message):
+        train("maam_digits", short, out=out, resume=True)
+    for count in (1, 2):
+        assert len(train("maam_digits", short, out=out, resume="auto").sessions()) == count
 
 
 class KilledError(BaseException):
@@ -41,13 +54,13 @@ def kill(*arguments, **keywords):
 
 @pytest.mark.parametrize("place", ["maam.training.run.write_description", "maam.training.run_dir.Log.rewind"])
 def test_kill_before_the_first_step(recipe, tmp_path, monkeypatch, place):
-    """The folder can be resumed; if nothing was written, a new run can start in it, too."""
+    """The folder can be used again; if nothing was written, a new run can start in it, too."""
     with monkeypatch.context() as patch:
         patch.setattr(place, kill)
         with pytest.raises(KilledError):
             train("maam_digits", recipe, out=tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
-    assert folder.open(resume=True) is None
+    assert folder.open(resume="auto") is None
     if not list(folder.path.iterdir()):
         assert folder.open(resume=False) is None
 
