@@ -41,6 +41,15 @@ class LayerKinds(NamedTuple):
     noun: str
 
 
+def check_network(network: object, module: type, name: str) -> None:
+    """Raise `SpecError` unless a network is an object of the class `module` with this `name`."""
+    if not isinstance(network, module):
+        raise SpecError(
+            f"insert_attention: expected a {name}, got an object of type {type(network).__name__}; create_model(NAME, "
+            "attention=...) builds a network by its name"
+        )
+
+
 def make_layers(
     network: object, points: Sequence[InsertionPoint], attention: Any, every_block: bool, kinds: LayerKinds, known: str
 ) -> list[tuple[InsertionPoint, Any]]:

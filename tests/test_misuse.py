@@ -1,6 +1,7 @@
 """Calls that users of other libraries try first: they work, or the message says what to do."""
 
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -143,6 +144,68 @@ class TestSpecs:
 
     def test_no_images(self):
         assert maam.reference.build(DIGITS, seed=0)(IMAGES[:0]).shape == (0, 10)
+
+
+def foreign_models():
+    """Return models of each framework that maam did not build, and other objects."""
+    torch, mindspore = (pytest.importorskip(name) for name in ("torch", "mindspore"))
+    return (
+        torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)),
+        type("WithSpec", (torch.nn.Linear,), {"spec": "a text"})(1, 1),
+        mindspore.nn.SequentialCell(mindspore.nn.Conv2d(3, 8, 3)),
+        mindspore.nn.CellList([mindspore.nn.Dense(1, 1)]),
+        {"weight": np.zeros(1)},
+        None,
+    )
+
+
+def takers(path):
+    """Return functions that take a model, the path of a file or the name of a preset, by name."""
+    found = {}
+    for name in maam.backend.backend_names():
+        module, backend = import_module(f"maam.{name}"), maam.backend.load_backend(name)
+        found |= {
+            f"{name}.save_weights": lambda given, module=module: module.save_weights(given, path),
+            f"{name}.load_weights": lambda given, module=module: module.load_weights(given, path),
+            f"{name}.load": module.load,
+            f"{name}.build": module.build,
+            f"{name}.make_runner": backend.make_runner,
+        }
+    for name in ("timm", "torchvision", "mindcv"):
+        pytest.importorskip(name)
+        module = import_module(f"maam.{name}")
+        found[f"{name}.insert_attention"] = partial(module.insert_attention, attention="se")
+        found[f"{name}.create_model"] = module.create_model
+    return found | {
+        "convert": partial(maam.convert, dst="out.pth"),
+        "convert dst": partial(maam.convert, path),
+        "convert spec": partial(maam.convert, path, "out.pth"),
+        "parity": partial(parity.check, stages="exchange", compiled=False),
+        "prune": partial(prune, weights={}),
+        "prune_file": partial(maam.deploy.prune_file, dst="out.safetensors"),
+        "open_exported": maam.deploy.open_exported,
+        "write_weights": lambda given: write_weights(path, given, {}),
+        "read_weights": maam.weights.read_weights,
+        "match": partial(maam.weights.match, arrays={}, source="x"),
+        "evaluate_file": partial(maam.training.evaluate_file, data="digits"),
+        "predict_files": partial(maam.training.predict_files, files="a.png"),
+        "default_recipe": default_recipe,
+        "preset": maam.preset,
+    }
+
+
+def test_models_that_maam_did_not_build(path):
+    before = path.read_bytes()
+    for name, take in takers(path).items():
+        for given in foreign_models():
+            with pytest.raises(MaamError) as caught:
+                take(given)
+            assert len(str(caught.value)) < 600, name
+    assert path.read_bytes() == before
+    huggingface = pytest.importorskip("maam.torch.huggingface", exc_type=ImportError)
+    for load in (huggingface.HubModel, huggingface.HubModel.from_pretrained):
+        with pytest.raises(MaamError):
+            load({"weight": 1})
 
 
 def test_labels_and_class_names():

@@ -85,6 +85,7 @@ def convert(
         ('maam_digits', True)
     """
     check_path(src)
+    check_path(dst)
     source, target = Path(src), Path(dst)
     reader, writer = _format(source), _format(target)
     _check_paths(source, target)

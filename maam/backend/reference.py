@@ -15,6 +15,7 @@ from maam.backend.registry import find_entry
 from maam.errors import TrainingError
 from maam.reference.model import ReferenceModel, build, load, save_weights
 from maam.spec import Node
+from maam.weights.exchange import check_model
 
 Array = np.ndarray[Any, Any]
 
@@ -88,6 +89,7 @@ class ReferenceBackend:
 
     def make_runner(self, model: ReferenceModel, mode: str | None = None) -> Runner:
         """Return a runner of a model."""
+        check_model(model, ReferenceModel, "maam.reference.ReferenceModel", "make_runner")
         return Runner(model)
 
 

@@ -70,14 +70,12 @@ def train(
     ] = None,
     lr: Annotated[float | None, typer.Option(help="peak learning rate; default: from the recipe")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of initial weights, order, crops and flips")] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="continue the run in --out from its last checkpoint")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out")] = False,
     auto_resume: Annotated[
         bool,
         typer.Option(
             "--auto-resume",
-            help="continue the run in --out if there is one, else start it: for jobs that are restarted",
+            help="continue the run in --out if there is one, else start it",
         ),
     ] = False,
     checkpoint_steps: Annotated[int, typer.Option(min=1, help="steps between two checkpoints")] = 200,

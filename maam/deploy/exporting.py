@@ -178,6 +178,11 @@ def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
         >>> predict(np.zeros((2, 1, 8, 8), np.float32)).shape, metadata["maam.name"]
         ((2, 10), 'maam_digits')
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise DeploymentError(
+            f"open_exported: expected the path of a file that maam.export wrote, got an object of type "
+            f"{type(path).__name__}"
+        )
     path = Path(path)
     name = _format_name(path, None)
     if not path.is_file():

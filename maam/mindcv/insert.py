@@ -13,7 +13,7 @@ from mindcv.models.resnet import BasicBlock, Bottleneck
 from mindcv.models.resnetv2 import PreActBottleneck
 from mindspore import nn
 
-from maam._insertion import InsertionPoint
+from maam._insertion import InsertionPoint, check_network
 from maam.mindspore.insertion import MakeLayer, insert_layers
 
 LAST_OF_BRANCH = {BasicBlock: "bn2", Bottleneck: "bn3", PreActBottleneck: "conv3"}
@@ -56,6 +56,7 @@ def insert_attention(network: nn.Cell, attention: str | MakeLayer, *, every_bloc
         >>> type(network.features[3][-1]).__name__
         'MAFC'
     """
+    check_network(network, nn.Cell, "mindspore.nn.Cell")
     points = [point for _, cell in network.cells_and_names() for point in _points(cell)]
     insert_layers(network, points, attention, every_block, KNOWN)
     return network

@@ -76,7 +76,7 @@ def create_model(
         >>> create_model("maam_digits", num_classes=10, in_channels=1).spec.name
         'maam_digits'
     """
-    if not mindcv.is_model(model_name):
+    if not isinstance(model_name, str) or not mindcv.is_model(model_name):
         raise unknown_model(model_name, mindcv.list_models(), "mindcv.list_models()")
     checkpoint_path = os.fspath(checkpoint_path)
     if checkpoint_path and pretrained:

@@ -12,7 +12,9 @@ from mindspore import nn
 from maam.backend.protocol import Predict, TrainingBackend
 from maam.mindspore import devices, runner, weights
 from maam.mindspore.adapter import ModelAdapter
+from maam.mindspore.arrays import unwrap
 from maam.spec import Node
+from maam.weights.exchange import check_model, spec_of
 
 if TYPE_CHECKING:
     from maam.data import ImageBatches
@@ -38,6 +40,8 @@ class MindSporeBackend:
 
     def make_runner(self, model: nn.Cell, mode: str | None = None) -> runner.Runner:
         """Return a runner in graph or PyNative mode."""
+        check_model(model, nn.Cell, "mindspore.nn.Cell", "make_runner")
+        spec_of(unwrap(model))
         return runner.Runner(model, graph=mode != runner.PYNATIVE)
 
     def adapt(self, model: nn.Cell) -> ModelAdapter:

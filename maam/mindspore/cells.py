@@ -176,8 +176,8 @@ class _Base(SpecContainer, nn.SequentialCell):
     def recompute(self, **options: Any) -> None:
         """Recompute the layers in the backward pass, as `nn.Cell.recompute`; running statistics are updated once.
 
-        Graph mode keeps the outputs of batch norm instead of recomputing them. In PyNative mode, call this method of the
-        model or layer of maam: MindSpore's own method of a cell around it updates the statistics twice.
+        Graph mode keeps the outputs of batch norm instead of recomputing them. In PyNative mode, call this method of
+        the model or layer of maam: MindSpore's own method of a cell around it updates the statistics twice.
 
         Args:
             options: options of `nn.Cell.recompute`, except `use_reentrant=False` and `output_recompute=True`.

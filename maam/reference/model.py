@@ -16,7 +16,7 @@ from maam.reference import functions as F  # noqa: N812
 from maam.spec.inputs import check_training_batch
 from maam.spec.presets import resolve
 from maam.weights import Mismatch, match
-from maam.weights.exchange import PathLike, Slot, load_into, numpy_dtype, read_whole, save_model
+from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES
 from maam.weights.sets import Selection
 
@@ -207,6 +207,7 @@ def save_weights(model: ReferenceModel, path: PathLike) -> None:
         ...     reference.load(path)
         ReferenceModel(Model, 49,117 parameters)
     """
+    check_model(model, ReferenceModel, "maam.reference.ReferenceModel", "save_weights")
     save_model(path, model, _read)
 
 
@@ -251,6 +252,7 @@ def load_weights(
         ...     reference.load_weights(reference.build("maam_digits", seed=1), path)
         Mismatch(missing=(), unexpected=())
     """
+    check_model(model, ReferenceModel, "maam.reference.ReferenceModel", "load_weights")
     return load_into(model, path, strict, skip, _slots, _write, selection=Selection(key, prefix))
 
 

@@ -15,7 +15,7 @@ from timm.models.sknet import SelectiveKernelBasic, SelectiveKernelBottleneck
 from timm.models.vision_transformer import Block, ResPostBlock
 from torch import nn
 
-from maam._insertion import InsertionPoint
+from maam._insertion import InsertionPoint, check_network
 from maam.errors import SpecError
 from maam.timm.embedding import TokenMap
 from maam.torch.insertion import MakeLayer, insert_layers
@@ -72,6 +72,7 @@ def insert_attention(network: nn.Module, attention: str | MakeLayer, *, every_bl
         >>> type(network.layer1[0].se).__name__, network(torch.rand(2, 3, 32, 32)).shape
         ('MAFC', torch.Size([2, 10]))
     """
+    check_network(network, nn.Module, "torch.nn.Module")
     if isinstance(network, Container):
         raise SpecError(
             f"{type(network).__name__}: the spec of a model of maam determines its attention; choose it when the model "

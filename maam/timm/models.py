@@ -65,6 +65,8 @@ def create_model(
         >>> maam.timm.create_model("mafc_v2", attention="se", cifar=True).spec.at("classifier").kind
         'sequential'
     """
+    if not isinstance(model_name, str):
+        raise unknown_model(model_name, timm.list_models(), "timm.list_models()")
     if checkpoint_path and not os.path.isfile(checkpoint_path):
         raise WeightsError(f"{os.fspath(checkpoint_path)}: no such file")
     if not checkpoint_path and (key is not None or prefix is not None):

@@ -5,7 +5,7 @@ bfloat16 arrays have the dtype of ml_dtypes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maam.weights.match import is_batch_counter, strip_prefixes
+from maam.weights.match import INNER_WRAPPERS, is_batch_counter
 
 Array = np.ndarray[Any, Any]
 
@@ -25,9 +25,9 @@ class Wrapper(nn.Module):
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the module inside DistributedDataParallel, DataParallel, AveragedModel, torch.compile or a `Wrapper`.
+    """Return the module inside DataParallel, AveragedModel, torch.compile, checkpoint_wrapper or a `Wrapper`.
 
-    The first four are recognized by their structure: a single module of a known name, and no parameters.
+    All but the last are recognized by their structure: a single module of a known name, and no parameters.
     """
     while (inner := _inside(model)) is not None:
         model = inner
@@ -39,13 +39,25 @@ def _inside(model: nn.Module) -> nn.Module | None:
         return model.model
     if len(model._modules) != 1 or model._parameters:
         return None
-    return model._modules.get("_orig_mod", model._modules.get("module"))
+    ((name, inner),) = model._modules.items()
+    return inner if name in ("module", *INNER_WRAPPERS) else None
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Return the model's own parameters and buffers by canonical name, without batch counters."""
-    found = strip_prefixes(model.state_dict(keep_vars=True))
-    return {name: tensor for name, tensor in found.items() if not is_batch_counter(name)}
+    """Return the parameters and running statistics by canonical name, without the names of wrappers at any depth."""
+    return dict(_tensors(unwrap(model), ""))
+
+
+def _tensors(module: nn.Module, path: str) -> Iterator[tuple[str, Tensor]]:
+    buffers = {
+        name: buffer for name, buffer in module._buffers.items() if name not in module._non_persistent_buffers_set
+    }
+    for name, tensor in (*module._parameters.items(), *buffers.items()):
+        if tensor is not None and not is_batch_counter(name):
+            yield f"{path}{name}", tensor
+    for name, child in module._modules.items():
+        if child is not None:
+            yield from _tensors(unwrap(child), f"{path}{name}.")
 
 
 def read_arrays(model: nn.Module) -> dict[str, Array]:

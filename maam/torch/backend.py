@@ -13,6 +13,8 @@ from maam.backend.protocol import Predict, TrainingBackend
 from maam.spec import Node
 from maam.torch import devices, kinks, runner, weights
 from maam.torch.adapter import ModelAdapter
+from maam.torch.arrays import unwrap
+from maam.weights.exchange import check_model, spec_of
 
 if TYPE_CHECKING:
     from maam.data import ImageBatches
@@ -40,6 +42,8 @@ class TorchBackend:
 
     def make_runner(self, model: nn.Module, mode: str | None = None) -> runner.Runner:
         """Return a runner in eager mode, or compiled by torch.compile."""
+        check_model(model, nn.Module, "torch.nn.Module", "make_runner")
+        spec_of(unwrap(model))
         return runner.Runner(model, compiled=mode == runner.COMPILED)
 
     def adapt(self, model: nn.Module) -> ModelAdapter:

@@ -23,6 +23,7 @@ from maam.spec import Model, Node  # noqa: E402
 from maam.torch import build, load, save_weights  # noqa: E402
 from maam.torch.arrays import Wrapper  # noqa: E402
 from maam.weights.exchange import spec_of  # noqa: E402
+from maam.weights.file import check_path  # noqa: E402
 
 FILE = "model.safetensors"
 CARD = """---
@@ -163,6 +164,7 @@ class HubModel(Wrapper, ModelHubMixin):
             WeightsError: neither the folder nor the repository can be read, or an error of `maam.torch.load`.
             SpecError: see `maam.torch.load`.
         """
+        check_path(model_id)
         loading: dict[str, Any] = {"dtype": dtype, "num_classes": num_classes, "seed": seed, "device": device}
         loading |= {"spec": spec, "key": key, "prefix": prefix}
         try:

@@ -17,11 +17,13 @@ from maam.backend.reparameterize import fused_form, stays_trainable
 from maam.errors import ShapeError, SpecError
 from maam.spec import InputRule, Parallel, Sequential
 from maam.spec.inputs import check_training_batch
-from maam.torch.arrays import read_arrays, write_arrays
+from maam.torch.arrays import read_arrays, unwrap, write_arrays
 from maam.torch.primitives import ACTIVATIONS, NORMS, WITH_ARRAYS, WITHOUT_ARRAYS, initialize, resize
 
 _TRAINING_SETTINGS = ("momentum=", "inplace=", "p=")
 """Settings in a module's repr that do not change its output in eval mode; p is that of dropout."""
+_FROZEN = "FrozenBatchNorm2d"
+"""Batch norm of torchvision, timm and detectron2 that computes as in eval mode; all its arrays are buffers."""
 
 torch.fx.wrap("resize")  # its control flow depends on sizes, which symbolic tracing does not know
 
@@ -76,10 +78,16 @@ class Container(SpecContainer, nn.Module):
     # --- the spec and its layers
 
     def _layers(self) -> Mapping[str, nn.Module | None]:
-        return self._modules
+        return {name: None if module is None else unwrap(module) for name, module in self._modules.items()}
 
     def _fingerprint(self, layer: nn.Module) -> str:
-        """Return the module's repr without settings for training; synchronized batch norm counts as batch norm."""
+        """Return the module's repr without settings for training.
+
+        Wrappers are left out, and synchronized and frozen batch norm (torchvision, timm) count as batch norm.
+        """
+        layer = unwrap(layer)
+        if type(layer).__name__ == _FROZEN and isinstance(layer.weight, Tensor):
+            layer = nn.BatchNorm2d(len(layer.weight), eps=cast(float, layer.eps), device="meta")
         name = "BatchNorm2d" if isinstance(layer, nn.SyncBatchNorm) else type(layer).__name__
         settings = [part for part in layer.extra_repr().split(", ") if not part.startswith(_TRAINING_SETTINGS)]
         return f"{name}({', '.join(settings)})"

@@ -10,7 +10,7 @@ from torchvision.models import efficientnet, mobilenetv2, mobilenetv3
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import SqueezeExcitation
 
-from maam._insertion import InsertionPoint
+from maam._insertion import InsertionPoint, check_network
 from maam.torch.insertion import MakeLayer, insert_layers
 
 
@@ -104,6 +104,7 @@ def insert_attention(network: nn.Module, attention: str | MakeLayer, *, every_bl
         >>> type(network.layer1[0].attention).__name__, network(torch.rand(2, 3, 32, 32)).shape
         ('MAFC', torch.Size([2, 10]))
     """
+    check_network(network, nn.Module, "torch.nn.Module")
     points = [point for module in network.modules() for point in _points(module)]
     insert_layers(network, points, attention, every_block, KNOWN)
     return network

@@ -88,7 +88,7 @@ def default_recipe(preset: str) -> Recipe:
         >>> default_recipe("maam_cifar10_2m3").data
         'cifar10'
     """
-    if (recipe := _find_default(preset)) is not None:
+    if isinstance(preset, str) and (recipe := _find_default(preset)) is not None:
         return recipe
     preset_options(preset)  # raises for an unknown preset
     raise _no_default(repr(preset))

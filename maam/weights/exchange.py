@@ -63,8 +63,8 @@ def check_model(model: object, expected: type, name: str, act: str) -> None:
     """
     if not isinstance(model, expected):
         raise WeightsError(
-            f"{act}: expected a {name} as the first argument, got an object of type {type(model).__name__}; "
-            "to save arrays use maam.weights.write_weights(path, spec, arrays)"
+            f"{act}: expected a {name} that maam built or loaded, got an object of type {type(model).__name__}; to "
+            "load a file use load(path), to save arrays use maam.weights.write_weights(path, spec, arrays)"
         )
 
 

@@ -21,6 +21,9 @@ Its argument is (classes of the file, classes of the model), or None if more tha
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 """Prefixes that DataParallel, DistributedDataParallel and torch.compile add to names, in any order and number."""
 
+INNER_WRAPPERS = ("_orig_mod", "_checkpoint_wrapped_module")
+"""Parts of names that torch.compile and `checkpoint_wrapper` add if they wrap a layer inside the model."""
+
 
 class Mismatch(NamedTuple):
     """Parameter names that are in only one of model and file.
@@ -40,10 +43,12 @@ class Mismatch(NamedTuple):
 
 
 def strip_prefix(name: str) -> str:
-    """Return a parameter name without the prefixes of wrappers."""
+    """Return a parameter name without the prefixes of wrappers around the model, and the names of wrappers in it."""
     while name.startswith(WRAPPER_PREFIXES):
         name = name.split(".", 1)[1]
-    return name
+    if "._" not in name and not name.startswith("_"):
+        return name
+    return ".".join(part for part in name.split(".") if part not in INNER_WRAPPERS)
 
 
 def strip_prefixes(values: Mapping[str, Value]) -> dict[str, Value]:
@@ -99,6 +104,11 @@ def match(
         >>> list(found), mismatch
         (['weight', 'bias'], Mismatch(missing=(), unexpected=()))
     """
+    if not isinstance(spec, Node):
+        raise WeightsError(
+            f"{source}: expected a spec, got an object of type {type(spec).__name__}; the attribute .spec of a model "
+            "of maam is one"
+        )
     _check_layers(spec, skip)
     given = {name: array for name, array in _canonical(arrays, source).items() if not _is_within(name, skip)}
     wanted = {p.name: p.shape for p in spec.parameters() if not _is_within(p.name, skip)}

@@ -1,10 +1,14 @@
 """Integrity check: a model in which a layer was replaced runs that layer, and is not saved or fused by its old spec."""
 
+import functools
+
 import numpy as np
 import pytest
 
+import maam
 from maam.errors import DeploymentError, ShapeError, WeightsError
 from maam.spec import Role
+from maam.weights import read_weights
 from tests.errors import error_of
 
 X = np.random.default_rng(0).random((2, 1, 8, 8), np.float32)
@@ -120,6 +124,29 @@ def test_other_norms_take_a_batch_of_one(backend, kind):
     assert backend.call(layer, ONE).shape == ONE.shape
 
 
+def wrap_inside(torch, model, kind):
+    """Wrap a part of a model, or freeze its batch norm."""
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
+
+    if kind == "frozen":
+        norm = model.reduce.bn
+        frozen = pytest.importorskip("torchvision").ops.FrozenBatchNorm2d(norm.num_features, norm.eps)
+        frozen.load_state_dict(norm.state_dict())
+        model.reduce.bn = frozen
+    elif kind == "compile a leaf":
+        model.reduce.conv = torch.compile(model.reduce.conv, backend="eager")
+    else:
+        compiled = functools.partial(torch.compile, backend="eager")
+        wrap = {"compile": compiled, "checkpoint": checkpoint_wrapper, "data parallel": torch.nn.DataParallel}[kind]
+        model.reduce = wrap(model.reduce)
+
+
+def assert_same_files(one, other):
+    (spec, arrays), (same, others) = read_weights(one), read_weights(other)
+    assert spec == same
+    assert all(np.array_equal(array, others[name]) for name, array in arrays.items())
+
+
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
 class TestTorch:
     @staticmethod
@@ -141,6 +168,26 @@ class TestTorch:
         averaged = torch.optim.swa_utils.AveragedModel(model)
         for wrapper in (averaged, torch.compile(model), torch.nn.DataParallel(torch.compile(model))):
             self.check_saved(backend, wrapper, model, tmp_path)
+
+    @pytest.mark.parametrize("kind", ["compile", "compile a leaf", "checkpoint", "data parallel", "frozen"])
+    def test_wrappers_inside_the_model(self, backend, model, tmp_path, kind):
+        """They are left out of names: the model is saved, loaded, converted, fused and optimized as without them."""
+        torch, expected = backend.torch, backend.call(model, X)
+        wrap_inside(torch, model, kind)
+        self.check_saved(backend, model, model, tmp_path)
+        before = backend.maam.build("maam_digits", seed=3)
+        backend.maam.save_weights(before, tmp_path / "other.safetensors")
+        backend.maam.load_weights(model, tmp_path / "other.safetensors")
+        np.testing.assert_array_equal(backend.call(model, X), backend.call(before.eval(), X))
+        backend.maam.load_weights(model, tmp_path / "model.safetensors")
+        if kind != "data parallel":  # its name, "module", can be that of a layer
+            torch.save(model.state_dict(), tmp_path / "state.pth")
+            maam.convert(tmp_path / "state.pth", tmp_path / "converted.safetensors", "maam_digits")
+            assert_same_files(tmp_path / "converted.safetensors", tmp_path / "model.safetensors")
+        fast = backend.maam.optimize(model, torch.from_numpy(X), precision="fp32", compile=False)
+        np.testing.assert_allclose(fast(torch.from_numpy(X)).detach(), expected, atol=1e-5)
+        model.reparameterize()
+        np.testing.assert_allclose(backend.call(model, X), expected, atol=1e-5)
 
     def test_a_hub_model_is_saved(self, backend, model, tmp_path):
         pytest.importorskip("huggingface_hub")
