@@ -249,7 +249,8 @@ def prune(
     dst: Target,
     min_weight: Annotated[float, typer.Option(help="remove branches with a smaller fusion weight")] = 0.0,
     channels: Annotated[
-        float, typer.Option(help="fraction of the channels to remove, those with the smallest batch norm scale")
+        float,
+        typer.Option(help="share of each layer's channels to remove: those with the smallest batch norm scale"),
     ] = 0.0,
     data: Annotated[
         str | None,
@@ -280,3 +281,5 @@ def prune(
         compare({name: Form(runner.forward) for name, runner in runners.items()}, *tested)
     parameters, macs = (" -> ".join(f"{count:,}" for count in pair) for pair in (pruned.parameters, pruned.macs))
     typer.echo(f"{src} -> {dst}: {parameters} parameters, {macs} MACs")
+    if channels:
+        typer.echo(f"--channels {channels:g}: {pruned.channels}")

@@ -1,5 +1,6 @@
 """Deployment: export to inference engines, int8 quantization, and pruning."""
 
+from maam.deploy.channels import Channels
 from maam.deploy.exporting import FORMATS, Exported, export, open_exported
 from maam.deploy.pruning import Pruned, prune, prune_file
 from maam.deploy.quantization import MIN_IMAGES, Quantized, quantize
@@ -7,6 +8,7 @@ from maam.deploy.quantization import MIN_IMAGES, Quantized, quantize
 __all__ = [
     "FORMATS",
     "MIN_IMAGES",
+    "Channels",
     "Exported",
     "Pruned",
     "Quantized",

@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from maam._io import check_target
+from maam.deploy.channels import Channels, prune_channels
 from maam.errors import DeploymentError
 from maam.fusion.rewrite import Part, branch_weights
-from maam.spec import (
-    Activation,
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    Dropout,
-    Flatten,
-    GlobalPool,
-    Identity,
-    Linear,
-    MaxPool2d,
-    Model,
-    Node,
-    Parallel,
-    Sequential,
-    Unflatten,
-)
+from maam.spec import Model, Node, Parallel
 from maam.spec.fields import plain_number
 from maam.weights import match, write_weights
 from maam.weights.exchange import PathLike, read_whole
 from maam.weights.file import check_suffix
 
 Array = np.ndarray[Any, Any]
-Path = tuple[str, ...]
-Leaf = tuple[Path, Part]
-_PASSING = (AvgPool2d, Dropout, Flatten, Identity, MaxPool2d, Unflatten)
 
 
 class Pruned(NamedTuple):
@@ -46,17 +27,19 @@ class Pruned(NamedTuple):
         spec: the pruned spec.
         parameters: the number of parameters before and after.
         macs: the multiply-accumulates of one input before and after; 0 for a layer, which has no input size.
+        channels: how many channels were removed, and why others were kept.
 
     Example:
         >>> from maam import preset
-        >>> from maam.deploy import Pruned
-        >>> Pruned(preset("maam_digits"), (18_000, 9_000), (0, 0)).parameters
+        >>> from maam.deploy import Channels, Pruned
+        >>> Pruned(preset("maam_digits"), (18_000, 9_000), (0, 0), Channels(200, 90, 10, 64)).parameters
         (18000, 9000)
     """
 
     spec: Node
     parameters: tuple[int, int]
     macs: tuple[int, int]
+    channels: Channels
 
 
 def prune(
@@ -71,7 +54,8 @@ def prune(
         weights: its arrays by canonical name.
         min_weight: drop branches with a softmax(alpha)_i below this value in [0, 1). The heaviest branch is kept.
         channels: the share of channels to drop in each layer, in [0, 1): those with the smallest batch norm scale. At
-            least one channel is kept. Channels that other layers also use, such as those of a residual sum, are kept.
+            least one channel is kept. Channels that several layers use, such as those of a residual sum or a gate, are
+            dropped in all of them; `maam.deploy.channels` says how.
 
     Returns:
         The new spec, and its arrays by canonical name in their dtypes. Names do not change, even after a branch is
@@ -98,14 +82,21 @@ def prune(
         )
     min_weight, channels = _check_share("min_weight", min_weight), _check_share("channels", channels)
     arrays, _ = match(spec, weights, source="weights")
+    node, kept, _ = _prune(spec, arrays, min_weight, channels)
+    return node, kept
+
+
+def _prune(
+    spec: Node, arrays: Mapping[str, Array], min_weight: float, channels: float
+) -> tuple[Node, dict[str, Array], Channels]:
     part = prune_branches(Part(spec, {n: np.asarray(a) for n, a in arrays.items()}), min_weight)
-    part = prune_channels(part, channels)
-    if part.node.num_parameters == spec.num_parameters:
+    node, kept, counts = prune_channels(part.node, part.arrays, channels)
+    if node.num_parameters == spec.num_parameters:
         raise DeploymentError(
             f"nothing to prune with min_weight={min_weight} and channels={channels}: no branch has a smaller weight, "
             "and no layer with a batch norm has enough channels; pass larger values, and a model that is not fused"
         )
-    return part.node, {p.name: part.arrays[p.name] for p in part.node.parameters()}
+    return node, {p.name: kept[p.name] for p in node.parameters()}, counts
 
 
 def _check_share(name: str, value: Any) -> float:
@@ -145,10 +136,11 @@ def prune_file(
     check_suffix(dst)
     check_target(dst, overwrite=overwrite)
     before, arrays = read_whole(src)
-    after, kept = prune(before, arrays, min_weight=min_weight, channels=channels)
+    min_weight, channels = _check_share("min_weight", min_weight), _check_share("channels", channels)
+    after, kept, counts = _prune(before, arrays, min_weight, channels)
     write_weights(dst, after, kept)
     macs = (before.macs(before.input_shape), after.macs(before.input_shape)) if isinstance(before, Model) else (0, 0)
-    return Pruned(after, (before.num_parameters, after.num_parameters), macs)
+    return Pruned(after, (before.num_parameters, after.num_parameters), macs, counts)
 
 
 def prune_branches(part: Part, least: float) -> Part:
@@ -164,111 +156,3 @@ def prune_branches(part: Part, least: float) -> Part:
     names = [list(parts)[index] for index in kept]
     arrays = {**part.arrays, "alpha": part.arrays["alpha"][kept]}
     return Part(part.node, arrays).with_parts({name: parts[name] for name in names})
-
-
-class _Run(NamedTuple):
-    """The layers from a convolution to the layer that takes its channels, as indices into the leaves."""
-
-    source: int
-    norm: int
-    between: tuple[int, ...]
-    target: int
-
-
-def prune_channels(part: Part, share: float) -> Part:
-    """Drop a share of the channels between two layers of a chain, at any depth: those with the smallest |scale|.
-
-    Such channels come from a convolution with a batch norm, pass through activations, pooling and depthwise
-    convolutions, and end in a convolution or a linear layer. No other layer uses them.
-    """
-    if not part.parts:
-        return part
-    if not isinstance(part.node, Sequential):
-        return part.with_parts({name: prune_channels(child, share) for name, child in part.parts.items()})
-    leaves = [(path, prune_channels(leaf, share)) for path, leaf in _leaves(part)]
-    paths = [path for path, _ in leaves]
-    found = dict(leaves)
-    for run in _runs([leaf for _, leaf in leaves]):
-        kept = _kept_channels(found[paths[run.norm]], share)
-        for index in (run.source, run.norm, *run.between):
-            found[paths[index]] = _with_outputs(found[paths[index]], kept)
-        scales = len(leaves[run.norm][1].arrays["weight"])
-        found[paths[run.target]] = _with_inputs(found[paths[run.target]], kept, scales)
-    return _rebuilt(part, found)
-
-
-def _leaves(part: Part, path: Path = ()) -> Iterator[Leaf]:
-    """Yield the layers of a chain in running order; inner chains are opened, other containers count as one layer."""
-    for name, child in part.parts.items():
-        if type(child.node) in (Sequential, Model):
-            yield from _leaves(child, (*path, name))
-        else:
-            yield (*path, name), child
-
-
-def _rebuilt(part: Part, leaves: dict[Path, Part], path: Path = ()) -> Part:
-    parts = {}
-    for name, child in part.parts.items():
-        below = (*path, name)
-        parts[name] = leaves[below] if below in leaves else _rebuilt(child, leaves, below)
-    return part.with_parts(parts) if parts else part
-
-
-def _runs(leaves: Sequence[Part]) -> Iterator[_Run]:
-    for source, leaf in enumerate(leaves):
-        if isinstance(leaf.node, Conv2d) and leaf.node.groups == 1:
-            run = _run_from(source, leaves)
-            if run is not None:
-                yield run
-
-
-def _run_from(source: int, leaves: Sequence[Part]) -> _Run | None:
-    norm = source + 1
-    between: list[int] = []
-    if norm >= len(leaves) or not isinstance(leaves[norm].node, BatchNorm2d):
-        return None
-    for index in range(norm + 1, len(leaves)):
-        node = leaves[index].node
-        if isinstance(node, Linear) or (isinstance(node, Conv2d) and node.groups == 1):
-            return _Run(source, norm, tuple(between), index)
-        depthwise = isinstance(node, Conv2d) and node.groups == node.in_channels == node.out_channels
-        if depthwise or isinstance(node, BatchNorm2d):
-            if node.in_channels_expected != leaves[norm].node.in_channels_expected:  # flattened in between
-                return None
-            between.append(index)
-        elif not (isinstance(node, _PASSING) or _is_elementwise(node)):
-            return None
-    return None
-
-
-def _is_elementwise(node: Any) -> bool:
-    if isinstance(node, GlobalPool):
-        return bool(node.axis == "spatial")
-    return isinstance(node, Activation) and node.function != "softmax"
-
-
-def _kept_channels(norm: Part, share: float) -> Array:
-    """Return the indices of the channels to keep, ascending."""
-    scales = np.abs(norm.arrays["weight"])
-    dropped = math.floor(round(share * len(scales), 9))  # 0.29 * 100 is below 29 in binary
-    count = max(1, len(scales) - dropped)
-    return np.sort(np.argsort(-scales, kind="stable")[:count])
-
-
-def _with_outputs(part: Part, kept: Array) -> Part:
-    arrays = {name: array[kept] for name, array in part.arrays.items()}
-    count = len(kept)
-    if isinstance(part.node, BatchNorm2d):
-        return Part(part.node.replace(num_features=count), arrays)
-    assert isinstance(part.node, Conv2d)
-    grouped = {"in_channels": count, "groups": count} if part.node.groups > 1 else {}
-    return Part(part.node.replace(out_channels=count, **grouped), arrays)
-
-
-def _with_inputs(part: Part, kept: Array, channels: int) -> Part:
-    """Return a layer without the inputs of dropped channels; a flattened map has several inputs for each channel."""
-    weight = part.arrays["weight"]
-    each = weight.shape[1] // channels
-    columns = (kept[:, None] * each + np.arange(each)).reshape(-1)
-    field = "in_features" if isinstance(part.node, Linear) else "in_channels"
-    return Part(part.node.replace(**{field: len(columns)}), {**part.arrays, "weight": weight[:, columns]})

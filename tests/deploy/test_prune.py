@@ -27,6 +27,11 @@ def chain(*nodes):
     return Sequential(children={str(index): node for index, node in enumerate(nodes)})
 
 
+def branches(merge):
+    """Return two branches of a convolution and a batch norm each."""
+    return spec.Parallel(children={name: chain(conv(3, 8), NORM) for name in "ab"}, merge=merge)
+
+
 def shapes(node):
     return {p.name: p.shape for p in node.parameters()}
 
@@ -56,14 +61,35 @@ def test_branches_of_small_weight():
         (chain(conv(3, 8), NORM, RELU, Flatten(), Linear(in_features=512, out_features=5)), "1"),
         (chain(conv(3, 8), NORM, GlobalPool(), Flatten(), Linear(in_features=8, out_features=2)), "1"),
         (Residual(children={"a": conv(3, 8), "b": NORM, "c": conv(8, 3)}), "b"),
+        (chain(conv(3, 8), NORM, Residual(children={"a": conv(8, 8), "b": NORM}), RELU, conv(8, 4)), "1 2.b"),
+        (chain(conv(3, 8), NORM, RELU, spec.se(8), conv(8, 4)), "1"),
+        (chain(conv(3, 8), NORM, conv(8, 8, 3, groups=8), NORM, spec.cbam(8, spatial=False), conv(8, 4)), "1 3"),
+        (chain(branches("sum"), conv(8, 4)), "0.a.1 0.b.1"),
+        (chain(branches("softmax"), Flatten(), Linear(in_features=512, out_features=5)), "0.a.1 0.b.1"),
+        (chain(branches("concat"), RELU, conv(16, 4)), "0.a.1 0.b.1"),
     ],
-    ids=["chain", "nested", "pooled", "flattened", "global", "residual"],
+    ids=[
+        "chain",
+        "nested",
+        "pooled",
+        "flattened",
+        "global",
+        "residual",
+        "units",
+        "se",
+        "cbam",
+        "sum",
+        "softmax",
+        "concat",
+    ],
 )
 def test_removed_channels_that_were_zero_change_no_output(node, norm):
     arrays, zero = scrambled(node), [1, 4, 5]
-    arrays[f"{norm}.weight"][zero] = arrays[f"{norm}.bias"][zero] = 0
+    for path in norm.split():
+        arrays[f"{path}.weight"][zero] = arrays[f"{path}.bias"][zero] = 0
     pruned, kept = prune(node, arrays, channels=3 / 8)
-    np.testing.assert_array_equal(kept[f"{norm}.weight"], np.delete(arrays[f"{norm}.weight"], zero))
+    for path in norm.split():
+        np.testing.assert_array_equal(kept[f"{path}.weight"], np.delete(arrays[f"{path}.weight"], zero))
     assert_same_outputs((pruned, kept), (node, arrays), np.random.default_rng(0).normal(size=(2, *MAPS)), 1e-6)
     assert pruned.num_parameters < node.num_parameters
     assert shapes(pruned) == {name: array.shape for name, array in kept.items()}
@@ -95,7 +121,7 @@ def test_rounding_of_shares():
     pruned, _ = prune(NODE, scrambled(NODE), channels=0.99)
     assert pruned.at("agents.0.conv1").out_channels == 1
     assert pruned.at("reduce.conv").out_channels == 1
-    assert pruned.at("agents.0.conv2").out_channels == 8  # all branches give the same channels
+    assert pruned.at("agents.0.conv2").out_channels == 1  # the same channel in all branches
     node = chain(conv(2, 100), BatchNorm2d(num_features=100), conv(100, 2, 1))
     assert prune(node, scrambled(node), channels=0.29)[0].at("0").out_channels == 71
     assert prune(NODE, scrambled(NODE), channels=np.float32(0.5))[0] == prune(NODE, scrambled(NODE), channels=0.5)[0]
@@ -138,14 +164,42 @@ def test_branches_of_exactly_the_smallest_weight_are_kept(count, dtype):
         prune(node, scrambled(node) | {"agents.alpha": np.zeros(count, dtype)}, min_weight=1 / count)
 
 
-def test_a_batch_norm_over_other_channels_ends_the_search():
-    """After Flatten and Unflatten, the channels of a map are different ones."""
+def test_a_flattened_channel_is_several_channels_of_the_next_map():
     norm, wide = BatchNorm2d(num_features=4), BatchNorm2d(num_features=16)
     reshaped = (Flatten(), spec.Unflatten())
     node = chain(conv(2, 4), norm, *reshaped, wide, conv(16, 3, 1), BatchNorm2d(num_features=3), conv(3, 2, 1))
     pruned, kept = prune(node, scrambled(node), channels=0.5)
-    assert (pruned.at("0").out_channels, pruned.at("5").out_channels) == (4, 2)
+    assert [pruned.at(path).in_channels_expected for path in ("1", "4", "5", "7")] == [2, 8, 8, 2]
     assert ReferenceModel(pruned, kept)(np.zeros((1, 2, 2, 2))).shape == (1, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "text"),
+    [
+        ("mobilenet_v1", 0.58, "748 of 1,506 channels removed (50 %); 10 are fixed by inputs and outputs"),
+        ("mafc_v2", 0.63, ", 24 have no batch norm"),
+        (
+            "maam_digits",
+            0.55,
+            "88 of 250 channels removed (35 %); 10 are fixed by inputs and outputs, 64 have no batch",
+        ),
+    ],
+)
+def test_half_of_the_channels_through_gates_and_across_units(tmp_path, name, least, text):
+    small = {"cifar": True, "width_multiplier": 0.25} if name != "maam_digits" else {}
+    node = spec.preset(name, num_classes=10, **small)
+    write_weights(tmp_path / "in.safetensors", node, spec.draw(node.parameters(), 0))
+    found = prune_file(tmp_path / "in.safetensors", tmp_path / "out.safetensors", channels=0.5)
+    assert found.parameters[1] < (1 - least) * found.parameters[0]
+    assert text in str(found.channels)
+    assert found.spec.output_shape(node.input_shape) == (10,)
+
+
+def test_channels_of_inputs_outputs_and_softmax_stay():
+    softmax = Activation(function="softmax")
+    node = chain(Residual(children={"a": conv(3, 3), "b": BatchNorm2d(num_features=3)}), conv(3, 8), NORM, softmax)
+    with pytest.raises(DeploymentError, match="nothing to prune"):
+        prune(node, scrambled(node), channels=0.5)
 
 
 def test_files(tmp_path):
