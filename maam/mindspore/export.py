@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,12 +18,15 @@ from mindspore import nn
 
 from maam.backend.engines import read_companion
 from maam.backend.protocol import Predict
+from maam.errors import DeploymentError
 from maam.mindspore.arrays import from_numpy, to_numpy, write_arrays
 from maam.mindspore.devices import select_device
 from maam.mindspore.weights import build
 from maam.spec import Node
 
 Array = np.ndarray[Any, Any]
+_PLAIN = re.compile(r"[0-9A-Za-z@_\-.:/\\]+")
+"""The paths that MindSpore accepts, even on systems that allow others."""
 
 
 def write_mindir(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
@@ -40,16 +47,21 @@ def write_air(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, m
 def _write(path: Path, spec: Node, arrays: Mapping[str, Array], example: Any, kind: str, metadata: Any) -> None:
     model = build(spec)
     write_arrays(model, arrays)
-    with _restore_mode():
-        ms.export(model, example, file_name=str(path), file_format=kind)
-    path.parent.chmod(0o755)  # MindSpore restricts the permissions of the folder
+    with _plain_folder() as folder:
+        plain = folder / f"model{path.suffix}"
+        with _restore_mode():
+            ms.export(model, example, file_name=str(plain), file_format=kind)
+        shutil.move(plain, path)
     path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
 
 
 def open_mindir(path: Path) -> tuple[Predict, dict[str, str]]:
     """Open a MindIR file; return its function and its metadata."""
     metadata = read_companion(path)
-    cell = nn.GraphCell(ms.load(str(path)))
+    with _plain_folder() as folder:
+        plain = folder / "model.mindir"
+        shutil.copyfile(path, plain)
+        cell = nn.GraphCell(ms.load(str(plain)))
 
     def predict(x: Array) -> Array:
         with _restore_mode():
@@ -57,6 +69,24 @@ def open_mindir(path: Path) -> tuple[Predict, dict[str, str]]:
             return to_numpy(cell(from_numpy(np.asarray(x, np.float32))))
 
     return predict, metadata
+
+
+@contextlib.contextmanager
+def _plain_folder() -> Iterator[Path]:
+    """Create a temporary folder whose path has only characters that MindSpore accepts in the names of files.
+
+    Raises:
+        DeploymentError: there is no such folder.
+    """
+    for parent in (tempfile.gettempdir(), "/tmp", "/var/tmp"):
+        if _PLAIN.fullmatch(parent) and os.access(parent, os.W_OK):
+            with tempfile.TemporaryDirectory(prefix="maam-", dir=parent) as folder:
+                yield Path(folder)
+            return
+    raise DeploymentError(
+        f"MindSpore needs a temporary folder whose path has only letters, digits and the characters @ _ - . : /, got "
+        f"{tempfile.gettempdir()}; set the environment variable TMPDIR to one"
+    )
 
 
 @contextlib.contextmanager

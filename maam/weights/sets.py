@@ -88,10 +88,11 @@ def _split(key: str, values: Mapping[Any, Value], wanted: Collection[str]) -> It
             averages.setdefault(first, {})[below] = value
         else:
             rest[name] = value
-    if not averages or not rest:
+    if not averages:
         yield key, values
         return
-    yield key or REST, rest
+    if rest:
+        yield key or REST, rest
     for first, average in averages.items():
         yield f"{key}.{first}" if key else first, average
 
@@ -122,7 +123,7 @@ def choose(
             raise WeightsError(f"{source}: key (--key): no set of weights {selection.key[:60]!r} in the file; {known}")
         return _named(source, sets[selection.key], wanted, selection.prefix)
     known_names = {key: strip_common(values, wanted) for key, values in sets.items()}
-    fits = {key: sum(strip_prefix(name) in wanted for name in values) for key, values in known_names.items()}
+    fits = {key: sum(strip_prefix(str(name)) in wanted for name in values) for key, values in known_names.items()}
     best = [key for key in sets if fits[key] == max(fits.values())]
     taken, *others = sorted(best, key=_rank)
     if others:

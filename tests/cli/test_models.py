@@ -116,6 +116,24 @@ def test_convert_to_half_precision(succeeds, fails, digits):
     assert message == "dtype: expected one of float16, bfloat16, float32, float64, got half"
 
 
+def test_convert_takes_one_of_several_sets(run, succeeds, digits):
+    torch = pytest.importorskip("torch")
+    succeeds("convert", digits, "own.pth")
+    own = torch.load("own.pth", weights_only=True)
+    names = {f"net.{name}": tensor for name, tensor in own.items()}
+    torch.save({"model": {**names, "loss.weight": torch.ones(2)}, "ema": own}, "both.pth")
+    command = ("convert", "both.pth", "out.safetensors", "--spec", "maam_digits")
+    assert run(*command, "--key", "ema") == (0, "both.pth -> out.safetensors\n", "")
+    succeeds(*command, "--key", "model", "--prefix", "net")
+    torch.save({"model": own, "ema": own}, "both.pth")
+    result = run(*command)
+    assert result.status == 0
+    assert result.err == (
+        "maam: warning: both.pth: the file has 2 sets of weights, and 'ema' is taken; to take another, pass key "
+        "(--key): model\n"
+    )
+
+
 def test_convert_takes_a_spec_document(succeeds, layer, document):
     pytest.importorskip("torch")
     succeeds("convert", layer, "layer.pt")

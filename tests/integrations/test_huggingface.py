@@ -8,10 +8,11 @@ import pytest
 torch = pytest.importorskip("torch")
 hub = pytest.importorskip("huggingface_hub")
 
-from maam.errors import PresetError, WeightsError  # noqa: E402
+from maam.errors import ArgumentError, PresetError, WeightsError  # noqa: E402
 from maam.torch import MAAM, build  # noqa: E402
 from maam.torch.huggingface import FILE, HubModel  # noqa: E402
 from maam.weights import read_weights  # noqa: E402
+from maam.weights.sets import SeveralSetsWarning  # noqa: E402
 
 
 @pytest.fixture
@@ -63,6 +64,38 @@ def test_names_and_errors(tmp_path):
         WeightsError, match=r"maam/nothing: expected a folder with model.safetensors or a repository of"
     ):
         HubModel.from_pretrained("maam/nothing", local_files_only=True)
+
+
+def test_options_of_loading_and_saving(saved, tmp_path):
+    model, folder = saved
+    found = HubModel.from_pretrained(folder, num_classes=4, dtype=torch.float64, seed=3)
+    assert found(torch.rand(2, 1, 8, 8, dtype=torch.float64)).shape == (2, 4)
+    for unknown in ({"strict": True}, {"foo": 1}):
+        with pytest.raises(TypeError, match="unexpected keyword argument"):
+            HubModel.from_pretrained(folder, **unknown)
+    with pytest.raises(WeightsError, match="no set of weights 'ema' in the file"):
+        HubModel.from_pretrained(folder, key="ema")
+    for options, message in (
+        ({"privat": True}, "save_pretrained: no option 'privat'; did you mean 'private'?"),
+        ({"private": True}, "save_pretrained: private has no effect without push_to_hub=True"),
+    ):
+        with pytest.raises(ArgumentError) as caught:
+            model.save_pretrained(tmp_path / "new", **options)
+        assert message in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_of_another_origin_with_a_moving_average(saved, tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    model, _ = saved
+    other = HubModel(build("maam_digits", seed=1)).model.state_dict()
+    arrays = {f"model.{name}": value for name, value in model.model.state_dict().items()}
+    safetensors.save_file({**arrays, **{f"ema.{name}": value for name, value in other.items()}}, tmp_path / FILE)
+    own = HubModel.from_pretrained(tmp_path, spec="maam_digits", key="model")
+    assert torch.equal(own.model.classifier.fc1.weight, model.model.classifier.fc1.weight)
+    with pytest.warns(SeveralSetsWarning, match="'ema' is taken"):
+        average = HubModel.from_pretrained(tmp_path, spec="maam_digits")
+    assert torch.equal(average.model.classifier.fc1.weight, other["classifier.fc1.weight"])
 
 
 def test_push(saved, monkeypatch):

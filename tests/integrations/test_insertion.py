@@ -30,6 +30,7 @@ import maam.torchvision  # noqa: E402
 from maam.errors import PresetError, SpecError, WeightsError  # noqa: E402
 from maam.torch import CBAM, MAAM, MAF, MAFC, SE  # noqa: E402
 from maam.torch.layers import Layer  # noqa: E402
+from maam.weights.sets import SeveralSetsWarning  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("seeded", "mode")
 
@@ -338,6 +339,22 @@ class TestTimm:
         assert torch.equal(again(x), network(x))
         with pytest.raises(WeightsError, match=r"none.pth: no such file"):
             maam.timm.create_model("mobilenetv3_small_050", checkpoint_path="none.pth")
+
+    def test_a_checkpoint_with_a_moving_average(self, images):
+        """`maam.timm.create_model` takes it, as timm does; `key` takes the other set."""
+        own, average = (maam.timm.create_model("mobilenetv3_small_050", num_classes=3).state_dict() for _ in range(2))
+        training = {f"model.{name}": tensor for name, tensor in own.items()}
+        torch.save({"state_dict": training, "state_dict_ema": average, "epoch": 3}, "both.pth")
+        make = partial(maam.timm.create_model, "mobilenetv3_small_050", num_classes=3)
+        with pytest.warns(SeveralSetsWarning, match="'state_dict_ema' is taken"):
+            found = make(checkpoint_path="both.pth").state_dict()
+        assert torch.equal(found["classifier.weight"], average["classifier.weight"])
+        found = make(checkpoint_path="both.pth", key="state_dict").state_dict()
+        assert torch.equal(found["classifier.weight"], own["classifier.weight"])
+        with pytest.raises(WeightsError, match=r"both.pth: does not fit the model: .*size mismatch for classifier"):
+            make(num_classes=4, checkpoint_path="both.pth", key="state_dict")
+        with pytest.raises(WeightsError, match="prefix: this has no effect without checkpoint_path"):
+            make(prefix="model")
 
     def test_a_model_of_maam_is_refused(self):
         model = timm.create_model("mafc_v2", cifar=True, width_multiplier=0.25)

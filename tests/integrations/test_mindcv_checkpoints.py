@@ -10,6 +10,7 @@ import maam  # noqa: E402
 import maam.mindcv  # noqa: E402
 from maam.errors import WeightsError  # noqa: E402
 from maam.mindcv import create_model  # noqa: E402
+from maam.weights.sets import SeveralSetsWarning  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("mode")
 DIGITS = {"num_classes": 10, "in_channels": 1}
@@ -59,8 +60,32 @@ def test_averaged_weights_of_a_preset(digits):
     model, folder = digits
     records = [{"name": f"ema.{p.name}", "data": ms.Tensor(p.asnumpy())} for p in model.get_parameters()]
     ms.save_checkpoint(records, str(folder / "ema.ckpt"))
-    loaded = create_model("maam_digits", checkpoint_path=str(folder / "ema.ckpt"), ema=True, **DIGITS)
-    assert same(loaded, model) == []
+    for options in ({"ema": True}, {"key": "ema"}, {}):
+        loaded = create_model("maam_digits", checkpoint_path=str(folder / "ema.ckpt"), **options, **DIGITS)
+        assert same(loaded, model) == []
+
+
+@pytest.mark.parametrize("name", ["maam_digits", "resnet18"])
+def test_a_checkpoint_with_a_moving_average(name, tmp_path):
+    """The average is taken, as by every function of maam, unless `ema` or `key` says otherwise."""
+    arguments = DIGITS if name == "maam_digits" else RESNET
+    own, average = (create_model(name, **arguments) for _ in range(2))
+    records = [{"name": p.name, "data": p} for p in own.get_parameters()]
+    records += [{"name": f"ema.{p.name}", "data": ms.Tensor(p.asnumpy())} for p in average.get_parameters()]
+    path = str(tmp_path / "both.ckpt")
+    ms.save_checkpoint(records, path)
+    for options, expected in (({"ema": False}, own), ({"ema": True}, average), ({"key": "model"}, own)):
+        assert same(create_model(name, checkpoint_path=path, **options, **arguments), expected) == []
+    with pytest.warns(SeveralSetsWarning, match="'ema' is taken"):
+        assert same(create_model(name, checkpoint_path=path, **arguments), average) == []
+    for options, message in (
+        ({"key": "model", "ema": True}, "key and ema cannot be used together"),
+        ({"prefix": "net", "auto_mapping": True}, "prefix and auto_mapping cannot be used together"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            create_model(name, checkpoint_path=path, **options, **arguments)
+    with pytest.raises(WeightsError, match="key: this has no effect without checkpoint_path"):
+        create_model(name, key="ema", **arguments)
 
 
 def test_a_plain_checkpoint_leaves_the_new_layers(resnet):

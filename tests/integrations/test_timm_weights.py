@@ -36,6 +36,8 @@ def test_a_weights_file_and_a_checkpoint_of_pytorch(made, images):
     assert torch.equal(made("mafc_v3_small", num_classes=3, checkpoint_path=FILE).eval()(x), own(x))
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in own.state_dict().items()}}, "model.pth")
     assert torch.equal(from_file(made, path="model.pth", num_classes=3)(x), own(x))
+    torch.save({f"model.{name}": tensor for name, tensor in own.state_dict().items()}, "model.pth")
+    assert torch.equal(from_file(made, path="model.pth", num_classes=3)(x), own(x))
     cfg = {"state_dict": own.state_dict()}
     model = made("mafc_v3_small", num_classes=3, pretrained=True, pretrained_cfg_overlay=cfg).eval()
     assert torch.equal(model(x), own(x))
