@@ -169,6 +169,7 @@ class TestTorch:
         for wrapper in (averaged, torch.compile(model), torch.nn.DataParallel(torch.compile(model))):
             self.check_saved(backend, wrapper, model, tmp_path)
 
+    @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # by torch.compile
     @pytest.mark.parametrize("kind", ["compile", "compile a leaf", "checkpoint", "data parallel", "frozen"])
     def test_wrappers_inside_the_model(self, backend, model, tmp_path, kind):
         """They are left out of names: the model is saved, loaded, converted, fused and optimized as without them."""

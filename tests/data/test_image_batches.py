@@ -139,11 +139,14 @@ def transparent_pictures():
     pixels[:, :16] = (10, 20, 30, 0)
     colours, grey = image.fromarray(pixels), image.fromarray(pixels[..., :3]).convert("L")
     grey_alpha = image.merge("LA", (grey, colours.getchannel("A")))
-    palette = colours.convert("RGB").quantize(16)
+    indices = np.random.default_rng(2).integers(1, 16, (32, 32), dtype=np.uint8)
+    indices[:, :16] = 0
+    palette = image.fromarray(indices)
+    palette.putpalette(pixels[:16, 16:17, :3].tobytes())
     return {
         "RGBA": (colours, {}),
         "LA": (grey_alpha, {}),
-        "P": (palette, {"transparency": palette.getpixel((0, 0))}),
+        "P": (palette, {"transparency": 0}),
         "L": (grey, {"transparency": grey.getpixel((0, 0))}),
         "RGB": (colours.convert("RGB"), {"transparency": (10, 20, 30)}),
     }
