@@ -18,12 +18,12 @@ def main() -> None:
     """Run a command. An expected error is one line on standard error and exit status 1, without a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # file names can have bytes that are not UTF-8
-    warnings.showwarning = _show_warning
     try:
         from maam.cli.app import application
         from maam.cli.terminal import quiet_mindspore
 
-        with quiet_mindspore():
+        with quiet_mindspore(), warnings.catch_warnings():
+            warnings.showwarning = _show_warning
             application(prog_name="maam")  # also for `python -m maam`: completion depends on the name
     except MaamError as error:
         _fail(str(error))

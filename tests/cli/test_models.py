@@ -116,6 +116,7 @@ def test_convert_to_half_precision(succeeds, fails, digits):
     assert message == "dtype: expected one of float16, bfloat16, float32, float64, got half"
 
 
+@pytest.mark.filterwarnings("default::maam.weights.sets.SeveralSetsWarning")
 def test_convert_takes_one_of_several_sets(run, succeeds, digits):
     torch = pytest.importorskip("torch")
     succeeds("convert", digits, "own.pth")
