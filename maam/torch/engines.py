@@ -31,6 +31,9 @@ class Source:
         model: the model; it is not changed.
         example: a float32 input (N, C, H, W).
         compile: whether PyTorch also compiles the model.
+
+    Attributes:
+        has_onnx_file: whether the ONNX file is written.
     """
 
     def __init__(self, model: nn.Module, example: Tensor, compile: bool) -> None:
@@ -38,6 +41,7 @@ class Source:
         self.example = example
         self.compile = compile
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.has_onnx_file = False
 
     def __enter__(self) -> Source:
         return self
@@ -52,11 +56,13 @@ class Source:
 
     def onnx_file(self) -> Path:
         """Return the fused model as an ONNX file."""
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory()
+        self._folder = self._folder or tempfile.TemporaryDirectory()
+        path = Path(self._folder.name) / "model.onnx"
+        if not self.has_onnx_file:
             program = onnx_program(self.fused_copy().float(), tuple(self.example.shape[1:]))
-            program.save(Path(self._folder.name) / "model.onnx", external_data=False)
-        return Path(self._folder.name) / "model.onnx"
+            program.save(path, external_data=False)
+            self.has_onnx_file = True
+        return path
 
 
 def _fused_copy(model: nn.Module) -> nn.Module:

@@ -28,7 +28,7 @@ from maam.torch.weights import load
 Array = np.ndarray[Any, Any]
 Speeds = dict[tuple[str, str], float]
 LATEST_START = 4.0
-"""Seconds after which "auto" opens no other engine."""
+"""Seconds after which "auto" does not start to write an ONNX file."""
 LONGEST_CALL = 0.1
 """Seconds of a call in eager mode above which "auto" measures with a part of the batch."""
 
@@ -210,14 +210,14 @@ def _candidates(source: Source, device: str, precision: str) -> Iterator[Optimiz
     if precision in ("auto", "fp32"):
         yield _eager(source)
     for engine in BUILDERS:
-        if time.perf_counter() - start > LATEST_START:
+        if time.perf_counter() - start > LATEST_START and not source.has_onnx_file:  # what takes long is to write it
             return
         try:
             check_engine(engine, device)
             for each in _precisions(engine, device, precision):
                 yield from _build(source, engine, each)
-        except (MaamError, RuntimeError):
-            if engine == "torch":  # the others are additions to it
+        except Exception:  # engines have exceptions of their own; they are additions to PyTorch
+            if engine == "torch":
                 raise
 
 
@@ -242,7 +242,7 @@ def _recall(source: Source, choice: dict[str, Any], example: Tensor, expected: A
     compile, source.compile = source.compile, form == "compiled"
     try:
         found = [one for one in _build(source, engine, precision) if one.form == form]
-    except (MaamError, RuntimeError):
+    except Exception:  # engines have exceptions of their own
         return None
     finally:
         source.compile = compile
