@@ -17,7 +17,9 @@ Model = Annotated[
     str,
     typer.Argument(help="a preset, a weights file or a spec document (.json)", autocompletion=completion.presets),
 ]
-Trained = Annotated[str, typer.Argument(help="a weights file, or the folder of a run for its final weights")]
+Trained = Annotated[
+    str, typer.Argument(help="a preset with pretrained weights, a weights file, or the folder of a run")
+]
 Size = Annotated[int | None, typer.Option(min=1, help="height and width; default: the model's size, or 32 for a layer")]
 Root = Annotated[Path | None, typer.Option(help="folder of the data set")]
 Framework = Annotated[str, typer.Option(help="torch or mindspore", autocompletion=completion.frameworks)]

@@ -17,6 +17,7 @@ from maam.mindcv.insert import insert_attention
 from maam.mindcv.presets import is_preset
 from maam.mindspore import load_weights
 from maam.mindspore.insertion import LAYERS, MakeLayer
+from maam.spec import preset
 from maam.weights.sets import REST, Selection, choose, find_sets
 
 _EMA = "ema"
@@ -25,7 +26,7 @@ _EMA = "ema"
 
 def create_model(
     model_name: str,
-    num_classes: int = 1000,
+    num_classes: int | None = None,
     pretrained: bool = False,
     in_channels: int = 3,
     checkpoint_path: str | os.PathLike[str] = "",
@@ -44,9 +45,9 @@ def create_model(
 
     Args:
         model_name: a model of MindCV, or a preset.
-        num_classes: the length of the logits.
-        pretrained: whether to load the weights that MindCV publishes. They are loaded before attention is inserted,
-            and the new layers keep their initial weights.
+        num_classes: the length of the logits. Default: 1000, or with pretrained weights of a preset their number.
+        pretrained: whether to load the weights that MindCV publishes, or for a preset those in maam. They are loaded
+            before attention is inserted, and the new layers keep their initial weights.
         in_channels: the number of channels of the image.
         checkpoint_path: a MindSpore checkpoint of the network with or without attention layers. For a preset also a
             weights file of maam (.safetensors).
@@ -66,7 +67,7 @@ def create_model(
     Raises:
         PresetError: MindCV has no model of that name, or a preset has no such option.
         SpecError: see `insert_attention`; or an option of a preset is invalid.
-        WeightsError: the checkpoint is missing or does not match the model, or `pretrained` is true for a preset.
+        WeightsError: the checkpoint is missing or does not match the model, or a preset has no pretrained weights.
 
     Example:
         >>> from maam.mindcv import create_model
@@ -88,6 +89,9 @@ def create_model(
         if not checkpoint_path:
             raise WeightsError(f"{given[0]}: this has no effect without checkpoint_path")
     selection = Selection(key if ema is None else _EMA if ema else REST, prefix)
+    if num_classes is None:
+        own = pretrained and is_preset(preset_name(model_name))
+        num_classes = preset(preset_name(model_name)).num_classes if own else 1000
     arguments = {"num_classes": num_classes, "pretrained": pretrained, "in_channels": in_channels, **options}
     if is_preset(preset_name(model_name)):
         model = mindcv.create_model(model_name, **with_attention(model_name, arguments, attention, every_block, LAYERS))

@@ -16,7 +16,8 @@ from maam._registration import Registry, attention_option
 from maam.errors import WeightsError
 from maam.mindspore import build
 from maam.mindspore.insertion import LAYERS
-from maam.spec import Conv2d, Model, head, preset
+from maam.spec import Conv2d, Model, head
+from maam.weights.pretrained import has_pretrained
 
 default_cfgs: dict[str, dict[str, Any]] = {}
 """MindCV's configuration of each model; MindCV requires this name."""
@@ -78,15 +79,16 @@ def _entrypoint(name: str) -> Callable[..., nn.Cell]:
         seed: int | None = None,
         **options: Any,
     ) -> nn.Cell:
-        if pretrained:
+        if pretrained and not has_pretrained(name):
             raise WeightsError(
-                f"{name}: MindCV publishes no weights for this preset; omit pretrained, or pass the path of a file as "
-                "checkpoint_path of maam.mindcv.create_model"
+                f"{name}: there are no pretrained weights for this preset; omit pretrained, or pass the path of a file "
+                "as checkpoint_path of maam.mindcv.create_model"
             )
         if "attention" in options:
             options["attention"] = attention_option(name, options["attention"], LAYERS)
-        spec = preset(name, num_classes=num_classes, in_channels=in_channels, **options)
-        model = build(spec, seed=seed)
+        model = build(
+            name, seed=seed, pretrained=pretrained, num_classes=num_classes, in_channels=in_channels, **options
+        )
         model.default_cfg = default_cfgs[name]
         return model
 

@@ -36,6 +36,7 @@ from maam.spec.presets import resolve
 from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES as FILE_DTYPES
+from maam.weights.pretrained import read_pretrained
 from maam.weights.sets import Selection, choose, find_sets
 
 Array = np.ndarray[Any, Any]
@@ -46,13 +47,23 @@ _CHECKSUM = b"crc_num"
 _CHECKSUM_LENGTH = len(_CHECKSUM) + 10
 
 
-def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstype.float32, **options: Any) -> nn.Cell:
+def build(
+    spec: specs.Node | str,
+    *,
+    seed: int | None = None,
+    pretrained: bool = False,
+    dtype: Any = mstype.float32,
+    **options: Any,
+) -> nn.Cell:
     """Build the cell of a spec or preset, in inference mode.
 
     Args:
         spec: a spec, or the name of a preset.
         seed: the seed of the initial weights, which are then bit-identical in every framework. None: MindSpore's
             generator draws them from the same distributions.
+        pretrained: whether to load the weights that the package has for the preset, which were trained with its default
+            options. With another `num_classes` the last layer is new, drawn from `seed` (0 by default), and the other
+            layers keep their weights.
         dtype: the dtype of the parameters, a floating-point one.
         options: options of the preset, such as `num_classes`.
 
@@ -63,6 +74,7 @@ def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstyp
         SpecError: `spec` is neither a spec nor a name, MindSpore has no primitive for one of its nodes, or the seed,
             the dtype or an option is invalid.
         PresetError: no preset has that name, or it has no such option.
+        WeightsError: `pretrained`, and the package has no weights for the preset or for its options.
 
     Example:
         >>> from mindspore import ops
@@ -73,7 +85,7 @@ def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstyp
         >>> model.spec == maam.preset("maam_digits", num_classes=4)
         True
     """
-    node = resolve(spec, **options)
+    node, arrays = read_pretrained(spec, options, seed) if pretrained else (resolve(spec, **options), None)
     if dtype not in FLOATING:
         raise SpecError(f"dtype: expected a floating dtype such as mindspore.float16, got {dtype!r}")
     cell = instantiate(node, dtype=dtype)
@@ -81,8 +93,10 @@ def build(spec: specs.Node | str, *, seed: int | None = None, dtype: Any = mstyp
     cell.set_train(False)  # or graph mode would keep a graph compiled in inference mode after set_train()
     if isinstance(cell, Container):
         cell.rule = specs.input_rule(node)
-    if seed is not None:
-        write_arrays(cell, specs.draw(node.parameters(), seed))
+    if arrays is None and seed is not None:
+        arrays = specs.draw(node.parameters(), seed)
+    if arrays is not None:
+        write_arrays(cell, arrays)
     return cell
 
 

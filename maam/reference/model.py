@@ -18,6 +18,7 @@ from maam.spec.presets import resolve
 from maam.weights import Mismatch, match
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES
+from maam.weights.pretrained import read_pretrained
 from maam.weights.sets import Selection
 
 Array = np.ndarray[Any, Any]
@@ -161,17 +162,23 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def build(spec: specs.Node | str, *, seed: int | None = None, **options: Any) -> ReferenceModel:
+def build(
+    spec: specs.Node | str, *, seed: int | None = None, pretrained: bool = False, **options: Any
+) -> ReferenceModel:
     """Return a model with new weights.
 
     Args:
         spec: a spec or the name of a preset.
         seed: the seed of the weights, which are the same in every backend. Default: a random seed.
+        pretrained: whether to load the weights that the package has for the preset, which were trained with its default
+            options. With another `num_classes` the last layer is new, drawn from `seed` (0 by default), and the other
+            layers keep their weights.
         **options: options of the preset.
 
     Raises:
         SpecError: `spec` is neither a spec nor a name, has an unknown kind of layer, or a value is invalid.
         PresetError: there is no such preset or option.
+        WeightsError: `pretrained`, and the package has no weights for the preset or for its options.
 
     Example:
         >>> import numpy as np
@@ -180,10 +187,12 @@ def build(spec: specs.Node | str, *, seed: int | None = None, **options: Any) ->
         >>> model(np.zeros((2, 1, 8, 8), np.float32)).shape
         (2, 10)
     """
-    node = resolve(spec, **options)
+    node, arrays = read_pretrained(spec, options, seed) if pretrained else (resolve(spec, **options), None)
     for _, inner in node.walk():
         if type(inner) not in LEAVES and type(inner) not in COMBINATIONS and not isinstance(inner, specs.Parallel):
             raise SpecError(f"maam.reference has no primitive of kind {inner.kind!r}; expected the layers of maam.spec")
+    if arrays is not None:
+        return ReferenceModel(node, arrays)
     seed = int(np.random.default_rng().integers(2**31)) if seed is None else seed
     return ReferenceModel(node, specs.draw(node.parameters(), seed))
 

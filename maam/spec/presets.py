@@ -188,8 +188,8 @@ def list_presets(pattern: str = "*") -> list[str]:
 
     Example:
         >>> from maam import spec
-        >>> spec.list_presets("maam_*")
-        ['maam_cifar10', 'maam_cifar10_2m3', 'maam_digits', 'maam_imagenet']
+        >>> spec.list_presets("maam_[cd]*")
+        ['maam_cifar10', 'maam_cifar10_2m3', 'maam_digits']
     """
     return sorted(fnmatch.filter(_FACTORIES, pattern))
 

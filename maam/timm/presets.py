@@ -29,6 +29,7 @@ from maam.training import default_recipe
 from maam.training.recipe import Images
 from maam.weights.file import read_safetensors
 from maam.weights.match import check_same_function, names_of, strip_prefixes
+from maam.weights.pretrained import find_pretrained, has_pretrained
 from maam.weights.sets import strip_common
 
 __all__ = ["is_preset", "register_presets"]  # timm appends the names of the models
@@ -154,7 +155,7 @@ def _feature_cfg(name: str, spec: Model) -> dict[str, Any]:
 def _check_source(name: str, cfg: Any) -> None:
     if not (cfg.has_weights or cfg.state_dict):
         raise WeightsError(
-            f"{name}: timm publishes no weights for this preset; omit pretrained, or add the path of a file: "
+            f"{name}: there are no pretrained weights for this preset; omit pretrained, or add the path of a file: "
             "pretrained_cfg_overlay={'file': PATH}"
         )
 
@@ -194,6 +195,7 @@ def default_cfg(name: str, spec: Model) -> dict[str, Any]:
     mean, std = ((0.0,) * channels, (1.0,) * channels) if images is None else (images.mean, images.std)
     return {
         "url": "",
+        "file": str(find_pretrained(name)) if has_pretrained(name) else "",
         "num_classes": spec.num_classes,
         **_size(name, spec),
         "interpolation": "bilinear",  # as in maam.data

@@ -28,6 +28,7 @@ from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import read_safetensors
 from maam.weights.match import is_batch_counter, names_of
+from maam.weights.pretrained import read_pretrained
 from maam.weights.sets import Selection, choose, find_sets
 
 Array = np.ndarray[Any, Any]
@@ -45,6 +46,7 @@ def build(
     spec: specs.Node | str,
     *,
     seed: int | None = None,
+    pretrained: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     **options: Any,
@@ -55,6 +57,9 @@ def build(
         spec: a spec, or the name of a preset.
         seed: the seed of the initial weights, which are then bit-identical in every framework. None: PyTorch's
             generator draws them from the same distributions.
+        pretrained: whether to load the weights that the package has for the preset, which were trained with its default
+            options. With another `num_classes` the last layer is new, drawn from `seed` (0 by default), and the other
+            layers keep their weights.
         device: the device of the parameters.
         dtype: the dtype of the parameters, a floating-point one; None uses PyTorch's default dtype.
         options: options of the preset, such as `num_classes`.
@@ -66,6 +71,7 @@ def build(
         SpecError: `spec` is neither a spec nor a name, PyTorch has no primitive for one of its nodes, or the seed, the
             dtype or an option is invalid.
         PresetError: no preset has that name, or it has no such option.
+        WeightsError: `pretrained`, and the package has no weights for the preset or for its options.
 
     Example:
         >>> import torch
@@ -76,15 +82,17 @@ def build(
         >>> model.spec == maam.preset("maam_digits", num_classes=4)
         True
     """
-    node = resolve(spec, **options)
+    node, arrays = read_pretrained(spec, options, seed) if pretrained else (resolve(spec, **options), None)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise SpecError(f"dtype: expected a floating torch.dtype such as torch.float16, got {dtype!r}")
     module = instantiate(node, device=device, dtype=dtype)
     module.spec = node  # type: ignore[assignment]
     if isinstance(module, Container):
         module.rule = specs.input_rule(node)
-    if seed is not None:
-        write_arrays(module, specs.draw(node.parameters(), seed))
+    if arrays is None and seed is not None:
+        arrays = specs.draw(node.parameters(), seed)
+    if arrays is not None:
+        write_arrays(module, arrays)
     return module
 
 

@@ -140,7 +140,7 @@ def evaluate_file(
     """Evaluate a weights file, or the final weights of a run, on the test images of a data set.
 
     Args:
-        model: a weights file or the folder of a run.
+        model: a weights file, the folder of a run, or the name of a preset with pretrained weights.
         name: the name of the data set: "cifar10", "cifar100", "digits" or "imagefolder".
         root: the folder of the data set.
         framework: "torch" or "mindspore", in float32; or "reference", in float64.

@@ -18,6 +18,7 @@ from maam.training.recipe import Images, Recipe
 from maam.training.run_dir import find_weights
 from maam.training.sources import ReadOptions, list_images
 from maam.weights.exchange import read_whole
+from maam.weights.pretrained import read_card
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
@@ -67,11 +68,11 @@ def predict_files(
     Images are cropped and normalized as in the validation of the model's training; see `image_preparation`.
 
     Args:
-        model: a weights file or the folder of a run; the model must take RGB images.
+        model: a weights file, the folder of a run, or a preset with pretrained weights; it must take RGB images.
         files: image files, or folders; a folder yields all images in it and its subfolders, sorted.
         framework: "torch" or "mindspore", in float32; or "reference", in float64.
         device: as in `train`.
-        class_names: the name of each class. Default: the names in the run's description.
+        class_names: the name of each class. Default: the names in the run's description, or in the card of the file.
         recipe: determines how images are cropped and normalized. Default: the recipe of the run, or the default
             recipe of the preset.
         changes: changed fields of the recipe, such as {"images.size": 160}.
@@ -99,6 +100,8 @@ def predict_files(
     spec, arrays = read_whole(weights.path, np.dtype(np.float32))
     if class_names is None and weights.run is not None:
         class_names = weights.run.class_names()
+    if class_names is None and (card := read_card(weights.path)) is not None:
+        class_names = card.class_names
     classifier = _check_classifier(spec, weights.path)
     names = _class_names(classifier, class_names)
     images = image_preparation(classifier, weights, recipe, changes)

@@ -19,6 +19,7 @@ from maam.training.checkpoint import Checkpoint, read_checkpoint
 from maam.training.recipe import Recipe
 from maam.weights import write_weights
 from maam.weights.file import check_path
+from maam.weights.pretrained import find_pretrained, has_pretrained
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
@@ -202,7 +203,7 @@ class FoundWeights(NamedTuple):
 
 
 def find_weights(path: PathLike) -> FoundWeights:
-    """Look up a weights file, or the final weights of a run by its folder.
+    """Look up a weights file, the final weights of a run by its folder, or pretrained weights by the name of a preset.
 
     final.safetensors and best.safetensors belong to the run whose run.json is in the same folder.
 
@@ -211,6 +212,8 @@ def find_weights(path: PathLike) -> FoundWeights:
     """
     check_path(path)
     found = Path(path)
+    if has_pretrained(path) and not found.exists():
+        return FoundWeights(find_pretrained(path), None)
     run = RunFolder(found if found.is_dir() else found.parent)
     has_run = run.run.exists()
     if not found.is_dir():

@@ -2,5 +2,6 @@
 
 from maam.weights.file import read_weights, write_weights
 from maam.weights.match import Mismatch, match
+from maam.weights.pretrained import list_pretrained
 
-__all__ = ["Mismatch", "match", "read_weights", "write_weights"]
+__all__ = ["Mismatch", "list_pretrained", "match", "read_weights", "write_weights"]

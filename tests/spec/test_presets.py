@@ -9,7 +9,8 @@ from maam.errors import PresetError, SpecError
 from maam.spec import list_presets, preset, preset_options, register_preset
 from tests.errors import error_of
 
-MAAM = ["maam_cifar10", "maam_cifar10_2m3", "maam_digits", "maam_imagenet"]
+NETS = [f"maam_net_{size}{end}" for size in "lms" for end in ("", "_control")]
+MAAM = ["maam_cifar10", "maam_cifar10_2m3", "maam_digits", "maam_imagenet", *NETS]
 MAFC = ["mafc_v1", "mafc_v2", "mafc_v3", "mafc_v3_small"]
 MOBILENETS = ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v3_small"]
 WITHOUT = ["without_agent_attention", "without_fusion", "without_reduce"]
@@ -29,6 +30,8 @@ COUNTS = [
     ("without_fusion", {"base": "maam_cifar10"}, 8_635_594, 244_386_304),
     ("without_reduce", {}, 2_327_501, 64_031_232),
     ("without_reduce", {"base": "maam_cifar10"}, 8_618_957, 240_192_000),
+    ("maam_net_m", {}, 2_159_481, 113_627_928),
+    ("maam_net_m_control", {}, 2_157_072, 113_627_928),
     ("cnn", {}, 545_098, 6_128_896),
     ("mlp", {}, 1_707_274, 1_706_496),
     ("rnn", {}, 30_218, 918_784),

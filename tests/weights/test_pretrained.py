@@ -1,0 +1,128 @@
+"""Pretrained weights in the package, by the name of their preset."""
+
+import json
+from importlib import import_module
+
+import numpy as np
+import pytest
+
+from maam import spec
+from maam.data import ImageDataset, to_float
+from maam.errors import WeightsError
+from maam.training import evaluate_file, predict_files
+from maam.weights import list_pretrained, read_weights
+from maam.weights.file import write_safetensors
+from maam.weights.pretrained import FOLDER, Card, find_pretrained, read_card, read_pretrained, write_pretrained
+from tests.errors import error_of
+from tests.image_folders import SAMPLE
+
+NAME = "maam_cifar10_2m3"
+MOST_BYTES = 12_000_000
+
+
+@pytest.mark.parametrize("name", list_pretrained())
+def test_files_of_the_package(name):
+    """Each file is that of its preset, in half precision, with a complete card."""
+    node, arrays = read_weights(find_pretrained(name))
+    assert node == spec.preset(name)
+    assert {array.dtype for array in arrays.values()} == {np.dtype(np.float16)}
+    card = read_card(find_pretrained(name))
+    assert len(card.class_names) == node.num_classes
+    assert 0.8 < card.accuracy < 1
+    assert card.command.startswith(f"maam train {name} ")
+    with np.load(SAMPLE) as content:
+        images, labels = to_float(content["images"][:48]), content["labels"][:48]
+    reference = import_module("maam.reference").build(name, pretrained=True)
+    assert (reference(images).argmax(1) == labels).mean() > 0.75
+
+
+def test_size_in_the_wheel():
+    assert sum(path.stat().st_size for path in FOLDER.glob("*")) < MOST_BYTES
+
+
+@pytest.mark.parametrize("framework", ["torch", "mindspore", "reference"])
+def test_build(framework):
+    package = pytest.importorskip(framework if framework != "reference" else "numpy") and import_module(
+        f"maam.{framework}"
+    )
+    runner = import_module("maam.backend").load_backend(framework).make_runner
+    expected = read_pretrained(NAME, {})[1]
+    found = runner(package.build(NAME, pretrained=True)).read_arrays()
+    assert all(np.array_equal(found[name], array) for name, array in expected.items())
+    other = runner(package.build(NAME, pretrained=True, num_classes=4, seed=3))
+    assert other.spec == spec.preset(NAME, num_classes=4)
+    arrays = other.read_arrays()
+    new = {name for name, array in arrays.items() if not np.array_equal(array, expected[name])}
+    assert new == {"classifier.fc2.weight", "classifier.fc2.bias"}
+    drawn = spec.draw(other.spec.parameters(), 3)
+    np.testing.assert_array_equal(arrays["classifier.fc2.weight"], drawn["classifier.fc2.weight"].astype(np.float16))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        (NAME, {"in_channels": 1}, "do not fit the options in_channels=1; only num_classes may differ"),
+        (NAME, {"channels": 64, "num_classes": 3}, "do not fit the options channels=64; only num_classes may differ"),
+        (
+            "maam_digits",
+            {},
+            f"maam_digits: the package has no pretrained weights of this name; weights exist for: {NAME}",
+        ),
+        ("maam_cifar10_2m", {}, f"did you mean '{NAME}'?"),
+        (spec.preset("cnn"), {}, "pretrained: expected the name of a preset, got an object of type Model"),
+    ],
+)
+def test_options_and_names_without_weights(name, options, message):
+    assert message in error_of(WeightsError, read_pretrained, name, options)
+
+
+def test_prediction_and_evaluation_by_name(tmp_path, monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    with np.load(SAMPLE) as content:
+        images, labels = content["images"][:20], content["labels"][:20]
+    image.fromarray(images[0].transpose(1, 2, 0)).save(tmp_path / "1.png")
+    (found,) = predict_files(NAME, tmp_path / "1.png")
+    names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    assert found.class_names == names
+    monkeypatch.setattr("maam.training.sources._whole_dataset", lambda *_: ImageDataset(images, labels, names))
+    assert evaluate_file(NAME, "cifar10").accuracy > 0.7
+
+
+@pytest.mark.parametrize("text", ["{", "[]", json.dumps({"class_names": ["a"]})])
+def test_broken_card(tmp_path, text):
+    write_safetensors(tmp_path / "broken.safetensors", {"a": np.zeros(1, np.float32)}, {"card": text})
+    assert "the card in the file is broken" in error_of(WeightsError, read_card, tmp_path / "broken.safetensors")
+
+
+def test_cards_are_written_and_optional(tmp_path):
+    card = Card("digits", ("a", "b"), 0.5, "none", "maam train")
+    write_pretrained(find_pretrained(NAME), tmp_path / "new.safetensors", card)
+    assert read_card(tmp_path / "new.safetensors") == card
+    written = (read_weights(path)[1] for path in (tmp_path / "new.safetensors", find_pretrained(NAME)))
+    assert {name: a.tobytes() for name, a in next(written).items()} == {
+        n: a.tobytes() for n, a in next(written).items()
+    }
+    import_module("maam.reference").save_weights(import_module("maam.reference").build("rnn", seed=0), tmp_path / "rnn")
+    assert read_card(tmp_path / "rnn") is None
+
+
+def test_timm_and_mindcv():
+    torch = pytest.importorskip("torch")
+    timm = pytest.importorskip("timm")
+    import maam.timm  # noqa: F401
+
+    with np.load(SAMPLE) as content:
+        x = to_float(content["images"][:4])
+    expected = import_module("maam.reference").build(NAME, pretrained=True)(x)
+    model = timm.create_model(NAME, pretrained=True).eval()
+    with torch.no_grad():
+        np.testing.assert_allclose(model(torch.from_numpy(x)), expected, atol=1e-3)
+    assert timm.create_model(NAME, pretrained=True, num_classes=3, in_chans=1)(torch.rand(2, 1, 32, 32)).shape == (2, 3)
+    pytest.importorskip("mindcv")
+    mindspore, mindcv = pytest.importorskip("mindspore"), import_module("maam.mindcv")
+    cell = mindcv.create_model(NAME, pretrained=True)
+    np.testing.assert_allclose(cell(mindspore.Tensor(x)).asnumpy(), expected, atol=1e-3)
+    message = error_of(WeightsError, mindcv.create_model, "maam_digits", pretrained=True, in_channels=1)
+    assert "maam_digits: there are no pretrained weights for this preset" in message
