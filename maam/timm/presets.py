@@ -195,7 +195,7 @@ def default_cfg(name: str, spec: Model) -> dict[str, Any]:
     mean, std = ((0.0,) * channels, (1.0,) * channels) if images is None else (images.mean, images.std)
     return {
         "url": "",
-        "file": str(find_pretrained(name)) if has_pretrained(name) else "",
+        "file": str(find_pretrained(name)) if has_pretrained(name) else None,
         "num_classes": spec.num_classes,
         **_size(name, spec),
         "interpolation": "bilinear",  # as in maam.data
