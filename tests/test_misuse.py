@@ -193,7 +193,8 @@ def takers(path):
     }
 
 
-def test_models_that_maam_did_not_build(path):
+def test_models_that_maam_did_not_build(path, monkeypatch):
+    monkeypatch.chdir(path.parent)
     before = path.read_bytes()
     for name, take in takers(path).items():
         for given in foreign_models():
