@@ -97,7 +97,7 @@ def optimize(
         engine: "torch", "onnxruntime" (fp32 on a CPU), "openvino" (fp32 and bf16 on a CPU), or "auto" for the fastest
             of the installed engines, which may be the unchanged model in eager mode.
         compile: whether to compile the copy in PyTorch, which takes seconds to minutes and needs a C++ compiler. None:
-            not with "auto" on a CPU, which takes less than about 10 seconds.
+            not with "auto" on a CPU, which takes 2 to 5 seconds of CPU time, and up to 16 for a deep network.
         cache: whether "auto" uses the choice of an earlier call for such a model on this machine, and keeps its own.
             The environment variable MAAM_CACHE="off" does the same as False.
 
