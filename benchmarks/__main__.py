@@ -13,6 +13,7 @@ from maam.errors import MaamError
 PROGRAM = "python -m benchmarks"
 COMMANDS = {
     "cost": ("benchmarks.cost.command", "measure CPU time and memory of layers and models"),
+    "attention": ("benchmarks.attention", "compare attention modules in one small network: accuracy, cost, latency"),
     "training-step": ("benchmarks.training_step", "measure the CPU time of a training step in each framework"),
     "share": ("benchmarks.share", "measure every engine as a share of the processor's rate of matrix products"),
     "gpu": ("benchmarks.gpu", "check and measure the PyTorch backend on a GPU, in at most 8 minutes"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from maam._messages import nearest
 from maam.backend.layers import check_keeps_shape, find_layer
 from maam.errors import SpecError
 
@@ -14,15 +16,20 @@ class InsertionPoint(NamedTuple):
 
     Attributes:
         channels: the number of channels of the map at this point.
-        occupied: whether a layer is already there; a new one replaces it.
+        current: the layer that is there; a new one replaces it. None for no layer.
         put: a function that inserts a layer here.
         added_in_place: whether the network adds to the output of the layer in place, as ResNets in PyTorch do.
     """
 
     channels: int
-    occupied: bool
+    current: Any
     put: Callable[[Any], None]
     added_in_place: bool = False
+
+    @property
+    def occupied(self) -> bool:
+        """Whether a layer is there."""
+        return self.current is not None
 
 
 class LayerKinds(NamedTuple):
@@ -33,12 +40,71 @@ class LayerKinds(NamedTuple):
         base: their base class, whose objects have a `spec`.
         module: the framework's class of all modules.
         noun: the framework's word for a module, for error messages.
+        blend: a function from a layer and the layer that it replaces, or None for the identity, to one that starts as
+            the second and can become the first.
     """
 
     by_name: Mapping[str, type]
     base: type
     module: type
     noun: str
+    blend: Callable[[Any, Any], Any]
+
+
+class Insertion(NamedTuple):
+    """What to insert, and where.
+
+    Attributes:
+        attention: a name, a layer class, or a function from a number of channels to a module.
+        every_block: whether to use all points. False: if any point is occupied, only occupied points are used.
+        identity_init: whether the network computes the same as before until it is trained.
+        where: patterns of the names of layers, after each of which a layer goes; None for the points that the library
+            knows.
+    """
+
+    attention: Any
+    every_block: bool = False
+    identity_init: bool = False
+    where: str | Sequence[str] | None = None
+
+
+def matching(names: Iterable[str], where: str | Sequence[str], network: object) -> list[str]:
+    """Return the names that match one of the shell wildcards `where`.
+
+    Raises:
+        SpecError: no name matches, or `where` is neither a string nor a list of strings.
+    """
+    patterns = (where,) if isinstance(where, str) else where
+    if not isinstance(patterns, (list, tuple)) or not all(isinstance(pattern, str) for pattern in patterns):
+        raise SpecError(f"where: expected a pattern such as 'layer*.*.bn2', or a list of patterns, got {where!r}")
+    known = [name for name in names if name]
+    found = [name for name in known if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+    if not found:
+        close = nearest(str(next(iter(patterns), "")), known, cutoff=0)
+        hint = f"; its layers have names such as {close[0]!r}" if close else ""
+        raise SpecError(f"where: no layer of {type(network).__name__} matches {where!r}{hint}")
+    return found
+
+
+def channels_after(name: str, layers: Sequence[Any]) -> int:
+    """Return the number of channels of the output of a layer.
+
+    Args:
+        name: the name of the layer, for the error message.
+        layers: the layer and all layers inside it, in the order of execution; the last convolution or batch norm
+            determines the number.
+
+    Raises:
+        SpecError: there is none.
+    """
+    for layer in reversed(layers):
+        for attribute in ("num_features", "out_channels", "num_channels"):
+            if isinstance(found := getattr(layer, attribute, None), int):
+                return found
+    raise SpecError(
+        f"where: the number of channels after {name!r} is unknown, because it has no convolution and no batch norm; "
+        "match a layer that has one"
+    )
 
 
 def check_network(network: object, module: type, name: str) -> None:
@@ -51,15 +117,14 @@ def check_network(network: object, module: type, name: str) -> None:
 
 
 def make_layers(
-    network: object, points: Sequence[InsertionPoint], attention: Any, every_block: bool, kinds: LayerKinds, known: str
+    network: object, points: Sequence[InsertionPoint], insertion: Insertion, kinds: LayerKinds, known: str
 ) -> list[tuple[InsertionPoint, Any]]:
     """Make a layer for each insertion point; the network is not changed.
 
     Args:
         network: the network that has the points, for error messages.
         points: all insertion points of the network.
-        attention: a name, a layer class, or a function from a number of channels to a module.
-        every_block: whether to use all points. False: if any point is occupied, only occupied points are used.
+        insertion: what to insert.
         kinds: the layers of the framework.
         known: the networks that have insertion points, for error messages.
 
@@ -71,10 +136,13 @@ def make_layers(
             that is not a module or a layer that changes the shape.
     """
     if not points:
-        raise SpecError(f"{type(network).__name__}: found no block for an attention layer; expected {known}")
+        raise SpecError(
+            f"{type(network).__name__}: found no block for an attention layer; expected {known}; for other networks "
+            "pass where='...', the names of the layers after which attention goes"
+        )
     occupied = [point for point in points if point.occupied]
-    chosen = occupied if occupied and not every_block else points
-    make = find_layer(attention, kinds.by_name, kinds.module)
+    chosen = occupied if occupied and not (insertion.every_block or insertion.where) else points
+    make = find_layer(insertion.attention, kinds.by_name, kinds.module)
     made = []
     for point in chosen:
         layer = make(point.channels)
@@ -85,5 +153,5 @@ def make_layers(
             )
         if isinstance(layer, kinds.base):
             check_keeps_shape(type(layer).__name__, layer.spec, point.channels)  # type: ignore[attr-defined]
-        made.append((point, layer))
+        made.append((point, kinds.blend(layer, point.current) if insertion.identity_init else layer))
     return made

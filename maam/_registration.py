@@ -109,16 +109,16 @@ def unknown_model(name: object, known: Iterable[str], listing: str) -> PresetErr
 
 
 def with_attention(
-    name: str, options: dict[str, Any], attention: Any, every_block: bool, layers: Mapping[str, type]
+    name: str, options: dict[str, Any], attention: Any, settings: Mapping[str, Any], layers: Mapping[str, type]
 ) -> dict[str, Any]:
     """Return `options` for the preset `name`, with `attention` if it was given.
 
     Raises:
-        PresetError: `every_block` is true.
+        PresetError: one of `settings`, the arguments of the insertion into networks of the library, is set.
         SpecError: see `attention_name`.
     """
-    if every_block:
-        raise PresetError(f"{name!r} is a preset, whose spec determines the blocks with attention; omit every_block")
+    if given := [setting for setting, value in settings.items() if value]:
+        raise PresetError(f"{name!r} is a preset, whose spec determines the blocks with attention; omit {given[0]}")
     if attention is NotGiven.TOKEN:
         return options
     return {**options, "attention": attention_name(name, attention, layers)}

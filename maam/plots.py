@@ -15,6 +15,7 @@ Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 __all__ = [
     "draw_accuracies",
+    "draw_attention",
     "draw_confusion_matrix",
     "draw_fusion",
     "draw_losses",
@@ -29,6 +30,7 @@ _LONG_NAME, _MAX_NAME_LENGTH = 50, 100
 _CYCLE = 10
 """The number of colours in the colour cycle of matplotlib."""
 _LINE_LENGTH = 70
+_MAX_MAPS = 6
 
 
 def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path: PathLike, title: str) -> None:
@@ -313,6 +315,49 @@ def draw_confusion_matrix(labels: Array, predictions: Array, names: Sequence[str
     if len(names) > _MAX_NAMES:
         axis.set(xticks=[], yticks=[])
     axis.set_title(_plain(title))
+    _save(figure, path)
+
+
+def draw_attention(rows: Sequence[tuple[Array, Mapping[str, Array]]], path: PathLike, title: str) -> None:
+    """Draw images and the attention maps of their gates, over the image.
+
+    At most six gates are drawn, from the first to the last at equal distances. Each map has its own colour scale.
+
+    Args:
+        rows: for each image, its pixels (H, W, 3) in [0, 1] and the maps (h, w) by the name of the gate.
+        path: the image to write; the suffix determines the format.
+        title: the title.
+
+    Raises:
+        MissingFrameworkError: matplotlib is not installed.
+
+    Example:
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from maam import plots
+        >>> rows = [(np.zeros((8, 8, 3)), {"gate": np.eye(4)})]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "figure.png")
+        ...     plots.draw_attention(rows, path, "Example")
+        ...     os.path.getsize(path) > 0
+        True
+    """
+    names = list(rows[0][1])
+    chosen = [names[index] for index in sorted({int(i) for i in np.linspace(0, len(names) - 1, _MAX_MAPS).round()})]
+    figure = _figure(2.2 * (1 + len(chosen)), 2.4 * len(rows) + 0.4)
+    axes = figure.subplots(len(rows), 1 + len(chosen), squeeze=False)
+    for line, (image, maps) in zip(axes, rows, strict=True):
+        height, width = image.shape[:2]
+        for axis in line:
+            axis.imshow(image, extent=(0, width, height, 0))
+            axis.set_axis_off()
+        for axis, name in zip(line[1:], chosen, strict=True):
+            shown = axis.imshow(maps[name], extent=(0, width, height, 0), cmap="inferno", alpha=0.7)
+            figure.colorbar(shown, ax=axis, shrink=0.7, format="%.2f")
+    for axis, name in zip(axes[0][1:], chosen, strict=True):
+        size = "x".join(map(str, rows[0][1][name].shape))
+        axis.set_title(f"{_plain(_shortened(name))}\n{size}", fontsize=7)
+    figure.suptitle(_plain(title))
     _save(figure, path)
 
 

@@ -24,9 +24,9 @@ FUNCTIONS = get_args(ActivationName)
 
 widths = st.integers(1, MAX_CHANNELS)
 inits = st.sampled_from(get_args(WeightInit))
-_statistics = st.sampled_from(["avg", "max", "std", "sum"])
+_statistics = st.sampled_from(["avg", "max", "std", "sum", "var"])
 global_pools = st.builds(spec.GlobalPool, function=_statistics)
-channel_pools = st.builds(spec.GlobalPool, function=_statistics, axis=st.just("channels"))
+line_pools = st.builds(spec.GlobalPool, function=_statistics, axis=st.sampled_from(["channels", "height", "width"]))
 activations = st.builds(
     spec.Activation, function=st.sampled_from(FUNCTIONS), negative_slope=st.sampled_from([0.01, 0.3, 0.0])
 )
@@ -96,7 +96,7 @@ def _layers(shape: Shape, depth: int, *, maps: bool = False) -> st.SearchStrateg
         options += [linears(shape), st.just(spec.Unflatten())]
     else:
         options += [convs(shape), max_pools(shape), avg_pools(shape)]
-        options += [global_pools, channel_pools, maams(shape)]
+        options += [global_pools, line_pools, maams(shape)]
     if not maps:
         options += [st.just(spec.Flatten())] + ([rnns(shape)] if len(shape) == 3 else [])
     if depth > 0:
@@ -108,7 +108,7 @@ def _layers(shape: Shape, depth: int, *, maps: bool = False) -> st.SearchStrateg
 def _keeping(shape: Shape, depth: int) -> st.SearchStrategy[Node]:
     options: list[st.SearchStrategy[Node]] = [plain, projections(shape, shape[0])]
     if len(shape) == 3:
-        options.append(batch_norms(shape))
+        options += [batch_norms(shape), attentions(shape)]
     if depth > 0:
         options += [_residuals(shape, depth - 1), _scales(shape, depth - 1)]
     return st.one_of(options)
@@ -211,6 +211,26 @@ def projections(draw: st.DrawFn, shape: Shape, features: int, stride: int = 1) -
     )
 
 
+def attentions(shape: Shape) -> st.SearchStrategy[Node]:
+    """Return an attention module; together they have all primitives that occur nowhere else."""
+    channels = shape[0]
+    modules = [
+        spec.eca(channels),
+        spec.gc(channels, fuse_add=True),
+        spec.ge(channels, extent=2),
+        spec.gct(channels, mode="l1"),
+        spec.coord(channels),
+        spec.simam(channels),
+        spec.triplet(channels, kernel_size=3),
+        spec.ema(channels),
+        spec.sge(channels),
+        spec.mrap(channels),
+        spec.mhsa(channels),
+        spec.agent(channels, agent_num=4),
+    ]
+    return st.sampled_from(modules)
+
+
 def linears(shape: Shape, features: int | None = None) -> st.SearchStrategy[spec.Linear]:
     out = widths if features is None else st.just(features)
     return st.builds(spec.Linear, in_features=st.just(shape[0]), out_features=out, bias=st.booleans(), init=inits)
@@ -236,9 +256,14 @@ def max_pools(draw: st.DrawFn, shape: Shape) -> spec.MaxPool2d:
 
 
 def avg_pools(shape: Shape) -> st.SearchStrategy[spec.AvgPool2d]:
-    """Return average pooling with windows that overlap, touch or leave gaps."""
+    """Return average pooling with windows that overlap, touch or leave gaps, also with padding."""
     sizes = st.integers(1, min(4, *shape[1:]))
-    return st.builds(spec.AvgPool2d, kernel_size=sizes, stride=st.none() | st.integers(1, 3))
+    padded = sizes.flatmap(
+        lambda size: st.builds(
+            spec.AvgPool2d, kernel_size=st.just(size), stride=st.integers(1, 3), padding=st.integers(0, size // 2)
+        )
+    )
+    return st.builds(spec.AvgPool2d, kernel_size=sizes, stride=st.none() | st.integers(1, 3)) | padded
 
 
 @st.composite

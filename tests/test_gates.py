@@ -14,6 +14,30 @@ from maam.parity import check
 from tests import frameworks
 
 GATES = {"MAF": spec.maf, "MAFC": spec.mafc, "MAFB": spec.mafb, "SE": spec.se, "CBAM": spec.cbam}
+ATTENTION = {
+    "ESE": spec.ese,
+    "ECA": spec.eca,
+    "GC": spec.gc,
+    "GE": spec.ge,
+    "GCT": spec.gct,
+    "SK": spec.sk,
+    "BAM": spec.bam,
+    "ScSE": spec.scse,
+    "CoordAttention": spec.coord,
+    "SimAM": spec.simam,
+    "TripletAttention": spec.triplet,
+    "LKA": spec.lka,
+    "VANAttention": spec.van,
+    "SGE": spec.sge,
+    "ShuffleAttention": spec.shuffle,
+    "EMA": spec.ema,
+    "MRAP": spec.mrap,
+    "SoftmaxAttention": spec.mhsa,
+    "AgentAttention": spec.agent,
+}
+LAYERS = {**GATES, **ATTENTION}
+QUICK = ("CoordAttention", "EMA", "MRAP")
+"""The modules whose parity `make test` checks in all modes; they have most of the primitives."""
 TINY = spec.preset("mafc_v3_small", width_multiplier=0.25, num_classes=3)
 STAGES = ["exchange", "layers", "forward", "gradients", "precision"]
 STATISTICS = [("avg", "std", "max"), "avg", "std", "max", ("max", "std")]
@@ -32,6 +56,31 @@ slow = pytest.mark.slow
 def test_parity(node, stages):
     pytest.importorskip("torch")
     report = check(node, compiled=False, stages=stages)
+    assert report.passed, report.to_markdown()
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *((name, (8, 5, 7)) for name in QUICK),
+        *(
+            pytest.param(name, shape, marks=pytest.mark.slow)
+            for name in ATTENTION
+            for shape in [(8, 5, 7), (16, 1, 1), (2, 6, 6), (1, 4, 5)]
+            if (name, shape[0]) != ("ShuffleAttention", 1) and (name not in QUICK or shape != (8, 5, 7))
+        ),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_parity_of_attention(name, shape, batch_size):
+    """Odd maps, 1x1 maps, one and two channels, one image; the slow test also compiles with PyTorch."""
+    pytest.importorskip("torch")
+    node = ATTENTION[name](shape[0])
+    if batch_size == 1 and shape[1:] == (1, 1) and any(n.kind == "batch_norm2d" for _, n in node.walk()):
+        pytest.skip("batch norm needs more than one value")
+    images = np.random.default_rng(0).standard_normal((batch_size, *shape)).astype(np.float32)
+    labels, compiled = np.zeros(batch_size, np.int32), name not in QUICK
+    report = check(node, images=images, labels=labels, batch_size=batch_size, compiled=compiled, stages=STAGES[:4])
     assert report.passed, report.to_markdown()
 
 
@@ -77,11 +126,11 @@ def test_standard_deviation_in_half_precision_does_not_overflow(framework):
     np.testing.assert_allclose(found.reshape(()), x.std(ddof=1), rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", LAYERS)
 def test_signatures(framework, name):
     device = ["device", "dtype"] if framework.name == "torch" else []
     found = inspect.signature(getattr(framework.maam, name)).parameters
-    assert list(found) == [*inspect.signature(GATES[name]).parameters, *device]
+    assert list(found) == [*inspect.signature(LAYERS[name]).parameters, *device]
 
 
 def test_width_is_not_rounded():
@@ -112,12 +161,12 @@ def test_invalid_arguments(gate, arguments, message):
         gate(16, **arguments)
 
 
-@pytest.mark.parametrize("name", ["maam", "maf", "mafc", "mafb", "se", "cbam"])
+@pytest.mark.parametrize("name", ["MAAM", *LAYERS])
 def test_the_table_in_the_documentation(name):
     page = (Path(__file__).parents[1] / "docs" / "gates.md").read_text()
-    row = next(line for line in page.splitlines() if line.startswith(f"| `{name.upper()}`"))
-    layer = getattr(spec, name)(256)
-    assert row.endswith(f"| {layer.num_parameters:,} | {layer.macs((256, 14, 14)):,} |")
+    composite = {**LAYERS, "MAAM": spec.maam}[name]
+    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` | {composite.__name__} |"))
+    assert row.endswith(f"| {composite(256).num_parameters:,} | {composite(256).macs((256, 14, 14)):,} |")
 
 
 def maps(shape, value=None):
@@ -130,11 +179,11 @@ def run(framework, layer, x, training=False):
     return framework.call(layer, x)
 
 
-@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("name", LAYERS)
 def test_errors_of_layer_classes(framework, name):
     make = getattr(framework.maam, name)
-    for channels in (0, -1, 2.5, "16", None):
-        with pytest.raises(SpecError, match=rf"^{name.lower()}: channels: input should be "):
+    for channels in (0, -1, 2.5, "16"):
+        with pytest.raises(SpecError, match=rf"^{LAYERS[name].__name__}: channels: input should be "):
             make(channels)
     if name.startswith("MAF"):
         with pytest.raises(SpecError, match=r"pool_types\.1: input should be 'avg', 'std' or 'max', got 'median'"):
@@ -160,6 +209,27 @@ def test_edge_cases_have_finite_outputs_and_statistics(framework, name, shape, v
         assert y.shape == x.shape
         assert np.isfinite(y).all()
     assert all(np.isfinite(array).all() for array in framework.read(layer).values())
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("shape", [(2, 16, 5, 4), (1, 2, 3, 6), (1, 16, 1, 2), (2, 4, 1, 1)], ids=str)
+def test_edge_cases_of_attention(framework, name, shape):
+    """Random and constant maps have finite outputs of the same shape, also in train mode.
+
+    BAM and SK have a batch norm of pooled maps, which needs more than one image in train mode.
+    """
+    layer = getattr(framework.maam, name)(shape[1])
+    for value in (None, -7.5):
+        for training in (False, True):
+            if training and shape[0] == 1 and name in ("BAM", "SK"):
+                with pytest.raises(
+                    ShapeError, match=r"bn.*: expected more than 1 value per channel when training, got "
+                ):
+                    run(framework, layer, maps(shape, value), training)
+                continue
+            y = run(framework, layer, maps(shape, value), training)
+            assert y.shape == shape
+            assert np.isfinite(y).all()
 
 
 @pytest.mark.parametrize("name", ["MAFC", "MAFB", "CBAM"])
@@ -193,7 +263,8 @@ def test_width_multipliers_that_are_too_small(framework, version):
 @pytest.mark.parametrize(
     ("name", "options", "shape"),
     [
-        *((name, {}, (16, 7, 9)) for name in GATES),
+        *((name, {}, (16, 7, 9)) for name in (*GATES, "CoordAttention", "EMA")),
+        *(pytest.param(name, {}, (16, 7, 9), marks=pytest.mark.slow) for name in ATTENTION),
         ("MAFC", {"pool_types": ("avg", "std", "max")}, (16, 7, 9)),
         ("MAF", {"pool_types": "std"}, (16, 7, 9)),
         ("MAFC", {}, (8, 1, 1)),

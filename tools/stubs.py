@@ -55,12 +55,14 @@ def render_class(layer: type) -> str:
 def stub(framework: str) -> str:
     """Return the stub file of a framework's layers."""
     layers = import_module(f"maam.{framework}.layers")
-    classes = [getattr(layers, name) for name in ("MAAM", "MAF", "MAFC", "MAFB", "SE", "CBAM")]
+    classes = [
+        layer for layer in vars(layers).values() if isinstance(layer, type) and layer.__module__ == layers.__name__
+    ]
     source = "\n".join(
         [
             '"""Signatures of the layer classes; written by tools/stubs.py."""\n',
             f"from collections.abc import Sequence\nfrom typing import Literal\n\n{HEADERS[framework]}",
-            f"__all__ = {sorted([*(one.__name__ for one in classes), 'Layer'], key=lambda n: (n == 'Layer', n))}\n",
+            f"__all__ = {layers.__all__}\n",
             *map(render_class, classes),
         ]
     )

@@ -131,9 +131,9 @@ def _name_of(argument: str, value: Any, table: Mapping[str, type]) -> Any:
 
 
 def layers_in(names: Mapping[str, Any], base: type) -> dict[str, type]:
-    """Return the subclasses of `base` among the names of a module, by their names in lower case."""
-    classes = {name: value for name, value in names.items() if isinstance(value, type) and value is not base}
-    return {name.lower(): value for name, value in classes.items() if issubclass(value, base)}
+    """Return the layer classes among the names of a module, subclasses of `base`, by the names of their composites."""
+    classes = [value for value in names.values() if isinstance(value, type) and value is not base]
+    return {layer.composite.__name__: layer for layer in classes if issubclass(layer, base)}  # type: ignore[attr-defined]
 
 
 def find_layer(attention: Any, layers: Mapping[str, type], module_class: type) -> Callable[..., Any]:
@@ -141,7 +141,7 @@ def find_layer(attention: Any, layers: Mapping[str, type], module_class: type) -
 
     Args:
         attention: a name, a layer class, or a function that takes a number of channels and returns a layer.
-        layers: the layer classes by name in lower case.
+        layers: the layer classes by the names of their composites.
         module_class: the framework's base class of modules.
 
     Raises:

@@ -29,6 +29,8 @@ from maam.cli.options import (
     split,
 )
 from maam.cli.terminal import console, track
+from maam.plots import draw_attention
+from maam.training.attention_maps import attention_maps as find_attention_maps
 from maam.training.evaluate import Evaluation, check_device, evaluate_file
 from maam.training.predict import predict_files
 
@@ -116,6 +118,9 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="number of classes to show for each image")] = 3,
     classes: Classes = None,
     json: Annotated[Path | None, typer.Option(help="write all probabilities to this file")] = None,
+    attention_maps: Annotated[
+        Path | None, typer.Option(help="draw what the gates keep of each position, into this image file")
+    ] = None,
     recipe: ImageRecipe = None,
     override: ImageOverride = None,
     num_workers: NumWorkers = 4,
@@ -123,17 +128,23 @@ def predict(
 ) -> None:
     """Show the most probable classes of image files."""
     check_written("--json", json)
+    check_written("--attention-maps", attention_maps)
+    preparation = image_options(recipe, override)
     found = predict_files(
         model,
         images,
         framework=framework,
         device=device,
         class_names=class_names(classes),
-        **image_options(recipe, override),
+        **preparation,
         num_workers=num_workers,
         on_broken=on_broken,
         track=track,
     )
+    if attention_maps is not None:
+        maps = find_attention_maps(model, [one.path for one in found], **preparation)
+        rows = [(one.image, one.maps) for one in maps]
+        draw_attention(rows, attention_maps, f"{Path(model).name}: share of each position that the gates keep")
     table = Table("image", "class", "probability")
     for one in found:
         names, shares = zip(*one.top(top), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from maam.spec import (
     Dropout,
     Flatten,
     GlobalPool,
+    Graph,
     Identity,
     Linear,
     MaxPool2d,
@@ -290,6 +292,8 @@ def _fuse(part: Part) -> Part:
         return Affine.of(part).as_part()
     if isinstance(part.node, Parallel):
         return _fuse_branches(part, part.node)
+    if isinstance(part.node, Graph):
+        return _fuse_graph(part, part.node)
     return _fuse_chain(part) if isinstance(part.node, Sequential) else part
 
 
@@ -312,6 +316,25 @@ def _fuse_chain(part: Part) -> Part:
             rest = prepend(kept[index + 1 :], affine)
             kept[index:] = [(name, affine.as_part()), *kept[index + 1 :]] if rest is None else rest
     return part.with_parts(dict(kept))
+
+
+def _fuse_graph(part: Part, node: Graph) -> Part:
+    """Fuse each batch norm into the layer whose output only it gets; the others become depthwise convolutions."""
+    parts = {name: child if isinstance(child.node, BatchNorm2d) else _fuse(child) for name, child in part.parts.items()}
+    steps, first = node.steps, 1 + len(node.arrays)
+    uses = Counter(index for step in steps for index in step.values)
+    for step in steps:
+        if step.op != "call" or not isinstance(parts[step.name].node, BatchNorm2d):
+            continue
+        affine = Affine.of(parts[step.name])
+        index = step.values[0]
+        source = steps[index - first].name if index >= first and uses[index] == 1 else ""
+        found = append([(source, parts[source])], affine) if source else None
+        if found is None:
+            parts[step.name] = affine.as_part()
+        else:
+            parts |= {source: found[0][1], step.name: Part(Identity(), {})}
+    return part.with_parts(parts)
 
 
 def _is_inert(node: Node) -> bool:

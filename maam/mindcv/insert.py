@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mindcv.models.mobilenetv1 import MobileNetV1
 from mindcv.models.mobilenetv2 import InvertedResidual
@@ -13,7 +13,7 @@ from mindcv.models.resnet import BasicBlock, Bottleneck
 from mindcv.models.resnetv2 import PreActBottleneck
 from mindspore import nn
 
-from maam._insertion import InsertionPoint, check_network
+from maam._insertion import Insertion, InsertionPoint, check_network
 from maam.mindspore.insertion import MakeLayer, insert_layers
 
 LAST_OF_BRANCH = {BasicBlock: "bn2", Bottleneck: "bn3", PreActBottleneck: "conv3"}
@@ -23,7 +23,14 @@ _PLAIN = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.HSwish)
 KNOWN = "a ResNet, ResNeXt or ResNetV2 of MindCV, or its MobileNetV1, V2 or V3"
 
 
-def insert_attention(network: nn.Cell, attention: str | MakeLayer, *, every_block: bool = False) -> nn.Cell:
+def insert_attention(
+    network: nn.Cell,
+    attention: str | MakeLayer,
+    *,
+    every_block: bool = False,
+    identity_init: bool = False,
+    where: str | Sequence[str] | None = None,
+) -> nn.Cell:
     """Insert an attention layer into the blocks of a MindCV network, in place.
 
     Call this function before the first run of the network in graph mode. The insertion points are:
@@ -37,10 +44,15 @@ def insert_attention(network: nn.Cell, attention: str | MakeLayer, *, every_bloc
 
     Args:
         network: a network of MindCV, or a cell with such blocks.
-        attention: "maam", "maf", "mafc", "mafb", "se" or "cbam"; a subclass of `maam.mindspore.layers.Layer`; or a
-            function from the number of channels to a cell that keeps the shape (N, channels, H, W), such as
-            `functools.partial(MAFC, rd_ratio=1 / 8)`.
+        attention: the name of a layer, such as "eca" (`list_attention` returns all names); a subclass of
+            `maam.mindspore.layers.Layer`; or a function from the number of channels to a cell that keeps the shape (N,
+            channels, H, W), such as `functools.partial(MAFC, rd_ratio=1 / 8)`.
         every_block: whether the blocks of a MobileNetV3 without squeeze and excitation get a layer too, at their end.
+        identity_init: whether the network computes the same as before until it is trained: y = x + gamma *
+            (attention(x) - x), where gamma is learnable and starts at 0, and x stands for the output of the layer that
+            is replaced, if there is one. For pretrained networks. Default: False.
+        where: the names of the layers after which attention goes, in place of the blocks above; see
+            `maam.mindspore.insert_attention`. Default: None.
 
     Returns:
         The network.
@@ -58,7 +70,7 @@ def insert_attention(network: nn.Cell, attention: str | MakeLayer, *, every_bloc
     """
     check_network(network, nn.Cell, "mindspore.nn.Cell")
     points = [point for _, cell in network.cells_and_names() for point in _points(cell)]
-    insert_layers(network, points, attention, every_block, KNOWN)
+    insert_layers(network, points, Insertion(attention, every_block, identity_init, where), KNOWN)
     return network
 
 
@@ -73,15 +85,13 @@ def _points(cell: nn.Cell) -> Iterator[InsertionPoint]:
 
 def _point_after(block: nn.Cell, name: str) -> InsertionPoint:
     last = getattr(block, name)
-    occupied = isinstance(last, nn.SequentialCell)
-    if occupied:
-        last = last[0]
+    last, current = (last[0], last[1]) if isinstance(last, nn.SequentialCell) else (last, None)
 
     def put(layer: nn.Cell) -> None:
         setattr(block, name, nn.SequentialCell(OrderedDict({"last": last, "attention": layer})))
 
     channels = last.out_channels if isinstance(last, nn.Conv2d) else last.num_features
-    return InsertionPoint(channels, occupied, put)
+    return InsertionPoint(channels, current, put)
 
 
 def _point_in_chain(chain: nn.SequentialCell) -> InsertionPoint:
@@ -89,4 +99,4 @@ def _point_in_chain(chain: nn.SequentialCell) -> InsertionPoint:
     index = next((index for index, cell in enumerate(chain) if not isinstance(cell, _PLAIN)), None)
     norms = [cell for cell in list(chain)[:index] if isinstance(cell, nn.BatchNorm2d)]
     put = chain.append if index is None else functools.partial(chain.__setitem__, index)
-    return InsertionPoint(norms[-1].num_features, index is not None, put)
+    return InsertionPoint(norms[-1].num_features, None if index is None else chain[index], put)

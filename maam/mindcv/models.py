@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def create_model(
     prefix: str | None = None,
     attention: str | MakeLayer | NotGiven | None = NotGiven.TOKEN,
     every_block: bool = False,
+    identity_init: bool = False,
+    where: str | Sequence[str] | None = None,
     **options: Any,
 ) -> nn.Cell:
     """Build a model with `mindcv.create_model`, insert an attention layer, and load a checkpoint.
@@ -59,6 +62,8 @@ def create_model(
         attention: see `insert_attention`; None inserts nothing. For a preset this is the option `attention` of the
             preset: a name or a layer class, None for no attention. Default: the attention of the preset.
         every_block: see `insert_attention`; not available for a preset.
+        identity_init: see `insert_attention`; not available for a preset.
+        where: see `insert_attention`; not available for a preset.
         options: further arguments of the model.
 
     Returns:
@@ -77,6 +82,7 @@ def create_model(
         >>> create_model("maam_digits", num_classes=10, in_channels=1).spec.name
         'maam_digits'
     """
+    settings: dict[str, Any] = {"every_block": every_block, "identity_init": identity_init, "where": where}
     if not isinstance(model_name, str) or not mindcv.is_model(model_name):
         raise unknown_model(model_name, mindcv.list_models(), "mindcv.list_models()")
     checkpoint_path = os.fspath(checkpoint_path)
@@ -94,14 +100,14 @@ def create_model(
         num_classes = preset(preset_name(model_name)).num_classes if own else 1000
     arguments = {"num_classes": num_classes, "pretrained": pretrained, "in_channels": in_channels, **options}
     if is_preset(preset_name(model_name)):
-        model = mindcv.create_model(model_name, **with_attention(model_name, arguments, attention, every_block, LAYERS))
+        model = mindcv.create_model(model_name, **with_attention(model_name, arguments, attention, settings, LAYERS))
         if checkpoint_path:
             _load_preset(model, checkpoint_path, selection, auto_mapping)
         return model
     model = mindcv.create_model(model_name, **arguments)
     plain = {parameter.name for parameter in model.get_parameters()}
     if attention is not None and not isinstance(attention, NotGiven):
-        insert_attention(model, attention, every_block=every_block)
+        insert_attention(model, attention, **settings)
     if checkpoint_path:
         _load(model, plain, checkpoint_path, selection, auto_mapping)
     return model

@@ -19,27 +19,78 @@ except TypeError as error:
     ) from None
 
 from maam.mindspore.configuration import Configuration, cap_instructions, configure  # noqa: E402
-from maam.mindspore.layers import CBAM, MAAM, MAF, MAFB, MAFC, SE  # noqa: E402
+from maam.mindspore.layers import (  # noqa: E402
+    BAM,
+    CBAM,
+    ECA,
+    EMA,
+    ESE,
+    GC,
+    GCT,
+    GE,
+    LKA,
+    MAAM,
+    MAF,
+    MAFB,
+    MAFC,
+    MRAP,
+    SE,
+    SGE,
+    SK,
+    AgentAttention,
+    CoordAttention,
+    ScSE,
+    ShuffleAttention,
+    SimAM,
+    SoftmaxAttention,
+    TripletAttention,
+    VANAttention,
+)
 from maam.mindspore.weights import build, load, load_weights, save_weights  # noqa: E402
 
 if TYPE_CHECKING:
     from maam.mindspore.data import ImageFolderBatches, generator_dataset
+    from maam.mindspore.insertion import insert_attention
 
-_LAZY = {"ImageFolderBatches": "maam.mindspore.data", "generator_dataset": "maam.mindspore.data"}
+_LAZY = {
+    "insert_attention": "maam.mindspore.insertion",
+    "ImageFolderBatches": "maam.mindspore.data",
+    "generator_dataset": "maam.mindspore.data",
+}
 """Names that are imported on first use, each with its module; layers and models do not need them."""
 
 __all__ = [
+    "BAM",
     "CBAM",
+    "ECA",
+    "EMA",
+    "ESE",
+    "GC",
+    "GCT",
+    "GE",
+    "LKA",
     "MAAM",
     "MAF",
     "MAFB",
     "MAFC",
+    "MRAP",
     "SE",
+    "SGE",
+    "SK",
+    "AgentAttention",
     "Configuration",
+    "CoordAttention",
     "ImageFolderBatches",
+    "ScSE",
+    "ShuffleAttention",
+    "SimAM",
+    "SoftmaxAttention",
+    "TripletAttention",
+    "VANAttention",
     "build",
     "configure",
     "generator_dataset",
+    "insert_attention",
     "load",
     "load_weights",
     "save_weights",

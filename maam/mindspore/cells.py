@@ -26,6 +26,7 @@ from maam.mindspore.primitives import (
     WITH_ARRAYS,
     WITHOUT_ARRAYS,
     initializer_of,
+    operate,
     resize,
     softmax,
 )
@@ -34,7 +35,7 @@ from maam.spec.inputs import InputRule, check_training_batch
 _FIXED = "the spec determines the layers; to get a part of the model: maam.mindspore.build(cell.spec.until(NAME))"
 _SETTINGS = (
     *("in_channels", "out_channels", "kernel_size", "stride", "pad_mode", "padding", "dilation", "group", "has_bias"),
-    *("num_features", "eps", "approximate", "function", "axes", "alpha"),
+    *("num_features", "eps", "approximate", "function", "axes", "alpha", "num_groups", "output_size", "k", "pattern"),
 )
 """The settings that determine what a cell computes. A repr would also show parameters, whose names can change."""
 
@@ -45,7 +46,7 @@ def instantiate(node: spec.Node, **options: Any) -> nn.Cell:
         return WITH_ARRAYS[type(node)](node, **options)
     if type(node) in WITHOUT_ARRAYS:
         return WITHOUT_ARRAYS[type(node)](node)
-    if not isinstance(node, (spec.Sequential, spec.Parallel)):
+    if not isinstance(node, (spec.Sequential, spec.Parallel, spec.Graph)):
         raise SpecError(f"maam.mindspore has no primitive of kind {node.kind!r}; expected the layers of maam.spec")
     return Container(node, **options)
 
@@ -225,7 +226,7 @@ class _Base(SpecContainer, nn.SequentialCell):
 
         Outputs and gradients stay the same bit for bit; hooks on a ReLU see the pooled map.
         """
-        if self._spec.kind != "parallel":
+        if self._spec.kind not in ("parallel", "graph"):
             cells = [self._cells[name] for name in self.built]
             self.cell_list = training_order(cells, nn.ReLU, nn.MaxPool2d)
 
@@ -276,13 +277,13 @@ class Container(_Base):
 
     kind = ""
 
-    def __init__(self, node: spec.Sequential | spec.Parallel, dtype: Any = mstype.float32) -> None:
+    def __init__(self, node: spec.Sequential | spec.Parallel | spec.Graph, dtype: Any = mstype.float32) -> None:
         super().__init__()
         self._fill(node, dtype)
 
     def _fill(self, node: Any, dtype: Any) -> None:
         plain = nn.SequentialCell()
-        for name in node.nodes:
+        for name in (*node.nodes, *getattr(node, "arrays", ())):
             if hasattr(plain, name) or hasattr(Container, name):
                 raise SpecError(f"layer name {name!r} is an attribute of a MindSpore cell; choose another")
         self._size = len(node.nodes)
@@ -299,6 +300,8 @@ class Container(_Base):
         self._mode = getattr(node, "merge", "")
         self._weights = getattr(node, "weights", None)
         self._count = len(node.children)
+        self._arrays = tuple(getattr(node, "arrays", ()))
+        self._steps = _plain_steps(node) if isinstance(node, spec.Graph) else ()
         for parameter in node.own_parameters():
             initial = initializer(initializer_of(parameter), parameter.shape, dtype)
             setattr(self, parameter.name, Parameter(initial, name=parameter.name))
@@ -309,6 +312,8 @@ class Container(_Base):
             _check_in_graph(ops.shape(x), ops.dtype(x), self.rule, self.expected_dtype)
         if self.kind == "parallel":
             return self._merge(x)
+        if self.kind == "graph":
+            return self._compute(x)
         y = x
         for cell in self.cell_list:
             y = cell(y)
@@ -319,6 +324,21 @@ class Container(_Base):
         if self.kind == "resize":
             return resize(y, x.shape[2] // self._stride, x.shape[3] // self._stride)
         return y
+
+    def _compute(self, x: Tensor) -> Tensor:
+        """Return the result of the formula of a graph."""
+        values = (x,)
+        for name in self._arrays:
+            values = values + (getattr(self, name),)
+        for op, given, cell, numbers in self._steps:
+            operands = ()
+            for index in given:
+                operands = operands + (values[index],)
+            if op == "call":
+                values = values + (self.cell_list[cell](operands[0]),)
+            else:
+                values = values + (operate(op, operands, numbers),)
+        return values[-1]
 
     def _merge(self, x: Tensor) -> Tensor:
         outputs = ()
@@ -350,8 +370,18 @@ class Container(_Base):
         return terms
 
     def extend_repr(self) -> str:
-        """Return how the branches are merged; empty for other nodes."""
+        """Return how the branches are merged, or the formula of a graph; empty for other nodes."""
+        if self.kind == "graph":
+            return str(self.spec.formula)
         return f"merge={self._mode!r}" if self.kind == "parallel" else ""
+
+
+def _plain_steps(node: spec.Graph) -> tuple[tuple[Any, ...], ...]:
+    """Return the steps of a graph as plain tuples, which graph mode accepts, with children by their index."""
+    order = list(node.children)
+    return tuple(
+        (step.op, step.values, order.index(step.name) if step.name else 0, step.numbers) for step in node.steps
+    )
 
 
 class Layer(CompositeLayer, Container):

@@ -14,6 +14,8 @@ from mindspore.ops import constexpr
 
 from maam import spec
 from maam.spec import Node
+from maam.spec.pooling import AXES, averaging_matrix
+from maam.spec.rearrange import parse, plan
 
 
 class _Readable:
@@ -64,7 +66,15 @@ class Tanh(nn.Cell):
         return 2 * ops.sigmoid(2 * x) - 1
 
 
-def softmax(x: Tensor, axis: int) -> Tensor:
+class Abs(nn.Cell):
+    """`spec.Activation` abs: any shape to the same shape."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return |x|."""
+        return ops.abs(x)
+
+
+def softmax(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     """Return exp(x - max) / sum over `axis`, with the shape of x.
 
     It replaces `ops.softmax`, whose gradient can be wrong in PyNative mode on CPUs: after hundreds of other models in
@@ -75,11 +85,119 @@ def softmax(x: Tensor, axis: int) -> Tensor:
 
 
 class Softmax(nn.Cell):
-    """`spec.Activation` softmax over the channels: any shape to the same shape."""
+    """`spec.Softmax`, and `spec.Activation` softmax over the channels: any shape to the same shape."""
+
+    def __init__(self, axes: tuple[int, ...] = (1,)) -> None:
+        super().__init__()
+        self.axes = axes
 
     def construct(self, x: Tensor) -> Tensor:
-        """Return softmax over axis 1."""
-        return softmax(x, 1)
+        """Return softmax over the axes."""
+        return softmax(x, self.axes)
+
+
+class TopK(nn.Cell):
+    """`spec.TopK`: (N, C, ...) to (N, k, ...)."""
+
+    def __init__(self, node: spec.TopK) -> None:
+        super().__init__()
+        self.k = node.k
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return the k largest values along the channels, in descending order."""
+        return ops.topk(x, self.k, 1)[0]
+
+
+class Rearrange(nn.Cell):
+    """`spec.Rearrange`: a batch to a batch with other axes."""
+
+    def __init__(self, node: spec.Rearrange) -> None:
+        super().__init__()
+        self.pattern = node.pattern
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return x with its axes, except the batch, rearranged."""
+        split, order, single, full, merged = _plan(self.pattern, x.shape)
+        y = ops.transpose(ops.reshape(x, split), order)
+        if single != full:
+            y = ops.broadcast_to(ops.reshape(y, single), full)
+        return ops.reshape(y, merged)
+
+
+@constexpr  # type: ignore[untyped-decorator]
+def _plan(pattern: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Return the plan of a pattern with the batch in front."""
+    found = plan(parse(pattern), tuple(shape[1:]))
+    order = (0, *(axis + 1 for axis in found.order))
+    return (
+        (shape[0], *found.split),
+        order,
+        (shape[0], *found.single),
+        (shape[0], *found.full),
+        (shape[0], *found.merged),
+    )
+
+
+class AdaptiveAvgPool2d(nn.Cell):
+    """`spec.AdaptiveAvgPool2d`: (N, C, H, W) to (N, C, output_size, output_size)."""
+
+    def __init__(self, node: spec.AdaptiveAvgPool2d) -> None:
+        super().__init__()
+        self.output_size = node.output_size
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return the means, by products with two matrices: MindSpore's own operator cannot be exported to ONNX."""
+        rows = ops.cast(_averaging(x.shape[2], self.output_size), x.dtype)  # (output_size, H)
+        columns = ops.cast(_averaging(x.shape[3], self.output_size), x.dtype)  # (output_size, W)
+        return ops.matmul(ops.matmul(rows, x), ops.transpose(columns, (1, 0)))
+
+
+@constexpr  # type: ignore[untyped-decorator]
+def _averaging(size: int, output_size: int) -> Tensor:
+    return Tensor(np.array(averaging_matrix(size, output_size)), mstype.float32)
+
+
+class Conv1d(nn.Cell):
+    """`spec.Conv1d`: (N, in_channels, L) to (N, out_channels, L').
+
+    It is not an nn.Conv1d, whose weight has four dimensions.
+    """
+
+    def __init__(self, node: spec.Conv1d, dtype: Any = mstype.float32) -> None:
+        super().__init__()
+        self.kernel_size, self.padding, self.has_bias = node.kernel_size, node.padding, node.bias
+        for parameter in node.own_parameters():
+            initial = initializer(initializer_of(parameter), parameter.shape, dtype)
+            setattr(self, parameter.name, Parameter(initial, name=parameter.name))
+        pad = (0, 0, node.padding, node.padding)
+        self.conv2d = ops.Conv2D(node.out_channels, (1, node.kernel_size), pad_mode="pad", pad=pad)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return the convolution."""
+        y = self.conv2d(ops.expand_dims(x, 2), ops.expand_dims(self.weight, 2))  # (N, C, 1, L)
+        y = ops.reshape(y, (y.shape[0], y.shape[1], y.shape[3]))
+        return y + ops.reshape(self.bias, (1, -1, 1)) if self.has_bias else y
+
+
+class GroupNorm(nn.Cell):
+    """`spec.GroupNorm`: (N, C, ...) to the same shape."""
+
+    def __init__(self, node: spec.GroupNorm, dtype: Any = mstype.float32) -> None:
+        super().__init__()
+        self.num_groups, self.eps = node.num_groups, node.eps
+        for name, parameter in zip(("gamma", "beta"), node.own_parameters(), strict=True):
+            initial = initializer(initializer_of(parameter), parameter.shape, dtype)
+            setattr(self, name, Parameter(initial, name=name))
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return the normalized map; the statistics are computed in float32 or wider."""
+        wide = ops.cast(x, mstype.float32) if x.dtype in (mstype.float16, mstype.bfloat16) else x
+        groups = ops.reshape(wide, (x.shape[0], self.num_groups, -1))
+        centred = groups - ops.mean(groups, 2, True)
+        normal = centred / ops.sqrt(ops.mean(ops.square(centred), 2, True) + self.eps)
+        y = ops.cast(ops.reshape(normal, x.shape), x.dtype)
+        each = (1, -1, 1, 1)
+        return y * ops.reshape(self.gamma, each) + ops.reshape(self.beta, each)
 
 
 class RowRNN(nn.Cell):
@@ -108,20 +226,22 @@ class RowRNN(nn.Cell):
 
 
 class GlobalPool(nn.Cell):
-    """`spec.GlobalPool`: (N, C, H, W) to (N, C, 1, 1), or to (N, 1, H, W) over the channels."""
+    """`spec.GlobalPool`: (N, C, H, W) to the same with size 1 along the axes."""
 
     def __init__(self, node: spec.GlobalPool) -> None:
         super().__init__()
         self.function = node.function
-        self.axes = (2, 3) if node.axis == "spatial" else (1,)
+        self.axes = node.axes
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the statistic."""
         if self.function == "std":
             return standard_deviation(x, self.axes)
+        if self.function == "var":
+            return variance(x, self.axes)
         if self.function == "max":
             return ops.amax(x, self.axes, True)
-        mean = ops.mean(x, self.axes, True)  # (N, C, 1, 1) or (N, 1, H, W)
+        mean = ops.mean(x, self.axes, True)
         return mean * _size(x, self.axes) if self.function == "sum" else mean
 
     def extend_repr(self) -> str:
@@ -141,12 +261,21 @@ def standard_deviation(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
     It is computed in float32 or wider. Where all values are equal it is 0, with gradient 0.
     """
-    wide = ops.cast(x, mstype.float32) if x.dtype in (mstype.float16, mstype.bfloat16) else x
-    size = _size(x, axes)
-    squares = ops.mean(ops.square(wide - ops.mean(wide, axes, True)), axes, True) * size
+    squares = _squares(x, axes)
     positive = squares > 0  # the slope of the root at 0 is infinite, so a constant is used there
-    root = ops.sqrt(ops.select(positive, squares, ops.ones_like(squares)) / max(size - 1, 1))
+    root = ops.sqrt(ops.select(positive, squares, ops.ones_like(squares)) / max(_size(x, axes) - 1, 1))
     return ops.cast(ops.select(positive, root, ops.zeros_like(root)), x.dtype)
+
+
+def variance(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return the unbiased variance over `axes`, which are kept with size 1; it is computed in float32 or wider."""
+    return ops.cast(_squares(x, axes) / max(_size(x, axes) - 1, 1), x.dtype)
+
+
+def _squares(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return the sum of the squared distances to the mean."""
+    wide = ops.cast(x, mstype.float32) if x.dtype in (mstype.float16, mstype.bfloat16) else x
+    return ops.mean(ops.square(wide - ops.mean(wide, axes, True)), axes, True) * _size(x, axes)
 
 
 class Unflatten(nn.Cell):
@@ -178,6 +307,7 @@ ACTIVATIONS: dict[str, Any] = {
     "tanh": nn.Tanh,
     "softmax": nn.Softmax,
     "identity": nn.Identity,
+    "abs": Abs,
 }
 NORMS: dict[str, Any] = {"batch_norm": nn.BatchNorm2d, "identity": nn.Identity}
 
@@ -223,17 +353,28 @@ def _max_pool(node: spec.MaxPool2d) -> nn.Cell:
     return nn.MaxPool2d(node.kernel_size, node.step, **padding)
 
 
+def _avg_pool(node: spec.AvgPool2d) -> nn.Cell:
+    padding = {"pad_mode": "pad", "padding": node.padding} if node.padding else {"pad_mode": "valid"}
+    return nn.AvgPool2d(node.kernel_size, node.step, **padding, count_include_pad=False)
+
+
 WITH_ARRAYS: dict[type[spec.Node], Callable[..., nn.Cell]] = {
     spec.Conv2d: _conv2d,
+    spec.Conv1d: Conv1d,
     spec.Linear: _linear,
     spec.RNN: RowRNN,
     spec.BatchNorm2d: _batch_norm,
+    spec.GroupNorm: GroupNorm,
 }
 WITHOUT_ARRAYS: dict[type[spec.Node], Callable[[Any], nn.Cell]] = {
     spec.Activation: _activation,
     spec.MaxPool2d: _max_pool,
-    spec.AvgPool2d: lambda node: nn.AvgPool2d(node.kernel_size, node.step, pad_mode="valid"),
+    spec.AvgPool2d: _avg_pool,
+    spec.AdaptiveAvgPool2d: AdaptiveAvgPool2d,
     spec.GlobalPool: GlobalPool,
+    spec.Softmax: lambda node: Softmax(AXES[node.axis]),
+    spec.TopK: TopK,
+    spec.Rearrange: Rearrange,
     spec.Unflatten: lambda node: Unflatten(),
     spec.Flatten: lambda node: Flatten(),
     spec.Dropout: lambda node: nn.Dropout(p=node.p),
@@ -253,3 +394,59 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
     if x.shape[3] != width:
         x = ops.gather(x, _source_index(x.shape[3], width), 3)  # -> (N, C, height, width)
     return x
+
+
+def operate(op: str, values: tuple[Any, ...], numbers: tuple[Any, ...]) -> Any:
+    """Return the result of an operation of a formula of `spec.Graph`, other than a call.
+
+    Args:
+        op: the name of the operation.
+        values: its operands.
+        numbers: its constants.
+    """
+    if op == "number":
+        return numbers[0]
+    if op in ("concat", "stack"):
+        return ops.cat(values, 1 if op == "concat" else 2)
+    if op in ("add", "sub", "mul", "div"):
+        return _arithmetic(op, values[0], values[1])
+    if op in ("square", "sqrt", "rsqrt"):
+        return _power(op, values[0])
+    if op in ("fold", "unfold", "channels"):
+        return _by_channels(op, values[0], numbers)
+    return _by_another(op, values[0], values[1])
+
+
+def _arithmetic(op: str, a: Any, b: Any) -> Any:
+    if op == "add":
+        return a + b
+    if op == "sub":
+        return a - b
+    return a * b if op == "mul" else a / b
+
+
+def _power(op: str, a: Any) -> Any:
+    if op == "square":
+        return a * a
+    root = ops.sqrt(a)
+    return root if op == "sqrt" else 1 / root
+
+
+def _by_channels(op: str, a: Tensor, numbers: tuple[int, ...]) -> Tensor:
+    if op == "channels":
+        return a[:, numbers[0] : numbers[1]]
+    factor = numbers[0]
+    channels = a.shape[1] // factor if op == "fold" else a.shape[1] * factor
+    return ops.reshape(a, (-1, channels) + a.shape[2:])
+
+
+def _by_another(op: str, a: Tensor, b: Tensor) -> Tensor:
+    if op == "like":
+        return ops.reshape(a, b.shape)
+    if op == "resize":
+        return resize(a, b.shape[2], b.shape[3])
+    if op == "first":
+        return a[:, :, : b.shape[2]]
+    if op == "last":
+        return a[:, :, a.shape[2] - b.shape[2] :]
+    return ops.matmul(a, b)

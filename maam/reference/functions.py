@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from maam import spec
+from maam.spec.graph import Step
+from maam.spec.pooling import averaging_matrix
+from maam.spec.rearrange import parse, plan
 
 Array = np.ndarray[Any, Any]
 
@@ -27,8 +30,16 @@ def conv2d(x: Array, node: spec.Conv2d, weight: Array, bias: Array | None) -> Ar
     return np.asarray(y if bias is None else y + bias[:, None, None])
 
 
+def conv1d(x: Array, node: spec.Conv1d, weight: Array, bias: Array | None) -> Array:
+    """Return the convolution: (N, in_channels, L) to (N, out_channels, L')."""
+    padded = np.pad(x, ((0, 0), (0, 0), (node.padding, node.padding)))
+    views = np.lib.stride_tricks.sliding_window_view(padded, node.kernel_size, axis=2)
+    y = np.einsum("nclk,ock->nol", views, weight)
+    return np.asarray(y if bias is None else y + bias[:, None])
+
+
 def linear(x: Array, weight: Array, bias: Array | None) -> Array:
-    """Return x W^T + b: (N, in_features) to (N, out_features)."""
+    """Return x W^T + b: (N, in_features) to (N, out_features), or the same for tokens (N, L, in_features)."""
     y = x @ weight.T
     return np.asarray(y if bias is None else y + bias)
 
@@ -56,25 +67,54 @@ def batch_statistics(x: Array) -> tuple[Array, Array, Array]:
     return mean, squares / count, squares / max(count - 1, 1)
 
 
+def group_norm(x: Array, node: spec.GroupNorm, weight: Array, bias: Array) -> Array:
+    """Return x normalised with the mean and the biased variance of each group of channels, (N, C, H, W)."""
+    groups = x.reshape(len(x), node.num_groups, math.prod(x.shape[1:]) // node.num_groups)
+    centred = groups - groups.mean(2, keepdims=True)
+    normal = centred / np.sqrt((centred**2).mean(2, keepdims=True) + node.eps)
+    return normal.reshape(x.shape) * weight[:, None, None] + bias[:, None, None]
+
+
 def max_pool2d(x: Array, kernel_size: int, stride: int, padding: int) -> Array:
     """Return the maximum of each window: (N, C, H, W) to (N, C, H', W')."""
     return _windows(_pad(x, padding, -np.inf), kernel_size, stride).max((-2, -1))
 
 
-def avg_pool2d(x: Array, kernel_size: int, stride: int) -> Array:
-    """Return the mean of each window: (N, C, H, W) to (N, C, H', W')."""
-    return _windows(x, kernel_size, stride).mean((-2, -1))
+def avg_pool2d(x: Array, kernel_size: int, stride: int, padding: int = 0) -> Array:
+    """Return the mean of each window without its padding: (N, C, H, W) to (N, C, H', W')."""
+    count = _windows(_pad(np.ones((1, 1, *x.shape[2:])), padding, 0.0), kernel_size, stride).sum((-2, -1))
+    return np.asarray(_windows(_pad(x, padding, 0.0), kernel_size, stride).sum((-2, -1)) / count)
+
+
+def adaptive_avg_pool2d(x: Array, output_size: int) -> Array:
+    """Return the means of output_size x output_size regions: (N, C, H, W) to (N, C, output_size, output_size)."""
+    rows, columns = (np.array(averaging_matrix(size, output_size)) for size in x.shape[2:])
+    return np.asarray(rows @ x @ columns.T)
 
 
 def global_pool(x: Array, node: spec.GlobalPool) -> Array:
-    """Return a statistic of each map: (N, C, H, W) to (N, C, 1, 1), or to (N, 1, H, W) over the channels."""
-    axes = (2, 3) if node.axis == "spatial" else (1,)
-    if node.function == "std":
+    """Return a statistic along the axes of a node; they keep size 1."""
+    axes = node.axes
+    if node.function in ("std", "var"):
         squares = ((x - x.mean(axes, keepdims=True)) ** 2).sum(axes, keepdims=True)
-        return np.sqrt(squares / max(math.prod(x.shape[axis] for axis in axes) - 1, 1))
+        variance = squares / max(math.prod(x.shape[axis] for axis in axes) - 1, 1)
+        return np.sqrt(variance) if node.function == "std" else variance
     if node.function == "max":
         return x.max(axes, keepdims=True)
     return x.sum(axes, keepdims=True) if node.function == "sum" else x.mean(axes, keepdims=True)
+
+
+def top_k(x: Array, k: int) -> Array:
+    """Return the k largest values along axis 1, in descending order."""
+    return -np.sort(-x, axis=1)[:, :k]
+
+
+def rearrange(x: Array, pattern: str) -> Array:
+    """Return x with its axes, except the batch, rearranged by a pattern."""
+    found = plan(parse(pattern), x.shape[1:])
+    y = x.reshape(len(x), *found.split).transpose(0, *(axis + 1 for axis in found.order))
+    y = np.broadcast_to(y.reshape(len(x), *found.single), (len(x), *found.full))
+    return y.reshape(len(x), *found.merged)
 
 
 def resize(x: Array, height: int, width: int) -> Array:
@@ -89,8 +129,8 @@ def dropout(x: Array, p: float, generator: np.random.Generator) -> Array:
     return np.where(generator.random(x.shape) < p, 0.0, x / (1 - p))
 
 
-def softmax(x: Array, axis: int = 1) -> Array:
-    """Return exp(x) / sum exp(x) along `axis`."""
+def softmax(x: Array, axis: int | tuple[int, ...] = 1) -> Array:
+    """Return exp(x) / sum exp(x) along `axis`, one or several."""
     powers = np.exp(x - x.max(axis, keepdims=True))
     return powers / powers.sum(axis, keepdims=True)
 
@@ -119,6 +159,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": np.tanh,
     "softmax": softmax,
     "identity": lambda x: x,
+    "abs": np.abs,
 }
 
 
@@ -127,6 +168,33 @@ def activation(x: Array, node: spec.Activation) -> Array:
     if node.function == "leaky_relu":
         return np.where(x > 0, x, node.negative_slope * x)
     return ACTIVATIONS[node.function](x)
+
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "matmul": lambda a, b: a @ b,
+    "concat": lambda *values: np.concatenate(values, 1),
+    "stack": lambda *values: np.concatenate(values, 2),
+    "like": lambda a, b: a.reshape(b.shape),
+    "first": lambda a, b: a[:, :, : b.shape[2]],
+    "last": lambda a, b: a[:, :, a.shape[2] - b.shape[2] :],
+    "fold": lambda a, groups: a.reshape(len(a) * groups, a.shape[1] // groups, *a.shape[2:]),
+    "unfold": lambda a, groups: a.reshape(len(a) // groups, a.shape[1] * groups, *a.shape[2:]),
+    "channels": lambda a, start, stop: a[:, start:stop],
+    "resize": lambda a, b: resize(a, *b.shape[2:]),
+    "square": np.square,
+    "sqrt": np.sqrt,
+    "rsqrt": lambda a: 1 / np.sqrt(a),
+    "number": lambda value: value,
+}
+
+
+def operate(step: Step, values: Sequence[Any]) -> Any:
+    """Return the result of an operation of a formula, other than a call, on its values."""
+    return OPERATIONS[step.op](*values, *step.numbers)
 
 
 def _pad(x: Array, padding: int, value: float) -> Array:

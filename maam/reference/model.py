@@ -14,6 +14,7 @@ from maam import spec as specs
 from maam.errors import SpecError, WeightsError
 from maam.reference import functions as F  # noqa: N812
 from maam.spec.inputs import check_training_batch
+from maam.spec.pooling import AXES
 from maam.spec.presets import resolve
 from maam.weights import Mismatch, match
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
@@ -86,7 +87,9 @@ class ReferenceModel:
         return self._run(self.spec.at(path), path, x, training)
 
     def _run(self, node: specs.Node, path: str, x: Array, training: bool) -> Array:
-        if isinstance(node, (specs.Sequential, specs.Parallel)):
+        if isinstance(node, specs.Graph):
+            y = self._run_graph(node, path, x, training)
+        elif isinstance(node, (specs.Sequential, specs.Parallel)):
             y = self._run_container(node, path, x, training)
         else:
             y = LEAVES[type(node)](self, node, path, x, training)
@@ -102,6 +105,17 @@ class ReferenceModel:
         for name, child in node.nodes.items():
             y = self._run(child, _join(path, name), y, training)
         return COMBINATIONS[type(node)](node, x, y)
+
+    def _run_graph(self, node: specs.Graph, path: str, x: Array, training: bool) -> Array:
+        values = [x, *self._own(path, *node.arrays)]
+        for step in node.steps:
+            given = [values[index] for index in step.values]
+            if step.op == "call":
+                child = node.children[step.name]
+                values.append(self._run(child, _join(path, step.name), given[0], training))
+            else:
+                values.append(F.operate(step, given))
+        return np.asarray(values[-1])
 
     def _merge(self, node: specs.Parallel, path: str, x: Array, outputs: list[Array], training: bool) -> Array:
         if node.merge in ("concat", "stack"):
@@ -137,13 +151,19 @@ class ReferenceModel:
 Leaf = Callable[[ReferenceModel, Any, str, Array, bool], Array]
 LEAVES: dict[type[specs.Node], Leaf] = {
     specs.Conv2d: lambda self, node, path, x, _: F.conv2d(x, node, *self._own(path, "weight", "bias")),
+    specs.Conv1d: lambda self, node, path, x, _: F.conv1d(x, node, *self._own(path, "weight", "bias")),
     specs.Linear: lambda self, node, path, x, _: F.linear(x, *self._own(path, "weight", "bias")),
     specs.RNN: lambda self, node, path, x, _: F.rnn(x, *self._own(path, *(p.name for p in node.own_parameters()))),
     specs.BatchNorm2d: ReferenceModel._batch_norm,
+    specs.GroupNorm: lambda self, node, path, x, _: F.group_norm(x, node, *self._own(path, "weight", "bias")),
     specs.Activation: lambda self, node, path, x, _: F.activation(x, node),
     specs.MaxPool2d: lambda self, node, path, x, _: F.max_pool2d(x, node.kernel_size, node.step, node.padding),
-    specs.AvgPool2d: lambda self, node, path, x, _: F.avg_pool2d(x, node.kernel_size, node.step),
+    specs.AvgPool2d: lambda self, node, path, x, _: F.avg_pool2d(x, node.kernel_size, node.step, node.padding),
+    specs.AdaptiveAvgPool2d: lambda self, node, path, x, _: F.adaptive_avg_pool2d(x, node.output_size),
     specs.GlobalPool: lambda self, node, path, x, _: F.global_pool(x, node),
+    specs.Softmax: lambda self, node, path, x, _: F.softmax(x, AXES[node.axis]),
+    specs.TopK: lambda self, node, path, x, _: F.top_k(x, node.k),
+    specs.Rearrange: lambda self, node, path, x, _: F.rearrange(x, node.pattern),
     specs.Flatten: lambda self, node, path, x, _: x.reshape(len(x), math.prod(x.shape[1:])),
     specs.Unflatten: lambda self, node, path, x, _: x[:, :, None, None],
     specs.Dropout: ReferenceModel._dropout,
@@ -189,7 +209,7 @@ def build(
     """
     node, arrays = read_pretrained(spec, options, seed) if pretrained else (resolve(spec, **options), None)
     for _, inner in node.walk():
-        if type(inner) not in LEAVES and type(inner) not in COMBINATIONS and not isinstance(inner, specs.Parallel):
+        if type(inner) not in {*LEAVES, *COMBINATIONS, specs.Parallel, specs.Graph}:
             raise SpecError(f"maam.reference has no primitive of kind {inner.kind!r}; expected the layers of maam.spec")
     if arrays is not None:
         return ReferenceModel(node, arrays)

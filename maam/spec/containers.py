@@ -282,9 +282,9 @@ class Parallel(Node):
             self._check_weighting(shape_below("weighting", self.weighting, input_shape))
         first = next(iter(shapes.values()))
         if self.merge in ("concat", "stack"):
-            return _joined(list(shapes.values()), 0 if self.merge == "concat" else 1)
+            return joined_shape(list(shapes.values()), 0 if self.merge == "concat" else 1)
         if self.merge == "sum" and len({len(shape) for shape in shapes.values()}) == 1:
-            return _broadcast(list(shapes.values()))
+            return broadcast_shape(list(shapes.values()))
         if len(set(shapes.values())) > 1:
             raise ShapeError(f"merge {self.merge!r}: expected branches of the same output shape, got {shapes}")
         return first
@@ -300,17 +300,25 @@ class Parallel(Node):
         return (Parameter("alpha", (len(self.children),), Role.FUSION, ZEROS),)
 
 
-def _joined(shapes: list[Shape], axis: int) -> Shape:
+def joined_shape(shapes: list[Shape], axis: int) -> Shape:
+    """Return the shape of maps that are concatenated along an axis.
+
+    Raises:
+        ShapeError: the shapes differ along another axis.
+    """
     others = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}
     if len(others) > 1 or axis >= len(shapes[0]):
         raise ShapeError(f"branches cannot be concatenated along axis {axis} of (C, H, W): {shapes}")
     return (*shapes[0][:axis], sum(shape[axis] for shape in shapes), *shapes[0][axis + 1 :])
 
 
-def _broadcast(shapes: list[Shape]) -> Shape:
+def broadcast_shape(shapes: list[Shape]) -> Shape:
+    """Return the shape of maps that are combined element by element; sizes of 1 broadcast.
+
+    Raises:
+        ShapeError: the shapes do not broadcast.
+    """
     sizes = [set(axis) - {1} for axis in zip(*shapes, strict=True)]
     if any(len(size) > 1 for size in sizes):
-        raise ShapeError(
-            f"merge 'sum': expected branches of the same output shape, or of size 1 along an axis, got {shapes}"
-        )
+        raise ShapeError(f"expected maps of the same shape, or of size 1 along an axis, got {shapes}")
     return tuple(size.pop() if size else 1 for size in sizes)

@@ -32,6 +32,7 @@ class Role(str, Enum):
     RUNNING_VAR = "running_var"
     RECURRENT = "recurrent"
     FUSION = "fusion"
+    FREE = "free"
 
     @property
     def trainable(self) -> bool:
@@ -92,12 +93,14 @@ class Parameter(NamedTuple):
         return self._replace(name=f"{path}.{self.name}") if path else self
 
 
-WeightInit = Literal["fan_in_uniform", "kaiming_uniform", "kaiming_normal", "xavier_normal", "xavier_uniform"]
+WeightInit = Literal["fan_in_uniform", "kaiming_uniform", "kaiming_normal", "xavier_normal", "xavier_uniform", "zeros"]
 """fan_in_uniform: uniform(-1/sqrt(fan_in), 1/sqrt(fan_in)), the default of PyTorch. kaiming: He. xavier: Glorot."""
 
 
 def weight_init(scheme: WeightInit, fan_in: int, fan_out: int) -> Init:
     """Return the distribution of a weight with `fan_in` inputs and `fan_out` outputs; He's have a gain of sqrt(2)."""
+    if scheme == "zeros":
+        return ZEROS
     if scheme == "fan_in_uniform":
         return Init("uniform", 1 / math.sqrt(fan_in))
     if scheme == "kaiming_uniform":

@@ -113,8 +113,60 @@ class Conv2d(Node):
         return math.prod(self.weight_shape) * height * width
 
 
+class Conv1d(Node):
+    """Convolution (cross-correlation) of a sequence, with zero padding.
+
+    Shape:
+        (in_channels, L) to (out_channels, L'), with L' = L + 2 * padding - kernel_size + 1.
+
+    Parameters: weight (out_channels, in_channels, kernel_size), bias (out_channels,).
+
+    Example:
+        >>> from maam import spec
+        >>> spec.Conv1d(in_channels=1, out_channels=1, kernel_size=3, padding=1).output_shape((1, 64))
+        (1, 64)
+    """
+
+    kind: ClassVar[str] = "conv1d"
+    in_channels: Size
+    out_channels: Size
+    kernel_size: Size
+    padding: NonNegative = 0
+    bias: Flag = True
+    init: WeightInit = "fan_in_uniform"
+
+    @property
+    def in_channels_expected(self) -> int | None:
+        """The number of input channels."""
+        return self.in_channels
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return (out_channels, L')."""
+        if len(input_shape) != 2 or input_shape[0] != self.in_channels or input_shape[1] < 1:
+            raise ShapeError(f"expected a sequence ({self.in_channels}, L), got shape {input_shape}")
+        length = input_shape[1] + 2 * self.padding - self.kernel_size + 1
+        if length < 1:
+            raise ShapeError(f"a sequence of {input_shape[1]} is too short for a window of {self.kernel_size}")
+        return self.out_channels, length
+
+    def own_parameters(self) -> tuple[Parameter, ...]:
+        """Return the weight and, with `bias`, the bias."""
+        fan_in, fan_out = self.in_channels * self.kernel_size, self.out_channels * self.kernel_size
+        shape = (self.out_channels, self.in_channels, self.kernel_size)
+        weight = Parameter("weight", shape, Role.WEIGHT, weight_init(self.init, fan_in, fan_out))
+        bias = Parameter("bias", (self.out_channels,), Role.BIAS, Init("uniform", 1 / math.sqrt(fan_in)))
+        return (weight, bias) if self.bias else (weight,)
+
+    def own_macs(self, input_shape: Shape) -> int:
+        """Return the size of the weight times the number of output positions."""
+        return self.in_channels * self.kernel_size * math.prod(self.output_shape(input_shape))
+
+
 class Linear(Node):
-    """Linear layer: y = W x + b, (in_features,) to (out_features,).
+    """Linear layer: y = W x + b, (in_features,) to (out_features,), or for each of L tokens.
+
+    Shape:
+        (in_features,) to (out_features,), or (L, in_features) to (L, out_features).
 
     Parameters: weight (out_features, in_features), bias (out_features,).
 
@@ -136,10 +188,10 @@ class Linear(Node):
         return self.in_features
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        """Return (out_features,)."""
-        if input_shape != (self.in_features,):
+        """Return (out_features,), or (L, out_features)."""
+        if len(input_shape) > 2 or input_shape[-1:] != (self.in_features,):
             raise ShapeError(f"expected a vector of {self.in_features} features, got shape {input_shape}")
-        return (self.out_features,)
+        return (*input_shape[:-1], self.out_features)
 
     def own_parameters(self) -> tuple[Parameter, ...]:
         """Return the weight and, with `bias`, the bias."""
@@ -151,8 +203,8 @@ class Linear(Node):
         return (weight, bias) if self.bias else (weight,)
 
     def own_macs(self, input_shape: Shape) -> int:
-        """Return in_features * out_features."""
-        return self.in_features * self.out_features
+        """Return in_features * out_features, times the number of tokens."""
+        return self.in_features * self.out_features * math.prod(input_shape[:-1])
 
 
 class RNN(Node):
@@ -234,6 +286,46 @@ class BatchNorm2d(Node):
         )
 
 
+class GroupNorm(Node):
+    """Group normalization: y = weight * (x - mean) / sqrt(var + eps) + bias for each group of channels of a sample.
+
+    Mean and biased variance are those of the group, in training and in inference.
+
+    Shape:
+        (num_channels, ...) to the same shape.
+
+    Example:
+        >>> from maam import spec
+        >>> spec.GroupNorm(num_groups=2, num_channels=8).output_shape((8, 4, 4))
+        (8, 4, 4)
+    """
+
+    kind: ClassVar[str] = "group_norm"
+    num_groups: Size
+    num_channels: Size
+    eps: Positive = 1e-5
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> GroupNorm:
+        if self.num_channels % self.num_groups:
+            raise ValueError(f"num_groups: {self.num_groups} must divide num_channels {self.num_channels}")
+        return self
+
+    @property
+    def in_channels_expected(self) -> int | None:
+        """The number of channels."""
+        return self.num_channels
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Return the input shape."""
+        return feature_map(input_shape, self.num_channels)
+
+    def own_parameters(self) -> tuple[Parameter, ...]:
+        """Return weight and bias, each (num_channels,)."""
+        shape = (self.num_channels,)
+        return Parameter("weight", shape, Role.NORM_WEIGHT, ONES), Parameter("bias", shape, Role.NORM_BIAS, ZEROS)
+
+
 ElementwiseName = Literal[
     "relu",
     "relu6",
@@ -247,9 +339,10 @@ ElementwiseName = Literal[
     "tanh",
     "identity",
 ]
-ActivationName = Literal[ElementwiseName, "softmax"]
+ActivationName = Literal[ElementwiseName, "softmax", "abs"]
 """relu6: min(max(x, 0), 6). elu: alpha is 1. gelu: x * Phi(x), with the exact normal distribution function.
-silu: x * sigmoid(x). hard_sigmoid: relu6(x + 3) / 6. hard_swish: x * hard_sigmoid(x). softmax: over axis 1."""
+silu: x * sigmoid(x). hard_sigmoid: relu6(x + 3) / 6. hard_swish: x * hard_sigmoid(x).
+softmax: over axis 1. abs: |x|."""
 
 
 class Activation(Node):
@@ -273,97 +366,6 @@ class Activation(Node):
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the input shape."""
         return input_shape
-
-
-class _WindowPool(Node):
-    kernel_size: Size
-    stride: Size | None = None
-
-    @property
-    def step(self) -> int:
-        """The stride; by default the size of the window."""
-        return self.kernel_size if self.stride is None else self.stride
-
-    def function_fields(self) -> dict[str, Any]:
-        """Return the fields, with the default stride filled in."""
-        return super().function_fields() | {"stride": self.step}
-
-
-class MaxPool2d(_WindowPool):
-    """Max pooling. The value of the padding is minus infinity, and its width is at most half of the kernel size.
-
-    Shape:
-        (C, H, W) to (C, H', W'), with H' = (H + 2 * padding - kernel_size) // stride + 1. The default stride is
-        `kernel_size`.
-
-    Example:
-        >>> from maam import spec
-        >>> spec.MaxPool2d(kernel_size=2).output_shape((8, 32, 32))
-        (8, 16, 16)
-    """
-
-    kind: ClassVar[str] = "max_pool2d"
-    padding: NonNegative = 0
-
-    @model_validator(mode="after")
-    def _padding_fits(self) -> MaxPool2d:
-        if 2 * self.padding > self.kernel_size:
-            raise ValueError(
-                f"padding: {self.padding} must be at most half of kernel_size {self.kernel_size}, "
-                "so that no window is entirely in the padding"
-            )
-        return self
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """Return (C, H', W')."""
-        channels, *size = feature_map(input_shape)
-        return channels, *windows((size[0], size[1]), self.kernel_size, self.step, self.padding)
-
-
-class AvgPool2d(_WindowPool):
-    """Average pooling without padding.
-
-    Shape:
-        (C, H, W) to (C, H', W'), with H' = (H - kernel_size) // stride + 1. The default stride is `kernel_size`.
-
-    Example:
-        >>> from maam import spec
-        >>> spec.AvgPool2d(kernel_size=2).output_shape((8, 32, 32))
-        (8, 16, 16)
-    """
-
-    kind: ClassVar[str] = "avg_pool2d"
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """Return (C, H', W')."""
-        channels, *size = feature_map(input_shape)
-        return channels, *windows((size[0], size[1]), self.kernel_size, self.step, 0)
-
-
-class GlobalPool(Node):
-    """Global statistic over height and width, or over the channels.
-
-    "std" is the unbiased standard deviation: the values are centred, and the sum of squares is divided by
-    max(n - 1, 1), in float32 or wider. For equal values it is 0, apart from the rounding of their mean. Where it is 0,
-    its gradient is 0, too.
-
-    Shape:
-        (C, H, W) to (C, 1, 1), or to (1, H, W) over the channels.
-
-    Example:
-        >>> from maam import spec
-        >>> spec.GlobalPool(function="std").output_shape((8, 32, 32))
-        (8, 1, 1)
-    """
-
-    kind: ClassVar[str] = "global_pool"
-    function: Literal["avg", "max", "std", "sum"] = "avg"
-    axis: Literal["spatial", "channels"] = "spatial"
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        """Return (C, 1, 1), or (1, H, W) over the channels."""
-        channels, height, width = feature_map(input_shape)
-        return (channels, 1, 1) if self.axis == "spatial" else (1, height, width)
 
 
 class Identity(Node):

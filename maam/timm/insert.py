@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from timm.models import VisionTransformer
 from timm.models import _efficientnet_blocks as mobile
+from timm.models.convnext import ConvNeXtBlock
+from timm.models.densenet import DenseNet, DenseTransition
+from timm.models.regnet import Bottleneck as RegNetBlock
+from timm.models.regnet import PreBottleneck as RegNetPreBlock
 from timm.models.res2net import Bottle2neck
 from timm.models.resnet import BasicBlock, Bottleneck
 from timm.models.sknet import SelectiveKernelBasic, SelectiveKernelBottleneck
 from timm.models.vision_transformer import Block, ResPostBlock
 from torch import nn
 
-from maam._insertion import InsertionPoint, check_network
+from maam._insertion import Insertion, InsertionPoint, check_network
 from maam.errors import SpecError
 from maam.timm.embedding import TokenMap
-from maam.torch.insertion import MakeLayer, insert_layers
+from maam.torch.insertion import MakeLayer, attach, insert_layers
 from maam.torch.modules import Container
 
 RESNETS: dict[type[nn.Module], str] = {
@@ -36,10 +40,17 @@ MOBILE: dict[type[nn.Module], str] = {
     mobile.UniversalInvertedResidual: "pw_proj.conv",
 }
 """The blocks of MobileNets and EfficientNets, and the convolution after the attention."""
-KNOWN = "blocks of timm's ResNet, EfficientNet, MobileNet or VisionTransformer"
+KNOWN = "blocks of timm's ResNet, RegNet, EfficientNet, MobileNet, DenseNet, ConvNeXt or VisionTransformer"
 
 
-def insert_attention(network: nn.Module, attention: str | MakeLayer, *, every_block: bool = False) -> nn.Module:
+def insert_attention(
+    network: nn.Module,
+    attention: str | MakeLayer,
+    *,
+    every_block: bool = False,
+    identity_init: bool = False,
+    where: str | Sequence[str] | None = None,
+) -> nn.Module:
     """Insert an attention layer into the blocks of a timm network, in place.
 
     If the network has attention (squeeze and excitation in MobileNetV3, EfficientNet and `seresnet*`), the new layers
@@ -47,16 +58,24 @@ def insert_attention(network: nn.Module, attention: str | MakeLayer, *, every_bl
 
     - ResNet, ResNeXt, Res2Net, SKNet: the end of the residual branch, before the addition.
     - MobileNet, EfficientNet: after the depthwise convolution, where timm puts squeeze and excitation.
+    - RegNet: after the grouped convolution, where timm puts squeeze and excitation.
+    - DenseNet: after the convolution of each transition and after the last batch norm, by a forward hook.
+    - ConvNeXt: the end of the residual branch, after the scaling by gamma.
     - VisionTransformer: the map of the tokens at the end of the MLP's residual branch, without prefix tokens.
 
     The other parameters keep their names and values.
 
     Args:
         network: a network of timm, also one with `features_only`, or a module with such blocks.
-        attention: "maam", "maf", "mafc", "mafb", "se" or "cbam"; a subclass of `maam.torch.layers.Layer`; or a function
-            from the number of channels to a module that keeps the shape (N, channels, H, W), such as
-            `functools.partial(MAFC, rd_ratio=1 / 8)`. It is called without other arguments.
+        attention: the name of a layer, such as "eca" (`list_attention` returns all names); a subclass of
+            `maam.torch.layers.Layer`; or a function from the number of channels to a module that keeps the shape (N,
+            channels, H, W), such as `functools.partial(MAFC, rd_ratio=1 / 8)`. It is called without other arguments.
         every_block: whether blocks without attention get a layer too, if the network has attention in some blocks.
+        identity_init: whether the network computes the same as before until it is trained: y = x + gamma *
+            (attention(x) - x), where gamma is learnable and starts at 0, and x stands for the output of the layer that
+            is replaced, if there is one. For pretrained networks. Default: False.
+        where: the names of the layers after which attention goes, in place of the blocks above; see
+            `maam.torch.insert_attention`. Default: None.
 
     Returns:
         The network.
@@ -79,7 +98,7 @@ def insert_attention(network: nn.Module, attention: str | MakeLayer, *, every_bl
             "is built, if the preset has the option: maam.timm.create_model('mafc_v2', attention='se')"
         )
     points = [point for module in network.modules() for point in _points(module)]
-    insert_layers(network, points, attention, every_block, KNOWN)
+    insert_layers(network, points, Insertion(attention, every_block, identity_init, where), KNOWN)
     return network
 
 
@@ -88,6 +107,13 @@ def _points(module: nn.Module) -> Iterator[InsertionPoint]:
         for block in module.blocks.modules():
             if isinstance(block, (Block, ResPostBlock)):
                 yield _point_on_tokens(module, block)
+    if isinstance(module, ConvNeXtBlock):
+        yield _point_at_the_end(module)
+    if isinstance(module, (DenseTransition, DenseNet)):
+        yield _point_after_module(module.conv if isinstance(module, DenseTransition) else module.features.norm5)
+    if isinstance(module, (RegNetBlock, RegNetPreBlock)):
+        conv = next(inner for inner in module.conv2.modules() if isinstance(inner, nn.Conv2d))
+        yield _point_at_se(module, conv.out_channels, added_in_place=False)
     for kind, name in RESNETS.items():
         if isinstance(module, kind):
             yield _point_at_se(module, _layer(module, name).out_channels, added_in_place=True)
@@ -101,19 +127,36 @@ def _layer(block: nn.Module, path: str) -> Any:
 
 
 def _point_at_se(block: nn.Module, channels: int, added_in_place: bool) -> InsertionPoint:
-    occupied = not isinstance(block.se, (nn.Identity, type(None)))
-    return InsertionPoint(channels, occupied, partial(setattr, block, "se"), added_in_place)
+    current = None if isinstance(block.se, nn.Identity) else block.se
+    return InsertionPoint(channels, current, partial(setattr, block, "se"), added_in_place)
+
+
+def _point_after_module(module: Any) -> InsertionPoint:
+    channels = module.out_channels if isinstance(module, nn.Conv2d) else module.num_features
+    return InsertionPoint(channels, getattr(module, "attention", None), partial(attach, module), added_in_place=True)
+
+
+def _point_at_the_end(block: Any) -> InsertionPoint:
+    """Return the point in front of the drop path, which is the end of the residual branch."""
+    last = block.drop_path
+    current = last.attention if isinstance(last, nn.Sequential) else None
+    drop = last if current is None else last.drop_path
+
+    def put(layer: nn.Module) -> None:
+        block.drop_path = nn.Sequential(OrderedDict(attention=layer, drop_path=drop))
+
+    return InsertionPoint(block.conv_dw.out_channels, current, put)
 
 
 def _point_on_tokens(network: VisionTransformer, block: Any) -> InsertionPoint:
     if not isinstance(network.patch_drop, nn.Identity):
         raise SpecError("attention: the network drops patches, so its tokens are not a map; use patch_drop_rate=0")
     last = block.drop_path2
-    occupied = isinstance(last, nn.Sequential)
+    current = cast(Any, last.attention).layer if isinstance(last, nn.Sequential) else None
 
     def put(layer: nn.Module) -> None:
         tokens = TokenMap(layer, network.patch_embed.grid_size, network.num_prefix_tokens)
-        drop = last.drop_path if occupied else last
+        drop = last if current is None else last.drop_path
         block.drop_path2 = nn.Sequential(OrderedDict(attention=tokens, drop_path=drop))
 
-    return InsertionPoint(network.embed_dim, occupied, put)
+    return InsertionPoint(network.embed_dim, current, put)

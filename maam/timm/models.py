@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
-from timm.models import load_checkpoint
+from timm.models import load_checkpoint, load_pretrained
 from torch import nn
 
 from maam._messages import shortened
@@ -27,6 +28,8 @@ def create_model(
     *,
     attention: str | MakeLayer | NotGiven | None = NotGiven.TOKEN,
     every_block: bool = False,
+    identity_init: bool = False,
+    where: str | Sequence[str] | None = None,
     checkpoint_path: str | os.PathLike[str] | None = None,
     key: str | None = None,
     prefix: str | None = None,
@@ -36,11 +39,14 @@ def create_model(
 
     Args:
         model_name: a model of timm, or a preset.
-        pretrained: whether to load the weights that timm publishes. They are loaded before attention is inserted, and
-            the new layers keep their initial weights.
+        pretrained: whether to load the weights that timm publishes, or those of a folder ("local-dir:...") or of the
+            hub. Weights of the plain network leave the new layers as they are; weights that were saved with attention
+            need the same arguments.
         attention: see `insert_attention`; None inserts nothing. For a preset this is the option `attention` of the
             preset: a name or a layer class, None for no attention. Default: the attention of the preset.
         every_block: see `insert_attention`; not available for a preset.
+        identity_init: see `insert_attention`; not available for a preset.
+        where: see `insert_attention`; not available for a preset.
         checkpoint_path: a checkpoint of the network with its attention layers.
         key: the key of the set of weights, for a checkpoint with several; see `maam.convert`.
         prefix: a prefix of the names to remove; see `maam.convert`.
@@ -71,20 +77,40 @@ def create_model(
         raise WeightsError(f"{os.fspath(checkpoint_path)}: no such file")
     if not checkpoint_path and (key is not None or prefix is not None):
         raise WeightsError(f"{'prefix' if key is None else 'key'}: this has no effect without checkpoint_path")
+    settings: dict[str, Any] = {"every_block": every_block, "identity_init": identity_init, "where": where}
     own = is_preset(preset_name(model_name))
     if own:
-        options = with_attention(model_name, options, attention, every_block, LAYERS)
+        options = with_attention(model_name, options, attention, settings, LAYERS)
+
+    def insert(network: nn.Module) -> nn.Module:
+        if own or attention is None or isinstance(attention, NotGiven):
+            return network
+        return insert_attention(network, attention, **settings)
+
     try:
-        model: nn.Module = timm.create_model(model_name, pretrained, **options)
+        model = _create(model_name, pretrained, insert, options)
     except RuntimeError as error:
         if not str(error).startswith("Unknown model"):
             raise
         raise unknown_model(model_name, timm.list_models(), "timm.list_models()") from None
-    if not own and attention is not None and not isinstance(attention, NotGiven):
-        insert_attention(model, attention, every_block=every_block)
     if checkpoint_path:
         _load(model, Path(checkpoint_path), Selection(key, prefix))
     return model
+
+
+def _create(
+    name: str, pretrained: bool, insert: Callable[[nn.Module], nn.Module], options: dict[str, Any]
+) -> nn.Module:
+    """Return a model with attention; pretrained weights may be those of the network without or with it."""
+    try:
+        return insert(timm.create_model(name, pretrained, **options))
+    except RuntimeError as error:
+        if not pretrained or "Unexpected key(s)" not in str(error):
+            raise
+        model = insert(timm.create_model(name, pretrained=False, **options))
+        configuration = cast(dict[str, Any], model.pretrained_cfg)
+        load_pretrained(model, configuration, cast(int, model.num_classes), options.get("in_chans", 3))
+        return model
 
 
 def _load(model: nn.Module, path: Path, selection: Selection) -> None:

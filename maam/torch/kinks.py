@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from maam.backend.protocol import Kink, NearKinks
 from maam.torch.arrays import from_numpy
-from maam.torch.primitives import GlobalPool
+from maam.torch.primitives import Abs, GlobalPool
 
 Array = np.ndarray[Any, Any]
 ULP = 2.0**-23
@@ -27,6 +27,7 @@ REACH = 8.0
 KINKS: dict[type[nn.Module], tuple[float, ...]] = {
     nn.ReLU: (0.0,),
     nn.LeakyReLU: (0.0,),
+    Abs: (0.0,),
     nn.ReLU6: (0.0, 6.0),
     nn.Hardswish: (-3.0, 3.0),
     nn.Hardsigmoid: (-3.0, 3.0),
@@ -122,6 +123,6 @@ def _windows(module: nn.Module, x: Tensor) -> Tensor:
         least = float("-inf") if x.is_floating_point() else -1
         padded = functional.pad(x, (pad, pad, pad, pad), value=least)
         return padded.unfold(2, size, step).unfold(3, size, step).flatten(4)  # (N, C, H', W', size * size)
-    if isinstance(module, GlobalPool) and module.axes == (1,):
-        return x.movedim(1, -1)  # (N, H, W, C)
+    if isinstance(module, GlobalPool) and len(module.axes) == 1:
+        return x.movedim(module.axes[0], -1)  # such as (N, H, W, C)
     return x.flatten(2)  # (N, C, H * W)

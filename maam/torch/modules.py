@@ -15,10 +15,10 @@ from maam.backend.integrity import SpecContainer
 from maam.backend.layers import CompositeLayer, bind_arguments, training_order
 from maam.backend.reparameterize import fused_form, stays_trainable
 from maam.errors import ShapeError, SpecError
-from maam.spec import InputRule, Parallel, Sequential
+from maam.spec import Graph, InputRule, Parallel, Sequential
 from maam.spec.inputs import check_training_batch
 from maam.torch.arrays import read_arrays, unwrap, write_arrays
-from maam.torch.primitives import ACTIVATIONS, NORMS, WITH_ARRAYS, WITHOUT_ARRAYS, initialize, resize
+from maam.torch.primitives import ACTIVATIONS, NORMS, WITH_ARRAYS, WITHOUT_ARRAYS, initialize, operate, resize
 
 _TRAINING_SETTINGS = ("momentum=", "inplace=", "p=")
 """Settings in a module's repr that do not change its output in eval mode; p is that of dropout."""
@@ -34,7 +34,7 @@ def instantiate(node: spec.Node, **options: Any) -> nn.Module:
         return WITH_ARRAYS[type(node)](node, **options)
     if type(node) in WITHOUT_ARRAYS:
         return WITHOUT_ARRAYS[type(node)](node)
-    if not isinstance(node, (Sequential, Parallel)):
+    if not isinstance(node, (Sequential, Parallel, Graph)):
         raise SpecError(f"maam.torch has no primitive of kind {node.kind!r}; expected the layers of maam.spec")
     return Container(node, **options)
 
@@ -56,7 +56,7 @@ class Container(SpecContainer, nn.Module):
     _method = "forward"
     _pools_first = False
 
-    def __init__(self, node: Sequential | Parallel, **options: Any) -> None:
+    def __init__(self, node: Sequential | Parallel | Graph, **options: Any) -> None:
         super().__init__()
         self._fill(node, **options)
 
@@ -65,7 +65,8 @@ class Container(SpecContainer, nn.Module):
         self._stride = getattr(node, "stride", 1)
         self._mode, self._constants = getattr(node, "merge", ""), getattr(node, "weights", None)
         self.names = tuple(node.children)
-        for name in node.nodes:
+        self._steps, self._arrays = getattr(node, "steps", ()), tuple(getattr(node, "arrays", ()))
+        for name in (*node.nodes, *self._arrays):
             if hasattr(self, name):
                 raise SpecError(f"layer name {name!r} is an attribute of a PyTorch module; choose another")
         for name, child in node.nodes.items():
@@ -128,7 +129,9 @@ class Container(SpecContainer, nn.Module):
         return type(self.spec).__name__ if type(self) is Container else type(self).__name__
 
     def extra_repr(self) -> str:
-        """Return how the branches are merged; empty for other nodes."""
+        """Return how the branches are merged, or the formula of a graph; empty for other nodes."""
+        if self.kind == "graph":
+            return str(self.spec.formula)
         return f"merge={self._mode!r}" if self.kind == "parallel" else ""
 
     # --- the computation
@@ -139,6 +142,8 @@ class Container(SpecContainer, nn.Module):
             check_input(self, self.rule, x)
         if self.kind == "parallel":
             return self._merge(x, [self._modules[name](x) for name in self.names])  # type: ignore[misc]
+        if self.kind == "graph":
+            return self._compute(x)
         y = x
         for child in self._ordered():
             y = child(y)
@@ -153,6 +158,14 @@ class Container(SpecContainer, nn.Module):
     def _ordered(self) -> list[nn.Module]:
         children = [cast(nn.Module, self._modules[name]) for name in self.names]
         return training_order(children, nn.ReLU, nn.MaxPool2d) if self.training and self._pools_first else children
+
+    def _compute(self, x: Tensor) -> Tensor:
+        """Return the result of the formula of a graph."""
+        values: list[Any] = [x, *(getattr(self, name) for name in self._arrays)]
+        for step in self._steps:
+            given = [values[index] for index in step.values]
+            values.append(self._modules[step.name](given[0]) if step.op == "call" else operate(step, given))  # type: ignore[misc]
+        return cast(Tensor, values[-1])
 
     def _merge(self, x: Tensor, outputs: list[Tensor]) -> Tensor:
         if self._mode == "concat":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from maam import spec
 from maam.spec import Parameter
+from maam.spec.graph import Step
+from maam.spec.pooling import AXES
+from maam.spec.rearrange import Parsed, parse, plan
 
 
 def initialize(module: nn.Module, parameters: Iterable[Parameter]) -> None:
@@ -74,6 +77,17 @@ class Linear(_Initialized, nn.Linear):
         self.reset_parameters()
 
 
+class Conv1d(_Initialized, nn.Conv1d):
+    """`spec.Conv1d`: (N, in_channels, L) to (N, out_channels, L')."""
+
+    def __init__(self, node: spec.Conv1d, **options: Any) -> None:
+        super().__init__(
+            node.in_channels, node.out_channels, node.kernel_size, padding=node.padding, bias=node.bias, **options
+        )
+        self.spec = node
+        self.reset_parameters()
+
+
 class RowRNN(_Initialized):
     """`spec.RNN`: (N, C, H, W) to the last state (N, hidden_size).
 
@@ -115,6 +129,14 @@ def _last_state(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 torch.fx.wrap("_last_state")  # symbolic tracing cannot iterate over a map's rows
 
 
+class Abs(nn.Module):
+    """`spec.Activation` abs: any shape to the same shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return |x|."""
+        return x.abs()
+
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
@@ -128,22 +150,25 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "tanh": nn.Tanh,
     "softmax": nn.Softmax,
     "identity": nn.Identity,
+    "abs": Abs,
 }
 NORMS: dict[str, type[nn.Module]] = {"batch_norm": nn.BatchNorm2d, "identity": nn.Identity}
 
 
 class GlobalPool(nn.Module):
-    """`spec.GlobalPool`: (N, C, H, W) to (N, C, 1, 1), or to (N, 1, H, W) over the channels."""
+    """`spec.GlobalPool`: (N, C, H, W) to the same with size 1 along the axes."""
 
     def __init__(self, node: spec.GlobalPool) -> None:
         super().__init__()
         self.function = node.function
-        self.axes = (2, 3) if node.axis == "spatial" else (1,)
+        self.axes = node.axes
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the statistic."""
         if self.function == "std":
             return standard_deviation(x, self.axes)
+        if self.function == "var":
+            return variance(x, self.axes)
         if self.function == "max":
             return x.amax(self.axes, keepdim=True)
         return x.sum(self.axes, keepdim=True) if self.function == "sum" else x.mean(self.axes, keepdim=True)
@@ -158,17 +183,93 @@ def standard_deviation(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
     It is computed in float32 or wider. Where all values are equal it is 0, with gradient 0.
     """
+    squares, degrees = _squares(x, axes)
+    positive = squares > 0  # the slope of the root at 0 is infinite, so a constant is used there
+    root = torch.where(positive, squares, 1.0).div(degrees).sqrt()
+    return torch.where(positive, root, 0.0).to(x.dtype)
+
+
+def variance(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Return the unbiased variance over `axes`, which are kept with size 1; it is computed in float32 or wider."""
+    squares, degrees = _squares(x, axes)
+    return squares.div(degrees).to(x.dtype)
+
+
+def _squares(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, int]:
+    """Return the sum of the squared distances to the mean, and the number of values less 1, but at least 1."""
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     count = 1
     for axis in axes:
         count = count * x.shape[axis]
-    squares = (wide - wide.mean(axes, keepdim=True)).square().sum(axes, keepdim=True)
-    positive = squares > 0  # the slope of the root at 0 is infinite, so a constant is used there
-    root = torch.where(positive, squares, 1.0).div(max(count - 1, 1)).sqrt()
-    return torch.where(positive, root, 0.0).to(x.dtype)
+    return (wide - wide.mean(axes, keepdim=True)).square().sum(axes, keepdim=True), max(count - 1, 1)
 
 
-torch.fx.wrap("standard_deviation")  # symbolic tracing does not know the number of values
+for _name in ("standard_deviation", "variance"):
+    torch.fx.wrap(_name)  # symbolic tracing does not know the number of values
+
+
+class Softmax(nn.Module):
+    """`spec.Softmax`: (N, C, H, W) to the same shape."""
+
+    def __init__(self, node: spec.Softmax) -> None:
+        super().__init__()
+        self.axis = node.axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return softmax along the axis."""
+        if self.axis == "spatial":
+            return torch.softmax(x.flatten(2), -1).view_as(x)
+        return torch.softmax(x, AXES[self.axis][0])
+
+    def extra_repr(self) -> str:
+        """Return the axis."""
+        return self.axis
+
+
+class TopK(nn.Module):
+    """`spec.TopK`: (N, C, ...) to (N, k, ...)."""
+
+    def __init__(self, node: spec.TopK) -> None:
+        super().__init__()
+        self.k = node.k
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the k largest values along the channels, in descending order."""
+        return x.topk(self.k, 1).values
+
+    def extra_repr(self) -> str:
+        """Return k."""
+        return f"k={self.k}"
+
+
+class Rearrange(nn.Module):
+    """`spec.Rearrange`: a batch to a batch with other axes."""
+
+    def __init__(self, node: spec.Rearrange) -> None:
+        super().__init__()
+        self.pattern = node.pattern
+        self._parsed = parse(node.pattern)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x with its axes, except the batch, rearranged."""
+        return rearrange(x, self._parsed)
+
+    def extra_repr(self) -> str:
+        """Return the pattern."""
+        return repr(self.pattern)
+
+
+def rearrange(x: Tensor, pattern: Parsed) -> Tensor:
+    """Return x with its axes, except the batch, rearranged by the pattern of a `spec.Rearrange`."""
+    found = plan(pattern, tuple(x.shape[1:]))
+    batch = x.shape[0]
+    y = x.reshape(batch, *found.split).permute(0, *(axis + 1 for axis in found.order))
+    if found.single != found.full:
+        y = y.reshape(batch, *found.single).expand(batch, *found.full)
+    return y.reshape(batch, *found.merged)
+
+
+torch.fx.wrap("rearrange")  # symbolic tracing does not know the sizes
 
 
 def _activation(node: spec.Activation) -> nn.Module:
@@ -187,17 +288,39 @@ def _global_pool(node: spec.GlobalPool) -> nn.Module:
     return GlobalPool(node)
 
 
+class GroupNorm(nn.GroupNorm):
+    """`spec.GroupNorm`: (N, C, H, W) to the same shape."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normalized map; unlike PyTorch's module, also for a single value, which becomes the bias."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def _group_norm(node: spec.GroupNorm, **options: Any) -> nn.Module:
+    return GroupNorm(node.num_groups, node.num_channels, node.eps, **options)
+
+
+def _avg_pool(node: spec.AvgPool2d) -> nn.Module:
+    return nn.AvgPool2d(node.kernel_size, node.step, node.padding, count_include_pad=False)
+
+
 WITH_ARRAYS: dict[type[spec.Node], Callable[..., nn.Module]] = {
     spec.Conv2d: Conv2d,
+    spec.Conv1d: Conv1d,
     spec.Linear: Linear,
     spec.RNN: RowRNN,
     spec.BatchNorm2d: _batch_norm,
+    spec.GroupNorm: _group_norm,
 }
 WITHOUT_ARRAYS: dict[type[spec.Node], Callable[[Any], nn.Module]] = {
     spec.Activation: _activation,
     spec.MaxPool2d: lambda node: nn.MaxPool2d(node.kernel_size, node.step, node.padding),
-    spec.AvgPool2d: lambda node: nn.AvgPool2d(node.kernel_size, node.step),
+    spec.AvgPool2d: _avg_pool,
+    spec.AdaptiveAvgPool2d: lambda node: nn.AdaptiveAvgPool2d(node.output_size),
     spec.GlobalPool: _global_pool,
+    spec.Softmax: Softmax,
+    spec.TopK: TopK,
+    spec.Rearrange: Rearrange,
     spec.Flatten: lambda node: nn.Flatten(1),
     spec.Unflatten: lambda node: nn.Unflatten(1, (-1, 1, 1)),
     spec.Dropout: lambda node: nn.Dropout(node.p),
@@ -217,3 +340,44 @@ def resize(x: Tensor, height: int, width: int) -> Tensor:
         index = torch.arange(size, device=y.device) * y.shape[axis] // size
         y = y.index_select(axis, index)
     return y.permute(0, 3, 1, 2) if channels_last else y
+
+
+def fold(x: Tensor, groups: int) -> Tensor:
+    """Return groups of channels as separate samples: (N, groups * C, ...) to (N * groups, C, ...)."""
+    return x.reshape(x.shape[0] * groups, x.shape[1] // groups, *x.shape[2:])
+
+
+def unfold(x: Tensor, groups: int) -> Tensor:
+    """Return the inverse of `fold`."""
+    return x.reshape(x.shape[0] // groups, x.shape[1] * groups, *x.shape[2:])
+
+
+for _name in ("fold", "unfold"):
+    torch.fx.wrap(_name)  # symbolic tracing cannot iterate over a shape
+
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "matmul": lambda a, b: a @ b,
+    "square": lambda a: a * a,
+    "sqrt": lambda a: a**0.5,
+    "rsqrt": lambda a: a**-0.5,
+    "concat": lambda *values: torch.cat(values, 1),
+    "stack": lambda *values: torch.cat(values, 2),
+    "like": lambda a, b: a.reshape(b.shape),
+    "resize": lambda a, b: resize(a, b.shape[2], b.shape[3]),
+    "first": lambda a, b: a[:, :, : b.shape[2]],
+    "last": lambda a, b: a[:, :, a.shape[2] - b.shape[2] :],
+    "fold": lambda a, groups: fold(a, groups),
+    "unfold": lambda a, groups: unfold(a, groups),
+    "channels": lambda a, start, stop: a[:, start:stop],
+    "number": lambda value: value,
+}
+"""The operations of the formulas of `spec.Graph`."""
+
+
+def operate(step: Step, values: Sequence[Any]) -> Any:
+    """Return the result of an operation of a formula, other than a call, on its values."""
+    return OPERATIONS[step.op](*values, *step.numbers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torchvision.models import efficientnet, mobilenetv2, mobilenetv3
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import SqueezeExcitation
 
-from maam._insertion import InsertionPoint, check_network
+from maam._insertion import Insertion, InsertionPoint, check_network
 from maam.torch.insertion import MakeLayer, insert_layers
 
 
@@ -76,7 +76,14 @@ CHAINS: dict[type[nn.Module], str] = {
 KNOWN = "blocks of torchvision's ResNet, MobileNetV2, MobileNetV3 or EfficientNet"
 
 
-def insert_attention(network: nn.Module, attention: str | MakeLayer, *, every_block: bool = False) -> nn.Module:
+def insert_attention(
+    network: nn.Module,
+    attention: str | MakeLayer,
+    *,
+    every_block: bool = False,
+    identity_init: bool = False,
+    where: str | Sequence[str] | None = None,
+) -> nn.Module:
     """Insert an attention layer into the blocks of a torchvision network, in place.
 
     If the network has attention (squeeze and excitation in MobileNetV3 and EfficientNet), the new layers replace it.
@@ -85,10 +92,15 @@ def insert_attention(network: nn.Module, attention: str | MakeLayer, *, every_bl
 
     Args:
         network: a network of torchvision, or a module with such blocks.
-        attention: "maam", "maf", "mafc", "mafb", "se" or "cbam"; a subclass of `maam.torch.layers.Layer`; or a function
-            from the number of channels to a module that keeps the shape (N, channels, H, W), such as
-            `functools.partial(MAFC, rd_ratio=1 / 8)`. It is called without other arguments.
+        attention: the name of a layer, such as "eca" (`list_attention` returns all names); a subclass of
+            `maam.torch.layers.Layer`; or a function from the number of channels to a module that keeps the shape (N,
+            channels, H, W), such as `functools.partial(MAFC, rd_ratio=1 / 8)`. It is called without other arguments.
         every_block: whether blocks without attention get a layer too, if the network has attention in some blocks.
+        identity_init: whether the network computes the same as before until it is trained: y = x + gamma *
+            (attention(x) - x), where gamma is learnable and starts at 0, and x stands for the output of the layer that
+            is replaced, if there is one. For pretrained networks. Default: False.
+        where: the names of the layers after which attention goes, in place of the blocks above; see
+            `maam.torch.insert_attention`. Default: None.
 
     Returns:
         The network.
@@ -106,7 +118,7 @@ def insert_attention(network: nn.Module, attention: str | MakeLayer, *, every_bl
     """
     check_network(network, nn.Module, "torch.nn.Module")
     points = [point for module in network.modules() for point in _points(module)]
-    insert_layers(network, points, attention, every_block, KNOWN)
+    insert_layers(network, points, Insertion(attention, every_block, identity_init, where), KNOWN)
     return network
 
 
@@ -126,7 +138,7 @@ def _point_before_addition(parent: nn.Module, name: str, block: Any) -> Insertio
     def put(layer: nn.Module) -> None:
         setattr(parent, name, gated(block, layer))
 
-    return InsertionPoint(block.get_submodule(last).out_channels, False, put)
+    return InsertionPoint(block.get_submodule(last).out_channels, None, put)
 
 
 def _point_of_gated(block: Any) -> InsertionPoint:
@@ -134,7 +146,7 @@ def _point_of_gated(block: Any) -> InsertionPoint:
         block.attention = layer
 
     last = "conv3" if isinstance(block, GatedBottleneck) else "conv2"
-    return InsertionPoint(block.get_submodule(last).out_channels, True, put)
+    return InsertionPoint(block.get_submodule(last).out_channels, block.attention, put)
 
 
 def _point_in_chain(block: Any, chain: Any) -> InsertionPoint:
@@ -150,4 +162,6 @@ def _point_in_chain(block: Any, chain: Any) -> InsertionPoint:
             chain[index] = layer
         block.attention_at = (len(chain) - 1 if index is None else index, channels)  # for the next insertion
 
-    return InsertionPoint(channels, index is not None, put, added_in_place=index in (None, len(chain) - 1))
+    return InsertionPoint(
+        channels, None if index is None else chain[index], put, added_in_place=index in (None, len(chain) - 1)
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torchvision
@@ -17,7 +17,13 @@ from maam.torchvision.insert import insert_attention
 
 
 def create_model(
-    name: str, attention: str | MakeLayer | None = None, *, every_block: bool = False, **options: Any
+    name: str,
+    attention: str | MakeLayer | None = None,
+    *,
+    every_block: bool = False,
+    identity_init: bool = False,
+    where: str | Sequence[str] | None = None,
+    **options: Any,
 ) -> nn.Module:
     """Build a model with `torchvision.models.get_model` and insert an attention layer.
 
@@ -25,6 +31,8 @@ def create_model(
         name: a classifier of torchvision.
         attention: see `insert_attention`; None inserts nothing.
         every_block: see `insert_attention`.
+        identity_init: see `insert_attention`.
+        where: see `insert_attention`.
         options: arguments of torchvision's builder, such as `num_classes` and `weights`. Weights are loaded before
             attention is inserted.
 
@@ -50,7 +58,9 @@ def create_model(
             )
         raise unknown_model(name, list_models(), "maam.torchvision.list_models()")
     network: nn.Module = torchvision.models.get_model(name, **options)
-    return network if attention is None else insert_attention(network, attention, every_block=every_block)
+    if attention is None:
+        return network
+    return insert_attention(network, attention, every_block=every_block, identity_init=identity_init, where=where)
 
 
 def list_models() -> list[str]:
@@ -69,8 +79,8 @@ def make_builder(name: str) -> Callable[..., nn.Module]:
         hint = suggestion(name, list_models())
         raise AttributeError(f"module 'maam.torchvision' has no attribute {name!r}{hint and f'; {hint}'}")
 
-    def build(attention: str | MakeLayer | None = None, *, every_block: bool = False, **options: Any) -> nn.Module:
-        return create_model(name, attention, every_block=every_block, **options)
+    def build(attention: str | MakeLayer | None = None, **options: Any) -> nn.Module:
+        return create_model(name, attention, **options)
 
     build.__name__ = build.__qualname__ = name
     build.__doc__ = f"Build {name!r} of torchvision; see `maam.torchvision.create_model` for the arguments."

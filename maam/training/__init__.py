@@ -2,6 +2,7 @@
 
 from maam.backend.optimizer import Optimizer
 from maam.backend.protocol import Objective, OptimizerState, Runner, Trainer
+from maam.training.attention_maps import AttentionMaps, attention_maps
 from maam.training.compare import RunSummary, read_runs
 from maam.training.evaluate import Evaluation, evaluate_file
 from maam.training.loop import Observer
@@ -12,6 +13,7 @@ from maam.training.run import train
 from maam.training.schedule import learning_rate, one_cycle
 
 __all__ = [
+    "AttentionMaps",
     "Evaluation",
     "Objective",
     "Observer",
@@ -22,6 +24,7 @@ __all__ = [
     "RunSummary",
     "Runner",
     "Trainer",
+    "attention_maps",
     "default_recipe",
     "evaluate_file",
     "learning_rate",

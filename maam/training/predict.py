@@ -102,11 +102,11 @@ def predict_files(
         class_names = weights.run.class_names()
     if class_names is None and (card := read_card(weights.path)) is not None:
         class_names = card.class_names
-    classifier = _check_classifier(spec, weights.path)
+    classifier = classifier_of(spec, weights.path)
     names = _class_names(classifier, class_names)
     images = image_preparation(classifier, weights, recipe, changes)
-    _check_images(classifier, images)
-    paths = tuple(_image_paths(files))
+    check_images(classifier, images)
+    paths = tuple(image_paths(files))
     batches = list_images(images, paths, spec, ReadOptions(framework, num_workers, on_broken))
     predict = open_model(spec, arrays, framework, device)
     logits = [np.asarray(predict(x)) for x, _ in track(batches.epoch(0), framework, len(batches))]
@@ -114,7 +114,8 @@ def predict_files(
     return [Prediction(path, p, names) for path, p in zip(read, _softmax(np.concatenate(logits)), strict=True)]
 
 
-def _check_classifier(spec: Node, path: Path) -> Model:
+def classifier_of(spec: Node, path: Path) -> Model:
+    """Return the spec of a file, after checking that it is a classifier."""
     if not isinstance(spec, Model) or len(spec.output_shape(spec.input_shape)) != 1:
         raise DataError(
             f"{path}: expected the weights of a classifier, got those of a layer or of a model without logits"
@@ -132,14 +133,16 @@ def _class_names(spec: Model, given: Sequence[str] | None) -> tuple[str, ...]:
     return names
 
 
-def _check_images(spec: Model, images: Images) -> None:
+def check_images(spec: Model, images: Images) -> None:
+    """Raise DataError unless the model accepts RGB images of the recipe's size."""
     try:
         input_rule(spec).check((1, 3, images.size or 0, images.size or 0))
     except ShapeError as error:
         raise DataError(f"image files are read as RGB images of {images.size}x{images.size}: {error}") from None
 
 
-def _image_paths(files: Sequence[PathLike] | PathLike) -> Iterator[str]:
+def image_paths(files: Sequence[PathLike] | PathLike) -> Iterator[str]:
+    """Yield the paths of image files, and of all images in folders."""
     for path in [files] if isinstance(files, (str, os.PathLike)) else files:
         if not isinstance(path, (str, os.PathLike)):
             raise DataError(

@@ -41,6 +41,55 @@ PRIMITIVES = spec.Sequential(
 )
 
 
+CONV1D = spec.Conv1d(in_channels=1, out_channels=2, kernel_size=3, padding=1)
+NEW = {
+    "tokens": {"tokens": spec.Rearrange(pattern="c h w -> (h w) c"), "fc": spec.Linear(in_features=4, out_features=3)},
+    "sequence": {"line": spec.Rearrange(pattern="c h w -> 1 (c h w)"), "conv": CONV1D},
+    "repeat": {"repeat": spec.Rearrange(pattern="(g=2 c) h w -> c (g r=2) w h")},
+    "norm": {"norm": spec.GroupNorm(num_groups=2, num_channels=4)},
+    "pooled norm": {"pool": spec.GlobalPool(), "norm": spec.GroupNorm(num_groups=4, num_channels=4)},
+    "padded": {"pool": spec.AvgPool2d(kernel_size=3, stride=2, padding=1)},
+    "regions": {"pool": spec.AdaptiveAvgPool2d(output_size=3)},
+    "upwards": {"pool": spec.GlobalPool(axis="height"), "regions": spec.AdaptiveAvgPool2d(output_size=3)},
+    "top": {"pool": spec.GlobalPool(), "top": spec.TopK(k=3)},
+    "abs": {"abs": spec.Activation(function="abs")},
+    **{f"softmax {axis}": {"softmax": spec.Softmax(axis=axis)} for axis in ("channels", "height", "width", "spatial")},
+    **{
+        f"{function} {axis}": {"pool": spec.GlobalPool(function=function, axis=axis)}
+        for function, axis in [
+            ("var", "spatial"),
+            ("avg", "width"),
+            ("max", "height"),
+            ("sum", "width"),
+            ("std", "height"),
+        ]
+    },
+}
+"""Chains with the primitives of the attention modules, for a map with 4 channels."""
+FORMULA = (
+    "a = gate(x) * weight + 1 / (x ** 2 + 1) ** 0.5 - (x * x + 2) ** -0.5; f = fold(a, 2); b = unfold(conv(f) / 2, 2);"
+    "s = stack(a, turn(b)); c = first(s, a) - last(s, turn2(a));"
+    "p = rows(a) @ columns(b); resize(pool(concat(a[0:2], c[2:4])), x) * scale(like(p, pool2(a)))"
+)
+GRAPH = spec.Graph(
+    children={
+        "gate": spec.Activation(function="sigmoid"),
+        "conv": spec.Conv2d(in_channels=2, out_channels=2, kernel_size=3, padding=1),
+        "turn": spec.Rearrange(pattern="c h w -> c w h"),
+        "turn2": spec.Rearrange(pattern="c h w -> c w h"),
+        "rows": spec.Rearrange(pattern="c h w -> 1 c (h w)"),
+        "columns": spec.Rearrange(pattern="c h w -> 1 (h w) c"),
+        "pool": spec.AvgPool2d(kernel_size=3),
+        "pool2": spec.AdaptiveAvgPool2d(output_size=2),
+        "scale": spec.GlobalPool(),
+    },
+    formula=FORMULA,
+    in_channels=4,
+    arrays={"weight": ((4, 1, 1), 1.0)},
+)
+"""A formula with every operation."""
+
+
 def close(actual, expected):
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
@@ -115,6 +164,26 @@ def test_seeded_models(runtime, node):
 
 def test_primitives(runtime, x):
     check(runtime, *scrambled(runtime, PRIMITIVES), x, False)
+
+
+def test_primitives_of_attention(runtime, x):
+    """One network computes them all, because graph mode compiles every network."""
+    chains = {
+        name.replace(" ", "_"): spec.Sequential(children={**chain, "flatten": spec.Flatten()})
+        for name, chain in NEW.items()
+    }
+    model, reference = scrambled(runtime, spec.Parallel(children=chains, merge="concat"))
+    found, expected, start = runtime.call(runtime.train(model, False), x), reference(x), 0
+    for name, chain in chains.items():
+        size = chain.output_shape(x.shape[1:])[0]
+        np.testing.assert_allclose(
+            found[:, start : start + size], expected[:, start : start + size], rtol=1e-5, atol=1e-5, err_msg=name
+        )
+        start += size
+
+
+def test_formulas(runtime, x):
+    check(runtime, *scrambled(runtime, GRAPH), x, False)
 
 
 @pytest.mark.parametrize("training", [False, True])

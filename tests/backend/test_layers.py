@@ -184,8 +184,8 @@ class Gate:
 
 class TestLookup:
     def test_subclasses_by_name(self):
-        gate = type("Gate", (Gate,), {})
-        assert layers_in({"Gate": gate, "Base": Gate, "Other": int, "spec": spec}, Gate) == {"gate": gate}
+        layer = type("SqueezeExcite", (Gate,), {"composite": staticmethod(spec.se)})
+        assert layers_in({"SqueezeExcite": layer, "Base": Gate, "Other": int, "spec": spec}, Gate) == {"se": layer}
 
     @pytest.mark.parametrize(("given", "found"), [("gate", Gate), ("Gate", Gate), (Gate, Gate), (len, len)])
     def test_names_classes_and_functions(self, given, found):

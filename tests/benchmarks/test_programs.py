@@ -25,7 +25,7 @@ def test_commands_are_listed_documented_and_apart_from_the_library(run, fails):
     assert all(f"\n  {name} " in out for name in COMMANDS)
     assert run("--help") == out
     assert commands_in(README) == set(COMMANDS)
-    assert fails("reproduce").startswith("unknown command 'reproduce'; expected one of cost, training-step, ")
+    assert fails("reproduce").startswith("unknown command 'reproduce'; expected one of cost, attention, ")
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "results").glob("*.md")]
     for page in pages:
         assert commands_in(page.read_text()) <= set(COMMANDS), page

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maam import reference
 from tests.image_folders import NAMES, write_folder
 
 pytest.importorskip("torchvision")
@@ -34,6 +35,28 @@ def test_predict(succeeds, pictures):
         line = next(line for line in result.out.splitlines() if path in line)
         assert name in line
         assert f"{max(one):.1%}" in line
+
+
+def test_attention_maps(succeeds, fails, pictures):
+    """Each gate of a network has a map of its own size; the picture shows them over the images."""
+    from maam.training import attention_maps, read_recipe
+
+    options = {"attention": "coord", "width_multiplier": 0.25, "cifar": True, "num_classes": 10}
+    reference.save_weights(reference.build("mobilenet_v2", seed=0, **options), "net.safetensors")
+    files = sorted(pictures.rglob("*.png"))[:2]
+    succeeds("predict", "net.safetensors", *files, *NO_WORKERS, "--recipe", "cifar10", "--attention-maps", "maps.png")
+    assert Path("maps.png").stat().st_size > 1000
+    found = attention_maps("net.safetensors", files, recipe=read_recipe("cifar10"))
+    assert [Path(one.path) for one in found] == files
+    sizes = [one.shape for one in found[0].maps.values()]
+    assert len(sizes) == 17
+    assert (sizes[0], sizes[-1]) == ((32, 32), (4, 4))
+    assert all(((m > 0) & (m < 1)).all() for one in found for m in one.maps.values())
+    assert not np.array_equal(
+        found[0].maps["backbone.stage1.unit1.cbamm"], found[1].maps["backbone.stage1.unit1.cbamm"]
+    )
+    message = fails("predict", WEIGHTS, files[0], *NO_WORKERS, "--attention-maps", "maps.png")
+    assert "the network has no gate, so it has no attention maps; expected attention such as se" in message
 
 
 def test_predict_shows_markup_as_text(succeeds, pictures):

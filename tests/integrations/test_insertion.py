@@ -1,5 +1,6 @@
 """Attention layers in the networks of timm, torchvision and MindCV: where they go, what stays, what is refused."""
 
+import importlib
 from collections.abc import Callable
 from functools import partial
 from re import escape
@@ -66,6 +67,10 @@ POINTS = {  # blocks with attention, blocks in all, the first new layer, and the
         "mobilenetv4_conv_small": (0, 12, "blocks.2.0.se", "blocks.2.0.se"),
         "mixnet_s": (13, 16, "blocks.2.0.se", "blocks.0.0.se"),
         "lcnet_035": (2, 13, "blocks.5.0.se", "blocks.0.0.se"),
+        "regnetx_002": (0, 13, "s1.b1.se", "s1.b1.se"),
+        "regnety_002": (13, 13, "s1.b1.se", "s1.b1.se"),
+        "convnext_atto": (0, 12, "stages.0.blocks.0.drop_path.attention", "stages.0.blocks.0.drop_path.attention"),
+        "densenet121": (0, 4, "features.transition1.conv.attention", "features.transition1.conv.attention"),
     },
     "torchvision": {
         "resnet18": (0, 8, "layer1.0.attention", "layer1.0.attention"),
@@ -194,8 +199,13 @@ def test_a_resnet_trains(library, block, attention, images, without_gradient):
     assert without_gradient(network, images()) == []
 
 
+QUICK = ("maam", "mafc", "mafb", "coord", "ema", "gct", "simam")
+
+
 @PYTORCH
-@pytest.mark.parametrize("attention", maam.timm.list_attention())
+@pytest.mark.parametrize(
+    "attention", [(pytest.param if name in QUICK else slow)(name) for name in maam.timm.list_attention()]
+)
 def test_a_mobilenet_trains(library, attention, images, without_gradient):
     """The MobileNetV3 of torchvision adds in place to the output of a layer at the end of a block."""
     options = {"attention": attention, "every_block": True, "num_classes": 3}
@@ -309,6 +319,81 @@ def test_refused_attention_leaves_the_network_unchanged(library, attention, mess
         library.maam.insert_attention(network, attention)
     assert shapes(network) == before
     assert new_layers(network) == []
+
+
+@pytest.mark.parametrize("attention", ["coord", "maam", "mhsa"])
+def test_a_network_starts_as_it_was(library, attention):
+    """With `identity_init`, outputs are the same until gamma changes, also where squeeze and excitation is replaced."""
+    network = create(library, library.mobilenet, "cpu", num_classes=3)
+    images = np.random.default_rng(0).uniform(size=(2, 3, 32, 32)).astype(np.float32)
+
+    def run():
+        if library is MINDCV:
+            return network.set_train(False)(ms.Tensor(images)).asnumpy()
+        return network.eval()(torch.as_tensor(images)).detach().numpy()
+
+    plain = run()
+    library.maam.insert_attention(network, attention, identity_init=True)
+    np.testing.assert_array_equal(run(), plain)
+    gammas = [
+        p for p in (network.parameters() if library is not MINDCV else network.get_parameters()) if p.shape == (1,)
+    ]
+    assert gammas
+    for gamma in gammas:
+        gamma.data.fill_(0.1) if library is not MINDCV else gamma.set_data(ms.Tensor([0.1], ms.float32))
+    assert not np.array_equal(run(), plain)
+
+
+WHERE = {TIMM: ["layer*.*.bn2", "conv1"], VISION: ["layer*.*.bn2", "conv1"], MINDCV: ["layer*.*.bn2", "conv1"]}
+
+
+def test_layers_by_name_in_any_network(library):
+    network = shallow_resnet(library)
+    before, insert = shapes(network), importlib.import_module(library.layers.__name__).insert_attention
+    assert insert(network, "eca", where=WHERE[library]) is network
+    layers = new_layers(network, library.layers.ECA)
+    assert layers == [f"{name}.attention" for name in ("conv1", *(f"layer{index}.0.bn2" for index in range(1, 5)))]
+    assert before <= shapes(network)
+    assert len(shapes(network)) == len(before) + 5
+    library.maam.insert_attention(network, "se", where="conv1")  # replaces the layer there
+    assert new_layers(network, library.layers.SE) == ["conv1.attention"]
+    assert before <= shapes(network)
+    x = np.zeros((2, 3, 32, 32), np.float32)
+    y = network(torch.as_tensor(x)) if library is not MINDCV else network(ms.Tensor(x))
+    assert tuple(y.shape) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("layer9*", "where: no layer of ResNet matches 'layer9*'; its layers have names such as '"),
+        (3, "where: expected a pattern such as 'layer*.*.bn2', or a list of patterns, got 3"),
+        ("layer1.0.relu*", "where: the number of channels after 'layer1.0.relu' is unknown, because it has no conv"),
+    ],
+)
+def test_refused_names_leave_the_network_unchanged(library, where, message):
+    network = shallow_resnet(library)
+    if isinstance(where, str) and "relu" in where and library is TIMM:
+        where, message = "maxpool", "where: the number of channels after 'maxpool' is unknown, because it has no conv"
+    before = shapes(network)
+    with pytest.raises(SpecError, match=escape(message)):
+        library.maam.insert_attention(network, "se", where=where)
+    assert shapes(network) == before
+
+
+def test_a_folder_of_a_timm_network_with_attention(images, tmp_path):
+    """Weights that were saved with attention load with the same arguments, and those of the plain network too."""
+    options = {"attention": "coord", "identity_init": True, "num_classes": 3}
+    network, x = maam.timm.create_model("resnet10t", **options).eval(), images()
+    for gamma in (p for name, p in network.named_parameters() if name.endswith("gamma")):
+        nn.init.constant_(gamma, 0.5)
+    for name, saved in (("with", network), ("plain", create(TIMM, "resnet10t", "cpu", num_classes=3).eval())):
+        timm.models.save_for_hf(saved, tmp_path / name)
+        again = maam.timm.create_model(f"local-dir:{tmp_path / name}", pretrained=True, **options).eval()
+        assert torch.equal(again(x), saved(x))
+    torch.save(network.state_dict(), tmp_path / "model.pth")
+    again = maam.timm.create_model("resnet10t", checkpoint_path=tmp_path / "model.pth", **options).eval()
+    assert torch.equal(again(x), network(x))
 
 
 def test_networks_without_a_known_block(library):

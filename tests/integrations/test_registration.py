@@ -165,7 +165,7 @@ class TestAttention:
 
     def test_a_layer_that_the_preset_does_not_have(self, library, backend):
         for given in ("maam", backend.MAAM):
-            with pytest.raises(SpecError, match="mobilenet: attention: input should be 'se', 'cbam', 'maf', 'mafc' or"):
+            with pytest.raises(SpecError, match="mobilenet: attention: input should be 'se', 'maf', 'ese', 'eca', "):
                 library.maam.create_model("mafc_v2", attention=given, **SMALL)
 
 

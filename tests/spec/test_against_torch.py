@@ -29,7 +29,7 @@ CONVS = [
     {"bias": False, "out_channels": 1},
 ]
 MAX_POOLS = [(2, None, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0), (2, None, 1), (5, 4, 2), (1, 2, 0)]
-AVG_POOLS = [(2, None), (3, 2), (3, 1), (2, 3), (1, 2)]
+AVG_POOLS = [(2, None, 0), (3, 2, 0), (3, 1, 1), (2, 3, 1), (1, 2, 0), (5, 3, 2)]
 ACTIVATIONS = {
     "relu": nn.ReLU(),
     "relu6": nn.ReLU6(),
@@ -44,6 +44,7 @@ ACTIVATIONS = {
     "softmax": nn.Softmax(1),
     "identity": nn.Identity(),
 }
+NORMS = [(1, 4), (2, 4), (4, 4)]
 
 
 class LastState(nn.Module):
@@ -65,8 +66,13 @@ def pairs():
     for kernel_size, stride, padding in MAX_POOLS:
         node = spec.MaxPool2d(kernel_size=kernel_size, stride=stride, padding=padding)
         yield node, nn.MaxPool2d(kernel_size, stride, padding)
-    for kernel_size, stride in AVG_POOLS:
-        yield spec.AvgPool2d(kernel_size=kernel_size, stride=stride), nn.AvgPool2d(kernel_size, stride)
+    for kernel_size, stride, padding in AVG_POOLS:
+        node = spec.AvgPool2d(kernel_size=kernel_size, stride=stride, padding=padding)
+        yield node, nn.AvgPool2d(kernel_size, stride, padding)
+    for num_groups, channels in NORMS:
+        node = spec.GroupNorm(num_groups=num_groups, num_channels=channels)
+        yield node, nn.GroupNorm(num_groups, channels)
+    yield spec.AdaptiveAvgPool2d(output_size=3), nn.AdaptiveAvgPool2d(3)
     for function, module in ACTIVATIONS.items():
         yield spec.Activation(function=function), module
     yield spec.BatchNorm2d(num_features=4), nn.BatchNorm2d(4)
@@ -114,6 +120,9 @@ def test_vectors_and_rows():
     for (features, out), bias in itertools.product([(5, 7), (1, 1), (64, 3)], [True, False]):
         node = spec.Linear(in_features=features, out_features=out, bias=bias)
         compare(node, nn.Linear(features, out, bias), (features,))
+        compare(node, nn.Linear(features, out, bias), (4, features))
+        conv = spec.Conv1d(in_channels=features, out_channels=out, kernel_size=3, padding=1, bias=bias)
+        compare(conv, nn.Conv1d(features, out, 3, padding=1, bias=bias), (features, 9))
     for function, module in ACTIVATIONS.items():
         compare(spec.Activation(function=function), module, (6,))
     for node, module in PAIRS[-3:]:  # flatten, dropout and identity

@@ -35,7 +35,7 @@ def test_fields_the_order_of_children_and_floats_bit_for_bit():
     defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True, "init": "fan_in_uniform"}
     assert parse_document(given).to_document() == {**given, **defaults}
     pool = spec.AvgPool2d(kernel_size=2)
-    assert json.loads(pool.to_json()) == {"kind": "avg_pool2d", "kernel_size": 2, "stride": None}
+    assert json.loads(pool.to_json()) == {"kind": "avg_pool2d", "kernel_size": 2, "stride": None, "padding": 0}
     forward = spec.Sequential(children={"z": RELU, "a": TANH})
     reverse = spec.Sequential(children={"a": TANH, "z": RELU})
     assert list(parse_json(forward.to_json()).nodes) == ["z", "a"]
@@ -90,7 +90,7 @@ DOCUMENTS = [
     (None, "expected a layer (an object with a 'kind'), got NoneType"),
     ([CONV], "expected a layer (an object with a 'kind'), got list"),
     ({}, "kind: required, but not given"),
-    ({"kind": "conv3d"}, "unknown kind 'conv3d'; known kinds: activation, avg_pool2d"),
+    ({"kind": "conv3d"}, "unknown kind 'conv3d'; known kinds: activation, adaptive_avg_pool2d"),
     ({"kind": None}, "unknown kind 'None'"),
     ({"kind": ["conv2d"]}, "unknown kind"),
     ({"kind": "Conv2d"}, "unknown kind 'Conv2d'"),
@@ -134,7 +134,10 @@ DOCUMENTS = [
     ({"kind": "batch_norm2d", "num_features": 3, "momentum": 1.5}, "momentum: input should be less than or equal to 1"),
     ({"kind": "dropout", "p": 1.0}, "dropout: p: input should be less than 1, got 1.0"),
     ({"kind": "dropout", "p": -1e-300}, "dropout: p: input should be greater than or equal to 0"),
-    ({"kind": "global_pool", "function": "median"}, "function: input should be 'avg', 'max', 'std' or 'sum', got 'med"),
+    (
+        {"kind": "global_pool", "function": "median"},
+        "function: input should be 'avg', 'max', 'std', 'sum' or 'var', got 'med",
+    ),
     (parallel(merge="max"), "parallel: merge: input should be 'sum', 'concat'"),
     (parallel(merge="weighted", weights=[1, "a"]), "weights.1: input should be a valid number, got 'a'"),
     (parallel(merge="weighted", weights=3), "weights: expected a list or a tuple, got 3"),

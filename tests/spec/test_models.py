@@ -286,7 +286,7 @@ INVALID = [
     (maam_imagenet, {"image_size": 30}, "stage4.agents.0.pool2: a map of 1x1 is too small"),
     (MAFC, {"width_multiplier": 0.02}, "width_multiplier: 0.02 leaves no channel of 32; use at least 0.0313"),
     (MAFC, {"width_multiplier": 0}, "width_multiplier: input should be greater than 0"),
-    (MAFC, {"attention": "eca"}, "attention: input should be 'se', 'cbam', 'maf', 'mafc' or 'mafb'"),
+    (MAFC, {"attention": "maam"}, "attention: input should be 'se', 'maf', 'ese', 'eca', 'gc', "),
     (MAFC, {"num_classes": 0}, "num_classes: input should be greater than or equal to 1"),
 ]
 

@@ -33,7 +33,8 @@ def test_rows_and_roles():
     assert rows["a.c.agents.alpha"].shape == (3,)
     assert not rows["bn.running_mean"].trainable
     assert rows["a.c.agents.0.conv1.weight"].size == 9
-    assert {p.role for p in (*spec.maam(4).parameters(), *preset("rnn").parameters())} == set(spec.Role)
+    nodes = (spec.maam(4), preset("rnn"), spec.gct(4))
+    assert {p.role for node in nodes for p in node.parameters()} == set(spec.Role)
     assert {role for role in spec.Role if not role.trainable} == {spec.Role.RUNNING_MEAN, spec.Role.RUNNING_VAR}
     assert spec.Role("norm_weight") is spec.Role.NORM_WEIGHT
 

@@ -51,7 +51,7 @@ ERRORS = [
     (spec.Scale(children={"flatten": FLATTEN}), (3, 1, 1), "a gate of shape (3,) does not broadcast"),
     (spec.Resize(children={}, stride=3), (3, 9, 2), "a map of 9x2 is too small for a stride of 3"),
     (spec.Resize(children={"flatten": FLATTEN}), (3, 9, 9), f"{NO_MAP} (243,)"),
-    (two("sum"), (1, 4, 4), f"merge 'sum': {SAME}, or of size 1 along an axis, got [(1, 4, 4), (1, 2,"),
+    (two("sum"), (1, 4, 4), "expected maps of the same shape, or of size 1 along an axis, got [(1, 4, 4), (1, 2,"),
     (two("softmax"), (1, 4, 4), f"merge 'softmax': {SAME}"),
     (two("concat"), (1, 4, 4), "branches cannot be concatenated along axis 0 of (C, H, W): [(1, 4, 4), (1, 2, 2)]"),
     (dynamic(POOL), (3, 1, 2), "a: a map of 1x2 is too small"),

@@ -15,21 +15,14 @@ from maam.spec.composites import CheckedAs, composite
 from maam.spec.containers import Parallel, Residual, Scale, Sequential
 from maam.spec.fields import AsNumber, Flag, Ordered, Size
 from maam.spec.node import Node
-from maam.spec.primitives import (
-    Activation,
-    BatchNorm2d,
-    Conv2d,
-    ElementwiseName,
-    Flatten,
-    GlobalPool,
-    Linear,
-    Unflatten,
-)
+from maam.spec.pooling import GlobalPool
+from maam.spec.primitives import Activation, BatchNorm2d, Conv2d, ElementwiseName, Flatten, Linear, Unflatten
 
 PoolType = Literal["avg", "std", "max"]
 
 
-def _as_names(value: PoolType | Sequence[PoolType]) -> Sequence[PoolType]:
+def as_names(value: PoolType | Sequence[PoolType]) -> Sequence[PoolType]:
+    """Return several statistics, also for one."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -47,7 +40,7 @@ PoolTypes = Annotated[
         Annotated[
             tuple[PoolType, ...],
             Ordered,
-            BeforeValidator(_as_names),
+            BeforeValidator(as_names),
             AfterValidator(_each_once),
         ]
     ),
@@ -99,8 +92,8 @@ def maf(
         >>> layer.output_shape((64, 32, 32)), layer.num_parameters
         ((64, 32, 32), 836)
     """
-    pools = _as_names(pool_types)
-    gate = _perceptron(channels, _width(channels, rd_ratio, rd_channels), pools, act_layer)
+    pools = as_names(pool_types)
+    gate = _perceptron(channels, reduced_width(channels, rd_ratio, rd_channels), pools, act_layer)
     return Scale(children={**gate, "gate": Activation(function=gate_layer)})
 
 
@@ -148,7 +141,7 @@ def mafc(
     channel = maf(channels, rd_ratio, rd_channels, pool_types, act_layer=act_layer, gate_layer=gate_layer)
     children: dict[str, Node] = {"ChannelGate": channel}
     if spatial:
-        children["SpatialGate"] = _spatial_gate(_as_names(pool_types), gate_layer)
+        children["SpatialGate"] = _spatial_gate(as_names(pool_types), gate_layer)
     return Sequential(children=children)
 
 
@@ -190,8 +183,8 @@ def mafb(
         >>> spec.mafb(64).output_shape((64, 32, 32))
         (64, 32, 32)
     """
-    pools = _as_names(pool_types)
-    channel = _perceptron(channels, _width(channels, rd_ratio, rd_channels), pools, act_layer)
+    pools = as_names(pool_types)
+    channel = _perceptron(channels, reduced_width(channels, rd_ratio, rd_channels), pools, act_layer)
     both = {"ChannelGate": Sequential(children=channel), "SpatialGate": _dilated_branch(channels, act_layer)}
     gate = Scale(children={"logits": Parallel(children=both), "gate": Activation(function=gate_layer)})
     return Residual(children={"attention": gate})
@@ -233,7 +226,7 @@ def se(
     """
     children = {
         "pool": GlobalPool(),
-        **_excitation(channels, _width(channels, rd_ratio, rd_channels), act_layer),
+        **perceptron(channels, reduced_width(channels, rd_ratio, rd_channels), act_layer),
         "gate": Activation(function=gate_layer),
     }
     return Scale(children=children)
@@ -280,7 +273,7 @@ def cbam(
     channel = Scale(
         children={
             "pools": pools,
-            **_excitation(channels, _width(channels, rd_ratio, rd_channels), act_layer),
+            **perceptron(channels, reduced_width(channels, rd_ratio, rd_channels), act_layer),
             "sum": GlobalPool(function="sum"),
             "gate": Activation(function=gate_layer),
         }
@@ -291,7 +284,8 @@ def cbam(
     return Sequential(children=children)
 
 
-def _width(channels: int, rd_ratio: float, rd_channels: int | None) -> int:
+def reduced_width(channels: int, rd_ratio: float, rd_channels: int | None) -> int:
+    """Return `rd_channels`, or the width that `rd_ratio` gives, at least 1."""
     return max(int(channels * rd_ratio), 1) if rd_channels is None else rd_channels
 
 
@@ -316,24 +310,28 @@ def _perceptron(
 
 def _spatial_gate(pool_types: Sequence[PoolType], gate_layer: GateName) -> Scale:
     """Return x * gate(BN(Conv7x7(statistics of x over the channels)))."""
-    conv = Conv2d(
-        in_channels=len(pool_types),
-        out_channels=1,
-        kernel_size=SPATIAL_KERNEL,
-        padding=SPATIAL_KERNEL // 2,
-        bias=False,
-    )
-    spatial = {"conv": conv, "bn": BatchNorm2d(num_features=1, momentum=SPATIAL_MOMENTUM)}
     return Scale(
         children={
             "pools": _statistics(pool_types, "channels"),
-            "spatial": Sequential(children=spatial),
+            "spatial": statistics_conv(len(pool_types)),
             "gate": Activation(function=gate_layer),
         }
     )
 
 
-def _excitation(channels: int, width: int, act_layer: ElementwiseName) -> dict[str, Node]:
+def statistics_conv(count: int) -> Sequential:
+    """Return a 7x7 convolution and batch norm of statistics of the positions: (count, H, W) to (1, H, W)."""
+    conv = Conv2d(
+        in_channels=count,
+        out_channels=1,
+        kernel_size=SPATIAL_KERNEL,
+        padding=SPATIAL_KERNEL // 2,
+        bias=False,
+    )
+    return Sequential(children={"conv": conv, "bn": BatchNorm2d(num_features=1, momentum=SPATIAL_MOMENTUM)})
+
+
+def perceptron(channels: int, width: int, act_layer: ElementwiseName) -> dict[str, Node]:
     """Return a perceptron of two 1x1 convolutions that keeps the shape."""
     return {
         "fc1": Conv2d(in_channels=channels, out_channels=width, kernel_size=1),

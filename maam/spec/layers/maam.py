@@ -13,17 +13,8 @@ from maam.spec.composites import OddSizes, Sizes, as_tuple, composite, one_each
 from maam.spec.containers import Parallel, Resize, Sequential
 from maam.spec.fields import AsInteger, Flag, OddSize, Size, plain_integer
 from maam.spec.node import Node
-from maam.spec.primitives import (
-    Activation,
-    AvgPool2d,
-    BatchNorm2d,
-    Conv2d,
-    ElementwiseName,
-    Flatten,
-    GlobalPool,
-    Linear,
-    MaxPool2d,
-)
+from maam.spec.pooling import AvgPool2d, GlobalPool, MaxPool2d
+from maam.spec.primitives import Activation, BatchNorm2d, Conv2d, ElementwiseName, Flatten, Linear
 
 Fusion = Literal["softmax", "mean", "dynamic"]
 NormName = Literal["batch_norm", "identity"]

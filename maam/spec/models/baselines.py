@@ -6,8 +6,9 @@ from maam.spec.composites import composite
 from maam.spec.containers import Model
 from maam.spec.fields import Size
 from maam.spec.node import Node
+from maam.spec.pooling import MaxPool2d
 from maam.spec.presets import register_preset
-from maam.spec.primitives import RNN, Activation, Conv2d, Flatten, Linear, MaxPool2d
+from maam.spec.primitives import RNN, Activation, Conv2d, Flatten, Linear
 
 
 @register_preset

@@ -12,8 +12,9 @@ from maam.spec.containers import Model, Sequential
 from maam.spec.fields import Flag, Probability, Size
 from maam.spec.layers.maam import NUM_CONVS, Fusion, NormName, NumAgents, agent_block, maam, maam_stem, reduce_layer
 from maam.spec.node import Node
+from maam.spec.pooling import GlobalPool, MaxPool2d
 from maam.spec.presets import preset_signature, register_preset
-from maam.spec.primitives import Activation, Dropout, ElementwiseName, Flatten, GlobalPool, Linear, MaxPool2d
+from maam.spec.primitives import Activation, Dropout, ElementwiseName, Flatten, Linear
 
 Ablation = Literal["none", "t_cnn", "without_agent_attention", "without_fusion", "without_reduce"]
 Body = dict[str, Node]

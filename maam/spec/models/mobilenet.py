@@ -13,13 +13,14 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 from pydantic import Field
 
 from maam.errors import SpecError
+from maam.spec import layers
 from maam.spec.composites import composite
 from maam.spec.containers import Model, Residual, Sequential
 from maam.spec.fields import AsNumber, Flag, Size
-from maam.spec.layers import gates
 from maam.spec.node import Node
+from maam.spec.pooling import GlobalPool
 from maam.spec.presets import preset_signature, register_alias, register_preset
-from maam.spec.primitives import Activation, BatchNorm2d, Conv2d, ElementwiseName, Flatten, GlobalPool
+from maam.spec.primitives import Activation, BatchNorm2d, Conv2d, ElementwiseName, Flatten
 
 
 class Unit(NamedTuple):
@@ -163,10 +164,15 @@ def classifier(in_channels: int, num_classes: int) -> Conv2d:
     return Conv2d(in_channels=in_channels, out_channels=num_classes, kernel_size=1, init="xavier_normal")
 
 
-UnitGate = Literal["se", "cbam", "maf", "mafc"]
-Attention = Literal[UnitGate, "mafb"]
+ChannelGate = Literal["se", "maf", "ese", "eca", "gc", "ge", "gct", "sk"]
+PositionGate = Literal[
+    "cbam", "mafc", "scse", "coord", "simam", "triplet", "lka", "van", "sge", "shuffle", "ema", "mrap"
+]
+UnitGate = Literal[ChannelGate, PositionGate, "mhsa", "agent"]
+StageGate = Literal["mafb", "bam"]
+Attention = Literal[UnitGate, StageGate]
 Multiplier = Annotated[float, Field(strict=True, gt=0, le=16), AsNumber]
-GATES: dict[str, Callable[[int], Node]] = {name: getattr(gates, name) for name in get_args(UnitGate)}
+GATES: dict[str, Callable[[int], Node]] = {name: getattr(layers, name) for name in get_args(Attention)}
 
 
 @composite
@@ -196,8 +202,9 @@ def mobilenet(
         width_multiplier: the factor for all widths, above 0 and at most 16. It does not scale the last convolution of
             V3. Factors below 1 do not scale the first convolution of the head. Default: 1.0.
         cifar: whether to use the strides for images of 32x32. Default: False.
-        attention: the gate: "se", "cbam", "maf" or "mafc" in the units that the network's table marks, or "mafb" after
-            each stage except the last. None for no attention.
+        attention: the layer, by the name of its function in `maam.spec`: "mafb" and "bam" after each stage except the
+            last, and all others, such as "se", "eca" or "mafc", in the units that the network's table marks. None for
+            no attention.
         image_size: height and width in `input_shape` of the spec, in pixels. Default: 224, or 32 with `cifar`.
         name: the name of the model, for display. Default: "mobilenet".
 
@@ -224,7 +231,7 @@ class _Builder:
     def __init__(self, network: Network, width_multiplier: float, attention: Attention | None) -> None:
         self.network = network
         self.factor = width_multiplier
-        self.attention = attention
+        self.attention = attention or ""
         self.channels = 0
 
     def backbone(self, in_channels: int, cifar: bool) -> dict[str, Node]:
@@ -246,8 +253,8 @@ class _Builder:
         units: dict[str, Node] = {}
         for index, unit in enumerate(stage.units):
             units[f"unit{index + 1}"] = self._unit(stage, unit, stride if index == 0 else 1)
-        if self.attention == "mafb" and not last:
-            units["attention"] = gates.mafb(self.channels)
+        if self.attention in get_args(StageGate) and not last:
+            units["attention"] = GATES[self.attention](self.channels)
         return Sequential(children=units)
 
     def _unit(self, stage: Stage, unit: Unit, stride: int) -> Node:
@@ -291,7 +298,7 @@ class _Builder:
         return children
 
     def _gate(self, name: str, channels: int) -> dict[str, Node]:
-        return {name: GATES[self.attention](channels)} if self.attention in GATES else {}
+        return {name: GATES[self.attention](channels)} if self.attention in get_args(UnitGate) else {}
 
     def _width(self, width: int) -> int:
         scaled = int(width * self.factor)

@@ -1,0 +1,130 @@
+"""Attention maps: how much the gates of a network keep of each position of an image."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from maam.errors import DataError
+from maam.reference import ReferenceModel
+from maam.spec import Graph, Node, Scale
+from maam.training.evaluate import image_preparation
+from maam.training.predict import check_images, classifier_of, image_paths
+from maam.training.recipe import Recipe
+from maam.training.run_dir import find_weights
+from maam.training.sources import ReadOptions, list_images
+from maam.weights.exchange import read_whole
+
+Array = np.ndarray[Any, Any]
+PathLike = str | os.PathLike[str]
+_LAST = ("mul", "unfold", "add")
+"""The last operations of graphs that are gates; others, such as self-attention, mix positions."""
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionMaps:
+    """The attention maps of one image.
+
+    Attributes:
+        path: the image file.
+        image: the image as the network gets it, (H, W, 3), scaled to [0, 1].
+        maps: for each gate by its path in the network, (h, w), the share that it keeps of each position:
+            sum_c |y_c| / sum_c |x_c| of its input x and output y.
+
+    Example:
+        >>> import numpy as np
+        >>> from maam.training import AttentionMaps
+        >>> found = AttentionMaps("red.png", np.zeros((32, 32, 3)), {"gate": np.ones((8, 8))})
+        >>> found.maps["gate"].shape
+        (8, 8)
+    """
+
+    path: str
+    image: Array
+    maps: Mapping[str, Array]
+
+
+def attention_maps(
+    model: PathLike,
+    files: Sequence[PathLike] | PathLike,
+    *,
+    recipe: Recipe | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> list[AttentionMaps]:
+    """Return the attention maps of image files. The NumPy reference computes them.
+
+    Args:
+        model: a weights file or the folder of a run; the model must take RGB images and have gates.
+        files: image files, or folders, as in `predict_files`.
+        recipe: as in `predict_files`.
+        changes: as in `predict_files`.
+
+    Returns:
+        The maps of each image, in the order of `files`.
+
+    Raises:
+        DataError: the network has no gate.
+        MaamError: the file, an image or the recipe does not fit.
+
+    Example:
+        >>> from PIL import Image
+        >>> from maam import reference
+        >>> from maam.training import attention_maps, read_recipe
+        >>> options = {"attention": "coord", "width_multiplier": 0.25, "cifar": True}
+        >>> reference.save_weights(reference.build("mobilenet_v2", seed=0, **options), "net.safetensors")
+        >>> Image.new("RGB", (40, 32), "red").save("red.png")
+        >>> (found,) = attention_maps("net.safetensors", "red.png", recipe=read_recipe("cifar10"))
+        >>> found.image.shape, found.maps["backbone.stage1.unit1.cbamm"].shape
+        ((32, 32, 3), (32, 32))
+    """
+    weights = find_weights(model)
+    spec, arrays = read_whole(weights.path, np.dtype(np.float32))
+    classifier = classifier_of(spec, weights.path)
+    gates = set(gate_paths(classifier))
+    if not gates:
+        raise DataError(
+            f"{weights.path}: the network has no gate, so it has no attention maps; "
+            "expected attention such as se, mafc, coord or ema"
+        )
+    images = image_preparation(classifier, weights, recipe, changes)
+    check_images(classifier, images)
+    paths = tuple(image_paths(files))
+    batches = list_images(images, paths, spec, ReadOptions("reference", 0, "error"))
+    network = ReferenceModel(spec, arrays)
+    rows = [image for x, _ in batches.epoch(0) for image in np.asarray(x)]
+    return [_maps_of(network, gates, path, image) for path, image in zip(paths, rows, strict=True)]
+
+
+def gate_paths(spec: Node) -> Iterator[str]:
+    """Yield the paths of all gates that are not inside another one.
+
+    Example:
+        >>> from maam import spec
+        >>> from maam.training.attention_maps import gate_paths
+        >>> list(gate_paths(spec.mafc(8)))
+        ['ChannelGate', 'SpatialGate']
+    """
+    for name, node in spec.nodes.items():
+        if isinstance(node, Scale) or (isinstance(node, Graph) and node.steps[-1].op in _LAST):
+            yield name
+        else:
+            yield from (f"{name}.{path}" for path in gate_paths(node))
+
+
+def _maps_of(network: ReferenceModel, gates: set[str], path: str, image: Array) -> AttentionMaps:
+    found: dict[str, Array] = {}
+
+    def observe(layer: str, x: Array, y: Array) -> None:
+        if layer in gates and x.ndim == 4:
+            found[layer] = np.abs(y[0]).sum(0) / np.maximum(np.abs(x[0]).sum(0), _TINY)
+
+    network.observer = observe
+    network(image[None])
+    pixels = image.transpose(1, 2, 0)
+    low, high = pixels.min(), pixels.max()
+    return AttentionMaps(path, (pixels - low) / max(high - low, _TINY), found)

@@ -1,0 +1,288 @@
+"""The attention modules against their published code, timm and equations: outputs, gradients and parameter names.
+
+tests/published/attention.npz has the float64 outputs of the authors' code in eval and in train mode and its input
+gradients, for weights, an input and a cotangent drawn from a seed.
+"""
+
+import json
+import math
+from pathlib import Path
+from re import escape
+
+import numpy as np
+import pytest
+
+from maam import spec
+from maam.errors import MissingFrameworkError, SpecError
+from maam.fusion import fuse
+from maam.fusion.rewrite import is_fusible
+from maam.reference import ReferenceModel
+
+CLOSE = 1e-9
+"""The largest difference, as a share of the largest value."""
+with np.load(Path(__file__).parent / "published" / "attention.npz") as _file:
+    ARRAYS = {name: array for name, array in _file.items() if name != "cases"}
+    PUBLISHED = json.loads(str(_file["cases"]))
+NODES = {
+    "bam": spec.bam(32),
+    "coord": spec.coord(16, rd_ratio=1 / 4),
+    "ema": spec.ema(32, groups=8),
+    "gct_l1": spec.gct(10, mode="l1"),
+    "gct_l2": spec.gct(10),
+    "lka": spec.lka(6),
+    "lka_attention": spec.van(6),
+    "mrap_avg_max_odd": spec.mrap(18, pool_types=("avg", "max"), rates=(0.3, 0.7)),
+    "mrap_avg_std": spec.mrap(32),
+    "mrap_three": spec.mrap(20, 1 / 4, pool_types=("avg", "std", "max"), rates=(0.3, 0.5, 0.2)),
+    "sge": spec.sge(16, groups=4),
+    "shuffle_attention": spec.shuffle(32, groups=4),
+    "simam": spec.simam(6),
+    "triplet": spec.triplet(12),
+    "triplet_no_spatial": spec.triplet(6, spatial=False),
+}
+
+
+def drawn(case):
+    """Return the weights by published key, the input and the cotangent, all drawn from the seed of the case."""
+    rng, arrays = np.random.default_rng(case["seed"]), {}
+    for key, shape in case["keys"]:
+        if key.endswith("running_var"):
+            arrays[key] = rng.uniform(0.5, 1.5, shape)
+        elif key.endswith(("running_mean", "bias")):
+            arrays[key] = 0.1 * rng.standard_normal(shape)
+        elif len(shape) < 2 and not key.endswith("num_batches_tracked"):
+            arrays[key] = rng.uniform(0.5, 1.5, shape)
+        elif len(shape) > 1:
+            arrays[key] = rng.standard_normal(shape) * math.sqrt(2 / max(1, math.prod(shape[1:])))
+    return arrays, rng.standard_normal(case["shape"]), rng.standard_normal(case["shape"])
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=CLOSE * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_reference_computes_what_the_published_code_computes(name):
+    arrays, x, _ = drawn(PUBLISHED[name])
+    model = ReferenceModel(NODES[name], arrays)
+    close(model(x), ARRAYS[f"{name}.eval"])
+    close(model(x, training=True), ARRAYS.get(f"{name}.train", ARRAYS[f"{name}.eval"]))
+
+
+def torch_model(node, arrays):
+    """Return the PyTorch model in float64, with weights loaded strictly under published names."""
+    torch = pytest.importorskip("torch")
+    from maam.torch import build
+
+    model = build(node).double()
+    counters = {name: t for name, t in model.state_dict().items() if name.endswith("num_batches_tracked")}
+    model.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()} | counters, strict=True)
+    return model
+
+
+def output_and_gradient(model, x, cotangent, training):
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(x, requires_grad=True)
+    y = model.train(training)(x)
+    (y * torch.as_tensor(cotangent)).sum().backward()
+    return y.detach().numpy(), x.grad.numpy()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_weights_load_strictly_and_pytorch_computes_the_same(name):
+    arrays, x, cotangent = drawn(PUBLISHED[name])
+    model = torch_model(NODES[name], arrays)
+    assert sorted(model.state_dict()) == sorted(key for key, _ in PUBLISHED[name]["keys"])
+    close(output_and_gradient(model, x, cotangent, training=False)[0], ARRAYS[f"{name}.eval"])
+    found = output_and_gradient(model, x, cotangent, training=True)
+    close(found[0], ARRAYS.get(f"{name}.train", ARRAYS[f"{name}.eval"]))
+    close(found[1], ARRAYS[f"{name}.input_gradient"])
+
+
+def gather_excite(layers, **options):
+    """Return timm's GatherExcite; timm 1.0.31 cannot build its perceptron, so it is added afterwards."""
+    module = layers.GatherExcite(12, use_mlp=False, **options)
+    module.mlp = layers.ConvMlp(12, 3)
+    return module
+
+
+TIMM = {
+    "ese": (spec.ese(12), lambda timm: timm.EffectiveSEModule(12)),
+    "eca": (spec.eca(12), lambda timm: timm.EcaModule(12)),
+    "eca_wide": (spec.eca(512), lambda timm: timm.EcaModule(512)),
+    "gc": (spec.gc(12, rd_channels=3), lambda timm: timm.GlobalContext(12, rd_channels=3)),
+    "gc_both": (
+        spec.gc(12, rd_channels=3, fuse_add=True),
+        lambda timm: timm.GlobalContext(12, True, True, True, rd_channels=3),
+    ),
+    "ge": (spec.ge(12, rd_channels=3), lambda timm: gather_excite(timm)),
+    "ge_2": (spec.ge(12, rd_channels=3, extent=2), lambda timm: gather_excite(timm, extent=2)),
+    "ge_4": (spec.ge(12, extent=4, use_mlp=False), lambda timm: timm.GatherExcite(12, extent=4, use_mlp=False)),
+    "sk": (spec.sk(12), lambda timm: timm.SelectiveKernel(12, rd_channels=32, split_input=False)),
+    "sk_split": (
+        spec.sk(12, rd_channels=5, kernel_sizes=(3, 7), keep_3x3=False, split_input=True, groups=2),
+        lambda timm: timm.SelectiveKernel(12, None, [3, 7], rd_channels=5, keep_3x3=False, groups=2),
+    ),
+    "coord": (
+        spec.coord(12, rd_channels=5, bias=False),
+        lambda timm: timm.CoordAttn(12, rd_channels=5),
+    ),
+    "mhsa": (spec.mhsa(12, num_heads=3), lambda timm: timm.Attention2d(12, num_heads=3)),
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+@pytest.mark.parametrize("size", [(7, 5), (1, 1)])
+def test_timm_computes_the_same_with_the_same_names(name, size):
+    torch, layers = pytest.importorskip("torch"), pytest.importorskip("timm.layers")
+    node, make = TIMM[name]
+    if not all(hasattr(layers, wanted) for wanted in ("CoordAttn", "Attention2d")):
+        from timm.layers import attention2d, coord_attn
+
+        layers.CoordAttn, layers.Attention2d = coord_attn.CoordAttn, attention2d.Attention2d
+    torch.manual_seed(0)
+    theirs = make(layers).double()
+    for array in theirs.state_dict().values():
+        if array.is_floating_point():
+            array.uniform_(0.2, 0.8)
+    arrays = {name: t.numpy() for name, t in theirs.state_dict().items() if not name.endswith("num_batches_tracked")}
+    ours = torch_model(node, arrays)
+    rng = np.random.default_rng(0)
+    x, cotangent = (rng.standard_normal((3, node.in_channels_expected, *size)) for _ in range(2))
+    for training in (False, True):
+        found, expected = (output_and_gradient(model, x, cotangent, training) for model in (ours, theirs))
+        close(found[0], expected[0])
+        close(found[1], expected[1])
+
+
+def scse_by_hand(torch, layer, x):
+    channel = layer.cSE.fc2(torch.relu(layer.cSE.fc1(x.mean((2, 3))))).sigmoid()[:, :, None, None]
+    return torch.maximum(x * channel, x * layer.sSE.conv(x).sigmoid())
+
+
+def agent_by_hand(torch, layer, x):
+    """Agent attention in the order of operations of the authors' code, without position biases."""
+    n, c, h, w = x.shape
+    heads, size = 4, c // 4
+    q, k, v = layer.qkv(x.flatten(2).transpose(1, 2)).reshape(n, h * w, 3, c).unbind(2)
+    regions = torch.nn.functional.adaptive_avg_pool2d(q.transpose(1, 2).reshape(n, c, h, w), 3)
+    agents = regions.flatten(2).transpose(1, 2)
+    q, k, v, agents = (t.reshape(n, -1, heads, size).transpose(1, 2) for t in (q, k, v, agents))
+    read = torch.softmax(agents * size**-0.5 @ k.transpose(-1, -2), -1) @ v
+    y = (torch.softmax(q * size**-0.5 @ agents.transpose(-1, -2), -1) @ read).transpose(1, 2).reshape(n, h * w, c)
+    y = y + layer.dwc(v.transpose(1, 2).reshape(n, h, w, c).permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)
+    return layer.proj(y).transpose(1, 2).reshape(n, c, h, w)
+
+
+def ge_by_hand(torch, layer, x):
+    y = layer.gather.norm2(layer.gather.conv2(torch.relu(layer.gather.norm1(layer.gather.conv1(x)))))
+    y = layer.mlp.fc2(torch.relu(layer.mlp.fc1(y)))
+    return x * torch.nn.functional.interpolate(y, size=x.shape[2:]).sigmoid()
+
+
+@pytest.mark.parametrize(
+    ("node", "by_hand"),
+    [
+        (spec.scse(8), scse_by_hand),
+        (spec.agent(8, 4, agent_num=9, qkv_bias=True), agent_by_hand),
+        (spec.ge(8, extent=4, extra_params=True), ge_by_hand),
+    ],
+    ids=["scse", "agent", "ge with convolutions"],
+)
+@pytest.mark.parametrize("size", [(5, 7), (2, 1)])
+def test_equations(node, by_hand, size):
+    torch = pytest.importorskip("torch")
+    generator = np.random.default_rng(0)
+    model = torch_model(node, {p.name: generator.uniform(0.1, 0.9, p.shape) for p in node.parameters()})
+    x = torch.as_tensor(generator.standard_normal((2, 8, *size)))
+    close(model.eval()(x).detach().numpy(), by_hand(torch, model, x).detach().numpy())
+
+
+@pytest.mark.parametrize(
+    "node", [node for node in [*NODES.values(), *(n for n, _ in TIMM.values())] if is_fusible(node)]
+)
+def test_fusion(node):
+    """The batch norms are fused into convolutions and linear layers, also inside graphs."""
+    generator = np.random.default_rng(0)
+    arrays = {p.name: generator.uniform(0.1, 0.9, p.shape) for p in node.parameters()}
+    fused, weights = fuse(node, arrays)
+    kinds = [inner.kind for _, inner in fused.walk()]
+    assert "batch_norm2d" not in kinds
+    assert fused.num_parameters < node.num_parameters
+    x = generator.standard_normal((2, node.in_channels_expected, 7, 5))
+    close(ReferenceModel(fused, weights)(x), ReferenceModel(node, arrays)(x))
+
+
+DEFAULTS = (spec.ese, spec.eca, spec.gc, spec.ge, spec.gct, spec.sk, spec.bam, spec.scse, spec.coord, spec.simam)
+DEFAULTS += (spec.triplet, spec.lka, spec.van, spec.sge, spec.shuffle, spec.ema, spec.mrap, spec.mhsa, spec.agent)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside PyTorch's exporter
+@pytest.mark.parametrize("composite", DEFAULTS)
+def test_graphs_of_pytorch(composite):
+    """Compilation without breaks, symbolic tracing, and export for any batch size compute the same."""
+    torch = pytest.importorskip("torch")
+    from maam.torch import build
+
+    model = build(composite(8), seed=0).eval()
+    x = torch.as_tensor(np.random.default_rng(0).standard_normal((2, 8, 6, 5)).astype(np.float32))
+    expected = model(x)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(model, backend="eager", fullgraph=True)(x), expected)
+    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), expected)
+    batch = ({0: torch.export.Dim("batch")},)
+    exported = torch.export.export(model, (x,), dynamic_shapes=batch).module()
+    torch.testing.assert_close(exported(torch.cat((x, x[:1])))[:2], expected)
+
+
+def test_defaults():
+    """Adaptive defaults are those of the authors at the widths that they use."""
+    assert [spec.eca(c).at("conv").kernel_size for c in (4, 64, 128, 256, 512)] == [3, 3, 5, 5, 5]
+    assert [spec.sge(c).arrays["weight"][0][0] for c in (12, 64, 2048)] == [4, 64, 64]
+    assert [spec.ema(c).at("gn").num_channels for c in (3, 12, 64)] == [3, 3, 8]
+    assert [spec.coord(c).at("conv1").out_channels for c in (16, 512)] == [8, 16]
+    assert [spec.sk(c).at("attn.fc_reduce").out_channels for c in (64, 1024)] == [32, 64]
+
+
+REFUSED = [
+    ("SGE", (12,), {"groups": 5}, "sge: groups: 5 groups do not divide 12 channels"),
+    ("EMA", (12,), {"groups": 8}, "ema: groups: 8 groups do not divide 12 channels"),
+    ("ShuffleAttention", (9,), {}, "shuffle: channels: expected an even number, because every group is halved, got 9"),
+    ("ShuffleAttention", (12,), {"groups": 4}, "shuffle: groups: 4 groups do not divide 6 pairs of channels"),
+    ("SK", (12,), {"groups": 5}, "sk: groups: 5 groups do not divide 12 channels"),
+    ("SK", (13,), {"split_input": True}, "sk: split_input: 2 branches do not divide 13 channels"),
+    ("SoftmaxAttention", (12,), {"num_heads": 5}, "mhsa: num_heads: 5 heads do not divide 12 channels"),
+    ("AgentAttention", (12,), {"agent_num": 50}, "agent: agent_num: expected a square such as 49, got 50"),
+    (
+        "GE",
+        (12,),
+        {"extra_params": True},
+        "ge: extra_params: the whole map cannot be gathered by convolutions; expected ex",
+    ),
+    ("GE", (12,), {"extent": 3}, "ge: extent: input should be 0, 2, 4 or 8, got 3"),
+    ("GC", (12,), {"fuse_scale": False}, "gc: fuse_add, fuse_scale: expected at least one of them to be True"),
+    ("ECA", (12,), {"kernel_size": 4}, "eca: kernel_size: expected an odd kernel size, got 4"),
+    ("MRAP", (12,), {"pool_types": "avg"}, "mrap: pool_types: expected two or three statistics, got avg"),
+    ("MRAP", (12,), {"rates": (0.5,)}, "mrap: rates: expected one for each of 2 statistics, got 1"),
+    (
+        "MRAP",
+        (12, 1 / 16, None, ("avg", "std", "max"), (0.9, 0.9, 0.1)),
+        {},
+        "mrap: rates: expected a sum of at most 1",
+    ),
+    ("BAM", (12,), {"rd_channels": 0}, "bam: rd_channels: input should be greater than or equal to 1, got 0"),
+    (
+        "CoordAttention",
+        (12,),
+        {"reduction": 4},
+        "coord: got an unexpected keyword argument 'reduction'; in place of re",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "options", "message"), REFUSED)
+@pytest.mark.parametrize("framework", ["torch", "mindspore"])
+def test_refused_arguments(framework, name, args, options, message):
+    layers = pytest.importorskip(f"maam.{framework}", exc_type=MissingFrameworkError)
+    with pytest.raises(SpecError, match=f"^{escape(message)}"):
+        getattr(layers, name)(*args, **options)
