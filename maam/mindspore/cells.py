@@ -300,8 +300,8 @@ class Container(_Base):
         self._mode = getattr(node, "merge", "")
         self._weights = getattr(node, "weights", None)
         self._count = len(node.children)
-        self._arrays = tuple(getattr(node, "arrays", ()))
-        self._steps = _plain_steps(node) if isinstance(node, spec.Graph) else ()
+        self._array_names = tuple(getattr(node, "arrays", ()))
+        self._program = _plain_steps(node) if isinstance(node, spec.Graph) else ()
         for parameter in node.own_parameters():
             initial = initializer(initializer_of(parameter), parameter.shape, dtype)
             setattr(self, parameter.name, Parameter(initial, name=parameter.name))
@@ -328,9 +328,9 @@ class Container(_Base):
     def _compute(self, x: Tensor) -> Tensor:
         """Return the result of the formula of a graph."""
         values = (x,)
-        for name in self._arrays:
+        for name in self._array_names:
             values = values + (getattr(self, name),)
-        for op, given, cell, numbers in self._steps:
+        for op, given, cell, numbers in self._program:
             operands = ()
             for index in given:
                 operands = operands + (values[index],)

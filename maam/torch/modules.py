@@ -65,8 +65,8 @@ class Container(SpecContainer, nn.Module):
         self._stride = getattr(node, "stride", 1)
         self._mode, self._constants = getattr(node, "merge", ""), getattr(node, "weights", None)
         self.names = tuple(node.children)
-        self._steps, self._arrays = getattr(node, "steps", ()), tuple(getattr(node, "arrays", ()))
-        for name in (*node.nodes, *self._arrays):
+        self._program, self._array_names = getattr(node, "steps", ()), tuple(getattr(node, "arrays", ()))
+        for name in (*node.nodes, *self._array_names):
             if hasattr(self, name):
                 raise SpecError(f"layer name {name!r} is an attribute of a PyTorch module; choose another")
         for name, child in node.nodes.items():
@@ -161,8 +161,8 @@ class Container(SpecContainer, nn.Module):
 
     def _compute(self, x: Tensor) -> Tensor:
         """Return the result of the formula of a graph."""
-        values: list[Any] = [x, *(getattr(self, name) for name in self._arrays)]
-        for step in self._steps:
+        values: list[Any] = [x, *(getattr(self, name) for name in self._array_names)]
+        for step in self._program:
             given = [values[index] for index in step.values]
             values.append(self._modules[step.name](given[0]) if step.op == "call" else operate(step, given))  # type: ignore[misc]
         return cast(Tensor, values[-1])

@@ -9,8 +9,8 @@ from maam.spec.containers import Model, Parallel, Sequential
 from maam.spec.fields import Flag, Positive, Probability, Size
 from maam.spec.layers.maam import Fusion, NumAgents, agent_block, maam
 from maam.spec.node import Node
-from maam.spec.presets import preset_signature, register_preset
 from maam.spec.pooling import GlobalPool
+from maam.spec.presets import preset_signature, register_preset
 from maam.spec.primitives import Activation, Conv2d, Dropout, ElementwiseName, Flatten, Identity, Linear
 
 
