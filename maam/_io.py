@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from maam.errors import DeploymentError
 
@@ -44,6 +47,54 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def link(source: Path, target: Path) -> None:
+    """Let `target` be another name of the file `source`, or a copy on file systems without hard links; atomic.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with replacing(target) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source.resolve(), temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading. A device could have no end, and a pipe without a writer would be waited for.
+
+    Raises:
+        OSError: the file cannot be read, or is a device or a pipe.
+    """
+    try:
+        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115
+    except ValueError as error:  # a NUL character
+        raise OSError(errno.EINVAL, str(error), os.fspath(path)) from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "expected a file, got a device or a pipe", os.fspath(path))
+    return file
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_text(path: str | os.PathLike[str], most: int) -> str:
+    """Return the UTF-8 text of a regular file of at most `most` bytes, without a byte order mark.
+
+    Raises:
+        OSError: the file cannot be read, or is larger, or is a device or a pipe.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with open_regular(path) as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise OSError(errno.EFBIG, f"more than {most} bytes", os.fspath(path))
+    return data.decode("utf-8-sig")
+
+
 def is_special(path: Path) -> bool:
     """Return whether a path must not be replaced: a device, a pipe, or /dev/stdout even if it is a file.
 
@@ -64,13 +115,17 @@ def _written_to(target: Path) -> Iterator[Path]:
             file.write(temporary.read_bytes())
 
 
-def hold(folder: Path) -> Callable[[], None]:
+def hold(folder: Path, *, wait: bool = False) -> Callable[[], None]:
     """Lock a folder until the returned function is called or the process ends.
 
     Without support for locks in the operating or file system, it does nothing.
 
+    Args:
+        folder: the folder.
+        wait: whether to wait until the folder is free.
+
     Raises:
-        BlockingIOError: the folder is already locked.
+        BlockingIOError: the folder is already locked, and `wait` is False.
     """
     if fcntl is None:
         return lambda: None
@@ -83,12 +138,15 @@ def hold(folder: Path) -> Callable[[], None]:
 
     os.register_at_fork(after_in_child=release)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         release()
         raise
     except OSError:
         release()
+    except BaseException:  # an interruption of the wait
+        release()
+        raise
     return release
 
 

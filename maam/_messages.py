@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from numbers import Integral
+from typing import Any
 
 from maam.errors import MaamError, SpecError
 
 _MAX_NAME = 200
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but tab and newline, marks that reverse the direction of text, and undecodable bytes."""
+
+
+def printable(text: str) -> str:
+    r"""Return text with control characters as escapes, so that text from a file cannot control the terminal.
+
+    All text that commands print goes through this function, see `maam.cli.terminal`.
+
+    Example:
+        >>> from maam._messages import printable
+        >>> printable("red \x1b[31m")
+        'red \\x1b[31m'
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def raw_stream(stream: Any) -> Any:
+    """Return the stream inside one that prints control characters as escapes; rich needs it to draw on a terminal."""
+    return getattr(stream, "rich_proxied_file", stream)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ import maam
 
 ROOT = Path(maam.__file__).parent
 ORDER = [
-    {"errors", "_cache", "_io", "_messages", "_system", "tolerance", "plots"},
+    {"errors", "_cache", "_documents", "_io", "_messages", "_signals", "_system", "tolerance", "plots"},
     {"spec", "_config"},
     {"reference", "weights", "fusion", "data"},
     {"backend", "_insertion", "_registration"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from maam._documents import parse_json
 from maam.backend.protocol import Predict
 from maam.errors import DeploymentError, DeviceError, require
 from maam.tolerance import LOGITS, SIGNAL_TO_NOISE, difference, signal_to_noise
@@ -75,7 +75,7 @@ def thread_limit() -> int | None:
 
 def read_companion(path: Path) -> dict[str, str]:
     """Return the metadata in the JSON file beside a model whose format cannot hold metadata."""
-    return dict(json.loads(Path(f"{path}.json").read_text("utf-8")))
+    return dict(parse_json(Path(f"{path}.json").read_text("utf-8")))
 
 
 OPENERS: dict[str, Callable[[Path], tuple[Predict, dict[str, str]]]] = {"onnx": open_onnx, "openvino": open_openvino}

@@ -451,8 +451,14 @@ class ExportBackend(Backend, Protocol):
             metadata: texts to store in the file, or in a JSON file beside it.
         """
 
-    def open_exported(self, kind: str, path: Path) -> tuple[Predict, dict[str, str]]:
-        """Open an exported file; return its function of NumPy arrays and its metadata."""
+    def open_exported(self, kind: str, path: Path, trusted: bool = False) -> tuple[Predict, dict[str, str]]:
+        """Open an exported file; return its function of NumPy arrays and its metadata.
+
+        Args:
+            kind: the name of a format.
+            path: the file.
+            trusted: whether the file may run code. Without it, content that can do so is refused.
+        """
 
 
 class GradientReferenceBackend(TrainingBackend, Protocol):

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import warnings
 from typing import NoReturn, TextIO
 
+from maam import _signals
+from maam._messages import printable
 from maam.errors import MaamError
 
 _INTERRUPTED = 130
+_SCREEN = 1800
+"""The characters that fit on a screen of 24 lines of 80."""
 _OUT_OF_MEMORY = ("out of memory", "allocate memory")
 """Parts of the messages of PyTorch and MindSpore, which raise no special class of error."""
 
 
 def main() -> None:
     """Run a command. An expected error is one line on standard error and exit status 1, without a traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # file names can have bytes that are not UTF-8
+    _signals.install()
     try:
         from maam.cli.app import application
-        from maam.cli.terminal import quiet_mindspore
+        from maam.cli.terminal import protect, quiet_mindspore
 
+        protect()
         with quiet_mindspore(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             application(prog_name="maam")  # also for `python -m maam`: completion depends on the name
@@ -56,5 +59,9 @@ def _show_warning(
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"maam: {' '.join(message.split())}", file=sys.stderr)
+    text = " ".join(message.split())
+    if len(text) > _SCREEN:
+        text = f"{text[: _SCREEN // 2]} ... {text[-_SCREEN // 3 :]}"
+    if sys.stderr is not None:
+        print(printable(f"maam: {text}"), file=sys.stderr)
     sys.exit(1)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json as json_format
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from maam import _io
+from maam import _documents, _io
 from maam.cli import completion
 from maam.cli.images import check_images, check_root, load_images
 from maam.cli.options import Model, Overwrite, Root, check_written, split
@@ -21,7 +19,6 @@ from maam.errors import MaamError, PortingError, require
 from maam.parity import STAGES, Report, Verdict, check
 from maam.parity.report import draw_depth
 from maam.spec import Node
-from maam.spec.node import unique
 from maam.weights.lookup import find_spec
 
 Array = np.ndarray[Any, Any]
@@ -57,7 +54,7 @@ def parity(
     spec, arrays = find_spec(model)
     _check_targets(json, plot)
     images, labels = _images(spec, data, root)
-    log = Console(stderr=True)
+    log = console(stderr=True)
     report = check(
         spec,
         arrays,
@@ -152,7 +149,7 @@ def port(
         _io.check_target(out, overwrite=overwrite)
     cell = porting.load_factory(mindspore_cell)  # MindSpore first: it fails after a protobuf of another package
     module = porting.load_factory(torch_module)
-    log = Console(stderr=True)
+    log = console(stderr=True)
     report = porting.port(
         module,
         cell,
@@ -187,7 +184,7 @@ def _names(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
     try:
-        found: Any = json_format.loads(path.read_text("utf-8-sig"), object_pairs_hook=unique)
+        found: Any = _documents.parse_json(path.read_text("utf-8-sig"), unique=True)
     except OSError as error:
         raise PortingError(f"--names {path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import sys
@@ -9,9 +10,12 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.segment import Segment
+
+from maam._messages import printable, raw_stream
 
 Item = TypeVar("Item")
 SECONDS = 60.0
@@ -19,15 +23,67 @@ SECONDS = 60.0
 _WIDTH_OF_FILES = 200
 
 
-def console() -> Console:
-    """Return standard output; it is as wide as the terminal, or wide enough for every table in a file or pipe."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDTH_OF_FILES
-    return Console(width=width)
+class SafeConsole(Console):
+    """A console that prints control characters in texts as escapes; only rich itself controls the terminal."""
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        """Yield the segments of an object."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return standard output; it is as wide as the terminal, or wide enough for every table in a file or pipe.
+
+    Args:
+        stderr: whether to return standard error instead.
+    """
+    stream = raw_stream(sys.stderr if stderr else sys.stdout)
+    if stderr:
+        return SafeConsole(file=stream)
+    width = shutil.get_terminal_size().columns if stream.isatty() else _WIDTH_OF_FILES
+    return SafeConsole(file=stream, width=width)
+
+
+class _SafeStream:
+    """A text stream that writes control characters as escapes. Consoles of rich write to `raw_stream` of it."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        return self.rich_proxied_file.write(printable(text))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write several texts."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+def protect() -> None:
+    """Let nothing but rich control the terminal, and give closed standard streams a place to write to."""
+    for number in range(3):  # otherwise the next file that is opened would receive what is printed
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            stream = open(number, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names can have bytes that are not UTF-8
+            stream = _SafeStream(stream)
+        setattr(sys, name, stream)
 
 
 def track(items: Iterable[Item], name: str, count: int) -> Iterator[Item]:
     """Yield the items, with a progress bar on a terminal and one line a minute elsewhere, on standard error."""
-    log = Console(stderr=True)
+    log = console(stderr=True)
     if log.is_terminal:
         from rich import progress
 

@@ -145,8 +145,10 @@ class Progress(Observer):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.bar.stop()
-        if kind is KeyboardInterrupt and self.started and self.advice:
-            print(f"maam: interrupted; {self.advice}", file=sys.stderr)
+        stopped = kind is KeyboardInterrupt or (isinstance(error, SystemExit) and error.code)
+        if stopped and self.started and self.advice:
+            word = "interrupted" if kind is KeyboardInterrupt else "stopped"
+            print(f"maam: {word}; {self.advice}", file=sys.stderr)
 
     def named(self, name: str) -> Progress:
         """Return this progress bar, reset for the next of several runs. Its lines start with the name of the run."""
@@ -208,7 +210,7 @@ def runs(
     if out is not None and out.suffix != ".md":
         raise MaamError(f"--out {out}: expected a file name that ends in .md")
     check_written("--out", out)
-    found = read_runs(folders)
+    found = read_runs(folders, on_broken=lambda reason: typer.echo(f"skipped: {reason}", err=True))
     head, rows = tabulate(found)
     table = Table()
     for name in head:

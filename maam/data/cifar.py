@@ -5,27 +5,26 @@ Both layouts are described on https://www.cs.toronto.edu/~kriz/cifar.html.
 
 from __future__ import annotations
 
-import _codecs
-import io
 import os
-import pickle
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as short_repr
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from maam._messages import shortened
 from maam.data.checks import check_choice
 from maam.data.dataset import ImageDataset
+from maam.data.pickles import read_pickle
 from maam.errors import DataError
 
 IMAGE_SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
 BINARY_SUFFIX = ".bin"
+_SMALL_FILE = 100_000
+"""More than the bytes of every official file of class names, and than its opcodes if it is pickled."""
 
 
 @dataclass(frozen=True)
@@ -214,6 +213,8 @@ def _binary_records(layout: Layout, folder: Path, split: str, file: str) -> Reco
 def _binary_names(layout: Layout, folder: Path, kind: LabelKind) -> tuple[str, ...]:
     path = folder / kind.names_file
     _check_file(layout, path)
+    if (size := path.stat().st_size) > _SMALL_FILE:
+        raise _damage(layout, path, f"{size} bytes", f"{kind.classes} class names")
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
@@ -224,8 +225,8 @@ def _binary_names(layout: Layout, folder: Path, kind: LabelKind) -> tuple[str, .
 def _python_records(layout: Layout, folder: Path, split: str, file: str) -> Records:
     """Read a pickled dict of an array of pixels and lists of labels."""
     path = folder / file
-    content = _load_dict(layout, path)
     count = layout.records[split]
+    content = _load_dict(layout, path, count)
     pixels = content.get(b"data")
     if not (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.shape == (count, PIXELS)):
         raise _damage(layout, path, f"data is {_describe(pixels)}", f"uint8 {(count, PIXELS)}")
@@ -244,40 +245,18 @@ def _python_names(layout: Layout, folder: Path, kind: LabelKind) -> tuple[str, .
     return _check_names(layout, path, kind, [value.decode("ascii") for value in values])
 
 
-# Built-in callables only: a pickle can set attributes on a function that is written in Python.
-_reconstruct: Any = np.empty(0).__reduce__()[0]
-_ADMITTED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _codecs.encode,
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """An unpickler that admits only the names that numpy uses to write an array."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ADMITTED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it names {module}.{name}") from None
-
-
-def _load_dict(layout: Layout, path: Path) -> dict[Any, Any]:
-    """Unpickle a dict, with the strings of Python 2 as bytes; the pickle cannot run any code."""
+def _load_dict(layout: Layout, path: Path, records: int = 0) -> dict[Any, Any]:
+    """Read a pickled dict for `records` images, with the strings of Python 2 as bytes, without running the pickle."""
     _check_file(layout, path)
     expected = "a pickled dict of numpy arrays and lists"
-    file = io.BytesIO(path.read_bytes())
-    with warnings.catch_warnings():
-        # numpy 2.4.0 to 2.4.4 warn about the dtypes that numpy of Python 2 wrote.
-        warnings.simplefilter("ignore")
-        try:
-            content = _ArrayUnpickler(file, encoding="bytes").load()
-        except Exception as error:  # a malformed pickle can raise almost anything
-            found = f"cannot be unpickled safely ({type(error).__name__}: {short_repr(str(error))})"
-            raise _damage(layout, path, found, expected) from None
+    if (size := path.stat().st_size) > (most := _SMALL_FILE + 7 * PIXELS * records):
+        raise _damage(layout, path, f"{size} bytes", f"at most {most} bytes")
+    data = path.read_bytes()
+    try:
+        content = read_pickle(data, limit=_SMALL_FILE + 20 * records)
+    except Exception as error:  # a malformed pickle can raise almost anything
+        found = f"cannot be unpickled safely ({type(error).__name__}: {shortened(str(error))})"
+        raise _damage(layout, path, found, expected) from None
     if not isinstance(content, dict):
         raise _damage(layout, path, f"a pickled {type(content).__name__}", expected)
     return content
@@ -306,7 +285,7 @@ def _check_file(layout: Layout, path: Path) -> None:
 def _check_labels(layout: Layout, path: Path, kind: LabelKind, labels: Sequence[object]) -> npt.NDArray[np.int32]:
     for index, label in enumerate(labels):
         if not (type(label) is int and 0 <= label < kind.classes):
-            found = f"record {index} has {kind.name} label {short_repr(label)}"
+            found = f"record {index} has {kind.name} label {shortened(label)}"
             raise _damage(layout, path, found, f"a label in 0..{kind.classes - 1}")
     return np.array(labels, dtype=np.int32)
 

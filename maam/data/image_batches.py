@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from maam.data.loader import Batch, EpochOrder, Rows, Share
 from maam.data.transforms import IMAGENET_MEAN, IMAGENET_STD, Frame, Framing, RandomResizedCrop
 from maam.errors import DataError
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""The formats that are decoded, whatever the suffix of a file; Pillow runs another program to read EPS."""
 BACKGROUND = "white"
 """The colour behind transparent pixels."""
 _ORIENTATION = 0x0112
@@ -203,6 +206,8 @@ def reason_of(error: Exception, path: Path) -> str:
         cause = inner
     if not path.exists():
         return "no such file"
+    if not path.is_file():
+        return "a device, a pipe or a folder"
     if path.stat().st_size == 0:
         return "an empty file"
     if type(cause).__name__ == "UnidentifiedImageError":
@@ -225,11 +230,15 @@ def open_picture(file: Any) -> Any:
         A picture of Pillow in mode RGB.
 
     Raises:
-        ValueError: the pixels have more than 8 bits a channel; Pillow would clip them at 255.
+        ValueError: the pixels have more than 8 bits a channel, which Pillow would clip at 255; or `file` is the path of
+            a device or a pipe.
+        PIL.UnidentifiedImageError: the content is not in one of `FORMATS`.
     """
     from PIL import Image
 
-    with Image.open(file) as stored:
+    if isinstance(file, (str, os.PathLike)) and not stat.S_ISREG(os.stat(file).st_mode):
+        raise ValueError("a device, a pipe or a folder")  # a pipe could have no end
+    with Image.open(file, formats=FORMATS) as stored:
         if stored.mode in ("I", "F") or stored.mode.startswith("I;"):
             raise ValueError(f"pixels of more than 8 bits, mode {stored.mode}; convert the file to 8 bits")
         stored.load()  # formats such as TIFF turn the pixels here, and then remove the orientation

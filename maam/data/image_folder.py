@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -142,10 +143,27 @@ def _check_other_split(folder: Path, names: list[str]) -> None:
 def _images(folder: Path, name: str) -> list[str]:
     """Return the images of a class and its subfolders, as paths below `folder`."""
     found = []
-    for where, _, files in sorted(os.walk(folder / name, onerror=_raise, followlinks=True)):
+    try:
+        folders = sorted(_walk(folder / name))
+    except RecursionError:
+        raise DataError(f"{folder / name}: the folders in it are nested too deeply") from None
+    for where, files in folders:
         below = os.path.relpath(where, folder)
         found += [os.path.join(below, file) for file in sorted(files) if _is_image(file)]
     return found
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder below `folder` and its files; links to folders are followed.
+
+    Raises:
+        DataError: a link leads to a folder that contains it.
+    """
+    for where, names, files in os.walk(folder, onerror=_raise, followlinks=True):
+        yield where, files
+        for link in (os.path.join(where, name) for name in names):
+            if os.path.islink(link) and Path(os.path.realpath(where)).is_relative_to(os.path.realpath(link)):
+                raise DataError(f"{link}: this link leads to a folder that contains it; remove the link")
 
 
 def _is_image(name: str) -> bool:

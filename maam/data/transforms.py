@@ -20,6 +20,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 GREY = 127
 """The value of the pixels in the square of cutout."""
+_LONGEST = 16
+"""The largest ratio of the sides of an image of which `CenterCrop` resizes more than the central part."""
 _ATTEMPTS = 10
 """The number of draws of a random resized crop before the central crop is used, as in torchvision."""
 
@@ -284,6 +286,9 @@ class RandomResizedCrop:
 class CenterCrop:
     """The central square of the image after resizing its shorter side; usual for validation on ImageNet.
 
+    Of an image that is more than 16 times as long as it is wide, only the central part of that ratio is resized, so
+    that the memory needed depends on `resize` alone.
+
     Attributes:
         size: height and width of the result.
         resize: the length of the shorter side before the crop, at least `size`.
@@ -310,9 +315,11 @@ class CenterCrop:
     def frame(self, height: int, width: int, rng: np.random.Generator) -> Frame:
         """Return the frame of an image of `height` and `width`; `rng` is not used."""
         short = min(height, width)
-        h, w = (self.resize * side // short for side in (height, width))
+        sides = tuple(min(side, _LONGEST * short) for side in (height, width))
+        source = Box((height - sides[0]) // 2, (width - sides[1]) // 2, *sides)
+        h, w = (self.resize * side // short for side in sides)
         crop = Box(round((h - self.size) / 2), round((w - self.size) / 2), self.size, self.size)
-        return Frame(Box(0, 0, height, width), (h, w), crop)
+        return Frame(source, (h, w), crop)
 
 
 def _check_range(name: str, value: tuple[float, float], largest: float) -> None:

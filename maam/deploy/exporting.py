@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maam import _io
+from maam import _documents, _io
 from maam.backend.engines import OPENERS
 from maam.backend.protocol import Predict
 from maam.backend.registry import export_formats, load_export_backend
-from maam.errors import DeploymentError, MaamError, SpecError, require
+from maam.errors import DeploymentError, MaamError, SpecError, WeightsError, require
 from maam.fusion import fuse, is_fusible
 from maam.reference import ReferenceModel
 from maam.spec import InputRule, Model, Node, input_rule, parse_json
@@ -137,7 +137,7 @@ def _check_size(size: int | None) -> int | None:
 
 def _check_outputs(path: Path, reference: ReferenceModel, shape: Shape) -> float:
     """Return the largest difference of the file's outputs from the reference; raise if it is outside the bound."""
-    predict, _ = open_exported(path)
+    predict, _ = open_exported(path, trusted=True)  # the program itself; this process has just written it
     worst = 0.0
     for size in BATCHES:
         x = np.random.default_rng(size).random((size, *shape)).astype(np.float32)
@@ -151,11 +151,17 @@ def _check_outputs(path: Path, reference: ReferenceModel, shape: Shape) -> float
     return worst
 
 
-def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
+def open_exported(path: Path | str, *, trusted: bool = False) -> tuple[Predict, dict[str, str]]:
     """Open an exported file for inference on NumPy arrays.
+
+    Files in the formats .pt2 and .mindir can contain code. By default none runs: the model of a .pt2 file is built
+    from the spec and the weights in the file, and files that maam did not write or that contain such operators are
+    refused. See docs/security.md.
 
     Args:
         path: a file in one of `FORMATS`; its suffix selects the format.
+        trusted: whether the file may run any code on this machine. Set it only for a file whose source you trust; a
+            .pt2 file then runs its own program.
 
     Returns:
         The predict function and the metadata of the file. The function takes floating-point inputs (N, C, H, W), with
@@ -163,7 +169,8 @@ def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
         ShapeError for other inputs.
 
     Raises:
-        DeploymentError: the file does not exist, its suffix is unknown, or it cannot be read.
+        DeploymentError: the file does not exist, its suffix is unknown, it cannot be read, or it can run code and
+            `trusted` is False.
         MissingFrameworkError: a package that reads it is not installed.
 
     Example:
@@ -195,14 +202,16 @@ def open_exported(path: Path | str) -> tuple[Predict, dict[str, str]]:
         if engine := FORMATS[name].engine:
             predict, metadata = OPENERS[engine](path)
         else:
-            predict, metadata = load_export_backend(export_formats()[name][1]).open_exported(name, path)
+            predict, metadata = load_export_backend(export_formats()[name][1]).open_exported(name, path, trusted)
+    except WeightsError as error:
+        raise DeploymentError(str(error)) from None
     except MaamError:
         raise
     except Exception as error:  # each engine has its own errors
         raise DeploymentError(f"{path}: cannot be read as {name}: {' '.join(str(error).split())[:200]}") from None
     try:
         rule = exported_rule(metadata)
-    except (SpecError, KeyError, TypeError, ValueError) as error:
+    except (SpecError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise DeploymentError(
             f"{path}: the file's metadata is not supported by this version of maam: {error}"
         ) from None
@@ -330,7 +339,7 @@ def exported_rule(metadata: Mapping[str, str]) -> InputRule | None:
     if "maam.spec" not in metadata:
         return None
     rule = input_rule(parse_json(metadata["maam.spec"]))
-    described = json.loads(metadata["maam.preprocessing"])
+    described = _documents.parse_json(metadata["maam.preprocessing"])
     if "size" not in described:
         return rule
     height, width = described["size"]

@@ -62,11 +62,11 @@ class MindSporeBackend:
 
         export.WRITERS[kind](path, spec, arrays, shape, metadata)
 
-    def open_exported(self, kind: str, path: Path) -> tuple[Predict, dict[str, str]]:
+    def open_exported(self, kind: str, path: Path, trusted: bool = False) -> tuple[Predict, dict[str, str]]:
         """Open an exported file; return its function of NumPy arrays and its metadata."""
         from maam.mindspore import export
 
-        return export.READERS[kind](path)
+        return export.READERS[kind](path, trusted)
 
 
 BACKEND = MindSporeBackend()

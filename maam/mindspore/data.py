@@ -149,8 +149,8 @@ class _Read:
         path = self.work.dataset.path(sample.row)
         try:
             return self._image(str(path), sample), np.array("")
-        except MemoryError:
-            raise
+        except MemoryError:  # raised here, it would come out as a traceback of MindSpore's pipeline
+            return self.work.blank(), np.array("not enough memory for this image")
         except Exception as error:  # decoders raise many kinds of errors
             return self.work.blank(), np.array(reason_of(error, path))
 

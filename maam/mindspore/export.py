@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from maam.spec import Node
 Array = np.ndarray[Any, Any]
 _PLAIN = re.compile(r"[0-9A-Za-z@_\-.:/\\]+")
 """The paths that MindSpore accepts, even on systems that allow others."""
+_RUNNING_CODE = (b"PyExecute", b"PyInterpret", b"PyFunc", b"Custom")
+"""Operators that evaluate Python or load a library; no file of maam contains them."""
 
 
 def write_mindir(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
@@ -55,16 +58,28 @@ def _write(path: Path, spec: Node, arrays: Mapping[str, Array], example: Any, ki
     path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
 
 
-def open_mindir(path: Path) -> tuple[Predict, dict[str, str]]:
-    """Open a MindIR file; return its function and its metadata."""
+def open_mindir(path: Path, trusted: bool = False) -> tuple[Predict, dict[str, str]]:
+    """Open a MindIR file; return its function and its metadata. Without `trusted`, operators that run code are refused.
+
+    Raises:
+        DeploymentError: the file names such an operator.
+    """
+    content = path.read_bytes()
+    if not trusted and (found := next((name for name in _RUNNING_CODE if name in content), None)):
+        raise DeploymentError(
+            f"{path}: the file names the operator {found.decode()}, which can run any code; open it with trusted=True "
+            "if you trust its source"
+        )
     metadata = read_companion(path)
     with _plain_folder() as folder:
         plain = folder / "model.mindir"
         shutil.copyfile(path, plain)
         cell = nn.GraphCell(ms.load(str(plain)))
 
+    lock = threading.Lock()  # MindSpore gives wrong outputs if several threads run one cell
+
     def predict(x: Array) -> Array:
-        with _restore_mode():
+        with lock, _restore_mode():
             ms.set_context(mode=ms.GRAPH_MODE)
             return to_numpy(cell(from_numpy(np.asarray(x, np.float32))))
 

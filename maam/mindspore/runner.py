@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, amp, communication, nn, ops
 from mindspore.experimental import optim
 
+from maam._signals import reinstall
 from maam.backend.optimizer import Optimizer, find_frozen
 from maam.backend.protocol import Gradients, LossScale, Objective, OptimizerState, ProcessGroup, SingleProcess
 from maam.backend.registry import find_entry
@@ -194,6 +195,7 @@ class Trainer:
         if self.average is not None and decay is not None:
             self.average(Tensor(1 - decay, ms.float32))
         self.steps += 1
+        reinstall()
         return found
 
     def seed(self, value: int) -> None:
@@ -382,6 +384,7 @@ class Runner:
         if self._gradient is None:
             self._gradient = self.compiled(ms.grad(self._scalar, 0, ms.ParameterTuple(own.values())))
         found, parameters = self._gradient(self.tensor(x), self.tensor(cotangent))
+        reinstall()
         return Gradients(to_numpy(found), {n: to_numpy(g) for n, g in zip(own, parameters, strict=True)})
 
     def trainer(self, optimizer: Optimizer, objective: Objective = Objective()) -> Trainer:  # noqa: B008
@@ -419,4 +422,6 @@ class Runner:
     def _run(self, cell: nn.Cell, x: Array, training: bool) -> Array:
         self.enter()
         cell.set_train(training)
-        return to_numpy(cell(self.tensor(x)))
+        output = to_numpy(cell(self.tensor(x)))
+        reinstall()
+        return output

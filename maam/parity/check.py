@@ -13,8 +13,8 @@ from maam._messages import check_counts
 from maam._system import environment
 from maam.backend.protocol import Runner
 from maam.backend.registry import make_double, make_runners
-from maam.errors import SpecError
-from maam.parity.report import Report, skip
+from maam.errors import MaamError, SpecError
+from maam.parity.report import Findings, Report, Row, Verdict, skip
 from maam.parity.stages import STAGES
 from maam.parity.subject import Subject, random_images
 from maam.spec import Model, Node, draw, input_rule
@@ -92,12 +92,23 @@ def check(
         for name in names:
             if progress is not None:
                 progress(name)
-            findings = STAGES[name](subject, report.first_difference)
+            findings = _run_stage(name, subject, report.first_difference)
             report.rows.extend(findings.rows)
             report.depth.extend(findings.depth)
             for mode, reason in missing.items():
                 report.rows.extend(skip([name], [mode], reason))
     return report
+
+
+def _run_stage(name: str, subject: Subject, suspect: str) -> Findings:
+    """Return the findings of a stage; an error of a framework is a failed row, so that the report is not lost."""
+    try:
+        return STAGES[name](subject, suspect)
+    except (MaamError, MemoryError):
+        raise
+    except Exception as error:
+        text = f"stopped by {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return Findings([Row(name, ", ".join(subject.runner_names), Verdict.FAIL, layer=suspect, note=text)])
 
 
 def _order_stages(stages: Iterable[str]) -> list[str]:

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
+from maam import _documents
+from maam._documents import count_objects
 from maam.errors import ArgumentError, ShapeError, SpecError
 from maam.spec.fields import FrozenDict, Shape, describe
 from maam.spec.parameters import Parameter
 
 NodeT = TypeVar("NodeT", bound="Node")
 MAX_DEPTH = 64
-MAX_LENGTH = 16 * 2**20
+MAX_NODES = 10_000
+MAX_LENGTH = 8 * 2**20
 _NO_FUNCTION = frozenset({"init", "input_shape", "momentum", "name"})
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,99}")
 _RESERVED = frozenset(
     {"alpha", "weight", "bias", "running_mean", "running_var", "spec", "training", "cls_name", "module"}
 )
@@ -283,7 +286,7 @@ def check_name(name: object) -> str:
     Each backend also reserves the names of its classes' attributes.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ValueError(f"layer name {str(name)[:60]!r}: expected letters, digits and underscores")
+        raise ValueError(f"layer name {str(name)[:60]!r}: expected letters, digits and underscores, at most 100")
     if name in _RESERVED or keyword.iskeyword(name):
         raise ValueError(f"layer name {name!r} is reserved; choose another")
     return name
@@ -324,6 +327,7 @@ def parse_document(document: Any) -> Node:
         650
     """
     try:
+        count_objects(document, 2 * MAX_NODES)  # a container has an object of its children
         return parse_node(document)
     except SpecError:
         raise
@@ -337,7 +341,7 @@ def parse_json(text: str | bytes) -> Node:
     """Return a spec from the text that `Node.to_json` writes.
 
     Args:
-        text: JSON, as text or UTF-8 bytes, at most 16 MiB.
+        text: JSON, as text or UTF-8 bytes, at most 8 MiB.
 
     Raises:
         SpecError: the text is not JSON, or not a valid spec.
@@ -352,23 +356,10 @@ def parse_json(text: str | bytes) -> Node:
     if len(text) > MAX_LENGTH:
         raise SpecError(f"spec: expected at most {MAX_LENGTH} characters of JSON, got {len(text)}")
     try:
-        document = json.loads(text, object_pairs_hook=unique)
+        document = _documents.parse_json(text, unique=True)
     except RecursionError:
         raise SpecError("spec: the document is nested too deeply") from None
     except ValueError as error:
-        raise SpecError(f"spec: not a JSON document: {error}") from None
+        text = str(error) if "nested too deeply" in str(error) else f"not a JSON document: {error}"
+        raise SpecError(f"spec: {text}") from None
     return parse_document(document)
-
-
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return the pairs of a JSON object as a dict, for `object_pairs_hook`.
-
-    Raises:
-        ValueError: a name occurs twice.
-    """
-    found: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"the name {name[:60]!r} occurs twice in one object")
-        found[name] = value
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -20,19 +21,46 @@ from maam.errors import DeploymentError, require
 from maam.spec import Node
 from maam.torch.arrays import write_arrays
 from maam.torch.weights import build
+from maam.weights.file import parse_weights, weights_bytes
 
 Array = np.ndarray[Any, Any]
 OPSET = 18
+_WEIGHTS = "maam/weights.safetensors"
 EXAMPLE_BATCH = 2  # torch.export treats sizes 0 and 1 as constants
 
 
 def write_pt2(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
-    """Write a program of torch.export, with the metadata as extra files."""
+    """Write a program of torch.export, with the metadata as extra files, and the spec and weights beside it."""
     torch.export.save(_program(_model(spec, arrays), shape), path, extra_files=dict(metadata))
+    with zipfile.ZipFile(path, "a") as archive:
+        folder = archive.namelist()[0].partition("/")[0]  # PyTorch reads only archives with one folder
+        archive.writestr(f"{folder}/{_WEIGHTS}", weights_bytes(spec, arrays, metadata))
 
 
-def open_pt2(path: Path) -> tuple[Predict, dict[str, str]]:
-    """Open a program of torch.export; return its function and its metadata."""
+def open_pt2(path: Path, trusted: bool = False) -> tuple[Predict, dict[str, str]]:
+    """Open a .pt2 file; return its function and its metadata.
+
+    The model is built from the spec and the weights in the file. Only with `trusted` does torch.export read the program
+    in it, which can run any code: it unpickles objects and evaluates expressions.
+    """
+    if trusted:
+        return _open_program(path)
+    with zipfile.ZipFile(path) as archive:
+        found = [entry for entry in archive.infolist() if entry.filename.endswith(f"/{_WEIGHTS}")]
+        if not found:
+            raise DeploymentError(
+                f"{path}: a .pt2 file that maam export did not write, or an earlier version of it; opening it can run "
+                "any code, so it is opened only with trusted=True, for a file from a source that you trust; or export "
+                "the weights again"
+            )
+        if found[0].file_size > path.stat().st_size:
+            raise ValueError("its weights are larger than the file")
+        spec, arrays, metadata = parse_weights(archive.read(found[0]), str(path))
+    model = _model(spec, arrays)
+    return lambda x: _run(model, x), metadata
+
+
+def _open_program(path: Path) -> tuple[Predict, dict[str, str]]:
     extra: dict[str, Any] = {"maam.name": "", "maam.spec": "", "maam.preprocessing": "", "maam.class_names": ""}
     with _quiet():
         program = torch.export.load(path, extra_files=extra).module()
@@ -82,7 +110,7 @@ def write_executorch(path: Path, spec: Node, arrays: Mapping[str, Array], shape:
     path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
 
 
-def open_executorch(path: Path) -> tuple[Predict, dict[str, str]]:
+def open_executorch(path: Path, trusted: bool = False) -> tuple[Predict, dict[str, str]]:
     """Open an ExecuTorch file; return its function and its metadata."""
     require("executorch", "executorch")
     runtime = import_module("executorch.runtime").Runtime.get()

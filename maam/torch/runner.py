@@ -288,8 +288,9 @@ class Runner:
         tensor = self.tensor(x).requires_grad_()
         output = self.function(tensor)
         scalar = (output * self.tensor(cotangent)).sum()
-        found = torch.autograd.grad(scalar, [tensor, *parameters.values()])
-        arrays = [to_numpy(gradient) for gradient in found]
+        variables = [tensor, *parameters.values()]
+        found = torch.autograd.grad(scalar, variables, allow_unused=True)  # a variable that is not used gets zeros
+        arrays = [to_numpy(torch.zeros_like(v) if g is None else g) for v, g in zip(variables, found, strict=True)]
         return Gradients(arrays[0], dict(zip(parameters, arrays[1:], strict=True)))
 
     def trainer(self, optimizer: Optimizer, objective: Objective = Objective()) -> Trainer:  # noqa: B008

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from maam import _documents
 from maam._messages import listed
 from maam.backend.optimizer import find_frozen
 from maam.backend.protocol import LossScale, OptimizerState
@@ -22,6 +23,7 @@ from maam.weights.file import CHECKPOINT_FORMAT, read_header_and_arrays, write_s
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 VERSION = "1"
+MAX_STEPS = 2**40
 
 
 @dataclass(frozen=True)
@@ -84,13 +86,13 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         given = f"format {header.get('format')!r}, version {header.get('format_version')!r}"
         raise TrainingError(f"{path}: expected a training checkpoint of version {VERSION}, got {given[:120]}")
     try:
-        spec, recipe = parse_json(header["spec"]), Recipe(**json.loads(header["recipe"]))
-        progress = json.loads(header["progress"])
+        spec, recipe = parse_json(header["spec"]), Recipe(**_documents.parse_json(header["recipe"]))
+        progress = _documents.parse_json(header["progress"])
         scale = progress["loss_scale"]
         step, best = int(progress["step"]), float(progress["best_accuracy"])
         skipped = int(progress.get("skipped", 0))  # files of earlier versions do not count skipped steps
-        if min(step, skipped) < 0:
-            raise ValueError(f"expected steps of at least 0, got {min(step, skipped)}")
+        if not 0 <= skipped <= step <= MAX_STEPS:
+            raise ValueError(f"expected steps of 0 to {MAX_STEPS}, not fewer than skipped ones")
         find_frozen(spec, recipe.freeze)  # raises if the patterns do not fit the spec
         loss_scale = None if scale is None else LossScale(float(scale[0]), int(scale[1]))
     except (MaamError, ArithmeticError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -93,7 +93,9 @@ def varying_fields(runs: Sequence[RunSummary]) -> list[str]:
     return [path for path in paths if path in found]
 
 
-def read_runs(paths: PathLike | Iterable[PathLike]) -> list[RunSummary]:
+def read_runs(
+    paths: PathLike | Iterable[PathLike], *, on_broken: Callable[[str], None] | None = None
+) -> list[RunSummary]:
     """Read runs and sort them by their last test accuracy, the best first.
 
     A run in progress is read up to its last finished epoch.
@@ -101,12 +103,14 @@ def read_runs(paths: PathLike | Iterable[PathLike]) -> list[RunSummary]:
     Args:
         paths: one folder or several; each is the folder of a run or contains folders of runs. Runs inside a containing
             folder that have not finished an epoch are skipped.
+        on_broken: called with the reason why a run cannot be read, which is then skipped; None raises an error.
 
     Returns:
         One summary for each run.
 
     Raises:
-        TrainingError: there is no run with a finished epoch, or the files of a run are broken.
+        TrainingError: there is no run with a finished epoch that can be read, or the files of a run are broken and
+            `on_broken` is None.
 
     Example:
         >>> from maam.training import read_recipe, read_runs, train
@@ -120,10 +124,14 @@ def read_runs(paths: PathLike | Iterable[PathLike]) -> list[RunSummary]:
         raise TrainingError(f"paths: expected at least one folder, got none; {_EXPECTED}")
     folders = list(dict.fromkeys(folder for path in given for folder in _run_folders(Path(path))))
     names = [folder.resolve().name for folder in folders]
-    runs = [
-        _read(folder, name if names.count(name) == 1 else str(folder))
-        for folder, name in zip(folders, names, strict=True)
-    ]
+    runs: list[RunSummary] = []
+    for folder, name in zip(folders, names, strict=True):
+        try:
+            runs.append(_read(folder, name if names.count(name) == 1 else str(folder)))
+        except TrainingError as error:
+            if on_broken is None or (not runs and folder == folders[-1]):
+                raise
+            on_broken(str(error))
     return sorted(runs, key=lambda run: -run.test_accuracy[-1])
 
 

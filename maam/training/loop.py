@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from maam._messages import listed
+from maam._signals import Deferred
 from maam.backend.protocol import ProcessGroup, Runner, SingleProcess, Trainer
 from maam.errors import TrainingError
 from maam.spec import Dropout, Node, Parallel
-from maam.training.checkpoint import Checkpoint, find_not_finite, write_checkpoint
+from maam.training.checkpoint import Checkpoint, find_not_finite
 from maam.training.evaluate import Evaluation, evaluate
 from maam.training.recipe import Recipe
 from maam.training.run_dir import Record, RunFolder
@@ -104,6 +105,7 @@ class Loop:
         self.total = min(recipe.epochs * self.steps_per_epoch, recipe.max_steps or sys.maxsize)
         self.step = trainer.read_state().step
         self.best = -1.0
+        self._stop = Deferred()
         self._pending: list[Any] = []  # results of updates that are still on the device
         self._started = self._waited = 0.0  # since the last record: its start, and seconds of waiting for data
         self._spent = 0.0  # seconds of training in this epoch
@@ -113,12 +115,23 @@ class Loop:
         self._has_dropout = any(isinstance(node, Dropout) and node.p > 0 for _, node in runner.spec.walk())
 
     def run(self) -> None:
-        """Train to the end.
+        """Train to the end. SIGINT and SIGTERM end the run after the current step, with a checkpoint.
 
         Raises:
-            TrainingError: a loss, weight or moment is not finite, or a file cannot be written.
+            TrainingError: a loss, weight or moment is not finite, a file cannot be written, or the checkpoint is of a
+                later step than the last one.
+            KeyboardInterrupt: the run was stopped by SIGINT.
+            SystemExit: the run was stopped by SIGTERM.
         """
+        if self.step > self.total:
+            raise TrainingError(
+                f"{self.folder.last}: the checkpoint is of step {self.step}, but the run has only {self.total} steps"
+            )
         self.observer.start(self.step, self.total)
+        with self._stop:
+            self._train()
+
+    def _train(self) -> None:
         while self.step < self.total:
             epoch = self.step // self.steps_per_epoch
             self._spent = self._spent_before(epoch)
@@ -126,6 +139,8 @@ class Loop:
             self._checkpoint()  # raises if weights are not finite, before they are written as the best ones
             self._evaluate_epoch(epoch)
             self.save()
+            if self._stop.number:
+                self._stop.end()
         # a run can also be stopped just before this write, and resumed after the last step
         if self.processes.rank == 0 and not self.folder.final.exists():
             self.folder.write_final(self.runner.spec, self._final_arrays())
@@ -153,8 +168,17 @@ class Loop:
                 self._log_steps(epoch, len(labels) * self.processes.size)
             if self.step % self.checkpoint_steps == 0 and not over:
                 self.save()
+            if self._stop.number and not over:  # after an epoch, the evaluation comes first
+                self._end_early(epoch, len(labels) * self.processes.size)
             if self.step == self.total:
                 return
+
+    def _end_early(self, epoch: int, batch_size: int) -> None:
+        """Write a checkpoint, and end as a signal asked."""
+        if self._pending and self.processes.size == 1:  # other processes may not have received the signal
+            self._log_steps(epoch, batch_size)
+        self.save()
+        self._stop.end()
 
     def _estimate_time(self, batch_size: int) -> None:
         """Tell the observer how long the run takes, as soon as its first steps show it."""
@@ -245,7 +269,7 @@ class Loop:
         """
         if self.processes.rank == 0:
             self.folder.log.sync()
-            write_checkpoint(self.folder.last, self._checkpoint())
+            self.folder.write_last(self._checkpoint())
 
     def _checkpoint(self) -> Checkpoint:
         """Return the state of the run.

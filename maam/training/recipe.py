@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from maam._config import Section, explain, nearest_field
+from maam._documents import count_objects
 from maam.backend.optimizer import NonNegativeReal, Optimizer
 from maam.data import IMAGENET_MEAN, IMAGENET_STD, CenterCrop, RandomResizedCrop
 from maam.errors import RecipeError, SpecError
@@ -18,6 +19,8 @@ DataName = Literal["cifar10", "cifar100", "digits", "imagefolder"]
 IMAGE_FOLDER = "imagefolder"
 """The data that is read file by file; all other data sets are held in memory."""
 _NAMES = ("optimizer.name", "schedule.name")
+_MAX_OBJECTS = 1000
+"""The most tables in `overrides`."""
 
 
 class Augmentation(Section):
@@ -206,20 +209,24 @@ class Recipe(Section):
     precision: Precision = "auto"
     seed: NonNegative = 0
 
-    def __init__(self, **fields: Any) -> None:
+    def __init__(self, /, **fields: Any) -> None:
         try:
             super().__init__(**fields)
         except ValidationError as error:
             raise RecipeError(f"recipe: {explain(error, Recipe)}") from None
 
-    @field_validator("weights", mode="before")
+    @field_validator("weights", "model", mode="before")
     @classmethod
-    def _weights(cls, value: Any) -> Any:
-        return os.fspath(value) if isinstance(value, os.PathLike) else value
+    def _paths(cls, value: Any) -> Any:
+        path = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if isinstance(path, str) and "\0" in path:
+            raise ValueError("a path cannot contain a NUL character")
+        return path
 
     @field_validator("overrides", mode="before")
     @classmethod
     def _overrides(cls, value: Any) -> Any:
+        count_objects(value, _MAX_OBJECTS)
         return {name: _to_json(f"{name}", one) for name, one in value.items()} if isinstance(value, dict) else value
 
     @field_validator("optimizer", mode="before")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import sys
 from collections.abc import Mapping
 from importlib.resources import files
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from maam._config import nearest
+from maam._documents import check_brackets, count_objects
+from maam._io import read_text
 from maam.errors import RecipeError
 from maam.spec import Model, Node, preset, preset_options, with_num_classes
 from maam.training.recipe import Recipe
@@ -22,6 +25,9 @@ else:
     import tomli as tomllib
 
 _FOLDER = files("maam.training") / "recipes"
+_MAX_BYTES = 1 << 20
+_LONG_KEY = re.compile(r"""(?<![\w-])(?:(?:"[^"\n]*"|'[^'\n]*'|[\w-]+)[ \t]*\.[ \t]*){200}""")
+"""A dotted name of more than 200 parts, each of which nests a table; tomllib needs minutes for long ones."""
 
 
 def list_recipes() -> list[str]:
@@ -60,7 +66,7 @@ def read_recipe(name: str | os.PathLike[str]) -> Recipe:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text("utf-8-sig")
+        return read_text(path, _MAX_BYTES)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
@@ -69,11 +75,24 @@ def _read_text(path: Path) -> str:
 
 def _parse(source: str, text: str) -> Recipe:
     try:
-        return Recipe(**tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{source}: not valid TOML: {error}") from None
+        return Recipe(**_parse_toml(text))
     except RecipeError as error:
         raise RecipeError(f"{source}: {error}") from None
+    except ValueError as error:  # also for a number of too many digits
+        raise RecipeError(f"{source}: not valid TOML: {error}") from None
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    """Return the tables of a TOML document; raise `ValueError` if it is broken or nested too deeply."""
+    check_brackets(text)
+    if _LONG_KEY.search(text):
+        raise ValueError("the document is nested too deeply")
+    try:
+        found = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("the document is nested too deeply") from None
+    count_objects(found, len(text))  # a dotted name nests without brackets
+    return found
 
 
 def default_recipe(preset: str) -> Recipe:
@@ -134,8 +153,8 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not sign or not path.strip():
         raise RecipeError(f"override {text!r}: expected FIELD=VALUE, such as optimizer.lr=0.05")
     try:
-        return path.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        return path.strip(), _parse_toml(f"value = {value}")["value"]
+    except ValueError:
         return path.strip(), _number_or_text(value.strip())
 
 

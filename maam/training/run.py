@@ -17,8 +17,9 @@ from maam.backend.protocol import Objective, ProcessGroup, Runner, Trainer, Trai
 from maam.backend.registry import load_training_backend
 from maam.errors import DeviceError, RecipeError, SpecError, TrainingError, WeightsError, require
 from maam.spec import Model, Node, draw, head
-from maam.training.checkpoint import Checkpoint, read_checkpoint
+from maam.training.checkpoint import Checkpoint
 from maam.training.evaluate import Evaluation
+from maam.training.fingerprint import check_same_data, describe_data
 from maam.training.initialization import initialize, with_momentum
 from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop, Observer
 from maam.training.recipe import IMAGE_FOLDER, Initialization, Precision, Recipe
@@ -188,9 +189,7 @@ def open_run(folder: RunFolder, resume: Resume, processes: ProcessGroup) -> Chec
     """
     found = folder.open(resume) if processes.rank == 0 else None
     processes.barrier()
-    if processes.rank and resume and folder.last.exists():
-        return read_checkpoint(folder.last)
-    return found
+    return folder.read_last() if processes.rank and resume else found
 
 
 def agree_on_precision(
@@ -281,7 +280,9 @@ def complete(loop: Loop, framework: str, device: str, start: str) -> None:
     if start:
         loop.observer.note(start)
     if first:
-        facts = {"framework": framework, "device": device, "class_names": loop.source.class_names, "start": start}
+        check_same_data(loop.folder, loop.source)
+        facts: dict[str, Any] = {"framework": framework, "device": device, "start": start}
+        facts |= {"class_names": loop.source.class_names, "data": describe_data(loop.source)}
         write_description(loop.folder, loop.recipe, **facts)  # first, because run.json marks the folder of a run
         loop.folder.log.rewind(loop.step)
         if loop.step == 0:  # the run starts again

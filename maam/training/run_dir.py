@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -13,9 +14,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from maam import _io
+from maam._documents import parse_json
 from maam.errors import RecipeError, TrainingError, WeightsError
 from maam.spec import Node
-from maam.training.checkpoint import Checkpoint, read_checkpoint
+from maam.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from maam.training.recipe import Recipe
 from maam.weights import write_weights
 from maam.weights.file import check_path
@@ -28,12 +30,13 @@ Resume = bool | Literal["auto"]
 Record = dict[str, Any]
 """A line of the log, by field."""
 WRITTEN = (
-    *(f"{name}.safetensors" for name in ("last", "best", "final")),
+    *(f"{name}.safetensors" for name in ("last", "previous", "best", "final")),
     *("run.json", "log.jsonl", "results.json", "report.md"),
     *(f"{name}.png" for name in ("curves", "confusion_matrix", "fusion")),
 )
 """The files that a run writes; a process killed during a write leaves a temporary file with a name derived from one."""
 _DIGITS = 7
+_MAX_BYTES = 64 << 20
 
 
 class RunFolder:
@@ -45,6 +48,7 @@ class RunFolder:
     Attributes:
         path: the folder.
         last: last.safetensors, the checkpoint that a resumed run starts from.
+        previous: previous.safetensors, the checkpoint before it.
         best: best.safetensors, the weights with the highest test accuracy.
         final: final.safetensors, the weights after the last step.
         run: run.json, for each session its command, recipe and environment.
@@ -54,6 +58,7 @@ class RunFolder:
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
         self.last = self.path / "last.safetensors"
+        self.previous = self.path / "previous.safetensors"
         self.best = self.path / "best.safetensors"
         self.final = self.path / "final.safetensors"
         self.run = self.path / "run.json"
@@ -73,7 +78,8 @@ class RunFolder:
 
         Raises:
             TrainingError: the folder contains a run and `resume` is False, contains no run and `resume` is True,
-                contains other files, cannot be written, or another process is training in it.
+                contains other files, cannot be written, or another process is training in it; or the last checkpoint
+                is damaged.
         """
         self.close()
         try:
@@ -105,7 +111,7 @@ class RunFolder:
             raise TrainingError(f"{self.path}: this folder is not writable; choose another out (--out)")
         leftovers = {name for name in names if _io.leftover_of(name) in WRITTEN}
         names -= leftovers
-        has_run = bool(names & {self.run.name, self.last.name})
+        has_run = bool(names & {self.run.name, self.last.name, self.previous.name})
         if names and has_run and not resume:
             raise TrainingError(
                 f"{self.path}: this folder contains a run; continue it with resume=True (--resume), "
@@ -117,7 +123,43 @@ class RunFolder:
             raise TrainingError(nothing)
         for name in leftovers:
             (self.path / name).unlink(missing_ok=True)
-        return read_checkpoint(self.last) if self.last.name in names else None
+        return self.read_last()
+
+    def read_last(self) -> Checkpoint | None:
+        """Return the last checkpoint, or the one before it if the last one was removed; None if there is none.
+
+        Raises:
+            TrainingError: the checkpoint is damaged; the message names the one before it.
+        """
+        if not self.last.exists():
+            return read_checkpoint(self.previous) if self.previous.exists() else None
+        try:
+            return read_checkpoint(self.last)
+        except TrainingError as error:
+            step = None
+            with contextlib.suppress(TrainingError):
+                step = read_checkpoint(self.previous).state.step
+            if step is not None:
+                raise TrainingError(
+                    f"{error}; {self.previous}, the checkpoint of step {step}, is undamaged: remove {self.last}, and "
+                    "resume again to continue from there"
+                ) from None
+            raise
+
+    def write_last(self, checkpoint: Checkpoint) -> None:
+        """Write the last checkpoint, and keep the one before it as `previous`.
+
+        Raises:
+            TrainingError: a file cannot be written; the last checkpoint is then unchanged.
+        """
+        if self.last.exists():
+            try:
+                _io.link(self.last, self.previous)
+            except OSError as error:
+                raise TrainingError(
+                    f"{self.previous}: cannot be written: {error.strerror or error}; the previous checkpoint is intact"
+                ) from None
+        write_checkpoint(self.last, checkpoint)
 
     def close(self) -> None:
         """Release the lock of `open`."""
@@ -153,7 +195,7 @@ class RunFolder:
             TrainingError: run.json is missing or broken.
         """
         try:
-            found = json.loads(self.run.read_text("utf-8"))["sessions"]
+            found = parse_json(_io.read_text(self.run, _MAX_BYTES))["sessions"]
         except OSError as error:
             raise TrainingError(f"{self.run}: cannot be read: {error.strerror or error}") from None
         except (ValueError, LookupError, TypeError, RecursionError):
@@ -301,7 +343,7 @@ class Log:
 def _parse(lines: Sequence[str]) -> Iterator[Record]:
     for line in lines:
         try:
-            record = json.loads(line)
+            record = parse_json(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(record, dict) and isinstance(record.get("kind"), str) and isinstance(record.get("step"), int):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from maam._io import write_bytes
+from maam import _io
 from maam._messages import listed
 from maam.errors import SpecError, WeightsError
 from maam.spec import Node, parse_json
@@ -24,6 +25,10 @@ Array = np.ndarray[Any, Any]
 FORMAT = "maam"
 CHECKPOINT_FORMAT = "maam-checkpoint"
 VERSION = "1"
+CHECKSUM = "checksum"
+"""The key of the checksum in the header; files of earlier versions do not have it, and are read without a check."""
+MAX_HEADER = 8 << 20
+"""The largest number of bytes of a header; the spec of a network with a thousand layers needs a tenth of it."""
 CHECKPOINT_SUFFIXES = (".bin", ".ckpt", ".npz", ".pt", ".pth", ".tar")
 _OF_OTHERS = ".air .h5 .json .keras .mindir .npy .onnx .pb .pickle .pkl .pt2 .pte .tflite .xml"
 FOREIGN_SUFFIXES = (*CHECKPOINT_SUFFIXES, *_OF_OTHERS.split())
@@ -79,8 +84,8 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
         The spec, and the arrays by canonical name in the dtypes of the file.
 
     Raises:
-        WeightsError: the file does not exist, is truncated, is not a weights file of maam, or has a later format
-            version; its spec is invalid; or an array is not floating point.
+        WeightsError: the file does not exist, is truncated or damaged, is not a weights file of maam, or has a later
+            format version; its spec is invalid; or an array is not floating point.
 
     Example:
         >>> import os, tempfile
@@ -101,8 +106,28 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
     return spec, _arrays(path, tensors)
 
 
+def weights_bytes(spec: Node, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
+    """Return the bytes of a weights file with more metadata, to put it into another file."""
+    header = {**metadata, "format": FORMAT, "format_version": VERSION, "spec": spec.to_json()}
+    return serialize({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, header)
+
+
+def parse_weights(data: bytes, source: str) -> tuple[Node, dict[str, Array], dict[str, str]]:
+    """Return the spec, the arrays and the metadata that `weights_bytes` was called with.
+
+    Raises:
+        WeightsError: the data is damaged, or not a weights file; `source` names it in the message.
+    """
+    header, tensors = _parse(data, source)
+    spec = _spec(source, header)
+    if spec is None:
+        raise WeightsError(f"{source}: the weights in it are without the header of maam")
+    arrays, _ = match(spec, _arrays(source, tensors), source=source)
+    return spec, arrays, {name: text for name, text in header.items() if name.startswith("maam.")}
+
+
 def write_safetensors(path: str | os.PathLike[str], arrays: Mapping[str, Array], header: Mapping[str, str]) -> None:
-    """Write arrays to a safetensors file with `header` as its metadata.
+    """Write arrays to a safetensors file with `header` as its metadata, and a checksum of both.
 
     Raises:
         WeightsError: `path` has the suffix of another format, or the file cannot be written. An existing file is then
@@ -111,7 +136,7 @@ def write_safetensors(path: str | os.PathLike[str], arrays: Mapping[str, Array],
     check_suffix(path)
     contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     try:
-        write_bytes(path, _serialize(contiguous, dict(header)))
+        _io.write_bytes(path, serialize(contiguous, header))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be written: {error.strerror or error}") from None
 
@@ -212,26 +237,75 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str,
     """Return the metadata of a safetensors file, and its tensors in the form of the safetensors library."""
     check_path(path)
     try:
-        data = Path(path).read_bytes()
-        tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+        return _parse(_read_bytes(path), path)
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
     except OSError as error:
         held = ", ".join(sorted(file.name for file in Path(path).glob("*.safetensors"))[:4])
         advice = f"; it holds {held}: pass one of these files" if held else ""
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}{advice}") from None
-    except (safetensors.SafetensorError, ValueError) as error:
+    except _FormatError as error:
         foreign = Path(path).suffix.lower() in CHECKPOINT_SUFFIXES
         advice = "; convert it with: maam convert SRC DST --spec PRESET" if foreign else ""
-        raise WeightsError(f"{path}: not a safetensors file, or truncated: {_cut(error)}{advice}") from None
-    return _table(data)[0].get("__metadata__") or {}, tensors
+        raise WeightsError(f"{error}{advice}") from None
 
 
-def _serialize(arrays: dict[str, Array], header: dict[str, str]) -> bytes:
-    """Return the bytes of the file, with the metadata in a fixed order; the safetensors library orders it randomly."""
-    data = safetensors.numpy.save(arrays, header)
+class _FormatError(WeightsError):
+    """File that is not a safetensors file."""
+
+
+def _parse(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str, dict[str, Any]]]]:
+    """Return the metadata and the tensors in the bytes of a safetensors file, after checking the checksum."""
+    length, rest = int.from_bytes(data[:8], "little"), len(data) - 8
+    try:
+        if length > min(rest, MAX_HEADER):
+            raise ValueError(f"a header of {length} bytes, expected at most {max(min(rest, MAX_HEADER), 0)}")
+        tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise _FormatError(f"{path}: not a safetensors file, or truncated: {_cut(error)}") from None
     table, end = _table(data)
-    text = json.dumps({**table, "__metadata__": header}, separators=(",", ":")).encode()
+    header = table.get("__metadata__") or {}
+    if header.get("format") in (FORMAT, CHECKPOINT_FORMAT) and CHECKSUM in header:
+        given = {name: text for name, text in header.items() if name != CHECKSUM}
+        if _checksum(given, table, memoryview(data)[end:]) != header[CHECKSUM]:
+            raise WeightsError(
+                f"{path}: the file is damaged: its content does not have the checksum in its header; use another copy. "
+                "If a program changed the file on purpose, remove 'checksum' from its metadata"
+            )
+    return header, tensors
+
+
+def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a regular file, or only its start if no safetensors file starts so.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with _io.open_regular(path) as file:
+        start = file.read(8)
+        return start if int.from_bytes(start, "little") > MAX_HEADER else start + file.read()
+
+
+def _checksum(header: Mapping[str, str], table: Mapping[str, Any], data: memoryview) -> str:
+    """Return the SHA-256 of the metadata, and of name, dtype, shape and bytes of each tensor in the order of names."""
+    digest = hashlib.sha256(json.dumps(sorted(header.items())).encode())
+    for name in sorted(set(table) - {"__metadata__"}):
+        tensor = table[name]
+        digest.update(json.dumps([name, tensor["dtype"], tensor["shape"]]).encode())
+        digest.update(data[slice(*tensor["data_offsets"])])
+    return f"sha256:{digest.hexdigest()}"
+
+
+def serialize(arrays: Mapping[str, Array], header: Mapping[str, str]) -> bytes:
+    """Return the bytes of a safetensors file with a checksum in its metadata.
+
+    The metadata has a fixed order; the safetensors library orders it randomly.
+    """
+    header = {name: text for name, text in header.items() if name != CHECKSUM}
+    data = safetensors.numpy.save(dict(arrays), header)
+    table, end = _table(data)
+    marked = {**header, CHECKSUM: _checksum(header, table, memoryview(data)[end:])}
+    text = json.dumps({**table, "__metadata__": marked}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the arrays start at a multiple of 8
     return len(text).to_bytes(8, "little") + text + data[end:]
 

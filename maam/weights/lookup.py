@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from maam._io import read_text
 from maam.errors import SpecError
 from maam.spec import Node, list_presets, parse_json, preset
+from maam.spec.node import MAX_LENGTH
 from maam.spec.presets import aliases
 from maam.weights.exchange import read_whole
 
@@ -47,7 +49,7 @@ def _exists(path: Path) -> bool:
 
 def _read_document(path: Path) -> Node:
     try:
-        return parse_json(path.read_text("utf-8-sig"))
+        return parse_json(read_text(path, MAX_LENGTH))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import Mock
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from maam.data import archives, cifar10, cifar100, download
 from maam.errors import DataError
 from tests.data.conftest import pack
+from tests.hostile import bombs
 
 FOLDER = "cifar-10-batches-bin"
 
@@ -138,16 +140,48 @@ class TestFailures:
         published.publish("cifar10", body)
         fails(published.url, "not a valid tar.gz archive")
 
-    @pytest.mark.parametrize("path", ["../escaped", "/tmp/maam-escaped", f"{FOLDER}/../../../escaped"])
-    def test_archive_that_leaves_its_folder(self, published, fails, root, tmp_path, path):
+    @pytest.mark.parametrize(
+        "path", ["../escaped", "/tmp/maam-escaped", f"{FOLDER}/../../../escaped", f"{FOLDER}/more"]
+    )
+    @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+    def test_only_the_files_of_the_data_set_are_unpacked(self, published, root, tmp_path, path, kind):
         source = tmp_path / "source-cifar10" / FOLDER
-        published.publish("cifar10", pack(source, FOLDER, tarfile.TarInfo(path)))
-        if path.startswith("/"):  # the filter removes the leading slash
-            assert fetch(root)
-        else:
-            fails("outside the destination")
+        extra = tarfile.TarInfo(path)
+        extra.type, extra.linkname = kind, "/etc/passwd"
+        published.publish("cifar10", pack(source, FOLDER, extra))
+        folder = fetch(root)
+        assert names_in(folder) == names_in(source)
         assert not list(tmp_path.rglob("escaped"))
         assert not (root.parents[-1] / "tmp" / "maam-escaped").exists()
+
+    @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+    def test_a_link_in_place_of_a_file(self, published, fails, tmp_path, kind):
+        source = tmp_path / "source-cifar10" / FOLDER
+        link = tarfile.TarInfo(f"{FOLDER}/test_batch.bin")
+        link.type, link.linkname = kind, str(source / "data_batch_1.bin")
+        (source / "test_batch.bin").unlink()
+        published.publish("cifar10", pack(source, FOLDER, link))
+        fails(f"contains no complete {FOLDER}")
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (bombs.tar_of_zeros(1 << 32), "unpacks to more than"),
+            (bombs.tar_of_members(200), "more than 100 files"),
+            (bombs.tar_with_pax_header(1 << 28), "a header is too large"),
+            (bombs.tar_of_nested_headers(5000), "not a valid tar.gz archive"),
+        ],
+        ids=["zeros", "members", "header", "nested"],
+    )
+    def test_archives_that_grow(self, published, fails, content, reason):
+        published.publish("cifar10", content)
+        fails(reason)
+
+    def test_downloads_without_end(self, published, fails, monkeypatch):
+        monkeypatch.setattr(archives, "LIMIT_SECONDS", -1.0)
+        fails("received only")
+        monkeypatch.setattr(archives, "_most_bytes", lambda layout: 1000)
+        fails("more than 1000 bytes")
 
     def test_archive_without_all_files(self, published, fails, tmp_path):
         source = tmp_path / "source-cifar10" / FOLDER
@@ -171,10 +205,16 @@ class TestFailures:
         assert file.read_text() == "kept"
         assert refusal(fetch, tmp_path, "mnist") == "name is 'mnist'; expected 'cifar10' or 'cifar100'"
 
-    def test_python_that_unpacks_unsafely(self, root, monkeypatch):
-        monkeypatch.delattr("tarfile.data_filter")
-        with pytest.raises(DataError, match=r"cannot unpack archives safely; update Python to 3\.10\.12, 3\.11\.4"):
-            download("cifar10", root, url="http://127.0.0.1:9/none")
+
+def test_two_downloads_at_once(published, root):
+    (root / ".cifar10-killed").mkdir(parents=True)
+    published.stall.clear()
+    with ThreadPoolExecutor(2) as pool:
+        pending = [pool.submit(fetch, root) for _ in range(2)]
+        published.stall.set()
+        assert {found.result() for found in pending} == {root / FOLDER}
+    assert names_in(root) == [FOLDER]
+    assert published.requests == 1
 
 
 class TestProgress:
@@ -185,7 +225,9 @@ class TestProgress:
         calls = []
         download("cifar10", root, progress=lambda *call: calls.append(call))
         size = len(published.body)
-        assert [done for done, _ in calls] == [*range(50_000, size, 50_000), size]
+        received = [done for done, _ in calls]
+        assert received == sorted(set(received))
+        assert (len(received) >= size // 50_000, received[-1]) == (True, size)
         assert {total for _, total in calls} == {size if length is None else None}
 
     def test_goes_to_standard_error_by_default(self, published, root, capsys):

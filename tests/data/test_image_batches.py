@@ -1,5 +1,6 @@
 """Batches of image files: the same pixels in both frameworks, and how broken files are handled."""
 
+import os
 import warnings
 from importlib import import_module
 from re import escape
@@ -10,6 +11,7 @@ import pytest
 from maam.data import IMAGENET_MEAN, IMAGENET_STD, BrokenImageWarning, CenterCrop, RandomResizedCrop, imagefolder
 from maam.data.image_batches import reason_of
 from maam.errors import DataError
+from tests.hostile import bombs
 from tests.image_folders import write_folder
 
 image = pytest.importorskip("PIL.Image")
@@ -280,3 +282,35 @@ def test_no_more_workers_than_processors(batches_of, root):
     loader = make(batches_of, root, num_workers=10_000)
     assert 1 <= loader.num_workers < 10_000
     assert as_bytes(loader.epoch(0, 4)) == as_bytes(make(batches_of, root).epoch(0, 4))
+
+
+HOSTILE = {
+    "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "not an image"),
+    "huge.png": (bombs.png(20_000, 20_000, rows=1), "a broken image (Image size (400000000 pixels) exceeds limit"),
+    "pipe.jpg": (None, "a device, a pipe or a folder"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files(batches_of, tmp_path, name):
+    """They are refused at once: no other program runs, no pipe is waited for, no memory is filled."""
+    content, reason = HOSTILE[name]
+    path = tmp_path / "train" / "cat" / name
+    path.parent.mkdir(parents=True)
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=escape(f"{path}: {reason}")):
+        list(make(batches_of, tmp_path, size=1).epoch(0))
+
+
+@pytest.mark.parametrize("split", FRAMINGS)
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000)])
+def test_thin_images(batches_of, tmp_path, split, size):
+    """The whole image would have billions of pixels after resizing."""
+    for name in FRAMINGS:
+        (tmp_path / name / "cat").mkdir(parents=True)
+        (tmp_path / name / "cat" / "thin.png").write_bytes(bombs.png(*size))
+    ((images, _),) = list(make(batches_of, tmp_path, split, size=1).epoch(0))
+    assert images.shape == (1, 3, 24, 24)

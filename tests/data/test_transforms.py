@@ -177,10 +177,13 @@ def test_central_crops_equal_those_of_torchvision(height, width, size):
     expected = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(size)])(picture)
     frame = CenterCrop(size).frame(height, width, rng)
     top, left, crop_height, crop_width = frame.crop
-    resized = picture.resize(frame.size[::-1], image.Resampling.BILINEAR)
+    source = (frame.source.left, frame.source.top)
+    source += (source[0] + frame.source.width, source[1] + frame.source.height)
+    resized = picture.crop(source).resize(frame.size[::-1], image.Resampling.BILINEAR)
     ours = resized.crop((left, top, left + crop_width, top + crop_height))
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(expected))
-    assert frame.source == (0, 0, height, width)
+    assert frame.source.height == min(height, 16 * width)
+    assert frame.source.width == min(width, 16 * height)
     assert not frame.flip
 
 

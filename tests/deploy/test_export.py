@@ -215,7 +215,7 @@ class TestErrors:
 
     def test_a_file_with_wrong_outputs(self, refused, monkeypatch):
         right = exporting.open_exported
-        wrong = lambda path: ((lambda x: right(path)[0](x) + 0.01), {})  # noqa: E731
+        wrong = lambda path, **options: ((lambda x: right(path, **options)[0](x) + 0.01), {})  # noqa: E731
         monkeypatch.setattr(exporting, "open_exported", wrong)
         refused(
             "m.pt2", r"m\.pt2: the outputs of the written file differ from the model's by 1\.0e-02 with a batch of 1"

@@ -31,9 +31,10 @@ def shared_runner(request):
     make, trainers = runner.trainer, {}
 
     def trainer(optimizer, *rest):
-        if optimizer not in trainers:
-            trainers[optimizer] = make(optimizer, *rest)
-        return trainers[optimizer]
+        key = repr(optimizer)  # some settings are dictionaries, which have no hash
+        if key not in trainers:
+            trainers[key] = make(optimizer, *rest)
+        return trainers[key]
 
     runner.trainer = trainer
     return runner

@@ -67,6 +67,57 @@ def permuted_branches(runner, path):
     setattr(agents, names, getattr(agents, names)[::-1])
 
 
+ACTIVATIONS = {
+    "relu6": ("relu", lambda x: x.clip(0, 6)),
+    "clipped_gelu": ("gelu", lambda x: GELU(x).clip(-1, 6)),
+    "wrong_slope": ("leaky_relu", lambda x: x.clip(0, None) + 0.02 * x.clip(None, 0)),
+    "wrong_hard_sigmoid": ("hard_sigmoid", lambda x: (0.2 * x + 0.5).clip(0, 1)),
+}
+"""Likely mistakes: the right function, and the one that runs in its place, for tensors of either framework."""
+
+
+def GELU(x):  # noqa: N802
+    if type(x).__module__.startswith("torch"):
+        from torch.nn import functional
+
+        return functional.gelu(x)
+    from mindspore import ops
+
+    return ops.gelu(x, approximate="none")
+
+
+def wrong_activation(runner, path, fault):
+    function = ACTIVATIONS[fault][1]
+    setattr(layer(runner, path), "forward" if runner.name == "torch" else "construct", function)
+
+
+def zero_padded_pooling(runner, path):
+    """Let max pooling pad with zeros: the maximum of negative values at a border is then 0."""
+    pool = layer(runner, path)
+    name = "forward" if runner.name == "torch" else "construct"
+    pooled = getattr(pool, name)
+    if runner.name == "torch":
+        from torch.nn import functional
+
+        setattr(pool, name, lambda x: functional.max_pool2d(functional.pad(x, (1, 1, 1, 1)), 3, 2))
+    else:
+        setattr(pool, name, lambda x: pooled(x).clip(0, None))
+
+
+def unused(runner, path):
+    """Let a linear layer or convolution run with a copy of its weight, which no gradient reaches."""
+    if runner.name == "torch":
+        from torch.nn import functional
+
+        found = layer(runner, path)
+        found.forward = lambda x: functional.linear(x, found.weight.detach(), found.bias)
+    else:
+        from mindspore import ops
+
+        found = layer(runner, path)
+        found.construct = lambda x: ops.matmul(x, ops.stop_gradient(found.weight).T) + found.bias
+
+
 class FaultyTraining(Wrapper):
     """A runner whose trainers spoil the result of each step: subclasses change arrays and moments in place."""
 

@@ -6,12 +6,13 @@ from maam import spec
 from maam.parity import check, make_runners
 from maam.parity.stages import steps as steps_stage
 from tests.parity import faults
-from tests.parity.models import EAGER, scrambled
+from tests.parity.models import EAGER, SMALL, make_runner, scrambled
 
 pytest.importorskip("torch")  # the gradient reference
 
 NORMS = ("agents.0.bn1", "agents.1.bn2", "reduce.bn")
 CONVS = ("agents.0.conv1", "agents.1.conv1", "agents.2.conv2")
+ACTIVATIONS = ("agents.0.act1", "agents.2.act2", "classifier.act")
 WEIGHTS = ("agents.0.conv1.weight", "agents.2.conv2.weight", "classifier.fc2.weight")
 STAGE = {"wrong_momentum": "running statistics", "biased_variance": "running statistics", "epsilon": "layers, eval"}
 """The stage that finds each fault of a batch norm."""
@@ -26,6 +27,14 @@ def cases(names, paths):
         for row, fault in enumerate(names)
         for column, path in enumerate(paths)
     ]
+
+
+def with_activation(node, path, function):
+    """Return a network with another function in one activation."""
+    name, _, rest = path.partition(".")
+    child = node.nodes[name]
+    child = with_activation(child, rest, function) if rest else child.replace(function=function)
+    return node.with_nodes({**node.nodes, name: child})
 
 
 def failed_stages(report):
@@ -60,6 +69,53 @@ def test_permuted_branches(runner, small, arrays):
     report = check(small, spec.draw(small.parameters(), 0), runners=[runner], stages=["layers", "gradients"])
     assert failed_stages(report) == {"gradients, fresh weights"}
     assert report.first_difference == "agents.alpha"
+
+
+@pytest.mark.parametrize(("framework", "fault", "path"), cases(faults.ACTIVATIONS, ACTIVATIONS))
+@pytest.mark.parametrize("weights", ["drawn", pytest.param("scrambled", marks=pytest.mark.slow)])
+def test_activations(framework, fault, path, weights):
+    """The faults do not show on the network's own inputs, which are small."""
+    node = with_activation(SMALL, path, faults.ACTIVATIONS[fault][0])
+    arrays = scrambled(node) if weights == "scrambled" else spec.draw(node.parameters(), 0)
+    runner = make_runner(framework, node, arrays)
+    faults.wrong_activation(runner, path, fault)
+    report = check(node, arrays, runners=[runner], stages=["layers"])
+    assert "layers, probe inputs" in failed_stages(report)
+    assert report.first_difference == path
+
+
+@pytest.mark.parametrize("framework", EAGER)
+def test_padding_of_max_pooling(framework):
+    """Behind a ReLU no value is negative, so padding with zeros does not show."""
+    children = {
+        "act": spec.Activation(function="relu"),
+        "pool": spec.MaxPool2d(kernel_size=3, stride=2, padding=1),
+    }
+    node = spec.Sequential(children=children)
+    runner = make_runner(framework, node, {})
+    faults.zero_padded_pooling(runner, "pool")
+    report = check(node, runners=[runner], stages=["layers"])
+    assert (failed_stages(report), report.first_difference) == ({"layers, probe inputs"}, "pool")
+
+
+def test_a_parameter_without_gradient(runner, small, arrays):
+    """PyTorch raises an error for it, MindSpore returns zeros."""
+    faults.unused(runner, "classifier.fc1")
+    report = check(small, arrays, runners=[runner], stages=["gradients"])
+    assert failed_stages(report) == {"gradients, fresh weights"}
+    assert report.first_difference == "classifier.fc1.weight"
+
+
+def test_an_error_of_a_framework_keeps_the_report(runner, small, arrays):
+    def fail(*_):
+        raise RuntimeError("no kernel\nat all")
+
+    runner.gradients = fail
+    report = check(small, arrays, runners=[runner], stages=["forward", "gradients"])
+    assert [(row.stage, row.note) for row in report.failures] == [
+        ("gradients", "stopped by RuntimeError: no kernel at all")
+    ]
+    assert len(report.rows) > 3
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,7 +124,7 @@ def test_the_file_holds_format_version_spec_and_canonical_names(backend, node, t
     with safetensors.safe_open(path, "numpy") as file:
         header = dict(file.metadata())
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    assert header.keys() == {"format", "format_version", "spec"}
+    assert header.keys() == {"format", "format_version", "spec", "checksum"}
     assert (header["format"], header["format_version"]) == ("maam", "1")
     assert spec.parse_json(header["spec"]) == node
     assert json.loads(header["spec"]) == node.to_document()
@@ -207,11 +206,11 @@ def test_paths_that_cannot_be_loaded(backend, old, monkeypatch):
         "a directory; it holds best.safetensors, final.safetensors: pass one of these files"
     )
 
-    def refuse(self):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     old.write_bytes(WHOLE)
-    monkeypatch.setattr(Path, "read_bytes", refuse)  # file modes do not apply to root
+    monkeypatch.setattr("maam._io.open_regular", refuse)  # file modes do not apply to root
     assert _load_error(backend, old) == f"{old}: cannot be read: Permission denied"
 
 

@@ -84,6 +84,7 @@ def compare_trained_gradients(subject: Subject, suspect: str = "") -> Findings:
             found, bound, layer = _against_noise(actual, reference, factor)
         else:
             found, bound, layer = _against_own(_errors(actual, settled, reference), own, factor)
+            layer = _find_unused(actual, reference) or layer
         rows.append(row(TRAINED, runner.name, found, bound, suspect or layer, crossings(settled.crossed)))
     return Findings(rows)
 
@@ -175,7 +176,7 @@ def _hold(
 
     Returns:
         The largest difference, the number of kinks crossed, and the differing parameter nearest to the output, because
-        a fault spreads backwards.
+        a fault spreads backwards. A parameter without any gradient is named first: the framework does not use it.
     """
     actual = _gradients_of(runner, arrays, subject.batch(index)[0], subject.cotangent(index))
     settled = reference.settle(actual)
@@ -185,7 +186,16 @@ def _hold(
         found = difference(actual[name], gradient, GRADIENT, reference.floor, slack)
         layer = (name or INPUT) if found.used > 1 else layer
         worst = worse(worst, found)
-    return worst, settled.crossed, layer
+    return worst, settled.crossed, _find_unused(actual, reference) or layer
+
+
+def _find_unused(actual: Mapping[str, Array], reference: GradientReference) -> str:
+    """Return the last parameter whose gradient is 0 in all elements, but not in the reference; "" if there is none."""
+    unused = ""
+    for name, gradient in actual.items():
+        if name and not gradient.any() and reference.share(name, reference.gradients[name]) > GRADIENT.absolute:
+            unused = name
+    return unused
 
 
 def _against_noise(
@@ -193,7 +203,8 @@ def _against_noise(
 ) -> tuple[Difference, str, str]:
     """Compare the errors with PyTorch's measured noise: the root mean square of the largest error of each tensor."""
     errors = {name: reference.share(name, array - reference.gradients[name]) for name, array in actual.items()}
-    return _against_own(errors, root_mean_square(reference.noise.values()), factor)
+    found, bound, layer = _against_own(errors, root_mean_square(reference.noise.values()), factor)
+    return found, bound, _find_unused(actual, reference) or layer
 
 
 def _against_own(errors: Mapping[str, float], own: float, factor: float) -> tuple[Difference, str, str]:

@@ -5,6 +5,7 @@ Layers come before the container that holds them, so the first failure shows whe
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,23 @@ from maam.backend.protocol import Capability, Runner
 from maam.parity.report import Depth, Findings, Row, row, skip
 from maam.parity.subject import RANDOM, WHOLE, Subject, has_dropout, is_deep
 from maam.reference import ReferenceModel
-from maam.spec import BatchNorm2d, Node
+from maam.spec import Activation, BatchNorm2d, MaxPool2d, Node
 from maam.tolerance import LAYER, LOGITS, NONE, STATISTICS, Bound, Difference, difference, worse
 
 Array = np.ndarray[Any, Any]
+PROBES = "layers, probe inputs"
+POINTS = np.concatenate([np.linspace(-8, 8, 65), [-50, -20, -12, 12, 20, 50]])
+"""Inputs on both sides of each point where an activation bends, or a likely mistake of it: 0, 3, 6 and -3.
+
+The inputs that a network's own weights and images produce may cross none of them: ReLU6 is ReLU up to 6.
+"""
 
 
 def compare_layers(subject: Subject, suspect: str = "") -> Findings:
-    """Compare the outputs of all layers in eval and train mode, and the running statistics after the latter."""
+    """Compare the outputs of all layers in eval and train mode, and the running statistics after the latter.
+
+    Activations and max pooling are also compared on inputs that cross every point where they bend.
+    """
     rows: list[Row] = []
     depth: list[Depth] = []
     for training in (False, True):
@@ -36,7 +46,41 @@ def compare_layers(subject: Subject, suspect: str = "") -> Findings:
             runner.write_arrays(subject.arrays)
             rows += walk.rows()
             depth += walk.depth
-    return Findings(rows, depth)
+    return Findings([*rows, *_compare_probes(subject)], depth)
+
+
+def _compare_probes(subject: Subject) -> Iterator[Row]:
+    """Compare each activation and max pooling on `POINTS`; where layers are costly, one of each kind."""
+    inputs = {path: probe_input(x) for path, x in layer_inputs(subject, False).items() if _bends(subject.spec.at(path))}
+    reference = subject.reference()
+    expected = {path: reference.run(path, x.astype(np.float64)) for path, x in inputs.items()}
+    kinds = {subject.spec.at(path): path for path in reversed(inputs)}.values()
+    for runner in subject.runners:
+        if Capability.SINGLE_LAYERS not in runner.capabilities or not inputs:
+            continue
+        worst, first = NONE, ""
+        paths = [path for path in inputs if Capability.COSTLY_LAYERS not in runner.capabilities or path in kinds]
+        for path in paths:
+            found = difference(runner.forward_layer(path, inputs[path], False), expected[path], LAYER)
+            first = first or (path or WHOLE if found.used > 1 else "")
+            worst = worse(worst, found)
+        yield row(PROBES, runner.name, worst, LAYER, first, f"{len(paths)} layers")
+
+
+def _bends(node: Node) -> bool:
+    return isinstance(node, MaxPool2d) or (isinstance(node, Activation) and node.function != "identity")
+
+
+def probe_input(x: Array) -> Array:
+    """Return an input of the shape of `x`, or with more samples, in which each of `POINTS` occurs.
+
+    In the second half of the samples all values are negative, as a maximum over zero padding would show.
+    """
+    samples = max(2 * -(-len(POINTS) * x.shape[0] // x.size), x.shape[0])
+    values = np.resize(np.random.default_rng(29).permutation(POINTS), (samples, x.size // x.shape[0]))
+    half = -(-samples // 2)
+    found = np.concatenate([values[:half], -np.abs(values[: samples - half])])
+    return found.astype(np.float32).reshape(samples, *x.shape[1:])
 
 
 def layer_inputs(subject: Subject, training: bool) -> dict[str, Array]:

@@ -1,0 +1,162 @@
+"""Documents that are nested, large or endless are refused with one line, in little time and memory.
+
+MindSpore raises Python's limit on recursion so far that careless readers overflow the stack, so the cases also run
+after its import.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from maam import spec, training, weights
+from maam._messages import printable
+from maam.errors import MaamError
+from maam.spec import parse_document, parse_json
+from maam.training.recipe_files import parse_override
+from maam.training.run_dir import RunFolder
+from maam.weights.file import CHECKPOINT_FORMAT
+from tests.hostile.bombs import nested_json
+
+DEPTHS = (300, 1000, 100_000)
+SPEC = spec.preset("maam_digits")
+SECONDS, MEGABYTES = 2.0, 500
+
+
+def deep(depth, start="[", end="]"):
+    return nested_json(depth, start, end, "1")
+
+
+def nested_document(depth):
+    document = {"kind": "flatten"}
+    for _ in range(depth):
+        document = {"kind": "sequential", "children": {"a": document}}
+    return document
+
+
+def wide_document(count, name="layer"):
+    return {"kind": "sequential", "children": {f"{name}{index}": {"kind": "flatten"} for index in range(count)}}
+
+
+def safetensors_file(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def weights_file(**metadata):
+    return safetensors_file({"__metadata__": {"format": "maam", "format_version": "1", **metadata}})
+
+
+def checkpoint(**metadata):
+    header = {"format": CHECKPOINT_FORMAT, "spec": SPEC.to_json(), "recipe": '{"model": "maam_digits"}'}
+    return weights_file(**{**header, "progress": '{"step": 1, "loss_scale": null, "best_accuracy": 0}', **metadata})
+
+
+def overridden(text):
+    path, value = parse_override(text)
+    return training.read_recipe("digits").replaced({path: value})
+
+
+def reading(read, name, content):
+    """Return a function that writes a file in a folder and reads it."""
+
+    def run(folder):
+        path = Path(folder, name)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return read(path)
+
+    return run
+
+
+def cases():
+    """Yield pairs of a name and a function of a folder that must raise a `MaamError`."""
+    for depth in DEPTHS:
+        texts = (nested_json(depth), deep(depth), deep(depth, '{"a":', "}"), "[" * depth)
+        for kind, text in zip(("layers", "lists", "objects", "open"), texts, strict=True):
+            yield f"spec {kind} {depth}", lambda folder, text=text: parse_json(text)
+            yield f"header {kind} {depth}", reading(weights.read_weights, "a.safetensors", weights_file(spec=text))
+        yield f"document {depth}", lambda folder, depth=depth: parse_document(nested_document(depth))
+        yield (
+            f"safetensors {depth}",
+            reading(weights.read_weights, "b.safetensors", safetensors_file(deep(depth).encode())),
+        )
+        for field in ("recipe", "progress"):
+            read = training.checkpoint.read_checkpoint
+            yield f"{field} {depth}", reading(read, "c.safetensors", checkpoint(**{field: deep(depth)}))
+        for line in (f"overrides.x = {deep(depth)}", ".".join("a" * depth) + " = 1", f"epochs = {'[' * depth}"):
+            yield f"recipe {line[:14]} {depth}", reading(training.read_recipe, "a.toml", line)
+        yield f"override {depth}", lambda folder, depth=depth: overridden(f"epochs={deep(depth)}")
+        yield f"run.json {depth}", reading(lambda path: RunFolder(path.parent).sessions(), "run.json", deep(depth))
+    yield "20,000 layers", lambda folder: parse_document(wide_document(20_000))
+    yield "20,000 layers as text", lambda folder: parse_json(json.dumps(wide_document(20_000)))
+    yield "long name", lambda folder: parse_document(wide_document(1, "x" * 10**6))
+    yield "long text", lambda folder: parse_json(" " * 10**8)
+    yield "long header", reading(weights.read_weights, "d.safetensors", safetensors_file(b" " * 10**7))
+    yield "long length", reading(weights.read_weights, "e.safetensors", (2**62).to_bytes(8, "little"))
+    for step in (10**18, -1, "x"):
+        written = checkpoint(progress=json.dumps({"step": step, "loss_scale": None, "best_accuracy": 0}))
+        yield f"step {step}", reading(training.checkpoint.read_checkpoint, "f.safetensors", written)
+    for line in ("self = 1", f"epochs = {'9' * 5000}", 'weights = "a\\u0000b"', 'model = "a\\u0000b"', "\0"):
+        yield f"recipe {line[:12]!r}", reading(training.read_recipe, "b.toml", line)
+    yield "device", lambda folder: weights.read_weights("/dev/zero")
+    yield "pipe", lambda folder: weights.read_weights(_pipe(folder))
+    yield "NUL", lambda folder: weights.read_weights("a\0b")
+
+
+def _pipe(folder):
+    path = Path(folder, "pipe.safetensors")
+    if not path.exists():
+        os.mkfifo(path)
+    return path
+
+
+CASES = dict(cases())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refused(name, tmp_path):
+    start = time.process_time()
+    with pytest.raises(MaamError) as caught:
+        CASES[name](tmp_path)
+    assert time.process_time() - start < SECONDS
+    assert len(str(caught.value)) < 1000
+    assert printable(str(caught.value)).isprintable()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs getrusage")
+@pytest.mark.parametrize("framework", ["", pytest.param("mindspore", marks=pytest.mark.slow)])
+def test_refused_in_one_process(framework, tmp_path):
+    """The process neither dies nor needs much memory."""
+    if framework:
+        pytest.importorskip(framework)
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.hostile.test_bounds", str(tmp_path), framework]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 0, found.stderr[-2000:]
+    report = json.loads(found.stdout.splitlines()[-1])
+    assert report["refused"] == len(CASES)
+    assert report["megabytes"] < MEGABYTES
+
+
+def main(folder, framework):
+    import importlib
+    import resource
+
+    if framework:
+        importlib.import_module(framework)
+    before, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
+    for run in CASES.values():
+        try:
+            run(folder)
+        except MaamError:
+            refused += 1
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"refused": refused, "megabytes": (after - before) / 1024}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

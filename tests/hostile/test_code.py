@@ -1,0 +1,151 @@
+"""No file runs code: pickles and programs in every format that is read are refused, or their data is read alone."""
+
+import io
+import os
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+from maam import deploy, export, spec
+from maam.backend.convert import convert
+from maam.deploy import open_exported
+from maam.errors import DeploymentError, MaamError
+from maam.reference import ReferenceModel
+from maam.weights import write_weights
+
+SMALL = spec.preset("maam_digits", channels=4, hidden_channels=2, hidden_features=8)
+
+
+class Call:
+    """An object whose pickle creates the file `path`."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def marker(tmp_path):
+    """A path that hostile files create; it must not exist at the end."""
+    path = tmp_path / "executed"
+    yield path
+    assert not path.exists()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A .pt2 file, and the weights from which it was written."""
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("exported")
+    arrays = spec.draw(SMALL.parameters(), 0)
+    write_weights(folder / "m.safetensors", SMALL, arrays)
+    export(folder / "m.safetensors", folder / "m.pt2")
+    return folder / "m.pt2", arrays
+
+
+def rewritten(source, target, change):
+    """Copy a zip file; `change` returns the new content of an entry, or None to leave it out."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            if (content := change(name, old.read(name))) is not None:
+                new.writestr(name, content)
+    return target
+
+
+@pytest.fixture
+def no_program(monkeypatch):
+    """Let torch.export refuse to load a program."""
+
+    def load(*_, **__):
+        raise AssertionError("torch.export.load was called")
+
+    monkeypatch.setattr("torch.export.load", load)
+
+
+@pytest.mark.usefixtures("no_program")
+def test_a_pt2_file_is_read_without_its_program(exported, marker, tmp_path):
+    path, arrays = exported
+    hostile = pickle.dumps(Call(marker))
+
+    def change(name, content):
+        return content if "maam/" in name or name.endswith(("version", "byteorder")) else hostile
+
+    predict, metadata = open_exported(rewritten(path, tmp_path / "hostile.pt2", change))
+    x = np.random.default_rng(0).random((3, 1, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(predict(x), ReferenceModel(SMALL, arrays)(x), atol=1e-4, rtol=1e-4)
+    assert metadata["maam.name"] == "maam_digits"
+    assert '"range": [0, 1]' in metadata["maam.preprocessing"]
+
+
+@pytest.mark.usefixtures("no_program")
+def test_a_foreign_pt2_file_is_refused(exported, tmp_path):
+    foreign = rewritten(exported[0], tmp_path / "foreign.pt2", lambda name, data: None if "maam/w" in name else data)
+    with pytest.raises(DeploymentError, match=r"can run any code, so it is opened only with trusted=True"):
+        open_exported(foreign)
+    (tmp_path / "text.pt2").write_text("no archive")
+    with pytest.raises(DeploymentError, match=r"text.pt2: cannot be read as pt2"):
+        open_exported(tmp_path / "text.pt2")
+
+
+def test_a_trusted_pt2_file_runs_its_own_program(exported, tmp_path):
+    path, arrays = exported
+    x = np.zeros((2, 1, 8, 8), np.float32)
+    without = rewritten(path, tmp_path / "without.pt2", lambda name, data: None if "maam/w" in name else data)
+    predict, metadata = open_exported(without, trusted=True)
+    np.testing.assert_allclose(predict(x), ReferenceModel(SMALL, arrays)(x), atol=1e-4, rtol=1e-4)
+    assert metadata == open_exported(path)[1]
+
+
+def test_a_damaged_pt2_file_is_refused(exported, tmp_path):
+    def flip(name, content):
+        return content[:-1] + bytes([content[-1] ^ 1]) if "maam/" in name else content
+
+    with pytest.raises(DeploymentError, match=r"flipped.pt2: the file is damaged"):
+        open_exported(rewritten(exported[0], tmp_path / "flipped.pt2", flip))
+
+
+def hostile_checkpoint(suffix, marker):
+    """Return the bytes of a file of weights that creates `marker` if it is unpickled carelessly."""
+    if suffix == ".npz":
+        packed = io.BytesIO()
+        np.savez(packed, weight=np.array([Call(marker)], object))
+        return packed.getvalue()
+    if suffix in (".pth", ".pt", ".bin", ".tar"):
+        torch = pytest.importorskip("torch")
+        packed = io.BytesIO()
+        torch.save({"state_dict": {"weight": Call(marker)}}, packed)
+        return packed.getvalue()
+    return pickle.dumps({"weight": Call(marker)})
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".tar", ".npz", ".ckpt", ".safetensors", ".pkl"])
+def test_checkpoints(suffix, marker, tmp_path):
+    if suffix == ".ckpt":
+        pytest.importorskip("mindspore")
+    path = tmp_path / f"hostile{suffix}"
+    path.write_bytes(hostile_checkpoint(suffix, marker))
+    with pytest.raises(MaamError):
+        convert(path, tmp_path / "out.safetensors", "maam_digits")
+
+
+def test_checkpoints_of_timm(marker, tmp_path):
+    timm = pytest.importorskip("maam.timm")
+    path = tmp_path / "hostile.pth"
+    path.write_bytes(hostile_checkpoint(".pth", marker))
+    with pytest.raises(MaamError, match="loading it can run code"):
+        timm.create_model("resnet10t", num_classes=2, checkpoint_path=path)
+
+
+@pytest.mark.parametrize("operator", ["PyExecute", "PyInterpret", "Custom"])
+def test_operators_of_mindir_that_run_code(operator, marker, tmp_path):
+    pytest.importorskip("mindspore")
+    path = tmp_path / "hostile.mindir"
+    path.write_bytes(b"\x0a\x05REF::" + operator.encode())
+    shutil.copy(path, f"{path}.json")
+    with pytest.raises(DeploymentError, match=f"the file names the operator {operator}, which can run any code"):
+        deploy.open_exported(path)
