@@ -292,8 +292,21 @@ class GroupNorm(nn.GroupNorm):
     """`spec.GroupNorm`: (N, C, H, W) to the same shape."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the normalized map; unlike PyTorch's module, also for a single value, which becomes the bias."""
-        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        """Return the normalized map."""
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Return the normalized map (N, C, H, W); groups of a single value become the bias, with gradient 0.
+
+    PyTorch's module refuses a single value, and its function amplifies the rounding error of the mean by 1 / sqrt(eps).
+    """
+    if x.shape[1] * x.shape[2] * x.shape[3] == groups:
+        return (x - x) * weight[:, None, None] + bias[:, None, None]
+    return torch.group_norm(x, groups, weight, bias, eps)
+
+
+torch.fx.wrap("group_norm")  # symbolic tracing does not know the sizes
 
 
 def _group_norm(node: spec.GroupNorm, **options: Any) -> nn.Module:
