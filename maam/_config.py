@@ -22,6 +22,8 @@ _SYNONYMS = {
     "amp": "precision",
 }
 """Names of fields in other libraries."""
+_UNLIKE = ("class_weight", "class_weights", "sample_weight", "sample_weights", "pos_weight")
+"""Names of fields in other libraries that maam does not have; fields with similar names have another meaning."""
 
 
 class Section(BaseModel):
@@ -61,6 +63,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the end of a message: the most similar known name, or all of them."""
     known = list(known)
+    if name in _UNLIKE:
+        return f"; maam has no weights of classes or images; expected one of: {', '.join(known)}"
     if close := _near(name, known, 0.5):
         return f"; did you mean {close[0]!r}?"
     return f"; expected one of: {', '.join(known)}"
@@ -71,6 +75,8 @@ def nearest_field(path: str, model: type[BaseModel]) -> str:
 
     The last part of the path counts; the name of the table can be missing or wrong.
     """
+    if _last(path) in _UNLIKE:
+        return nearest(_last(path), model.model_fields)
     known = list(_paths(model))
     lasts = [_last(other) for other in known]
     names = [_SYNONYMS.get(_last(path), _last(path))] if "." in path else _near(path, lasts, 0.6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 
 class MaamError(Exception):
@@ -90,4 +91,18 @@ def require(package: str, extra: str) -> None:
     except (ImportError, ValueError):
         found = False
     if not found:
-        raise MissingFrameworkError(f"{package} is not installed; run: pip install 'maam[{extra}]'")
+        raise MissingFrameworkError(f"{package} is not installed; run: {install_command(extra)}")
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra of maam; in a checkout, from there."""
+    folder = _checkout()
+    return f"pip install 'maam[{extra}]'" if folder is None else f"pip install -e '{folder}[{extra}]'"
+
+
+def _checkout() -> Path | None:
+    """Return the folder of the checkout that this package runs from; None for an installed package."""
+    folder = Path(__file__).resolve().parents[1]
+    if not (folder / "pyproject.toml").is_file():
+        return None
+    return Path() if folder == Path.cwd() else folder

@@ -11,6 +11,7 @@ os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 import pytest
 from hypothesis import settings
 
+from maam import errors
 from maam.spec import presets
 
 settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True)
@@ -22,6 +23,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 def own_presets(monkeypatch):
     """A preset that a test registers is gone after it: other tests list them all."""
     monkeypatch.setattr(presets, "_FACTORIES", dict(presets._FACTORIES))
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch):
+    """Messages name the commands of an installed package, also if the tests run in a checkout."""
+    monkeypatch.setattr(errors, "_checkout", lambda: None)
 
 
 @pytest.fixture(scope="session")

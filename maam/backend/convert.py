@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from maam.backend.protocol import CheckpointBackend
-from maam.backend.registry import checkpoint_suffixes, load_checkpoint_backend
+from maam.backend.registry import checkpoint_suffixes, export_formats, load_checkpoint_backend
 from maam.errors import WeightsError
 from maam.spec import Node
 from maam.spec.presets import resolve
@@ -130,6 +130,8 @@ def _format(path: Path) -> _WeightsFiles | CheckpointBackend:
         if path.name.endswith(suffix):
             return load_checkpoint_backend(backend)
     known = ", ".join([".safetensors", *suffixes])
+    if any(path.name.endswith(one.suffix) for one, _ in export_formats().values()):
+        raise WeightsError(f"{path}: this is a format of inference engines; write it with: maam export SRC {path.name}")
     raise WeightsError(f"{path}: unknown suffix {path.suffix[:60]!r}; expected one of {known}")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from maam.errors import DeviceError
 
 DEVICES = ("cpu", "cuda", "ascend")
+_OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "npu": "ascend"}
+"""Names of devices in other libraries."""
 
 
 def choose_device(framework: str, name: str | None, available: Sequence[str]) -> str:
@@ -23,7 +25,12 @@ def choose_device(framework: str, name: str | None, available: Sequence[str]) ->
     if name is None:
         return available[0]
     if name not in DEVICES:
-        raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {name!r}")
+        kind, colon, _ = str(name).lower().partition(":")
+        close = _OTHER_NAMES.get(kind, kind if kind in DEVICES else None)
+        hint = f"; did you mean {close!r}?" if close else ""
+        if close == "cuda" and colon:
+            hint += " The environment variable CUDA_VISIBLE_DEVICES chooses one of several GPUs"
+        raise DeviceError(f"device: expected one of {', '.join(DEVICES)}, got {name!r}{hint}")
     if name not in available:
         raise DeviceError(
             f"device {name!r} is not available to {framework} on this machine; available: {', '.join(available)}"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar, Union
 
-from maam._messages import nearest
+from maam._messages import suggestion
 from maam.errors import ArgumentError, SpecError
 from maam.spec import Node
 from maam.spec.composites import plain_signature
@@ -122,12 +122,23 @@ def bind_arguments(
 
 def _name_of(argument: str, value: Any, table: Mapping[str, type]) -> Any:
     if not isinstance(value, type):
+        kind = type(value)
+        if value is not None and not isinstance(value, str) and kind.__module__.split(".")[0] in _packages(table):
+            raise SpecError(
+                f"{argument}: expected a class or a name, got a built {kind.__qualname__}; pass the class, without "
+                f"parentheses: {argument}={kind.__qualname__}"
+            )
         return value
     for name, known in table.items():
         if value is known:
             return name
     names = ", ".join(name for name in table if name != "softmax")  # no layer accepts softmax
     raise SpecError(f"{argument}: {value.__module__}.{value.__qualname__} is not supported; expected one of {names}")
+
+
+def _packages(table: Mapping[str, type]) -> set[str]:
+    """Return the top-level packages that define the classes."""
+    return {known.__module__.split(".")[0] for known in table.values()}
 
 
 def layers_in(names: Mapping[str, Any], base: type) -> dict[str, type]:
@@ -151,9 +162,9 @@ def find_layer(attention: Any, layers: Mapping[str, type], module_class: type) -
     expected = "attention: expected a name, a layer class or a function of the channels, got"
     if isinstance(attention, str):
         if (name := attention.lower()) not in layers:
-            close = nearest(name, layers, cutoff=0)[0]
-            known = ", ".join(layers)
-            raise SpecError(f"no layer {attention[:60]!r}; did you mean {close!r}? Known layers: {known}")
+            hint = suggestion(name, layers)
+            known = f"Known layers: {', '.join(layers)}" if hint else f"known layers: {', '.join(layers)}"
+            raise SpecError(f"no layer {attention[:60]!r}; {hint}{' ' if hint else ''}{known}")
         return layers[name]
     if isinstance(attention, module_class):
         raise SpecError(

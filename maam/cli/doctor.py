@@ -32,6 +32,7 @@ from maam.backend.registry import (
     trainable_names,
 )
 from maam.cli.terminal import console
+from maam.errors import install_command
 
 Array = np.ndarray[Any, Any]
 PACKAGES = (
@@ -149,7 +150,7 @@ def check_backend(name: str) -> Finding:
     from maam import reference
 
     entry = find_entry(name)
-    install = f"pip install 'maam[{entry.extra}]'"
+    install = install_command(entry.extra)
     if not is_installed(name):
         return Finding(name, Status.ABSENT, "not installed", install)
     images = np.random.default_rng(0).random((2, 1, 8, 8), np.float32)
@@ -177,7 +178,7 @@ def check_engine(name: str) -> Finding:
     """Check that an inference engine can be imported."""
     if importlib.util.find_spec(name) is None:
         conflict = name == "executorch" and importlib.util.find_spec("mindspore") is not None
-        remedy = f"pip install 'maam[{ENGINES[name]}]'{', in an environment without mindspore' if conflict else ''}"
+        remedy = f"{install_command(ENGINES[name])}{', in an environment without mindspore' if conflict else ''}"
         return Finding(name, Status.ABSENT, "not installed", remedy)
     try:
         importlib.import_module(name)

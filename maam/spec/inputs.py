@@ -66,7 +66,7 @@ class InputRule(NamedTuple):
         if not self._has_rank(shape):
             raise ShapeError(f"expected an input {expected}, got {len(shape)} dimensions: {tuple(shape)}")
         if not self.accepts(shape):
-            raise ShapeError(f"expected an input {expected}, got {tuple(shape)}")
+            raise ShapeError(f"expected an input {expected}, got {tuple(shape)}{self._advice(shape)}")
         if "float" not in dtype:
             raise ShapeError(
                 f"expected a floating-point input {expected}, got {dtype}; convert it and scale images to [0, 1]"
@@ -90,6 +90,12 @@ class InputRule(NamedTuple):
             return f"(N, {channels}, {self.size[0]}, {self.size[1]})"
         least = f" with H, W >= {self.minimum}" if self.minimum > 1 else ""
         return f"(N, {channels}, H, W){least}"
+
+    def _advice(self, shape: Shape) -> str:
+        """Return the option of a preset that accepts square images of another size."""
+        if len(shape) != 4 or self.size is None or shape[1] != self.channels or shape[2] != shape[3]:
+            return ""
+        return f"; a preset takes such images if it is built with image_size={shape[2]}"
 
     def _has_rank(self, shape: Shape) -> bool:
         return len(shape) in (2, 4) if self.rank is None else len(shape) == self.rank

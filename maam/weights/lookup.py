@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from maam._io import read_text
-from maam.errors import SpecError
+from maam.errors import SpecError, WeightsError
 from maam.spec import Node, list_presets, parse_json, preset
 from maam.spec.node import MAX_LENGTH
 from maam.spec.presets import aliases
@@ -16,6 +16,8 @@ from maam.weights.exchange import read_whole
 
 Array = np.ndarray[Any, Any]
 DOCUMENT = ".json"
+FINAL = "final.safetensors"
+"""The weights of a finished run, in its folder."""
 
 
 def names_file(name: str) -> bool:
@@ -28,16 +30,34 @@ def names_file(name: str) -> bool:
 def find_spec(name: str) -> tuple[Node, dict[str, Array] | None]:
     """Return the spec of a preset, spec document (.json) or weights file, and the weights of a weights file.
 
+    The folder of a run stands for its final weights.
+
     Raises:
         PresetError: there is no preset and no file with that name.
         SpecError: the spec document is broken.
-        WeightsError: the weights file is broken.
+        WeightsError: the weights file is broken, or a folder contains none.
     """
     if not names_file(name):
         return preset(name), None
+    if Path(name).is_dir():
+        return read_whole(_weights_in(Path(name)))
     if Path(name).suffix == DOCUMENT:
         return _read_document(Path(name)), None
     return read_whole(name)
+
+
+def _weights_in(folder: Path) -> Path:
+    """Return the weights file in a folder: the final weights of a run, or the only file.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    held = sorted(file for file in folder.glob("*.safetensors") if file.is_file() and not file.name.startswith("."))
+    final = folder / FINAL
+    if final in held or len(held) == 1:
+        return final if final in held else held[0]
+    found = f"it contains {', '.join(file.name for file in held[:4])}" if held else "it contains no weights"
+    raise WeightsError(f"{folder}: this is a folder, and {found}; give a weights file or the folder of a finished run")
 
 
 def _exists(path: Path) -> bool:

@@ -134,6 +134,8 @@ class TestArguments:
         assert "missing a required argument: 'in_channels'" in error_of(SpecError, layer)
         assert "did you mean 'maam_digits'" in error_of(PresetError, build, "maam_digit")
         assert "seed: expected an integer" in error_of(SpecError, build, "maam_digits", seed=-1)
+        built = backend.nn.ReLU()
+        assert "got a built ReLU; pass the class, without paren" in error_of(SpecError, layer, 4, act_layer=built)
         if backend.name == "mindspore":
             assert "unexpected keyword argument 'dtype'" in error_of(SpecError, layer, 4, dtype=backend.ms.float16)
 
@@ -195,8 +197,8 @@ class TestLookup:
         ("given", "message"),
         [
             ("gait", "no layer 'gait'; did you mean 'gate'? Known layers: gate"),
-            ("", "no layer ''; did you mean 'gate'?"),
-            ("x" * 100, f"no layer '{'x' * 60}'"),
+            ("", "no layer ''; known layers: gate"),
+            ("x" * 100, f"no layer '{'x' * 60}'; known"),
             (3, "got an object of type int"),
             (None, "got an object of type NoneType"),
             (Gate(), "got a built Gate; each block needs its own layer"),

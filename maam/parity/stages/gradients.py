@@ -10,6 +10,7 @@ import numpy as np
 
 from maam.backend.optimizer import Optimizer
 from maam.backend.protocol import Capability, Runner
+from maam.errors import install_command
 from maam.parity.kinks import GradientReference, Settled, calm_batch, crossings, named_gradients, smoothed
 from maam.parity.report import Findings, Row, row, skip
 from maam.parity.subject import RANDOM, Subject, allowance, has_dropout
@@ -97,7 +98,7 @@ def smooth_subject(subject: Subject) -> Subject:
 def _obstacle(subject: Subject) -> str:
     """Return the reason why gradients cannot be compared; empty if they can."""
     if subject.double is None:
-        return "gradients are compared with PyTorch in float64; run: pip install 'maam[torch]'"
+        return f"gradients are compared with PyTorch in float64; run: {install_command('torch')}"
     return RANDOM if has_dropout(subject.spec) else ""
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from maam.backend.optimizer import Optimizer
 from maam.backend.protocol import OptimizerState, Runner, Trainer
+from maam.errors import install_command
 from maam.parity.kinks import GradientReference, Settled, calm_batch, crossings
 from maam.parity.optimizers import Outcome, StepDifferences, compare_step, gradient_share, take_step
 from maam.parity.report import Findings, Row, Verdict, row, skip
@@ -40,7 +41,7 @@ def compare_steps(subject: Subject, suspect: str = "") -> Findings:
     """
     stages = {name: f"ten steps, {name}" for name in OPTIMIZERS}
     if subject.double is None:
-        reason = "steps are compared with PyTorch in float64; run: pip install 'maam[torch]'"
+        reason = f"steps are compared with PyTorch in float64; run: {install_command('torch')}"
         return Findings(_skip_each(subject, stages.values(), reason))
     if not subject.has_logits:
         reason = "a layer has no logits to train on"
@@ -172,7 +173,7 @@ def run_freely(subject: Subject, suspect: str = "") -> Findings:
     """
     stage = f"free run, {subject.steps} steps"
     if subject.double is None:
-        reason = "losses are compared with PyTorch's; run: pip install 'maam[torch]'"
+        reason = f"losses are compared with PyTorch's; run: {install_command('torch')}"
         return Findings(skip([stage], subject.runner_names, reason))
     if not subject.has_logits or has_dropout(subject.spec):
         reason = "only models with logits and without dropout are compared"
