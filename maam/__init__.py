@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # for type checkers; the same names as in _NAMES
     from maam import weights as weights
     from maam.backend.convert import convert as convert
     from maam.deploy import export as export
+    from maam.deploy import fuse as fuse
     from maam.errors import ArgumentError as ArgumentError
     from maam.errors import DataError as DataError
     from maam.errors import DeploymentError as DeploymentError
@@ -41,7 +42,6 @@ if TYPE_CHECKING:  # for type checkers; the same names as in _NAMES
     from maam.errors import SpecError as SpecError
     from maam.errors import TrainingError as TrainingError
     from maam.errors import WeightsError as WeightsError
-    from maam.fusion import fuse as fuse
     from maam.porting import port as port
     from maam.spec import list_presets as list_presets
     from maam.spec import preset as preset
@@ -83,8 +83,7 @@ _NAMES = {
         "TrainingError",
         "WeightsError",
     ),
-    "maam.deploy": ("export",),
-    "maam.fusion": ("fuse",),
+    "maam.deploy": ("export", "fuse"),
     "maam.porting": ("port",),
     "maam.spec": (
         "list_presets",

@@ -10,9 +10,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 
 PACKAGES = ("maam", "numpy", "torch", "mindspore")
+_OWN_PROTOBUF = (2, 10)
+"""The first version of MindSpore that can be imported after onnx."""
+_PROTOBUF = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
 Clock = Callable[[], float]
 
 
@@ -37,6 +41,30 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def share_protobuf() -> None:
+    """Prepare for an import of onnx in a process that may import MindSpore later.
+
+    MindSpore before version 2.10 works with the Python implementation of protobuf only, if onnx was imported first.
+    """
+    if "google.protobuf" not in sys.modules and _needs_python_protobuf():
+        os.environ.setdefault(_PROTOBUF, "python")
+
+
+def can_import_mindspore() -> bool:
+    """Return whether the installed version of MindSpore can be imported in this process: not always after onnx."""
+    if "google.protobuf" not in sys.modules or "mindspore" in sys.modules or not _needs_python_protobuf():
+        return True
+    return str(import_module("google.protobuf.internal.api_implementation").Type()) == "python"
+
+
+def _needs_python_protobuf() -> bool:
+    try:
+        version = importlib.metadata.version("mindspore")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return tuple(int(part) for part in version.split(".")[:2]) < _OWN_PROTOBUF
 
 
 def command_line() -> str:

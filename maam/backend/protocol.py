@@ -447,7 +447,7 @@ class ExportBackend(Backend, Protocol):
             path: the file to write.
             spec: the architecture.
             arrays: float32, by canonical name.
-            shape: the shape of one input, without the batch.
+            shape: the shape of one input, without the batch; height and width None if they are free.
             metadata: texts to store in the file, or in a JSON file beside it.
         """
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from maam._messages import suggestion
 from maam.backend.protocol import (
     Backend,
     Capability,
@@ -40,6 +41,7 @@ class Format(NamedTuple):
         companions: the suffixes of files written beside the model.
         engine: the inference engine that reads the format without the backend: "onnx", "openvino" or "".
         readable: whether maam can open and run a file. It cannot run AIR, which Ascend's compiler must convert first.
+        free_size: whether the height and width of the input can be free.
     """
 
     suffix: str
@@ -47,6 +49,7 @@ class Format(NamedTuple):
     companions: tuple[str, ...] = ()
     engine: str = ""
     readable: bool = True
+    free_size: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,9 @@ _TORCH = BackendEntry(
         "onnx": Format(".onnx", _ONNX, engine="onnx"),
         "openvino": Format(".xml", (*_ONNX, ("openvino", "deploy")), (".bin",), engine="openvino"),
         "pt2": Format(".pt2", (("torch", "torch"),)),
-        "executorch": Format(".pte", (("torch", "torch"), ("executorch", "executorch")), (".pte.json",)),
+        "executorch": Format(
+            ".pte", (("torch", "torch"), ("executorch", "executorch")), (".pte.json",), free_size=False
+        ),
     },
     checkpoint_suffixes=(".pth", ".pt", ".pth.tar"),
 )
@@ -123,7 +128,7 @@ _MINDSPORE = BackendEntry(
     },
     capabilities=frozenset({Capability.TRAINING, Capability.PORTING, Capability.CHECKPOINTS, Capability.EXPORT}),
     formats={
-        "air": Format(".air", (("mindspore", "mindspore"),), (".air.json",), readable=False),
+        "air": Format(".air", (("mindspore", "mindspore"),), (".air.json",), readable=False, free_size=False),
         "mindir": Format(".mindir", (("mindspore", "mindspore"),), (".mindir.json",)),
     },
     checkpoint_suffixes=(".ckpt",),
@@ -205,9 +210,17 @@ def find_entry(name: object, *needs: Capability) -> BackendEntry:
     """
     known = backend_names(*needs)
     if name not in known:
-        hint = f"; {name} cannot be used for {needs[0].value}" if needs and name in _ENTRIES else ""
+        hint = f"; {name} cannot be used for {needs[0].value}" if needs and name in _ENTRIES else _near(name, known)
         raise SpecError(f"framework: expected one of {', '.join(known)}, got {str(name)[:60]!r}{hint}")
     return _ENTRIES[str(name)]
+
+
+def _near(name: object, known: list[str]) -> str:
+    """Return the end of a message: the backend with the title or a similar name, or ""."""
+    titles = {_ENTRIES[one].title.lower(): one for one in known}
+    close = titles.get(str(name).lower())
+    hint = f"did you mean {close!r}?" if close else suggestion(name, known)
+    return f"; {hint}" if hint else ""
 
 
 def is_installed(name: str) -> bool:
@@ -223,6 +236,22 @@ def is_installed(name: str) -> bool:
     except MissingFrameworkError:
         return False
     return True
+
+
+def find_owner(model: object) -> str | None:
+    """Return the name of the backend whose framework defines the class of a model; None if there is none.
+
+    Example:
+        >>> from maam import reference
+        >>> from maam.backend.registry import find_owner
+        >>> find_owner(reference.build("maam_digits")), find_owner("maam_digits")
+        ('reference', None)
+    """
+    modules = [base.__module__ for base in type(model).__mro__]
+    for entry in _ENTRIES.values():
+        if any(module.split(".")[0] == entry.package for module in modules):
+            return entry.name
+    return "reference" if any(module.startswith("maam.reference.") for module in modules) else None
 
 
 def load_backend(name: str, *needs: Capability) -> Backend:

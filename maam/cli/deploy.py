@@ -11,10 +11,21 @@ from rich.table import Table
 
 from maam import deploy, fusion
 from maam._io import check_target
+from maam._messages import listed
 from maam.backend.engines import AUTO, ENGINES
 from maam.backend.registry import make_runners, trainable_names
 from maam.cli import completion
-from maam.cli.images import Array, Form, Predict, check_classifier, check_images, check_root, compare, load_images
+from maam.cli.images import (
+    Array,
+    Form,
+    Predict,
+    accuracy,
+    check_classifier,
+    check_images,
+    check_root,
+    compare,
+    load_images,
+)
 from maam.cli.options import Classes, Mean, Overwrite, Root, Size, Std, class_names, numbers, refuse_given, split
 from maam.cli.terminal import console, track
 from maam.deploy.exporting import check_preprocessing
@@ -103,6 +114,9 @@ def export(
     mean: Mean = None,
     std: Std = None,
     size: Size = None,
+    dynamic_size: Annotated[
+        bool, typer.Option("--dynamic-size", help="also leave height and width free, for models that take any size")
+    ] = False,
     fused: Annotated[bool, typer.Option(help="fuse batch norm and branch weights first")] = True,
     overwrite: Overwrite = False,
 ) -> None:
@@ -112,7 +126,10 @@ def export(
     """
     if dst is None:
         if format not in deploy.FORMATS:
-            raise DeploymentError(f"--format: expected one of {', '.join(deploy.FORMATS)}; or give OUT with a suffix")
+            known = ", ".join(deploy.FORMATS)
+            if format is None:
+                raise DeploymentError(f"give OUT, a file name with the suffix of a format, or --format: {known}")
+            raise DeploymentError(f"--format: expected one of {known}, got {format[:60]!r}")
         if not src.is_file():
             raise DeploymentError(f"{src}: no such file")
         dst = src.with_suffix(deploy.FORMATS[format].suffix)
@@ -121,6 +138,7 @@ def export(
         dst,
         format,
         size=size,
+        dynamic_size=dynamic_size,
         fused=fused,
         class_names=class_names(classes),
         mean=numbers("--mean", mean),
@@ -196,6 +214,8 @@ def quantize(
 ) -> None:
     """Make an int8 model, and compare its accuracy, size and speed with the original.
 
+    If the int8 model loses more than --max-drop, the layers that int8 disturbs most are kept in float32.
+
     All images are normalized with --mean and --std. OUT stores --classes, --mean and --std.
     """
     spec, _ = read_whole(src)
@@ -209,13 +229,13 @@ def quantize(
     candidates, tested = (_normalize(part, means, deviations) for part in (candidates, tested))
 
     def judge(before: Predict, after: Predict) -> None:
-        found = compare({"float32": Form(before), "int8": Form(after)}, tested, labels)
-        lost = 100 * (found["float32"] - found["int8"])
+        lost = 100 * (accuracy("float32", before, tested, labels) - accuracy("int8", after, tested, labels))
         if lost > max_drop:
             raise DeploymentError(
                 f"int8 loses {lost:.2f} percentage points of accuracy, more than --max-drop {max_drop}; "
                 "nothing was written; use more --images, or increase --max-drop"
             )
+        compare({"float32": Form(before), "int8": Form(after)}, tested, labels)
 
     made = deploy.quantize(
         src,
@@ -230,6 +250,8 @@ def quantize(
     )
     size = f"{made.size_before:,} -> {made.size_after:,} bytes"
     typer.echo(f"{src} -> {', '.join(map(str, made.files))}: {size}, {made.signal_to_noise:.0f} dB")
+    if made.float_layers:
+        typer.echo(f"kept in float32, because int8 disturbs them most: {listed(made.float_layers)}")
 
 
 def _normalize(images: Array, mean: list[float] | None, std: list[float] | None) -> Array:

@@ -85,7 +85,7 @@ def compare(
 
     The speed is CPU time, relative to the first form.
     """
-    accuracies = {name: _accuracy(name, form.predict, images, labels) for name, form in forms.items()}
+    accuracies = {name: accuracy(name, form.predict, images, labels) for name, form in forms.items()}
     speeds = [_speeds(forms, images[:count]) for count in batches]
     table = Table("form", "accuracy", *headings, *(f"times faster, batch {count}" for count in batches))
     for name, form in forms.items():
@@ -94,7 +94,8 @@ def compare(
     return accuracies
 
 
-def _accuracy(name: str, predict: Predict, images: Array, labels: Array) -> float:
+def accuracy(name: str, predict: Predict, images: Array, labels: Array) -> float:
+    """Return the accuracy of a model, 0 to 1, with progress under its name."""
     starts = range(0, len(images), TEST_BATCH)
     watched = track(starts, f"{name}, accuracy", len(starts))
     return evaluate(predict, ((images[s : s + TEST_BATCH], labels[s : s + TEST_BATCH]) for s in watched)).accuracy

@@ -2,6 +2,7 @@
 
 from maam.deploy.channels import Channels
 from maam.deploy.exporting import FORMATS, Exported, export, open_exported
+from maam.deploy.fusing import fuse
 from maam.deploy.pruning import Pruned, prune, prune_file
 from maam.deploy.quantization import MIN_IMAGES, Quantized, quantize
 
@@ -13,6 +14,7 @@ __all__ = [
     "Pruned",
     "Quantized",
     "export",
+    "fuse",
     "open_exported",
     "prune",
     "prune_file",

@@ -20,6 +20,7 @@ from maam import _documents, _io
 from maam.backend.engines import OPENERS
 from maam.backend.protocol import Predict
 from maam.backend.registry import export_formats, load_export_backend
+from maam.deploy.source import read_source
 from maam.errors import DeploymentError, MaamError, SpecError, WeightsError, require
 from maam.fusion import fuse, is_fusible
 from maam.reference import ReferenceModel
@@ -27,7 +28,7 @@ from maam.spec import InputRule, Model, Node, input_rule, parse_json
 from maam.spec.fields import plain_integer
 from maam.spec.inputs import example_shape
 from maam.tolerance import LOGITS, difference
-from maam.weights.exchange import PathLike, cast, read_whole
+from maam.weights.exchange import PathLike
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -58,28 +59,31 @@ class Exported(NamedTuple):
 
 
 def export(
-    src: PathLike,
+    src: Any,
     dst: PathLike,
     format: str | None = None,
     *,
     size: int | None = None,
+    dynamic_size: bool = False,
     fused: bool = True,
     class_names: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write the model of a weights file for an inference engine, with a free batch axis, and check the result.
+    """Write a model for an inference engine, with a free batch axis, and check the result.
 
     The written file is run on two batch sizes and compared with the float64 reference of the model before fusion. If
     anything fails, no file is left.
 
     Args:
-        src: a weights file.
+        src: a weights file, or a model that maam has built or loaded.
         dst: the file to write: .onnx, .xml (OpenVINO, with a .bin file), .pt2, .pte (ExecuTorch), .mindir, or, on a
             host with Ascend, .air. AIR has a fixed batch of 1 and is not run, because it must be compiled first.
         format: "onnx", "openvino", "pt2", "executorch", "mindir" or "air"; None takes it from the suffix of `dst`.
         size: height and width of the input; None takes the model's own, or 32 for a layer.
+        dynamic_size: whether height and width of the input are free too, for models that accept any size. The metadata
+            contain `size` as the usual one. Not for .pte and .air.
         fused: whether to fuse batch norm and branch weights first.
         class_names: one name for each output, stored as metadata.
         mean: the mean of each channel, for pixels in [0, 1], stored as metadata.
@@ -90,9 +94,9 @@ def export(
         The format, the files, and the largest difference.
 
     Raises:
-        WeightsError: `src` is missing or broken.
-        DeploymentError: the format is unknown, `dst` exists or cannot be written, `size` or metadata do not fit the
-            model, the format cannot express it, or the outputs of the written file are wrong.
+        WeightsError: `src` is missing or broken, or is a model that maam has not built.
+        DeploymentError: the format is unknown, `dst` exists or cannot be written, `size`, `dynamic_size` or metadata
+            do not fit the model, the format cannot express it, or the outputs of the written file are wrong.
         ShapeError: the model does not take images of `size`.
         DeviceError: the format is AIR and no Ascend is available.
         MissingFrameworkError: a package is not installed.
@@ -101,9 +105,7 @@ def export(
         >>> import os, tempfile
         >>> import maam
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     weights, program = (os.path.join(folder, name) for name in ("m.safetensors", "m.pt2"))
-        ...     maam.reference.save_weights(maam.reference.build("maam_digits", seed=0), weights)
-        ...     found = maam.export(weights, program)
+        ...     found = maam.export(maam.torch.build("maam_digits", seed=0), os.path.join(folder, "m.pt2"))
         >>> found.format, found.difference < 1e-4
         ('pt2', True)
     """
@@ -112,16 +114,18 @@ def export(
     size = _check_size(size)
     for path in (target, *companions(target, name)):
         _io.check_target(path, overwrite=overwrite)
-    spec, arrays = read_whole(src)
+    spec, single = read_source(src, np.dtype(np.float32))
     shape = example_shape(spec, size)
-    single = cast(arrays, dict.fromkeys(arrays, np.dtype(np.float32)), source=str(src))
+    if dynamic_size:
+        _check_free_size(spec, name)
     node, found = fuse(spec, single) if fused and is_fusible(spec) else (spec, single)
-    metadata = make_metadata(node, shape, class_names=class_names, mean=mean, std=std)
+    metadata = make_metadata(node, shape, class_names=class_names, mean=mean, std=std, dynamic_size=dynamic_size)
     reference = ReferenceModel(spec, single)
     with scratch_folder(target) as folder:
         temporary = folder / target.name
-        write(name, temporary, node, found, shape, metadata)
-        worst = _check_outputs(temporary, reference, shape) if FORMATS[name].readable else math.nan
+        write(name, temporary, node, found, (shape[0], None, None) if dynamic_size else shape, metadata)
+        shapes = [shape, _other_size(spec, shape)] if dynamic_size else [shape]
+        worst = max(_check_outputs(temporary, reference, one) if FORMATS[name].readable else math.nan for one in shapes)
         move(temporary, target, name)
     return Exported(name, (target, *companions(target, name)), worst)
 
@@ -133,6 +137,26 @@ def _check_size(size: int | None) -> int | None:
     if isinstance(found, bool) or not isinstance(found, int) or found < 1:
         raise DeploymentError(f"size: expected an integer of at least 1 (height and width are equal), got {size!r}")
     return found
+
+
+def _check_free_size(spec: Node, name: str) -> None:
+    rule = input_rule(spec)
+    if rule.rank != 4 or rule.size is not None:
+        raise DeploymentError(
+            f"dynamic_size (--dynamic-size): the model takes inputs {rule.describe()} only; a model with global "
+            "pooling takes images of any size"
+        )
+    if not FORMATS[name].free_size:
+        free = ", ".join(known for known, one in FORMATS.items() if one.free_size)
+        raise DeploymentError(
+            f"dynamic_size (--dynamic-size): format {name} needs one size of the input; use one of {free}"
+        )
+
+
+def _other_size(spec: Node, shape: Shape) -> Shape:
+    """Return the shape (C, H, W) of a smaller image that is not square."""
+    least = input_rule(spec).minimum
+    return shape[0], max(least, shape[1] // 2 + 1), max(least, shape[2] // 2 + 4)
 
 
 def _check_outputs(path: Path, reference: ReferenceModel, shape: Shape) -> float:
@@ -264,7 +288,7 @@ def companions(path: Path, name: str) -> list[Path]:
 
 
 def write(name: str, path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
-    """Write a model in a format with the backend that supports it; `shape` is that of one input."""
+    """Write a model in a format with the backend that supports it; arguments as in `ExportBackend`."""
     load_export_backend(export_formats()[name][1]).write_exported(name, path, spec, arrays, shape, metadata)
 
 
@@ -303,6 +327,7 @@ def make_metadata(
     class_names: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    dynamic_size: bool = False,
 ) -> dict[str, str]:
     """Return the metadata of an exported file as strings: maam.name, maam.spec, maam.preprocessing, maam.class_names.
 
@@ -312,6 +337,7 @@ def make_metadata(
         class_names: one name for each output.
         mean: the mean of each channel, for pixels in [0, 1]; None for 0.
         std: the standard deviation of each channel, for pixels in [0, 1]; None for 1.
+        dynamic_size: whether height and width are free.
 
     Raises:
         DeploymentError: `class_names` is not a list with a string for each output, or `mean` or `std` is invalid.
@@ -324,7 +350,9 @@ def make_metadata(
     found = {
         "maam.name": spec.name if isinstance(spec, Model) else spec.kind,
         "maam.spec": spec.to_json(),
-        "maam.preprocessing": json.dumps(_preprocessing(shape, means, deviations)),
+        "maam.preprocessing": json.dumps(
+            _preprocessing(shape, means, deviations) | ({"dynamic_size": True} if dynamic_size else {})
+        ),
     }
     return found if names is None else {**found, "maam.class_names": json.dumps(names)}
 
@@ -342,6 +370,8 @@ def exported_rule(metadata: Mapping[str, str]) -> InputRule | None:
     described = _documents.parse_json(metadata["maam.preprocessing"])
     if "size" not in described:
         return rule
+    if described.get("dynamic_size"):
+        return rule._replace(channels=len(described["mean"]))
     height, width = described["size"]
     return rule._replace(rank=4, channels=len(described["mean"]), size=(height, width))
 

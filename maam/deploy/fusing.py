@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from maam._io import check_target
 from maam.backend.protocol import Runner
+from maam.deploy.source import read_source
 from maam.errors import DeploymentError, WeightsError
-from maam.fusion.rewrite import fuse
+from maam.fusion.rewrite import fuse as rewrite
 from maam.spec import Node
 from maam.training.evaluate import Track, untracked
 from maam.weights import write_weights
@@ -36,6 +37,38 @@ class Agreement(NamedTuple):
     different: int
     absolute: float
     relative: float
+
+
+def fuse(source: Any, arrays: Mapping[str, Array] | None = None) -> tuple[Node, dict[str, Array]]:
+    """Return a model that computes the same in inference with fewer layers, as a spec and its arrays.
+
+    Batch norm is fused into convolutions, and learned branch weights into the last convolutions of their branches.
+
+    Args:
+        source: a weights file, a model that maam has built or loaded, or a spec.
+        arrays: the arrays by canonical name, for a spec; else None.
+
+    Returns:
+        The fused spec, and its arrays by canonical name, in the dtypes of the source.
+
+    Raises:
+        DeploymentError: there is nothing to fuse, or `arrays` is given without a spec or missing.
+        WeightsError: the file is missing or broken, or the arrays do not fit the spec.
+
+    Example:
+        >>> import maam
+        >>> model = maam.torch.build("maam_digits")
+        >>> spec, arrays = maam.fuse(model)
+        >>> spec.num_parameters < model.spec.num_parameters
+        True
+    """
+    if isinstance(source, Node):
+        if arrays is None:
+            raise DeploymentError("fuse: a spec has no weights; pass its arrays too, or a model or a weights file")
+        return rewrite(source, arrays)
+    if arrays is not None:
+        raise DeploymentError("fuse: arrays are only allowed with a spec; a model or a weights file has its own")
+    return rewrite(*read_source(source))
 
 
 def fuse_file(src: PathLike, dst: PathLike, *, overwrite: bool = False) -> Node:
@@ -67,7 +100,7 @@ def fuse_file(src: PathLike, dst: PathLike, *, overwrite: bool = False) -> Node:
     check_suffix(dst)
     check_target(dst, overwrite=overwrite)
     spec, arrays = read_whole(src)
-    fused, found = fuse(spec, arrays)
+    fused, found = rewrite(spec, arrays)
     dtypes = {array.dtype for array in arrays.values()}
     if len(dtypes) > 1:
         given = ", ".join(sorted(map(str, dtypes)))

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maam import _io
+from maam._system import share_protobuf
 from maam.backend.protocol import Predict
 from maam.deploy.exporting import (
     FORMATS,
@@ -27,15 +30,21 @@ from maam.deploy.exporting import (
     scratch_folder,
     write,
 )
+from maam.deploy.sensitivity import Sensitivity, rank_nodes
+from maam.deploy.source import read_source
 from maam.errors import DataError, DeploymentError, require
 from maam.fusion import fuse, is_fusible
 from maam.spec import Node, input_rule
 from maam.tolerance import INT8_SIGNAL_TO_NOISE, signal_to_noise
-from maam.weights.exchange import PathLike, read_whole
+from maam.weights.exchange import PathLike
 
 Array = np.ndarray[Any, Any]
 CALIBRATION_BATCH = 16
 CHECKED_IMAGES = 64
+Accept = Callable[[Predict, Predict], None]
+Writer = Callable[[Path, Path, Array, dict[str, str], Sequence[Sensitivity]], None]
+_LARGEST_SHARE = 0.5
+"""The largest share of layers that are kept in float32."""
 MIN_IMAGES = 64
 """The smallest number of calibration images; with fewer, single images determine the ranges of activations."""
 
@@ -46,9 +55,10 @@ class Quantized(NamedTuple):
     Attributes:
         engine: the engine that runs the model.
         files: the files that were written.
-        size_before: the size of the weights file in bytes.
+        size_before: the size of the weights file, or of the model's arrays, in bytes.
         size_after: the size of the written files in bytes.
         signal_to_noise: of the outputs on calibration images, in decibels.
+        float_layers: the layers that were kept in float32, the most sensitive first; usually none.
 
     Example:
         >>> from pathlib import Path
@@ -63,10 +73,11 @@ class Quantized(NamedTuple):
     size_before: int
     size_after: int
     signal_to_noise: float
+    float_layers: tuple[str, ...] = ()
 
 
 def quantize(
-    src: PathLike,
+    src: Any,
     dst: PathLike,
     images: Array,
     *,
@@ -74,13 +85,16 @@ def quantize(
     class_names: Sequence[str] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    accept: Callable[[Predict, Predict], None] | None = None,
+    accept: Accept | None = None,
     overwrite: bool = False,
 ) -> Quantized:
     """Write a model with int8 convolutions and matrix products.
 
+    If the result is not good enough (too much noise in the outputs, or rejected by `accept`), the layers that int8
+    disturbs most are kept in float32: one, then two, four, and so on, up to half of them.
+
     Args:
-        src: a weights file.
+        src: a weights file, or a model that maam has built or loaded.
         dst: the file to write: .xml (OpenVINO, with a .bin file) or .onnx (ONNX Runtime).
         images: calibration images from the training set, preprocessed as in training, float32 (N, C, H, W). At least
             `MIN_IMAGES` are required; a few hundred are usual.
@@ -89,18 +103,18 @@ def quantize(
         mean: the mean of each channel that was used to make `images`, stored as metadata.
         std: the standard deviation of each channel that was used to make `images`, stored as metadata.
         accept: called with the float32 and the int8 model, as functions of NumPy arrays, before the file is kept. It
-            raises an error to reject the result.
+            raises a DeploymentError to reject the result; it is then called again with more layers in float32.
         overwrite: whether to replace an existing file.
 
     Returns:
-        The engine, the files, their sizes, and the signal-to-noise ratio.
+        The engine, the files, their sizes, the signal-to-noise ratio, and the layers in float32.
 
     Raises:
         WeightsError: `src` is missing or broken.
         DataError: there are too few images, or they have a wrong dtype, NaN or infinity.
         ShapeError: the images have a wrong shape.
         DeploymentError: the engine is unknown, `dst` exists or cannot be written, metadata does not fit the model, or
-            the outputs have too much noise.
+            the outputs have too much noise or were rejected with half of the layers in float32, too.
         MissingFrameworkError: a package is not installed.
 
     Example:
@@ -115,11 +129,12 @@ def quantize(
         >>> found.engine, found.size_after < found.size_before
         ('onnxruntime', True)
     """
+    share_protobuf()
     target = Path(dst)
     chosen, name = _find_engine(target, engine)
     for path in (target, *companions(target, name)):
         _io.check_target(path, overwrite=overwrite)
-    spec, arrays = read_whole(src)
+    spec, arrays = read_source(src)
     check_calibration(spec, images)
     shape = images.shape[1:]
     node, found = fuse(spec, arrays) if is_fusible(spec) else (spec, arrays)
@@ -129,14 +144,38 @@ def quantize(
         plain, temporary = folder / "float32" / "model.onnx", folder / target.name
         plain.parent.mkdir()  # a separate folder, because `target` can have any name
         write("onnx", plain, node, found, shape, {})
-        BACKENDS[chosen][0](plain, temporary, np.asarray(images), metadata)
-        before, after = open_exported(plain)[0], open_exported(temporary)[0]
-        ratio = _check_noise(before, after, images)
-        if accept is not None:
-            accept(before, after)
+        ratio, kept = _quantize(BACKENDS[chosen][0], plain, temporary, np.asarray(images), metadata, accept)
         sizes = [path.stat().st_size for path in (temporary, *companions(temporary, name))]
         move(temporary, target, name)
-    return Quantized(chosen, (target, *companions(target, name)), Path(src).stat().st_size, sum(sizes), ratio)
+    is_file = isinstance(src, (str, os.PathLike))
+    before_size = Path(src).stat().st_size if is_file else sum(array.nbytes for array in arrays.values())
+    layers = tuple(dict.fromkeys(one.layer for one in kept))
+    return Quantized(chosen, (target, *companions(target, name)), before_size, sum(sizes), ratio, layers)
+
+
+def _quantize(
+    write_int8: Writer, plain: Path, target: Path, images: Array, metadata: dict[str, str], accept: Accept | None
+) -> tuple[float, list[Sensitivity]]:
+    """Write the int8 file; return its signal-to-noise ratio and the nodes in float32, as few as are needed."""
+    before = open_exported(plain)[0]
+    ranked: list[Sensitivity] | None = None
+    count = 0
+    while True:
+        kept = (ranked or [])[:count]
+        write_int8(plain, target, images, metadata, kept)
+        try:
+            after = open_exported(target)[0]
+            ratio = _check_noise(before, after, images)
+            if accept is not None:
+                accept(before, after)
+        except DeploymentError as error:
+            ranked = rank_nodes(plain, images[:CHECKED_IMAGES]) if ranked is None else ranked
+            count = max(1, 2 * count)
+            if count > len(ranked) * _LARGEST_SHARE:
+                also = f"; {len(kept)} of {len(ranked)} layers in float32 do not suffice" if kept else ""
+                raise DeploymentError(f"{error}{also}") from None
+        else:
+            return ratio, kept
 
 
 def check_calibration(spec: Node, images: Array) -> None:
@@ -184,7 +223,9 @@ def _check_noise(before: Predict, after: Predict, images: Array) -> float:
     return ratio
 
 
-def by_openvino(source: Path, target: Path, images: Array, metadata: dict[str, str]) -> None:
+def by_openvino(
+    source: Path, target: Path, images: Array, metadata: dict[str, str], kept: Sequence[Sensitivity] = ()
+) -> None:
     """Quantize with NNCF: weights by channel, activations with a zero point if they can be negative."""
     import nncf
     import openvino
@@ -198,13 +239,22 @@ def by_openvino(source: Path, target: Path, images: Array, metadata: dict[str, s
             preset=nncf.QuantizationPreset.MIXED,
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(batches),
+            ignored_scope=nncf.IgnoredScope(patterns=[_pattern(node) for node in kept], validate=False),
         )
     for name, text in metadata.items():
         quantized.set_rt_info(text, [name])
     openvino.save_model(quantized, target, compress_to_fp16=False)
 
 
-def by_onnxruntime(source: Path, target: Path, images: Array, metadata: dict[str, str]) -> None:
+def _pattern(node: Sensitivity) -> str:
+    """Return a pattern of the names that OpenVINO gives to an ONNX node; it splits one with a bias in two."""
+    names = "|".join(re.escape(name) for name in (node.node, *node.outputs))
+    return rf"^({names})(/.*)?$"
+
+
+def by_onnxruntime(
+    source: Path, target: Path, images: Array, metadata: dict[str, str], kept: Sequence[Sensitivity] = ()
+) -> None:
     """Quantize with ONNX Runtime: static QDQ, weights by channel, activations by their smallest and largest value."""
     import onnx
     from onnxruntime import quantization
@@ -221,6 +271,7 @@ def by_onnxruntime(source: Path, target: Path, images: Array, metadata: dict[str
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=[node.node for node in kept],
         )
     prepared.unlink()
     model = onnx.load(target)
@@ -228,7 +279,7 @@ def by_onnxruntime(source: Path, target: Path, images: Array, metadata: dict[str
     onnx.save(model, target)
 
 
-BACKENDS: dict[str, tuple[Callable[[Path, Path, Array, dict[str, str]], None], tuple[str, ...]]] = {
+BACKENDS: dict[str, tuple[Writer, tuple[str, ...]]] = {
     "openvino": (by_openvino, ("openvino", "nncf")),
     "onnxruntime": (by_onnxruntime, ("onnx", "onnxruntime")),
 }

@@ -4,19 +4,16 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
+from maam._system import can_import_mindspore
 from maam.errors import MissingFrameworkError, require
 
 require("mindspore", "mindspore")
 os.environ.setdefault("GLOG_v", "3")  # MindSpore reads it on import; without it every run prints pages of warnings
-try:
-    import mindspore as _mindspore  # noqa: F401
-except TypeError as error:
-    if "Descriptors" not in str(error):
-        raise
+if not can_import_mindspore():  # the failed import would end the process
     raise MissingFrameworkError(
-        "mindspore cannot be imported after onnx, because both load protobuf; import maam.mindspore first, "
-        "or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python"
-    ) from None
+        "this version of mindspore cannot be imported after onnx, because both load protobuf; import maam.mindspore "
+        "first, set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python, or run: pip install 'mindspore>=2.10'"
+    )
 
 from maam.mindspore.configuration import Configuration, cap_instructions, configure  # noqa: E402
 from maam.mindspore.layers import (  # noqa: E402

@@ -256,6 +256,12 @@ def _size(x: Tensor, axes: tuple[int, ...]) -> int:
     return count
 
 
+def _degrees(x: Tensor, axes: tuple[int, ...]) -> int:
+    """Return the number of values less 1, but at least 1, in operators that also work if sizes are free."""
+    size = _size(x, axes)
+    return size - 1 + 1 // size
+
+
 def standard_deviation(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return the unbiased standard deviation over `axes`, which are kept with size 1.
 
@@ -263,13 +269,13 @@ def standard_deviation(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """
     squares = _squares(x, axes)
     positive = squares > 0  # the slope of the root at 0 is infinite, so a constant is used there
-    root = ops.sqrt(ops.select(positive, squares, ops.ones_like(squares)) / max(_size(x, axes) - 1, 1))
+    root = ops.sqrt(ops.select(positive, squares, ops.ones_like(squares)) / _degrees(x, axes))
     return ops.cast(ops.select(positive, root, ops.zeros_like(root)), x.dtype)
 
 
 def variance(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return the unbiased variance over `axes`, which are kept with size 1; it is computed in float32 or wider."""
-    return ops.cast(_squares(x, axes) / max(_size(x, axes) - 1, 1), x.dtype)
+    return ops.cast(_squares(x, axes) / _degrees(x, axes), x.dtype)
 
 
 def _squares(x: Tensor, axes: tuple[int, ...]) -> Tensor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from maam._system import share_protobuf
 from maam.backend.engines import read_companion
 from maam.backend.protocol import Predict
 from maam.errors import DeploymentError, require
 from maam.spec import Node
+from maam.spec.inputs import example_shape
 from maam.torch.arrays import write_arrays
 from maam.torch.weights import build
 from maam.weights.file import parse_weights, weights_bytes
@@ -26,12 +29,14 @@ from maam.weights.file import parse_weights, weights_bytes
 Array = np.ndarray[Any, Any]
 OPSET = 18
 _WEIGHTS = "maam/weights.safetensors"
+AXES = ("batch", "channels", "height", "width")
+"""The names of the input's axes in ONNX files."""
 EXAMPLE_BATCH = 2  # torch.export treats sizes 0 and 1 as constants
 
 
 def write_pt2(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
     """Write a program of torch.export, with the metadata as extra files, and the spec and weights beside it."""
-    torch.export.save(_program(_model(spec, arrays), shape), path, extra_files=dict(metadata))
+    torch.export.save(_program(_model(spec, arrays), shape, _example(spec, shape)), path, extra_files=dict(metadata))
     with zipfile.ZipFile(path, "a") as archive:
         folder = archive.namelist()[0].partition("/")[0]  # PyTorch reads only archives with one folder
         archive.writestr(f"{folder}/{_WEIGHTS}", weights_bytes(spec, arrays, metadata))
@@ -70,21 +75,41 @@ def _open_program(path: Path) -> tuple[Predict, dict[str, str]]:
 
 def write_onnx(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
     """Write an ONNX file that holds the weights, with the input `input` and the output `output`."""
-    program = onnx_program(_model(spec, arrays), shape)
+    program = onnx_program(_model(spec, arrays), shape, _example(spec, shape))
     program.model.metadata_props.update(metadata)
     program.save(path, external_data=False)
 
 
-def onnx_program(model: nn.Module, shape: Any) -> Any:
-    """Return a model in eval mode as a program of torch.onnx with a free batch axis."""
+def onnx_program(model: nn.Module, shape: Any, example: Any = None) -> Any:
+    """Return a model in eval mode as a program of torch.onnx with a free batch axis; arguments as in `_program`."""
+    share_protobuf()
+    exported = _program(model, shape, example)
     with _quiet():
-        return torch.onnx.export(
-            _program(model, shape),
-            input_names=["input"],
-            output_names=["output"],
-            opset_version=OPSET,
-            verbose=False,
+        program = torch.onnx.export(
+            exported, input_names=["input"], output_names=["output"], opset_version=OPSET, verbose=False
         )
+    _name_axes(program, exported)
+    return program
+
+
+def _name_axes(program: Any, exported: torch.export.ExportedProgram) -> None:
+    """Replace the symbols of torch.export, such as s77, by the names of the input's axes in all shapes of a program."""
+    ir = import_module("onnx_ir")
+    (x,) = (node for node in exported.graph.nodes if node.name == exported.graph_signature.user_inputs[0])
+    names = {
+        str(size): name for size, name in zip(x.meta["val"].shape, AXES, strict=False) if not isinstance(size, int)
+    }
+    for node in program.model.graph:
+        _rename(ir, node.outputs, names)
+    _rename(ir, [*program.model.graph.inputs, *program.model.graph.outputs], names)
+
+
+def _rename(ir: Any, values: Iterable[Any], names: Mapping[str, str]) -> None:
+    for value in values:
+        for axis, size in enumerate(value.shape or ()):
+            if isinstance(size, ir.SymbolicDim) and size.value is not None:
+                text = re.sub(r"\bs\d+\b", lambda found: names.get(found[0], found[0]), size.value)
+                value.shape[axis] = ir.SymbolicDim(text)
 
 
 def write_openvino(path: Path, spec: Node, arrays: Mapping[str, Array], shape: Any, metadata: dict[str, str]) -> None:
@@ -124,14 +149,29 @@ def _model(spec: Node, arrays: Mapping[str, Array]) -> nn.Module:
     return model.eval()
 
 
-def _program(model: nn.Module, shape: Any, largest: int | None = None) -> torch.export.ExportedProgram:
-    """Return a model as a program with a free batch axis; `largest` limits it for formats that plan memory ahead."""
+def _example(spec: Node, shape: Any) -> tuple[int, ...]:
+    """Return the shape of an example, with the spec's own size where `shape` has None."""
+    return tuple(own if size is None else size for size, own in zip(shape, example_shape(spec), strict=True))
+
+
+def _program(
+    model: nn.Module, shape: Any, example: Any = None, largest: int | None = None
+) -> torch.export.ExportedProgram:
+    """Return a model as a program with a free batch axis.
+
+    Args:
+        model: the model.
+        shape: the shape of one input; None for free axes.
+        example: the shape of an example; None takes `shape`.
+        largest: the largest batch, for formats that plan memory ahead.
+    """
     like = next(model.parameters(), torch.empty(0))
-    example = torch.zeros(EXAMPLE_BATCH, *shape, dtype=like.dtype, device=like.device)
-    batch = torch.export.Dim("batch", min=1, max=largest)
+    tensor = torch.zeros(EXAMPLE_BATCH, *(example or shape), dtype=like.dtype, device=like.device)
+    free: dict[int, Any] = {0: torch.export.Dim("batch", min=1, max=largest)}
+    free |= {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(shape, 1) if size is None}
     try:
         with _quiet(), torch.no_grad():
-            return torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+            return torch.export.export(model, (tensor,), dynamic_shapes=(free,))
     except (RuntimeError, torch._dynamo.exc.UserError) as error:
         raise DeploymentError(f"torch.export: {' '.join(str(error).split())[:300]}") from None
 

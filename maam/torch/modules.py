@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -298,6 +299,15 @@ def check_input(module: Any, rule: InputRule, x: Any) -> None:
         raise ShapeError(
             f"expected a torch.Tensor {rule.describe()}, got {type(x).__name__}; convert it with torch.as_tensor"
         )
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        with warnings.catch_warnings():  # of values that the trace does not record: the check is for the example only
+            warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+            _check(module, rule, x)
+    else:
+        _check(module, rule, x)
+
+
+def _check(module: Any, rule: InputRule, x: Tensor) -> None:
     own = next((parameter.dtype for parameter in module.parameters()), None)
     expected = None if own != x.dtype and _casts(x) else own
     accepted = rule.accepts(x.shape) and x.is_floating_point() and expected in (None, x.dtype)

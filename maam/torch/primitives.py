@@ -201,7 +201,8 @@ def _squares(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, int]:
     count = 1
     for axis in axes:
         count = count * x.shape[axis]
-    return (wide - wide.mean(axes, keepdim=True)).square().sum(axes, keepdim=True), max(count - 1, 1)
+    degrees = count - 1 + 1 // count  # max would not work if sizes are free
+    return (wide - wide.mean(axes, keepdim=True)).square().sum(axes, keepdim=True), degrees
 
 
 for _name in ("standard_deviation", "variance"):

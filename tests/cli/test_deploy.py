@@ -119,7 +119,7 @@ class TestQuantize:
         assert (found.returncode, found.stderr) == (0, "")
 
     def test_too_much_lost(self, run, succeeds, digits, tmp_path, monkeypatch):
-        monkeypatch.setattr(deploy, "compare", lambda *_: {"float32": 0.9, "int8": 0.894})
+        monkeypatch.setattr(deploy, "accuracy", lambda name, *_: {"float32": 0.9, "int8": 0.894}[name])
         result = run("quantize", digits, "q.onnx", *self.DATA, 64)
         assert result.status == 1
         lost = "int8 loses 0.60 percentage points of accuracy, more than --max-drop 0.5; nothing was written"

@@ -13,7 +13,9 @@ import pytest
 if importlib.util.find_spec("mindspore"):
     import mindspore  # noqa: F401  # before onnx: both bring protobuf
 
-from maam import DeploymentError, MissingFrameworkError, ShapeError, WeightsError, export, spec
+import maam
+from maam import DeploymentError, MissingFrameworkError, ShapeError, WeightsError, _system, export, spec
+from maam.backend import load_backend
 from maam.deploy import FORMATS, exporting, open_exported
 from maam.deploy.exporting import make_metadata
 from maam.errors import DeviceError
@@ -119,6 +121,96 @@ def check_that_other_inputs_are_errors(predict, shape):
         predict(np.zeros((2, *shape), np.uint8))
 
 
+def test_free_height_and_width(name, saved, tmp_path):
+    source, reference = saved(GATED)
+    target = tmp_path / f"model{FORMATS[name].suffix}"
+    assert export(source, target, dynamic_size=True).difference < 1e-4
+    predict, metadata = open_exported(target)
+    assert json.loads(metadata["maam.preprocessing"])["size"] == [8, 8]
+    for size in ((8, 8), (16, 9), (5, 12)):
+        x = images((3, *size), 2)
+        np.testing.assert_allclose(predict(x), reference(x), **CLOSE)
+    with pytest.raises(ShapeError, match=r"expected an input \(N, 3, H, W\), got \(2, 1, 8, 8\)"):
+        predict(images((1, 8, 8), 2))
+
+
+def test_axes_of_onnx_files_have_names(saved, tmp_path):
+    import_packages("onnx")
+    import onnx
+
+    source, _ = saved(GATED)
+    for options, shape in (({}, ["batch", 3, 8, 8]), ({"dynamic_size": True}, ["batch", 3, "height", "width"])):
+        export(source, tmp_path / "model.onnx", overwrite=True, **options)
+        graph = onnx.load(tmp_path / "model.onnx").graph
+        assert [axis.dim_param or axis.dim_value for axis in graph.input[0].type.tensor_type.shape.dim] == shape
+        assert [axis.dim_param or axis.dim_value for axis in graph.output[0].type.tensor_type.shape.dim] == [
+            "batch",
+            10,
+        ]
+        symbols = {axis.dim_param for value in graph.value_info for axis in value.type.tensor_type.shape.dim}
+        assert not re.search(r"\bs\d+\b", " ".join(symbols))
+
+
+def test_models_are_exported_like_their_files(backend_model, tmp_path):
+    pytest.importorskip("torch")
+    model, spec_of_model, arrays = backend_model
+    found = export(model, tmp_path / "m.pt2")
+    assert found.difference < 1e-4
+    x = images((1, 8, 8), 2)
+    np.testing.assert_allclose(
+        open_exported(tmp_path / "m.pt2")[0](x), ReferenceModel(spec_of_model, arrays)(x), **CLOSE
+    )
+    fused, fused_arrays = maam.fuse(model)
+    assert fused == maam.fuse(spec_of_model, arrays)[0]
+    np.testing.assert_allclose(
+        ReferenceModel(fused, fused_arrays)(x), ReferenceModel(spec_of_model, arrays)(x), **CLOSE
+    )
+
+
+@pytest.fixture(params=["torch", "mindspore", "reference"])
+def backend_model(request):
+    """Return a model of each backend, its spec and its arrays."""
+    pytest.importorskip(request.param) if request.param != "reference" else None
+    node, backend = spec.preset("maam_digits", **SMALL), load_backend(request.param)
+    return backend.build(node, seed=0), node, spec.draw(node.parameters(), 0)
+
+
+def test_fuse_takes_files_and_refuses_what_has_no_weights(saved):
+    source, reference = saved(GATED)
+    node, arrays = maam.fuse(source)
+    x = images((3, 8, 8), 2)
+    np.testing.assert_allclose(ReferenceModel(node, arrays)(x), reference(x), **CLOSE)
+    for arguments, message in (
+        ((GATED,), "a spec has no weights; pass its arrays too"),
+        ((source, arrays), "arrays are only allowed with a spec"),
+        ((3,), "expected the path of a weights file or a model of maam, got an object of type int"),
+    ):
+        with pytest.raises(DeploymentError, match=message):
+            maam.fuse(*arguments)
+
+
+ORDERS = {
+    "import maam; maam.export(maam.reference.build('maam_digits', seed=0), 'a.onnx'); "
+    "maam.export(maam.reference.build('maam_digits', seed=0), 'a.mindir')": (0, ""),
+    "import onnx; import maam.mindspore": (1, "cannot be imported after onnx, because both load protobuf"),
+}
+
+
+@pytest.mark.parametrize(("program", "expected"), ORDERS.items(), ids=("own", "foreign"))
+def test_orders_of_imports(program, expected, tmp_path):
+    """MindSpore before 2.10 ends the process when it is imported after onnx; later versions need no order."""
+    for package, _ in (*FORMATS["onnx"].packages, *FORMATS["mindir"].packages):
+        pytest.importorskip(package)
+    environment = {key: text for key, text in os.environ.items() if not key.startswith("PROTOCOL_BUFFERS")}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    status, message = expected
+    if _system._needs_python_protobuf() or status == 0:
+        assert (done.returncode, message in done.stderr) == (status, True), done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["maam_digits", "maam_cifar10_2m3", "mafc_v3_small"])
 def test_executorch(preset, tmp_path):
@@ -199,6 +291,7 @@ class TestErrors:
             ("m.pt2", "class_names: expected 10 names, one for each output, got 2", {"class_names": ["a", "b"]}),
             ("m.pt2", "mean: expected a list of 1 number, one for each channel, got 3", {"mean": [0, 0, 0]}),
             ("m.pt2", "std: expected positive values, got 0", {"std": [0]}),
+            ("m.pt2", r"the model takes inputs \(N, 1, 8, 8\) only; a model with global", {"dynamic_size": True}),
         ],
     )
     def test_arguments(self, refused, target, message, options):
@@ -302,9 +395,8 @@ def test_a_layer_without_fusion_permissions_and_overwrite(saved, tmp_path):
 
 
 def test_sources_and_files_that_cannot_be_read(tmp_path):
-    message = "expected the path of a weights file, got an object of type ReferenceModel; save a "
-    with pytest.raises(WeightsError, match=message):
-        export(ReferenceModel(GATED, spec.draw(GATED.parameters(), 0)), tmp_path / "model.onnx")
+    with pytest.raises(DeploymentError, match="expected the path of a weights file or a model of maam, got an obj"):
+        export(GATED, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
     pytest.importorskip("torch")
     pytest.importorskip("onnxruntime")

@@ -59,6 +59,27 @@ def test_files_of_both_engines(engine, name, source, images, tmp_path):
     assert b"FakeQuantize" in text or b"QuantizeLinear" in text
 
 
+@pytest.mark.parametrize("name", ["q.xml", "q.onnx"])
+@pytest.mark.usefixtures("engines")
+def test_sensitive_layers_stay_in_float32(name, images, tmp_path):
+    """One channel of a map is 3,000 times as large as the others, which int8 rounds to zero."""
+    arrays = dict(ARRAYS)
+    arrays["reduce.bn.weight"] = np.where(np.arange(len(ARRAYS["reduce.bn.weight"])) == 0, 3000.0, 1.0).astype("f4")
+    write_weights(tmp_path / "spoilt.safetensors", NODE, arrays)
+    counts = []
+
+    def accept(before, after):
+        noise = np.square(before(images) - after(images)).mean() / np.square(before(images)).mean()
+        counts.append(noise)
+        if noise > 1e-4:
+            raise DeploymentError("too much noise")
+
+    found = quantize(tmp_path / "spoilt.safetensors", tmp_path / name, images, accept=accept)
+    assert {"reduce.conv", "classifier.fc1"} <= set(found.float_layers)
+    assert counts[-1] < 1e-4 < counts[0]
+    assert len(found.float_layers) <= 4
+
+
 @pytest.mark.parametrize("name", ["float32.onnx", "model.onnx", "prepared.onnx"])
 def test_names_of_temporary_files_are_allowed(name, source, images, tmp_path):
     """The int8 outputs are compared with the float32 model, whatever the file is called."""
@@ -95,11 +116,12 @@ class TestErrors:
         refused(DeploymentError, "class_names: expected 10 names", class_names=["a"])
 
     def test_outputs_that_the_caller_refuses(self, refused):
-        refused(DeploymentError, "^too bad$", accept=Mock(side_effect=DeploymentError("too bad")))
+        message = r"^too bad; 4 of 14 layers in float32 do not suffice$"
+        refused(DeploymentError, message, accept=Mock(side_effect=DeploymentError("too bad")))
 
     def test_outputs_that_differ_too_much(self, refused, monkeypatch):
         run, packages = quantization.BACKENDS["onnxruntime"]
-        narrow = (lambda source, target, x, metadata: run(source, target, x * 1e-3, metadata), packages)
+        narrow = (lambda source, target, x, *rest: run(source, target, x * 1e-3, *rest), packages)
         monkeypatch.setitem(quantization.BACKENDS, "onnxruntime", narrow)
         refused(DeploymentError, r"int8 outputs have a signal-to-noise ratio of -?\d+ dB.*preprocessed as in training")
 
