@@ -19,6 +19,17 @@ NO_ATTENTION = "none"
 """The value of `attention` for no attention; `create_model` of timm and MindCV drops arguments that are None."""
 
 
+NO_REGULARIZATION = (
+    "drop_rate",
+    "drop_path_rate",
+    "drop_block_rate",
+    "proj_drop_rate",
+    "attn_drop_rate",
+    "drop_connect_rate",
+)
+"""Options of the libraries' own models that training scripts pass to every model; 0 means that nothing is dropped."""
+
+
 class NotGiven(Enum):
     """The type of the default of an argument for which None has a meaning."""
 
@@ -95,6 +106,11 @@ class Registry:
                     return original(*arguments, **options)
 
                 self.register(create, alias, module)
+
+
+def without_zero_rates(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options without rates of regularization that are 0."""
+    return {name: value for name, value in options.items() if name not in NO_REGULARIZATION or value != 0}
 
 
 def preset_name(name: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from mindcv.models.registry import is_model, model_entrypoint, register_model
 from mindspore import nn
 
-from maam._registration import Registry, attention_option
+from maam._registration import Registry, attention_option, without_zero_rates
 from maam.errors import WeightsError
 from maam.mindspore import build
 from maam.mindspore.insertion import LAYERS
@@ -84,6 +84,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Cell]:
                 f"{name}: there are no pretrained weights for this preset; omit pretrained, or pass the path of a file "
                 "as checkpoint_path of maam.mindcv.create_model"
             )
+        options = without_zero_rates(options)
         if "attention" in options:
             options["attention"] = attention_option(name, options["attention"], LAYERS)
         model = build(

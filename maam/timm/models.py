@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import timm
 from timm.models import load_checkpoint, load_pretrained
 from torch import nn
 
-from maam._messages import shortened
+from maam._messages import listed, shortened
 from maam._registration import NotGiven, preset_name, unknown_model, with_attention
 from maam.errors import WeightsError
 from maam.timm.insert import insert_attention
@@ -39,9 +40,9 @@ def create_model(
 
     Args:
         model_name: a model of timm, or a preset.
-        pretrained: whether to load the weights that timm publishes, or those of a folder ("local-dir:...") or of the
-            hub. Weights of the plain network leave the new layers as they are; weights that were saved with attention
-            need the same arguments.
+        pretrained: whether to load the weights that timm publishes, or those of a folder or repository
+            ("local-dir:PATH", "hf-hub:NAME"). If they contain the attention layers, which
+            needs the same arguments, these are loaded too; if not, the new layers keep their initial weights.
         attention: see `insert_attention`; None inserts nothing. For a preset this is the option `attention` of the
             preset: a name or a layer class, None for no attention. Default: the attention of the preset.
         every_block: see `insert_attention`; not available for a preset.
@@ -81,12 +82,9 @@ def create_model(
     own = is_preset(preset_name(model_name))
     if own:
         options = with_attention(model_name, options, attention, settings, LAYERS)
-
-    def insert(network: nn.Module) -> nn.Module:
-        if own or attention is None or isinstance(attention, NotGiven):
-            return network
-        return insert_attention(network, attention, **settings)
-
+    insert = None
+    if not own and attention is not None and not isinstance(attention, NotGiven):
+        insert = functools.partial(insert_attention, attention=attention, **settings)
     try:
         model = _create(model_name, pretrained, insert, options)
     except RuntimeError as error:
@@ -99,18 +97,56 @@ def create_model(
 
 
 def _create(
-    name: str, pretrained: bool, insert: Callable[[nn.Module], nn.Module], options: dict[str, Any]
+    name: str, pretrained: bool, insert: Callable[[nn.Module], nn.Module] | None, options: dict[str, Any]
 ) -> nn.Module:
-    """Return a model with attention; pretrained weights may be those of the network without or with it."""
+    """Build a network with its pretrained weights, and insert attention; the weights may contain the new layers."""
+    if insert is not None and pretrained and (":" in name or "pretrained_cfg_overlay" in options):
+        model = timm.create_model(name, **options)
+        plain = set(model.state_dict())
+        if _load_with_attention(insert(model), plain, options.get("in_chans", 3)):
+            return model
+    model = timm.create_model(name, pretrained, **options)
+    return model if insert is None else insert(model)
+
+
+def _load_with_attention(model: nn.Module, plain: set[str], in_chans: int) -> bool:
+    """Load the pretrained weights of a network if they contain its attention layers.
+
+    Args:
+        model: the network with attention layers.
+        plain: the names of its arrays without them.
+        in_chans: the number of channels of the image.
+
+    Returns:
+        Whether the weights contain attention layers. If not, the network is unusable.
+
+    Raises:
+        WeightsError: the weights contain other attention layers.
+    """
+    found: set[str] = set()
+
+    def record(arrays: dict[str, Any], _: nn.Module) -> dict[str, Any]:
+        found.update(arrays)
+        return arrays
+
+    classes: Any = model.num_classes
+    reason = ""
     try:
-        return insert(timm.create_model(name, pretrained, **options))
+        load_pretrained(model, num_classes=classes, in_chans=in_chans, filter_fn=record, strict=False)
     except RuntimeError as error:
-        if not pretrained or "Unexpected key(s)" not in str(error):
-            raise
-        model = insert(timm.create_model(name, pretrained=False, **options))
-        configuration = cast(dict[str, Any], model.pretrained_cfg)
-        load_pretrained(model, configuration, cast(int, model.num_classes), options.get("in_chans", 3))
-        return model
+        reason = " ".join(str(error).split())[:300]
+    if found <= plain:
+        return False
+    config: Any = model.pretrained_cfg
+    classifier = config.get("classifier") or ()
+    replaced = tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
+    wrong = sorted(name for name in set(model.state_dict()) ^ found if not name.startswith(replaced))
+    if reason or wrong:
+        raise WeightsError(
+            "the pretrained weights do not fit the network with these attention layers: "
+            f"{reason or listed(wrong[:3])}; choose the attention of the network that was saved"
+        )
+    return True
 
 
 def _load(model: nn.Module, path: Path, selection: Selection) -> None:

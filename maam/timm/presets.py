@@ -19,7 +19,7 @@ from timm.models import (
 )
 from torch import Tensor, nn
 
-from maam._registration import Registry, attention_option
+from maam._registration import Registry, attention_option, without_zero_rates
 from maam.errors import PresetError, RecipeError, SpecError, WeightsError
 from maam.spec import BatchNorm2d, Conv2d, Model, Node, head, input_rule, preset, preset_options
 from maam.timm.model import PresetModel
@@ -138,7 +138,7 @@ def _model(
     **unknown: Any,
 ) -> PresetModel:
     """Build the model; timm calls this with the options it has not used. `spec` determines channels and size."""
-    if unknown:
+    if unknown := without_zero_rates(unknown):
         known = (*(_TIMM_NAMES.get(option, option) for option in preset_options(name)), *_OPTIONS)
         raise PresetError(f"{name!r} has no option {min(unknown)!r}; its options: {', '.join(known)}")
     given = {"num_classes": num_classes, "global_pool": global_pool, "drop_rate": drop_rate, "seed": seed}

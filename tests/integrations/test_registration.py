@@ -56,6 +56,13 @@ def test_names_and_aliases(library):
     assert plain.spec == maam.preset("mafc_v2", attention=None, **SMALL)
 
 
+def test_rates_of_0_are_allowed(library):
+    """Training scripts pass them to every model."""
+    for create in (library.native.create_model, library.maam.create_model):
+        model = create("mafc_v2", drop_path_rate=0.0, drop_rate=0, drop_block_rate=0.0, **SMALL)
+        assert model.spec == maam.preset("mafc_v2", **SMALL)
+
+
 @pytest.mark.parametrize("name", maam.list_presets())
 def test_the_configuration_follows_from_the_spec(library, name):
     node = maam.preset(name)

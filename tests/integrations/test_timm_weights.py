@@ -1,6 +1,7 @@
 """Weights files of maam and checkpoints of PyTorch, loaded with the functions of timm."""
 
 import json
+from functools import partial
 from pathlib import Path
 from re import escape
 
@@ -12,6 +13,7 @@ timm = pytest.importorskip("timm")
 from torch import nn  # noqa: E402
 
 import maam  # noqa: E402
+import maam.timm  # noqa: E402
 from maam.errors import WeightsError  # noqa: E402
 from maam.torch import build, load, load_weights, save_weights  # noqa: E402
 
@@ -131,3 +133,25 @@ def test_files_that_do_not_fit(made):
         from_file(made)
     with pytest.raises(RuntimeError, match=r"size mismatch for classifier\.conv\.weight"):
         made("mafc_v3_small", num_classes=4, checkpoint_path=FILE)
+
+
+@pytest.mark.parametrize("classes", [4, 7])
+def test_folders_of_networks_with_attention(classes):
+    """As `timm.models.save_for_hf` writes them; a new last layer for another number of classes."""
+    pytest.importorskip("huggingface_hub")
+    network = maam.timm.create_model("resnet10t", attention="mafc", num_classes=4).eval()
+    nn.init.uniform_(network.layer1[0].se.get_parameter("ChannelGate.mlp.1.weight"))
+    timm.models.save_for_hf(network, "saved")
+    options = {"pretrained": True} if classes == 4 else {"pretrained": True, "num_classes": classes}
+    again = maam.timm.create_model("local-dir:saved", attention="mafc", **options).eval()
+    for name, tensor in network.state_dict().items():
+        if not name.startswith("fc."):
+            assert torch.equal(again.state_dict()[name], tensor), name
+    assert torch.equal(again.fc.weight, network.fc.weight) == (classes == 4)
+    assert again.num_classes == classes
+    for other in ("cbam", partial(maam.torch.MAFC, rd_ratio=1 / 4)):
+        with pytest.raises(WeightsError, match=r"do not fit the network with these attention layers: .*; choose the"):
+            maam.timm.create_model("local-dir:saved", attention=other, pretrained=True)
+    timm.models.save_for_hf(plain := timm.create_model("resnet10t", num_classes=4), "plain")
+    added = maam.timm.create_model("local-dir:plain", attention="mafc", pretrained=True)
+    assert torch.equal(added.conv1[0].weight, plain.conv1[0].weight)
