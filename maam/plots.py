@@ -63,22 +63,24 @@ def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path:
         values = scale * steps[name]
         axis.plot(np.arange(1, total + 1) * count / total, values, color="tab:blue", linewidth=0.4, alpha=0.35)
         means = [part.mean() for part in np.array_split(values, count)]
-        axis.plot(range(1, count + 1), means, color="tab:blue", label="training")
+        axis.plot(range(1, count + 1), means, "o-", color="tab:blue", markersize=3, label="training")
         axis.plot(range(1, count + 1), scale * epochs[name], "o-", color="tab:orange", markersize=3, label="test")
         axis.set(xlabel="epoch", ylabel="cross entropy" if name == "loss" else "accuracy, %")
+        _mark_epochs(axis, 0, count)
         axis.grid(alpha=0.3)
         axis.legend()
     figure.suptitle(_plain(title))
     _save(figure, path)
 
 
-def draw_fusion(weights: Sequence[Mapping[str, Sequence[float]]], path: PathLike, title: str) -> None:
+def draw_fusion(weights: Sequence[Mapping[str, Sequence[float]]], path: PathLike, title: str, first: int = 1) -> None:
     """Draw the fusion weights of MAAM layers (softmax of alpha, equation 2 of the paper) after each epoch.
 
     Args:
         weights: for each epoch, the weights of the branches by the name of alpha.
         path: the image to write; the suffix determines the format.
         title: the title.
+        first: the epoch of the first weights; 0 if they are those before training.
 
     Raises:
         MissingFrameworkError: matplotlib is not installed.
@@ -99,8 +101,10 @@ def draw_fusion(weights: Sequence[Mapping[str, Sequence[float]]], path: PathLike
     for name in weights[0]:
         values = np.array([epoch[name] for epoch in weights])
         for branch, line in enumerate(values.T):
-            axis.plot(range(1, len(line) + 1), line, "o-", markersize=3, label=_plain(f"{name}, branch {branch}"))
+            epochs = range(first, first + len(line))
+            axis.plot(epochs, line, "o-", markersize=3, label=_plain(f"{name}, branch {branch}"))
     axis.set(xlabel="epoch", ylabel="fusion weight", title=_plain(title))
+    _mark_epochs(axis, first, first + len(weights) - 1)
     axis.grid(alpha=0.3)
     axis.legend()
     _save(figure, path)
@@ -135,9 +139,11 @@ def draw_losses(training: Mapping[str, Array], test: Mapping[str, Array], path: 
         for curves, style, kind in ((training, "-", "training"), (test, "--", "test")):
             values = curves[name]
             epochs = range(1, values.shape[1] + 1)
-            axis.plot(epochs, values.mean(0), style, color=f"C{index}", label=_plain(f"{name}, {kind}"))
+            marker = "o" if values.shape[1] == 1 else ""
+            axis.plot(epochs, values.mean(0), marker + style, color=f"C{index}", label=_plain(f"{name}, {kind}"))
             axis.fill_between(epochs, values.min(0), values.max(0), color=f"C{index}", alpha=0.2)
     axis.set(xlabel="epoch", ylabel="cross entropy", title=_plain(title), yscale="log")
+    _mark_epochs(axis, 1, max((values.shape[1] for values in training.values()), default=1))
     for which in ("major", "minor"):
         getattr(axis.yaxis, f"set_{which}_formatter")("{x:g}")
     axis.grid(alpha=0.3, which="both")
@@ -265,8 +271,10 @@ def draw_runs(training: Mapping[str, Array], test: Mapping[str, Array], path: Pa
     for name, colour in zip(test, _colours(len(test)), strict=True):
         epochs = range(1, len(test[name]) + 1)
         axis.plot(epochs, 100 * test[name], "o-", markersize=3, color=colour, label=_plain(_shortened(name)))
-        axis.plot(epochs, 100 * training[name], "--", linewidth=0.8, color=colour)
+        style = "x--" if len(epochs) == 1 else "--"
+        axis.plot(epochs, 100 * training[name], style, linewidth=0.8, markersize=4, color=colour)
     axis.set(xlabel="epoch", ylabel="accuracy, %: test, and training (dashed)", title=_plain(title))
+    _mark_epochs(axis, 1, max(map(len, test.values())))
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize="small", ncols=columns)
     _save(figure, path)
@@ -359,6 +367,15 @@ def draw_attention(rows: Sequence[tuple[Array, Mapping[str, Array]]], path: Path
         axis.set_title(f"{_plain(_shortened(name))}\n{size}", fontsize=7)
     figure.suptitle(_plain(title))
     _save(figure, path)
+
+
+def _mark_epochs(axis: Any, first: int, last: int) -> None:
+    """Put ticks at whole epochs only, and limit the axis to the epochs, with a margin on both sides."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    margin = max(0.04 * (last - first), 0.1)
+    axis.set_xlim(first - margin, last + margin)
 
 
 def _shortened(name: str) -> str:

@@ -40,6 +40,25 @@ def test_many_runs_and_long_names(tmp_path, monkeypatch):
     assert (tmp_path / "runs.png").stat().st_size > 1000
 
 
+def test_pictures_of_one_epoch_have_whole_ticks_and_markers(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    steps, epoch = np.linspace(2, 1, 5), np.array([1.5])
+    plots.draw_training({"loss": steps, "accuracy": steps}, {"loss": epoch, "accuracy": epoch}, tmp_path / "a.png", "")
+    plots.draw_fusion([{"alpha": [0.5, 0.5]}], tmp_path / "b.png", "")
+    plots.draw_runs({"a": epoch}, {"a": epoch}, tmp_path / "c.png", "")
+    plots.draw_losses({"a": epoch[None]}, {"a": epoch[None]}, tmp_path / "d.png", "")
+    plots.draw_fusion([{"alpha": [0.5, 0.5]}, {"alpha": [0.4, 0.6]}], tmp_path / "e.png", "", first=0)
+    for axis in (axis for figure in drawn for axis in figure.axes):
+        low, high = axis.get_xlim()
+        ticks = [tick for tick in axis.get_xticks() if low <= tick <= high]
+        assert ticks
+        assert all(float(tick).is_integer() for tick in ticks)
+        assert -0.5 < low < high < 1.5
+        assert all(line.get_marker() not in ("", "None") for line in axis.lines if len(line.get_xdata()) == 1)
+    assert list(drawn[-1].axes[0].lines[0].get_xdata()) == [0, 1]
+
+
 def test_titles_and_legends_are_not_formulas(tmp_path):
     values = {"loss": np.ones(4), "accuracy": np.ones(4)}
     plots.draw_training(values, {name: one[:2] for name, one in values.items()}, tmp_path / "a.png", ODD)

@@ -52,6 +52,11 @@ class LazyGroup(TyperGroup):
         name, placeholder, rest = super().resolve_command(ctx, args)
         return name, None if name is None or placeholder is None else load_command(name), rest
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the list of commands; long summaries continue on the next line, where click would cut them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].summary) for name in self.list_commands(ctx)])
+
 
 def load_command(name: str) -> Any:
     """Import a command."""

@@ -40,8 +40,12 @@ FIGURES = ("f1", "precision", "recall")
 def evaluate(
     model: Trained,
     data: Annotated[
-        str, typer.Option(help="cifar10, cifar100, digits or imagefolder", autocompletion=completion.data_sets)
-    ],
+        str | None,
+        typer.Option(
+            help="cifar10, cifar100, digits or imagefolder; default: that of the run or of the preset's recipe",
+            autocompletion=completion.data_sets,
+        ),
+    ] = None,
     root: Root = None,
     framework: Annotated[
         str,
@@ -51,6 +55,7 @@ def evaluate(
     ] = "torch",
     device: Device = None,
     limit: Annotated[int | None, typer.Option(min=1, help="number of images; default: all")] = None,
+    classes: Classes = None,
     mirror: Annotated[
         bool, typer.Option("--mirror", help="also show the accuracy with mirror images averaged, beside the plain one")
     ] = False,
@@ -63,6 +68,7 @@ def evaluate(
     """Measure accuracy and loss on the test images of a data set, in float32 (reference: float64)."""
     options: dict[str, Any] = {
         "limit": limit,
+        "class_names": class_names(classes),
         "mirror": mirror,
         **image_options(recipe, override),
         "num_workers": num_workers,
@@ -103,6 +109,8 @@ def _print_figures(found: Mapping[str, Evaluation]) -> None:
     out.print(table)
     first, *others = found
     expected = found[first].predictions
+    for note in found[first].notes:
+        out.print(note, highlight=False, markup=False)
     for name in others:
         same = int((found[name].predictions == expected).sum())
         out.print(f"{name}: the same prediction as {first} on {same:,} of {len(expected):,} images")

@@ -18,18 +18,16 @@ from rich.text import Text
 
 from maam.backend.registry import load_training_backend
 from maam.cli import completion, terminal
-from maam.cli.options import Device, Framework, NumWorkers, OnBroken, Override, Precision, Root, changes, check_written
+from maam.cli.options import Device, NumWorkers, OnBroken, Override, Precision, Root, changes, check_written
 from maam.cli.terminal import console
 from maam.data import download
 from maam.errors import MaamError, RecipeError
 from maam.training import run as training
 from maam.training.compare import read_runs, render_runs, tabulate
 from maam.training.loop import Observer
-from maam.training.recipe import Recipe
-from maam.training.recipe_files import find_recipe, name_model, read_recipe
+from maam.training.resume import find_settings
 from maam.training.run_dir import Record
 from maam.training.tensorboard import Observers, TensorBoard
-from maam.weights.lookup import names_file
 
 
 def train(
@@ -37,14 +35,16 @@ def train(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="a preset, a weights file to start from or a spec document (.json); default: the recipe's model",
+            help="a preset, a weights file to start from or a spec document (.json); "
+            "default: the recipe's model, or with --resume that of the run",
             autocompletion=completion.presets,
         ),
     ] = None,
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="recipe (name or .toml file); default: the preset's recipe", autocompletion=completion.recipes
+            help="recipe (name or .toml file); default: the preset's recipe, or with --resume that of the run",
+            autocompletion=completion.recipes,
         ),
     ] = None,
     override: Override = None,
@@ -57,10 +57,19 @@ def train(
         typer.Option(help="weights file or run folder to start from (fine-tuning); default: random weights"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run; default: runs/MODEL")] = None,
-    framework: Framework = "torch",
+    framework: Annotated[
+        str | None,
+        typer.Option(
+            help="torch or mindspore; default: torch, or with --resume that of the run",
+            autocompletion=completion.frameworks,
+        ),
+    ] = None,
     device: Device = None,
     precision: Precision = None,
-    epochs: Annotated[int | None, typer.Option(help="number of epochs; default: from the recipe")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="number of epochs; default: from the recipe; with --resume, a larger number trains longer"),
+    ] = None,
     max_steps: Annotated[
         int | None, typer.Option(help="largest number of steps, where the schedule ends; default: all epochs")
     ] = None,
@@ -88,36 +97,39 @@ def train(
     """Train a model with a recipe, and write log, checkpoints, weights and a report to a folder."""
     given: dict[str, Any] = {"data": data, "weights": weights, "precision": precision, "epochs": epochs, "seed": seed}
     given |= {"batch_size": batch_size, "optimizer.lr": lr, "max_steps": max_steps, "limit": limit}
-    name, found = _choose(model, recipe, changes(given, override))
-    folder = out or Path("runs") / (Path(name).stem if names_file(name) else name)
+    changed = changes(given, override)
+    name = _name_model(model, changed)
+    again = resume or auto_resume
+    chosen = find_settings(name, recipe, changed, out=out, root=root, framework=framework, resume=again)
     with Progress("run the same command with --resume to continue from the last checkpoint") as progress:
         training.train(
-            name,
-            found,
-            out=folder,
-            root=root,
-            framework=framework,
+            None,
+            chosen.recipe,
+            out=chosen.out,
+            root=chosen.root,
+            framework=chosen.framework,
             device=device,
             resume="auto" if auto_resume else resume,
-            observer=Observers(progress, TensorBoard(folder / "tensorboard")) if tensorboard else progress,
+            observer=Observers(progress, TensorBoard(chosen.out / "tensorboard")) if tensorboard else progress,
             checkpoint_steps=checkpoint_steps,
             num_workers=num_workers,
             on_broken=on_broken,
         )
-    load_training_backend(framework).leave_processes()
+    load_training_backend(chosen.framework).leave_processes()
     if progress.started:  # of several processes, only the first one has an observer
-        typer.echo(f"{folder}: report.md, final.safetensors, best.safetensors")
+        typer.echo(f"{chosen.out}: report.md, final.safetensors, best.safetensors")
 
 
-def _choose(model: str | None, recipe: str | None, changed: dict[str, Any]) -> tuple[str, Recipe]:
-    """Return the name of the model, and the recipe with the changes of the command line."""
-    named = changed.get("model", model)
+def _name_model(model: str | None, changed: dict[str, Any]) -> str | None:
+    """Return the model's name, and remove it from the changes of the recipe."""
+    named = changed.pop("model", model)
     if model is not None and named != model:
         raise RecipeError(f"-o model={named} contradicts the model {model}; give one of them")
-    model = named if isinstance(named, str) else model
-    found = read_recipe(recipe) if recipe is not None else find_recipe(name_model(model))
-    found = found.replaced(changed)
-    return name_model(model, found), found
+    return named
+
+
+WIDTH = 120
+"""The largest width of the table of runs; in a wider one, the fields of the recipe share a column."""
 
 
 class Progress(Observer):
@@ -201,7 +213,9 @@ class Progress(Observer):
 
 
 def runs(
-    folders: Annotated[list[Path], typer.Argument(help="folders of runs, or folders that contain such folders")],
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="folders of runs, or folders that contain such folders; default: runs")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="write the table to this .md file, and the curves to a .png file beside it")
     ] = None,
@@ -210,16 +224,26 @@ def runs(
     if out is not None and out.suffix != ".md":
         raise MaamError(f"--out {out}: expected a file name that ends in .md")
     check_written("--out", out)
-    found = read_runs(folders, on_broken=lambda reason: typer.echo(f"skipped: {reason}", err=True))
+    found = read_runs(
+        folders or [Path("runs")], on_broken=lambda reason: typer.echo(f"skipped: {reason}", err=True)
+    )
+    out_console = console()
     head, rows = tabulate(found)
+    if _width(head, rows) > min(out_console.width, WIDTH):
+        head, rows = tabulate(found, together=True)
     table = Table()
     for name in head:
         table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    console().print(table)
+    out_console.print(table)
     if out is not None:
         render_runs(found, out)
+
+
+def _width(head: list[str], rows: list[list[str]]) -> int:
+    """Return the width of a table without line breaks in its cells."""
+    return sum(max(map(len, column)) + 3 for column in zip(head, *rows, strict=True)) + 1
 
 
 def data(

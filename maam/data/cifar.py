@@ -153,6 +153,8 @@ def read_dataset(name: str, root: str | os.PathLike[str], split: str, label_mode
         DataError: see `cifar10` and `cifar100`.
     """
     layout = LAYOUTS[name]
+    if Path(root).is_file():
+        raise DataError(f"{root}: this is a file; expected the folder that `maam data {name} DIR` wrote")
     kinds = {kind.name: kind for kind in layout.label_kinds}
     check_choice("split", split, tuple(layout.files))
     check_choice("label_mode", label_mode, tuple(kinds))

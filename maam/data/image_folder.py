@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +18,8 @@ from maam.errors import DataError
 SPLITS = ("train", "val")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """The suffixes of image files, in lower or upper case; the same as in torchvision."""
+_RESOURCE_FORKS = "__MACOSX"
+"""The folder that macOS adds to archives; its files are not images."""
 _MAX_NAMES = 5
 """The most names in an error message."""
 
@@ -63,19 +65,26 @@ class ImageFolder:
         return replace(self, files=tuple(self.files[index] for index in indices), labels=self.labels[indices])
 
 
-def imagefolder(root: str | os.PathLike[str], split: str = "train") -> ImageFolder:
+def imagefolder(
+    root: str | os.PathLike[str], split: str = "train", class_names: Sequence[str] | None = None
+) -> ImageFolder:
     """List the images in root/SPLIT/CLASS/**, in the order of `torchvision.datasets.ImageFolder`.
+
+    Hidden files and folders, such as .ipynb_checkpoints, are left out.
 
     Args:
         root: the folder that contains `train` and `val`.
-        split: "train" or "val". If the other split exists, both must have the same classes.
+        split: "train" or "val".
+        class_names: the class of each label; class folders may then be missing or empty. Default: the names of the
+            class folders, sorted. If the other split exists, both must then have the same classes.
 
     Returns:
         The files with their labels.
 
     Raises:
-        DataError: the split is unknown or missing, it has no class folders, a class folder has no images, the classes
-            of train and val differ, or a folder cannot be read.
+        DataError: the split is unknown or missing, it has no class folders, a class folder is not in `class_names`,
+            there are no images, or a folder cannot be read. Without `class_names` also: a class folder has no images,
+            or the classes of train and val differ.
 
     Example:
         >>> from pathlib import Path
@@ -91,11 +100,16 @@ def imagefolder(root: str | os.PathLike[str], split: str = "train") -> ImageFold
     folder = Path(root) / split
     try:
         names = _classes(folder)
-        _check_other_split(folder, names)
-        files = [_images(folder, name) for name in names]
+        if class_names is None:
+            _check_other_split(folder, names)
+        else:
+            names = _check_known(folder, names, tuple(class_names))
+        files = [_images(folder, name) if (folder / name).is_dir() else [] for name in names]
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
-    if empty := [name for name, found in zip(names, files, strict=True) if not found]:
+    if class_names is not None and not any(files):
+        raise DataError(f"{folder}: no images in any class folder; expected files that end in {', '.join(EXTENSIONS)}")
+    if class_names is None and (empty := [name for name, found in zip(names, files, strict=True) if not found]):
         raise DataError(
             f"{folder}: no images in {_shorten(empty)}; expected files that end in {', '.join(EXTENSIONS)} "
             "in every class folder; add images or remove the folders"
@@ -118,13 +132,25 @@ def find_images(folder: str | os.PathLike[str]) -> list[str]:
 
 def _classes(folder: Path) -> list[str]:
     layout = f"expected {folder / 'CLASS' / '*.jpg'}, a folder for each class"
+    if folder.parent.is_file():
+        raise DataError(f"{folder.parent}: this is a file; {layout}")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; {layout}")
-    if names := sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()):
+    if names := sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not _is_hidden(entry.name)):
         return names
     loose = sum(_is_image(entry.name) for entry in os.scandir(folder))
     found = f"{loose} images and no class folders" if loose else "no class folders"
     raise DataError(f"{folder}: {found}; {layout}")
+
+
+def _check_known(folder: Path, found: list[str], known: tuple[str, ...]) -> list[str]:
+    """Return the known classes after checking that no class folder has another name."""
+    if unknown := [name for name in found if name not in known]:
+        raise DataError(
+            f"{folder}: the model does not have these classes: {_shorten(unknown)}; its classes are {_shorten(known)}; "
+            "rename the folders, or move them elsewhere"
+        )
+    return list(known)
 
 
 def _check_other_split(folder: Path, names: list[str]) -> None:
@@ -154,26 +180,31 @@ def _images(folder: Path, name: str) -> list[str]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder below `folder` and its files; links to folders are followed.
+    """Yield each folder below `folder` and its files, without hidden folders; links to folders are followed.
 
     Raises:
         DataError: a link leads to a folder that contains it.
     """
     for where, names, files in os.walk(folder, onerror=_raise, followlinks=True):
+        names[:] = [name for name in names if not _is_hidden(name)]
         yield where, files
         for link in (os.path.join(where, name) for name in names):
             if os.path.islink(link) and Path(os.path.realpath(where)).is_relative_to(os.path.realpath(link)):
                 raise DataError(f"{link}: this link leads to a folder that contains it; remove the link")
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == _RESOURCE_FORKS
+
+
 def _is_image(name: str) -> bool:
-    return name.lower().endswith(EXTENSIONS)
+    return name.lower().endswith(EXTENSIONS) and not _is_hidden(name)
 
 
 def _raise(error: OSError) -> NoReturn:
     raise error
 
 
-def _shorten(names: list[str]) -> str:
+def _shorten(names: Sequence[str]) -> str:
     rest = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     return listed(names[:_MAX_NAMES]) + rest

@@ -135,19 +135,28 @@ def read_runs(
     return sorted(runs, key=lambda run: -run.test_accuracy[-1])
 
 
-def tabulate(runs: Sequence[RunSummary]) -> tuple[list[str], list[list[str]]]:
+def tabulate(runs: Sequence[RunSummary], *, together: bool = False) -> tuple[list[str], list[list[str]]]:
     """Return the head and the rows of a table with one row for each run.
 
     The columns are the name, the recipe fields that differ between the runs, and the results.
+
+    Args:
+        runs: the runs.
+        together: whether the fields share one column, with a line for each field.
     """
     fields = varying_fields(runs)
     several_frameworks = len({run.framework for run in runs}) > 1
-    start = ["run", *(["framework"] if several_frameworks else []), *fields]
+    together = together and bool(fields)
+    start = ["run", *(["framework"] if several_frameworks else []), *(["recipe"] if together else fields)]
     rows = []
     for run in runs:
         values = flat_fields(run.recipe)
         own = [run.framework] if several_frameworks else []
-        rows.append([run.name, *own, *(_cell(values.get(field)) for field in fields), *_results(run)])
+        cells = [_cell(values.get(field)) for field in fields]
+        if together:
+            given = [f"{field} {cell}" for field, cell in zip(fields, cells, strict=True) if cell != "-"]
+            cells = ["\n".join(given)]
+        rows.append([run.name, *own, *cells, *_results(run)])
     return [*start, "epochs trained", "test accuracy", "best", "training accuracy", "minutes"], rows
 
 
@@ -181,7 +190,8 @@ def _run_folders(path: Path) -> list[Path]:
     """Return `path` if it is the folder of a run, else the folders of runs that it contains."""
     if _is_run(path):
         return [path]
-    found = [child for child in sorted(path.glob("*/")) if _is_run(child) and _has_epoch(child)]
+    children = [child for child in sorted(path.glob("*/")) if not child.name.startswith(".")]
+    found = [child for child in children if _is_run(child) and _has_epoch(child)]
     if not found:
         problem = "contains no run with a finished epoch" if path.is_dir() else "no such folder"
         raise TrainingError(f"{path}: {problem}; {_EXPECTED}")

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from maam._messages import listed
 from maam.backend.protocol import Capability
 from maam.backend.registry import find_entry, load_backend, load_training_backend
-from maam.errors import DataError, DeviceError, PresetError, RecipeError, require
+from maam.errors import DataError, DeviceError, PresetError, RecipeError, TrainingError, require
 from maam.spec import Model, Node
 from maam.training.recipe import IMAGE_FOLDER, Images, Recipe
 from maam.training.recipe_files import default_recipe
-from maam.training.run_dir import FoundWeights, RunFolder, find_weights
+from maam.training.run_dir import FoundWeights, find_weights
 from maam.training.sources import ReadOptions, open_test
 from maam.weights.exchange import read_whole
 
@@ -40,6 +42,7 @@ class Evaluation:
         labels: int32 (N,).
         mirrored: the mean of the logits of each image and of its mirror image, float (N, classes); None if it was not
             asked for. All figures but `mirrored_accuracy` are those of `logits`.
+        notes: what the figures leave out, such as classes without images.
 
     Example:
         >>> import numpy as np
@@ -53,6 +56,7 @@ class Evaluation:
     logits: Array
     labels: Array
     mirrored: Array | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def predictions(self) -> Array:
@@ -85,7 +89,7 @@ class Evaluation:
         return float((np.log(np.exp(logits).sum(1)) - own).mean())
 
     def macro(self) -> dict[str, float]:
-        """Return precision, recall and F1, each the mean over the classes, computed by scikit-learn.
+        """Return precision, recall and F1, each the mean over the classes that have images, computed by scikit-learn.
 
         Raises:
             MissingFrameworkError: scikit-learn is not installed.
@@ -93,7 +97,9 @@ class Evaluation:
         require("sklearn", "train")
         from sklearn.metrics import precision_recall_fscore_support
 
-        found = precision_recall_fscore_support(self.labels, self.predictions, average="macro", zero_division=0)
+        found = precision_recall_fscore_support(
+            self.labels, self.predictions, labels=np.unique(self.labels), average="macro", zero_division=0
+        )
         return dict(zip(("precision", "recall", "f1"), map(float, found[:3]), strict=True))
 
 
@@ -124,12 +130,13 @@ def evaluate(
 
 def evaluate_file(
     model: str | os.PathLike[str],
-    name: str,
+    name: str | None = None,
     root: str | os.PathLike[str] | None = None,
     *,
     framework: str = "torch",
     device: str | None = None,
     limit: int | None = None,
+    class_names: Sequence[str] | None = None,
     recipe: Recipe | None = None,
     changes: Mapping[str, Any] | None = None,
     num_workers: int = 0,
@@ -141,12 +148,15 @@ def evaluate_file(
 
     Args:
         model: a weights file, the folder of a run, or the name of a preset with pretrained weights.
-        name: the name of the data set: "cifar10", "cifar100", "digits" or "imagefolder".
-        root: the folder of the data set.
+        name: the name of the data set: "cifar10", "cifar100", "digits" or "imagefolder". Default: the data of the run,
+            or of the default recipe of the preset.
+        root: the folder of the data set. Default: that of the run, if `name` is its data.
         framework: "torch" or "mindspore", in float32; or "reference", in float64.
         device: as in `train`.
         limit: the number of images; None for all. A folder of image files yields evenly spaced ones, other data sets
             their first ones.
+        class_names: the class of each output. A folder of image files is labelled by them; its class folders may be
+            fewer. Default: the names in the run's description, or else the sorted names of the class folders.
         recipe: determines how image files are cropped and normalized. Default: the recipe of the run, or the default
             recipe of the preset.
         changes: changed fields of the recipe, such as {"images.size": 160}.
@@ -156,7 +166,7 @@ def evaluate_file(
         track: shows the progress.
 
     Returns:
-        Logits and labels, with accuracy, loss and other figures.
+        Logits and labels, with accuracy, loss and other figures. Its notes name the classes without images.
 
     Raises:
         MaamError: the file, the data, the framework or the device does not fit.
@@ -173,27 +183,54 @@ def evaluate_file(
     weights = find_weights(model)
     spec, arrays = read_whole(weights.path, np.dtype(np.float32))
     images = Images()
+    name, root = _find_data(weights, spec, name, root)
     if name != IMAGE_FOLDER and (recipe is not None or changes):
         raise RecipeError(f"recipe: this has an effect on data {IMAGE_FOLDER} only; leave it out for data {name}")
     if name == IMAGE_FOLDER and isinstance(spec, Model):
         images = image_preparation(spec, weights, recipe, changes)
+    if name == IMAGE_FOLDER and class_names is None and weights.run is not None:
+        class_names = weights.run.class_names()
+    elif name != IMAGE_FOLDER and class_names is not None:
+        raise DataError(f"class_names: this has an effect on data {IMAGE_FOLDER} only; leave it out for data {name}")
     reading = ReadOptions(framework, num_workers, on_broken)
-    test = open_test(name, None if root is None else Path(root), spec, limit, images=images, reading=reading)
-    if name == IMAGE_FOLDER and weights.run is not None:
-        _check_class_names(weights.run, test)
+    place = None if root is None else Path(root)
+    test = open_test(name, place, spec, limit, images=images, reading=reading, class_names=class_names)
     batches = track(test.epoch(0), framework, len(test))
-    return evaluate(open_model(spec, arrays, framework, device), batches, mirror)
+    found = evaluate(open_model(spec, arrays, framework, device), batches, mirror)
+    if name == IMAGE_FOLDER and class_names is not None and limit is None:
+        return replace(found, notes=_missing_classes(found.labels, class_names))
+    return found
 
 
-def _check_class_names(run: RunFolder, test: Any) -> None:
-    """Check that a folder of images has the classes of a run; otherwise its labels mean other classes."""
-    known, found = run.class_names(), test.dataset.class_names
-    if known is not None and tuple(known) != tuple(found):
-        other = next((pair for pair in zip(known, found, strict=False) if pair[0] != pair[1]), (len(known), len(found)))
-        raise DataError(
-            f"{run.path}: the classes of the run and of the folder differ: {other[0]} in the run, {other[1]} in the "
-            f"folder; rename the subfolders, or, if they mean the same, evaluate a copy of {run.final.name} elsewhere"
-        )
+def _find_data(
+    weights: FoundWeights, spec: Node, name: str | None, root: str | os.PathLike[str] | None
+) -> tuple[str, str | os.PathLike[str] | None]:
+    """Return the name and the folder of the data; by default those of the run, or of the preset's recipe.
+
+    Raises:
+        RecipeError: no recipe names the data.
+        TrainingError: `name` is not given, and the run's description is broken.
+    """
+    session: dict[str, Any] = {}
+    own = None
+    if weights.run is not None:
+        with contextlib.suppress(TrainingError) if name is not None else contextlib.nullcontext():
+            session, own = weights.run.sessions()[-1], weights.run.recipe().data
+    if name is None and own is None and isinstance(spec, Model):
+        with contextlib.suppress(PresetError, RecipeError):
+            own = default_recipe(spec.name).data
+    if (chosen := name or own) is None:
+        raise RecipeError(f"{weights.path}: no recipe names the data to evaluate on; give it (--data NAME)")
+    return chosen, session.get("root") if root is None and chosen == own else root
+
+
+def _missing_classes(labels: Array, class_names: Sequence[str]) -> tuple[str, ...]:
+    present = set(labels.tolist())
+    missing = [name for label, name in enumerate(class_names) if label not in present]
+    if not missing:
+        return ()
+    names = f"{listed(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+    return (f"{len(missing)} of {len(class_names)} classes have no images: {names}",)
 
 
 def image_preparation(

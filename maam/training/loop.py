@@ -21,7 +21,7 @@ from maam.spec import Dropout, Node, Parallel
 from maam.training.checkpoint import Checkpoint, find_not_finite
 from maam.training.evaluate import Evaluation, evaluate
 from maam.training.recipe import Recipe
-from maam.training.run_dir import Record, RunFolder
+from maam.training.run_dir import START, Record, RunFolder
 from maam.training.schedule import average_decay, learning_rate, mask_seed
 from maam.training.sources import Source
 
@@ -132,6 +132,7 @@ class Loop:
             self._train()
 
     def _train(self) -> None:
+        self._log_start()
         while self.step < self.total:
             epoch = self.step // self.steps_per_epoch
             self._spent = self._spent_before(epoch)
@@ -141,9 +142,15 @@ class Loop:
             self.save()
             if self._stop.number:
                 self._stop.end()
-        # a run can also be stopped just before this write, and resumed after the last step
-        if self.processes.rank == 0 and not self.folder.final.exists():
+        # always: a run can be stopped just before this write, or trained longer, which leaves earlier final weights
+        if self.processes.rank == 0:
             self.folder.write_final(self.runner.spec, self._final_arrays())
+
+    def _log_start(self) -> None:
+        """Log the fusion weights before the first step."""
+        if self.step == 0 and self._fusions and not any(one["kind"] == START for one in self.folder.log.records()):
+            fusion = fusion_weights(self._fusions, self._final_arrays())
+            self._write_record({"kind": START, "step": 0, "fusion": fusion})
 
     def _spent_before(self, epoch: int) -> float:
         """Return the training time of this epoch in earlier, interrupted sessions, in seconds."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from maam.data.image_folder import find_images
+from maam.data.image_folder import EXTENSIONS, find_images
 from maam.errors import DataError, ShapeError
 from maam.spec import Model, Node, input_rule
 from maam.training.evaluate import Track, image_preparation, open_model, untracked
@@ -68,7 +68,8 @@ def predict_files(
     Images are cropped and normalized as in the validation of the model's training; see `image_preparation`.
 
     Args:
-        model: a weights file, the folder of a run, or a preset with pretrained weights; it must take RGB images.
+        model: a weights file, the folder of a run, or a preset with pretrained weights; it must take RGB or grey
+            images. For a model with one channel, the images are converted to grey.
         files: image files, or folders; a folder yields all images in it and its subfolders, sorted.
         framework: "torch" or "mindspore", in float32; or "reference", in float64.
         device: as in `train`.
@@ -96,6 +97,7 @@ def predict_files(
         >>> found.path, found.probabilities.shape
         ('red.png', (10,))
     """
+    _check_order(model)
     weights = find_weights(model)
     spec, arrays = read_whole(weights.path, np.dtype(np.float32))
     if class_names is None and weights.run is not None:
@@ -112,6 +114,14 @@ def predict_files(
     logits = [np.asarray(predict(x)) for x, _ in track(batches.epoch(0), framework, len(batches))]
     read = [path for path in paths if path not in batches.broken]
     return [Prediction(path, p, names) for path, p in zip(read, _softmax(np.concatenate(logits)), strict=True)]
+
+
+def _check_order(model: object) -> None:
+    if isinstance(model, (str, os.PathLike)) and os.fspath(model).lower().endswith(EXTENSIONS):
+        raise DataError(
+            f"{os.fspath(model)}: this is the name of an image; the model comes first, then the images: "
+            "predict_files(MODEL, IMAGES), or maam predict MODEL IMAGES"
+        )
 
 
 def classifier_of(spec: Node, path: Path) -> Model:
@@ -134,11 +144,13 @@ def _class_names(spec: Model, given: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def check_images(spec: Model, images: Images) -> None:
-    """Raise DataError unless the model accepts RGB images of the recipe's size."""
+    """Raise DataError unless the model accepts RGB or grey images of the recipe's size."""
+    channels = 1 if spec.input_shape[0] == 1 else 3
     try:
-        input_rule(spec).check((1, 3, images.size or 0, images.size or 0))
+        input_rule(spec).check((1, channels, images.size or 0, images.size or 0))
     except ShapeError as error:
-        raise DataError(f"image files are read as RGB images of {images.size}x{images.size}: {error}") from None
+        kind = "grey" if channels == 1 else "RGB"
+        raise DataError(f"image files are read as {kind} images of {images.size}x{images.size}: {error}") from None
 
 
 def image_paths(files: Sequence[PathLike] | PathLike) -> Iterator[str]:

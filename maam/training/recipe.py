@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -239,7 +240,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _tables_fit_the_data(self) -> Recipe:
-        unused = _unused_table(self.data)
+        unused = unused_table(self.data)
         used = "images" if unused == "augmentation" else "augmentation"
         if getattr(self, unused) != type(self).model_fields[unused].default:
             raise ValueError(f"{unused}: this has no effect on data {self.data}; use {used}")
@@ -256,26 +257,28 @@ class Recipe(Section):
         """Whether averages of the weights are evaluated and saved."""
         return self.ema_decay is not None or self.lookahead.steps > 0
 
-    def replaced(self, changes: dict[str, Any]) -> Recipe:
+    def replaced(self, changes: Mapping[str, Any] | None = None, /, **fields: Any) -> Recipe:
         """Return the recipe with some fields changed.
 
         Args:
             changes: values by path, such as {"optimizer.lr": 0.1}. A dictionary for a table changes only the fields
                 in it. A new optimizer or schedule name resets the settings that have no effect under the new name;
                 new `data` resets the table that has no effect on it, `augmentation` or `images`.
+            fields: further changes by name, such as epochs=2.
 
         Raises:
             RecipeError: there is no such field, or its value is not allowed.
 
         Example:
             >>> from maam.training import read_recipe
-            >>> recipe = read_recipe("cifar10").replaced({"epochs": 5, "optimizer": {"name": "adamw", "lr": 1e-3}})
-            >>> recipe.epochs, recipe.optimizer.name
-            (5, 'adamw')
+            >>> recipe = read_recipe("cifar10").replaced({"optimizer.lr": 0.02}, epochs=5, schedule={"warmup": 0.1})
+            >>> recipe.epochs, recipe.optimizer.lr, recipe.schedule.name
+            (5, 0.02, 'one_cycle')
         """
+        changes = {**(changes or {}), **fields}
         document = self.model_dump()
         if "data" in changes:
-            document[_unused_table(changes["data"])] = {}
+            document[unused_table(changes["data"])] = {}
         for path, value in sorted(changes.items(), key=lambda change: change[0] not in _NAMES):  # names first
             *tables, field = path.split(".")
             table: Any = document
@@ -304,7 +307,7 @@ def _to_json(path: str, value: Any) -> Any:
     return found
 
 
-def _unused_table(data: Any) -> str:
+def unused_table(data: Any) -> str:
     """Return the name of the table that has no effect on `data`."""
     return "augmentation" if data == IMAGE_FOLDER else "images"
 

@@ -14,8 +14,10 @@ from typing import Any
 from maam._config import nearest
 from maam._documents import check_brackets, count_objects
 from maam._io import read_text
-from maam.errors import RecipeError
-from maam.spec import Model, Node, preset, preset_options, with_num_classes
+from maam._messages import nearest as nearest_names
+from maam.errors import PresetError, RecipeError
+from maam.spec import Model, Node, list_presets, preset, preset_options, with_num_classes
+from maam.spec.presets import aliases
 from maam.training.recipe import Recipe
 from maam.weights.lookup import DOCUMENT, find_spec, names_file
 
@@ -121,6 +123,7 @@ def find_recipe(model: str) -> Recipe:
         PresetError, SpecError, WeightsError: there is no such preset or file, or the file is broken.
     """
     if not names_file(model):
+        _check_is_preset(model)
         return default_recipe(model)
     spec = find_network(model, {})
     assert isinstance(spec, Model)
@@ -192,6 +195,7 @@ def find_network(name: str, overrides: Mapping[str, Any]) -> Node:
         RecipeError: the file holds a single layer, or `overrides` has more than `num_classes` for a file.
     """
     if not names_file(name):
+        _check_is_preset(name)
         return preset(name, **overrides)
     if Path(name).is_dir():
         raise RecipeError(
@@ -206,6 +210,16 @@ def find_network(name: str, overrides: Mapping[str, Any]) -> Node:
             f"overrides.{unknown[0]}: the file {name} determines the network; only num_classes can be changed"
         )
     return with_num_classes(spec, overrides["num_classes"]) if overrides else spec
+
+
+def _check_is_preset(name: str) -> None:
+    if name in list_presets() or name in aliases() or nearest_names(name, list_presets()):
+        return  # `preset` suggests similar names
+    raise PresetError(
+        f"no preset {name[:60]!r}; `maam list` shows all. maam trains presets, weights files and spec documents; "
+        "build a network of timm, torchvision or MindCV with create_model of maam.timm, maam.torchvision or "
+        "maam.mindcv, and train it with a loop of your own"
+    )
 
 
 def with_network(recipe: Recipe, name: str) -> Recipe:

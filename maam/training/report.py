@@ -12,7 +12,8 @@ import numpy as np
 from maam import _io, plots
 from maam.errors import TrainingError
 from maam.training.evaluate import Evaluation
-from maam.training.run_dir import Record, RunFolder
+from maam.training.recipe import Recipe, unused_table
+from maam.training.run_dir import START, Record, RunFolder
 
 Array = np.ndarray[Any, Any]
 
@@ -132,10 +133,10 @@ def write_report(folder: RunFolder, evaluation: Evaluation, class_names: tuple[s
     title = sessions[-1]["recipe"]["model"]
     records = folder.log.records()
     curves = read_curves(records, folder.recipe().batch_size)
-    fusion = [record["fusion"] for record in records if record["kind"] == "epoch" and record.get("fusion")]
+    fusion = [record["fusion"] for record in records if record["kind"] in (START, "epoch") and record.get("fusion")]
     draw_pictures(folder.path, curves, fusion, evaluation, class_names, title)
     path = folder.path / "report.md"
-    _io.write_text(path, _text(title, sessions, curves, bool(fusion), evaluation))
+    _io.write_text(path, _text(title, sessions, folder.recipe(), curves, bool(fusion), evaluation))
     minutes = float(curves.minutes.sum())
     results = {"accuracy": evaluation.accuracy, "loss": evaluation.loss, **evaluation.macro(), "minutes": minutes}
     _io.write_text(folder.path / "results.json", json.dumps(results, indent=1) + "\n")
@@ -158,10 +159,17 @@ def draw_pictures(
         evaluation.labels, evaluation.predictions, class_names, path / "confusion_matrix.png", title
     )
     if fusion:
-        plots.draw_fusion(fusion, path / "fusion.png", title)
+        plots.draw_fusion(fusion, path / "fusion.png", title, first=len(curves.epochs) + 1 - len(fusion))
 
 
-def _text(title: str, sessions: list[dict[str, Any]], curves: Curves, has_fusion: bool, evaluation: Evaluation) -> str:
+def _text(
+    title: str,
+    sessions: list[dict[str, Any]],
+    recipe: Recipe,
+    curves: Curves,
+    has_fusion: bool,
+    evaluation: Evaluation,
+) -> str:
     session, best, macro = sessions[-1], int(curves.test_accuracy.argmax()), evaluation.macro()
     rows = {
         "accuracy, last epoch": f"{evaluation.accuracy:.2%}",
@@ -176,6 +184,8 @@ def _text(title: str, sessions: list[dict[str, Any]], curves: Curves, has_fusion
         "waiting for data (median)": f"{curves.waiting:.2%}",
         "training time": f"{curves.minutes.sum():.1f} min",
     }
+    if len(epochs := list(dict.fromkeys(one["recipe"]["epochs"] for one in sessions))) > 1:
+        rows["epochs"] = f"{epochs[-1]} ({', then '.join(map(str, epochs[:-1]))} at first)"
     if session.get("start"):
         rows["start"] = session["start"]
     lines = [f"# {title}", "", "| figure | value |", "| --- | --- |"]
@@ -184,7 +194,20 @@ def _text(title: str, sessions: list[dict[str, Any]], curves: Curves, has_fusion
     if has_fusion:
         lines += ["![fusion weights](fusion.png)", ""]
     lines += [line for text in dict.fromkeys(map(_origin, sessions)) for line in (text, "")]
-    return "\n".join([*lines, "```json", json.dumps(session["recipe"], indent=1), "```", ""])
+    return "\n".join([*lines, "```json", json.dumps(acting_fields(recipe), indent=1), "```", ""])
+
+
+def acting_fields(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields of a recipe that had an effect on a run, without those that are off."""
+    document = recipe.model_dump(mode="json", exclude={"presets", unused_table(recipe.data)})
+    for table in ("optimizer", "schedule"):
+        section = getattr(recipe, table)
+        gone = type(section).foreign(section.name)
+        document[table] = {name: value for name, value in document[table].items() if name not in gone}
+    for table in ("initialization", "lookahead"):
+        if getattr(recipe, table) == type(recipe).model_fields[table].default:
+            del document[table]
+    return {name: value for name, value in document.items() if name == "seed" or value not in (None, 0, {}, [])}
 
 
 def _origin(session: dict[str, Any]) -> str:

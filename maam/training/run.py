@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -15,16 +14,17 @@ from maam._messages import check_counts
 from maam._system import command_line, environment
 from maam.backend.protocol import Objective, ProcessGroup, Runner, Trainer, TrainingBackend
 from maam.backend.registry import load_training_backend
-from maam.errors import DeviceError, RecipeError, SpecError, TrainingError, WeightsError, require
+from maam.errors import DeviceError, SpecError, TrainingError, WeightsError, require
 from maam.spec import Model, Node, draw, head
 from maam.training.checkpoint import Checkpoint
 from maam.training.evaluate import Evaluation
 from maam.training.fingerprint import check_same_data, describe_data
 from maam.training.initialization import initialize, with_momentum
 from maam.training.loop import CHECKPOINT_STEPS, LOG_STEPS, Loop, Observer
-from maam.training.recipe import IMAGE_FOLDER, Initialization, Precision, Recipe
-from maam.training.recipe_files import find_network, find_recipe, name_model, with_network
+from maam.training.recipe import Initialization, Precision, Recipe
+from maam.training.recipe_files import find_network
 from maam.training.report import write_report
+from maam.training.resume import check_resumable, describe_longer, find_settings
 from maam.training.run_dir import Resume, RunFolder, find_weights
 from maam.training.sources import ReadOptions, Source, open_source
 from maam.weights import read_weights
@@ -33,17 +33,15 @@ from maam.weights.match import check_same_function, match
 
 Array = np.ndarray[Any, Any]
 _PRECISIONS: tuple[str, ...] = get_args(Precision)
-_MAY_DIFFER = {"presets", "precision"}
-"""Fields of a recipe that may change when a run is resumed; another framework can need another precision."""
 
 
 def train(
     model: str | os.PathLike[str] | None = None,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | os.PathLike[str] | None = None,
     *,
-    out: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
     root: str | os.PathLike[str] | None = None,
-    framework: str = "torch",
+    framework: str | None = None,
     device: str | None = None,
     resume: Resume = False,
     num_workers: int = 0,
@@ -51,24 +49,29 @@ def train(
     observer: Observer | None = None,
     checkpoint_steps: int = CHECKPOINT_STEPS,
     log_steps: int = LOG_STEPS,
+    **changes: Any,
 ) -> RunFolder:
     """Train a network, and write its checkpoints, log, weights and report to a folder.
 
     Args:
         model: the name of a preset, or the path of a weights file to start from or of a spec document (.json).
             Default: the recipe's model.
-        recipe: the settings of the run. Default: the default recipe of the preset.
-        out: a new or empty folder; with `resume`, the folder of the run to continue.
-        root: the folder of the data set.
-        framework: "torch" or "mindspore". A run can be resumed in the other framework.
+        recipe: the settings of the run, or the name or .toml file of a recipe. Default: the default recipe of the
+            preset; with `resume`, that of the run.
+        out: a new or empty folder; with `resume`, the folder of the run to continue. Default: runs/MODEL.
+        root: the folder of the data set. Default: with `resume`, that of the run.
+        framework: "torch" or "mindspore". A run can be resumed in the other framework. Default: that of the run with
+            `resume`, else "torch".
         device: "cpu", "cuda" or "ascend". Default: the best device of the framework.
         resume: continue the run in `out` from its last checkpoint, or from the start if it has none yet. "auto"
-            continues the run if there is one, and starts a new one otherwise.
+            continues the run if there is one, and starts a new one otherwise. More `epochs` than before train a run
+            longer: its schedule then spans all epochs.
         num_workers: processes or threads that decode image files; see `maam.data.ImageBatches`.
         on_broken: what to do with a broken image file, "error" or "skip"; see `maam.data.ImageBatches`.
         observer: receives the progress of the run.
         checkpoint_steps: steps between two checkpoints.
         log_steps: steps between two records of the log.
+        changes: changed fields of the recipe, such as epochs=5; see `Recipe.replaced`.
 
     Returns:
         The folder of the run.
@@ -77,13 +80,14 @@ def train(
         MaamError: the recipe, the data, the folder, the device or the framework does not fit, or training diverged.
 
     Example:
-        >>> from maam.training import default_recipe, train
-        >>> recipe = default_recipe("maam_digits").replaced({"epochs": 1, "batch_size": 256})
-        >>> run = train("maam_digits", recipe, out="runs/digits")
+        >>> from maam.training import train
+        >>> run = train("maam_digits", out="runs/digits", epochs=1, batch_size=256)
         >>> run.final.name, run.log.records()[-1]["step"]
         ('final.safetensors', 5)
     """
-    recipe = _complete_recipe(model, recipe)
+    recipe, out, root, framework = find_settings(
+        model, recipe, changes, out=out, root=root, framework=framework, resume=bool(resume)
+    )
     spec = with_momentum(find_network(str(recipe.model), recipe.overrides), recipe.batch_norm_momentum)
     recipe.optimizer.groups(spec, recipe.freeze)  # raises if a pattern does not fit, before anything is written
     _check_arguments(observer, checkpoint_steps=checkpoint_steps, log_steps=log_steps)
@@ -91,7 +95,7 @@ def train(
     chosen = backend.select_device(device)
     processes = backend.join_processes(chosen)
     reading, share = ReadOptions(framework, num_workers, on_broken), (processes.rank, processes.size)
-    source = open_source(recipe, None if root is None else Path(root), spec, reading, share)
+    source = open_source(recipe, root, spec, reading, share)
     backend.select_precision(chosen, recipe.precision)  # refuse an unsupported one before anything is written
     folder = RunFolder(out)
     start = Start(None, "") if resume and folder.last.exists() else make_start(spec, recipe, source)
@@ -99,7 +103,7 @@ def train(
         checkpoint = open_run(folder, resume, processes)
         precision = agree_on_precision(backend, chosen, recipe, checkpoint, processes)
         recipe = recipe.replaced({"precision": precision})
-        check_resumable(folder, checkpoint, spec, recipe)
+        earlier = check_resumable(folder, checkpoint, spec, recipe)
         runner = backend.make_training_runner(spec, seed=recipe.seed, device=chosen)
         trainer = make_trainer(runner, recipe, start, checkpoint)
         active = observer if observer is not None and processes.rank == 0 else Observer()
@@ -107,19 +111,10 @@ def train(
         loop = Loop(runner, trainer, recipe, source, folder, active, processes=processes, **steps)
         if checkpoint is not None:
             loop.best = checkpoint.best_accuracy
-        complete(loop, framework, chosen, start.note)
+        if earlier is not None and earlier.epochs < recipe.epochs:
+            active.note(describe_longer(earlier, recipe, loop.step, loop.total))
+        complete(loop, framework, chosen, start.note, root)
     return folder
-
-
-def _complete_recipe(model: str | os.PathLike[str] | None, recipe: Recipe | None) -> Recipe:
-    """Return the given or the default recipe with the name of the model."""
-    if recipe is not None and not isinstance(recipe, Recipe):
-        raise RecipeError(
-            f"recipe: expected a maam.training.Recipe, got an object of type {type(recipe).__name__}; "
-            "read one with maam.training.read_recipe(NAME)"
-        )
-    recipe = recipe or find_recipe(name_model(model))
-    return with_network(recipe, name_model(model, recipe))
 
 
 def _check_arguments(observer: object, **counts: int) -> None:
@@ -209,48 +204,6 @@ def agree_on_precision(
     return _PRECISIONS[int(processes.gather(np.array([chosen], np.float32))[0])]
 
 
-def check_resumable(folder: RunFolder, checkpoint: Checkpoint | None, spec: Node, recipe: Recipe) -> None:
-    """Check that a resumed run has the model and the recipe that it was started with.
-
-    If the run was stopped before its first checkpoint, its recipe is read from run.json.
-
-    Raises:
-        TrainingError: the model or a field of the recipe differs.
-    """
-    if checkpoint is not None and checkpoint.spec != spec:
-        raise TrainingError(
-            f"{folder.last}: this is a checkpoint of another model than {recipe.model}; choose another out (--out)"
-        )
-    before = None if checkpoint is None else checkpoint.recipe
-    if checkpoint is None:
-        with contextlib.suppress(TrainingError):  # a missing or broken description is replaced
-            before = folder.recipe()
-    if before is None:
-        return
-    then, now = _comparable_fields(before, spec), _comparable_fields(recipe, spec)
-    for name in sorted(now):
-        if name not in _MAY_DIFFER and then[name] != now[name]:
-            another = (
-                "choose another out (--out)"
-                if checkpoint is None
-                else f"start a new run from its weights in another folder, with weights={str(folder.path)!r} "
-                f"(--weights {folder.path} --out OTHER)"
-            )
-            longer = "to train longer, " if name == "epochs" else "or "
-            raise TrainingError(
-                f"{folder.path}: {name}: this run was started with {then[name]}, not {now[name]}; "
-                f"resume it with the same recipe; {longer}{another}"
-            )
-
-
-def _comparable_fields(recipe: Recipe, spec: Node) -> dict[str, Any]:
-    """Return the fields of a recipe, with the default of `images.resize` filled in."""
-    document = recipe.model_dump()
-    if isinstance(spec, Model) and recipe.data == IMAGE_FOLDER:
-        document["images"]["resize"] = recipe.images.framings(spec.input_shape[1])[1].resize
-    return document
-
-
 def make_trainer(runner: Runner, recipe: Recipe, start: Start, checkpoint: Checkpoint | None) -> Trainer:
     """Write the initial weights or those of the checkpoint into the model, and return its trainer."""
     arrays = start.arrays if checkpoint is None else checkpoint.arrays
@@ -274,14 +227,15 @@ def objective(recipe: Recipe) -> Objective:
     )
 
 
-def complete(loop: Loop, framework: str, device: str, start: str) -> None:
+def complete(loop: Loop, framework: str, device: str, start: str, root: str | os.PathLike[str] | None) -> None:
     """Train to the end and write the report; only the first process writes files."""
     first = loop.processes.rank == 0
     if start:
         loop.observer.note(start)
     if first:
         check_same_data(loop.folder, loop.source)
-        facts: dict[str, Any] = {"framework": framework, "device": device, "start": start}
+        place = None if root is None else os.path.abspath(root)
+        facts: dict[str, Any] = {"framework": framework, "device": device, "root": place, "start": start}
         facts |= {"class_names": loop.source.class_names, "data": describe_data(loop.source)}
         write_description(loop.folder, loop.recipe, **facts)  # first, because run.json marks the folder of a run
         loop.folder.log.rewind(loop.step)
@@ -299,7 +253,7 @@ def write_description(folder: RunFolder, recipe: Recipe, **facts: Any) -> None:
     Args:
         folder: the folder of the run.
         recipe: the recipe of this session.
-        facts: framework, device, class_names and start; a resumed run keeps the `start` of its first session.
+        facts: framework, device, class_names, root and start; a resumed run keeps the `start` of its first session.
 
     Raises:
         TrainingError: the file cannot be written.

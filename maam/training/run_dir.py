@@ -21,6 +21,7 @@ from maam.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoi
 from maam.training.recipe import Recipe
 from maam.weights import write_weights
 from maam.weights.file import check_path
+from maam.weights.lookup import FINAL
 from maam.weights.pretrained import find_pretrained, has_pretrained
 
 Array = np.ndarray[Any, Any]
@@ -29,6 +30,8 @@ Resume = bool | Literal["auto"]
 """Whether to continue the run in a folder; "auto" continues it if there is one, and starts a new run otherwise."""
 Record = dict[str, Any]
 """A line of the log, by field."""
+START = "start"
+"""The kind of the record of the log before the first step; it has the initial fusion weights."""
 WRITTEN = (
     *(f"{name}.safetensors" for name in ("last", "previous", "best", "final")),
     *("run.json", "log.jsonl", "results.json", "report.md"),
@@ -60,7 +63,7 @@ class RunFolder:
         self.last = self.path / "last.safetensors"
         self.previous = self.path / "previous.safetensors"
         self.best = self.path / "best.safetensors"
-        self.final = self.path / "final.safetensors"
+        self.final = self.path / FINAL
         self.run = self.path / "run.json"
         self.log = Log(self.path / "log.jsonl")
         self._release: Callable[[], None] | None = None
@@ -110,7 +113,7 @@ class RunFolder:
         if not os.access(self.path, os.W_OK):
             raise TrainingError(f"{self.path}: this folder is not writable; choose another out (--out)")
         leftovers = {name for name in names if _io.leftover_of(name) in WRITTEN}
-        names -= leftovers
+        names = {name for name in names - leftovers if not name.startswith(".")}  # hidden, such as .ipynb_checkpoints
         has_run = bool(names & {self.run.name, self.last.name, self.previous.name})
         if names and has_run and not resume:
             raise TrainingError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,12 +16,14 @@ from maam.data import ImageBatches, ImageFolder, imagefolder
 from maam.data.image_batches import check_on_broken
 from maam.data.mixing import MixedBatches
 from maam.data.transforms import Framing
-from maam.errors import DataError, MissingFrameworkError, RecipeError, ShapeError
-from maam.spec import Model, Node, input_rule
+from maam.errors import DataError, MaamError, MissingFrameworkError, RecipeError, ShapeError, install_command
+from maam.spec import Model, Node, input_rule, list_presets, preset, preset_options
 from maam.training.recipe import IMAGE_FOLDER, Augmentation, Images, Recipe
 
 Array = np.ndarray[Any, Any]
 TEST_BATCH = 250
+GREY = np.array([0.299, 0.587, 0.114], np.float32)
+"""The shares of red, green and blue in grey (ITU-R BT.601), as in Pillow."""
 NO_AUGMENTATION = Augmentation(padding=0, flip_probability=0.0, cutout=0)
 
 
@@ -158,6 +161,7 @@ def open_test(
     *,
     images: Images = Images(),  # noqa: B008
     reading: ReadOptions = ReadOptions(),
+    class_names: Sequence[str] | None = None,
 ) -> Batches:
     """Return batches of the test images of a data set.
 
@@ -169,21 +173,23 @@ def open_test(
             their first ones.
         images: how image files are cropped and normalized.
         reading: how image files are read.
+        class_names: the class of each output of the model, for image files; None for the sorted class folders.
 
     Raises:
         DataError: the data set is missing or broken.
         RecipeError: the images or the number of classes do not fit the model.
     """
     if name == IMAGE_FOLDER:
-        validation = _validation_images(images, root, spec, reading, limit)
-        _check_folder(spec, validation)
-        return validation
+        folder = _folder(root, "val", limit, class_names)
+        size = images.size or _image_size(spec)
+        check_fit(spec, name, (_image_channels(spec), size, size), len(folder.class_names), training=False)
+        return _central_crops(folder, images, spec, reading)
     test = _dataset(name, root, "test", limit)
-    check_fit(spec, name, test.images.shape[1:], len(test.class_names))
+    check_fit(spec, name, test.images.shape[1:], len(test.class_names), training=False)
     return data.BatchLoader(test, TEST_BATCH, shuffle=False)
 
 
-def list_images(images: Images, files: tuple[str, ...], spec: Node, reading: ReadOptions) -> ImageBatches:
+def list_images(images: Images, files: tuple[str, ...], spec: Node, reading: ReadOptions) -> ImageBatches | GreyBatches:
     """Return batches of central crops of image files in their order; all labels are 0.
 
     Raises:
@@ -193,8 +199,46 @@ def list_images(images: Images, files: tuple[str, ...], spec: Node, reading: Rea
     if not files:
         raise DataError("files: expected image files, or folders with files that end in .jpg, .png, ..., got none")
     folder = ImageFolder(Path(), files, np.zeros(len(files), np.int32), ("",))
+    return _central_crops(folder, images, spec, reading)
+
+
+class GreyBatches:
+    """Batches of image files for a model with one channel: grey values in place of red, green and blue.
+
+    Grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), of the pixels as well as of mean and standard deviation.
+
+    Args:
+        batches: the batches, with pixels in [0, 1] that are not normalized.
+        images: mean and standard deviation of the three channels.
+
+    Attributes:
+        broken: see `maam.data.ImageBatches`.
+    """
+
+    def __init__(self, batches: ImageBatches, images: Images) -> None:
+        self.broken = batches.broken
+        self._batches = batches
+        self._mean, self._std = (
+            np.float32(GREY @ np.array(values, np.float32)) for values in (images.mean, images.std)
+        )
+
+    def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
+        return len(self._batches)
+
+    def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
+        """Yield images float32 (B, 1, H, W) and labels int32 (B,)."""
+        for images, labels in self._batches.epoch(index, start):
+            grey = np.tensordot(images, GREY, (1, 0))[:, None]  # (B, 1, H, W)
+            yield (grey - self._mean) / self._std, labels
+
+
+def _central_crops(folder: ImageFolder, images: Images, spec: Node, reading: ReadOptions) -> ImageBatches | GreyBatches:
     crop = images.framings(_image_size(spec))[1]
-    return _batches(folder, TEST_BATCH, crop, images, reading, shuffle=False)
+    if _image_channels(spec) != 1:
+        return _batches(folder, TEST_BATCH, crop, images, reading, shuffle=False)
+    plain = images.model_copy(update={"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)})
+    return GreyBatches(_batches(folder, TEST_BATCH, crop, plain, reading, shuffle=False), images)
 
 
 def _dataset(name: str, root: Path | None, split: str, limit: int | None = None) -> data.ImageDataset:
@@ -214,23 +258,20 @@ def _whole_dataset(name: str, root: Path | None, split: str) -> data.ImageDatase
 
 
 def _validation_images(
-    images: Images,
-    root: Path | None,
-    spec: Node,
-    reading: ReadOptions,
-    limit: int | None = None,
-    share: tuple[int, int] = (0, 1),
+    images: Images, root: Path | None, spec: Node, reading: ReadOptions, limit: int | None, share: tuple[int, int]
 ) -> ImageBatches:
     folder = _folder(root, "val", limit)
     crop = images.framings(_image_size(spec))[1]
     return _batches(folder, TEST_BATCH * share[1], crop, images, reading, shuffle=False, share=share)
 
 
-def _folder(root: Path | None, split: str, limit: int | None = None) -> ImageFolder:
+def _folder(
+    root: Path | None, split: str, limit: int | None = None, class_names: Sequence[str] | None = None
+) -> ImageFolder:
     """Return a folder of image files, or `limit` evenly spaced ones."""
     if root is None:
         raise DataError("data imagefolder needs root (--root DIR), the folder that contains train and val")
-    found = imagefolder(root, split)
+    found = imagefolder(root, split, class_names)
     return found if limit is None else found.spread(limit)
 
 
@@ -239,6 +280,11 @@ def _image_size(spec: Node) -> int:
     if not isinstance(spec, Model):
         raise DataError("data imagefolder needs a whole model, because its spec determines the size of the images")
     return spec.input_shape[1]
+
+
+def _image_channels(spec: Node) -> int:
+    """Return the number of channels of image files for a model: 1 for a model with one channel, else 3."""
+    return 1 if isinstance(spec, Model) and spec.input_shape[0] == 1 else 3
 
 
 def _batches(
@@ -262,25 +308,53 @@ def _decoder(framework: str) -> str:
     names = trainable_names()
     for name in [framework] if framework in names else filter(is_installed, names):
         return name
-    raise MissingFrameworkError("image files are decoded by PyTorch or MindSpore; run: pip install 'maam[torch]'")
+    raise MissingFrameworkError(f"image files are decoded by PyTorch or MindSpore; run: {install_command('torch')}")
 
 
-def check_fit(spec: Node, name: str, image_shape: tuple[int, ...], classes: int) -> None:
+def check_fit(spec: Node, name: str, image_shape: tuple[int, ...], classes: int, *, training: bool = True) -> None:
     """Check that a model takes images of the shape (C, H, W) and has as many outputs as the data set has classes.
+
+    Args:
+        spec: the model.
+        name: the name of the data set, for messages.
+        image_shape: the shape of an image.
+        classes: the number of classes of the data set.
+        training: whether the model can still be changed, for the advice.
 
     Raises:
         RecipeError: the images or the number of classes do not fit; the message says what to change.
     """
+    rule = input_rule(spec)
+    if not rule.accepts((1, *image_shape)):
+        advice = _advice(spec, image_shape) if training else "choose other data, or a model for such images"
+        raise RecipeError(
+            f"data {name} has images of {'x'.join(map(str, image_shape))} (channels, height, width), but the model "
+            f"takes {rule.describe()}; {advice}"
+        )
     try:
-        input_rule(spec).check((1, *image_shape))
         output = spec.output_shape(image_shape)
     except ShapeError as error:
-        raise RecipeError(f"data {name}: {error}; choose a preset for such images, or override in_channels") from None
+        raise RecipeError(f"data {name}: {error}") from None
     if output != (classes,):
-        raise RecipeError(
-            f"data {name} has {classes} classes, but the model has outputs {output}; "
-            f"override num_classes in the recipe (-o overrides.num_classes={classes})"
-        )
+        advice = f"override num_classes in the recipe (-o overrides.num_classes={classes})"
+        if not training:
+            advice = "choose other data, or a model for these classes"
+            if name == IMAGE_FOLDER:
+                advice = "give the folder of its run, or the name of the class of each output (--classes)"
+        raise RecipeError(f"data {name} has {classes} classes, but the model has outputs {output}; {advice}")
+
+
+def _advice(spec: Node, image_shape: tuple[int, ...]) -> str:
+    """Return the overrides of the preset with which it takes images of the shape (C, H, W)."""
+    changes = {}
+    if isinstance(spec, Model) and spec.name in list_presets():
+        wanted = {"in_channels": image_shape[0], "image_size": image_shape[1]}
+        changes = {option: value for option, value in wanted.items() if option in preset_options(spec.name)}
+    with contextlib.suppress(MaamError):
+        if changes and input_rule(preset(spec.name, **changes)).accepts((1, *image_shape)):  # type: ignore[attr-defined]
+            texts = " ".join(f"-o overrides.{option}={value}" for option, value in changes.items())
+            return f"override the options of the preset ({texts}), or choose a preset for such images"
+    return "choose a preset for such images"
 
 
 def _check_folder(spec: Node, batches: ImageBatches) -> None:

@@ -26,6 +26,12 @@ def test_help_lists_every_command_with_its_summary(run):
         assert any(line.split(maxsplit=1) == [name, entry.summary] for line in lines)
 
 
+def test_summaries_are_whole_on_narrow_terminals(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    words = " ".join(run("--help").out.split())
+    assert all(entry.summary in words for entry in COMMANDS.values())
+
+
 def test_version_and_unknown_command(run):
     assert run("--version") == (0, f"maam {maam.__version__}\n", "")
     assert "No such command 'trai'. Did you mean 'train'?" in run("trai").err

@@ -38,8 +38,23 @@ def test_train(succeeds):
     (session,) = RunFolder("run").sessions()
     assert session["recipe"]["optimizer"]["lr"] == 0.05
     assert session["command"].startswith("maam train maam_digits --epochs 1")
-    assert len(RunFolder("run").log.records()) == 2
+    assert [record["kind"] for record in RunFolder("run").log.records()] == ["start", "steps", "epoch"]
     succeeds("train", "maam_digits", *SHORT, "--out", "run", "--resume")
+
+
+def test_resume_and_evaluation_take_what_is_left_out_from_the_run(run, succeeds, monkeypatch):
+    succeeds("train", "maam_digits", *SHORT, "--out", "run")
+    before = RunFolder("run").final.read_bytes()
+    succeeds("train", "--resume", "--out", "run")
+    assert RunFolder("run").final.read_bytes() == before
+    result = succeeds("train", "--resume", "--out", "run", "--epochs", 2)
+    assert "epochs: 1 before, 2 now; the schedule (one_cycle) now spans all 2 epochs, so the learning" in result.out
+    assert [record["epoch"] for record in RunFolder("run").log.records() if record["kind"] == "epoch"] == [0, 1]
+    assert RunFolder("run").final.read_bytes() != before
+    assert "| epochs | 2 (1 at first) |" in Path("run/report.md").read_text()
+    message = run("train", "--resume", "--out", "run", "--epochs", 1).err
+    assert "epochs: this run was started with 2, not 1; resume it with more epochs or the same number" in message
+    assert succeeds("evaluate", "run").rows == succeeds("evaluate", "run", "--data", "digits").rows
 
 
 def test_limits_and_estimate(succeeds, monkeypatch):
@@ -67,7 +82,7 @@ def test_curves_for_tensorboard(succeeds, fails, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboard.summary", Mock(Writer=opened))
     assert "epoch 1: test accuracy" in succeeds(*options).out
     opened.assert_called_once_with("run/tensorboard")
-    steps, epoch = RunFolder("run").log.records()
+    _, steps, epoch = RunFolder("run").log.records()
     assert list(written["train/loss"]) == list(written["train/accuracy"]) == list(range(1, 12))
     assert list(written["train/loss"].values()) == pytest.approx(steps["losses"], rel=1e-6)
     assert written["test/accuracy"] == {11: pytest.approx(epoch["test_accuracy"], rel=1e-6)}
@@ -104,7 +119,7 @@ def test_train_from_weights(succeeds, finished):
     succeeds("train", "maam_digits", *SHORT, "--weights", finished, "--out", "on")
     (session,) = RunFolder("on").sessions()
     assert session["recipe"]["weights"] == str(finished)
-    losses = [RunFolder(folder).log.records()[0]["losses"][0] for folder in (finished, "on")]
+    losses = [RunFolder(folder).log.records()[1]["losses"][0] for folder in (finished, "on")]
     assert losses[1] < 0.8 * losses[0]
 
 
@@ -184,6 +199,16 @@ def test_runs_writes_table_and_picture(succeeds, runs):
     succeeds("runs", runs, "--out", "my search.md")
     assert "![accuracy by epoch](my%20search.png)" in Path("my search.md").read_text()
     assert Path("search.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_runs_of_different_models_fit_120_columns(succeeds, runs, monkeypatch):
+    fields = [f"optimizer.field_with_a_long_name_{index}" for index in range(6)]
+    monkeypatch.setattr("maam.training.compare.varying_fields", lambda found: ["model", "optimizer.lr", *fields])
+    monkeypatch.setattr(terminal, "_WIDTH_OF_FILES", 120)
+    result = succeeds("runs")  # those in the folder runs
+    assert max(map(len, result.out.splitlines())) <= 120
+    assert "model cnn" in result.out
+    assert "80.38%" in result.out
 
 
 @pytest.fixture

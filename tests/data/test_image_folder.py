@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from maam.data import imagefolder
+from maam.data.image_folder import find_images
 from maam.errors import DataError
 from tests.image_folders import NAMES, write_folder
 
@@ -40,7 +41,7 @@ def test_order_equals_that_of_torchvision(root):
     train = root / "train"
     for name in ("Zebra", "_10", "9"):
         shutil.copytree(train / "bird", train / name)
-    for name in ("a/b/1.jpg", "a/2.PNG", "a!/3.jpeg", "a.jpg/4.webp", "10.jpg", "9.bmp", "x.txt", ".jpg"):
+    for name in ("a/b/1.jpg", "a/2.PNG", "a!/3.jpeg", "a.jpg/4.webp", "10.jpg", "9.bmp", "x.txt"):
         (train / "Zebra" / name).parent.mkdir(parents=True, exist_ok=True)
         (train / "Zebra" / name).touch()
     (train / "list.txt").touch()
@@ -59,6 +60,8 @@ def test_linked_class_folders_and_a_single_split(root, tmp_path):
     assert len(imagefolder(root, "val")) == 6
     expected = root / "train" / "CLASS" / "*.jpg"
     assert refusal(root) == f"{root / 'train'}: no such folder; expected {expected}, a folder for each class"
+    (tmp_path / "1.jpg").touch()
+    assert refusal(tmp_path / "1.jpg").startswith(f"{tmp_path / '1.jpg'}: this is a file; expected ")
 
 
 def test_unknown_splits_and_splits_without_class_folders(root):
@@ -91,6 +94,32 @@ def test_splits_with_different_classes(root):
     for index in range(8):
         (root / "val" / f"more{index}").mkdir()
     assert "does not have: more0, more1, more2, more3, more4 and 3 more; " in refusal(root)
+
+
+def test_hidden_files_and_folders_are_left_out(root):
+    before = [imagefolder(root, split).files for split in ("train", "val")]
+    for split in ("train", "val"):
+        for name in (".ipynb_checkpoints", "__MACOSX", "bird/.cache", "bird/__MACOSX"):
+            shutil.copytree(root / split / "airplane", root / split / name)
+        (root / split / "bird" / "._00.jpg").touch()
+    assert [imagefolder(root, split).files for split in ("train", "val")] == before
+    assert len(find_images(root / "val")) == len(before[1])
+
+
+def test_labels_by_given_class_names(root):
+    names = ("truck", *NAMES[2::-1])
+    assert imagefolder(root, "val", names).labels.tolist() == [1, 1, 2, 2, 3, 3]
+    shutil.rmtree(root / "val" / "bird")
+    for name in ("bird", "truck"):
+        (root / "val" / name).mkdir()
+    found = imagefolder(root, "val", names)
+    assert (found.labels.tolist(), found.class_names) == ([2, 2, 3, 3], names)
+    with pytest.raises(DataError, match=r"val: the model does not have these classes: automobile; its classes are air"):
+        imagefolder(root, "val", ["airplane", "bird", "truck"])
+    for name in NAMES[:2]:
+        shutil.rmtree(root / "val" / name)
+    with pytest.raises(DataError, match="val: no images in any class folder"):
+        imagefolder(root, "val", names)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")

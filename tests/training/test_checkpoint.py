@@ -16,8 +16,8 @@ from maam.weights.file import read_header_and_arrays, write_safetensors
     ("changes", "message"),
     [
         ({"optimizer.lr": 0.2}, "done: optimizer: this run was started with {'name': 'sgd', 'lr': 0.1, "),
-        ({"seed": 3}, "done: seed: this run was started with 0, not 3; resume it with the same recipe; or start a new"),
-        ({"epochs": 3}, "done: epochs: this run was started with 1, not 3; .*; to train longer, start a new run from"),
+        ({"seed": 3}, "done: seed: this run was started with 0, not 3; resume it with the same recipe, or start a new"),
+        ({"batch_size": 64}, "done: batch_size: this run was started with 128, not 64; .*, or start a new run from"),
         ({"overrides.hidden_features": 16}, "this is a checkpoint of another model than maam_digits"),
     ],
 )

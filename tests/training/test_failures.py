@@ -25,6 +25,7 @@ NO_SPACE = "No space left on device"
 DURING_TRAINING = ("run.json", "log.jsonl", *(f"{name}.safetensors" for name in ("last", "previous", "best", "final")))
 NO_MODEL = default_recipe("maam_digits").replaced({"model": None})
 EXPECTED = "expected the name of a preset or a file"
+OTHER = r"\(-o overrides.in_channels=1 -o overrides.image_size=8\)"
 TEN_CLASSES = r"num_classes in the recipe \(-o overrides.num_classes=10\)"
 EIGHT = "data digits has images of 8x8; expected at most "
 WILD = {"optimizer.lr": 1e30, "schedule.name": "constant", "clip_norm": None, "ema_decay": None}
@@ -91,7 +92,8 @@ def test_log_that_is_a_folder(short, tmp_path, monkeypatch):
     [
         ({"model": spec.preset("maam_digits")}, RecipeError, f"^model: {EXPECTED}, got an object of type Model; "),
         ({"model": spec.preset}, RecipeError, f"^model: {EXPECTED}, got an object of type function; "),
-        ({"recipe": "digits"}, RecipeError, "^recipe: expected a maam.training.Recipe, got an object of type str; "),
+        ({"recipe": "digit"}, RecipeError, "^no recipe 'digit', .* did you mean 'digits'"),
+        ({"recipe": 3}, RecipeError, "^recipe: expected a maam.training.Recipe or its name, got an object of type int"),
         ({"model": None, "recipe": None}, RecipeError, "no model to train: name a preset, or a recipe"),
         ({"model": None, "recipe": NO_MODEL}, RecipeError, "no model to train"),
         ({"device": "cuda"}, DeviceError, "device 'cuda' is not available to PyTorch on this machine; available: cpu"),
@@ -101,7 +103,11 @@ def test_log_that_is_a_folder(short, tmp_path, monkeypatch):
         ({"batch_size": 5000}, DataError, "batch_size is 5000, and dataset has 1438 images; expected at most 1438"),
         ({"data": "cifar10"}, DataError, r"data cifar10 needs root \(--root DIR\)"),
         ({"overrides.num_classes": 7}, RecipeError, rf"has 10 classes, .* outputs \(7,\); .* {TEN_CLASSES}"),
-        ({"overrides.in_channels": 3}, RecipeError, "data digits: .*; choose a preset for such images"),
+        (
+            {"overrides.in_channels": 3},
+            RecipeError,
+            rf"data digits has images of 1x8x8 .* takes \(N, 3, 8, 8\); .*{OTHER}",
+        ),
         (
             {"augmentation.padding": 8},
             RecipeError,

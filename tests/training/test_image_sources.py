@@ -119,7 +119,7 @@ def test_data_that_does_not_fit(framework, root, recipe, model):
     expected = "data imagefolder needs root (--root DIR), the folder that contains train and val"
     assert message(DataError, model, root=None) == expected
     found = message(RecipeError, spec.preset("cnn", num_classes=3), **{"images.size": 36})
-    assert found.startswith("data imagefolder: expected an input ")
-    assert "32, 32), got " in found
+    assert found.startswith("data imagefolder has images of 3x36x36 (channels, height, width), but the model takes ")
+    assert "(N, 3, 32, 32); override the options of the preset (-o overrides.in_channels=3 -o overrides.im" in found
     shutil.rmtree(root / "val")
     assert "val: no such folder; expected " in message(DataError, model)

@@ -1,5 +1,7 @@
 """Prediction: classification of image files with a weights file or a run."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -111,9 +113,26 @@ def test_run_determines_pixels_and_names(tmp_path, framework):
     np.testing.assert_allclose(other, again, rtol=1e-5)
     for split in ("train", "val"):
         (root / split / NAMES[3]).rename(root / split / "zebra")
-    message = f"the run and of the folder differ: {NAMES[3]} in the run, zebra in the folder"
+    message = rf"val: the model does not have these classes: zebra; its classes are {NAMES[0]}, .*; rename the folders"
     with pytest.raises(DataError, match=message):
         evaluated(run.path, "imagefolder", root, **keywords)
+    shutil.rmtree(root / "val" / "zebra")
+    (root / "val" / NAMES[0]).rename(root / "val" / ".ipynb_checkpoints")
+    (root / "val" / NAMES[0]).mkdir()
+    fewer = evaluate_file(run.path, **keywords)  # data and root of the run
+    assert fewer.notes == (f"2 of 4 classes have no images: {NAMES[0]}, {NAMES[3]}",)
+    assert fewer.labels.tolist() == [1] * 4 + [2] * 4
+    np.testing.assert_allclose(softmax(fewer.logits.astype(np.float64)), shares[4:12], rtol=1e-5)
+    assert fewer.macro()["recall"] == pytest.approx(fewer.accuracy)  # two classes of equal size
+    run.final.rename(tmp_path / "alone.safetensors")
+    options = {"recipe": recipe, "limit": None, **keywords}
+    message = r"data imagefolder has 2 classes, but the model has outputs \(4,\); .* \(--classes\)"
+    (root / "val" / NAMES[0]).rmdir()
+    shutil.rmtree(root / "train")
+    with pytest.raises(RecipeError, match=message):
+        evaluate_file(tmp_path / "alone.safetensors", "imagefolder", root, **options)
+    again = evaluate_file(tmp_path / "alone.safetensors", "imagefolder", root, class_names=NAMES[:4], **options)
+    np.testing.assert_allclose(again.logits, fewer.logits, rtol=1e-5)
     run.run.write_text("{}")
     with pytest.raises(TrainingError, match=r"run.json: expected the description of a run"):
         predict_files(run.path, root / "val", **keywords)
@@ -133,6 +152,19 @@ def test_evaluation_and_prediction_see_the_same_pixels(tmp_path, weights, change
         left, top = (round((length - 32) / 2) for length in picture.size)
         pixels.append(np.asarray(picture.crop((left, top, left + 32, top + 32))).transpose(2, 0, 1))
     np.testing.assert_allclose(shares, expected(weights, np.stack(pixels)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("framework", BACKENDS)
+def test_grey_values_for_a_model_with_one_channel(files, pixels, drawn, framework):
+    path = drawn(small(in_channels=1))
+    changes = {"images.mean": [0.25, 0.5, 0.75], "images.std": [0.5, 0.5, 0.25]}
+    options = {"recipe": read_recipe("imagenet_maf"), "changes": {**changes, "images.size": 32, "images.resize": 32}}
+    found = predict_files(path, files, framework=framework, **options)
+    shares = (0.299, 0.587, 0.114)
+    mean, std = np.dot(shares, changes["images.mean"]), np.dot(shares, changes["images.std"])
+    grey = (np.tensordot(to_float(pixels), shares, (1, 0))[:, None] - mean) / std
+    reference = softmax(ReferenceModel(*read_weights(path))(grey.astype(np.float64)))
+    np.testing.assert_allclose(probabilities(found), reference, rtol=1e-3)
 
 
 def test_unfinished_run(tmp_path, weights, files):
@@ -186,7 +218,7 @@ LAYER = "expected the weights of a classifier, got those of a layer or of a mode
         (small(), {"changes": {"epochs": 3}}, "override 'epochs': this has no effect here"),
         (small(), {"changes": {"images.sizes": 3}}, "recipe: images.sizes: no such field; did you mean 'size'?"),
         (small(), {"changes": {"images.size": 64, "images.resize": 64}}, "image files are read as RGB images of 64x64"),
-        (spec.preset("maam_digits"), {}, "image files are read as RGB images of 8x8: expected an input (N, 1, 8, 8)"),
+        (small(in_channels=4), {}, "image files are read as RGB images of 32x32: expected an input (N, 4, 32, 32)"),
         (spec.maam(3), {"recipe": default_recipe("cnn")}, LAYER),
         (spec.maam(3), {}, LAYER),
         (spec.preset("mobilenet_v2", cifar=True, width_multiplier=0.25), {}, NO_CROP),

@@ -95,7 +95,7 @@ def test_broken_records(record, message):
 def test_time_of_an_interrupted_epoch(short, tmp_path, stop):
     out, keywords = tmp_path / "run", {"log_steps": 1, "checkpoint_steps": 4}
     stop("maam_digits", short, out=out, at=8, **keywords)
-    before = sum(record["seconds"] for record in RunFolder(out).log.records()[:4])
+    before = sum(record["seconds"] for record in RunFolder(out).log.records()[1:5])
     records = train("maam_digits", short, out=out, resume=True, **keywords).log.records()
     steps = [record["seconds"] for record in records if record["kind"] == "steps"]
     assert len(steps) == 11
@@ -144,6 +144,15 @@ def test_undecodable_bytes_in_names_are_escaped(short, tmp_path, monkeypatch):
     assert "run\\udcff" in (tmp_path / "runs.md").read_text()
 
 
+def test_report_names_only_what_acted(done):
+    fields = json.loads((done.path / "report.md").read_text().split("```json\n")[1].split("```")[0])
+    assert fields["schedule"] == {"name": "one_cycle", "warmup": 0.3, "start": 0.04}
+    assert fields["optimizer"].keys() >= {"name", "lr", "momentum"}
+    assert fields.keys() >= {"augmentation", "ema_decay", "clip_norm"}
+    assert not fields.keys() & {"images", "presets", "weights", "overrides"}
+    assert not fields["optimizer"].keys() & {"beta1", "beta2", "betas", "eps"}
+
+
 def test_description_and_report(done):
     (session,) = done.sessions()
     assert session["recipe"]["precision"] == "fp32"
@@ -154,5 +163,6 @@ def test_description_and_report(done):
     node, arrays = read_weights(done.final)
     assert node == read_weights(done.best)[0] == spec.preset("maam_digits")
     ((name, found),) = done.log.records()[-1]["fusion"].items()
+    assert done.log.records()[0] == {"kind": "start", "step": 0, "fusion": {name: pytest.approx([1 / 3] * 3)}}
     powers = np.exp(arrays[name].astype(np.float64))
     assert found == pytest.approx(powers / powers.sum(), rel=1e-5)  # of the averaged model
