@@ -53,6 +53,12 @@ def run_folder(out: Path, row: Row, seed: int, framework: str) -> RunFolder:
     return RunFolder(out / f"{row.preset}-seed{seed}-{framework}")
 
 
+def missing_runs(experiment: Experiment, out: Path, seeds: Sequence[int], framework: str) -> list[RunFolder]:
+    """Return the folders of the runs that are not finished yet."""
+    folders = (run_folder(out, row, seed, framework) for seed in seeds for row in experiment.rows)
+    return [folder for folder in folders if not _is_finished(folder)]
+
+
 def run(
     experiment: Experiment,
     recipe: Recipe,
@@ -77,7 +83,7 @@ def run(
         observer: function from the name of a run to its observer.
 
     Raises:
-        TrainingError: a finished run has another recipe.
+        TrainingError: a finished run has another recipe, or an interrupted one other epochs.
         MaamError: as in `maam.training.train`.
     """
     check_recipe(experiment, recipe, out, seeds, framework)
@@ -86,6 +92,7 @@ def run(
             folder = run_folder(out, row, seed, framework)
             if _is_finished(folder):
                 continue
+            _check_epochs(folder, recipe)
             train(
                 row.preset,
                 recipe.replaced({"seed": seed}),
@@ -96,6 +103,15 @@ def run(
                 resume="auto",
                 observer=None if observer is None else observer(folder.path.name),
             )
+
+
+def _check_epochs(folder: RunFolder, recipe: Recipe) -> None:
+    """Check that an interrupted run has the epochs of the recipe; `train` would train it longer."""
+    if folder.run.exists() and (before := folder.recipe().epochs) != recipe.epochs:
+        raise TrainingError(
+            f"{folder.path}: this run was started with epochs {before}, not {recipe.epochs}; "
+            "request the recipe of the run, or choose another folder with --runs"
+        )
 
 
 def check_recipe(
