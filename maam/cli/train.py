@@ -224,9 +224,7 @@ def runs(
     if out is not None and out.suffix != ".md":
         raise MaamError(f"--out {out}: expected a file name that ends in .md")
     check_written("--out", out)
-    found = read_runs(
-        folders or [Path("runs")], on_broken=lambda reason: typer.echo(f"skipped: {reason}", err=True)
-    )
+    found = read_runs(folders or [Path("runs")], on_broken=lambda reason: typer.echo(f"skipped: {reason}", err=True))
     out_console = console()
     head, rows = tabulate(found)
     if _width(head, rows) > min(out_console.width, WIDTH):
