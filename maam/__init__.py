@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # for type checkers; the same names as in _NAMES
     from maam.errors import DeviceError as DeviceError
     from maam.errors import MaamError as MaamError
     from maam.errors import MissingFrameworkError as MissingFrameworkError
+    from maam.errors import OptionError as OptionError
     from maam.errors import PortingError as PortingError
     from maam.errors import PresetError as PresetError
     from maam.errors import RecipeError as RecipeError
@@ -75,6 +76,7 @@ _NAMES = {
         "DeviceError",
         "MaamError",
         "MissingFrameworkError",
+        "OptionError",
         "PortingError",
         "PresetError",
         "RecipeError",

@@ -14,6 +14,9 @@ from importlib import import_module
 from pathlib import Path
 
 PACKAGES = ("maam", "numpy", "torch", "mindspore")
+FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16")
+SLOW_ONEDNN = (2, 9)
+"""The first version of MindSpore whose oneDNN convolves very slowly on CPUs with AVX-512."""
 _OWN_PROTOBUF = (2, 10)
 """The first version of MindSpore that can be imported after onnx."""
 _PROTOBUF = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
@@ -65,6 +68,15 @@ def _needs_python_protobuf() -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return tuple(int(part) for part in version.split(".")[:2]) < _OWN_PROTOBUF
+
+
+def cpu_features() -> list[str]:
+    """Return the instruction sets of the processor that matter to the frameworks; empty if they are unknown."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text("utf-8").split())
+    except OSError:  # not Linux
+        return []
+    return [name for name in FEATURES if name in words]
 
 
 def command_line() -> str:

@@ -47,6 +47,13 @@ class PresetError(MaamError, ValueError):
     """Unknown preset, or unknown option of a preset."""
 
 
+class OptionError(PresetError, TypeError):
+    """Unknown option of a preset.
+
+    It is a `TypeError` too, because timm expects one from a model that does not know an argument.
+    """
+
+
 class WeightsError(MaamError, ValueError):
     """Weights file that is missing, broken, in another format, or made for another spec."""
 

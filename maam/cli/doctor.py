@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from maam._system import environment
+from maam._system import SLOW_ONEDNN, cpu_features, environment
+from maam.backend.devices import DEVICES, choose_device
+from maam.backend.optimizer import Optimizer
 from maam.backend.protocol import Capability
 from maam.backend.registry import (
     BackendEntry,
@@ -31,18 +32,30 @@ from maam.backend.registry import (
     load_training_backend,
     trainable_names,
 )
+from maam.cli import completion
 from maam.cli.terminal import console
-from maam.errors import install_command
+from maam.errors import DeviceError, install_command
 
 Array = np.ndarray[Any, Any]
 PACKAGES = (
     "maam", "numpy", "torch", "torchvision", "mindspore", "scikit-learn", "matplotlib", "timm", "mindcv",
     "huggingface_hub", "onnx", "onnxruntime", "openvino", "nncf", "executorch", "protobuf",
 )  # fmt: skip
-FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16")
 ENGINES = {"onnxruntime": "deploy", "openvino": "deploy", "nncf": "deploy", "executorch": "executorch"}
 TOLERANCE = 1e-4
 """The largest difference of logits, absolute and relative, as in parity."""
+REDUCED = 1e-2
+"""The same on a GPU or on Ascend, whose float32 convolutions may round to TF32 or HF32 (10 bits)."""
+NUMPY_2 = (2, 10)
+"""The first version of MindSpore that supports NumPy 2, and can be imported after onnx."""
+
+
+NEWER = ("MindSpore 2.10 trains 1.08 times as fast as 2.8 on CPUs without AVX-512", "pip install 'mindspore>=2.10'")
+OLDER = (
+    "MindSpore 2.8 trains 1.6 times as fast as 2.10 on CPUs with AVX-512",
+    "pip install 'mindspore>=2.8,<2.9' 'numpy<2'",
+)
+"""The faster version of MindSpore without and with AVX-512, and how to install it (docs/install.md: measurements)."""
 
 
 class Status(Enum):
@@ -68,11 +81,17 @@ class Finding(NamedTuple):
 
 def doctor(
     quick: Annotated[bool, typer.Option("--quick", help="do not run the checks of the backends")] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(help="also run and train a small model on this device", autocompletion=completion.devices),
+    ] = None,
 ) -> None:
     """Show versions and devices, check the backends and engines, and show remedies for problems.
 
     The exit status is 1 if a check has the status "bad".
     """
+    if device is not None:
+        choose_device("maam", device, DEVICES)
     installed, features = versions(), cpu_features()
     out = console()
     out.print(", ".join(f"{name} {version}" for name, version in installed.items()), highlight=False)
@@ -81,11 +100,13 @@ def doctor(
     )
     out.print(f"{platform.system()} {platform.machine()}, {machine}", highlight=False, markup=False)
     out.print(f"devices: {', '.join(devices())}", highlight=False, markup=False)
-    findings = list(known_problems(installed, features))
+    findings = [*known_problems(installed, features), *compare_speed(installed, features)]
     if not quick:
         # MindSpore before the engines: some of them import protobuf in a way that makes its import fail
         findings += [check_backend(name) for name in reversed(backend_names())]
     findings += [check_engine(name) for name in ENGINES]
+    if device is not None:
+        findings += check_device(device)
     out.print(_table(findings))
     if any(finding.status is Status.BAD for finding in findings):
         raise typer.Exit(1)
@@ -110,39 +131,41 @@ def versions() -> dict[str, str]:
     return found
 
 
-def cpu_features() -> list[str]:
-    """Return the instruction sets of the processor that matter to the frameworks; empty if they are unknown."""
-    try:
-        words = set(Path("/proc/cpuinfo").read_text("utf-8").split())
-    except OSError:
-        return []
-    return [name for name in FEATURES if name in words]
-
-
 def known_problems(installed: dict[str, str], features: list[str]) -> Iterator[Finding]:
     """Yield combinations of versions and processor that are known to fail, each with a remedy."""
     mindspore, numpy = _number(installed.get("mindspore")), _number(installed.get("numpy"))
-    protobuf = _number(installed.get("protobuf"))
-    if mindspore and numpy >= (2,):
-        text = f"MindSpore's operators are compiled for numpy 1, and fail with numpy {installed['numpy']}"
-        yield Finding("mindspore, numpy", Status.BAD, text, "pip install 'numpy<2'")
-    if mindspore >= (2, 9) and "avx512f" in features and "ONEDNN_MAX_CPU_ISA" not in os.environ:
+    if mindspore and mindspore < NUMPY_2 and numpy >= (2,):
+        text = f"MindSpore {installed['mindspore']} is compiled for numpy 1, and fails with numpy {installed['numpy']}"
+        yield Finding("mindspore, numpy", Status.BAD, text, "pip install 'mindspore>=2.10'")
+    if mindspore >= SLOW_ONEDNN and "avx512f" in features and "ONEDNN_MAX_CPU_ISA" not in os.environ:
         text = f"convolutions of MindSpore {installed['mindspore']} are very slow on processors with AVX-512"
-        remedy = "maam sets ONEDNN_MAX_CPU_ISA=AVX2; set it in programs without maam, too, or use mindspore<2.9"
+        remedy = "maam sets ONEDNN_MAX_CPU_ISA=AVX2; set it in programs without maam, too"
         yield Finding("mindspore, AVX-512", Status.WARNING, text, remedy)
     if mindspore and mindspore < (2, 7):
-        text = f"maam is tested with MindSpore 2.8, and {installed['mindspore']} is installed"
-        yield Finding("mindspore", Status.WARNING, text, "pip install 'mindspore>=2.7,<2.9'")
+        text = f"maam is tested with MindSpore 2.8 and 2.10, and {installed['mindspore']} is installed"
+        yield Finding("mindspore", Status.WARNING, text, "pip install 'mindspore>=2.7'")
     if not mindspore and sys.version_info >= (3, 13):
         text = "MindSpore has no wheels for Python 3.13 and later"
         yield Finding("mindspore, python", Status.WARNING, text, "use Python 3.10, 3.11 or 3.12 for MindSpore")
-    if mindspore and "onnx" in installed and protobuf < (7,):
-        text = f"with protobuf {installed.get('protobuf', 'none')}, mindspore cannot be imported after onnx"
+    if mindspore and mindspore < NUMPY_2 and "onnx" in installed:
+        text = f"MindSpore {installed['mindspore']} cannot be imported after onnx"
         remedy = "import mindspore first, or set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python"
         yield Finding("mindspore, onnx", Status.WARNING, text, remedy)
-    if mindspore and "executorch" in installed:
-        text = "ExecuTorch needs numpy 2, and MindSpore needs numpy 1"
-        yield Finding("mindspore, executorch", Status.BAD, text, "install them in separate environments")
+    if "executorch" in installed and numpy < (2,):
+        text = f"ExecuTorch needs numpy 2, and numpy {installed.get('numpy', 'none')} is installed"
+        yield Finding("executorch, numpy", Status.BAD, text, "pip install 'numpy>=2'")
+
+
+def compare_speed(installed: dict[str, str], features: list[str]) -> Iterator[Finding]:
+    """Yield which version of MindSpore is the faster one on this processor; nothing if it was not measured."""
+    mindspore = _number(installed.get("mindspore"))
+    if not mindspore or "avx2" not in features:
+        return
+    text, remedy = OLDER if "avx512f" in features else NEWER
+    if (mindspore >= SLOW_ONEDNN) == ("avx512f" not in features):
+        yield Finding("mindspore, speed", Status.GOOD, text)
+    else:
+        yield Finding("mindspore, speed", Status.WARNING, f"{text}; {installed['mindspore']} is installed", remedy)
 
 
 def check_backend(name: str) -> Finding:
@@ -177,15 +200,48 @@ def _uncompiled_mode(entry: BackendEntry) -> str:
 def check_engine(name: str) -> Finding:
     """Check that an inference engine can be imported."""
     if importlib.util.find_spec(name) is None:
-        conflict = name == "executorch" and importlib.util.find_spec("mindspore") is not None
-        remedy = f"{install_command(ENGINES[name])}{', in an environment without mindspore' if conflict else ''}"
-        return Finding(name, Status.ABSENT, "not installed", remedy)
+        return Finding(name, Status.ABSENT, "not installed", install_command(ENGINES[name]))
     try:
         importlib.import_module(name)
     except Exception as error:  # a broken installation can raise anything
         reason = " ".join(str(error).split())[:200]
         return Finding(name, Status.BAD, f"{type(error).__name__}: {reason}", "reinstall it")
     return Finding(name, Status.GOOD, "can be imported")
+
+
+def check_device(device: str) -> list[Finding]:
+    """Run and train `maam_digits` on a device, in every installed framework that has it."""
+    found = [_check_device(name, device) for name in filter(is_installed, trainable_names())]
+    if not any(finding.status in (Status.GOOD, Status.BAD) for finding in found):
+        found.append(Finding(device, Status.BAD, "no installed framework can use this device", "see docs/install.md"))
+    return found
+
+
+def _check_device(name: str, device: str) -> Finding:
+    from maam import reference, spec
+
+    subject, node = f"{name} on {device}", spec.preset("maam_digits")
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((16, *node.input_shape), np.float32), rng.integers(0, 10, 16).astype(np.int32)
+    try:
+        backend = load_training_backend(name)
+        backend.select_device(device)
+        runner = backend.make_training_runner(node, seed=0, device=device)
+        difference = float(np.abs(runner.forward(images) - reference.build(node, seed=0)(images)).max())
+        trainer = runner.trainer(Optimizer(lr=0.01))
+        losses = [trainer.step(images, labels, 0.01) for _ in range(5)]
+    except DeviceError as error:
+        return Finding(subject, Status.ABSENT, str(error))
+    except Exception as error:  # a broken installation can raise anything
+        reason = " ".join(str(error).split())[:200]
+        return Finding(subject, Status.BAD, f"{type(error).__name__}: {reason}", "see docs/install.md")
+    bound = TOLERANCE if device == "cpu" else REDUCED
+    text = (
+        f"differs from the reference by {difference:.1e}, at most {bound:.0e} expected; "
+        f"loss {losses[0]:.3f}, after 5 steps {losses[-1]:.3f}"
+    )
+    good = difference <= bound and losses[-1] < losses[0]
+    return Finding(subject, Status.GOOD if good else Status.BAD, text, "" if good else "run `maam parity maam_digits`")
 
 
 def devices() -> list[str]:

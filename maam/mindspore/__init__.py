@@ -15,7 +15,12 @@ if not can_import_mindspore():  # the failed import would end the process
         "first, set PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python, or run: pip install 'mindspore>=2.10'"
     )
 
-from maam.mindspore.configuration import Configuration, cap_instructions, configure  # noqa: E402
+from maam.mindspore.configuration import (  # noqa: E402
+    Configuration,
+    ask_for_numpy,
+    cap_instructions,
+    configure,
+)
 from maam.mindspore.layers import (  # noqa: E402
     BAM,
     CBAM,
@@ -94,6 +99,7 @@ __all__ = [
 ]
 
 cap_instructions()
+ask_for_numpy()
 
 
 def __getattr__(name: str) -> Any:

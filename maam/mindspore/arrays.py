@@ -83,10 +83,10 @@ def assign(parameter: Parameter, array: Array) -> None:
 
 def to_numpy(tensor: Tensor) -> Array:
     """Return a copy of a tensor, bit for bit."""
-    array = np.array(tensor.asnumpy(), order="C")
-    if tensor.dtype == mstype.bfloat16:  # as another NumPy type with the same bits
-        return array.view(np.uint16).view(ml_dtypes.bfloat16)
-    return array
+    if tensor.dtype == mstype.bfloat16:  # MindSpore returns no bfloat16 array with NumPy 2; float32 has the same bits
+        wide = np.array(tensor.astype(mstype.float32).asnumpy(), order="C")
+        return (wide.view(np.uint32) >> 16).astype(np.uint16).view(ml_dtypes.bfloat16)
+    return np.array(tensor.asnumpy(), order="C")
 
 
 def from_numpy(array: Array) -> Tensor:

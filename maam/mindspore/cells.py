@@ -25,6 +25,7 @@ from maam.mindspore.primitives import (
     NORMS,
     WITH_ARRAYS,
     WITHOUT_ARRAYS,
+    convert,
     initializer_of,
     operate,
     resize,
@@ -43,7 +44,10 @@ _SETTINGS = (
 def instantiate(node: spec.Node, **options: Any) -> nn.Cell:
     """Return the cell of a node, without checks of its input; the only option is `dtype`."""
     if type(node) in WITH_ARRAYS:
-        return WITH_ARRAYS[type(node)](node, **options)
+        cell = WITH_ARRAYS[type(node)](node)
+        for parameter in cell.get_parameters():
+            convert(parameter, options.get("dtype", mstype.float32))
+        return cell
     if type(node) in WITHOUT_ARRAYS:
         return WITHOUT_ARRAYS[type(node)](node)
     if not isinstance(node, (spec.Sequential, spec.Parallel, spec.Graph)):
@@ -125,7 +129,8 @@ class _Base(SpecContainer, nn.SequentialCell):
     """The part of `Container` that is not compiled into a graph.
 
     It is a separate class, because mixed precision of level O1 copies the source of `Container` into another module,
-    where the functions of this module are not defined.
+    where the functions of this module are not defined. MindSpore 2.10 also copies the source of functions such as
+    `ops.cast`, with imports that fail, so `Container` and what it calls use primitives, such as `ops.Cast()`.
     """
 
     rule: InputRule | None = None
@@ -303,13 +308,14 @@ class Container(_Base):
         self._array_names = tuple(getattr(node, "arrays", ()))
         self._program = _plain_steps(node) if isinstance(node, spec.Graph) else ()
         for parameter in node.own_parameters():
-            initial = initializer(initializer_of(parameter), parameter.shape, dtype)
+            initial = initializer(initializer_of(parameter), parameter.shape, mstype.float32)
             setattr(self, parameter.name, Parameter(initial, name=parameter.name))
+            convert(getattr(self, parameter.name), dtype)
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the output for x, (N, C, H, W) or (N, features), as `maam.spec` defines it."""
         if self.rule is not None:
-            _check_in_graph(ops.shape(x), ops.dtype(x), self.rule, self.expected_dtype)
+            _check_in_graph(x.shape, x.dtype, self.rule, self.expected_dtype)
         if self.kind == "parallel":
             return self._merge(x)
         if self.kind == "graph":
@@ -345,9 +351,9 @@ class Container(_Base):
         for index in range(self._count):
             outputs = outputs + (self.cell_list[index](x),)
         if self._mode == "concat":
-            return ops.cat(outputs, 1)  # (N, C1 + C2 + ..., H, W)
+            return ops.Concat(1)(outputs)  # (N, C1 + C2 + ..., H, W)
         if self._mode == "stack":
-            return ops.cat(outputs, 2)  # (N, C, H1 + H2 + ..., W)
+            return ops.Concat(2)(outputs)  # (N, C, H1 + H2 + ..., W)
         if self._mode != "sum":
             outputs = self._weighted(x, outputs)
         total = outputs[0]
@@ -359,9 +365,9 @@ class Container(_Base):
         """Return each branch times its weight: a number, a scalar tensor, or a tensor (N, 1, ..., 1)."""
         weights = self._weights
         if self._mode == "softmax":
-            weights = ops.cast(softmax(self.alpha, 0), outputs[0].dtype)
+            weights = ops.Cast()(softmax(self.alpha, 0), outputs[0].dtype)
         if self._mode == "dynamic":
-            values = ops.cast(self.cell_list[self._count](x), outputs[0].dtype)  # (N, branches)
+            values = ops.Cast()(self.cell_list[self._count](x), outputs[0].dtype)  # (N, branches)
             ones = (1,) * (len(outputs[0].shape) - 1)
             weights = values.transpose(1, 0).reshape((self._count, -1) + ones)  # (branches, N, 1, ..., 1)
         terms = ()

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import mindspore as ms
+import numpy as np
 from mindspore import amp, nn
 
+from maam._system import SLOW_ONEDNN, cpu_features
 from maam.errors import DeploymentError, DeviceError, require
 from maam.mindspore.devices import select_device
 
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
 JIT_LEVELS = ("O0", "O1", "O2")
 AMP_LEVELS = ("O0", "O1", "O2", "O3", "auto")
-SLOW_ONEDNN = (2, 9)
-"""The first version of MindSpore whose oneDNN convolves very slowly on CPUs with AVX-512."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def cap_instructions() -> None:
     Importing `maam.mindspore` calls this function. oneDNN reads the variable when the first operator runs.
     """
     version = tuple(int(part) for part in ms.__version__.split(".")[:2])
-    if version >= SLOW_ONEDNN and _has_avx512() and "ONEDNN_MAX_CPU_ISA" not in os.environ:
+    if version >= SLOW_ONEDNN and "avx512f" in cpu_features() and "ONEDNN_MAX_CPU_ISA" not in os.environ:
         os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
         warnings.warn(
             f"MindSpore {ms.__version__} convolves very slowly with AVX-512, so ONEDNN_MAX_CPU_ISA is set to AVX2; "
@@ -163,9 +165,13 @@ def cap_instructions() -> None:
         )
 
 
-def _has_avx512() -> bool:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return "avx512f" in file.read()
-    except OSError:  # not Linux
-        return False
+def ask_for_numpy() -> None:
+    """Let MindSpore ask for the C interface of NumPy 1, for which it is compiled, before it runs an operator.
+
+    It asks once per process, in PyNative mode. With NumPy 2 it works without the interface. But the first call of
+    `x.reshape(-1)` or `x.transpose(0, 1)` fails with SystemError or ImportError, and every first call prints 50 lines
+    on standard error. An invalid call asks without starting the device. Importing `maam.mindspore` calls this function.
+    """
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.suppress(TypeError, ImportError, SystemError):
+            ms.Tensor(np.zeros(1, np.float32)).reshape("")

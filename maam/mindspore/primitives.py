@@ -55,7 +55,12 @@ def weight_and_bias(node: Node) -> dict[str, Any]:
 
 
 Options = dict[str, Any]
-"""The keyword argument `dtype` of cells with arrays."""
+
+
+def convert(parameter: Parameter, dtype: Any) -> None:
+    """Convert a parameter, in place. With NumPy 2, MindSpore cannot draw one in bfloat16, so all start in float32."""
+    if parameter.dtype != dtype:
+        parameter.set_dtype(dtype)
 
 
 class Tanh(nn.Cell):
@@ -80,7 +85,7 @@ def softmax(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     It replaces `ops.softmax`, whose gradient can be wrong in PyNative mode on CPUs: after hundreds of other models in
     the same process, it was that of an axis of size 1 (`tests/parity/test_random_specs.py`).
     """
-    powers = ops.exp(x - ops.stop_gradient(ops.ReduceMax(keep_dims=True)(x, axis)))
+    powers = ops.Exp()(x - ops.stop_gradient(ops.ReduceMax(keep_dims=True)(x, axis)))
     return powers / ops.ReduceSum(keep_dims=True)(powers, axis)
 
 
@@ -163,11 +168,11 @@ class Conv1d(nn.Cell):
     It is not an nn.Conv1d, whose weight has four dimensions.
     """
 
-    def __init__(self, node: spec.Conv1d, dtype: Any = mstype.float32) -> None:
+    def __init__(self, node: spec.Conv1d) -> None:
         super().__init__()
         self.kernel_size, self.padding, self.has_bias = node.kernel_size, node.padding, node.bias
         for parameter in node.own_parameters():
-            initial = initializer(initializer_of(parameter), parameter.shape, dtype)
+            initial = initializer(initializer_of(parameter), parameter.shape, mstype.float32)
             setattr(self, parameter.name, Parameter(initial, name=parameter.name))
         pad = (0, 0, node.padding, node.padding)
         self.conv2d = ops.Conv2D(node.out_channels, (1, node.kernel_size), pad_mode="pad", pad=pad)
@@ -182,11 +187,11 @@ class Conv1d(nn.Cell):
 class GroupNorm(nn.Cell):
     """`spec.GroupNorm`: (N, C, ...) to the same shape."""
 
-    def __init__(self, node: spec.GroupNorm, dtype: Any = mstype.float32) -> None:
+    def __init__(self, node: spec.GroupNorm) -> None:
         super().__init__()
         self.num_groups, self.eps = node.num_groups, node.eps
         for name, parameter in zip(("gamma", "beta"), node.own_parameters(), strict=True):
-            initial = initializer(initializer_of(parameter), parameter.shape, dtype)
+            initial = initializer(initializer_of(parameter), parameter.shape, mstype.float32)
             setattr(self, name, Parameter(initial, name=name))
 
     def construct(self, x: Tensor) -> Tensor:
@@ -203,10 +208,10 @@ class GroupNorm(nn.Cell):
 class RowRNN(nn.Cell):
     """`spec.RNN`: (N, C, H, W) to the last state (N, hidden_size)."""
 
-    def __init__(self, node: spec.RNN, dtype: Any = mstype.float32) -> None:
+    def __init__(self, node: spec.RNN) -> None:
         super().__init__()
         for parameter in node.own_parameters():
-            initial = initializer(initializer_of(parameter), parameter.shape, dtype)
+            initial = initializer(initializer_of(parameter), parameter.shape, mstype.float32)
             setattr(self, parameter.name, Parameter(initial, name=parameter.name))
         self.tanh = Tanh()
 
@@ -326,7 +331,7 @@ def _activation(node: spec.Activation) -> nn.Cell:
     return {**ACTIVATIONS, "tanh": Tanh, "softmax": Softmax}[node.function](**arguments.get(node.function, {}))
 
 
-def _conv2d(node: spec.Conv2d, **options: Any) -> nn.Cell:
+def _conv2d(node: spec.Conv2d) -> nn.Cell:
     return nn.Conv2d(
         node.in_channels,
         node.out_channels,
@@ -338,18 +343,16 @@ def _conv2d(node: spec.Conv2d, **options: Any) -> nn.Cell:
         group=node.groups,
         has_bias=node.bias,
         **weight_and_bias(node),
-        **options,
     )
 
 
-def _linear(node: spec.Linear, **options: Any) -> nn.Cell:
-    initial = weight_and_bias(node)
-    return nn.Dense(node.in_features, node.out_features, has_bias=node.bias, **initial, **options)
+def _linear(node: spec.Linear) -> nn.Cell:
+    return nn.Dense(node.in_features, node.out_features, has_bias=node.bias, **weight_and_bias(node))
 
 
-def _batch_norm(node: spec.BatchNorm2d, **options: Any) -> nn.Cell:
+def _batch_norm(node: spec.BatchNorm2d) -> nn.Cell:
     # Momentum is the weight of the old value in MindSpore, and of the new value in PyTorch and in the spec.
-    layer = nn.BatchNorm2d(node.num_features, eps=node.eps, momentum=1 - node.momentum, **options)
+    layer = nn.BatchNorm2d(node.num_features, eps=node.eps, momentum=1 - node.momentum)
     layer.bn_train.recompute(False)  # a second run in the backward pass would update the running statistics again
     return layer
 
@@ -396,9 +399,9 @@ def _source_index(size: int, target: int) -> Tensor:
 def resize(x: Tensor, height: int, width: int) -> Tensor:
     """Resize (N, C, H, W) to (N, C, height, width) by nearest neighbor, source index floor(i * in / out)."""
     if x.shape[2] != height:
-        x = ops.gather(x, _source_index(x.shape[2], height), 2)  # (N, C, H, W) -> (N, C, height, W)
+        x = ops.Gather()(x, _source_index(x.shape[2], height), 2)  # (N, C, H, W) -> (N, C, height, W)
     if x.shape[3] != width:
-        x = ops.gather(x, _source_index(x.shape[3], width), 3)  # -> (N, C, height, width)
+        x = ops.Gather()(x, _source_index(x.shape[3], width), 3)  # -> (N, C, height, width)
     return x
 
 

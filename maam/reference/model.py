@@ -287,7 +287,7 @@ def load_weights(
 
 def load(
     path: PathLike,
-    dtype: npt.DTypeLike = None,
+    dtype: npt.DTypeLike | None = None,
     *,
     num_classes: int | None = None,
     seed: int = 0,

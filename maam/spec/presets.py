@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar, overload
 
 from maam._messages import suggestion
-from maam.errors import PresetError, SpecError
+from maam.errors import OptionError, PresetError, SpecError
 from maam.spec.containers import Model
 from maam.spec.node import Node
 
@@ -140,7 +140,7 @@ def preset(name: str, /, **overrides: Any) -> Model:
     factory = _find(name)
     accepted = preset_options(name)
     if unknown := sorted(set(overrides) - set(accepted)):
-        raise PresetError(f"preset {name!r} has no option {unknown[0]!r}; its options: {', '.join(accepted)}")
+        raise OptionError(f"preset {name!r} has no option {unknown[0]!r}; its options: {', '.join(accepted)}")
     model = factory(**overrides)
     if not isinstance(model, Model):
         raise PresetError(f"preset {name!r}: expected its function to return a Model, got {type(model).__name__}")

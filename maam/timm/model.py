@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from maam.errors import DeploymentError, SpecError
-from maam.spec import Dropout, Identity, Model, Node, draw, head, input_rule, with_num_classes
+from maam.spec import Dropout, Identity, Model, Node, Sequential, draw, head, input_rule, with_num_classes
 from maam.timm.structure import analyze
 from maam.torch.arrays import write_arrays
 from maam.torch.modules import Container, check_input, instantiate
@@ -41,7 +41,7 @@ class PresetModel(Container):
         structure: where the features end and the head begins.
         num_features: the channels of the output of `forward_features`.
         head_hidden_size: the length of the output of `forward_head(..., pre_logits=True)`.
-        feature_info: the last map at each stride; empty for a network without maps.
+        feature_info: the maps of `Structure.info`.
         global_pool: "avg", None for a head that flattens the map, or "" without a head.
 
     Raises:
@@ -78,7 +78,7 @@ class PresetModel(Container):
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the input of the head: the last map (N, num_features, H', W'), or a vector if there are no maps."""
+        """Return the input of the head: the last map (N, num_features, H', W')."""
         if self.rule is not None:
             check_input(self, self.rule, x)
         for _, module in self._features():
@@ -125,10 +125,16 @@ class PresetModel(Container):
         wanted = [self.feature_info[index]["module"] for index in take]
         found: list[Tensor] = []
         for path, module in self._features():
-            x = self._run(module, x)
+            if any(name.startswith(f"{path}.") for name in wanted):
+                branches = [self._run(branch, x) for branch in cast(Container, module)]
+                names = [f"{path}.{name}" for name in cast(Container, module).names]
+                found += [branch for name, branch in zip(names, branches, strict=True) if name in wanted]
+                x = cast(Container, module)._merge(x, branches)
+            else:
+                x = self._run(module, x)
             if path in wanted:
                 found.append(x)
-            if stop_early and path == self.feature_info[last]["module"]:
+            if stop_early and _is_in(self.feature_info[last]["module"], path):
                 break
         return found if intermediates_only else (x, found)
 
@@ -137,6 +143,8 @@ class PresetModel(Container):
     ) -> list[int]:
         """Remove the layers after the last map of `indices` and the head, and return the indices as positive numbers.
 
+        If a single map of one branch is left, the other branches are removed too; otherwise all are kept.
+
         Args:
             indices: indices of `feature_info`; an integer n selects the last n maps.
             prune_norm: ignored.
@@ -144,10 +152,16 @@ class PresetModel(Container):
         """
         take, last = feature_take_indices(len(self.feature_info), indices)
         if prune_head or last < len(self.feature_info) - 1:
-            _truncate(self, self.feature_info[last]["module"])
+            name = self.feature_info[last]["module"]
+            step = next(path for path, _ in self._features() if _is_in(name, path))
+            _truncate(self, step)
+            taken = [self.feature_info[index]["module"] for index in take]
+            if name != step and [other for other in taken if _is_in(other, step)] == [name]:
+                _keep_branch(self, step, name.removeprefix(f"{step}."))
+                self.structure = self.structure._replace(opened=self.structure.opened | {step})
             self.rule = input_rule(self.spec)
             self.num_classes, self.global_pool = 0, ""
-            self.num_features = self.head_hidden_size = self.feature_info[last]["num_chs"]
+            self.num_features = self.head_hidden_size = self.spec.output_shape(self.whole.input_shape)[0]
         return take
 
     def get_classifier(self) -> nn.Module:
@@ -166,14 +180,15 @@ class PresetModel(Container):
         Args:
             num_classes: the length of the logits; 0 for no last layer.
             global_pool: "" removes the head and requires `num_classes=0`. The original pooling restores the head. None
-                keeps the current setting.
+                keeps the current setting; if the head was removed and there are classes again, it is restored.
 
         Raises:
             SpecError: an argument is invalid.
             DeploymentError: the head was removed by `prune_intermediate_layers`.
         """
         self.get_classifier()  # raises an error after pruning
-        pool = self.global_pool if global_pool is None else global_pool
+        kept = self.structure.pooling if num_classes else self.global_pool
+        pool = kept if global_pool is None else global_pool
         if pool not in ("", self.structure.pooling) or (pool == "" and num_classes != 0):
             known = " or ".join(repr(name) for name in (self.structure.pooling, "") if name is not None)
             raise SpecError(f"global_pool: expected {known}, and '' only with num_classes=0; got {pool!r}")
@@ -272,12 +287,26 @@ def _chain(container: Any, path: str, opened: frozenset[str]) -> list[tuple[str,
     return found
 
 
+def _is_in(name: str, path: str) -> bool:
+    """Return whether the map `name` is that of the step `path` or of one of its branches."""
+    return f"{name}.".startswith(f"{path}.")
+
+
 def _truncate(container: Any, path: str) -> None:
     """Remove the layers after `path`, from the specs too."""
     name, _, rest = path.partition(".")
     container.keep(container.names[: container.names.index(name) + 1])
     if rest:
         _truncate(container._modules[name], rest)
+
+
+def _keep_branch(model: Container, path: str, name: str) -> None:
+    """Replace the parallel branches at `path` by a chain that has only the branch `name`."""
+    branches: Any = model.get_submodule(path)
+    node = Sequential(children={name: branches.spec.nodes[name]})
+    chain = cast(Container, instantiate(node, device="meta")).train(branches.training)
+    chain.put(name, branches._modules[name], node.nodes[name])
+    _put(model, path, (chain, node))
 
 
 def _put(model: Container, path: str, layer: _Layer) -> _Layer:

@@ -20,7 +20,7 @@ from timm.models import (
 from torch import Tensor, nn
 
 from maam._registration import Registry, attention_option, without_zero_rates
-from maam.errors import PresetError, RecipeError, SpecError, WeightsError
+from maam.errors import OptionError, RecipeError, SpecError, WeightsError
 from maam.spec import BatchNorm2d, Conv2d, Model, Node, head, input_rule, preset, preset_options
 from maam.timm.model import PresetModel
 from maam.timm.structure import analyze, first_convolutions
@@ -41,8 +41,9 @@ _OPTIONS = ("global_pool", "drop_rate", "seed", "features_only", "device", "dtyp
 
 
 def register_presets(pattern: str = "*") -> list[str]:
-    """Register the presets that match a shell wildcard and are classifiers in timm's registry.
+    """Register the presets that match a shell wildcard in timm's registry, if timm can use them.
 
+    These are the classifiers with at least three feature maps, the number that timm's own tests require.
     Importing `maam.timm` registers all presets. Call this function after `maam.register_preset`.
 
     Args:
@@ -112,7 +113,7 @@ def _create(
         pretrained_cfg=pretrained_cfg,
         pretrained_cfg_overlay=overlay,
         pretrained_filter_fn=functools.partial(checkpoint_filter, new_head=features_only or num_classes is not None),
-        feature_cfg=_feature_cfg(name, spec) if features_only else None,
+        feature_cfg={"out_indices": tuple(range(len(analyze(spec).info))), "feature_cls": "getter"},
         features_only=features_only,
         num_classes=spec.num_classes if num_classes is None else num_classes,
         in_chans=spec.input_shape[0],
@@ -140,16 +141,9 @@ def _model(
     """Build the model; timm calls this with the options it has not used. `spec` determines channels and size."""
     if unknown := without_zero_rates(unknown):
         known = (*(_TIMM_NAMES.get(option, option) for option in preset_options(name)), *_OPTIONS)
-        raise PresetError(f"{name!r} has no option {min(unknown)!r}; its options: {', '.join(known)}")
+        raise OptionError(f"{name!r} has no option {min(unknown)!r}; its options: {', '.join(known)}")
     given = {"num_classes": num_classes, "global_pool": global_pool, "drop_rate": drop_rate, "seed": seed}
     return PresetModel(spec, **given, device=device, dtype=dtype)  # type: ignore[arg-type]
-
-
-def _feature_cfg(name: str, spec: Model) -> dict[str, Any]:
-    count = len(analyze(spec).info)
-    if not count:
-        raise PresetError(f"features_only: {name!r} has no feature maps; omit features_only")
-    return {"out_indices": tuple(range(count)), "feature_cls": "getter"}
 
 
 def _check_source(name: str, cfg: Any) -> None:
@@ -164,7 +158,7 @@ def split_options(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], d
     """Return the options of the preset under the names of the spec, and the other options.
 
     Raises:
-        PresetError: an option has another name in timm.
+        OptionError: an option has another name in timm.
         SpecError: `img_size` is not square, or `attention` is a function.
     """
     own: dict[str, Any] = {}
@@ -172,7 +166,7 @@ def split_options(name: str, options: dict[str, Any]) -> tuple[dict[str, Any], d
     for option in preset_options(name):
         known = _TIMM_NAMES.get(option, option)
         if option != known and option in rest:
-            raise PresetError(f"{option}: {name!r} has no such option in timm; use {known!r}")
+            raise OptionError(f"{option}: {name!r} has no such option in timm; use {known!r}")
         if known in rest:
             own[option] = rest.pop(known)
     if isinstance(size := own.get("image_size"), (tuple, list)):
@@ -223,6 +217,7 @@ def _size(name: str, spec: Model) -> dict[str, Any]:
     return {
         "input_size": spec.input_shape,
         "fixed_input_size": input_rule(spec).size is not None,
+        "pool_size": analyze(spec).pool_size,
         "crop_pct": 1.0 if crop is None else crop.size / crop.resize,
     }
 

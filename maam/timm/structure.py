@@ -6,7 +6,23 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from maam.errors import SpecError
-from maam.spec import Conv2d, Dropout, Flatten, GlobalPool, Model, Node, Parallel, Sequential, Shape, head
+from maam.spec import (
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    GlobalPool,
+    Identity,
+    Model,
+    Node,
+    Parallel,
+    Sequential,
+    Shape,
+    head,
+)
+
+LEAST_MAPS = 3
+"""The number of maps that timm requires of every network; one with fewer strides shows its inner maps."""
 
 
 class Structure(NamedTuple):
@@ -15,14 +31,16 @@ class Structure(NamedTuple):
     A classifier is a chain of steps: the stem, the blocks, and the head.
 
     Attributes:
-        opened: chains whose children are separate steps, because the head begins or ends inside.
-        cut: the first step of the head: pooling or flatten. In a network without maps: the layer of the logits, or the
-            dropout before it.
+        opened: chains whose children are separate steps, because the head begins or ends inside, or to show their maps.
+        cut: the first step of the head: pooling or flatten.
         head: the layer of the logits.
         features: the shape of the input of `cut`.
         hidden: the length of the vector that `head` takes.
         pooling: the pooling of the head ("avg"), or None.
-        info: timm's description of the last map at each stride; empty for a network without maps.
+        pool_size: height and width of `features`.
+        info: timm's description of the maps: the last one at each stride. If there are fewer than `LEAST_MAPS`, the
+            maps inside the steps count too, and if that is not enough, all maps that fusion keeps, those of branches
+            included.
         stem: the first step with a convolution, and the steps before it.
         blocks: the other steps before `cut`.
     """
@@ -33,6 +51,7 @@ class Structure(NamedTuple):
     features: Shape
     hidden: int
     pooling: str | None
+    pool_size: Shape
     info: tuple[dict[str, Any], ...]
     stem: tuple[str, ...]
     blocks: tuple[str, ...]
@@ -50,7 +69,8 @@ def analyze(spec: Model) -> Structure:
     """Return the parts of a classifier.
 
     Raises:
-        SpecError: the model does not end in logits, or the layer of the logits is inside a layer that is not a chain.
+        SpecError: the model does not end in logits, has too few maps, or the layer of the logits is inside a layer that
+            is not a chain.
     """
     last = head(spec)
     opened = frozenset(_opened(spec, "", last))
@@ -62,22 +82,29 @@ def analyze(spec: Model) -> Structure:
             f"{spec.name}: the layer of the logits, {last}, is inside another layer; expected it in the chain of layers"
         )
     index = next((i for i, step in enumerate(steps) if _ends_features(step)), 0)
-    if not index:  # a network without maps; dropout before the logits belongs to the head
-        index = paths.index(last)
-        index -= index > 0 and isinstance(steps[index - 1].node, Dropout)
-    body = steps[:index]
-    first = next((i for i, step in enumerate(body) if _convolves(step.node)), len(body) - 1)
-    cut = steps[index].node
+    cut, body = steps[index], steps[:index]
+    first = _first_convolution(body)
+    maps = _last_of_each_stride(body[first:])
+    if len(maps) < LEAST_MAPS:
+        opened |= {path for step in body for path in _chains(step.path, step.node)}
+        inner = [_Step(path, node, shapes[path]) for path, node in _steps(spec, "", opened)]
+        inner = inner[: [step.path for step in inner].index(cut.path)]
+        inner = inner[_first_convolution(inner) :]
+        maps = _last_of_each_stride(inner)
+        maps = maps if len(maps) >= LEAST_MAPS else list(_all_maps(inner, shapes))
+    if len(maps) < LEAST_MAPS:
+        raise SpecError(f"{spec.name}: {len(maps)} feature maps; the models of timm have at least {LEAST_MAPS}")
     hidden = spec.at(last).in_channels_expected
     assert hidden is not None  # the layer of the logits is a convolution or a linear layer
     return Structure(
         opened=opened,
-        cut=steps[index].path,
+        cut=cut.path,
         head=last,
-        features=body[-1].shape if body else spec.input_shape,
+        features=body[-1].shape,
         hidden=hidden,
-        pooling=cut.function if isinstance(cut, GlobalPool) else None,
-        info=tuple(_info(body[first:], spec.input_shape)),
+        pooling=cut.node.function if isinstance(cut.node, GlobalPool) else None,
+        pool_size=body[-1].shape[1:],
+        info=tuple(_info(step, spec.input_shape) for step in maps),
         stem=tuple(paths[: first + 1]),
         blocks=tuple(paths[first + 1 : index]),
     )
@@ -118,16 +145,35 @@ def _ends_features(step: _Step) -> bool:
     return isinstance(step.node, (GlobalPool, Flatten)) or len(step.shape) != 3
 
 
-def _convolves(node: Node) -> bool:
-    return any(isinstance(below, Conv2d) for _, below in node.walk())
+def _first_convolution(steps: list[_Step]) -> int:
+    """Return the index of the first step with a convolution, or the number of steps."""
+    found = (i for i, step in enumerate(steps) if any(isinstance(node, Conv2d) for _, node in step.node.walk()))
+    return next(found, len(steps))
 
 
-def _info(body: list[_Step], input_shape: Shape) -> Iterator[dict[str, Any]]:
-    """Yield the last map at each stride in timm's form."""
-    for step, following in zip(body, [*body[1:], None], strict=True):
-        if len(step.shape) == 3 and (following is None or following.shape[1] != step.shape[1]):
-            yield {
-                "module": step.path,
-                "num_chs": step.shape[0],
-                "reduction": input_shape[1] // step.shape[1],
-            }
+def _chains(path: str, node: Node) -> Iterator[str]:
+    """Yield the chains at and below `path` that are not inside another kind of container."""
+    if type(node) is Sequential:
+        yield path
+        for name, child in node.nodes.items():
+            yield from _chains(f"{path}.{name}", child)
+
+
+def _last_of_each_stride(steps: list[_Step]) -> list[_Step]:
+    last = len(steps) - 1
+    return [step for i, step in enumerate(steps) if i == last or steps[i + 1].shape[1] != step.shape[1]]
+
+
+def _all_maps(steps: list[_Step], shapes: dict[str, Shape]) -> Iterator[_Step]:
+    """Yield the maps of steps and, before a merged map, of its branches; fusion removes the layers left out here."""
+    for step in steps:
+        if isinstance(step.node, Parallel):
+            branches = ((f"{step.path}.{name}", branch) for name, branch in step.node.children.items())
+            yield from (_Step(path, branch, shapes[path]) for path, branch in branches)
+        if not isinstance(step.node, (BatchNorm2d, Dropout, Identity)):
+            yield step
+
+
+def _info(step: _Step, input_shape: Shape) -> dict[str, Any]:
+    """Return timm's description of a map."""
+    return {"module": step.path, "num_chs": step.shape[0], "reduction": input_shape[1] // step.shape[1]}

@@ -188,6 +188,17 @@ class Container(SpecContainer, nn.Module):
         weights = self.weighting(x).to(outputs[0].dtype)  # (N, branches)
         return weights[(...,) + (None,) * (outputs[0].dim() - 1)].unbind(1)
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """Return a form of this module for `torch.jit.script`: TorchScript cannot compile loops over a spec's layers.
+
+        It shares the parameters. It is for inputs of any size, does not check them, and keeps train or eval mode.
+        """
+        traced = torch.fx.symbolic_trace(self)
+        for node in traced.graph.nodes:
+            node.type = None  # the annotations have names that TorchScript does not know
+        traced.recompile()
+        return traced
+
     # --- changes in place
 
     def reset_parameters(self) -> None:

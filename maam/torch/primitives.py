@@ -166,9 +166,9 @@ class GlobalPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the statistic."""
         if self.function == "std":
-            return standard_deviation(x, self.axes)
+            return standard_deviation(x, list(self.axes))
         if self.function == "var":
-            return variance(x, self.axes)
+            return variance(x, list(self.axes))
         if self.function == "max":
             return x.amax(self.axes, keepdim=True)
         return x.sum(self.axes, keepdim=True) if self.function == "sum" else x.mean(self.axes, keepdim=True)
@@ -178,7 +178,7 @@ class GlobalPool(nn.Module):
         return f"{self.function}, axes={self.axes}"
 
 
-def standard_deviation(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+def standard_deviation(x: Tensor, axes: list[int]) -> Tensor:
     """Return the unbiased standard deviation over `axes`, which are kept with size 1.
 
     It is computed in float32 or wider. Where all values are equal it is 0, with gradient 0.
@@ -189,13 +189,13 @@ def standard_deviation(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     return torch.where(positive, root, 0.0).to(x.dtype)
 
 
-def variance(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+def variance(x: Tensor, axes: list[int]) -> Tensor:
     """Return the unbiased variance over `axes`, which are kept with size 1; it is computed in float32 or wider."""
     squares, degrees = _squares(x, axes)
     return squares.div(degrees).to(x.dtype)
 
 
-def _squares(x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, int]:
+def _squares(x: Tensor, axes: list[int]) -> tuple[Tensor, int]:
     """Return the sum of the squared distances to the mean, and the number of values less 1, but at least 1."""
     wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     count = 1

@@ -1,15 +1,15 @@
 """`maam doctor`: its checks, and its remedies for combinations that are known to fail."""
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 
-from maam.backend.registry import backend_names, load_backend
+from maam.backend.registry import backend_names, is_installed, load_backend, trainable_names
 from maam.cli import doctor
 from maam.cli.doctor import Status
 
-HEALTHY = {"numpy": "1.26.4", "mindspore": "2.8.0", "torch": "2.15.0", "onnx": "1.20", "protobuf": "7.35.0"}
+HEALTHY = {"numpy": "2.4.6", "mindspore": "2.10.0", "torch": "2.15.0", "executorch": "1.5.1", "onnx": "1.20"}
+OLDER = {"numpy": "1.26.4", "mindspore": "2.8.0", "executorch": None, "onnx": None}
+"""The changes to the other pair of versions."""
 
 
 def problems(features=(), **changes):
@@ -21,11 +21,11 @@ def problems(features=(), **changes):
 @pytest.mark.parametrize(
     ("features", "changes", "subject", "status", "remedy"),
     [
-        ([], {"numpy": "2.1.0"}, "mindspore, numpy", Status.BAD, "pip install 'numpy<2'"),
-        (["avx512f"], {"mindspore": "2.10.0"}, "mindspore, AVX-512", Status.WARNING, "ONEDNN_MAX_CPU_ISA=AVX2"),
-        ([], {"mindspore": "2.6.0"}, "mindspore", Status.WARNING, "mindspore>=2.7,<2.9"),
-        ([], {"protobuf": "6.33.0"}, "mindspore, onnx", Status.WARNING, "import mindspore first"),
-        ([], {"executorch": "1.0.0"}, "mindspore, executorch", Status.BAD, "separate environments"),
+        ([], {"mindspore": "2.9.0", "onnx": None}, "mindspore, numpy", Status.BAD, "pip install 'mindspore>=2.10'"),
+        (["avx512f"], {}, "mindspore, AVX-512", Status.WARNING, "ONEDNN_MAX_CPU_ISA=AVX2"),
+        ([], {**OLDER, "mindspore": "2.6.0"}, "mindspore", Status.WARNING, "mindspore>=2.7"),
+        ([], {**OLDER, "onnx": "1.20"}, "mindspore, onnx", Status.WARNING, "import mindspore first"),
+        ([], {"numpy": "1.26.4"}, "executorch, numpy", Status.BAD, "pip install 'numpy>=2'"),
     ],
 )
 def test_known_problems(monkeypatch, features, changes, subject, status, remedy):
@@ -37,10 +37,46 @@ def test_known_problems(monkeypatch, features, changes, subject, status, remedy)
 
 
 def test_no_known_problem(monkeypatch):
-    assert problems(["avx2", "avx512f"]) == {}
-    assert all("wheels" in found.text for found in problems(mindspore=None, numpy="2.0.0").values())
+    assert problems() == problems(["avx2", "avx512f"], **OLDER) == {}
+    assert all("wheels" in found.text for found in problems(mindspore=None).values())
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert problems(["avx512f"], mindspore="2.10.0") == {}
+    assert problems(["avx512f"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("features", "mindspore", "status", "remedy"),
+    [
+        (["avx2"], "2.10.0", Status.GOOD, ""),
+        (["avx2"], "2.8.0", Status.WARNING, "pip install 'mindspore>=2.10'"),
+        (["avx2", "avx512f"], "2.8.0", Status.GOOD, ""),
+        (["avx2", "avx512f"], "2.10.0", Status.WARNING, "pip install 'mindspore>=2.8,<2.9' 'numpy<2'"),
+        (["asimd"], "2.8.0", None, ""),
+        (["avx2"], None, None, ""),
+    ],
+)
+def test_the_faster_version_of_mindspore(features, mindspore, status, remedy):
+    found = list(doctor.compare_speed({} if mindspore is None else {"mindspore": mindspore}, features))
+    assert [(finding.status, finding.remedy) for finding in found] == ([] if status is None else [(status, remedy)])
+    assert all("MindSpore 2." in finding.text and "times as fast" in finding.text for finding in found)
+
+
+def test_a_device(run, monkeypatch):
+    found = doctor.check_device("cpu")
+    assert {finding.status for finding in found} == {Status.GOOD}, found
+    assert [finding.subject for finding in found] == [
+        f"{name} on cpu" for name in trainable_names() if is_installed(name)
+    ]
+    assert all("after 5 steps" in finding.text for finding in found)
+    assert run("doctor", "--quick", "--device", "tpu").err == (
+        "maam: device: expected one of cpu, cuda, ascend, got 'tpu'\n"
+    )
+    if "ascend" not in " ".join(doctor.devices()):
+        found = {finding.subject: finding for finding in doctor.check_device("ascend")}
+        assert found.pop("ascend").status is Status.BAD
+        assert {finding.status for finding in found.values()} <= {Status.ABSENT}
+        assert all("device 'ascend' is not available to" in finding.text for finding in found.values())
+    monkeypatch.setattr(doctor, "TOLERANCE", -1.0)
+    assert {finding.status for finding in doctor.check_device("cpu")} == {Status.BAD}
 
 
 @pytest.mark.parametrize("name", backend_names())
@@ -96,8 +132,6 @@ def test_engines(monkeypatch, tmp_path):
     monkeypatch.setitem(doctor.ENGINES, "absentengine", "deploy")
     assert doctor.check_engine("absentengine").remedy == "pip install 'maam[deploy]'"
     assert doctor.check_engine("json").status is Status.GOOD
-    if find_spec("executorch") is None and find_spec("mindspore") is not None:
-        assert doctor.check_engine("executorch").remedy.endswith(", in an environment without mindspore")
 
 
 def test_command(run):

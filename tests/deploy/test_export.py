@@ -211,10 +211,11 @@ def test_orders_of_imports(program, expected, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("preset", ["maam_digits", "maam_cifar10_2m3", "mafc_v3_small"])
+@pytest.mark.parametrize(
+    "preset",
+    ["maam_digits", *(pytest.param(name, marks=pytest.mark.slow) for name in ("maam_cifar10_2m3", "mafc_v3_small"))],
+)
 def test_executorch(preset, tmp_path):
-    """`make test-executorch` creates the environment of this test."""
     pytest.importorskip("executorch")
     source, target = tmp_path / "m.safetensors", tmp_path / "m.pte"
     node = spec.preset(preset)

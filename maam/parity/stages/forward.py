@@ -35,6 +35,8 @@ from maam.weights import read_weights, write_weights
 Array = np.ndarray[Any, Any]
 EXCHANGE = "weight exchange"
 FUSED = "fused form"
+UNSUPPORTED = (TypeError, RuntimeError, NotImplementedError)
+"""What frameworks raise for a dtype without a kernel."""
 
 
 def exchange_weights(subject: Subject, suspect: str = "") -> Findings:
@@ -141,15 +143,33 @@ def _measure(subject: Subject, runner: Runner, dtype: str, least: float, x: Arra
     stage, bound = f"{dtype} output", f">= {least:.0f} dB"
     try:
         actual = runner.clone_with(subject.spec, subject.arrays, dtype).forward(x)
-    except (TypeError, RuntimeError, NotImplementedError) as error:
-        return Row(stage, runner.name, Verdict.NOT_AVAILABLE, bound, note=_missing_kernel(error))
+    except UNSUPPORTED as error:
+        note = _operator(error) or _first_unsupported(subject, runner, dtype, x.shape)
+        return Row(stage, runner.name, Verdict.NOT_AVAILABLE, bound, note=f"no kernel for {note}")
     ratio = signal_to_noise(actual, expected)
     verdict = Verdict.PASS if ratio >= least else Verdict.FAIL
     return Row(stage, runner.name, verdict, bound, note=f"{ratio:.0f} dB")
 
 
-def _missing_kernel(error: Exception) -> str:
-    """Return the operator named in a framework's message, or the start of the message."""
+def _operator(error: Exception) -> str:
+    """Return the operator that a framework's message names, or ""."""
     text = " ".join(str(error).split())
     named = re.search(r"(?:primitive|operator) ?\[(\w+)\]", text) or re.search(r"kernel.*?\b([A-Z]\w+[a-z]\w+)", text)
-    return f"no kernel for {named.group(1)}" if named else text[:80]
+    return named.group(1) if named else ""
+
+
+def _first_unsupported(subject: Subject, runner: Runner, dtype: str, shape: tuple[int, ...]) -> str:
+    """Return the kind and the name of the first layer that does not run in `dtype`, or its operator if a message says.
+
+    It is for frameworks whose message for the whole model names no operator.
+    """
+    for path, taken, _, _ in subject.spec.summary(shape[1:]):
+        layer = subject.spec.at(path)
+        if layer.nodes:
+            continue
+        arrays = {p.name: subject.arrays[f"{path}.{p.name}"] for p in layer.parameters()}
+        try:
+            runner.clone_with(layer, arrays, dtype).forward(np.zeros((shape[0], *taken), np.float32))
+        except UNSUPPORTED as error:
+            return _operator(error) or f"{layer.kind} (layer {path})"
+    return "the layers together"
