@@ -104,7 +104,8 @@ class ImageFolderBatches(ImageBatches):
 
     Example:
         >>> from pathlib import Path
-        >>>         >>> import maam
+        >>> from PIL import Image
+        >>> import maam
         >>> for name in ("cat", "dog"):
         ...     Path("images/train", name).mkdir(parents=True)
         ...     Image.new("RGB", (40, 30)).save(f"images/train/{name}/1.png")

@@ -109,7 +109,7 @@ def whiten(images: Iterable[Array], conv: Conv2d) -> tuple[Array, Array]:
     """
     count, total, products = 0, 0.0, 0.0
     for batch in images:
-        views = sliding_window_view(batch, (conv.kernel_size, conv.kernel_size), axis=(2, 3))  # type: ignore[call-overload]
+        views = sliding_window_view(batch, (conv.kernel_size, conv.kernel_size), axis=(2, 3))  # type: ignore[call-overload, unused-ignore]
         views = views[:, :, :: conv.stride, :: conv.stride]  # (B, C, H', W', k, k)
         patches = views.transpose(0, 2, 3, 1, 4, 5).reshape(-1, conv.in_channels * conv.kernel_size**2)
         wide = patches.astype(np.float64)

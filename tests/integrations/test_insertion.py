@@ -294,7 +294,7 @@ def test_export_and_compile(library, block, channels, attention, exported):
     ("attention", "message"),
     [
         ("mafcc", "no layer 'mafcc'; did you mean 'mafc'?"),
-        ("", "no layer ''; did you mean"),
+        ("", "no layer ''; known layers: maam, "),
         (16, "attention: expected a name, a layer class or a function of the channels, got an object of type int"),
         (str, "attention: expected a function that returns a {module}, got one that returns a str"),
         ("built", "got a built MAFC; each block needs its own layer: pass the class, or functools.p"),

@@ -140,7 +140,7 @@ KNOWN = "expected one of .safetensors, .pth, .pt, .pth.tar, .ckpt"
 PATHS = [
     ("a.bin", "b.pth", f"a.bin: unknown suffix '.bin'; {KNOWN}"),
     ("a.tar", "b.pt", f"a.tar: unknown suffix '.tar'; {KNOWN}"),
-    (FILE, "b.onnx", f"b.onnx: unknown suffix '.onnx'; {KNOWN}"),
+    (FILE, "b.tar", f"b.tar: unknown suffix '.tar'; {KNOWN}"),
     *((f"a{suffix}", "b.pth", f"a{suffix}: no such file") for suffix in SUFFIXES),
     (LONG, "b.pth", f"{LONG}: File name too long"),
     (FILE, LONG, f"{LONG}: File name too long"),
