@@ -91,9 +91,9 @@ def _train(experiment: Experiment, recipe: Recipe, runs: Path, root: Path | None
         raise MaamError("--root: expected the folder that `maam data cifar10 DIR` wrote, got none; add --root DIR")
     seeds, framework = options["seeds"], options["framework"]
     missing = results.missing_runs(experiment, runs, seeds, framework)
-    total = len(experiment.rows) * len(seeds)
-    text = f"{framework}: {len(missing)} of {total} runs to train, {recipe.epochs} epochs each"
-    typer.echo(text, err=True)
+    if missing:
+        total = len(experiment.rows) * len(seeds)
+        typer.echo(f"{framework}: {len(missing)} of {total} runs to train, {recipe.epochs} epochs each", err=True)
     with Progress("run the same command again to resume from the last checkpoint") as progress:
         results.run(experiment, recipe, runs, root=root, observer=progress.named, **options)
 

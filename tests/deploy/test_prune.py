@@ -108,7 +108,9 @@ def test_depthwise_convolutions_between_follow():
 def test_presets(name):
     mobile = {"cifar": True, "width_multiplier": 0.2}
     narrow = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
-    node = spec.preset(name, **(mobile if name.startswith(("mafc", "mobile")) else narrow))
+    stages = {"channels": (12, 24, 24)}
+    options = mobile if name.startswith(("mafc", "mobile")) else stages if name.startswith("maam_net") else narrow
+    node = spec.preset(name, **options)
     pruned, kept = prune(node, scrambled(node), channels=0.3)
     assert pruned.macs(node.input_shape) < node.macs(node.input_shape)
     assert pruned.output_shape(node.input_shape) == node.output_shape(node.input_shape)

@@ -57,7 +57,11 @@ RULES = [
     (ONE_CHANNEL, *ONE_MAP),
     (spec.Parallel(children={"a": chain(pool=OVER_CHANNELS, conv=SMALL), "b": CONV}), *FROM_5),
 ]
-ANY_SIZE = {*spec.list_presets("m[ao][fb]*_v*"), "maam_imagenet"}  # with global pooling
+ANY_SIZE = {
+    *spec.list_presets("m[ao][fb]*_v*"),
+    *spec.list_presets("maam_net*"),
+    "maam_imagenet",
+}  # with global pooling
 
 
 @pytest.mark.parametrize(("node", "rule", "text"), RULES)

@@ -89,7 +89,7 @@ class TestSymbolicTrace:
 
 
 def test_tracing_warns_of_no_code_of_maam(scramble, recwarn):
-    layer = scramble(torch.nn.Sequential(MAAM(4, scales=(1, 2)), MAFC(4), MAFB(4), CBAM(4))).eval()
+    layer = scramble(torch.nn.Sequential(MAAM(4, scales=(1, 2, 1)), MAFC(4), MAFB(4), CBAM(4))).eval()
     traced = torch.jit.trace(layer, torch.randn(2, 4, 8, 8))
     assert [str(one.message) for one in recwarn if issubclass(one.category, torch.jit.TracerWarning)] == []
     larger = torch.randn(3, 4, 12, 9)

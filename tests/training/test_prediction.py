@@ -133,6 +133,7 @@ def test_run_determines_pixels_and_names(tmp_path, framework):
         evaluate_file(tmp_path / "alone.safetensors", "imagefolder", root, **options)
     again = evaluate_file(tmp_path / "alone.safetensors", "imagefolder", root, class_names=NAMES[:4], **options)
     np.testing.assert_allclose(again.logits, fewer.logits, rtol=1e-5)
+    (tmp_path / "alone.safetensors").rename(run.final)
     run.run.write_text("{}")
     with pytest.raises(TrainingError, match=r"run.json: expected the description of a run"):
         predict_files(run.path, root / "val", **keywords)
