@@ -64,7 +64,8 @@ def test_a_tensor_of_another_framework(backend):
 def test_a_model_of_one_size(runtime, small):
     model, x = runtime.maam.build(small), runtime.tensor(np.zeros((2, 1, 9, 9), np.float32))
     for call in (model, runtime.chain(model)):
-        assert refused(call, x) == "expected an input (N, 1, 8, 8), got (2, 1, 9, 9)"
+        advice = "a preset takes such images if it is built with image_size=9"
+        assert refused(call, x) == f"expected an input (N, 1, 8, 8), got (2, 1, 9, 9); {advice}"
 
 
 def test_a_layer_works_after_a_refusal(runtime):

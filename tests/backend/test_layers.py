@@ -16,7 +16,7 @@ from tests.errors import error_of
 ROOT = Path(__file__).parents[2]
 PLAIN = (
     "(in_channels, out_channels=None, *, hidden_channels=None, num_agents=3, kernel_sizes=3, scales=1, pool=1, "
-    "fusion='softmax', reduce=True, depthwise=False, act_layer='relu', norm_layer='batch_norm'"
+    "pool_before_norm=False, fusion='softmax', reduce=True, depthwise=False, act_layer='relu', norm_layer='batch_norm'"
 )
 OWN = {"torch": ", device=None, dtype=None)", "mindspore": ")"}
 

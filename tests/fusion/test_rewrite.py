@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from maam import DeploymentError, WeightsError, fuse, spec
-from maam.fusion import is_fusible
+from maam import DeploymentError, WeightsError, spec
+from maam.fusion import fuse, is_fusible
 from maam.reference import ReferenceModel
 from tests.errors import error_of
 from tests.fusion.helpers import LAYERS, PRESETS, images, scrambled, small
