@@ -27,6 +27,7 @@ COMMANDS = {
     "graph-nodes": ("benchmarks.fusion", "count the nodes of a model's graph before and after fusion"),
     "sums": ("benchmarks.rounding", "measure rounding errors of float32 sums in each framework"),
     "kinks": ("benchmarks.rounding", "compare float32 gradients before and after kinks are settled"),
+    "pairs": ("benchmarks.pairs", "compare MindCV's networks with torchvision's and timm's of the same name"),
     "mindspore-errors": ("benchmarks.rounding", "measure errors of MindSpore's own tanh and Adam"),
 }
 """The module of each command, whose function has the name of the command, and a summary."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+Inputs = tuple[Array, ...]
+"""The batches (N, ...) that a model or a layer takes, one for each of its arguments."""
 
 KINDS = {
     "Conv1d": "convolution",
@@ -34,8 +37,30 @@ KINDS = {
     "Embedding": "embedding",
     "HSwish": "hardswish",
     "HSigmoid": "hardsigmoid",
+    "Dropout1d": "dropout of channels",
+    "Dropout2d": "dropout of channels",
+    "Dropout3d": "dropout of channels",
+    "MaxPool1d": "max pooling",
+    "MaxPool2d": "max pooling",
+    "MaxPool3d": "max pooling",
+    "AvgPool1d": "average pooling",
+    "AvgPool2d": "average pooling",
+    "AvgPool3d": "average pooling",
+    "AdaptiveAvgPool1d": "adaptive average pooling",
+    "AdaptiveAvgPool2d": "adaptive average pooling",
+    "AdaptiveAvgPool3d": "adaptive average pooling",
+    "AdaptiveMaxPool1d": "adaptive max pooling",
+    "AdaptiveMaxPool2d": "adaptive max pooling",
+    "AdaptiveMaxPool3d": "adaptive max pooling",
+    "MultiheadAttention": "attention",
+    "LeakyReLU": "leaky relu",
+    "LogSoftmax": "log softmax",
 }
 """The kinds of layers by class name, for both frameworks. Other classes have their name in lower case as kind."""
+
+_CONTAINERS = ("Module", "Cell", "Sequential", "SequentialCell", "ModuleList", "CellList", "ModuleDict", "CellDict")
+_NEUTRAL = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+"""The value of an array that changes nothing, by PyTorch's local name; a weight is one of a normalization."""
 
 OWN = "custom layer"
 """The kind of a class that does not belong to a framework."""
@@ -48,11 +73,27 @@ class Slot(NamedTuple):
         name: the framework's full name.
         shape: the shape.
         trainable: whether the optimizer updates it.
+        neutral: whether its values change nothing: a bias of zeros, a weight of ones in a normalization.
+        tied: the full name of the same array in an earlier layer; empty if no earlier layer holds it.
     """
 
     name: str
     shape: tuple[int, ...]
     trainable: bool
+    neutral: bool = False
+    tied: str = ""
+
+
+class Setting(NamedTuple):
+    """A setting of a layer.
+
+    Attributes:
+        value: its value in PyTorch's meaning. Layers whose values are equal behave equally.
+        text: the setting as the framework writes it, such as "momentum=0.9".
+    """
+
+    value: Any
+    text: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +101,7 @@ class Layer:
     """A layer of a model: a module that has no children or that has its own arrays.
 
     Attributes:
-        name: the path in the model; empty for the model itself.
+        name: the path in the model, without the names of wrappers; empty for the model itself.
         kind: the kind of layer, with the same name in both frameworks, such as "linear".
         slots: the layer's own arrays by PyTorch's local name (weight, bias, running_mean, ...).
 
@@ -87,12 +128,14 @@ class Call(NamedTuple):
     Attributes:
         name: the layer's path.
         inputs: the inputs; None if one is not a plain tensor.
-        output: the output; None if it is not a plain tensor.
+        output: the output, or the first tensor of several; None if there is none.
+        options: the keyword arguments, for `ModelAdapter.run_layer`.
     """
 
     name: str
-    inputs: tuple[Array, ...] | None
+    inputs: Inputs | None
     output: Array | None
+    options: Mapping[str, Any] = {}  # never changed
 
 
 class ModelAdapter(Protocol):
@@ -100,41 +143,74 @@ class ModelAdapter(Protocol):
 
     Attributes:
         framework: the name of the backend.
+        remarks: what the report must say about the model, such as "weight_norm is computed once".
+        fixed: why its layers cannot be observed and its mode cannot change ("a traced module"); empty if they can.
 
     Example:
         >>> import numpy as np, torch
         >>> from maam.backend import load_backend
         >>> adapter = load_backend("torch").adapt(torch.nn.Linear(2, 1))
         >>> adapter.write({"weight": np.ones((1, 2), np.float32), "bias": np.zeros(1, np.float32)})
-        >>> adapter.forward(np.ones((3, 2), np.float32)).tolist()
+        >>> adapter.forward((np.ones((3, 2), np.float32),)).tolist()
         [[2.0], [2.0], [2.0]]
     """
 
     framework: str
+    remarks: tuple[str, ...]
+    fixed: str
 
     def layers(self) -> list[Layer]:
         """Return all layers in the order of registration."""
 
-    def read(self) -> dict[str, Array]:
-        """Return copies of the arrays of all layers."""
+    def settings(self, name: str, inputs: Sequence[tuple[int, ...]]) -> dict[str, Setting]:
+        """Return the settings of the layer `name`, by PyTorch's names of arguments.
+
+        Args:
+            name: the layer's path.
+            inputs: the shapes of its inputs; empty if unknown. Padding that follows from the size needs them.
+        """
+
+    def write_layer(self, name: str, values: Mapping[str, Any]) -> str:
+        """Return the expression that builds the layer `name` with other values of some settings; "" if unknown."""
+
+    def read(self, names: Iterable[str] | None = None) -> dict[str, Array]:
+        """Return copies of the arrays of these names, or of all layers."""
 
     def write(self, arrays: Mapping[str, Array]) -> None:
         """Copy arrays into the model, cast to its dtypes."""
 
-    def forward(self, x: Array, training: bool = False) -> Array:
-        """Return the output for x; train mode updates the running statistics, and dropout is off."""
+    def commit(self) -> None:
+        """Copy the arrays into the user's model, if the adapter works on a copy of it.
 
-    def record(self, x: Array, training: bool = False) -> tuple[Array, list[Call]]:
-        """Return the output for x, and the calls of all layers in the order of execution."""
+        Raises:
+            PortingError: the user's model cannot take them.
+        """
 
-    def run_layer(self, name: str, inputs: Sequence[Array], training: bool = False) -> Array:
-        """Return the output of the layer `name` for the given inputs of this layer."""
+    def forward(self, inputs: Inputs, training: bool = False) -> Array:
+        """Return the output; train mode updates the running statistics, and dropout is off."""
 
-    def gradients(self, x: Array, cotangent: Array) -> dict[str, Array]:
+    def record(
+        self, inputs: Inputs, training: bool = False, replaced: Mapping[tuple[str, int], Array] | None = None
+    ) -> tuple[Array, list[Call]]:
+        """Return the output, and the calls of all layers in the order of execution.
+
+        Args:
+            inputs: the inputs of the model.
+            training: whether the model runs in train mode.
+            replaced: outputs for the model to go on with, by the name of a layer and the index of its call. The calls
+                keep the layers' own outputs.
+        """
+
+    def run_layer(
+        self, name: str, inputs: Inputs, training: bool = False, options: Mapping[str, Any] | None = None
+    ) -> Array:
+        """Return the output of the layer `name`, or the first tensor of several, for inputs of this layer."""
+
+    def gradients(self, inputs: Inputs, cotangent: Array) -> dict[str, Array]:
         """Return the gradients of sum(output * cotangent) in train mode, for all trainable arrays."""
 
-    def train(self, batches: Sequence[tuple[Array, Array]], lr: float, momentum: float, weight_decay: float) -> None:
-        """Take a step of SGD for each (x, target).
+    def train(self, batches: Sequence[tuple[Inputs, Array]], lr: float, momentum: float, weight_decay: float) -> None:
+        """Take a step of SGD for each (inputs, target).
 
         The loss is mean cross entropy for integer targets, and mean(output * target) for others.
         """
@@ -142,13 +218,36 @@ class ModelAdapter(Protocol):
     def double(self) -> ModelAdapter | None:
         """Return an adapter of a copy in float64; None if the model or the framework does not support it."""
 
+    def save(self, path: Path, note: Mapping[str, str]) -> str:
+        """Write the arrays under the framework's own names to a file that its users load.
+
+        Args:
+            path: the file; its suffix, one of the backend's checkpoint suffixes or .safetensors, selects the format.
+            note: texts to store in the file.
+
+        Returns:
+            The code that loads the file.
+        """
+
 
 def kind_of(cls: type, package: str) -> str:
     """Return the kind of a layer's class; `package` is the name of the framework's package."""
-    for base in cls.__mro__:
-        if base.__module__.split(".")[0] == package and base.__name__ in KINDS:
-            return KINDS[base.__name__]
-    return cls.__name__.lower() if cls.__module__.split(".")[0] == package else OWN
+    names = [base.__name__ for base in cls.__mro__ if base.__module__.split(".")[0] == package]
+    known = next((KINDS[name] for name in names if name in KINDS), "")
+    first = next((name for name in names if not name.startswith("_")), "Module")
+    return known or (OWN if first in _CONTAINERS else first.lower())
+
+
+def is_neutral(kind: str, name: str, array: Array) -> bool:
+    """Return whether an array with PyTorch's local name changes nothing in a layer of this kind."""
+    if name not in _NEUTRAL or (name != "bias" and not kind.endswith("norm")):
+        return False
+    return bool((array == _NEUTRAL[name]).all())
+
+
+def neutral_array(name: str, shape: tuple[int, ...]) -> Array:
+    """Return the array of this local name that changes nothing."""
+    return np.full(shape, _NEUTRAL[name], np.float32)
 
 
 def is_dropout(cls: type) -> bool:

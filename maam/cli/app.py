@@ -30,7 +30,7 @@ COMMANDS = {
     "predict": Entry("maam.cli.predict:predict", "Classify image files"),
     "maf": Entry("maam.cli.maf:maf", "Train or evaluate as the authors of MAF do"),
     "parity": Entry("maam.cli.parity:parity", "Check that a model computes the same in all frameworks"),
-    "port": Entry("maam.cli.parity:port", "Move the weights of your own model to the other framework"),
+    "port": Entry("maam.cli.port:port", "Move the weights of your own model to the other framework"),
     "convert": Entry("maam.cli.models:convert", "Convert a weights file to another format or dtype"),
     "fuse": Entry("maam.cli.deploy:fuse", "Fuse batch norm and branch weights into convolutions"),
     "export": Entry("maam.cli.deploy:export", "Export a model to ONNX, OpenVINO and other formats"),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from maam.backend.adapter import Call, Layer, Slot, is_dropout, kind_of
+from maam.backend.adapter import Call, Inputs, Layer, Setting, Slot, is_dropout, is_neutral, kind_of
 from maam.errors import PortingError
 from maam.mindspore.arrays import DTYPES, NAMES, assign, from_numpy, to_numpy
+from maam.mindspore.settings import read_settings, write_cell
+from maam.mindspore.weights import write_records
 from maam.spec import Role
+from maam.weights.file import write_safetensors
 
 Array = np.ndarray[Any, Any]
 _NORM_NAMES = {NAMES[Role.NORM_WEIGHT]: "weight", NAMES[Role.NORM_BIAS]: "bias"} | {
@@ -22,33 +26,47 @@ _NORM_NAMES = {NAMES[Role.NORM_WEIGHT]: "weight", NAMES[Role.NORM_BIAS]: "bias"}
 }
 _OTHER_NAMES = {"embedding": {"embedding_table": "weight"}, "prelu": {"w": "weight"}}
 """PyTorch's names of arrays, by the kind of layer and by MindSpore's name of the array."""
+_WRAPPERS = {"_OutputTo16", "_OutputTo32"}
+"""The classes by which mixed precision wraps a cell, as `_backbone`."""
 
 
 class ModelAdapter:
     """A cell in PyNative mode, because graph mode runs no hooks."""
 
     framework = "mindspore"
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, model: Any) -> None:
+        if isinstance(model, type) and issubclass(model, nn.Cell):
+            raise PortingError(
+                f"expected a model, got the class {model.__name__}; pass an instance: {model.__name__}()"
+            )
         if not isinstance(model, nn.Cell):
             raise PortingError(f"expected a mindspore.nn.Cell, got an object of type {type(model).__name__}")
         self.model = model
+        self.fixed = "a graph loaded from a file" if isinstance(model, nn.GraphCell) else ""
+        self._paths = _cells_by_path(model)
 
     def layers(self) -> list[Layer]:
         """Return all layers in the order of registration."""
-        found = []
-        for name, cell in self._cells():
-            kind = kind_of(type(cell), "mindspore")
-            slots = {
-                _torch_name(kind, local): Slot(_join(name, local), tuple(p.shape), p.requires_grad)
-                for local, p in _own(cell).items()
-            }
-            found.append(Layer(name, kind, slots))
-        return found
+        first: dict[int, str] = {}
+        return [Layer(name, _kind(cell), _slots(name, cell, first)) for name, cell in self._cells()]
 
-    def read(self) -> dict[str, Array]:
-        """Return copies of the arrays of all layers."""
-        return {name: to_numpy(parameter) for name, parameter in self._parameters().items()}
+    def settings(self, name: str, inputs: Sequence[tuple[int, ...]]) -> dict[str, Setting]:
+        """Return the settings of the layer `name`, by PyTorch's names of arguments."""
+        cell = self._paths[name]
+        flags = cell.get_flags()
+        precision = "float16" if flags.get("fp16") else "bfloat16" if flags.get("bf16") else "float32"
+        return {**read_settings(_kind(cell), cell, inputs), "precision": Setting(precision, precision)}
+
+    def write_layer(self, name: str, values: Mapping[str, Any]) -> str:
+        """Return the expression that builds the layer `name` with other values of some settings; "" if unknown."""
+        return write_cell(_kind(self._paths[name]), self._paths[name], values)
+
+    def read(self, names: Iterable[str] | None = None) -> dict[str, Array]:
+        """Return copies of the arrays of these names, or of all layers."""
+        own = self._parameters()
+        return {name: to_numpy(own[name]) for name in (own if names is None else names)}
 
     def write(self, arrays: Mapping[str, Array]) -> None:
         """Copy arrays into the model, cast to its dtypes."""
@@ -56,53 +74,88 @@ class ModelAdapter:
         for name, array in arrays.items():
             assign(own[name], array)
 
-    def forward(self, x: Array, training: bool = False) -> Array:
-        """Return the output for x; train mode updates the running statistics, and dropout is off."""
-        with self._mode(training):
-            return to_numpy(self._output(self._tensor(x)))
+    def commit(self) -> None:
+        """Do nothing: the adapter works on the user's cell."""
 
-    def record(self, x: Array, training: bool = False) -> tuple[Array, list[Call]]:
-        """Return the output for x, and the calls of all layers in the order of execution."""
+    def forward(self, inputs: Inputs, training: bool = False) -> Array:
+        """Return the output; train mode updates the running statistics, and dropout is off."""
+        with self._mode(training):
+            return to_numpy(self._output(self._tensors_of(inputs)))
+
+    def record(
+        self, inputs: Inputs, training: bool = False, replaced: Mapping[tuple[str, int], Array] | None = None
+    ) -> tuple[Array, list[Call]]:
+        """Return the output, and the calls of all layers in the order of execution."""
         calls: list[Call] = []
-        with _hooks(self._cells(), calls):
-            output = self.forward(x, training)
+        with _hooks(self._cells(), calls, replaced or {}):
+            output = self.forward(inputs, training)
         return output, calls
 
-    def run_layer(self, name: str, inputs: Sequence[Array], training: bool = False) -> Array:
-        """Return the output of the layer `name` for the given inputs of this layer."""
-        layer = dict(self.model.cells_and_names())[name]
-        with self._mode(training):
-            return to_numpy(layer(*(self._tensor(x) for x in inputs)))
+    def run_layer(
+        self, name: str, inputs: Inputs, training: bool = False, options: Mapping[str, Any] | None = None
+    ) -> Array:
+        """Return the output of the layer `name`, or the first tensor of several, for inputs of this layer."""
+        layer = self._paths[name]
+        with self._mode(training, layer):
+            output = first_tensor(layer(*self._tensors_of(inputs), **(options or {})))
+            if output is None:
+                raise PortingError("the layer returns no tensor")
+            return to_numpy(output)
 
-    def gradients(self, x: Array, cotangent: Array) -> dict[str, Array]:
+    def gradients(self, inputs: Inputs, cotangent: Array) -> dict[str, Array]:
         """Return the gradients of sum(output * cotangent) in train mode, for all trainable arrays."""
         own = {name: p for name, p in self._parameters().items() if p.requires_grad}
+        weights = _distinct(own.values())
+        if not weights:
+            return {}
+
+        def scalar(*tensors: Tensor) -> Tensor:
+            return (self._output(tensors[:-1]) * tensors[-1]).sum()
+
         with self._mode(True):
-            tensors = self._tensor(x), self._tensor(cotangent)
-            gradient = ms.grad(lambda x, c: (self._output(x) * c).sum(), None, ms.ParameterTuple(own.values()))
-            return {name: to_numpy(g) for name, g in zip(own, gradient(*tensors), strict=True)}
+            tensors = (*self._tensors_of(inputs), self._tensor(cotangent))
+            found = ms.grad(scalar, None, ms.ParameterTuple(weights))(*tensors)
+            by_parameter = {id(p): to_numpy(g) for p, g in zip(weights, found, strict=True)}
+        return {name: by_parameter[id(p)] for name, p in own.items()}
 
-    def train(self, batches: Sequence[tuple[Array, Array]], lr: float, momentum: float, weight_decay: float) -> None:
-        """Take a step of SGD for each (x, target).
+    def train(self, batches: Sequence[tuple[Inputs, Array]], lr: float, momentum: float, weight_decay: float) -> None:
+        """Take a step of SGD for each (inputs, target).
 
-        The loss is mean cross entropy for integer targets, and mean(output * target) for others.
+        The loss is mean cross entropy for integer targets, and mean(output * target) for others. `nn.SGD` would do the
+        same, but compiles a graph of all weights first; `maam parity` compares the optimizers.
         """
-        own = ms.ParameterTuple(p for p in self._parameters().values() if p.requires_grad)
-        groups = [
-            {"params": list(own), "weight_decay": weight_decay}
-        ]  # without a group, SGD skips weight decay of gamma and beta
-        optimizer = nn.SGD(groups, lr, momentum=momentum)
+        weights = _distinct(p for p in self._parameters().values() if p.requires_grad)
+        velocities: list[Any] = [None] * len(weights)
+
+        def loss(*tensors: Tensor) -> Tensor:
+            return _loss(self._output(tensors[:-1]), tensors[-1])
+
         with self._mode(True):
-            step = ms.value_and_grad(lambda x, target: _loss(self._output(x), target), None, own)
-            for x, target in batches:
-                optimizer(step(self._tensor(x), self._tensor(target))[1])
+            step = ms.value_and_grad(loss, None, ms.ParameterTuple(weights))
+            for inputs, target in batches:
+                gradients = step(*self._tensors_of(inputs), self._tensor(target))[1]
+                for index, (weight, gradient) in enumerate(zip(weights, gradients, strict=True)):
+                    decayed, before = gradient + weight_decay * weight, velocities[index]
+                    velocities[index] = decayed if before is None else momentum * before + decayed
+                    weight.copy_(weight - lr * velocities[index])
 
     def double(self) -> ModelAdapter | None:
         """Return None: MindSpore has no float64 convolution."""
         return None
 
+    def save(self, path: Path, note: Mapping[str, str]) -> str:
+        """Write the arrays under MindSpore's names to a .ckpt or .safetensors file; return the code that loads it."""
+        arrays = {parameter.name: to_numpy(parameter) for parameter in _distinct(self._parameters().values())}
+        if path.suffix == ".safetensors":
+            write_safetensors(path, arrays, {"framework": self.framework, **note})
+            load = f'mindspore.load_checkpoint("{path}", format="safetensors")'
+        else:
+            write_records(path, arrays, note)
+            load = f'mindspore.load_checkpoint("{path}")'
+        return f"mindspore.load_param_into_net(cell, {load})"
+
     def _cells(self) -> list[tuple[str, nn.Cell]]:
-        return [(name, cell) for name, cell in self.model.cells_and_names() if not cell._cells or _own(cell)]
+        return [(name, cell) for name, cell in self._paths.items() if not cell._cells or _own(cell)]
 
     def _parameters(self) -> dict[str, Parameter]:
         return {_join(name, local): p for name, cell in self._cells() for local, p in _own(cell).items()}
@@ -110,21 +163,26 @@ class ModelAdapter:
     def _tensor(self, x: Array) -> Tensor:
         if x.dtype.kind != "f":
             return from_numpy(x.astype(np.int32))
-        dtype = next((p.dtype for p in self.model.get_parameters()), ms.float32)
+        dtype = next((p.dtype for p in self.model.get_parameters() if p.dtype != ms.int32), ms.float32)
         return from_numpy(x.astype(np.float32)).astype(dtype)
 
-    def _output(self, x: Tensor) -> Tensor:
-        output = self.model(x)
+    def _tensors_of(self, inputs: Inputs) -> list[Tensor]:
+        return [self._tensor(x) for x in inputs]
+
+    def _output(self, inputs: Sequence[Tensor]) -> Tensor:
+        output = self.model(*inputs)
         if not isinstance(output, Tensor):
             raise PortingError(f"expected one tensor as output of the cell, got a {type(output).__name__}; wrap it")
         return output
 
     @contextmanager
-    def _mode(self, training: bool) -> Iterator[None]:
+    def _mode(self, training: bool, part: nn.Cell | None = None) -> Iterator[None]:
+        """Run the model or a part of it in a mode, and restore the modes of all its cells."""
         mode = ms.get_context("mode")
-        before = {cell: cell.training for _, cell in self.model.cells_and_names()}
+        part = self.model if part is None else part
+        before = {cell: cell.training for _, cell in part.cells_and_names()}
         ms.set_context(mode=ms.PYNATIVE_MODE)
-        self.model.set_train(training)
+        part.set_train(training)
         for cell in before:
             if is_dropout(type(cell)):
                 cell.set_train(False)
@@ -134,9 +192,25 @@ class ModelAdapter:
             _settle()
             raise
         finally:
-            for cell, was in before.items():
-                cell.set_train(was)
+            part.set_train(before[part])
+            for cell, was in before.items():  # set_train reaches all cells inside
+                if cell.training != was:
+                    cell.set_train(was)
             ms.set_context(mode=mode)
+
+
+def _cells_by_path(model: nn.Cell) -> dict[str, nn.Cell]:
+    """Return all cells by their path in the model, without the wrappers of mixed precision and their names."""
+    found: dict[str, nn.Cell] = {}
+    for name, cell in model.cells_and_names():
+        path = ".".join(part for part in name.split(".") if part != "_backbone")
+        if type(cell).__name__ not in _WRAPPERS:
+            found.setdefault(path, cell)
+    return found
+
+
+def _kind(cell: nn.Cell) -> str:
+    return kind_of(type(cell), "mindspore")
 
 
 def _settle() -> None:
@@ -147,6 +221,23 @@ def _settle() -> None:
 
 def _own(cell: nn.Cell) -> dict[str, Parameter]:
     return {n: p for n, p in cell._params.items() if p is not None and p.dtype in DTYPES and p.dtype != ms.int32}
+
+
+def _slots(name: str, cell: nn.Cell, first: dict[int, str]) -> dict[str, Slot]:
+    """Return the slots of a cell; `first` collects the names of parameters to find tied ones."""
+    kind, found = _kind(cell), {}
+    for local, parameter in _own(cell).items():
+        full, torch_name = _join(name, local), _torch_name(kind, local)
+        before = first.setdefault(id(parameter), full)
+        small = torch_name == "bias" or kind.endswith("norm")
+        neutral = small and is_neutral(kind, torch_name, to_numpy(parameter))
+        tied = "" if before == full else before
+        found[torch_name] = Slot(full, tuple(parameter.shape), parameter.requires_grad, neutral, tied)
+    return found
+
+
+def _distinct(parameters: Iterable[Parameter]) -> list[Parameter]:
+    return list({id(parameter): parameter for parameter in parameters}.values())
 
 
 def _torch_name(kind: str, name: str) -> str:
@@ -164,9 +255,30 @@ def _loss(output: Tensor, target: Tensor) -> Tensor:
     return (output * target).mean()
 
 
+def first_tensor(output: Any) -> Tensor | None:
+    """Return the output, or the first tensor of several; None if there is none."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, (tuple, list)):
+        return next((found for part in output if (found := first_tensor(part)) is not None), None)
+    return None
+
+
+def _with_first(output: Any, tensor: Tensor) -> Any:
+    """Return the output with another first tensor."""
+    if isinstance(output, Tensor):
+        return tensor
+    return (_with_first(output[0], tensor), *output[1:])
+
+
 @contextmanager
-def _hooks(cells: Sequence[tuple[str, nn.Cell]], calls: list[Call]) -> Iterator[None]:
-    handles = [cell.register_forward_hook(_leave(name, calls)) for name, cell in cells]
+def _hooks(
+    cells: Sequence[tuple[str, nn.Cell]], calls: list[Call], replaced: Mapping[tuple[str, int], Array]
+) -> Iterator[None]:
+    counts: dict[str, int] = {}
+    handles = [
+        cell.register_forward_hook(_leave(name, calls, counts, replaced), with_kwargs=True) for name, cell in cells
+    ]
     try:
         yield
     finally:
@@ -174,15 +286,17 @@ def _hooks(cells: Sequence[tuple[str, nn.Cell]], calls: list[Call]) -> Iterator[
             handle.remove()
 
 
-def _leave(name: str, calls: list[Call]) -> Callable[[Any, Any, Any], None]:
-    def hook(_cell: Any, inputs: Any, output: Any) -> None:
-        plain = all(isinstance(x, Tensor) for x in inputs)
-        calls.append(
-            Call(
-                name,
-                tuple(to_numpy(x) for x in inputs) if plain else None,
-                to_numpy(output) if isinstance(output, Tensor) else None,
-            )
-        )
+def _leave(
+    name: str, calls: list[Call], counts: dict[str, int], replaced: Mapping[tuple[str, int], Array]
+) -> Callable[[Any, Any, Any, Any], Any]:
+    def hook(_cell: Any, inputs: Any, named: Any, output: Any) -> Any:
+        plain = all(isinstance(x, Tensor) for x in inputs) and not any(isinstance(x, Tensor) for x in named.values())
+        tensor = first_tensor(output)
+        own = tuple(to_numpy(x) for x in inputs) if plain else None
+        calls.append(Call(name, own, None if tensor is None else to_numpy(tensor), dict(named)))
+        index = counts[name] = counts.get(name, -1) + 1
+        if tensor is None or (name, index) not in replaced:
+            return None
+        return _with_first(output, from_numpy(replaced[name, index]).astype(tensor.dtype))
 
     return hook

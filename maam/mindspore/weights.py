@@ -301,10 +301,19 @@ def write_checkpoint(path: Path, spec: Node, arrays: Mapping[str, Array]) -> Non
     Raises:
         OSError: the file cannot be written; an existing file is unchanged.
     """
-    records = [{"name": mindspore_name(p.name, p.role), "data": from_numpy(arrays[p.name])} for p in spec.parameters()]
+    write_records(path, {mindspore_name(p.name, p.role): arrays[p.name] for p in spec.parameters()})
+
+
+def write_records(path: Path, arrays: Mapping[str, Array], note: Mapping[str, str] | None = None) -> None:
+    """Write arrays under MindSpore's names, and texts.
+
+    Raises:
+        OSError: the file cannot be written; an existing file is unchanged.
+    """
+    records = [{"name": name, "data": from_numpy(array)} for name, array in arrays.items()]
     with replacing(path) as temporary, _silence():
         try:
-            save_checkpoint(records, str(temporary))
+            save_checkpoint(records, str(temporary), append_dict=dict(note or {}) or None)
         finally:
             temporary.with_suffix(".tmp").unlink(missing_ok=True)  # MindSpore leaves it behind on failure
 

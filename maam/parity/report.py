@@ -167,9 +167,9 @@ class Report:
         body = [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *self.lines())]
         return "\n".join(body) + "\n"
 
-    def to_json(self) -> str:
-        """Return the whole report as JSON; NaN and infinity become null."""
-        document = {
+    def document(self) -> dict[str, Any]:
+        """Return the report as a document for JSON; NaN and infinity are None."""
+        return {
             "title": self.title,
             "passed": self.passed,
             "first_difference": self.first_difference,
@@ -177,7 +177,10 @@ class Report:
             "rows": [_plain(asdict(row)) for row in self.rows],
             "depth": [_plain(asdict(point)) for point in self.depth],
         }
-        return json.dumps(document, indent=1) + "\n"
+
+    def to_json(self) -> str:
+        """Return the whole report as JSON; NaN and infinity become null."""
+        return json.dumps(self.document(), indent=1) + "\n"
 
 
 def row(stage: str, runner: str, found: Difference, bound: object, layer: str = "", note: str = "") -> Row:

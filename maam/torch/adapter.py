@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maam.backend.adapter import Call, Layer, Slot, is_dropout, kind_of
+from maam._io import replacing
+from maam.backend.adapter import Call, Inputs, Layer, Setting, Slot, is_dropout
 from maam.errors import PortingError
 from maam.torch.arrays import from_numpy, to_numpy
-from maam.weights.match import is_batch_counter
+from maam.torch.settings import read_settings, write_module
+from maam.torch.structure import (
+    computed_weights,
+    fixed_form,
+    is_compiled,
+    join,
+    module_kind,
+    modules_by_path,
+    neutral,
+    own_tensors,
+    state_by_path,
+    with_plain_weights,
+)
+from maam.weights.file import write_safetensors
 
 Array = np.ndarray[Any, Any]
 
@@ -25,17 +41,47 @@ class ModelAdapter:
     framework = "torch"
 
     def __init__(self, model: Any) -> None:
+        if isinstance(model, type) and issubclass(model, nn.Module):
+            raise PortingError(
+                f"expected a model, got the class {model.__name__}; pass an instance: {model.__name__}()"
+            )
         if not isinstance(model, nn.Module):
             raise PortingError(f"expected a torch.nn.Module, got an object of type {type(model).__name__}")
-        self.model = model
+        self.original, self.model = model, model
+        self.remarks: tuple[str, ...] = ()
+        if computed := computed_weights(model):
+            self.model = with_plain_weights(model)
+            self.remarks = (
+                f"PyTorch computes {computed[0]} ({len(computed)} such arrays) by a parametrization: its present value "
+                "is compared, and training moves that value",
+            )
+        self.fixed = fixed_form(model)
+        self._paths = modules_by_path(self.model)
+        self._compiled = is_compiled(self.model)
 
     def layers(self) -> list[Layer]:
         """Return all layers in the order of registration."""
-        return [Layer(name, kind_of(type(m), "torch"), _slots(name, m)) for name, m in self._modules()]
+        first: dict[int, str] = {}
+        return [Layer(name, module_kind(m), _slots(name, m, first)) for name, m in self._modules()]
 
-    def read(self) -> dict[str, Array]:
-        """Return copies of the arrays of all layers."""
-        return {name: to_numpy(tensor) for name, tensor in self._tensors().items()}
+    def settings(self, name: str, inputs: Sequence[tuple[int, ...]]) -> dict[str, Setting]:
+        """Return the settings of the layer `name`, by the names of its arguments."""
+        module = self._module(name)
+        if self.fixed:
+            return {}
+        dtypes = [str(tensor.dtype).removeprefix("torch.") for tensor in own_tensors(module).values()]
+        precision = dtypes[0] if dtypes else "float32"
+        return {**read_settings(module_kind(module), module, inputs), "precision": Setting(precision, precision)}
+
+    def write_layer(self, name: str, values: Mapping[str, Any]) -> str:
+        """Return the expression that builds the layer `name` with other values of some settings; "" if unknown."""
+        module = self._module(name)
+        return "" if self.fixed else write_module(module_kind(module), module, values)
+
+    def read(self, names: Iterable[str] | None = None) -> dict[str, Array]:
+        """Return copies of the arrays of these names, or of all layers."""
+        own = self._tensors()
+        return {name: to_numpy(own[name]) for name in (own if names is None else names)}
 
     def write(self, arrays: Mapping[str, Array]) -> None:
         """Copy arrays into the model, cast to its dtypes."""
@@ -44,44 +90,75 @@ class ModelAdapter:
             for name, array in arrays.items():
                 own[name].copy_(from_numpy(array))
 
-    def forward(self, x: Array, training: bool = False) -> Array:
-        """Return the output for x; train mode updates the running statistics, and dropout is off."""
-        with torch.no_grad(), self._mode(training):
-            return to_numpy(self._output(self._tensor(x)))
+    def commit(self) -> None:
+        """Copy the arrays into the user's module if the adapter works on a copy with computed weights.
 
-    def record(self, x: Array, training: bool = False) -> tuple[Array, list[Call]]:
-        """Return the output for x, and the calls of all layers in the order of execution."""
+        Raises:
+            PortingError: a parametrization cannot take a value, such as that of spectral_norm.
+        """
+        if self.model is self.original:
+            return
+        own, targets = self._tensors(), modules_by_path(self.original)
+        before = copy.deepcopy(self.original.state_dict())
+        for name, tensor in own.items():
+            path, _, local = name.rpartition(".")
+            if local in own_tensors(targets[path]):
+                with torch.no_grad():
+                    own_tensors(targets[path])[local].copy_(tensor)
+            elif not _assign_computed(targets[path], local, tensor):
+                self.original.load_state_dict(before)
+                raise PortingError(f"{name}: the parametrization cannot take a value; remove it before the port")
+
+    def forward(self, inputs: Inputs, training: bool = False) -> Array:
+        """Return the output; train mode updates the running statistics, and dropout is off."""
+        with torch.no_grad(), self._mode(training):
+            return to_numpy(self._output(self._tensors_of(inputs)))
+
+    def record(
+        self, inputs: Inputs, training: bool = False, replaced: Mapping[tuple[str, int], Array] | None = None
+    ) -> tuple[Array, list[Call]]:
+        """Return the output, and the calls of all layers in the order of execution."""
         calls: list[Call] = []
-        with _hooks(self._modules(), calls):
-            output = self.forward(x, training)
+        if self.fixed:
+            return self.forward(inputs, training), calls
+        with _hooks(self._modules(), calls, replaced or {}):
+            output = self.forward(inputs, training)
         return output, calls
 
-    def run_layer(self, name: str, inputs: Sequence[Array], training: bool = False) -> Array:
-        """Return the output of the layer `name` for the given inputs of this layer."""
-        layer = self.model.get_submodule(name)
-        with torch.no_grad(), self._mode(training):
-            return to_numpy(layer(*(self._tensor(x) for x in inputs)))
+    def run_layer(
+        self, name: str, inputs: Inputs, training: bool = False, options: Mapping[str, Any] | None = None
+    ) -> Array:
+        """Return the output of the layer `name`, or the first tensor of several, for inputs of this layer."""
+        layer = self._module(name)
+        with torch.no_grad(), self._mode(training, layer):
+            output = first_tensor(layer(*self._tensors_of(inputs), **(options or {})))
+        if output is None:
+            raise PortingError("the layer returns no tensor")
+        return to_numpy(output)
 
-    def gradients(self, x: Array, cotangent: Array) -> dict[str, Array]:
+    def gradients(self, inputs: Inputs, cotangent: Array) -> dict[str, Array]:
         """Return the gradients of sum(output * cotangent) in train mode, for all trainable arrays."""
         own = {name: tensor for name, tensor in self._tensors().items() if tensor.requires_grad}
         with self._mode(True):
-            scalar = (self._output(self._tensor(x)) * self._tensor(cotangent)).sum()
+            scalar = (self._output(self._tensors_of(inputs)) * self._tensor(cotangent)).sum()
             found = torch.autograd.grad(scalar, list(own.values()), allow_unused=True)
         pairs = zip(own.items(), found, strict=True)
         return {name: to_numpy(torch.zeros_like(t) if g is None else g) for (name, t), g in pairs}
 
-    def train(self, batches: Sequence[tuple[Array, Array]], lr: float, momentum: float, weight_decay: float) -> None:
-        """Take a step of SGD for each (x, target).
+    def train(self, batches: Sequence[tuple[Inputs, Array]], lr: float, momentum: float, weight_decay: float) -> None:
+        """Take a step of SGD for each (inputs, target).
 
         The loss is mean cross entropy for integer targets, and mean(output * target) for others.
         """
         own = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(own, lr, momentum=momentum, weight_decay=weight_decay)
         with self._mode(True):
-            for x, target in batches:
+            for inputs, target in batches:
                 optimizer.zero_grad()
-                _loss(self._output(self._tensor(x)), self._tensor(target)).backward()  # type: ignore[no-untyped-call]
+                loss = _loss(self._output(self._tensors_of(inputs)), self._tensor(target))
+                loss.backward()  # type: ignore[no-untyped-call]
+                for parameter in own:  # MindSpore decays arrays that the model does not use, PyTorch leaves them
+                    parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
                 optimizer.step()
         optimizer.zero_grad()
 
@@ -92,54 +169,102 @@ class ModelAdapter:
         except Exception:  # a user's module may raise anything
             return None
 
+    def save(self, path: Path, note: Mapping[str, str]) -> str:
+        """Write the arrays under PyTorch's names to a .pth or .safetensors file; return the code that loads it."""
+        if path.suffix == ".safetensors":
+            write_safetensors(path, self.read(), {"framework": self.framework, **note})
+            return f'model.load_state_dict(safetensors.torch.load_file("{path}"), strict=False)'
+        state = OrderedDict(self.model.state_dict() if self.fixed else state_by_path(self.model))
+        state._metadata = {"": {"version": 1, **note}}  # type: ignore[attr-defined]  # as in every state_dict
+        with replacing(path) as temporary:
+            torch.save(state, temporary)
+        return f'model.load_state_dict(torch.load("{path}"))'
+
+    def _module(self, name: str) -> nn.Module:
+        return self._paths[name]
+
     def _modules(self) -> list[tuple[str, nn.Module]]:
-        return [(n, m) for n, m in self.model.named_modules() if not m._modules or _own(m)]
+        return [(n, m) for n, m in self._paths.items() if not len(m._modules) or own_tensors(m)]
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {_join(name, local): t for name, module in self._modules() for local, t in _own(module).items()}
+        return {join(name, local): t for name, module in self._modules() for local, t in own_tensors(module).items()}
 
     def _tensor(self, x: Array) -> Tensor:
         like = next((p for p in self.model.parameters() if p.is_floating_point()), torch.empty(0))
         tensor = from_numpy(x).to(like.device)
         return tensor.to(like.dtype) if tensor.is_floating_point() else tensor.long()
 
-    def _output(self, x: Tensor) -> Tensor:
-        output = self.model(x)
+    def _tensors_of(self, inputs: Inputs) -> list[Tensor]:
+        return [self._tensor(x) for x in inputs]
+
+    def _output(self, inputs: Sequence[Tensor]) -> Tensor:
+        output = self.model(*inputs)
         if not isinstance(output, Tensor):
             raise PortingError(f"expected one tensor as output of the module, got a {type(output).__name__}; wrap it")
         return output
 
     @contextmanager
-    def _mode(self, training: bool) -> Iterator[None]:
-        before = {module: module.training for module in self.model.modules()}
-        counters = [(b, b.clone()) for b in self.model.buffers() if not b.is_floating_point()]
-        self.model.train(training)
+    def _mode(self, training: bool, part: nn.Module | None = None) -> Iterator[None]:
+        """Run the model or a part of it in a mode; restore the modes of its modules and its counters."""
+        part = self.model if part is None else part
+        before = {module: module.training for module in part.modules()}
+        counters = [(b, b.clone()) for b in part.buffers() if not b.is_floating_point()]
+        part.train(training)
         for module in before:
             if is_dropout(type(module)):
                 module.eval()
         try:
-            yield
+            with _without_compiling() if self._compiled else nullcontext():
+                yield
         finally:
             for module, mode in before.items():
                 module.training = mode
-            for buffer, value in counters:
-                buffer.copy_(value)
+            with torch.no_grad():
+                for buffer, value in counters:
+                    buffer.copy_(value)
 
 
-def _own(module: nn.Module) -> dict[str, Tensor]:
-    """Return the parameters and persistent buffers of a module, without its children, that contain real numbers."""
-    found: dict[str, Tensor | None] = dict(module._parameters)
-    transient = module._non_persistent_buffers_set
-    found |= {name: buffer for name, buffer in module._buffers.items() if name not in transient}
-    return {n: t for n, t in found.items() if t is not None and t.is_floating_point() and not is_batch_counter(n)}
+def _assign_computed(module: nn.Module, name: str, tensor: Tensor) -> bool:
+    """Assign a value to an array that a parametrization computes; return whether it now has this value."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()  # spectral_norm takes a step in train mode
+    try:
+        with torch.no_grad():
+            setattr(module, name, tensor.detach().clone())  # a Parameter would be registered
+            return torch.allclose(getattr(module, name), tensor, rtol=1e-4, atol=1e-6)
+    except Exception:  # parametrizations may raise anything
+        return False
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
-def _slots(name: str, module: nn.Module) -> dict[str, Slot]:
-    return {n: Slot(_join(name, n), tuple(t.shape), t.requires_grad) for n, t in _own(module).items()}
+@contextmanager
+def _without_compiling() -> Iterator[None]:
+    """Run modules inside torch.compile in eager mode, because compiled code runs no hooks."""
+    torch.compiler.set_stance("force_eager")
+    try:
+        yield
+    finally:
+        torch.compiler.set_stance("default")
 
 
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    """Return what a module contributes to its state_dict, without its children."""
+    found: dict[str, Tensor] = {}
+    module._save_to_state_dict(found, "", keep_vars=False)
+    return found
+
+
+def _slots(name: str, module: nn.Module, first: dict[int, str]) -> dict[str, Slot]:
+    """Return the slots of a module; `first` collects the names of tensors to find tied ones."""
+    kind, found = module_kind(module), {}
+    for local, tensor in own_tensors(module).items():
+        full = join(name, local)
+        before = first.setdefault(id(tensor), full)
+        tied = "" if before == full else before
+        found[local] = Slot(full, tuple(tensor.shape), tensor.requires_grad, neutral(kind, local, tensor), tied)
+    return found
 
 
 def _loss(output: Tensor, target: Tensor) -> Tensor:
@@ -148,14 +273,34 @@ def _loss(output: Tensor, target: Tensor) -> Tensor:
     return nn.functional.cross_entropy(output, target)
 
 
+def first_tensor(output: Any) -> Tensor | None:
+    """Return the output, or the first tensor of several; None if there is none."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, (tuple, list)):
+        return next((found for part in output if (found := first_tensor(part)) is not None), None)
+    return None
+
+
+def _with_first(output: Any, tensor: Tensor) -> Any:
+    """Return the output with another first tensor."""
+    if isinstance(output, Tensor):
+        return tensor
+    head, *rest = output
+    return type(output)([_with_first(head, tensor), *rest])
+
+
 @contextmanager
-def _hooks(modules: Sequence[tuple[str, nn.Module]], calls: list[Call]) -> Iterator[None]:
+def _hooks(
+    modules: Sequence[tuple[str, nn.Module]], calls: list[Call], replaced: Mapping[tuple[str, int], Array]
+) -> Iterator[None]:
     """Record the calls of modules; inputs are copied before a layer runs, because many layers change them in place."""
-    entered: list[tuple[Array, ...] | None] = []
+    entered: list[tuple[Inputs | None, Mapping[str, Any]]] = []
+    counts: dict[str, int] = {}
     handles = []
     for name, module in modules:
         handles.append(module.register_forward_pre_hook(_enter(entered), with_kwargs=True))
-        handles.append(module.register_forward_hook(_leave(name, entered, calls)))
+        handles.append(module.register_forward_hook(_leave(name, entered, calls, counts, replaced)))
     try:
         yield
     finally:
@@ -163,16 +308,28 @@ def _hooks(modules: Sequence[tuple[str, nn.Module]], calls: list[Call]) -> Itera
             handle.remove()
 
 
-def _enter(entered: list[tuple[Array, ...] | None]) -> Callable[[Any, Any, Any], None]:
+def _enter(entered: list[tuple[Inputs | None, Mapping[str, Any]]]) -> Callable[[Any, Any, Any], None]:
     def hook(_module: Any, inputs: Any, named: Any) -> None:
-        plain = not named and all(isinstance(x, Tensor) for x in inputs)
-        entered.append(tuple(to_numpy(x) for x in inputs) if plain else None)
+        plain = all(isinstance(x, Tensor) for x in inputs) and not any(isinstance(x, Tensor) for x in named.values())
+        entered.append((tuple(to_numpy(x) for x in inputs) if plain else None, dict(named)))
 
     return hook
 
 
-def _leave(name: str, entered: list[tuple[Array, ...] | None], calls: list[Call]) -> Callable[[Any, Any, Any], None]:
-    def hook(_module: Any, _inputs: Any, output: Any) -> None:
-        calls.append(Call(name, entered.pop(), to_numpy(output) if isinstance(output, Tensor) else None))
+def _leave(
+    name: str,
+    entered: list[tuple[Inputs | None, Mapping[str, Any]]],
+    calls: list[Call],
+    counts: dict[str, int],
+    replaced: Mapping[tuple[str, int], Array],
+) -> Callable[[Any, Any, Any], Any]:
+    def hook(_module: Any, _inputs: Any, output: Any) -> Any:
+        inputs, named = entered.pop()
+        tensor = first_tensor(output)
+        calls.append(Call(name, inputs, None if tensor is None else to_numpy(tensor), named))
+        index = counts[name] = counts.get(name, -1) + 1
+        if tensor is None or (name, index) not in replaced:
+            return None
+        return _with_first(output, from_numpy(replaced[name, index]).to(tensor))
 
     return hook

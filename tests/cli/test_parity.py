@@ -1,13 +1,11 @@
-"""`maam parity` and `maam port`: options, verdicts and errors. tests/parity and tests/porting test the comparisons."""
+"""`maam parity`: options, verdicts and errors. tests/parity tests the comparisons."""
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from maam import data, spec
 from maam.data import ImageDataset
@@ -45,7 +43,10 @@ def test_models_of_every_kind(succeeds, digits, layer, document):
 
 def test_json_and_plot(succeeds, tmp_path):
     layers = ("--frameworks", "torch", "--no-compiled", "--stages", "layers")
-    succeeds("parity", "maam_digits", *layers, "--json", "report.json", "--plot", "depth.png")
+    outputs = ("--json", "report.json", "--html", "report.html", "--plot", "depth.png")
+    succeeds("parity", "maam_digits", *layers, *outputs)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<circle") == len(json.loads((tmp_path / "report.json").read_text())["depth"])
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["passed"] is True
     assert {row["verdict"] for row in report["rows"]} == {"pass"}
@@ -123,70 +124,3 @@ def test_mindspore_leaves_no_folder_where_a_dtype_has_no_kernel(run, document, t
     assert "NOT AVAILABLE" in result.out
     assert os.environ.get("MS_OM_PATH") == own
     assert {path.name for path in tmp_path.iterdir()} == {path.name, *filter(None, [own])}
-
-
-MODELS = """
-import torch
-from mindspore import nn
-
-def module():
-    torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten())
-
-def cell():
-    return nn.SequentialCell(nn.Conv2d(3, 4, 3, pad_mode="pad", padding=1, has_bias=True), nn.ReLU(), nn.Flatten())
-
-def valid():
-    return nn.SequentialCell(nn.Conv2d(3, 4, 3, pad_mode="valid", has_bias=True), nn.ReLU(), nn.Flatten())
-
-def broken():
-    raise KeyError("no weights here")
-"""
-ARGUMENTS = ("--input", "3,6,6", "--steps", "1")
-
-
-@pytest.fixture
-def models(tmp_path, monkeypatch):
-    """Write a module with functions that return models; return its name."""
-    pytest.importorskip("torch")
-    pytest.importorskip("mindspore")
-    (tmp_path / "own_models.py").write_text(MODELS)
-    monkeypatch.delitem(sys.modules, "own_models", raising=False)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return "own_models"
-
-
-def test_agreeing_models(succeeds, models, tmp_path):
-    out = tmp_path / "own.safetensors"
-    result = succeeds("port", f"{models}:module", f"{models}:cell", *ARGUMENTS, "--out", out)
-    assert "All results that were compared agree." in result.out
-    written = load_file(out)
-    assert set(written) == {"0.weight", "0.bias"}
-    assert np.array_equal(written["0.weight"], sys.modules["own_models"].module()[0].weight.detach().numpy())
-
-
-def test_differing_models_write_nothing(run, models, tmp_path):
-    result = run("port", f"{models}:module", f"{models}:valid", *ARGUMENTS, "--out", tmp_path / "own.safetensors")
-    assert result.status == 1
-    assert "FAIL: the first layer that differs is 0" in result.out
-    assert not (tmp_path / "own.safetensors").exists()
-
-
-def test_port_refuses(fails, models, tmp_path):
-    start = ("port", f"{models}:module")
-    options = ("--input", "3", "--no-transfer", "--out", "x.safetensors")
-    assert "--no-transfer copies no weights" in fails("port", "ours:module", "ours:cell", *options)
-    (tmp_path / "fails_at_import.py").write_text("1 / 0")
-    message = fails(*start, "fails_at_import:cell", *ARGUMENTS)
-    assert "fails_at_import cannot be imported: ZeroDivisionError: division by zero" in message
-    assert "expected package.module:callable" in fails(*start, "nothing", *ARGUMENTS)
-    assert "no_such_module cannot be imported" in fails(*start, "no_such_module:make", *ARGUMENTS)
-    assert fails(*start, f"{models}:none", *ARGUMENTS) == "own_models:none: own_models has no none"
-    assert fails(*start, f"{models}:broken", *ARGUMENTS).startswith("own_models:broken() failed: KeyError")
-    assert fails(*start, f"{models}:cell", "--input", "3,x").startswith("--input: expected positive integers")
-    (tmp_path / "names.json").write_text("[1]")
-    named = (*start, f"{models}:cell", *ARGUMENTS, "--names", tmp_path / "names.json")
-    assert "expected a JSON object" in fails(*named)
-    for text, message in (("[" * 200_000, "not JSON: "), ('{"a": "b", "a": "c"}', "the name 'a' occurs twice")):
-        (tmp_path / "names.json").write_text(text)
-        assert message in fails(*named)

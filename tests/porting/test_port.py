@@ -1,5 +1,6 @@
 """Ports of models that maam did not build: equal models pass, and each planted fault is named."""
 
+import json
 from functools import partial
 
 import numpy as np
@@ -9,8 +10,9 @@ import maam
 from maam.backend.adapter import Layer, Slot
 from maam.errors import PortingError, ShapeError
 from maam.parity import Verdict
-from maam.porting.compare import allowed_errors, errors
+from maam.porting.html import render
 from maam.porting.pairing import pair_layers
+from maam.porting.trained import allowed_errors, errors
 
 torch = pytest.importorskip("torch")
 mindspore = pytest.importorskip("mindspore")
@@ -58,6 +60,44 @@ def test_a_fault_is_named(fault, layer):
     report = port(*pair(**fault))
     assert not report.passed
     assert report.first_difference == layer, report.to_markdown()
+    (cause,) = report.causes
+    assert cause.layers == (layer.partition(".")[0],)
+
+
+def test_all_faults_are_named_with_their_causes():
+    """Padding, eps and momentum are wrong in three layers at once; every one is a cause, with what would agree."""
+    module, cell = pair(pad_mode="same", momentum=0.1)
+    cell.norm = mindspore.nn.BatchNorm2d(8, eps=1e-3)
+    report = port(module, cell)
+    assert report.first_difference == "bn1 (MindSpore: norm)"
+    found = {cause.what: (cause.layers, cause.text, cause.remedy, cause.seen) for cause in report.causes}
+    both, statistics = ("eval", "train"), ("statistics",)
+    assert found == {
+        "eps": (("bn1 (MindSpore: norm)",), "eps=1e-05 in PyTorch, eps=0.001 in MindSpore", "nn.BatchNorm2d(8)", both),
+        "padding": (
+            ("conv2",),
+            'padding=1 in PyTorch, pad_mode="same" (rows 0+1, columns 0+1) in MindSpore',
+            'nn.Conv2d(8, 8, 3, stride=2, pad_mode="pad", padding=1, has_bias=True)',
+            both,
+        ),
+        "momentum": (
+            ("bn2",),
+            "momentum=0.1 in PyTorch, momentum=0.1 in MindSpore",
+            "nn.BatchNorm2d(8)",
+            statistics,
+        ),
+    }
+    assert report.differing_layers == ["bn1 (MindSpore: norm)", "conv2", "bn2"]
+    reverse = port(module, cell, direction="mindspore-to-torch")
+    remedies = {cause.what: cause.remedy for cause in reverse.causes}
+    assert remedies["eps"] == "nn.BatchNorm2d(8, eps=0.001)"
+    assert remedies["momentum"] == "nn.BatchNorm2d(8, momentum=0.9)"
+    document = json.loads(report.to_json())
+    assert [cause["what"] for cause in document["causes"]] == [cause.what for cause in report.causes]
+    page = render(report)
+    assert "nn.BatchNorm2d(8)" in page
+    assert page.count("class='differs'") == 3
+    assert "http" not in page.replace("http://www.w3.org", "")
 
 
 def test_a_fault_between_layers_is_located_by_the_layers_around_it():

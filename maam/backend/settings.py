@@ -1,0 +1,150 @@
+"""How backends describe the settings of layers: a table of fields for each kind, read and written in one way.
+
+Values are in PyTorch's meaning, so that shared code can compare them. Padding is resolved to the rows and columns on
+each side, for the sizes that the layer sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from maam.backend.adapter import Setting
+
+Shapes = Sequence[tuple[int, ...]]
+
+
+def _same(value: Any, _module: Any, _inputs: Shapes) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Field:
+    """A setting of a kind of layer.
+
+    Attributes:
+        name: PyTorch's name of the argument.
+        read: returns the framework's own value from a layer.
+        default: the framework's own default; the argument is left out if it has this value.
+        argument: the framework's name of the argument; empty if it is `name`.
+        to_value: converts the own value to PyTorch's meaning, for a layer and the shapes of its inputs.
+        to_own: converts a value in PyTorch's meaning to arguments of the framework.
+        describe: returns the text of the setting; None writes `argument=value`.
+        positional: whether the argument follows the leading ones without its name.
+    """
+
+    name: str
+    read: Callable[[Any], Any]
+    default: Any = None
+    argument: str = ""
+    to_value: Callable[[Any, Any, Shapes], Any] = _same
+    to_own: Callable[[Any, Any], dict[str, Any]] | None = None
+    describe: Callable[[Any], str] | None = None
+    positional: bool = False
+
+    def setting(self, module: Any, inputs: Shapes) -> Setting:
+        """Return the setting of a layer."""
+        own = self.read(module)
+        text = self.describe(module) if self.describe else f"{self.argument or self.name}={shown(own)}"
+        return Setting(self.to_value(own, module, inputs), text)
+
+    def arguments(self, module: Any, value: Any) -> dict[str, Any]:
+        """Return the arguments of the framework for a value in PyTorch's meaning."""
+        if self.to_own is not None:
+            return self.to_own(value, module)
+        return {} if _equal(value, self.default) else {self.argument or self.name: value}
+
+
+@dataclass(frozen=True)
+class Description:
+    """The fields of a kind of layer and the arguments that come before them in an expression.
+
+    Attributes:
+        fields: the fields.
+        leading: returns the positional arguments of a layer, such as its channels.
+        extra: returns further arguments, such as `has_bias`.
+    """
+
+    fields: tuple[Field, ...]
+    leading: Callable[[Any], tuple[Any, ...]] = lambda _module: ()
+    extra: Callable[[Any], dict[str, Any]] = lambda _module: {}
+
+    def read(self, module: Any, inputs: Shapes) -> dict[str, Setting]:
+        """Return all settings of a layer."""
+        return {field.name: field.setting(module, inputs) for field in self.fields}
+
+    def write(self, constructor: str, module: Any, values: Mapping[str, Any]) -> str:
+        """Return the expression that builds the layer with other values of some settings."""
+        parts = [shown(value) for value in self.leading(module)]
+        options: dict[str, Any] = {}
+        for field in self.fields:
+            value = values.get(field.name, field.setting(module, ()).value)
+            if field.positional:
+                parts.append(shown(value))
+            else:
+                options |= field.arguments(module, value)
+        options |= self.extra(module)
+        return f"{constructor}({', '.join([*parts, *(f'{name}={shown(value)}' for name, value in options.items())])})"
+
+
+def shown(value: Any) -> str:
+    """Return a value as an expression; equal elements of a tuple are written once, and floats without noise."""
+    if type(value) in (tuple, list):
+        if value and all(isinstance(v, (int, np.integer)) and v == value[0] for v in value):
+            return shown(value[0])
+        return f"({', '.join(map(shown, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, (float, np.floating)):
+        return repr(float(f"{float(value):.7g}"))
+    if isinstance(value, np.integer):
+        return str(int(value))
+    return repr(value).replace("'", '"') if isinstance(value, str) else repr(value)
+
+
+def per_axis(value: Any, axes: int) -> tuple[int, ...]:
+    """Return one integer for each spatial axis: the last ones of a longer sequence."""
+    if isinstance(value, (tuple, list)):
+        return tuple(int(v) for v in (value if len(value) > 1 else value * axes))[-axes:]
+    return (int(value),) * axes
+
+
+def same_padding(
+    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
+    """Return the rows and columns that TensorFlow's and MindSpore's "same" adds before and after each axis.
+
+    Example:
+        >>> from maam.backend.settings import same_padding
+        >>> same_padding((8, 7), (3, 3), (2, 2), (1, 1))
+        ((0, 1), (1, 1))
+    """
+    found = []
+    for size, k, s, d in zip(sizes, kernel, stride, dilation, strict=True):
+        total = max((-(-size // s) - 1) * s + d * (k - 1) + 1 - size, 0)
+        found.append((total // 2, total - total // 2))
+    return tuple(found)
+
+
+def axis_from_end(axis: int, inputs: Shapes) -> int:
+    """Return an axis counted from the end if the shape of the input is known."""
+    return axis - len(inputs[0]) if axis >= 0 and inputs else axis
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Return whether two values are equal; an integer equals a tuple of equal integers."""
+    return bool(shown(a) == shown(b)) and isinstance(a, bool) == isinstance(b, bool)
+
+
+def settings_differ(a: Any, b: Any) -> bool:
+    """Return whether two values in PyTorch's meaning differ; floats may differ by their float32 rounding.
+
+    Example:
+        >>> from maam.backend.settings import settings_differ
+        >>> settings_differ(0.1, 1 - 0.9), settings_differ(1e-3, 1e-5)
+        (False, True)
+    """
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)) and not isinstance(a, bool):
+        return abs(a - b) > 1e-6 * max(abs(a), abs(b))
+    return bool(a != b)

@@ -1,0 +1,125 @@
+"""`maam port`: options, files, verdicts and errors. tests/porting tests the comparisons."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+torch = pytest.importorskip("torch")
+mindspore = pytest.importorskip("mindspore")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+MODELS = """
+import torch
+from mindspore import nn
+
+def module():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten())
+
+def cell():
+    return nn.SequentialCell(nn.Conv2d(3, 4, 3, pad_mode="pad", padding=1, has_bias=True), nn.ReLU(), nn.Flatten())
+
+def valid():
+    return nn.SequentialCell(nn.Conv2d(3, 4, 3, pad_mode="valid", has_bias=True), nn.ReLU(), nn.Flatten())
+
+def broken():
+    raise KeyError("no weights here")
+
+class Named(torch.nn.Linear):
+    pass
+
+instance = module()
+"""
+ARGUMENTS = ("--input", "3,6,6", "--steps", "1")
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch):
+    """Write a module with functions that return models; return its name."""
+    (tmp_path / "own_models.py").write_text(MODELS)
+    monkeypatch.delitem(sys.modules, "own_models", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    return "own_models"
+
+
+def expected():
+    return sys.modules["own_models"].module()[0].weight.detach().numpy()
+
+
+def loaded_by(line, **names):
+    """Run the code that the last line of a command prints."""
+    code = line.removeprefix("load them with: ")
+    eval(code, {"mindspore": mindspore, "torch": torch, **names})
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_agreeing_models(succeeds, models, tmp_path, suffix):
+    out = tmp_path / f"own{suffix}"
+    files = ("--out", out, "--names-out", "map.json", "--json", "report.json", "--html", "report.html")
+    result = succeeds("port", f"{models}.py:module", f"{models}.py:cell", *ARGUMENTS, *files)
+    assert "All results that were compared agree." in result.out
+    cell = sys.modules["own_models"].cell()
+    loaded_by(result.out.splitlines()[-1], cell=cell)
+    assert np.array_equal(cell[0].weight.asnumpy(), expected())
+    assert json.loads((tmp_path / "map.json").read_text()) == {"0": "0"}
+    assert json.loads((tmp_path / "report.json").read_text())["passed"] is True
+    assert "All results that were compared agree." in (tmp_path / "report.html").read_text()
+    again = ("--names", "map.json", "--input", "image.npy")
+    np.save(tmp_path / "image.npy", np.ones((2, 3, 6, 6), np.float32))
+    succeeds("port", f"{models}:instance", f"{models}:cell", *again, "--steps", "1")
+
+
+def test_weights_for_pytorch(succeeds, models, tmp_path):
+    options = (*ARGUMENTS, "--direction", "mindspore-to-torch", "--out", tmp_path / "own.pth")
+    result = succeeds("port", f"{models}:module", f"{models}:cell", *options)
+    model = sys.modules["own_models"].module()
+    loaded_by(result.out.splitlines()[-1], model=model)
+    assert not np.array_equal(model[0].weight.detach().numpy(), expected())
+
+
+def test_differing_models_write_nothing_unless_asked(run, models, tmp_path):
+    command = ("port", f"{models}:module", f"{models}:valid", *ARGUMENTS, "--out", tmp_path / "own.safetensors")
+    result = run(*command)
+    assert result.status == 1
+    assert "FAIL: the first layer that differs is 0" in result.out
+    assert 'padding=1 in PyTorch, pad_mode="valid" in MindSpore' in result.out
+    assert not (tmp_path / "own.safetensors").exists()
+    assert run(*command, "--out-anyway").status == 1
+    with safe_open(tmp_path / "own.safetensors", "np") as file:
+        assert file.metadata()["maam_port"] == "the models differ, first at 0"
+    command = (*command[:-1], tmp_path / "own.ckpt", "--out-anyway")
+    assert run(*command).status == 1
+    assert mindspore.load_checkpoint(str(tmp_path / "own.ckpt"))["maam_port"] == "the models differ, first at 0"
+
+
+def test_port_refuses(fails, models, tmp_path):
+    start = ("port", f"{models}:module")
+    options = ("--input", "3", "--no-transfer", "--out", "x.safetensors")
+    assert "--no-transfer copies no weights" in fails("port", "ours:module", "ours:cell", *options)
+    (tmp_path / "fails_at_import.py").write_text("1 / 0")
+    message = fails(*start, "fails_at_import:cell", *ARGUMENTS)
+    assert "fails_at_import cannot be imported: ZeroDivisionError: division by zero" in message
+    assert "expected package.module:callable" in fails(*start, "nothing", *ARGUMENTS)
+    assert "no_such_module cannot be imported" in fails(*start, "no_such_module:make", *ARGUMENTS)
+    assert "there is no file no_such.py" in fails(*start, "no_such.py:make", *ARGUMENTS)
+    assert "own_models has no none; it has module, cell, " in fails(*start, f"{models}:none", *ARGUMENTS)
+    assert fails(*start, f"{models}:broken", *ARGUMENTS).startswith("own_models:broken() failed: KeyError")
+    message = fails("port", f"{models}:Named", f"{models}:cell", *ARGUMENTS)
+    assert message.endswith("write a function without arguments that returns Named(...)")
+    assert fails(*start, f"{models}:cell").startswith("--input is missing: write the shape of one sample, such as 3,22")
+    assert fails(*start, f"{models}:cell", "--input", "3,x").startswith("--input: expected positive integers")
+    assert fails(*start, f"{models}:cell", "--input", "no.npy") == "--input no.npy: the file does not exist"
+    (tmp_path / "bad.npy").write_text("no array")
+    assert fails(*start, f"{models}:cell", "--input", "bad.npy").startswith("--input bad.npy: cannot be read")
+    message = fails(*start, f"{models}:cell", *ARGUMENTS, "--out", "x.pth")
+    assert message == "--out x.pth: expected a file name that ends in .ckpt or .safetensors for MindSpore"
+    assert "no effect without --out" in fails(*start, f"{models}:cell", *ARGUMENTS, "--out-anyway")
+    (tmp_path / "names.json").write_text("[1]")
+    named = (*start, f"{models}:cell", *ARGUMENTS, "--names", tmp_path / "names.json")
+    assert "expected a JSON object" in fails(*named)
+    for text, message in (("[" * 200_000, "not JSON: "), ('{"a": "b", "a": "c"}', "the name 'a' occurs twice")):
+        (tmp_path / "names.json").write_text(text)
+        assert message in fails(*named)

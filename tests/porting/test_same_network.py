@@ -1,0 +1,328 @@
+"""Models that are the same network, written differently: they are paired, and their results agree."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import maam
+from maam.errors import PortingError
+
+torch = pytest.importorskip("torch")
+mindspore = pytest.importorskip("mindspore")
+from mindspore import nn, ops  # noqa: E402
+from torch import nn as tnn  # noqa: E402
+from torch.nn.utils import parametrizations  # noqa: E402
+
+IMAGE = (3, 6, 6)
+IDS = np.random.default_rng(0).integers(0, 11, (2, 7))
+
+
+def port(module, cell, shape=None, **options):
+    shapes = {} if "inputs" in options else {"input_shape": shape or IMAGE}
+    return maam.port(module, cell, **{"steps": 1, "batch_size": 2, **shapes, **options})
+
+
+class Module(tnn.Module):
+    """A module of named parts and a function of the module and its inputs."""
+
+    def __init__(self, run, **parts):
+        super().__init__()
+        self.run = run
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, *inputs):
+        return self.run(self, *inputs)
+
+
+class Cell(nn.Cell):
+    """The same for MindSpore."""
+
+    def __init__(self, run, **parts):
+        super().__init__()
+        self.run = run
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def construct(self, *inputs):
+        return self.run(self, *inputs)
+
+
+def branches():
+    """Two branches of the same shapes, registered in another order and with other names."""
+    module = Module(
+        lambda m, x: torch.cat((m.left(x), m.right(x)), 1),
+        left=tnn.Sequential(tnn.Conv2d(3, 3, 3, padding=1, bias=False), tnn.BatchNorm2d(3)),
+        right=tnn.Sequential(tnn.Conv2d(3, 3, 3, padding=1, bias=False), tnn.BatchNorm2d(3)),
+    )
+    cell = Cell(
+        lambda c, x: ops.cat((c.projection(x), c.main(x)), 1),
+        main=nn.SequentialCell(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)),
+        projection=nn.SequentialCell(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)),
+    )
+    return module, cell
+
+
+def both_orders():
+    """Branches that run and are registered in other orders, and differ by their shapes."""
+    module = Module(
+        lambda m, x: m.a(x) + m.b(x), a=tnn.Linear(4, 3), b=tnn.Linear(4, 3, bias=False), c=tnn.Linear(1, 1)
+    )
+    cell = Cell(lambda c, x: c.y(x) + c.x(x), z=nn.Dense(1, 1), y=nn.Dense(4, 3, has_bias=False), x=nn.Dense(4, 3))
+    return module, cell, (4,)
+
+
+def layer_scale():
+    scale = tnn.Parameter(torch.rand(4, 1, 1))
+    module = Module(lambda m, x: (m.conv(x) * m.scale).mean((2, 3)), conv=tnn.Conv2d(3, 4, 1), scale=scale)
+    gamma = mindspore.Parameter(ops.ones(4), name="gamma")
+    cell = Cell(
+        lambda c, x: (c.conv(x) * c.gamma.reshape(-1, 1, 1)).mean((2, 3)),
+        conv=nn.Conv2d(3, 4, 1, has_bias=True),
+        gamma=gamma,
+    )
+    return module, cell
+
+
+def scales_in_one_layer():
+    """Two arrays in a layer of MindSpore that PyTorch keeps in two layers."""
+
+    class Scale(tnn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = tnn.Parameter(torch.rand(4))
+
+        def forward(self, x):
+            return x * self.scale
+
+    module = Module(lambda m, x: m.b(m.fc(m.a(x))), a=Scale(), fc=tnn.Linear(4, 4), b=Scale())
+    arrays = {name: mindspore.Parameter(ops.ones(4), name=name) for name in ("scale_1", "scale_2")}
+    return module, Cell(lambda c, x: c.scale_2 * c.fc(c.scale_1 * x), **arrays, fc=nn.Dense(4, 4)), (4,)
+
+
+def pointwise():
+    """Linear layers over the last axis against 1x1 convolutions."""
+
+    def run(m, x):
+        return m.b(torch.relu(m.a(x.permute(0, 2, 3, 1)))).mean((1, 2))
+
+    module = Module(run, a=tnn.Linear(3, 6), b=tnn.Linear(6, 2))
+    parts = {"a": nn.Conv2d(3, 6, 1, has_bias=True), "b": nn.Conv2d(6, 2, 1, has_bias=True)}
+    return module, Cell(lambda c, x: c.b(ops.relu(c.a(x))).mean((2, 3)), **parts)
+
+
+def table():
+    module = Module(lambda m, x: m.fc(x) + m.table, fc=tnn.Linear(4, 3))
+    module.register_buffer("table", torch.arange(3.0))
+    return module, Cell(lambda c, x: c.fc(x) + ops.arange(3), fc=nn.Dense(4, 3)), (4,)
+
+
+def not_affine():
+    module = tnn.Sequential(tnn.Conv2d(3, 4, 1), tnn.BatchNorm2d(4, affine=False))
+    cell = nn.SequentialCell(nn.Conv2d(3, 4, 1, has_bias=True), nn.BatchNorm2d(4, affine=False))
+    return module, cell
+
+
+def batch_statistics():
+    module = tnn.Sequential(tnn.Conv2d(3, 4, 1), tnn.BatchNorm2d(4, track_running_stats=False))
+    cell = nn.SequentialCell(nn.Conv2d(3, 4, 1, has_bias=True), nn.BatchNorm2d(4, use_batch_statistics=True))
+    return module, cell
+
+
+def tied(torch_ties=True, mindspore_ties=True):
+    def run(m, x):
+        return m.o(m.fc(m.e(x))).mean(1)
+
+    module = Module(run, e=tnn.Embedding(11, 6), fc=tnn.Linear(6, 6), o=tnn.Linear(6, 11, bias=False))
+    cell = Cell(run, e=nn.Embedding(11, 6), fc=nn.Dense(6, 6), o=nn.Dense(6, 11, has_bias=False))
+    if torch_ties:
+        module.o.weight = module.e.weight
+    if mindspore_ties:
+        cell.o.weight = cell.e.embedding_table
+    return module, cell
+
+
+def fused():
+    """One projection of query, key and value against three."""
+
+    def attend(m, q, k, v, softmax):
+        return m.fc(m.proj(softmax(q @ k.swapaxes(-1, -2), -1) @ v).mean(1))
+
+    module = Module(
+        lambda m, x: attend(m, *m.qkv(x).chunk(3, -1), torch.softmax),
+        qkv=tnn.Linear(8, 24),
+        proj=tnn.Linear(8, 8),
+        fc=tnn.Linear(8, 2),
+    )
+    cell = Cell(
+        lambda c, x: attend(c, c.q(x), c.k(x), c.v(x), ops.softmax),
+        **{name: nn.Dense(8, 8) for name in ("q", "k", "v", "proj")},
+        fc=nn.Dense(8, 2),
+    )
+    return module, cell, (6, 8)
+
+
+def attention():
+    module = Module(
+        lambda m, x: m.fc(m.attention(x, x, x, need_weights=False)[0].mean(1)),
+        attention=tnn.MultiheadAttention(8, 2, batch_first=True),
+        fc=tnn.Linear(8, 2),
+    )
+    parts = {"attention": nn.MultiheadAttention(8, 2, batch_first=True), "fc": nn.Dense(8, 2)}
+    return module, Cell(lambda c, x: c.fc(c.attention(x, x, x)[0].mean(1)), **parts), (6, 8)
+
+
+def recurrent(name):
+    def run(m, x):
+        return m.fc(m.rnn(x)[0].mean(1))
+
+    module = Module(run, rnn=getattr(tnn, name)(4, 5, 2, batch_first=True), fc=tnn.Linear(5, 2))
+    return module, Cell(run, rnn=getattr(nn, name)(4, 5, 2, batch_first=True), fc=nn.Dense(5, 2)), (6, 4)
+
+
+def normalized():
+    module = tnn.Sequential(tnn.Embedding(11, 8), tnn.LayerNorm(8, 1e-5), tnn.Linear(8, 3))
+    return module, nn.SequentialCell(nn.Embedding(11, 8), nn.LayerNorm((8,), epsilon=1e-5), nn.Dense(8, 3))
+
+
+NETWORKS = {
+    "branches registered in another order": branches,
+    "branches in other orders everywhere": both_orders,
+    "arrays with axes of size 1": layer_scale,
+    "arrays in another layer": scales_in_one_layer,
+    "linear layers and 1x1 convolutions": pointwise,
+    "a constant table on one side": table,
+    "norm without affine arrays": not_affine,
+    "norm without running statistics": batch_statistics,
+    "tied weights": lambda: (*tied(), None, IDS),
+    "fused query, key and value": fused,
+    "attention": attention,
+    "RNN": lambda: recurrent("RNN"),
+    "GRU": lambda: recurrent("GRU"),
+    "LSTM": lambda: recurrent("LSTM"),
+    "embedding and layer norm": lambda: (*normalized(), None, IDS),
+}
+
+
+@pytest.mark.parametrize("direction", ["torch-to-mindspore", "mindspore-to-torch"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_same_network_is_paired(name, direction):
+    torch.manual_seed(0)
+    module, cell, shape, *rest = (*NETWORKS[name](), None)[:4]
+    inputs = next((item for item in rest if item is not None), None)
+    options = {} if inputs is None else {"inputs": inputs}
+    report = port(module, cell, shape, direction=direction, **options)
+    assert report.passed, report.to_markdown()
+    assert not report.causes
+
+
+def test_arrays_that_only_the_target_has_become_neutral():
+    module, cell = not_affine()
+    cell[1].gamma.set_data(ops.zeros(4))
+    with pytest.raises(PortingError, match="MindSpore has a weight and PyTorch does not"):
+        port(module, cell, direction="mindspore-to-torch")
+    report = port(module, cell)
+    assert report.passed
+    assert (cell[1].gamma.asnumpy() == 1).all()
+    assert report.remarks == ["arrays that only one model has; their values change nothing: 1.gamma, 1.beta"]
+
+
+@pytest.mark.parametrize("ties", [(True, False), (False, True)])
+def test_weights_tied_in_one_model_only_are_named(ties):
+    report = port(*tied(*ties), inputs=IDS)
+    tied_in, free = ("PyTorch", "MindSpore") if ties[0] else ("MindSpore", "PyTorch")
+    (cause,) = [cause for cause in report.causes if cause.what == "trained arrays"]
+    assert cause.text == f"the same array as that of another layer in {tied_in}, an array of its own in {free}"
+
+
+def plain():
+    module = tnn.Sequential(tnn.Conv2d(3, 4, 3, padding=1), tnn.BatchNorm2d(4), tnn.ReLU())
+    return module, nn.SequentialCell(nn.Conv2d(3, 4, 3, has_bias=True), nn.BatchNorm2d(4), nn.ReLU())
+
+
+def inside(wrap):
+    def wrapped(module):
+        module[0] = wrap(module[0])
+        return module
+
+    return wrapped
+
+
+def checkpointed(module):
+    wrapper = pytest.importorskip("torch.distributed.algorithms._checkpoint.checkpoint_wrapper")
+    return wrapper.checkpoint_wrapper(module)
+
+
+WRAPPERS = {
+    "compile": torch.compile,
+    "data parallel": tnn.DataParallel,
+    "averaged": torch.optim.swa_utils.AveragedModel,
+    "checkpoint": checkpointed,
+}
+
+
+@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("name", WRAPPERS)
+def test_wrappers_are_looked_through(name, deep, tmp_path):
+    module, cell = plain()
+    wrapped = (inside(WRAPPERS[name]) if deep else WRAPPERS[name])(module)
+    report = port(wrapped, cell)
+    assert report.passed, report.to_markdown()
+    assert report.names == {"0": "0", "1": "1"}
+    maam.porting.save_weights("torch", wrapped, tmp_path / "plain.pth")
+    plain()[0].load_state_dict(torch.load(tmp_path / "plain.pth"))
+
+
+def test_mixed_precision_is_a_cause():
+    module, cell = plain()
+    report = port(module, mindspore.amp.auto_mixed_precision(cell, "O2"))
+    assert report.names == {"0": "0", "1": "1"}
+    found = {cause.text for cause in report.causes if cause.what == "precision"}
+    assert found == {"float32 in PyTorch, float16 in MindSpore"}
+
+
+def old_weight_norm(layer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tnn.utils.weight_norm(layer)
+
+
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm, old_weight_norm])
+def test_parametrizations_are_computed(wrap):
+    module = tnn.Sequential(wrap(tnn.Linear(4, 4)), tnn.Linear(4, 2))
+    cell = nn.SequentialCell(nn.Dense(4, 4), nn.Dense(4, 2))
+    report = port(module, cell, (4,))
+    assert report.passed, report.to_markdown()
+    assert "by a parametrization" in report.remarks[0]
+    x = torch.randn(3, 4)
+    expected = module.eval()(x).detach().numpy()
+    np.testing.assert_allclose(cell(mindspore.Tensor(x.numpy())).asnumpy(), expected, atol=1e-5)
+
+
+def test_parametrizations_take_weights():
+    module = tnn.Sequential(parametrizations.weight_norm(tnn.Linear(4, 3)))
+    cell = nn.SequentialCell(nn.Dense(4, 3))
+    assert port(module, cell, (4,), direction="mindspore-to-torch").passed
+    np.testing.assert_allclose(module[0].weight.detach().numpy(), cell[0].weight.asnumpy(), atol=1e-6)
+    refusing = tnn.Sequential(parametrizations.spectral_norm(tnn.Linear(4, 3)))
+    with pytest.raises(PortingError, match=r"0\.weight: the parametrization cannot take a value"):
+        port(refusing, cell, (4,), direction="mindspore-to-torch")
+
+
+def test_several_inputs():
+    def run(m, x, ids):
+        return m.fc(x) + m.table(ids).mean(1)
+
+    module = Module(run, fc=tnn.Linear(4, 3), table=tnn.Embedding(11, 3))
+    cell = Cell(run, fc=nn.Dense(4, 3), table=nn.Embedding(11, 3))
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
+    assert port(module, cell, inputs=(x, IDS)).passed
+
+
+@pytest.mark.parametrize(("side", "name"), [(0, "Linear"), (1, "Dense")])
+def test_a_class_in_place_of_a_model(side, name):
+    models = [tnn.Linear(4, 3), nn.Dense(4, 3)]
+    models[side] = type(models[side])
+    with pytest.raises(PortingError, match=rf"got the class {name}; pass an instance: {name}\(\)"):
+        port(*models, (4,))
