@@ -204,5 +204,6 @@ def _pad(x: Array, padding: int, value: float) -> Array:
 
 def _windows(x: Array, extent: int, stride: int) -> Any:
     """Return a view of all windows: (N, C, H, W) to (N, C, H', W', extent, extent)."""
-    views = np.lib.stride_tricks.sliding_window_view(x, (extent, extent), axis=(2, 3))
+    window = np.lib.stride_tricks.sliding_window_view
+    views = window(x, (extent, extent), axis=(2, 3))  # type: ignore[call-overload, unused-ignore]  # NumPy 1
     return views[:, :, ::stride, ::stride]
