@@ -15,7 +15,7 @@ NODE = spec.preset("t_cnn", base="maam_digits", channels=16)
 SGD = Optimizer(lr=0.05, nesterov=True, weight_decay=5e-3)
 DECAYS = (0.1, 0.5, 0.9)
 OBJECTIVES = [Objective(), Objective(label_smoothing=0.2), Objective(clip_norm=0.1), Objective(average=True)]
-OBJECTIVES += [Objective(average=True, lookahead=True), Objective(freeze=("agents.1.*", "*.bn2.weight"))]
+OBJECTIVES += [Objective(average=True, lookahead=True), Objective(freeze=("agent.conv1.*", "*.bn2.weight"))]
 
 
 def make_trainer(framework, objective, optimizer=SGD, node=NODE):
