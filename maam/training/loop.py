@@ -24,6 +24,7 @@ from maam.training.recipe import Recipe
 from maam.training.run_dir import START, Record, RunFolder
 from maam.training.schedule import average_decay, learning_rate, mask_seed
 from maam.training.sources import Source
+from maam.weights import read_weights
 
 Array = np.ndarray[Any, Any]
 Item = TypeVar("Item")
@@ -142,9 +143,16 @@ class Loop:
             self.save()
             if self._stop.number:
                 self._stop.end()
-        # always: a run can be stopped just before this write, or trained longer, which leaves earlier final weights
-        if self.processes.rank == 0:
+        # a run can be stopped just before this write, or trained longer, which leaves earlier final weights
+        if self.processes.rank == 0 and not self._has_final():
             self.folder.write_final(self.runner.spec, self._final_arrays())
+
+    def _has_final(self) -> bool:
+        """Return whether the folder has the final weights of this run; those of a shorter run differ."""
+        if not self.folder.final.exists():
+            return False
+        found, expected = read_weights(self.folder.final)[1], self._final_arrays()
+        return found.keys() == expected.keys() and all(np.array_equal(found[name], expected[name]) for name in found)
 
     def _log_start(self) -> None:
         """Log the fusion weights before the first step."""
