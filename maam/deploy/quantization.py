@@ -43,6 +43,22 @@ CALIBRATION_BATCH = 16
 CHECKED_IMAGES = 64
 Accept = Callable[[Predict, Predict], None]
 Writer = Callable[[Path, Path, Array, dict[str, str], Sequence[Sensitivity]], None]
+
+
+class Quantizer(NamedTuple):
+    """The quantizer of an engine.
+
+    Attributes:
+        write: a function that writes an int8 file.
+        packages: the packages of the extra `deploy` that it needs.
+        averaged: whether it averages the ranges of activations over the images.
+    """
+
+    write: Writer
+    packages: tuple[str, ...]
+    averaged: bool
+
+
 _LARGEST_SHARE = 0.5
 """The largest share of layers that are kept in float32."""
 MIN_IMAGES = 64
@@ -144,7 +160,7 @@ def quantize(
         plain, temporary = folder / "float32" / "model.onnx", folder / target.name
         plain.parent.mkdir()  # a separate folder, because `target` can have any name
         write("onnx", plain, node, found, shape, {})
-        ratio, kept = _quantize(BACKENDS[chosen][0], plain, temporary, np.asarray(images), metadata, accept)
+        ratio, kept = _quantize(QUANTIZERS[chosen], plain, temporary, np.asarray(images), metadata, accept)
         sizes = [path.stat().st_size for path in (temporary, *companions(temporary, name))]
         move(temporary, target, name)
     is_file = isinstance(src, (str, os.PathLike))
@@ -154,7 +170,7 @@ def quantize(
 
 
 def _quantize(
-    write_int8: Writer, plain: Path, target: Path, images: Array, metadata: dict[str, str], accept: Accept | None
+    quantizer: Quantizer, plain: Path, target: Path, images: Array, metadata: dict[str, str], accept: Accept | None
 ) -> tuple[float, list[Sensitivity]]:
     """Write the int8 file; return its signal-to-noise ratio and the nodes in float32, as few as are needed."""
     before = open_exported(plain)[0]
@@ -162,18 +178,20 @@ def _quantize(
     count = 0
     while True:
         kept = (ranked or [])[:count]
-        write_int8(plain, target, images, metadata, kept)
+        quantizer.write(plain, target, images, metadata, kept)
         try:
             after = open_exported(target)[0]
             ratio = _check_noise(before, after, images)
             if accept is not None:
                 accept(before, after)
         except DeploymentError as error:
-            ranked = rank_nodes(plain, images[:CHECKED_IMAGES]) if ranked is None else ranked
-            count = max(1, 2 * count)
-            if count > len(ranked) * _LARGEST_SHARE:
+            if ranked is None:
+                ranked = rank_nodes(plain, images[:CHECKED_IMAGES], averaged=quantizer.averaged)
+            largest = int(len(ranked) * _LARGEST_SHARE)
+            if count >= largest:
                 also = f"; {len(kept)} of {len(ranked)} layers in float32 do not suffice" if kept else ""
                 raise DeploymentError(f"{error}{also}") from None
+            count = min(max(1, 2 * count), largest)
         else:
             return ratio, kept
 
@@ -205,7 +223,7 @@ def _find_engine(target: Path, engine: str | None) -> tuple[str, str]:
     if engine not in formats:
         raise DeploymentError(f"engine: expected one of {', '.join(formats)}, got {engine!r}")
     name = find_format(target, formats[engine])
-    for package in BACKENDS[engine][1]:
+    for package in QUANTIZERS[engine].packages:
         require(package, "deploy")
     return engine, name
 
@@ -279,11 +297,11 @@ def by_onnxruntime(
     onnx.save(model, target)
 
 
-BACKENDS: dict[str, tuple[Writer, tuple[str, ...]]] = {
-    "openvino": (by_openvino, ("openvino", "nncf")),
-    "onnxruntime": (by_onnxruntime, ("onnx", "onnxruntime")),
+QUANTIZERS = {
+    "openvino": Quantizer(by_openvino, ("openvino", "nncf"), averaged=True),
+    "onnxruntime": Quantizer(by_onnxruntime, ("onnx", "onnxruntime"), averaged=False),
 }
-"""The quantizer of each engine, and the packages of the extra `deploy` that it needs."""
+"""The quantizer of each engine."""
 
 
 class _Reader:

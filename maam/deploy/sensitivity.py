@@ -32,15 +32,17 @@ class Sensitivity(NamedTuple):
     noise: float
 
 
-def rank_nodes(path: Path, images: Array) -> list[Sensitivity]:
+def rank_nodes(path: Path, images: Array, *, averaged: bool = False) -> list[Sensitivity]:
     """Return the nodes of an ONNX model that a quantizer would make int8, the most sensitive first.
 
     For each node, its weights, its inputs and its output are rounded: weights for each output channel, symmetrically,
-    activations for the whole tensor, between their smallest and largest value on the images.
+    activations for the whole tensor, between their smallest and largest value.
 
     Args:
         path: a float32 model, with one input and one output.
         images: calibration images, float32 (N, C, H, W).
+        averaged: whether these values are found for each image and averaged, which cuts outliers off, as NNCF does. If
+            not, they are those of all images, as in ONNX Runtime.
     """
     import onnx
 
@@ -48,7 +50,7 @@ def rank_nodes(path: Path, images: Array) -> list[Sensitivity]:
     weights = {one.name for one in model.graph.initializer}
     nodes = [node for node in model.graph.node if node.op_type in (*_WITH_WEIGHTS, *_WITHOUT_WEIGHTS)]
     tensors = {node.name: _tensors(model.graph, node, weights) for node in nodes}
-    ranges = _ranges(model, {name for names in tensors.values() for name in names}, images)
+    ranges = _ranges(model, {name for names in tensors.values() for name in names}, images, averaged)
     (expected,) = _run(model, images)
     power = float(np.square(expected, dtype=np.float64).mean()) or 1.0
     found = []
@@ -85,8 +87,8 @@ def _run(model: Any, images: Array, names: list[str] | None = None) -> list[Arra
     return list(session.run(names, {session.get_inputs()[0].name: images}))
 
 
-def _ranges(model: Any, names: set[str], images: Array) -> dict[str, tuple[float, float]]:
-    """Return the smallest and the largest value of tensors; 0 is always between them."""
+def _ranges(model: Any, names: set[str], images: Array, averaged: bool) -> dict[str, tuple[float, float]]:
+    """Return the range of values of tensors; it contains 0."""
     from onnx import ValueInfoProto
 
     own = {value.name for value in (*model.graph.input, *model.graph.output)}
@@ -97,7 +99,12 @@ def _ranges(model: Any, names: set[str], images: Array) -> dict[str, tuple[float
     del model.graph.output[count:]
     given = dict.fromkeys(names & {value.name for value in model.graph.input}, images)
     tensors = {**dict(zip(added, values, strict=True)), **given}
-    return {name: (min(float(x.min()), 0.0), max(float(x.max()), 0.0)) for name, x in tensors.items() if x.size}
+    return {name: _range(x, averaged) for name, x in tensors.items() if x.size}
+
+
+def _range(x: Array, averaged: bool) -> tuple[float, float]:
+    rows = x.reshape(len(x) if averaged else 1, -1)
+    return min(float(rows.min(1).mean()), 0.0), max(float(rows.max(1).mean()), 0.0)
 
 
 def _rounded(model: Any, node: Any, names: list[str], ranges: dict[str, tuple[float, float]]) -> Any:

@@ -59,14 +59,14 @@ def test_files_of_both_engines(engine, name, source, images, tmp_path):
     assert b"FakeQuantize" in text or b"QuantizeLinear" in text
 
 
-BOUND = 1e-2
-
-
-@pytest.mark.xfail(reason="the ranking does not find these layers in every run")
-@pytest.mark.parametrize("name", ["q.xml", "q.onnx"])
+@pytest.mark.parametrize(("name", "also"), [("q.xml", "classifier.fc2"), ("q.onnx", "node_add_81")])
 @pytest.mark.usefixtures("engines")
-def test_sensitive_layers_stay_in_float32(name, images, tmp_path):
-    """One channel of a map is 3,000 times as large as the others, which int8 rounds to zero."""
+def test_sensitive_layers_stay_in_float32(name, also, images, tmp_path):
+    """One channel of a map is 3,000 times as large as the others, which int8 rounds to zero.
+
+    Only NNCF cuts the outliers of the last layer's input off.
+    """
+    bound = 1.5e-2
     arrays = dict(ARRAYS)
     arrays["reduce.bn.weight"] = np.where(np.arange(len(ARRAYS["reduce.bn.weight"])) == 0, 3000.0, 1.0).astype("f4")
     write_weights(tmp_path / "spoilt.safetensors", NODE, arrays)
@@ -75,12 +75,12 @@ def test_sensitive_layers_stay_in_float32(name, images, tmp_path):
     def accept(before, after):
         noise = np.square(before(images) - after(images)).mean() / np.square(before(images)).mean()
         counts.append(noise)
-        if noise > BOUND:
-            raise DeploymentError(f"too much noise: {counts}")
+        if noise > bound:
+            raise DeploymentError("too much noise")
 
     found = quantize(tmp_path / "spoilt.safetensors", tmp_path / name, images, accept=accept)
-    assert {"reduce.conv", "classifier.fc1"} <= set(found.float_layers)
-    assert counts[-1] < BOUND < counts[0], counts
+    assert {"reduce.conv", "classifier.fc1", also} <= set(found.float_layers)
+    assert counts[-1] < bound < counts[0], counts
     assert len(found.float_layers) <= 4
 
 
@@ -120,13 +120,13 @@ class TestErrors:
         refused(DeploymentError, "class_names: expected 10 names", class_names=["a"])
 
     def test_outputs_that_the_caller_refuses(self, refused):
-        message = r"^too bad; 4 of 14 layers in float32 do not suffice$"
+        message = r"^too bad; 7 of 14 layers in float32 do not suffice$"
         refused(DeploymentError, message, accept=Mock(side_effect=DeploymentError("too bad")))
 
     def test_outputs_that_differ_too_much(self, refused, monkeypatch):
-        run, packages = quantization.BACKENDS["onnxruntime"]
-        narrow = (lambda source, target, x, *rest: run(source, target, x * 1e-3, *rest), packages)
-        monkeypatch.setitem(quantization.BACKENDS, "onnxruntime", narrow)
+        own = quantization.QUANTIZERS["onnxruntime"]
+        narrow = own._replace(write=lambda source, target, x, *rest: own.write(source, target, x * 1e-3, *rest))
+        monkeypatch.setitem(quantization.QUANTIZERS, "onnxruntime", narrow)
         refused(DeploymentError, r"int8 outputs have a signal-to-noise ratio of -?\d+ dB.*preprocessed as in training")
 
 
