@@ -253,3 +253,27 @@ def neutral_array(name: str, shape: tuple[int, ...]) -> Array:
 def is_dropout(cls: type) -> bool:
     """Return whether a class is a kind of dropout (Dropout, DropPath, DropBlock, StochasticDepth), by its name."""
     return any(base.__name__.startswith(("Drop", "StochasticDepth")) for base in cls.__mro__)
+
+
+def first_of(output: Any, kind: type) -> Any:
+    """Return the first object of a class in the output of a layer; None if there is none.
+
+    Args:
+        output: the output, or a nested tuple or list of outputs.
+        kind: the class, such as torch.Tensor.
+    """
+    if isinstance(output, kind):
+        return output
+    parts = output if isinstance(output, (tuple, list)) else ()
+    return next((found for part in parts if (found := first_of(part, kind)) is not None), None)
+
+
+def with_first(output: Any, kind: type, new: Any) -> Any:
+    """Return the output of a layer with another object in the place of `first_of(output, kind)`."""
+    if isinstance(output, kind):
+        return new
+    parts = list(output)
+    index = next(index for index, part in enumerate(parts) if first_of(part, kind) is not None)
+    parts[index] = with_first(parts[index], kind, new)
+    named = hasattr(output, "_fields")  # a named tuple
+    return type(output)(*parts) if named else type(output)(parts)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from maam.errors import MaamError
+from maam.spec.node import join_path
 
 
 class SpecContainer:
@@ -100,7 +101,7 @@ def _containers(model: Any, path: str) -> Iterator[tuple[str, SpecContainer]]:
         yield path, model
         layers = model._layers()
         for name in model.built:
-            yield from _containers(layers.get(name), f"{path}.{name}" if path else name)
+            yield from _containers(layers.get(name), join_path(path, name))
 
 
 def _changes(model: Any, prefix: str) -> Iterator[tuple[str, str, str]]:

@@ -31,6 +31,7 @@ from maam.spec import (
     Sequential,
     Unflatten,
 )
+from maam.spec.node import join_path
 
 Array = np.ndarray[Any, Any]
 Flow = np.ndarray[Any, np.dtype[np.int64]] | None
@@ -259,7 +260,7 @@ def _count(graph: _Graph, scales: Mapping[int, float], removed: set[int]) -> Cha
 def _resized(node: Node, path: str, counts: Mapping[str, Mapping[int, int]]) -> Node:
     """Return a spec whose layers have the numbers of channels in `counts`, by path and axis of the weight."""
     if node.nodes:
-        below = {name: f"{path}.{name}" if path else name for name in node.nodes}
+        below = {name: join_path(path, name) for name in node.nodes}
         return node.with_nodes({name: _resized(child, below[name], counts) for name, child in node.nodes.items()})
     if path not in counts:
         return node

@@ -12,7 +12,7 @@ import numpy as np
 from maam.backend.registry import find_owner, load_backend
 from maam.errors import DeploymentError
 from maam.spec import Node
-from maam.weights.exchange import PathLike, read_whole
+from maam.weights.exchange import read_whole
 
 Array = np.ndarray[Any, Any]
 
@@ -38,8 +38,3 @@ def read_source(src: object, dtype: np.dtype[Any] | None = None) -> tuple[Node, 
         path = Path(folder) / "model.safetensors"
         load_backend(owner).save_weights(src, path)
         return read_whole(path, dtype)
-
-
-def describe_source(src: PathLike | object) -> str:
-    """Return the name of a source for messages: its path, or the class of a model."""
-    return os.fspath(src) if isinstance(src, (str, os.PathLike)) else type(src).__name__

@@ -11,12 +11,24 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from maam.backend.adapter import Call, Inputs, Layer, Setting, Slot, is_dropout, is_neutral, kind_of
+from maam.backend.adapter import (
+    Call,
+    Inputs,
+    Layer,
+    Setting,
+    Slot,
+    first_of,
+    is_dropout,
+    is_neutral,
+    kind_of,
+    with_first,
+)
 from maam.errors import PortingError
 from maam.mindspore.arrays import DTYPES, NAMES, assign, from_numpy, to_numpy
 from maam.mindspore.settings import read_settings, write_cell
 from maam.mindspore.weights import write_records
 from maam.spec import Role
+from maam.spec.node import join_path
 from maam.weights.file import write_safetensors
 
 Array = np.ndarray[Any, Any]
@@ -97,7 +109,7 @@ class ModelAdapter:
         """Return the output of the layer `name`, or the first tensor of several, for inputs of this layer."""
         layer = self._paths[name]
         with self._mode(training, layer):
-            output = first_tensor(layer(*self._tensors_of(inputs), **(options or {})))
+            output = first_of(layer(*self._tensors_of(inputs), **(options or {})), Tensor)
             if output is None:
                 raise PortingError("the layer returns no tensor")
             return to_numpy(output)
@@ -158,7 +170,7 @@ class ModelAdapter:
         return [(name, cell) for name, cell in self._paths.items() if not cell._cells or _own(cell)]
 
     def _parameters(self) -> dict[str, Parameter]:
-        return {_join(name, local): p for name, cell in self._cells() for local, p in _own(cell).items()}
+        return {join_path(name, local): p for name, cell in self._cells() for local, p in _own(cell).items()}
 
     def _tensor(self, x: Array) -> Tensor:
         if x.dtype.kind != "f":
@@ -227,7 +239,7 @@ def _slots(name: str, cell: nn.Cell, first: dict[int, str]) -> dict[str, Slot]:
     """Return the slots of a cell; `first` collects the names of parameters to find tied ones."""
     kind, found = _kind(cell), {}
     for local, parameter in _own(cell).items():
-        full, torch_name = _join(name, local), _torch_name(kind, local)
+        full, torch_name = join_path(name, local), _torch_name(kind, local)
         before = first.setdefault(id(parameter), full)
         small = torch_name == "bias" or kind.endswith("norm")
         neutral = small and is_neutral(kind, torch_name, to_numpy(parameter))
@@ -245,30 +257,10 @@ def _torch_name(kind: str, name: str) -> str:
     return names.get(name, name)
 
 
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
-
-
 def _loss(output: Tensor, target: Tensor) -> Tensor:
     if target.dtype == ms.int32:
         return ops.cross_entropy(output, target)
     return (output * target).mean()
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """Return the output, or the first tensor of several; None if there is none."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, (tuple, list)):
-        return next((found for part in output if (found := first_tensor(part)) is not None), None)
-    return None
-
-
-def _with_first(output: Any, tensor: Tensor) -> Any:
-    """Return the output with another first tensor."""
-    if isinstance(output, Tensor):
-        return tensor
-    return (_with_first(output[0], tensor), *output[1:])
 
 
 @contextmanager
@@ -291,12 +283,12 @@ def _leave(
 ) -> Callable[[Any, Any, Any, Any], Any]:
     def hook(_cell: Any, inputs: Any, named: Any, output: Any) -> Any:
         plain = all(isinstance(x, Tensor) for x in inputs) and not any(isinstance(x, Tensor) for x in named.values())
-        tensor = first_tensor(output)
+        tensor = first_of(output, Tensor)
         own = tuple(to_numpy(x) for x in inputs) if plain else None
         calls.append(Call(name, own, None if tensor is None else to_numpy(tensor), dict(named)))
         index = counts[name] = counts.get(name, -1) + 1
         if tensor is None or (name, index) not in replaced:
             return None
-        return _with_first(output, from_numpy(replaced[name, index]).astype(tensor.dtype))
+        return with_first(output, Tensor, from_numpy(replaced[name, index]).astype(tensor.dtype))
 
     return hook

@@ -14,6 +14,7 @@ from maam import spec as specs
 from maam.errors import SpecError, WeightsError
 from maam.reference import functions as F  # noqa: N812
 from maam.spec.inputs import check_training_batch
+from maam.spec.node import join_path
 from maam.spec.pooling import AXES
 from maam.spec.presets import resolve
 from maam.weights import Mismatch, match
@@ -99,11 +100,11 @@ class ReferenceModel:
 
     def _run_container(self, node: specs.Node, path: str, x: Array, training: bool) -> Array:
         if isinstance(node, specs.Parallel):
-            outputs = [self._run(child, _join(path, name), x, training) for name, child in node.children.items()]
+            outputs = [self._run(child, join_path(path, name), x, training) for name, child in node.children.items()]
             return self._merge(node, path, x, outputs, training)
         y = x
         for name, child in node.nodes.items():
-            y = self._run(child, _join(path, name), y, training)
+            y = self._run(child, join_path(path, name), y, training)
         return COMBINATIONS[type(node)](node, x, y)
 
     def _run_graph(self, node: specs.Graph, path: str, x: Array, training: bool) -> Array:
@@ -112,7 +113,7 @@ class ReferenceModel:
             given = [values[index] for index in step.values]
             if step.op == "call":
                 child = node.children[step.name]
-                values.append(self._run(child, _join(path, step.name), given[0], training))
+                values.append(self._run(child, join_path(path, step.name), given[0], training))
             else:
                 values.append(F.operate(step, given))
         return np.asarray(values[-1])
@@ -124,14 +125,14 @@ class ReferenceModel:
         if node.merge == "weighted":
             weights = node.weights
         elif node.merge == "softmax":
-            weights = F.softmax(self.arrays[_join(path, "alpha")], 0)
+            weights = F.softmax(self.arrays[join_path(path, "alpha")], 0)
         elif node.weighting is not None:
-            values = self._run(node.weighting, _join(path, "weighting"), x, training)  # (N, branches)
+            values = self._run(node.weighting, join_path(path, "weighting"), x, training)  # (N, branches)
             weights = values.T.reshape(values.T.shape + (1,) * (outputs[0].ndim - 1))
         return reduce(np.add, (weight * output for weight, output in zip(weights, outputs, strict=True)))
 
     def _own(self, path: str, *names: str) -> list[Any]:
-        return [self.arrays.get(_join(path, name)) for name in names]
+        return [self.arrays.get(join_path(path, name)) for name in names]
 
     def _batch_norm(self, node: specs.BatchNorm2d, path: str, x: Array, training: bool) -> Array:
         weight, bias, running_mean, running_var = self._own(path, "weight", "bias", "running_mean", "running_var")
@@ -176,10 +177,6 @@ COMBINATIONS: dict[type[specs.Node], Callable[[Any, Array, Array], Array]] = {
     specs.Scale: lambda node, x, y: x * y,
     specs.Resize: lambda node, x, y: F.resize(y, x.shape[2] // node.stride, x.shape[3] // node.stride),
 }
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 def build(

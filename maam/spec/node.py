@@ -97,7 +97,7 @@ class Node(BaseModel):
             ['conv1', 'act1', 'pool1']
         """
         for name, child in self.nodes.items():
-            yield from child.walk(f"{path}.{name}" if path else name)
+            yield from child.walk(join_path(path, name))
         yield path, self
 
     def at(self, path: str) -> Node:
@@ -152,7 +152,7 @@ class Node(BaseModel):
         """
         output_shape = self.output_shape(input_shape)  # first, so that the path in an error is complete
         for name, child, shape in self.child_shapes(input_shape):
-            yield from child.summary(shape, f"{path}.{name}" if path else name)
+            yield from child.summary(shape, join_path(path, name))
         yield path, self, input_shape, output_shape
 
     @property
@@ -239,6 +239,11 @@ class Node(BaseModel):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return parse_json, (self.to_json(),)
+
+
+def join_path(path: str, name: str) -> str:
+    """Return the canonical name of a child or a parameter of the layer at `path`; the path of the model is ""."""
+    return f"{path}.{name}" if path else name
 
 
 def shape_below(name: str, child: Node, shape: Shape) -> Shape:

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from maam.errors import DeploymentError, SpecError
 from maam.spec import Dropout, Identity, Model, Node, Sequential, draw, head, input_rule, with_num_classes
+from maam.spec.node import join_path
 from maam.timm.structure import analyze
 from maam.torch.arrays import write_arrays
 from maam.torch.modules import Container, check_input, instantiate
@@ -281,7 +282,7 @@ def _chain(container: Any, path: str, opened: frozenset[str]) -> list[tuple[str,
     """Return (canonical path, module) of the layers in order of execution; `opened` containers yield their layers."""
     found: list[tuple[str, nn.Module]] = []
     for name in container.names:
-        below = f"{path}.{name}" if path else name
+        below = join_path(path, name)
         module = container._modules[name]
         found += _chain(module, below, opened) if below in opened else [(below, module)]
     return found

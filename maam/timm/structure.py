@@ -20,6 +20,7 @@ from maam.spec import (
     Shape,
     head,
 )
+from maam.spec.node import join_path
 
 LEAST_MAPS = 3
 """The number of maps that timm requires of every network; one with fewer strides shows its inner maps."""
@@ -114,7 +115,7 @@ def first_convolutions(node: Node, path: str = "") -> tuple[str, ...]:
     """Return the paths of the convolutions that take the image: one, or one in each branch."""
     found: tuple[str, ...] = ()
     for name, child in node.nodes.items():
-        below = f"{path}.{name}" if path else name
+        below = join_path(path, name)
         found += (below,) if isinstance(child, Conv2d) else first_convolutions(child, below)
         if found and not isinstance(node, Parallel):
             return found
@@ -124,7 +125,7 @@ def first_convolutions(node: Node, path: str = "") -> tuple[str, ...]:
 def _opened(node: Node, path: str, last: str) -> Iterator[str]:
     """Yield the chains that contain, at any depth, the first step of the head or the layer of the logits."""
     for name, child in node.nodes.items():
-        below = f"{path}.{name}" if path else name
+        below = join_path(path, name)
         if type(child) is Sequential:
             inside = [*_opened(child, below, last)]
             ends = any(isinstance(layer, (GlobalPool, Flatten)) for layer in child.nodes.values())
@@ -134,7 +135,7 @@ def _opened(node: Node, path: str, last: str) -> Iterator[str]:
 
 def _steps(node: Node, path: str, opened: frozenset[str]) -> Iterator[tuple[str, Node]]:
     for name, child in node.nodes.items():
-        below = f"{path}.{name}" if path else name
+        below = join_path(path, name)
         if below in opened:
             yield from _steps(child, below, opened)
         else:

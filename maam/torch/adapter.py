@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from maam._io import replacing
-from maam.backend.adapter import Call, Inputs, Layer, Setting, Slot, is_dropout
+from maam.backend.adapter import Call, Inputs, Layer, Setting, Slot, first_of, is_dropout, with_first
 from maam.errors import PortingError
+from maam.spec.node import join_path
 from maam.torch.arrays import from_numpy, to_numpy
 from maam.torch.settings import read_settings, write_module
 from maam.torch.structure import (
     computed_weights,
     fixed_form,
     is_compiled,
-    join,
     module_kind,
     modules_by_path,
     neutral,
@@ -131,7 +131,7 @@ class ModelAdapter:
         """Return the output of the layer `name`, or the first tensor of several, for inputs of this layer."""
         layer = self._module(name)
         with torch.no_grad(), self._mode(training, layer):
-            output = first_tensor(layer(*self._tensors_of(inputs), **(options or {})))
+            output = first_of(layer(*self._tensors_of(inputs), **(options or {})), Tensor)
         if output is None:
             raise PortingError("the layer returns no tensor")
         return to_numpy(output)
@@ -187,7 +187,9 @@ class ModelAdapter:
         return [(n, m) for n, m in self._paths.items() if not len(m._modules) or own_tensors(m)]
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {join(name, local): t for name, module in self._modules() for local, t in own_tensors(module).items()}
+        return {
+            join_path(name, local): t for name, module in self._modules() for local, t in own_tensors(module).items()
+        }
 
     def _tensor(self, x: Array) -> Tensor:
         like = next((p for p in self.model.parameters() if p.is_floating_point()), torch.empty(0))
@@ -249,18 +251,11 @@ def _without_compiling() -> Iterator[None]:
         torch.compiler.set_stance("default")
 
 
-def _state(module: nn.Module) -> dict[str, Tensor]:
-    """Return what a module contributes to its state_dict, without its children."""
-    found: dict[str, Tensor] = {}
-    module._save_to_state_dict(found, "", keep_vars=False)
-    return found
-
-
 def _slots(name: str, module: nn.Module, first: dict[int, str]) -> dict[str, Slot]:
     """Return the slots of a module; `first` collects the names of tensors to find tied ones."""
     kind, found = module_kind(module), {}
     for local, tensor in own_tensors(module).items():
-        full = join(name, local)
+        full = join_path(name, local)
         before = first.setdefault(id(tensor), full)
         tied = "" if before == full else before
         found[local] = Slot(full, tuple(tensor.shape), tensor.requires_grad, neutral(kind, local, tensor), tied)
@@ -271,23 +266,6 @@ def _loss(output: Tensor, target: Tensor) -> Tensor:
     if target.is_floating_point():
         return (output * target).mean()
     return nn.functional.cross_entropy(output, target)
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """Return the output, or the first tensor of several; None if there is none."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, (tuple, list)):
-        return next((found for part in output if (found := first_tensor(part)) is not None), None)
-    return None
-
-
-def _with_first(output: Any, tensor: Tensor) -> Any:
-    """Return the output with another first tensor."""
-    if isinstance(output, Tensor):
-        return tensor
-    head, *rest = output
-    return type(output)([_with_first(head, tensor), *rest])
 
 
 @contextmanager
@@ -325,11 +303,11 @@ def _leave(
 ) -> Callable[[Any, Any, Any], Any]:
     def hook(_module: Any, _inputs: Any, output: Any) -> Any:
         inputs, named = entered.pop()
-        tensor = first_tensor(output)
+        tensor = first_of(output, Tensor)
         calls.append(Call(name, inputs, None if tensor is None else to_numpy(tensor), named))
         index = counts[name] = counts.get(name, -1) + 1
         if tensor is None or (name, index) not in replaced:
             return None
-        return _with_first(output, from_numpy(replaced[name, index]).to(tensor))
+        return with_first(output, Tensor, from_numpy(replaced[name, index]).to(tensor))
 
     return hook

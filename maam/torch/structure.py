@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from maam.backend.adapter import is_neutral, kind_of
+from maam.spec.node import join_path
 from maam.weights.match import is_batch_counter
 
 _INNER = {
@@ -42,12 +43,12 @@ def state_by_path(model: nn.Module) -> dict[str, Any]:
     walked = list(_walk(model, "", ""))
     paths = {raw: path for raw, path, _ in walked}
     paths |= {path: path for path in list(paths.values()) if path not in paths}  # some wrappers rename their keys
-    own = {join(path, name) for _, path, module in walked for name in (*module._parameters, *module._buffers)}
+    own = {join_path(path, name) for _, path, module in walked for name in (*module._parameters, *module._buffers)}
     found = {}
     for key, value in model.state_dict().items():
         raw, _, local = key.rpartition(".")
-        if raw in paths and join(paths[raw], local) in own:
-            found[join(paths[raw], local)] = value
+        if raw in paths and join_path(paths[raw], local) in own:
+            found[join_path(paths[raw], local)] = value
     return found
 
 
@@ -58,12 +59,7 @@ def _walk(module: nn.Module, raw: str, path: str) -> Iterator[tuple[str, str, nn
         yield raw, path, module
     for name, child in module._modules.items():
         if child is not None:
-            yield from _walk(child, join(raw, name), path if name == inner else join(path, name))
-
-
-def join(path: str, name: str) -> str:
-    """Return the path of an attribute."""
-    return f"{path}.{name}" if path else name
+            yield from _walk(child, join_path(raw, name), path if name == inner else join_path(path, name))
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -103,7 +99,7 @@ def is_compiled(model: nn.Module) -> bool:
 
 def computed_weights(model: nn.Module) -> list[str]:
     """Return the paths of the arrays that a parametrization computes, such as weight_norm."""
-    return [join(path, name) for path, module in modules_by_path(model).items() for name in _computed(module)]
+    return [join_path(path, name) for path, module in modules_by_path(model).items() for name in _computed(module)]
 
 
 def _computed(module: nn.Module) -> Iterator[str]:

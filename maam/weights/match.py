@@ -10,6 +10,7 @@ import numpy as np
 from maam._messages import listed, suggestion
 from maam.errors import SpecError, WeightsError
 from maam.spec import Dropout, Node, Role, head
+from maam.spec.node import join_path
 
 Array = np.ndarray[Any, Any]
 Value = TypeVar("Value")
@@ -228,7 +229,7 @@ def _difference(own: Node, saved: Node, path: str, skip: Sequence[str]) -> str |
     theirs = saved.function_fields()
     for field, value in own.function_fields().items():
         if value != theirs.get(field):
-            return _sentence(_join(path, field), repr(value), repr(theirs.get(field)))
+            return _sentence(join_path(path, field), repr(value), repr(theirs.get(field)))
     return _layer_difference(_layers(own, path, skip), _layers(saved, path, skip), path, skip)
 
 
@@ -236,22 +237,20 @@ def _layer_difference(own: dict[str, Node], saved: dict[str, Node], path: str, s
     for name in [*own, *saved]:
         if name not in own or name not in saved:
             here, there = (f"a {nodes[name].kind}" if name in nodes else "absent" for nodes in (own, saved))
-            return _sentence(_join(path, name), here, there)
+            return _sentence(join_path(path, name), here, there)
     for index, (here, there) in enumerate(zip(own, saved, strict=True)):
         if here != there:
             return _sentence(f"layer {index} of {path or 'the model'}", here, there)
-    found = (_difference(node, saved[name], _join(path, name), skip) for name, node in own.items())
+    found = (_difference(node, saved[name], join_path(path, name), skip) for name, node in own.items())
     return next((difference for difference in found if difference is not None), None)
 
 
 def _layers(node: Node, path: str, skip: Sequence[str]) -> dict[str, Node]:
     nodes = node.nodes.items()
-    return {name: child for name, child in nodes if not isinstance(child, Dropout) and _join(path, name) not in skip}
+    return {
+        name: child for name, child in nodes if not isinstance(child, Dropout) and join_path(path, name) not in skip
+    }
 
 
 def _sentence(what: str, own: str, saved: str) -> str:
     return f"{what} is {saved[:60]} in the file and {own[:60]} in the model"
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
