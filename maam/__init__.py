@@ -95,14 +95,18 @@ _NAMES = {
 }
 """The public names of each module."""
 _HOMES = {name: home for home, names in _NAMES.items() for name in names}
-_IN_BACKENDS = "CBAM MAAM MAF MAFB MAFC SE build load load_weights save_weights"
+_IN_BACKENDS = """
+AgentAttention BAM CBAM CoordAttention ECA EMA ESE GC GCT GE LKA MAAM MAF MAFB MAFC MRAP SE SGE SK ScSE ShuffleAttention
+SimAM SoftmaxAttention TripletAttention VANAttention build load load_weights save_weights
+"""
 _ELSEWHERE = {
     **{name: f"maam.torch.{name} or maam.mindspore.{name}" for name in _IN_BACKENDS.split()},
     "check": "maam.parity.check",
     "configure": "maam.mindspore.configure",
     "create_model": "maam.timm.create_model, maam.torchvision.create_model or maam.mindcv.create_model",
     "evaluate_file": "maam.training.evaluate_file",
-    "insert_attention": "maam.timm.insert_attention, maam.torchvision.insert_attention or maam.mindcv.insert_attention",
+    "insert_attention": "maam.torch.insert_attention, maam.mindspore.insert_attention, maam.timm.insert_attention, "
+    "maam.torchvision.insert_attention or maam.mindcv.insert_attention",
     "list_recipes": "maam.training.list_recipes",
     "optimize": "maam.torch.optimize",
     "predict_files": "maam.training.predict_files",

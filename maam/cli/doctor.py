@@ -49,12 +49,9 @@ REDUCED = 1e-2
 NUMPY_2 = (2, 10)
 """The first version of MindSpore that supports NumPy 2, and can be imported after onnx."""
 
-NEWER = "MindSpore 2.10 trains 1.08 times as fast as 2.8 on CPUs without AVX-512"
-OLDER = (
-    "MindSpore 2.8 trains 1.6 times as fast as 2.10 on CPUs with AVX-512",
-    "pip install 'mindspore>=2.8,<2.9' 'numpy<2'",
-)
-"""The faster version of MindSpore without and with AVX-512; the first difference is too small to change the version."""
+SIMILAR = "MindSpore 2.8 and 2.10 train about equally fast on CPUs without AVX-512"
+OLDER = ("MindSpore 2.8 is faster than 2.10 on CPUs with AVX-512", "pip install 'mindspore>=2.8,<2.9' 'numpy<2'")
+"""The faster version of MindSpore without and with AVX-512 (docs/install.md), and how to install it."""
 
 
 class Status(Enum):
@@ -161,7 +158,7 @@ def compare_speed(installed: dict[str, str], features: list[str]) -> Iterator[Fi
     if not mindspore or "avx2" not in features:
         return
     if "avx512f" not in features:
-        yield Finding("mindspore, speed", Status.GOOD, NEWER)
+        yield Finding("mindspore, speed", Status.GOOD, SIMILAR)
     elif mindspore < SLOW_ONEDNN:
         yield Finding("mindspore, speed", Status.GOOD, OLDER[0])
     else:
@@ -200,7 +197,9 @@ def _uncompiled_mode(entry: BackendEntry) -> str:
 def check_engine(name: str) -> Finding:
     """Check that an inference engine can be imported."""
     if importlib.util.find_spec(name) is None:
-        return Finding(name, Status.ABSENT, "not installed", install_command(ENGINES[name]))
+        conflict = name == "executorch" and importlib.util.find_spec("mindspore") is not None
+        remedy = f"{install_command(ENGINES[name])}{', in an environment without mindspore' if conflict else ''}"
+        return Finding(name, Status.ABSENT, "not installed", remedy)
     try:
         importlib.import_module(name)
     except Exception as error:  # a broken installation can raise anything
