@@ -373,7 +373,7 @@ def _mark_epochs(axis: Any, first: int, last: int) -> None:
     """Put ticks at whole epochs only, and limit the axis to the epochs, with a margin on both sides."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     margin = max(0.04 * (last - first), 0.1)
     axis.set_xlim(first - margin, last + margin)
 

@@ -59,9 +59,9 @@ def test_files_of_both_engines(engine, name, source, images, tmp_path):
     assert b"FakeQuantize" in text or b"QuantizeLinear" in text
 
 
-@pytest.mark.parametrize(("name", "also"), [("q.xml", "classifier.fc2"), ("q.onnx", "node_add_81")])
+@pytest.mark.parametrize(("name", "sensitive"), [("q.xml", {"classifier.fc2"}), ("q.onnx", set())])
 @pytest.mark.usefixtures("engines")
-def test_sensitive_layers_stay_in_float32(name, also, images, tmp_path):
+def test_sensitive_layers_stay_in_float32(name, sensitive, images, tmp_path):
     """One channel of a map is 3,000 times as large as the others, which int8 rounds to zero.
 
     Only NNCF cuts the outliers of the last layer's input off.
@@ -79,7 +79,7 @@ def test_sensitive_layers_stay_in_float32(name, also, images, tmp_path):
             raise DeploymentError("too much noise")
 
     found = quantize(tmp_path / "spoilt.safetensors", tmp_path / name, images, accept=accept)
-    assert {"reduce.conv", "classifier.fc1", also} <= set(found.float_layers)
+    assert {"reduce.conv", "classifier.fc1"} | sensitive <= set(found.float_layers)
     assert counts[-1] < bound < counts[0], counts
     assert len(found.float_layers) <= 4
 
