@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
 import warnings
 
 import pytest
@@ -66,7 +67,10 @@ def load(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_run(module, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = doctest.DocTestFinder(exclude_empty=True).find(load(module))
+    loaded = load(module)
+    if "mindspore" in sys.modules:  # graph mode, MindSpore's default, compiles each layer for a second
+        importlib.import_module("mindspore").set_context(mode=1)
+    found = doctest.DocTestFinder(exclude_empty=True).find(loaded)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     said = []
     for example in found:

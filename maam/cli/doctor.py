@@ -135,10 +135,10 @@ def known_problems(installed: dict[str, str], features: list[str]) -> Iterator[F
         yield Finding("mindspore, numpy", Status.BAD, text, "pip install 'mindspore>=2.10'")
     if mindspore >= SLOW_ONEDNN and "avx512f" in features and "ONEDNN_MAX_CPU_ISA" not in os.environ:
         text = f"convolutions of MindSpore {installed['mindspore']} are very slow on processors with AVX-512"
-        remedy = "maam sets ONEDNN_MAX_CPU_ISA=AVX2; set it in programs without maam, too"
+        remedy = "maam limits them to AVX2; in programs without maam, set ONEDNN_MAX_CPU_ISA=AVX2"
         yield Finding("mindspore, AVX-512", Status.WARNING, text, remedy)
     if mindspore and mindspore < (2, 7):
-        text = f"maam is tested with MindSpore 2.8, and {installed['mindspore']} is installed"
+        text = f"maam is tested with MindSpore 2.8 and 2.10, and {installed['mindspore']} is installed"
         yield Finding("mindspore", Status.WARNING, text, "pip install 'mindspore>=2.7'")
     if not mindspore and sys.version_info >= (3, 13):
         text = "MindSpore has no wheels for Python 3.13 and later"
@@ -197,9 +197,7 @@ def _uncompiled_mode(entry: BackendEntry) -> str:
 def check_engine(name: str) -> Finding:
     """Check that an inference engine can be imported."""
     if importlib.util.find_spec(name) is None:
-        conflict = name == "executorch" and importlib.util.find_spec("mindspore") is not None
-        remedy = f"{install_command(ENGINES[name])}{', in an environment without mindspore' if conflict else ''}"
-        return Finding(name, Status.ABSENT, "not installed", remedy)
+        return Finding(name, Status.ABSENT, "not installed", install_command(ENGINES[name]))
     try:
         importlib.import_module(name)
     except Exception as error:  # a broken installation can raise anything

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -19,6 +21,7 @@ from maam.mindspore.devices import select_device
 
 MODES = {"graph": ms.GRAPH_MODE, "pynative": ms.PYNATIVE_MODE}
 JIT_LEVELS = ("O0", "O1", "O2")
+_AVX2 = 0x7  # dnnl_cpu_isa_avx2
 AMP_LEVELS = ("O0", "O1", "O2", "O3", "auto")
 
 
@@ -151,18 +154,29 @@ def _set_ascend(parity: bool) -> None:
 
 
 def cap_instructions() -> None:
-    """Limit oneDNN to AVX2 and warn, if it is slow with AVX-512 and the user has not set ONEDNN_MAX_CPU_ISA.
+    """Limit MindSpore's oneDNN to AVX2 if it is slow with AVX-512 and the user has not set ONEDNN_MAX_CPU_ISA.
 
-    Importing `maam.mindspore` calls this function. oneDNN reads the variable when the first operator runs.
+    Importing `maam.mindspore` calls this function. It calls MindSpore's own copy of oneDNN, because the environment
+    variable would also slow down PyTorch in the same process. oneDNN accepts a limit until the first operator runs.
     """
     version = tuple(int(part) for part in ms.__version__.split(".")[:2])
-    if version >= SLOW_ONEDNN and "avx512f" in cpu_features() and "ONEDNN_MAX_CPU_ISA" not in os.environ:
-        os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX2"
+    if version < SLOW_ONEDNN or "avx512f" not in cpu_features() or "ONEDNN_MAX_CPU_ISA" in os.environ:
+        return
+    if not _limit_onednn():
         warnings.warn(
-            f"MindSpore {ms.__version__} convolves very slowly with AVX-512, so ONEDNN_MAX_CPU_ISA is set to AVX2; "
-            "set the variable yourself to choose another value",
+            f"MindSpore {ms.__version__} convolves very slowly with AVX-512; import maam.mindspore before the first "
+            "operator runs, or set ONEDNN_MAX_CPU_ISA=AVX2",
             stacklevel=3,
         )
+
+
+def _limit_onednn() -> bool:
+    """Return whether MindSpore's oneDNN now uses AVX2 at most."""
+    for path in (Path(ms.__file__).parent / "lib").glob("libdnnl.so*"):
+        library = ctypes.CDLL(str(path))
+        library.dnnl_set_max_cpu_isa(_AVX2)
+        return bool(library.dnnl_get_effective_cpu_isa() == _AVX2)
+    return False
 
 
 def ask_for_numpy() -> None:

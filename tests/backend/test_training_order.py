@@ -64,10 +64,10 @@ def trained(runtime, name, in_spec_order, **options):
     ("runtime", "name", "options"),
     [
         *(("torch", name, {"channels_last": last}) for name in MODELS for last in (False, True)),
-        ("mindspore graph", "padded", {}),
         ("mindspore pynative", "maam", {}),
+        ("mindspore pynative", "padded", {}),
         pytest.param("mindspore graph", "maam", {}, marks=pytest.mark.slow),  # compiles for long
-        pytest.param("mindspore pynative", "padded", {}, marks=pytest.mark.slow),
+        pytest.param("mindspore graph", "padded", {}, marks=pytest.mark.slow),
     ],
     indirect=["runtime"],
 )

@@ -85,7 +85,7 @@ def images(shape, count):
         pytest.param(
             spec.preset("maam_digits", **SMALL, act_layer="hard_swish"), id="hard_swish", marks=pytest.mark.slow
         ),
-        pytest.param(GATED, id="gated"),
+        pytest.param(GATED, id="gated", marks=pytest.mark.slow),
     ],
 )
 def test_every_format(name, node, saved, tmp_path):
@@ -230,6 +230,7 @@ def test_executorch(preset, tmp_path):
         np.testing.assert_allclose(predict(x), ReferenceModel(node, arrays)(x), **CLOSE)
 
 
+@pytest.mark.slow
 def test_mindir_preserves_the_mode(saved, tmp_path):
     ms = pytest.importorskip("mindspore")
     source, _ = saved(spec.maam(4))

@@ -71,7 +71,7 @@ def baseline(name):
 @pytest.mark.parametrize(
     ("node", "stages"),
     [
-        pytest.param(spec.maam(4, fusion="dynamic", scales=(1, 2, 3), act_layer="gelu"), [], id="dynamic"),
+        pytest.param(spec.maam(4, fusion="dynamic", scales=(1, 2, 3), act_layer="gelu"), [], id="dynamic", marks=slow),
         pytest.param(spec.maam(4, 6, depthwise=True, act_layer="hard_swish"), [], id="depthwise", marks=slow),
         pytest.param(baseline("t_cnn"), ["steps"], id="t_cnn", marks=slow),
         pytest.param(baseline("without_agent_attention"), ["steps"], id="without_agent_attention", marks=slow),
@@ -218,8 +218,8 @@ def layer_runners():
     return make_runners(node, spec.draw(node.parameters(), 0), compiled=False)[0]
 
 
-@pytest.mark.parametrize("shape", [(4, 1, 1), (4, 7, 5)])
-@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("shape", [(4, 1, 1), pytest.param((4, 7, 5), marks=slow)])
+@pytest.mark.parametrize("constant", [True, pytest.param(False, marks=slow)])
 def test_degenerate_inputs(layer_runners, shape, constant):
     generator = np.random.default_rng(0)
     images = np.full((4, *shape), 0.5, np.float32) if constant else generator.random((4, *shape)).astype(np.float32)

@@ -139,7 +139,8 @@ def test_a_fault_breaks_the_free_run(shared_runner, small):
     assert failed_stages(report) == {"free run, 20 steps"}
 
 
-@pytest.mark.parametrize("fault", ["wrong_momentum", pytest.param("epsilon", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["wrong_momentum", "epsilon"])
 def test_in_graph_mode(fault):
     """Graph mode compiles each layer that is compared alone, so the network has two branches only."""
     pytest.importorskip("mindspore")

@@ -206,7 +206,7 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("direction", ["torch-to-mindspore", "mindspore-to-torch"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "GRU")) for n in NETWORKS])
 def test_the_same_network_is_paired(name, direction):
     torch.manual_seed(0)
     module, cell, shape, *rest = (*NETWORKS[name](), None)[:4]

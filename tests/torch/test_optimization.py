@@ -89,7 +89,7 @@ def test_model_and_function_are_independent(model, x):
     assert not torch.allclose(own(x), expected)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_other_networks(scramble, channels):
     """With one channel the two memory formats have the same strides; the other network contains a layer."""
     if channels == 1:

@@ -164,7 +164,7 @@ def test_weights_that_are_not_finite_are_never_the_best(recipe, tmp_path, monkey
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", "log.jsonl"}
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", pytest.param("adam", marks=pytest.mark.slow)])
 def test_largest_settings_cause_no_error(framework, name):
     """The results may be infinite or NaN, but the framework raises no error."""
     optimizer = Optimizer(name=name, lr=LARGEST_RATE, weight_decay=LARGEST, decay="all")

@@ -41,7 +41,9 @@ def run(framework, objective):
     return trainer, trainer.fetch(found), arrays, states
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    "objective", [*OBJECTIVES[3:], *(pytest.param(o, marks=pytest.mark.slow) for o in OBJECTIVES[:3])]
+)
 def test_frameworks_agree(objective):
     pytest.importorskip("mindspore")
     torch, mindspore = (run(name, objective) for name in ("torch", "mindspore"))
@@ -134,7 +136,7 @@ def test_loss_scale_grows_shrinks_and_is_restored(framework):
     assert all(np.array_equal(before[name], after[name]) for name in trainable)  # an overflow changes no weight
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw"])
+@pytest.mark.parametrize("name", ["adamw", pytest.param("adam", marks=pytest.mark.slow)])
 def test_optimizer_does_not_count_skipped_steps(framework, name, tmp_path):
     """A trainer restored from a checkpoint after overflows makes the same step, bit for bit."""
     optimizer, objective = Optimizer(name=name, lr=0.003, weight_decay=0.01), Objective(precision="fp16")
