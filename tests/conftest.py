@@ -19,6 +19,14 @@ settings.register_profile("fuzz", max_examples=500, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """A test with the mark `slow_in("mindspore")` is slow where its name contains "mindspore"."""
+    for item in items:
+        if any(part in item.name for mark in item.iter_markers("slow_in") for part in mark.args):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def own_presets(monkeypatch):
     """A preset that a test registers is gone after it: other tests list them all."""

@@ -121,6 +121,7 @@ def check_that_other_inputs_are_errors(predict, shape):
         predict(np.zeros((2, *shape), np.uint8))
 
 
+@pytest.mark.slow_in("mindir")
 def test_free_height_and_width(name, saved, tmp_path):
     source, reference = saved(GATED)
     target = tmp_path / f"model{FORMATS[name].suffix}"

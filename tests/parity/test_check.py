@@ -23,11 +23,12 @@ slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def full(small):
-    """Run every stage with every runner, the steps with one optimizer: MindSpore compiles a program for each."""
+def full():
+    """Run every stage with every runner, on two branches and with one optimizer: MindSpore compiles for each."""
+    small = spec.preset("maam_digits", **TINY, num_agents=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps_stage, "OPTIMIZERS", {"adamw": steps_stage.OPTIMIZERS["adamw"]})
-        return check(small, steps=20)
+        return check(small, steps=5)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,7 @@ class TestLattice:
 class TestDropout:
     """Stages leave out what is random, and compare the rest."""
 
+    @pytest.mark.slow
     def test_stages(self, monkeypatch):
         monkeypatch.setattr(steps_stage, "OPTIMIZERS", {"sgd": steps_stage.OPTIMIZERS["sgd"]})
         node = spec.preset("maam_digits", **TINY, num_agents=2, dropout=0.5)
@@ -170,6 +172,7 @@ class TestDropout:
 class TestOwnModels:
     """Runners that the user passes keep their weights and modes."""
 
+    @pytest.mark.slow
     def test_weights_and_mode_are_restored(self, small, runners):
         for runner in runners:
             before = runner.read_arrays()

@@ -131,6 +131,7 @@ def test_optimizer(shared_runner, small, fault, path, monkeypatch):
     assert report.first_difference == path
 
 
+@pytest.mark.slow_in("mindspore")
 def test_a_fault_breaks_the_free_run(shared_runner, small):
     faulty = shared_runner
     for path in WEIGHTS:

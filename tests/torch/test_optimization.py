@@ -41,8 +41,8 @@ def close(actual, expected, precision="fp32"):
     ("precision", "compile"),
     [
         *((name, False) for name in ("fp32", "bf16", "fp16", "auto")),
-        *((name, True) for name in ("fp32", "bf16")),
-        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("fp16", "auto")),
+        ("bf16", True),
+        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("fp32", "fp16", "auto")),
     ],
 )
 def test_pytorch(model, x, precision, compile):

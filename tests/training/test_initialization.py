@@ -127,6 +127,7 @@ def fast(with_optimizer):
     return with_optimizer("fast").replaced({"max_steps": 7, "limit": 600})
 
 
+@pytest.mark.slow_in("mindspore")
 def test_run_starts_from_the_same_weights_and_keeps_frozen_ones(fast, framework, tmp_path):
     """The frozen branch and its running statistics do not change, and the others do."""
     run = train("maam_digits", fast, framework=framework, out=tmp_path / "run", log_steps=1)
@@ -145,6 +146,7 @@ def test_run_starts_from_the_same_weights_and_keeps_frozen_ones(fast, framework,
     assert all(np.array_equal(array, last.state.average[name]) for name, array in arrays.items() if name in expected)
 
 
+@pytest.mark.slow
 def test_frameworks_start_alike_and_stay_close(fast, tmp_path):
     pytest.importorskip("mindspore")
     recipe = fast.replaced({"overrides.act_layer": "silu", "precision": "fp32"})

@@ -123,6 +123,7 @@ def test_figures_follow_their_definitions(done):
         assert f"| {title} | {expected[name]:.4f} |" in report
 
 
+@pytest.mark.slow
 def test_report_names_each_session_once(short, done, monkeypatch):
     pytest.importorskip("mindspore")
     for framework in ("torch", "mindspore", "mindspore"):

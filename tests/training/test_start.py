@@ -35,6 +35,7 @@ def learned(arrays):
     return {name: array for name, array in arrays.items() if "running" not in name}
 
 
+@pytest.mark.slow_in("mindspore")
 def test_start_from_a_run(frozen, done, framework, tmp_path):
     run = train("maam_digits", frozen.replaced({"weights": done.path}), out=tmp_path / "run", framework=framework)
     before, after = (learned(read_weights(path)[1]) for path in (done.final, run.final))

@@ -64,10 +64,10 @@ def test_there_and_back(recipe, tmp_path, stop, first, then):
 @pytest.mark.parametrize(
     ("first", "then", "name"),
     [
-        (*BACK, "adamw"),
+        pytest.param(*BACK, "adamw", marks=slow),
         pytest.param(*THERE, "sgd", marks=slow),
         pytest.param(*THERE, "adam", marks=slow),
-        pytest.param(*BACK, "sgd", marks=slow),
+        (*BACK, "sgd"),
     ],
 )
 def test_ten_steps_after_the_switch(with_optimizer, tmp_path, stop, first, then, name):
@@ -81,7 +81,7 @@ def test_ten_steps_after_the_switch(with_optimizer, tmp_path, stop, first, then,
 @pytest.mark.parametrize(
     ("first", "name"),
     [
-        ("torch", "sgd"),
+        pytest.param("torch", "sgd", marks=slow),
         pytest.param("mindspore", "adamw", marks=slow),
         pytest.param("torch", "adam", marks=slow),
         pytest.param("torch", "adamw", marks=slow),
