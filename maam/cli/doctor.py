@@ -51,7 +51,7 @@ NUMPY_2 = (2, 10)
 
 SIMILAR = "MindSpore 2.8 and 2.10 train about equally fast on CPUs without AVX-512"
 OLDER = (
-    "on CPUs with AVX-512, a training step takes 1.22 times as long as PyTorch's with MindSpore 2.8, and 1.58 with 2.10",
+    "with AVX-512, a training step takes 1.22 times as long as PyTorch's with MindSpore 2.8, and 1.58 with 2.10",
     "pip install 'mindspore>=2.8,<2.9' 'numpy<2'",
 )
 """The faster version of MindSpore without and with AVX-512 (docs/install.md), and how to install it."""
