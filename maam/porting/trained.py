@@ -60,7 +60,7 @@ def compare_gradients(subject: Subject, suspect: str = "") -> list[Row]:
     if obstacle := _obstacle(subject):
         return skip(["gradients"], [RUNNER], *obstacle)
     generator = np.random.default_rng([subject.seed, 11])
-    cotangent = generator.standard_normal(subject.recording("torch").output.shape).astype(np.float32)
+    cotangent = np.asarray(generator.standard_normal(subject.recording("torch").output.shape), np.float32)
 
     def compute(adapter: ModelAdapter, inputs: Inputs) -> Arrays:
         return adapter.gradients(inputs, cotangent)
@@ -75,7 +75,7 @@ def compare_steps(subject: Subject, suspect: str = "") -> list[Row]:
         return skip([stage], [RUNNER], *obstacle)
     generator = np.random.default_rng([subject.seed, 13])
     shape = subject.recording("torch").output.shape
-    target = generator.standard_normal(shape).astype(np.float32)
+    target = np.asarray(generator.standard_normal(shape), np.float32)
     if len(shape) == 2:
         target = generator.integers(0, shape[1], shape[0]).astype(np.int32)
 
