@@ -34,7 +34,7 @@ from maam.mindspore.cells import Container, instantiate
 from maam.spec import Node
 from maam.spec.presets import resolve
 from maam.weights import Mismatch
-from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
+from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model, without_half
 from maam.weights.file import DTYPES as FILE_DTYPES
 from maam.weights.pretrained import read_pretrained
 from maam.weights.sets import Selection, choose, find_sets
@@ -194,7 +194,7 @@ def load(
 
     Args:
         path: a weights file, or any file that `maam.convert` reads.
-        dtype: the dtype of all arrays; None keeps those of the file.
+        dtype: the dtype of all arrays; None keeps those of the file, but casts float16 and bfloat16 to float32.
         num_classes: the number of classes. If the file has another number, the last layer is replaced by a new one,
             and the others keep their weights.
         seed: the seed for the weights of the new layer, which are bit-identical in every framework.
@@ -231,6 +231,8 @@ def load(
         selection=Selection(key, prefix),
         read=read_file,
     )
+    if dtype is None:
+        arrays = without_half(arrays)
     model = build(node)
     native = {array: dtype for dtype, array in FLOATING.items()}
     for name, parameter in parameters_by_name(model).items():

@@ -25,7 +25,7 @@ from maam.spec.presets import resolve
 from maam.torch.arrays import from_numpy, read_arrays, tensors, to_numpy, unwrap, write_arrays
 from maam.torch.modules import Container, instantiate
 from maam.weights import Mismatch
-from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
+from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model, without_half
 from maam.weights.file import read_safetensors
 from maam.weights.match import is_batch_counter, names_of
 from maam.weights.pretrained import read_pretrained
@@ -191,7 +191,7 @@ def load(
 
     Args:
         path: a weights file, or any file that `maam.convert` reads.
-        dtype: the dtype of all arrays; None keeps those of the file.
+        dtype: the dtype of all arrays; None keeps those of the file, but casts float16 and bfloat16 to float32.
         num_classes: the number of classes. If the file has another number, the last layer is replaced by a new one,
             and the others keep their weights.
         seed: the seed for the weights of the new layer, which are bit-identical in every framework.
@@ -229,6 +229,8 @@ def load(
         selection=Selection(key, prefix),
         read=read_file,
     )
+    if dtype is None:
+        arrays = without_half(arrays)
     model = build(node, device="meta")
     state: dict[str, Any] = {name: from_numpy(array) for name, array in arrays.items()}
     model.load_state_dict(state, strict=False, assign=True)

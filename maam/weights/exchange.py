@@ -193,6 +193,11 @@ def read_whole(
     return node, arrays if dtype is None else cast(arrays, dict.fromkeys(arrays, dtype), source=str(path))
 
 
+def without_half(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays with float16 and bfloat16 cast to float32: layers in half precision refuse float32 inputs."""
+    return {name: array.astype(np.float32) if array.dtype.itemsize == 2 else array for name, array in arrays.items()}
+
+
 def agreed_spec(source: PathLike, saved: Node | None, given: Node | None, advice: str) -> Node:
     """Return the spec in a file, or the given one if the file has none; `advice` ends the message if both are absent.
 
