@@ -34,7 +34,16 @@ from maam.mindspore.cells import Container, instantiate
 from maam.spec import Node
 from maam.spec.presets import resolve
 from maam.weights import Mismatch
-from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model, without_half
+from maam.weights.exchange import (
+    PathLike,
+    Slot,
+    check_model,
+    load_into,
+    numpy_dtype,
+    read_whole,
+    save_model,
+    without_half,
+)
 from maam.weights.file import DTYPES as FILE_DTYPES
 from maam.weights.pretrained import read_pretrained
 from maam.weights.sets import Selection, choose, find_sets

@@ -18,7 +18,16 @@ from maam.spec.node import join_path
 from maam.spec.pooling import AXES
 from maam.spec.presets import resolve
 from maam.weights import Mismatch, match
-from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model, without_half
+from maam.weights.exchange import (
+    PathLike,
+    Slot,
+    check_model,
+    load_into,
+    numpy_dtype,
+    read_whole,
+    save_model,
+    without_half,
+)
 from maam.weights.file import DTYPES
 from maam.weights.pretrained import read_pretrained
 from maam.weights.sets import Selection

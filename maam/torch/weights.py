@@ -25,7 +25,16 @@ from maam.spec.presets import resolve
 from maam.torch.arrays import from_numpy, read_arrays, tensors, to_numpy, unwrap, write_arrays
 from maam.torch.modules import Container, instantiate
 from maam.weights import Mismatch
-from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model, without_half
+from maam.weights.exchange import (
+    PathLike,
+    Slot,
+    check_model,
+    load_into,
+    numpy_dtype,
+    read_whole,
+    save_model,
+    without_half,
+)
 from maam.weights.file import read_safetensors
 from maam.weights.match import is_batch_counter, names_of
 from maam.weights.pretrained import read_pretrained
