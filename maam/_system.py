@@ -95,6 +95,7 @@ def interleave(
     rounds: int = 7,
     least: float = 0.02,
     clock: Clock = time.perf_counter,
+    announce: Callable[[float], None] = lambda seconds: None,
 ) -> dict[str, list[float]]:
     """Return the seconds of one call of each function, one value for each round.
 
@@ -105,8 +106,15 @@ def interleave(
         rounds: the number of rounds.
         least: the seconds to run each function in a round.
         clock: `time.perf_counter`, or `time.process_time` for the CPU time of all threads.
+        announce: receives the estimated seconds of all rounds before the first one.
     """
-    calls = {name: _calls(function, least, clock) for name, function in functions.items()}
+    calls, seconds = {}, 0.0
+    for name, function in functions.items():
+        function()
+        once = _seconds(function, 1, clock)
+        calls[name] = max(1, round(least / max(once, 1e-9)))
+        seconds += calls[name] * once
+    announce(rounds * seconds)
     found: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
@@ -120,11 +128,6 @@ def ratios(times: Mapping[str, list[float]], base: str) -> dict[str, float]:
         name: statistics.median(b / own for b, own in zip(times[base], values, strict=True))
         for name, values in times.items()
     }
-
-
-def _calls(function: Callable[[], object], least: float, clock: Clock) -> int:
-    function()
-    return max(1, round(least / max(_seconds(function, 1, clock), 1e-9)))
 
 
 def _seconds(function: Callable[[], object], calls: int, clock: Clock) -> float:

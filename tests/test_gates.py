@@ -84,6 +84,7 @@ def test_parity_of_attention(name, shape, batch_size):
     assert report.passed, report.to_markdown()
 
 
+@pytest.mark.slow_in("MAFC-shape", "MAFB")
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
@@ -267,6 +268,7 @@ NOT_EXPORTED = {
 }
 
 
+@pytest.mark.slow_in("SE-", "CBAM-", "MAFB-", "pool_types")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside PyTorch's exporter
 @pytest.mark.parametrize(
     ("name", "options", "shape"),

@@ -85,6 +85,7 @@ def test_reference_and_torch_in_float64(published, training):
         assert share(model(torch.from_numpy(x)).numpy(), published, training) < CLOSE
 
 
+@pytest.mark.slow_in("mindspore-v1", "mindspore-v2")
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("framework", ["torch", "mindspore"])
 def test_float32_is_within_the_tolerance(framework, name):

@@ -105,7 +105,9 @@ class TestLocks:
 def test_each_round_runs_all_functions():
     seconds, order = {"a": 0.1, "b": 0.3}, []
     functions = {name: partial(order.append, name) for name in seconds}
-    times = interleave(functions, rounds=3, least=0.3, clock=lambda: sum(seconds[name] for name in order))
+    clock, announced = lambda: sum(seconds[name] for name in order), []
+    times = interleave(functions, rounds=3, least=0.3, clock=clock, announce=announced.append)
+    assert announced == [pytest.approx(3 * (0.3 + 0.3))]
     assert times == {"a": [pytest.approx(0.1)] * 3, "b": [pytest.approx(0.3)] * 3}
     assert order == ["a"] * 2 + ["b"] * 2 + (["a"] * 3 + ["b"]) * 3
 

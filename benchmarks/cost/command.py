@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,11 +60,12 @@ def cost(
     if out is not None:
         require("matplotlib", "train")  # before minutes of measurements
         out.mkdir(parents=True, exist_ok=True)
+    log = Console(stderr=True)
+    progress = functools.partial(log.print, highlight=False, markup=False)
     if group == "growth":
         refuse_given(context, _COMPARISON_OPTIONS, "growth measures fixed settings of one layer; remove this option")
-        text, document = _measure_growth(names, rounds, out)
+        text, document = _measure_growth(names, rounds, out, progress)
     else:
-        log = Console(stderr=True)
         measure_batch = functools.partial(
             measure,
             group,
@@ -74,7 +76,7 @@ def cost(
             size=size,
             rounds=rounds,
             memory=memory,
-            progress=lambda line: log.print(line, highlight=False, markup=False),
+            progress=progress,
         )
         text, document = _describe(group, [measure_batch(batch=count) for count in sizes], known, out)
     text = [*filter(None, text), ", ".join(f"{key} {value}" for key, value in environment().items())]
@@ -84,10 +86,10 @@ def cost(
         _io.write_text(out / f"{group}.json", json.dumps({"environment": environment(), **document}, indent=1) + "\n")
 
 
-def _measure_growth(frameworks: list[str], rounds: int, out: Path | None) -> Output:
+def _measure_growth(frameworks: list[str], rounds: int, out: Path | None, progress: Callable[[str], None]) -> Output:
     text, document = [], {}
     for name in frameworks:
-        growth = measure_growth(name, rounds=rounds)
+        growth = measure_growth(name, rounds=rounds, progress=progress)
         text.append(f"{name}, inference, float32\n\n{report.growth_table(growth)}")
         document[name] = {axis: {"seconds": s, "slope": slope} for axis, (s, slope) in growth.items()}
         if out is not None:

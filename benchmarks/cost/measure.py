@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -114,26 +115,38 @@ def measure(
     x = np.random.default_rng(0).random((batch, *shape)).astype(np.float32)
     result = Result(batch)
     functions: Functions = {}
+    done = 0
+    chosen = {
+        framework: [name for name in (*shared, *module.BASELINES[group]) if cases is None or name in cases]
+        for framework, module in modules.items()
+    }
+    total = sum(map(len, chosen.values()))
     for framework, module in modules.items():
         selected = [k for k in module.KINDS if kinds is None or any(starts_with(k, kind) for kind in kinds)]
-        for name in (*shared, *module.BASELINES[group]):
-            if cases is not None and name not in cases:
-                continue
-            progress(f"{framework}: {name}")
+        for name in chosen[framework]:
+            done += 1
+            progress(f"preparing {done} of {total}: {framework}, {name}")
             node = make_case(name, channels)
             functions |= _prepare(framework, name, node, x, selected, result.left_out)
             if framework == "torch" and any(case == name for case, _ in functions):
                 result.facts[name] = module.facts(name, node, x)
     if "torch" in modules:
         functions |= {(PRODUCT, precision): run for precision, run in modules["torch"].matrix_products().items()}
-    result.times = dict(zip(functions, _interleave(list(functions.values()), rounds), strict=True))
+    result.times = dict(zip(functions, _interleave(list(functions.values()), rounds, progress), strict=True))
     if memory:
         _measure_memory(result, x.shape, progress)
     return result
 
 
-def measure_growth(framework: str = "torch", *, rounds: int = 5) -> dict[str, tuple[list[float], float]]:
+def measure_growth(
+    framework: str = "torch", *, rounds: int = 5, progress: Progress = lambda text: None
+) -> dict[str, tuple[list[float], float]]:
     """Measure the inference time of a MAAM layer for each value in `GROWTH`.
+
+    Args:
+        framework: "torch" or "mindspore".
+        rounds: number of rounds.
+        progress: function that is called with a line of text before the rounds.
 
     Returns:
         For each setting, the seconds at its values and the slope on logarithmic scales.
@@ -152,7 +165,7 @@ def measure_growth(framework: str = "torch", *, rounds: int = 5) -> dict[str, tu
             shape = (setting["batch"], setting["channels"], setting["size"], setting["size"])
             x = np.random.default_rng(0).random(shape).astype(np.float32)
             functions.append(module.make_function("", node, x, "inference fp32"))
-    medians = iter([float(np.median(times)) for times in _interleave(functions, rounds)])
+    medians = iter([float(np.median(times)) for times in _interleave(functions, rounds, progress)])
     found = {}
     for axis, values in GROWTH.items():
         seconds = [next(medians) for _ in values]
@@ -206,10 +219,14 @@ def _prepare(
     return functions
 
 
-def _interleave(functions: Sequence[Callable[[], object]], rounds: int) -> list[list[float]]:
-    """Return the CPU times of each function, one value a round."""
+def _interleave(functions: Sequence[Callable[[], object]], rounds: int, progress: Progress) -> list[list[float]]:
+    """Return the CPU times of each function, one value a round; announce the time that all rounds will take."""
     numbered = {str(index): function for index, function in enumerate(functions)}
-    return list(interleave(numbered, rounds=rounds, clock=time.process_time).values())
+
+    def announce(seconds: float) -> None:
+        progress(f"about {timedelta(seconds=round(seconds))} of CPU time for {rounds} rounds")
+
+    return list(interleave(numbered, rounds=rounds, clock=time.process_time, announce=announce).values())
 
 
 def _measure_memory(result: Result, shape: tuple[int, ...], progress: Progress) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from mindspore import load_checkpoint, load_param_into_net, nn
 
 from maam._messages import listed
 from maam._registration import NotGiven, preset_name, unknown_model, with_attention
+from maam.backend.convert import read_file
 from maam.errors import WeightsError
 from maam.mindcv.insert import insert_attention
 from maam.mindcv.presets import is_preset
 from maam.mindspore import load_weights
 from maam.mindspore.insertion import LAYERS, MakeLayer
-from maam.spec import preset
+from maam.spec import head, preset
 from maam.weights.sets import REST, Selection, choose, find_sets
 
 _EMA = "ema"
@@ -53,7 +54,8 @@ def create_model(
             before attention is inserted, and the new layers keep their initial weights.
         in_channels: the number of channels of the image.
         checkpoint_path: a MindSpore checkpoint of the network with or without attention layers. For a preset also a
-            weights file of maam (.safetensors).
+            weights file of maam (.safetensors). If `num_classes` is given and the checkpoint has another number, the
+            last layer keeps its initial weights, as with `pretrained`.
         ema: whether to take the moving average in the checkpoint, the arrays named `ema.*`. None takes it if there is
             one, as every function of maam, and warns.
         auto_mapping: see `mindcv.create_model`; if true, maam does not check the checkpoint.
@@ -95,6 +97,7 @@ def create_model(
         if not checkpoint_path:
             raise WeightsError(f"{given[0]}: this has no effect without checkpoint_path")
     selection = Selection(key if ema is None else _EMA if ema else REST, prefix)
+    own_head = num_classes is not None
     if num_classes is None:
         own = pretrained and is_preset(preset_name(model_name))
         num_classes = preset(preset_name(model_name)).num_classes if own else 1000
@@ -102,28 +105,48 @@ def create_model(
     if is_preset(preset_name(model_name)):
         model = mindcv.create_model(model_name, **with_attention(model_name, arguments, attention, settings, LAYERS))
         if checkpoint_path:
-            _load_preset(model, checkpoint_path, selection, auto_mapping)
+            _load_preset(model, checkpoint_path, selection, auto_mapping, own_head)
         return model
     model = mindcv.create_model(model_name, **arguments)
     plain = {parameter.name for parameter in model.get_parameters()}
     if attention is not None and not isinstance(attention, NotGiven):
         insert_attention(model, attention, **settings)
     if checkpoint_path:
-        _load(model, plain, checkpoint_path, selection, auto_mapping)
+        last = _last_dense(model) if own_head else ""
+        _load(model, plain, checkpoint_path, selection, auto_mapping, last)
     return model
 
 
-def _load_preset(model: nn.Cell, path: str, selection: Selection, auto_mapping: bool) -> None:
+def _load_preset(model: nn.Cell, path: str, selection: Selection, auto_mapping: bool, own_head: bool) -> None:
     if not path.endswith(".safetensors"):
         _check_file(path)
     if auto_mapping:
         load_model_checkpoint(model, path, selection.key == _EMA, auto_mapping)
         return
-    load_weights(model, path, key=selection.key, prefix=selection.prefix)
+    skip: tuple[str, ...] = ()
+    if own_head:
+        arrays, _ = read_file(Path(path), model.spec, selection)
+        shapes = {parameter.name: parameter.shape for parameter in model.spec.parameters()}
+        skip = (head(model.spec),) if _replaced(head(model.spec), shapes, arrays) else ()
+    load_weights(model, path, skip=skip, key=selection.key, prefix=selection.prefix)
 
 
-def _load(model: nn.Cell, plain: set[str], path: str, selection: Selection, auto_mapping: bool) -> None:
-    """Load a checkpoint that has all parameters of the model, or all `plain` ones, those without the new layers."""
+def _last_dense(model: nn.Cell) -> str:
+    return next((name for name, cell in reversed(list(model.cells_and_names())) if isinstance(cell, nn.Dense)), "")
+
+
+def _replaced(layer: str, own: Mapping[str, tuple[int, ...]], found: Mapping[str, Any]) -> set[str]:
+    """Return the arrays of a last layer that have another number of classes in a file."""
+    names = [name for name in own if layer and name.startswith(f"{layer}.") and name in found]
+    shapes = {name: tuple(found[name].shape) for name in names}
+    return {name for name in names if shapes[name] != own[name] and shapes[name][1:] == own[name][1:]}
+
+
+def _load(model: nn.Cell, plain: set[str], path: str, selection: Selection, auto_mapping: bool, last: str) -> None:
+    """Load a checkpoint that has all parameters of the model, or all `plain` ones, those without the new layers.
+
+    The layer `last` keeps its weights if the checkpoint has another number of classes.
+    """
     _check_file(path)
     if auto_mapping:
         load_model_checkpoint(model, path, selection.key == _EMA, auto_mapping)
@@ -134,6 +157,8 @@ def _load(model: nn.Cell, plain: set[str], path: str, selection: Selection, auto
     missing = [name for name in own if name not in found]
     if missing and set(missing) != set(own) - plain:
         raise WeightsError(f"{path}: does not fit the model; missing: {listed(missing)}")
+    for name in _replaced(last, own, found):
+        del found[name]
     for name, shape in own.items():
         if name in found and tuple(found[name].shape) != shape:
             raise WeightsError(

@@ -18,16 +18,7 @@ from maam.spec.node import join_path
 from maam.spec.pooling import AXES
 from maam.spec.presets import resolve
 from maam.weights import Mismatch, match
-from maam.weights.exchange import (
-    PathLike,
-    Slot,
-    check_model,
-    load_into,
-    numpy_dtype,
-    read_whole,
-    save_model,
-    without_half,
-)
+from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES
 from maam.weights.pretrained import read_pretrained
 from maam.weights.sets import Selection
@@ -305,7 +296,7 @@ def load(
 
     Args:
         path: a weights file.
-        dtype: the dtype to round the weights to. Default: the dtypes of the file, but float32 for float16 and bfloat16.
+        dtype: the dtype to round the weights to. Default: the dtypes of the file.
         num_classes: the number of classes. If the file has another number, the last layer is replaced by a new one,
             and the others keep their weights.
         seed: the seed for the weights of the new layer, which are the same in every backend.
@@ -333,8 +324,7 @@ def load(
     known = {dtype: dtype for dtype in DTYPES.values()}
     found = numpy_dtype(wanted, known)
     selection = Selection(key, prefix)
-    node, arrays = read_whole(path, found, num_classes, seed, spec=spec, selection=selection)
-    return ReferenceModel(node, without_half(arrays) if dtype is None else arrays)
+    return ReferenceModel(*read_whole(path, found, num_classes, seed, spec=spec, selection=selection))
 
 
 def _write(model: ReferenceModel, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import re
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -92,7 +93,10 @@ class TestMeasurement:
 
     def test_mindspore(self):
         pytest.importorskip("mindspore")
-        found = measure("layers", cases=["SE"], frameworks=["mindspore"], **SMALL)
+        lines = []
+        found = measure("layers", cases=["SE"], frameworks=["mindspore"], progress=lines.append, **SMALL)
+        assert lines[0] == "preparing 1 of 1: mindspore, SE"
+        assert re.fullmatch(r"about 0:00:\d\d of CPU time for \d rounds", lines[1])
         names = ("inference fp32", "inference, fused", "training step fp32")
         assert set(found.times) == {("SE", f"mindspore {name}") for name in names}
 
@@ -141,7 +145,7 @@ class TestMeasurement:
         """Doubling the time with each step of four in the batch is a slope of one half."""
         monkeypatch.setattr(MEASURE, "_load_functions", lambda name: SimpleNamespace(make_function=lambda *given: None))
         times = [[2.0**step] for values in GROWTH.values() for step in range(len(values))]
-        monkeypatch.setattr(MEASURE, "_interleave", lambda functions, rounds: times[: len(functions)])
+        monkeypatch.setattr(MEASURE, "_interleave", lambda functions, rounds, progress: times[: len(functions)])
         seconds, slope = measure_growth("torch")["batch"]
         assert (seconds, slope) == ([1, 2, 4, 8], pytest.approx(0.5))
 
@@ -226,7 +230,7 @@ class TestCommand:
     def test_growth(self, run, monkeypatch, tmp_path):
         pytest.importorskip("matplotlib")
         growth = {axis: ([1.0, 2.0, 4.0, 8.0], 1.0) for axis in GROWTH}
-        monkeypatch.setattr("benchmarks.cost.command.measure_growth", lambda name, rounds: growth)
+        monkeypatch.setattr("benchmarks.cost.command.measure_growth", lambda name, rounds, progress: growth)
         assert "mindspore, inference, float32" in run("cost", "growth", "--out", tmp_path / "out")
         written = sorted(path.name for path in (tmp_path / "out").iterdir())
         assert written == ["growth.json", "growth.md", "growth_mindspore.png", "growth_torch.png"]

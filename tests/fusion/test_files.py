@@ -79,7 +79,7 @@ CASES = [
 
 @pytest.mark.parametrize(
     ("mode", "node", "bound"),
-    [pytest.param(*case, marks=pytest.mark.slow if slow and case[0] == GRAPH else ()) for *case, slow in CASES],
+    [pytest.param(*case, marks=pytest.mark.slow if slow and case[0] != "torch" else ()) for *case, slow in CASES],
 )
 def test_every_preset_and_activation_in_every_mode(mode, node, bound, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

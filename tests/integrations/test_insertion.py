@@ -321,6 +321,7 @@ def test_refused_attention_leaves_the_network_unchanged(library, attention, mess
     assert new_layers(network) == []
 
 
+@pytest.mark.slow_in("mindcv-maam", "mindcv-mhsa")
 @pytest.mark.parametrize("attention", ["coord", "maam", "mhsa"])
 def test_a_network_starts_as_it_was(library, attention):
     """With `identity_init`, outputs are the same until gamma changes, also where squeeze and excitation is replaced."""

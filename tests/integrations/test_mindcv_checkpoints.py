@@ -47,8 +47,12 @@ def test_weights_of_a_preset(digits, file):
     """MindCV loads only the checkpoints, `maam.mindcv.create_model` also the weights file."""
     model, path = digits[0], str(digits[1] / file)
     assert same(create_model("maam_digits", checkpoint_path=path, **DIGITS), model) == []
-    with pytest.raises(WeightsError, match=r"classifier.fc2.weight .* instead of"):
-        create_model("maam_digits", 4, in_channels=1, checkpoint_path=path)
+    fewer = create_model("maam_digits", 4, in_channels=1, seed=1, checkpoint_path=path)
+    fresh = create_model("maam_digits", 4, in_channels=1, seed=1)
+    head = {"classifier.fc2.weight", "classifier.fc2.bias"}
+    for parameter, initial in zip(fewer.get_parameters(), fresh.get_parameters(), strict=True):
+        expected = initial if parameter.name in head else model.parameters_dict()[parameter.name]
+        np.testing.assert_array_equal(parameter.asnumpy(), expected.asnumpy())
     if file.endswith(".ckpt"):
         assert same(mindcv.create_model("maam_digits", checkpoint_path=path, **DIGITS), model) == []
     else:
@@ -95,6 +99,17 @@ def test_a_plain_checkpoint_leaves_the_new_layers(resnet):
     assert all(".bn2.attention." in name for name in fresh)
     before = mindcv.create_model("resnet18", checkpoint_path=resnet[1], **RESNET)
     assert same(maam.mindcv.insert_attention(before, "mafc"), resnet[0]) == fresh
+
+
+def test_another_number_of_classes(resnet):
+    """With `num_classes` the last layer is new; without it a checkpoint of ten classes is an error."""
+    network = create_model("resnet18", attention="mafc", checkpoint_path=resnet[1], num_classes=4)
+    own, saved = network.parameters_dict(), resnet[0].parameters_dict()
+    equal = {name for name in saved if own[name].shape == saved[name].shape}
+    assert saved.keys() - equal == {"classifier.weight", "classifier.bias"}
+    assert all(np.array_equal(own[name].asnumpy(), saved[name].asnumpy()) for name in equal)
+    with pytest.raises(WeightsError, match=r"wrong shape: classifier.weight \(10, 512\) instead of \(1000, 512\)"):
+        create_model("resnet18", attention="mafc", checkpoint_path=resnet[1])
 
 
 def test_a_checkpoint_with_attention():

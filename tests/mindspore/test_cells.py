@@ -64,6 +64,7 @@ class TestDynamicShapes:
     def batch(*shape):
         return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
+    @pytest.mark.slow_in("dynamic", "scales")
     @pytest.mark.parametrize(
         ("name", "height", "shapes"),
         [

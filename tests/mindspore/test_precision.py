@@ -51,6 +51,7 @@ def check(level, actual, expected):
     assert (quality < 100) == (level != "O0")
 
 
+@pytest.mark.slow_in("auto", "O3")
 @pytest.mark.parametrize("training", [False, True])
 def test_model(level, training, scramble, reference, x):
     cell = scramble(build(spec.maam(4, **(VARIED if training else PLAIN))))
@@ -67,6 +68,7 @@ def test_model(level, training, scramble, reference, x):
     check(level, y.asnumpy(), expected)
 
 
+@pytest.mark.slow_in("auto", "O3")
 def test_layer_in_a_network_trains(level, network, scramble, reference, x):
     layer = scramble(MAAM(4, num_agents=2))
     net, before = network(layer), read_arrays(layer)
@@ -99,6 +101,7 @@ class WithNorm(MAAM):
         return self.norm(super().construct(x))
 
 
+@pytest.mark.slow_in("WithNorm-O2")
 @pytest.mark.usefixtures("mode")
 @pytest.mark.parametrize(("kind", "level"), [("MAAM", "O1"), ("MAAM", "O2"), ("WithNorm", "O2"), ("WithNorm", "O3")])
 def test_root_layer(kind, level, scramble, reference, x):

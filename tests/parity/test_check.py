@@ -22,13 +22,13 @@ TINY = {"channels": 4, "hidden_channels": 2, "hidden_features": 8}
 slow = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def full():
+@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=slow)])
+def full(request):
     """Run every stage with every runner, on two branches and with one optimizer: MindSpore compiles for each."""
     small = spec.preset("maam_digits", **TINY, num_agents=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps_stage, "OPTIMIZERS", {"adamw": steps_stage.OPTIMIZERS["adamw"]})
-        return check(small, steps=5)
+        return check(small, steps=5, compiled=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,9 @@ def test_every_runner_goes_through_every_stage(full, tmp_path):
     single = {"layers, eval", "layers, train", "layers, probe inputs", "running statistics"}
     single |= {"float16 output", "bfloat16 output"}
     assert stages["mindspore graph"] == stages["mindspore pynative"] == stages["torch"]
-    assert stages["torch"] - stages["torch compiled"] == single
-    assert len(stages["torch compiled"]) == 10
+    if compiled := stages["torch compiled"]:
+        assert stages["torch"] - compiled == single
+        assert len(compiled) == 10
     draw_depth(full, tmp_path / "depth.png")
     assert (tmp_path / "depth.png").read_bytes().startswith(b"\x89PNG")
     verdicts = {row.verdict for row in full.rows if row.stage != "bfloat16 output"}
@@ -54,8 +55,8 @@ def test_every_runner_goes_through_every_stage(full, tmp_path):
     assert {row.stage for row in kernels} == {"bfloat16 output"}
     assert all(row.runner.startswith("mindspore") and "no kernel for" in row.note for row in kernels)
     rows = [row for row in full.rows if row.stage == LATTICE]
-    assert len(rows) == 4
-    assert all(row.absolute == 0 and "6 cases" in row.note for row in rows)
+    assert [row.runner for row in rows] == [runner for runner in RUNNERS if stages[runner]]
+    assert all(row.absolute == 0 and "cases" in row.note for row in rows)
 
 
 @pytest.mark.parametrize("frameworks", [["torch"], pytest.param(["torch", "mindspore"], marks=slow)])
@@ -205,6 +206,7 @@ def test_a_model_of_one_class_has_no_loss():
     assert [row.note for row in report.rows] == ["the loss is 0 from the start"]
 
 
+@pytest.mark.slow
 def test_real_images_and_a_batch_of_one(arrays, small, runners):
     digits = data.digits("test")
     images = data.to_float(digits.images)

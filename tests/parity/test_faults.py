@@ -118,6 +118,7 @@ def test_an_error_of_a_framework_keeps_the_report(runner, small, arrays):
     assert len(report.rows) > 3
 
 
+@pytest.mark.slow_in("mindspore")
 @pytest.mark.parametrize(
     ("shared_runner", "fault", "path"),
     cases(["NesterovIgnored", "WeightDecaySkipped"], WEIGHTS),

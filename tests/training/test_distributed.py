@@ -48,7 +48,7 @@ def check_figures(folder, framework):
     assert figures["loss"] == pytest.approx(found.loss, rel=1e-5)
 
 
-@pytest.mark.slow_in("mindspore")
+@pytest.mark.slow
 def test_gradients_are_the_mean_of_both_processes(framework, tmp_path):
     status, printed = launch(framework, tmp_path, process_worker.__file__, framework, tmp_path)
     assert status == 0, printed[-4000:]

@@ -79,7 +79,7 @@ def test_limited_images_are_from_all_classes(root, model):
     assert len(few.dataset.spread(1000)) == 4
 
 
-@pytest.mark.slow_in("mindspore")
+@pytest.mark.slow
 def test_training(framework, train_with_a_worker, tmp_path):
     run = train_with_a_worker(tmp_path / "run", "--framework", framework)
     records = [record for record in run.log.records() if record["kind"] == "epoch"]

@@ -71,6 +71,7 @@ def test_lookahead_replaces_the_weights_by_their_average(framework):
     assert any(not np.array_equal(trainer.runner.read_arrays()[name], array) for name, array in first.items())
 
 
+@pytest.mark.slow_in("mindspore")
 def test_shares_of_classes_as_labels(framework):
     """Labels as shares give the loss of the labels; mixed ones give the mixed loss, with smoothing, too."""
     (x, labels), losses = batches(1)[0], {}

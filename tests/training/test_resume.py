@@ -43,7 +43,7 @@ def without_times(folder):
         ("torch", "adamw", OFTEN),
         ("torch", "fast", OFTEN),
         pytest.param("mindspore", "fast", (9,), marks=slow),
-        ("mindspore", "sgd", (9,)),
+        pytest.param("mindspore", "sgd", OFTEN, marks=slow),
         pytest.param("mindspore", "adam", (9,), marks=slow),
         pytest.param("mindspore", "adamw", (9,), marks=slow),
     ],

@@ -67,7 +67,7 @@ def test_there_and_back(recipe, tmp_path, stop, first, then):
         pytest.param(*BACK, "adamw", marks=slow),
         pytest.param(*THERE, "sgd", marks=slow),
         pytest.param(*THERE, "adam", marks=slow),
-        (*BACK, "sgd"),
+        pytest.param(*BACK, "sgd", marks=slow),
     ],
 )
 def test_ten_steps_after_the_switch(with_optimizer, tmp_path, stop, first, then, name):

@@ -43,11 +43,13 @@ def test_a_single_layer_is_exchanged_as_a_model_is(pair, tmp_path):
 
 
 def test_mixed_dtypes(backend, write, values):
-    """Half precision becomes float32, so that images in float32 fit; the others keep their dtype."""
+    """Half precision becomes float32, so that images in float32 fit; the reference, which takes any, keeps it."""
     arrays = mixed(spec.maam(4))
     assert {str(array.dtype) for array in arrays.values()} == set(DTYPES)
-    wide = {name: array.astype(np.float32) if array.dtype.itemsize == 2 else array for name, array in arrays.items()}
-    assert bits(values(backend.load(write(spec.maam(4), arrays)))) == bits(wide)
+    path, expected = write(spec.maam(4), arrays), arrays
+    if backend.name != "reference":
+        expected = {name: a.astype(np.float32) if a.dtype.itemsize == 2 else a for name, a in arrays.items()}
+    assert bits(values(backend.load(path))) == bits(expected)
 
 
 @pytest.mark.parametrize("wanted", DTYPES)
