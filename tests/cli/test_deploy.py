@@ -110,6 +110,7 @@ class TestQuantize:
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found.ravel(), [0, 2])
 
+    @pytest.mark.slow
     def test_no_warning_on_standard_error(self, digits, tmp_path):
         pytest.importorskip("openvino")
         pytest.importorskip("nncf")

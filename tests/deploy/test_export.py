@@ -197,6 +197,7 @@ ORDERS = {
 }
 
 
+@pytest.mark.slow_in("own")
 @pytest.mark.parametrize(("program", "expected"), ORDERS.items(), ids=("own", "foreign"))
 def test_orders_of_imports(program, expected, tmp_path):
     """MindSpore before 2.10 ends the process when it is imported after onnx; later versions need no order."""

@@ -61,6 +61,7 @@ def test_layers(runner, small, arrays, fault, path):
         assert {row.layer for row in report.failures if row.stage.startswith("logits")} == {path}
 
 
+@pytest.mark.slow_in("mindspore")
 def test_permuted_branches(runner, small, arrays):
     """At equal fusion weights (alpha = 0) the forward pass is the same; the gradient of alpha is not."""
     faults.permuted_branches(runner, "agents")

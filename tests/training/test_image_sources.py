@@ -88,6 +88,7 @@ def test_training(framework, train_with_a_worker, tmp_path):
     assert "top-5 accuracy" in (run.path / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_resume_in_the_middle_of_an_epoch(root, recipe, tmp_path, stop, train_with_a_worker):
     keywords = {"root": root, "log_steps": 1, "checkpoint_steps": 1}
     whole = train(None, recipe, out=tmp_path / "whole", **keywords)

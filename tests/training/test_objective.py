@@ -57,6 +57,7 @@ def test_frameworks_agree(objective):
     np.testing.assert_allclose(torch[0].predict(x), mindspore[0].predict(x), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow_in("mindspore")
 def test_lookahead_replaces_the_weights_by_their_average(framework):
     plain, ahead = (run(framework, Objective(average=True, lookahead=flag)) for flag in (False, True))
     for name, average in ahead[3][-1].average.items():
@@ -85,6 +86,7 @@ def test_shares_of_classes_as_labels(framework):
     assert losses["other"] != pytest.approx(losses["own"], rel=1e-3)
 
 
+@pytest.mark.slow_in("mindspore")
 def test_smoothing_changes_the_loss_only(framework):
     plain, smoothed = (run(framework, Objective(label_smoothing=share))[1][0] for share in (0.0, 0.2))
     assert plain[0] != smoothed[0]
