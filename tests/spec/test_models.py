@@ -91,6 +91,19 @@ def test_shapes_within_a_branch_and_initial_distributions():
     assert set(inits.values()) == {"kaiming_normal"}
 
 
+@pytest.mark.parametrize("attention", ["eca", "mafc", "bam"])
+def test_attention_after_each_stage(attention):
+    """The other parameters keep their names and shapes, so that weights without attention load."""
+    net, plain = preset("maam_net_s", attention=attention), preset("maam_net_s")
+    expected = getattr(spec, attention)
+    assert [net.at(f"attention{index}") for index in (1, 2, 3)] == [expected(30), expected(120), expected(180)]
+    own = {p.name: p.shape for p in net.parameters()}
+    assert {p.name: p.shape for p in plain.parameters()}.items() <= own.items()
+    assert all(name.startswith("attention") for name in own.keys() - {p.name for p in plain.parameters()})
+    with pytest.raises(SpecError, match="attention"):
+        preset("maam_net_s", attention="mafx")
+
+
 @pytest.mark.parametrize(("name", "most"), [("maam_net_s", 0.7e6), ("maam_net_m", 2.3e6), ("maam_net_l", 6e6)])
 def test_networks_of_stages_and_their_controls(name, most):
     """Any number of branches has the same multiply-accumulates, and the same parameters except for batch norms."""

@@ -8,6 +8,7 @@ from maam.spec.composites import OddSizes, Sizes, as_tuple, composite
 from maam.spec.containers import Model, Parallel, Sequential
 from maam.spec.fields import Flag, Positive, Probability, Size
 from maam.spec.layers.maam import Fusion, NumAgents, agent_block, maam
+from maam.spec.models.attention import GATES, Attention
 from maam.spec.node import Node
 from maam.spec.pooling import GlobalPool
 from maam.spec.presets import preset_signature, register_preset
@@ -29,6 +30,7 @@ def maam_net(
     fusion: Fusion = "softmax",
     reduce: Flag = False,
     act_layer: ElementwiseName = "gelu",
+    attention: Attention | None = None,
     logits_factor: Positive | None = None,
     dropout: Probability = 0.0,
     name: str = "maam_net",
@@ -63,6 +65,8 @@ def maam_net(
             there is none. Default: False.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
             "hard_sigmoid", "tanh" or "identity". Default: "gelu".
+        attention: a layer after each stage, by the name of its function in `maam.spec`, such as "eca". The parameters
+            keep their names; those of the new layers are `attention1.*` and so on. Default: None, no layer.
         logits_factor: a constant factor on the logits, which makes the first steps of training smaller. Default: 1 / 9
             with one branch and 1 / 4 with several, whose mean has a smaller variance.
         dropout: the probability of dropout in front of the linear layer, 0 to 1 (exclusive); 0 adds no layer. Default:
@@ -94,6 +98,8 @@ def maam_net(
         else:
             stage = maam(width, wider, hidden_channels=max(wider // num_agents, 1), **several, **branch)
         body[f"stage{index + 1}"] = _with_default_init(stage)
+        if attention is not None:
+            body[f"attention{index + 1}"] = GATES[attention](wider)
         width = wider
     factor = logits_factor or (1 / 9 if num_agents == 1 else 1 / 4)
     body["classifier"] = _classifier(width, num_classes, factor, dropout)

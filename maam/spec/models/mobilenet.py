@@ -7,16 +7,16 @@ in a 1x1 convolution. Widths are `int(width * width_multiplier)`, not rounded to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
 from maam.errors import SpecError
-from maam.spec import layers
 from maam.spec.composites import composite
 from maam.spec.containers import Model, Residual, Sequential
 from maam.spec.fields import AsNumber, Flag, Size
+from maam.spec.models.attention import GATES, Attention, StageGate, UnitGate
 from maam.spec.node import Node
 from maam.spec.pooling import GlobalPool
 from maam.spec.presets import preset_signature, register_alias, register_preset
@@ -164,15 +164,7 @@ def classifier(in_channels: int, num_classes: int) -> Conv2d:
     return Conv2d(in_channels=in_channels, out_channels=num_classes, kernel_size=1, init="xavier_normal")
 
 
-ChannelGate = Literal["se", "maf", "ese", "eca", "gc", "ge", "gct", "sk"]
-PositionGate = Literal[
-    "cbam", "mafc", "scse", "coord", "simam", "triplet", "lka", "van", "sge", "shuffle", "ema", "mrap"
-]
-UnitGate = Literal[ChannelGate, PositionGate, "mhsa", "agent"]
-StageGate = Literal["mafb", "bam"]
-Attention = Literal[UnitGate, StageGate]
 Multiplier = Annotated[float, Field(strict=True, gt=0, le=16), AsNumber]
-GATES: dict[str, Callable[[int], Node]] = {name: getattr(layers, name) for name in get_args(Attention)}
 
 
 @composite
