@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from maam._signals import SIGNALS
 from maam.data import BatchLoader
 from maam.data.checks import check_count
 from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, open_picture, reason_of
@@ -109,8 +111,22 @@ class ImageFolderBatches(ImageBatches):
 
     def _decode(self, epoch: int, batches: list[Rows]) -> Iterator[Decoded]:
         samples = _Samples(epoch, batches)
-        loader = DataLoader(_Images(self.work), batch_sampler=samples, num_workers=self.num_workers)
+        loader = DataLoader(
+            _Images(self.work),
+            batch_sampler=samples,
+            num_workers=self.num_workers,
+            worker_init_fn=_ignore_signals,
+        )
         return ((images.numpy(), reasons) for images, reasons in loader)
+
+
+def _ignore_signals(worker: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which a terminal or a scheduler sends to all processes, to the training process.
+
+    It needs the worker until its current step is done, and ends it afterwards.
+    """
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class _Samples:

@@ -1,6 +1,8 @@
 """Image folders as the data of a run, in both frameworks, on real CIFAR-10 images."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -17,6 +19,7 @@ from maam.training.run_dir import RunFolder
 from maam.training.sources import ReadOptions, open_source, open_test
 from tests.errors import error_of
 from tests.image_folders import NAMES, write_folder
+from tests.training.test_signals import wait_for_steps
 
 pytest.importorskip("PIL")
 CHANGES = {
@@ -96,6 +99,25 @@ def test_resume_in_the_middle_of_an_epoch(root, recipe, tmp_path, stop, train_wi
     parts = train_with_a_worker(tmp_path / "parts", "--resume")
     first, second = (read_checkpoint(run.last).arrays for run in (whole, parts))
     assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_a_signal_to_all_processes(root, recipe, recipe_file, tmp_path):
+    """A scheduler stops the workers, too; the run still ends with a checkpoint and one line."""
+    run = RunFolder(tmp_path / "run")
+    command = [sys.executable, "-m", "maam", "train", "--num-workers", "1", "--recipe", recipe_file(recipe)]
+    command += ["-o", "epochs=500", "--root", root, "--out", run.path]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        wait_for_steps(process, run, 2)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 143, errors
+    assert errors.splitlines()[-1].startswith("maam: stopped; run the same command with --resume")
+    assert run.read_last().state.step >= 2
 
 
 def test_training_skips_a_broken_image(root, recipe, tmp_path):
