@@ -32,9 +32,16 @@ def raw_stream(stream: Any) -> Any:
     return getattr(stream, "rich_proxied_file", stream)
 
 
-def listed(names: Iterable[str]) -> str:
-    """Return names joined by commas; empty, very long or unprintable ones are quoted and shortened."""
-    return ", ".join(_readable(name) for name in names)
+def listed(names: Iterable[str], most: int = 15) -> str:
+    """Return names joined by commas; empty, very long or unprintable ones are quoted and shortened.
+
+    Args:
+        names: the names. A file can have any number of them, and a message must fit on a screen.
+        most: the largest number of names to show; the others are counted.
+    """
+    found = list(names)
+    more = [f"and {len(found) - most} more"] if len(found) > most else []
+    return ", ".join([*(_readable(name) for name in found[:most]), *more])
 
 
 def _readable(name: str) -> str:

@@ -87,6 +87,11 @@ def convert(
     check_path(src)
     check_path(dst)
     source, target = Path(src), Path(dst)
+    if _is_exported(source):
+        raise WeightsError(
+            f"{source}: this is a file for inference engines, whose weights cannot be converted back; convert the "
+            "weights file or the checkpoint that it was exported from"
+        )
     reader, writer = _format(source), _format(target)
     _check_paths(source, target)
     given = None if spec is None else resolve(spec)
@@ -130,9 +135,13 @@ def _format(path: Path) -> _WeightsFiles | CheckpointBackend:
         if path.name.endswith(suffix):
             return load_checkpoint_backend(backend)
     known = ", ".join([".safetensors", *suffixes])
-    if any(path.name.endswith(one.suffix) for one, _ in export_formats().values()):
+    if _is_exported(path):
         raise WeightsError(f"{path}: this is a format of inference engines; write it with: maam export SRC {path.name}")
     raise WeightsError(f"{path}: unknown suffix {path.suffix[:60]!r}; expected one of {known}")
+
+
+def _is_exported(path: Path) -> bool:
+    return any(path.name.endswith(one.suffix) for one, _ in export_formats().values())
 
 
 def _check_paths(source: Path, target: Path) -> None:

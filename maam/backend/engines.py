@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from maam._documents import parse_json
+from maam._io import read_text
 from maam.backend.protocol import Predict
 from maam.errors import DeploymentError, DeviceError, require
 from maam.tolerance import LOGITS, SIGNAL_TO_NOISE, difference, signal_to_noise
@@ -23,6 +24,8 @@ ENGINES = {
 """The packages that each engine needs, by the engine's name; the extra `deploy` installs them."""
 AUTO = "auto"
 """The name that stands for the fastest installed engine."""
+_MAX_METADATA = 16 << 20
+"""The largest number of bytes of a file of metadata; a spec has at most half of it."""
 _LEAST_RATIO = {"bf16": SIGNAL_TO_NOISE["bfloat16"], "fp16": SIGNAL_TO_NOISE["float16"]}
 
 
@@ -75,7 +78,7 @@ def thread_limit() -> int | None:
 
 def read_companion(path: Path) -> dict[str, str]:
     """Return the metadata in the JSON file beside a model whose format cannot hold metadata."""
-    return dict(parse_json(Path(f"{path}.json").read_text("utf-8")))
+    return dict(parse_json(read_text(f"{path}.json", _MAX_METADATA)))
 
 
 OPENERS: dict[str, Callable[[Path], tuple[Predict, dict[str, str]]]] = {"onnx": open_onnx, "openvino": open_openvino}

@@ -251,7 +251,9 @@ def quantize(
     size = f"{made.size_before:,} -> {made.size_after:,} bytes"
     typer.echo(f"{src} -> {', '.join(map(str, made.files))}: {size}, {made.signal_to_noise:.0f} dB")
     if made.float_layers:
-        typer.echo(f"kept in float32, because int8 disturbs them most: {listed(made.float_layers)}")
+        typer.echo(
+            f"kept in float32, because int8 disturbs them most: {listed(made.float_layers, len(made.float_layers))}"
+        )
 
 
 def _normalize(images: Array, mean: list[float] | None, std: list[float] | None) -> Array:

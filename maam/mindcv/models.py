@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import mindcv
+import numpy as np
 from mindcv.models.helpers import load_model_checkpoint
-from mindspore import load_checkpoint, load_param_into_net, nn
+from mindspore import load_param_into_net, nn
 
 from maam._messages import listed
 from maam._registration import NotGiven, preset_name, unknown_model, with_attention
@@ -19,8 +20,10 @@ from maam.mindcv.insert import insert_attention
 from maam.mindcv.presets import is_preset
 from maam.mindspore import load_weights
 from maam.mindspore.insertion import LAYERS, MakeLayer
+from maam.mindspore.weights import read_parameters
 from maam.spec import head, preset
-from maam.weights.sets import REST, Selection, choose, find_sets
+from maam.weights.file import check_path
+from maam.weights.sets import REST, Selection
 
 _EMA = "ema"
 """The key of MindCV's moving average."""
@@ -87,6 +90,7 @@ def create_model(
     settings: dict[str, Any] = {"every_block": every_block, "identity_init": identity_init, "where": where}
     if not isinstance(model_name, str) or not mindcv.is_model(model_name):
         raise unknown_model(model_name, mindcv.list_models(), "mindcv.list_models()")
+    check_path(checkpoint_path)
     checkpoint_path = os.fspath(checkpoint_path)
     if checkpoint_path and pretrained:
         raise WeightsError("checkpoint_path and pretrained cannot be used together; pass only one of them")
@@ -152,11 +156,12 @@ def _load(model: nn.Cell, plain: set[str], path: str, selection: Selection, auto
         load_model_checkpoint(model, path, selection.key == _EMA, auto_mapping)
         return
     own = {parameter.name: tuple(parameter.shape) for parameter in model.get_parameters()}
-    content = load_checkpoint(path)
-    found = choose(path, find_sets(content, lambda value: True, own), own, selection)
+    found = read_parameters(Path(path), own, selection)
     missing = [name for name in own if name not in found]
     if missing and set(missing) != set(own) - plain:
         raise WeightsError(f"{path}: does not fit the model; missing: {listed(missing)}")
+    if unexpected := [name for name in found if name not in own]:
+        raise WeightsError(f"{path}: does not fit the model; unexpected: {listed(unexpected)}")
     for name in _replaced(last, own, found):
         del found[name]
     for name, shape in own.items():
@@ -165,6 +170,8 @@ def _load(model: nn.Cell, plain: set[str], path: str, selection: Selection, auto
                 f"{path}: does not fit the model; wrong shape: {listed([name])} {tuple(found[name].shape)} instead of "
                 f"{shape}"
             )
+    if bad := [name for name, parameter in found.items() if not np.isfinite(parameter.asnumpy()).all()]:
+        raise WeightsError(f"{path}: NaN or infinity in {listed(bad)}; the training run that saved it has diverged")
     for name, parameter in found.items():
         parameter.name = name
     load_param_into_net(model, found)

@@ -15,7 +15,7 @@ from mindspore import load_checkpoint, nn, save_checkpoint
 from mindspore.train.checkpoint_pb2 import Checkpoint
 
 from maam import spec as specs
-from maam._io import replacing
+from maam._io import open_regular, replacing
 from maam._messages import listed
 from maam.backend.convert import read_file
 from maam.backend.integrity import check_integrity, check_methods
@@ -355,7 +355,8 @@ def _check(path: Path, records: Any, tags: Collection[str]) -> None:
 
 def _records(path: Path) -> Any:
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
         if content[-_CHECKSUM_LENGTH:].startswith(_CHECKSUM):
             content = content[:-_CHECKSUM_LENGTH]
         return Checkpoint.FromString(content).value

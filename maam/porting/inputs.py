@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maam._io import open_regular
 from maam.backend.adapter import Inputs
+from maam.data.image_batches import open_picture
 from maam.errors import PortingError, require
 
 Array = np.ndarray[Any, Any]
@@ -128,12 +130,10 @@ def load_inputs(parts: Sequence[InputText], batch_size: int, seed: int) -> Input
 def _read(path: Path) -> Array:
     try:
         if path.suffix.lower() == ".npy":
-            return _checked(np.load(path, allow_pickle=False))
+            with open_regular(path) as file:
+                return _checked(np.load(file, allow_pickle=False))
         require("PIL", "train")
-        from PIL import Image
-
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1) / 255
+        pixels = np.asarray(open_picture(path), np.float32).transpose(2, 0, 1) / 255
         return np.stack([pixels, pixels[:, :, ::-1]])
     except (OSError, ValueError, SyntaxError) as error:
         raise PortingError(f"--input {path}: cannot be read: {first_words(error)}") from None

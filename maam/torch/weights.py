@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import warnings
+import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,7 +17,7 @@ import torch
 from torch import nn
 
 from maam import spec as specs
-from maam._io import write_bytes
+from maam._io import open_regular, write_bytes
 from maam._messages import listed
 from maam.backend.convert import read_file
 from maam.backend.integrity import check_integrity, check_methods
@@ -48,6 +50,8 @@ FLOATING = {
     torch.float64: np.dtype(np.float64),
 }
 """The dtypes that weights files support."""
+_MAX_EXPANSION = 8
+"""The largest ratio of the content of a zip file to its size; weights that a tool has compressed stay below 2."""
 _EXPECTED = "expected a state_dict, or a dict that contains one as 'state_dict'; save only model.state_dict()"
 
 
@@ -320,10 +324,34 @@ def load_content(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return {name: from_numpy(array) for name, array in read_safetensors(path)[1].items()}
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            _check_size(path, file)
             return _unpickle(path, file)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _check_size(path: Path, file: BinaryIO) -> None:
+    """Check that a zip file does not expand to a multiple of its size; torch.save never compresses.
+
+    Raises:
+        WeightsError: it does, or it is damaged.
+    """
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            expanded = sum(entry.file_size for entry in archive.infolist())
+    except Exception:  # zipfile raises many kinds for damaged files
+        raise _damaged(path) from None
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if expanded > _MAX_EXPANSION * size:
+        raise WeightsError(
+            f"{path}: the file of {size} bytes expands to {expanded}; expected a checkpoint without compression, as "
+            "torch.save writes it"
+        )
 
 
 def _unpickle(path: Path, file: BinaryIO) -> Any:
@@ -337,9 +365,13 @@ def _unpickle(path: Path, file: BinaryIO) -> Any:
                 f"{path}: contains a Python object, {found[1][:100]}, and loading it can run code; "
                 "if you trust the file, load it with PyTorch and save model.state_dict() alone"
             ) from None
-        raise WeightsError(
-            f"{path}: not a PyTorch checkpoint that contains only tensors, or truncated; save model.state_dict() again"
-        ) from None
+        raise _damaged(path) from None
+
+
+def _damaged(path: Path) -> WeightsError:
+    return WeightsError(
+        f"{path}: not a PyTorch checkpoint that contains only tensors, or truncated; save model.state_dict() again"
+    )
 
 
 def _array(path: Path, name: object, value: object) -> Array:

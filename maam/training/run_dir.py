@@ -317,10 +317,11 @@ class Log:
         """
         packed = self.path.with_name(f"{self.path.name}.gz")
         try:
-            if packed.exists() and not self.path.exists():
-                content = gzip.decompress(packed.read_bytes())
-            else:
-                content = self.path.read_bytes()
+            is_packed = packed.exists() and not self.path.exists()
+            with _io.open_regular(packed if is_packed else self.path) as file:
+                content = gzip.GzipFile(fileobj=file).read(_MAX_BYTES + 1) if is_packed else file.read()
+            if is_packed and len(content) > _MAX_BYTES:
+                raise OSError(f"more than {_MAX_BYTES} bytes after unpacking")
         except FileNotFoundError:
             return []
         except (OSError, EOFError, zlib.error) as error:

@@ -241,7 +241,8 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, str], list[tuple[str,
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file") from None
     except OSError as error:
-        held = ", ".join(sorted(file.name for file in Path(path).glob("*.safetensors"))[:4])
+        is_folder = isinstance(error, IsADirectoryError)  # pathlib fails for names that are too long
+        held = ", ".join(sorted(file.name for file in Path(path).glob("*.safetensors"))[:4]) if is_folder else ""
         advice = f"; it holds {held}: pass one of these files" if held else ""
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}{advice}") from None
     except _FormatError as error:

@@ -93,7 +93,7 @@ def match(
 
     Raises:
         WeightsError: an array has the wrong shape, NaN or infinity, or a variance is negative; with `strict`, a name
-            is missing or unexpected; or `skip` names an unknown layer. The message lists all names.
+            is missing or unexpected; or `skip` names an unknown layer. The message names the first 15.
 
     Example:
         >>> import numpy as np
@@ -119,8 +119,8 @@ def match(
     problems = [f"unexpected: {listed(unexpected)}"] if strict and unexpected else []
     problems += [f"missing: {listed(missing)}"] if strict and missing else []
     if misshapen:
-        shapes = (f"{name} {tuple(given[name].shape)} instead of {wanted[name]}" for name in misshapen)
-        problems.append(f"wrong shape: {', '.join(shapes)}")
+        shapes = [f"{name} {tuple(given[name].shape)} instead of {wanted[name]}" for name in misshapen]
+        problems.append(f"wrong shape: {listed(shapes)}")
     if problems:
         if missing and (prefix := _common_start(given, wanted)):
             advised = f"pass prefix={prefix!r} (--prefix {prefix}) to leave out the others"

@@ -109,12 +109,15 @@ def choose(
         selection: the caller's choice; None chooses.
 
     Raises:
-        WeightsError: there is no set of that key, or no name has that prefix.
+        WeightsError: there is no set of that key, or no name has that prefix; or one of them is not a string.
 
     Warns:
         SeveralSetsWarning: several sets fit, and the caller did not choose.
     """
     selection = selection or Selection()
+    for option, value in selection._asdict().items():
+        if value is not None and not isinstance(value, str):
+            raise WeightsError(f"{option} (--{option}): expected a string or None, got {value!r}")
     if selection.key is not None:
         if selection.key == REST and list(sets) == [""]:
             return _named(source, sets[""], wanted, selection.prefix)

@@ -4,21 +4,25 @@ MindSpore raises Python's limit on recursion so far that careless readers overfl
 after its import.
 """
 
+import gzip
 import json
 import os
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from maam import spec, training, weights
 from maam._messages import printable
+from maam.backend.convert import convert
 from maam.errors import MaamError
+from maam.porting.inputs import InputText, load_inputs
 from maam.spec import parse_document, parse_json
 from maam.training.recipe_files import parse_override
-from maam.training.run_dir import RunFolder
+from maam.training.run_dir import Log, RunFolder
 from maam.weights.file import CHECKPOINT_FORMAT
 from tests.hostile.bombs import nested_json
 
@@ -49,6 +53,13 @@ def safetensors_file(header, data=b""):
 
 def weights_file(**metadata):
     return safetensors_file({"__metadata__": {"format": "maam", "format_version": "1", **metadata}})
+
+
+def file_of_names(count):
+    names = {f"layer{index}.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for index in range(count)}
+    return safetensors_file(
+        {**names, "__metadata__": {"format": "maam", "format_version": "1", "spec": SPEC.to_json()}}
+    )
 
 
 def checkpoint(**metadata):
@@ -104,11 +115,20 @@ def cases():
         yield f"recipe {line[:12]!r}", reading(training.read_recipe, "b.toml", line)
     yield "device", lambda folder: weights.read_weights("/dev/zero")
     yield "pipe", lambda folder: weights.read_weights(_pipe(folder))
+    yield "log pipe", lambda folder: Log(_pipe(folder, ".jsonl")).records()
+    yield (
+        "log of zeros",
+        reading(lambda path: Log(path.with_suffix("")).records(), "log.jsonl.gz", gzip.compress(bytes(200 << 20), 1)),
+    )
+    yield "port array", lambda folder: load_inputs([InputText((), 0, _pipe(folder, ".npy"))], 2, 0)
+    yield "60,000 names", reading(weights.exchange.read_whole, "g.safetensors", file_of_names(60_000))
+    yield "long path", lambda folder: weights.read_weights("a" * 300)
+    yield "key", lambda folder: weights.sets.choose("a.pth", {"": {}}, (), weights.sets.Selection(key=5))
     yield "NUL", lambda folder: weights.read_weights("a\0b")
 
 
-def _pipe(folder):
-    path = Path(folder, "pipe.safetensors")
+def _pipe(folder, suffix=".safetensors"):
+    path = Path(folder, f"pipe{suffix}")
     if not path.exists():
         os.mkfifo(path)
     return path
@@ -125,6 +145,26 @@ def test_refused(name, tmp_path):
     assert time.process_time() - start < SECONDS
     assert len(str(caught.value)) < 1000
     assert printable(str(caught.value)).isprintable()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".pth.tar", ".ckpt"])
+def test_pipes_as_checkpoints(suffix, tmp_path):
+    pytest.importorskip("mindspore" if suffix == ".ckpt" else "torch")
+    with pytest.raises(MaamError, match="expected a file, got a device or a pipe"):
+        convert(_pipe(tmp_path, suffix), tmp_path / "out.safetensors", "maam_digits")
+
+
+def test_a_checkpoint_that_expands(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"weight": torch.zeros(2**18)}, tmp_path / "stored.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "stored.pth") as stored,
+        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in stored.namelist():
+            packed.writestr(name, stored.read(name))
+    with pytest.raises(MaamError, match=r"packed.pth: the file of \d+ bytes expands to \d+; expected a checkpoint"):
+        convert(tmp_path / "packed.pth", tmp_path / "out.safetensors", "maam_digits")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs getrusage")

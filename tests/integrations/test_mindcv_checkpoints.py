@@ -6,6 +6,8 @@ import pytest
 ms = pytest.importorskip("mindspore")
 mindcv = pytest.importorskip("mindcv")
 
+from mindspore.train.checkpoint_pb2 import Checkpoint  # noqa: E402
+
 import maam  # noqa: E402
 import maam.mindcv  # noqa: E402
 from maam.errors import WeightsError  # noqa: E402
@@ -149,3 +151,40 @@ def test_files_that_do_not_fit(digits, name, file, options, message):
     (digits[1] / "broken.ckpt").write_bytes(b"\xff" * 50)
     with pytest.raises(WeightsError, match=message):
         create_model(name, checkpoint_path=str(digits[1] / file), **options)
+
+
+def _record(name, shape, data):
+    """Return a record of a checkpoint whose data need not fit its shape."""
+    found = Checkpoint.Value(tag=name)
+    found.tensor.dims.extend(shape)
+    found.tensor.tensor_type, found.tensor.tensor_content = "Float32", data
+    return found
+
+
+def test_broken_values(tmp_path, monkeypatch):
+    """MindSpore reads beyond a record that is too short, and loads NaN and unknown names without a word."""
+    monkeypatch.chdir(tmp_path)
+    own = mindcv.create_model("mobilenet_v1_025", num_classes=2)
+    arrays = {one.name: one.asnumpy() for one in own.get_parameters()}
+    name = next(iter(arrays))
+    records = {
+        "short": [_record(name, arrays[name].shape, b"1234")],
+        "nan": [_record(name, arrays[name].shape, np.full(arrays[name].shape, np.nan, np.float32).tobytes())],
+        "more": [
+            _record(name, arrays[name].shape, arrays[name].tobytes()),
+            _record("extra.weight", (1,), bytes(4)),
+        ],
+    }
+    rest = [_record(one, array.shape, array.tobytes()) for one, array in arrays.items() if one != name]
+    messages = {
+        "short": "damaged or truncated",
+        "nan": f"NaN or infinity in {name}",
+        "more": "unexpected: extra.weight",
+    }
+    for file, message in messages.items():
+        content = Checkpoint(value=[*rest, *records[file]]).SerializeToString()
+        (tmp_path / f"{file}.ckpt").write_bytes(content)
+        with pytest.raises(WeightsError, match=message):
+            create_model("mobilenet_v1_025", num_classes=2, checkpoint_path=f"{file}.ckpt")
+    with pytest.raises(WeightsError, match="expected the path of a weights file"):
+        create_model("mobilenet_v1_025", checkpoint_path=5)

@@ -11,6 +11,7 @@ from maam.backend.adapter import Layer, Slot
 from maam.errors import PortingError, ShapeError
 from maam.parity import Verdict
 from maam.porting.html import render
+from maam.porting.inputs import InputText, load_inputs
 from maam.porting.pairing import pair_layers
 from maam.porting.trained import allowed_errors, errors
 
@@ -310,3 +311,16 @@ class TestPublishedNetworks:
             setattr(module.layer3[1].bn1, fault, 1e-3)
         report = port(module, cell, input_shape=(3, 64, 64))
         assert report.first_difference.startswith(layer), report.to_markdown()
+
+
+def test_input_images_are_decoded_as_everywhere(tmp_path):
+    """Colours under transparent pixels do not count, and a PostScript file, which starts a program, is refused."""
+    image = pytest.importorskip("PIL.Image")
+    for name, red in (("a", 10), ("b", 200)):
+        image.new("RGBA", (4, 4), (red, 0, 0, 0)).save(tmp_path / f"{name}.png")
+    (hidden,), (other,) = (load_inputs([InputText((), 0, tmp_path / f"{name}.png")], 2, 0) for name in "ab")
+    assert np.array_equal(hidden, other)
+    image.new("RGB", (4, 4)).save(tmp_path / "script.eps")
+    (tmp_path / "script.eps").rename(tmp_path / "script.png")
+    with pytest.raises(PortingError, match=r"script.png: cannot be read: cannot identify image file"):
+        load_inputs([InputText((), 0, tmp_path / "script.png")], 2, 0)
