@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.models import load_checkpoint, load_pretrained
 from torch import nn
 
@@ -19,6 +20,7 @@ from maam.timm.insert import insert_attention
 from maam.timm.presets import is_preset
 from maam.torch.insertion import LAYERS, MakeLayer
 from maam.torch.weights import choose_tensors, load_content
+from maam.weights.file import check_path
 from maam.weights.match import strip_prefixes
 from maam.weights.sets import Selection
 
@@ -74,6 +76,8 @@ def create_model(
     """
     if not isinstance(model_name, str):
         raise unknown_model(model_name, timm.list_models(), "timm.list_models()")
+    if checkpoint_path is not None:
+        check_path(checkpoint_path)
     if checkpoint_path and not os.path.isfile(checkpoint_path):
         raise WeightsError(f"{os.fspath(checkpoint_path)}: no such file")
     if not checkpoint_path and (key is not None or prefix is not None):
@@ -156,11 +160,19 @@ def _load(model: nn.Module, path: Path, selection: Selection) -> None:
         WeightsError: the file is broken or does not fit the model.
     """
     if path.suffix in (".npz", ".npy"):  # formats of single families, which timm reads
-        load_checkpoint(model, os.fspath(path))
+        try:
+            load_checkpoint(model, os.fspath(path))
+        except Exception as error:  # each family has its own errors
+            reason = shortened(" ".join(str(error).split()), 300)
+            raise WeightsError(f"{path}: cannot be loaded into {type(model).__name__} by timm: {reason}") from None
         return
     content = load_content(path)
     wanted = set(model.state_dict())
     arrays = strip_prefixes(choose_tensors(path, content, wanted, selection))
+    if bad := [
+        name for name, array in arrays.items() if isinstance(array, torch.Tensor) and not array.isfinite().all()
+    ]:
+        raise WeightsError(f"{path}: NaN or infinity in {listed(bad)}; the training run that saved it has diverged")
     try:
         model.load_state_dict(arrays)
     except RuntimeError as error:

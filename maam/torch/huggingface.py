@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from maam._messages import suggestion
-from maam.errors import ArgumentError, WeightsError, require
+from maam.errors import ArgumentError, MaamError, WeightsError, require
 
 require("huggingface_hub", "huggingface")
 
@@ -182,6 +182,11 @@ class HubModel(Wrapper, ModelHubMixin):
             raise WeightsError(
                 f"{model_id}: expected a folder with {FILE} or a repository of the Hub, which cannot be read: {reason}"
             ) from None
+        except MaamError:
+            raise
+        except (AttributeError, RecursionError, ValueError) as error:  # huggingface_hub reads config.json unchecked
+            reason = " ".join(str(error).split())[:200]
+            raise WeightsError(f"{model_id}: cannot be loaded; check its config.json: {reason}") from None
 
     @classmethod
     def _from_pretrained(  # type: ignore[override]

@@ -337,14 +337,11 @@ def _check_size(path: Path, file: BinaryIO) -> None:
     Raises:
         WeightsError: it does, or it is damaged.
     """
-    if not zipfile.is_zipfile(file):
-        file.seek(0)
-        return
     try:
-        with zipfile.ZipFile(file) as archive:
-            expanded = sum(entry.file_size for entry in archive.infolist())
+        entries = zipfile.ZipFile(file).infolist() if zipfile.is_zipfile(file) else []
     except Exception:  # zipfile raises many kinds for damaged files
         raise _damaged(path) from None
+    expanded = sum(entry.file_size for entry in entries)
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     if expanded > _MAX_EXPANSION * size:

@@ -105,3 +105,11 @@ def test_push(saved, monkeypatch):
     monkeypatch.setattr(hub.HfApi, "upload_folder", lambda self, **given: sent.extend(given["folder_path"].iterdir()))
     saved[0].push_to_hub("me/x")
     assert {path.name for path in sent} == {"README.md", "config.json", FILE}
+
+
+@pytest.mark.parametrize("content", ["[]", "", "[" * 100_000, "9" * 6000])
+def test_a_broken_configuration(content, tmp_path):
+    HubModel(build("maam_digits", seed=0)).save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(content)
+    with pytest.raises(WeightsError, match=r"model: cannot be loaded; check its config.json"):
+        HubModel.from_pretrained(tmp_path / "model")

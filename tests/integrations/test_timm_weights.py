@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from re import escape
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -155,3 +156,16 @@ def test_folders_of_networks_with_attention(classes):
     timm.models.save_for_hf(plain := timm.create_model("resnet10t", num_classes=4), "plain")
     added = maam.timm.create_model("local-dir:plain", attention="mafc", pretrained=True)
     assert torch.equal(added.conv1[0].weight, plain.conv1[0].weight)
+
+
+def test_broken_checkpoints(tmp_path):
+    network = maam.timm.create_model("resnet10t", num_classes=2)
+    state = network.state_dict()
+    torch.save({**state, "fc.bias": torch.tensor([0, float("nan")])}, tmp_path / "nan.pth")
+    np.savez(tmp_path / "arrays.npz", weight=np.zeros(1))
+    messages = {"nan.pth": "NaN or infinity in fc.bias", "arrays.npz": "cannot be loaded into ResNet by timm"}
+    for file, message in messages.items():
+        with pytest.raises(WeightsError, match=f"{file}: {message}"):
+            maam.timm.create_model("resnet10t", num_classes=2, checkpoint_path=tmp_path / file)
+    with pytest.raises(WeightsError, match="expected the path of a weights file"):
+        maam.timm.create_model("resnet10t", checkpoint_path=5)
