@@ -10,11 +10,13 @@ import importlib
 import importlib.util
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from maam._messages import suggestion
+from maam._signals import Deferred
 from maam.backend.protocol import (
     Backend,
     Capability,
@@ -276,7 +278,16 @@ def load_backend(name: str, *needs: Capability) -> Backend:
     entry = find_entry(name, *needs)
     require(entry.package, entry.extra)
     module, _, attribute = entry.location.partition(":")
-    return cast(Backend, getattr(importlib.import_module(module), attribute))
+    return cast(Backend, getattr(_import(module), attribute))
+
+
+def _import(module: str) -> ModuleType:
+    """Import a module. An interruption waits for its end: inside an extension module it becomes an ImportError."""
+    with Deferred() as signals:
+        found = importlib.import_module(module)
+    if signals.number:
+        signals.end()
+    return found
 
 
 def load_training_backend(name: str) -> TrainingBackend:

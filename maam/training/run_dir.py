@@ -203,7 +203,7 @@ class RunFolder:
             raise TrainingError(f"{self.run}: cannot be read: {error.strerror or error}") from None
         except (ValueError, LookupError, TypeError, RecursionError):
             found = None
-        if not isinstance(found, list) or not found or not all(isinstance(session, dict) for session in found):
+        if not isinstance(found, list) or not found or not all(map(_is_session, found)):
             raise TrainingError(
                 f"{self.run}: expected the description of a run as maam train writes it, got a broken file"
             )
@@ -226,6 +226,11 @@ class RunFolder:
     def write_final(self, spec: Node, arrays: Mapping[str, Array]) -> None:
         """Write the weights after the last step."""
         _write_weights(self.final, spec, arrays)
+
+
+def _is_session(session: object) -> bool:
+    """Return whether a part of run.json describes a session, with a path or nothing as the folder of the data."""
+    return isinstance(session, dict) and isinstance(session.get("root"), str | None)
 
 
 def _write_weights(path: Path, spec: Node, arrays: Mapping[str, Array]) -> None:

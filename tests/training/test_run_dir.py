@@ -193,3 +193,11 @@ def test_foreign_lines_in_a_log(short, tmp_path, stop):
     assert {type(record["step"]) for record in run.log.records()} == {int}
     Log(out / "odd.jsonl").path.write_text("\n".join(NO_RECORDS))
     assert Log(out / "odd.jsonl").records() == []
+
+
+def test_a_foreign_root_in_a_description(tmp_path):
+    (tmp_path / "run.json").write_text('{"sessions": [{"root": 5}]}')
+    with pytest.raises(TrainingError, match=r"run.json: expected the description of a run .*, got a broken file"):
+        RunFolder(tmp_path).sessions()
+    with pytest.raises(TrainingError, match=r"run.json is missing or broken"):
+        train(out=tmp_path, resume=True)

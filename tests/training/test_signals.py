@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from maam.backend import registry
 from maam.training.run_dir import WRITTEN, RunFolder
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs signals")
@@ -130,3 +131,14 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(framework, tmp_path):
     assert start(parts.path, framework, *short, "--resume").wait(300) == 0
     assert whole.final.read_bytes() == parts.final.read_bytes()
     assert Path(parts.log.path).exists()
+
+
+def test_an_interruption_waits_for_the_import_of_a_framework(tmp_path, monkeypatch):
+    """Inside the import of an extension module it would become an ImportError."""
+    (tmp_path / "interrupted_import.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nfor _ in range(1000):\n    pass\nwhole = True\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        registry._import("interrupted_import")
+    assert sys.modules.pop("interrupted_import").whole
