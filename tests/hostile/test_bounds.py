@@ -118,7 +118,7 @@ def cases():
     yield "log pipe", lambda folder: Log(_pipe(folder, ".jsonl")).records()
     yield (
         "log of zeros",
-        reading(lambda path: Log(path.with_suffix("")).records(), "log.jsonl.gz", gzip.compress(bytes(200 << 20), 1)),
+        reading(lambda path: Log(path.with_suffix("")).records(), "log.jsonl.gz", gzip.compress(bytes(65 << 20), 1)),
     )
     yield "port array", lambda folder: load_inputs([InputText((), 0, _pipe(folder, ".npy"))], 2, 0)
     yield "60,000 names", reading(weights.exchange.read_whole, "g.safetensors", file_of_names(60_000))

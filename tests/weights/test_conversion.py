@@ -227,3 +227,10 @@ def test_a_missing_framework_is_an_error_before_reading(weights, tmp_path, monke
     message = rf"^{package} is not installed; run: pip install 'maam\[{package}\]'"
     with pytest.raises(MissingFrameworkError, match=message):
         convert(weights, tmp_path / f"out{suffix}")
+
+
+def test_an_exported_file_as_source(tmp_path):
+    with pytest.raises(
+        WeightsError, match=r"m.onnx: this is a file for inference engines, .*; convert the weights file"
+    ):
+        convert(tmp_path / "m.onnx", tmp_path / "out.safetensors")
