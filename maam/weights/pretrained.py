@@ -131,17 +131,20 @@ def read_card(path: PathLike) -> Card | None:
 
 
 def write_pretrained(source: PathLike, target: PathLike, card: Card) -> None:
-    """Write weights in float16 with a card, as the files in the package have them.
+    """Write weights in float16 with a card and the spec of their preset, as the files in the package have them.
 
     Args:
-        source: a weights file.
+        source: a weights file of a preset.
         target: the file to write.
         card: its card.
 
     Raises:
-        WeightsError: `source` is broken or too large for float16, or `target` cannot be written.
+        WeightsError: `source` is broken, too large for float16 or not that of a preset, or `target` cannot be written.
+        PresetError: no preset has the name of the model.
     """
-    spec, arrays = read_whole(source)
+    trained, arrays = read_whole(source)
+    spec = preset(trained.name) if isinstance(trained, Model) else trained
+    check_same_function(spec, trained, source=str(source))  # a recipe may have changed the momentum of batch norms
     half = cast(arrays, dict.fromkeys(arrays, np.dtype(np.float16)), source=str(source))
     header = {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json(), _KEY: json.dumps(card._asdict())}
     write_safetensors(target, half, header)
