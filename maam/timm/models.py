@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ def create_model(
         every_block: see `insert_attention`; not available for a preset.
         identity_init: see `insert_attention`; not available for a preset.
         where: see `insert_attention`; not available for a preset.
-        checkpoint_path: a checkpoint of the network with its attention layers.
+        checkpoint_path: a checkpoint of the network with its attention layers. If `num_classes` is given and the
+            checkpoint has another number, the last layer keeps its initial weights, as with `pretrained`.
         key: the key of the set of weights, for a checkpoint with several; see `maam.convert`.
         prefix: a prefix of the names to remove; see `maam.convert`.
         options: further arguments of `timm.create_model` and of the model.
@@ -96,7 +97,7 @@ def create_model(
             raise
         raise unknown_model(model_name, timm.list_models(), "timm.list_models()") from None
     if checkpoint_path:
-        _load(model, Path(checkpoint_path), Selection(key, prefix))
+        _load(model, Path(checkpoint_path), Selection(key, prefix), options.get("num_classes") is not None)
     return model
 
 
@@ -153,8 +154,14 @@ def _load_with_attention(model: nn.Module, plain: set[str], in_chans: int) -> bo
     return True
 
 
-def _load(model: nn.Module, path: Path, selection: Selection) -> None:
+def _load(model: nn.Module, path: Path, selection: Selection, own_head: bool) -> None:
     """Load one set of weights of a checkpoint, by the rules of `maam.convert`.
+
+    Args:
+        model: the network.
+        path: the checkpoint.
+        selection: the set of weights.
+        own_head: whether the last layer keeps its weights if the checkpoint has another number of classes.
 
     Raises:
         WeightsError: the file is broken or does not fit the model.
@@ -173,8 +180,20 @@ def _load(model: nn.Module, path: Path, selection: Selection) -> None:
         name for name, array in arrays.items() if isinstance(array, torch.Tensor) and not array.isfinite().all()
     ]:
         raise WeightsError(f"{path}: NaN or infinity in {listed(bad)}; the training run that saved it has diverged")
+    own = model.state_dict()
+    if own_head:
+        arrays |= {name: own[name] for name in _replaced(model, own, arrays)}
     try:
         model.load_state_dict(arrays)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise WeightsError(f"{path}: does not fit the model: {shortened(reason, 600)}") from None
+
+
+def _replaced(model: nn.Module, own: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Return the arrays of the last layer that have another number of classes in a checkpoint."""
+    config: Any = getattr(model, "pretrained_cfg", {})
+    classifier = config.get("classifier") or ()
+    heads = tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
+    shapes = {name: found[name].shape for name in own if name.startswith(heads) and hasattr(found.get(name), "shape")}
+    return [name for name, shape in shapes.items() if shape != own[name].shape and shape[1:] == own[name].shape[1:]]

@@ -437,8 +437,11 @@ class TestTimm:
         assert torch.equal(found["classifier.weight"], average["classifier.weight"])
         found = make(checkpoint_path="both.pth", key="state_dict").state_dict()
         assert torch.equal(found["classifier.weight"], own["classifier.weight"])
+        found = make(num_classes=4, checkpoint_path="both.pth", key="state_dict").state_dict()
+        assert found.pop("classifier.weight").shape[0] == found.pop("classifier.bias").shape[0] == 4  # a new last layer
+        assert all(torch.equal(tensor, own[name]) for name, tensor in found.items())
         with pytest.raises(WeightsError, match=r"both.pth: does not fit the model: .*size mismatch for classifier"):
-            make(num_classes=4, checkpoint_path="both.pth", key="state_dict")
+            maam.timm.create_model("mobilenetv3_small_050", checkpoint_path="both.pth", key="state_dict")
         with pytest.raises(WeightsError, match="prefix: this has no effect without checkpoint_path"):
             make(prefix="model")
 
