@@ -12,7 +12,7 @@ import numpy as np
 from maam._messages import suggestion
 from maam.errors import WeightsError
 from maam.spec import Model, Node, preset
-from maam.spec.presets import aliases
+from maam.spec.presets import aliases, list_presets
 from maam.weights.exchange import PathLike, cast, read_whole
 from maam.weights.file import FORMAT, VERSION, read_header_and_arrays, write_safetensors
 from maam.weights.match import check_same_function, match
@@ -66,7 +66,9 @@ def find_pretrained(name: object) -> Path:
         raise WeightsError(f"pretrained: expected the name of a preset, got an object of type {type(name).__name__}")
     if not has_pretrained(name):
         known = list_pretrained()
-        hint = suggestion(name, known, f"weights exist for: {', '.join(known)}")
+        hint = f"weights exist for: {', '.join(known)}"
+        if name not in list_presets():
+            hint = suggestion(name, known, hint)
         raise WeightsError(f"{name[:60]}: the package has no pretrained weights of this name; {hint}")
     return FOLDER / f"{aliases().get(name, name)}.safetensors"
 

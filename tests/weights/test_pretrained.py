@@ -66,7 +66,8 @@ def test_build(framework):
         (
             "maam_digits",
             {},
-            f"maam_digits: the package has no pretrained weights of this name; weights exist for: {NAME}, maam_net_m, maam_net_s",
+            "maam_digits: the package has no pretrained weights of this name; weights exist for: maam_cifar10_2m3, "
+            "maam_net_m, maam_net_s",
         ),
         ("maam_cifar10_2m", {}, f"did you mean '{NAME}'?"),
         (spec.preset("cnn"), {}, "pretrained: expected the name of a preset, got an object of type Model"),
