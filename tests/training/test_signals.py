@@ -29,6 +29,7 @@ def start(out, framework, *more):
         str(out),
         "--framework",
         framework,
+        *more,
     ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, preexec_fn=_heed_signals, **pipes)
@@ -36,6 +37,11 @@ def start(out, framework, *more):
 
 def _heed_signals():
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell lets programs in the background ignore it
+
+
+def status_of(process):
+    process.communicate(timeout=300)
+    return process.returncode
 
 
 def wait_for_steps(process, run, steps):
@@ -141,11 +147,11 @@ def test_handlers(program, tmp_path):
 def test_a_run_that_was_stopped_ends_with_the_same_bits(framework, tmp_path):
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
     short = ["-o", "epochs=8"]
-    assert start(whole.path, framework, *short).wait(300) == 0
+    assert status_of(start(whole.path, framework, *short)) == 0
     process = start(parts.path, framework, *short)
     wait_for_steps(process, parts, 50)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(120) == 143
-    assert start(parts.path, framework, *short, "--resume").wait(300) == 0
+    assert status_of(process) == 143
+    assert status_of(start(parts.path, framework, *short, "--resume")) == 0
     assert whole.final.read_bytes() == parts.final.read_bytes()
     assert Path(parts.log.path).exists()
