@@ -36,7 +36,7 @@ test-lowest: $(LOWEST)/.installed$(if $(TORCH),-torch) ## test with the oldest d
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -m "not slow" tests/spec tests/reference tests/weights tests/data \
 	  tests/cli tests/test_package.py $(if $(TORCH),tests/backend tests/torch)
 
-test-mindspore-2.8: $(OLDER)/.installed ## test with MindSpore 2.8 and NumPy 1, which has no ExecuTorch
+test-mindspore-2.8: $(OLDER)/.installed ## make test with MindSpore 2.8 and NumPy 1, without ExecuTorch
 	$(OLDER)/bin/python $(PYTEST) -m "not slow"
 
 fuzz: $(VENV)/.installed-dev ## 500 random specs through all frameworks

@@ -112,7 +112,7 @@ def interleave(
     for name, function in functions.items():
         function()
         once = _seconds(function, 1, clock)
-        calls[name] = max(1, round(least / max(once, 1e-9)))
+        calls[name] = max(1, round(least / once))
         seconds += calls[name] * once
     announce(rounds * seconds)
     found: dict[str, list[float]] = {name: [] for name in functions}

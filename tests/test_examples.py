@@ -65,11 +65,13 @@ def load(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_examples_run(module, tmp_path, monkeypatch):
+def test_examples_run(module, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     loaded = load(module)
-    if "mindspore" in sys.modules:  # graph mode, MindSpore's default, compiles each layer for a second
-        importlib.import_module("mindspore").set_context(mode=1)
+    if mindspore := sys.modules.get("mindspore"):  # its default, graph mode, compiles each layer for a second
+        mode = mindspore.get_context("mode")
+        request.addfinalizer(lambda: mindspore.set_context(mode=mode))
+        mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
     found = doctest.DocTestFinder(exclude_empty=True).find(loaded)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     said = []

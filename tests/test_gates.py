@@ -37,7 +37,7 @@ ATTENTION = {
 }
 LAYERS = {**GATES, **ATTENTION}
 QUICK = ("CoordAttention",)
-"""The module whose parity `make test` checks in all modes; it has most of the primitives."""
+"""The module whose parity `make test` checks in all modes; `make test-all` checks all modules."""
 TINY = spec.preset("mafc_v3_small", width_multiplier=0.25, num_classes=3)
 STAGES = ["exchange", "layers", "forward", "gradients", "precision"]
 STATISTICS = [("avg", "std", "max"), "avg", "std", "max", ("max", "std")]
