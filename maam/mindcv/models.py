@@ -23,6 +23,7 @@ from maam.mindspore.insertion import LAYERS, MakeLayer
 from maam.mindspore.weights import read_parameters
 from maam.spec import head, preset
 from maam.weights.file import check_path
+from maam.weights.match import arrays_of_other_classes, not_finite
 from maam.weights.sets import REST, Selection
 
 _EMA = "ema"
@@ -116,7 +117,7 @@ def create_model(
     if attention is not None and not isinstance(attention, NotGiven):
         insert_attention(model, attention, **settings)
     if checkpoint_path:
-        last = _last_dense(model) if own_head else ""
+        last = _last_dense(model) if own_head else []
         _load(model, plain, checkpoint_path, selection, auto_mapping, last)
     return model
 
@@ -130,39 +131,36 @@ def _load_preset(model: nn.Cell, path: str, selection: Selection, auto_mapping: 
     skip: tuple[str, ...] = ()
     if own_head:
         arrays, _ = read_file(Path(path), model.spec, selection)
-        shapes = {parameter.name: parameter.shape for parameter in model.spec.parameters()}
-        skip = (head(model.spec),) if _replaced(head(model.spec), shapes, arrays) else ()
+        own, found = _shapes({p.name: p for p in model.spec.parameters()}), _shapes(arrays)
+        last = (head(model.spec),)
+        skip = last if arrays_of_other_classes(last, own, found) else ()
     load_weights(model, path, skip=skip, key=selection.key, prefix=selection.prefix)
 
 
-def _last_dense(model: nn.Cell) -> str:
-    return next((name for name, cell in reversed(list(model.cells_and_names())) if isinstance(cell, nn.Dense)), "")
+def _last_dense(model: nn.Cell) -> list[str]:
+    """Return the name of the last linear layer; empty if there is none."""
+    return [name for name, cell in model.cells_and_names() if isinstance(cell, nn.Dense)][-1:]
 
 
-def _replaced(layer: str, own: Mapping[str, tuple[int, ...]], found: Mapping[str, Any]) -> set[str]:
-    """Return the arrays of a last layer that have another number of classes in a file."""
-    names = [name for name in own if layer and name.startswith(f"{layer}.") and name in found]
-    shapes = {name: tuple(found[name].shape) for name in names}
-    return {name for name in names if shapes[name] != own[name] and shapes[name][1:] == own[name][1:]}
-
-
-def _load(model: nn.Cell, plain: set[str], path: str, selection: Selection, auto_mapping: bool, last: str) -> None:
+def _load(
+    model: nn.Cell, plain: set[str], path: str, selection: Selection, auto_mapping: bool, last: list[str]
+) -> None:
     """Load a checkpoint that has all parameters of the model, or all `plain` ones, those without the new layers.
 
-    The layer `last` keeps its weights if the checkpoint has another number of classes.
+    The layers `last` keep their weights if the checkpoint has another number of classes.
     """
     _check_file(path)
     if auto_mapping:
         load_model_checkpoint(model, path, selection.key == _EMA, auto_mapping)
         return
-    own = {parameter.name: tuple(parameter.shape) for parameter in model.get_parameters()}
+    own = _shapes(model.parameters_dict())
     found = read_parameters(Path(path), own, selection)
     missing = [name for name in own if name not in found]
     if missing and set(missing) != set(own) - plain:
         raise WeightsError(f"{path}: does not fit the model; missing: {listed(missing)}")
     if unexpected := [name for name in found if name not in own]:
         raise WeightsError(f"{path}: does not fit the model; unexpected: {listed(unexpected)}")
-    for name in _replaced(last, own, found):
+    for name in arrays_of_other_classes(last, own, _shapes(found)):
         del found[name]
     for name, shape in own.items():
         if name in found and tuple(found[name].shape) != shape:
@@ -171,10 +169,14 @@ def _load(model: nn.Cell, plain: set[str], path: str, selection: Selection, auto
                 f"{shape}"
             )
     if bad := [name for name, parameter in found.items() if not np.isfinite(parameter.asnumpy()).all()]:
-        raise WeightsError(f"{path}: NaN or infinity in {listed(bad)}; the training run that saved it has diverged")
+        raise not_finite(bad, path)
     for name, parameter in found.items():
         parameter.name = name
     load_param_into_net(model, found)
+
+
+def _shapes(arrays: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(array.shape) for name, array in arrays.items()}
 
 
 def _check_file(path: str) -> None:

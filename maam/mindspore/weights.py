@@ -34,16 +34,7 @@ from maam.mindspore.cells import Container, instantiate
 from maam.spec import Node
 from maam.spec.presets import resolve
 from maam.weights import Mismatch
-from maam.weights.exchange import (
-    PathLike,
-    Slot,
-    check_model,
-    load_into,
-    numpy_dtype,
-    read_whole,
-    save_model,
-    without_half,
-)
+from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES as FILE_DTYPES
 from maam.weights.pretrained import read_pretrained
 from maam.weights.sets import Selection, choose, find_sets
@@ -239,9 +230,8 @@ def load(
         spec=spec,
         selection=Selection(key, prefix),
         read=read_file,
+        keep_half=False,
     )
-    if dtype is None:
-        arrays = without_half(arrays)
     model = build(node)
     native = {array: dtype for dtype, array in FLOATING.items()}
     for name, parameter in parameters_by_name(model).items():

@@ -21,7 +21,7 @@ from maam.timm.presets import is_preset
 from maam.torch.insertion import LAYERS, MakeLayer
 from maam.torch.weights import choose_tensors, load_content
 from maam.weights.file import check_path
-from maam.weights.match import strip_prefixes
+from maam.weights.match import arrays_of_other_classes, not_finite, strip_prefixes
 from maam.weights.sets import Selection
 
 
@@ -142,9 +142,7 @@ def _load_with_attention(model: nn.Module, plain: set[str], in_chans: int) -> bo
         reason = " ".join(str(error).split())[:300]
     if found <= plain:
         return False
-    config: Any = model.pretrained_cfg
-    classifier = config.get("classifier") or ()
-    replaced = tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
+    replaced = tuple(f"{name}." for name in _heads(model))
     wrong = sorted(name for name in set(model.state_dict()) ^ found if not name.startswith(replaced))
     if reason or wrong:
         raise WeightsError(
@@ -179,7 +177,7 @@ def _load(model: nn.Module, path: Path, selection: Selection, own_head: bool) ->
     if bad := [
         name for name, array in arrays.items() if isinstance(array, torch.Tensor) and not array.isfinite().all()
     ]:
-        raise WeightsError(f"{path}: NaN or infinity in {listed(bad)}; the training run that saved it has diverged")
+        raise not_finite(bad, str(path))
     own = model.state_dict()
     if own_head:
         arrays |= {name: own[name] for name in _replaced(model, own, arrays)}
@@ -192,8 +190,15 @@ def _load(model: nn.Module, path: Path, selection: Selection, own_head: bool) ->
 
 def _replaced(model: nn.Module, own: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """Return the arrays of the last layer that have another number of classes in a checkpoint."""
+    shapes, others = (
+        {name: tuple(array.shape) for name, array in arrays.items() if isinstance(array, torch.Tensor)}
+        for arrays in (own, found)
+    )
+    return arrays_of_other_classes(_heads(model), shapes, others)
+
+
+def _heads(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of the last layers; networks with distillation have two."""
     config: Any = getattr(model, "pretrained_cfg", {})
     classifier = config.get("classifier") or ()
-    heads = tuple(f"{name}." for name in ((classifier,) if isinstance(classifier, str) else classifier))
-    shapes = {name: found[name].shape for name in own if name.startswith(heads) and hasattr(found.get(name), "shape")}
-    return [name for name, shape in shapes.items() if shape != own[name].shape and shape[1:] == own[name].shape[1:]]
+    return (classifier,) if isinstance(classifier, str) else tuple(classifier)

@@ -27,16 +27,7 @@ from maam.spec.presets import resolve
 from maam.torch.arrays import from_numpy, read_arrays, tensors, to_numpy, unwrap, write_arrays
 from maam.torch.modules import Container, instantiate
 from maam.weights import Mismatch
-from maam.weights.exchange import (
-    PathLike,
-    Slot,
-    check_model,
-    load_into,
-    numpy_dtype,
-    read_whole,
-    save_model,
-    without_half,
-)
+from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import read_safetensors
 from maam.weights.match import is_batch_counter, names_of
 from maam.weights.pretrained import read_pretrained
@@ -241,9 +232,8 @@ def load(
         spec=spec,
         selection=Selection(key, prefix),
         read=read_file,
+        keep_half=False,
     )
-    if dtype is None:
-        arrays = without_half(arrays)
     model = build(node, device="meta")
     state: dict[str, Any] = {name: from_numpy(array) for name, array in arrays.items()}
     model.load_state_dict(state, strict=False, assign=True)

@@ -165,6 +165,7 @@ def read_whole(
     spec: Node | str | None = None,
     selection: Selection = Selection(),  # noqa: B008
     read: Reader = read_set,
+    keep_half: bool = True,
 ) -> tuple[Node, dict[str, Array]]:
     """Return the spec of a file and all its arrays.
 
@@ -176,6 +177,8 @@ def read_whole(
         spec: the spec of the model or the name of a preset, for a file without a spec.
         selection: the set of weights, and the prefix of its names.
         read: reads the file.
+        keep_half: whether arrays in half precision stay so without `dtype`. If not, they become float32, because layers
+            in half precision refuse inputs in float32.
 
     Raises:
         WeightsError: the file is broken, its arrays do not fit its spec, there is no spec or `spec` computes something
@@ -190,12 +193,10 @@ def read_whole(
     arrays = match(node, arrays, source=str(path))[0]
     if num_classes is not None:
         node, arrays = _with_new_head(node, arrays, num_classes, seed)
-    return node, arrays if dtype is None else cast(arrays, dict.fromkeys(arrays, dtype), source=str(path))
-
-
-def without_half(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the arrays with float16 and bfloat16 cast to float32: layers in half precision refuse float32 inputs."""
-    return {name: array.astype(np.float32) if array.dtype.itemsize == 2 else array for name, array in arrays.items()}
+    wanted = {} if keep_half else {name: np.dtype(np.float32) for name, a in arrays.items() if a.dtype.itemsize == 2}
+    if dtype is not None:
+        wanted = dict.fromkeys(arrays, dtype)
+    return node, cast(arrays, wanted, source=str(path))
 
 
 def agreed_spec(source: PathLike, saved: Node | None, given: Node | None, advice: str) -> Node:

@@ -10,6 +10,7 @@ import numpy as np
 from maam._messages import listed, suggestion
 from maam.errors import SpecError, WeightsError
 from maam.spec import Dropout, Node, Role, head
+from maam.spec.fields import Shape
 from maam.spec.node import join_path
 
 Array = np.ndarray[Any, Any]
@@ -187,7 +188,24 @@ def _check_finite(arrays: Mapping[str, Array], source: str) -> None:
     with np.errstate(invalid="ignore"):  # ml_dtypes warns about NaN
         bad = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if bad:
-        raise WeightsError(f"{source}: NaN or infinity in {listed(bad)}; the training run that saved it has diverged")
+        raise not_finite(bad, source)
+
+
+def not_finite(names: Sequence[str], source: str) -> WeightsError:
+    """Return the error for arrays of a file that are not finite."""
+    return WeightsError(f"{source}: NaN or infinity in {listed(names)}; the training run that saved it has diverged")
+
+
+def arrays_of_other_classes(layers: Sequence[str], own: Mapping[str, Shape], found: Mapping[str, Shape]) -> list[str]:
+    """Return the names of arrays of a network's last layers that differ from those of a file in the first size only.
+
+    Args:
+        layers: the names of the last layers.
+        own: the shapes of the network's arrays by name.
+        found: the shapes of the file's arrays by name.
+    """
+    shapes = [(name, shape, found[name]) for name, shape in own.items() if name in found and _is_within(name, layers)]
+    return [name for name, shape, other in shapes if shape != other and shape[1:] == other[1:]]
 
 
 def _check_variances(spec: Node, arrays: Mapping[str, Array], source: str) -> None:
