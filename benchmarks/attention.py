@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from maam._io import write_text
+from maam._io import replacing, write_text
 from maam._system import environment, interleave
 from maam.backend.registry import make_runners
 from maam.cli.options import Device, Override, changes, split
@@ -19,49 +20,51 @@ from maam.cli.train import Progress
 from maam.errors import MaamError
 from maam.spec import draw, preset
 from maam.training import read_runs, train
-from maam.training.compare import markdown_table
+from maam.training.compare import differences, markdown_table
 from maam.training.recipe import Recipe
 from maam.training.recipe_files import read_recipe
 from maam.training.run_dir import RunFolder
 
-PRESET = "mobilenet_v2"
 MODULES = "none,se,eca,cbam,bam,coord,simam,triplet,gct,ema,maf,mafc,mafb,mrap"
 HEAD = ("attention", "accuracy, %", "deviation", "difference to none", "parameters", "MACs", "PyTorch", "MindSpore")
+FILE = "attention.json"
+Accuracies = dict[str, dict[str, float]]
 Attention = Annotated[str, typer.Option(help="comma-separated names of modules; none for no attention")]
 
 
 def attention(
     root: Annotated[Path | None, typer.Option(help="folder of CIFAR-10")] = None,
-    runs: Annotated[Path, typer.Option(help="folder of the runs; finished runs are not trained again")] = Path(
-        "runs/attention"
-    ),
+    runs: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/attention"),
+    model: Annotated[str, typer.Option(help="preset that takes attention=")] = "maam_net_s",
     modules: Attention = MODULES,
     seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
-    width: Annotated[float, typer.Option(min=0.1, help="width multiplier of the MobileNetV2")] = 0.5,
-    epochs: Annotated[int, typer.Option(min=1, help="number of epochs")] = 20,
-    recipe: Annotated[str, typer.Option(help="name of a recipe or a .toml file, the same for all rows")] = "cifar10",
+    epochs: Annotated[int, typer.Option(min=1, help="number of epochs")] = 4,
+    recipe: Annotated[str, typer.Option(help="name of a recipe or a .toml file, the same for all rows")] = "maam_net",
     override: Override = None,
     device: Device = None,
-    collect: Annotated[bool, typer.Option("--collect", help="make the table from finished runs")] = False,
-    out: Annotated[Path | None, typer.Option(help="also write the table to this file")] = None,
+    collect: Annotated[bool, typer.Option("--collect", help="make table and picture without training")] = False,
+    out: Annotated[Path, typer.Option(help=f"folder of {FILE}, attention.md and attention.png")] = Path("runs"),
 ) -> None:
-    """Train a MobileNetV2 for CIFAR-10 with each attention module and print accuracy, cost and latency of each.
+    """Train a small network with each attention module and print accuracy, cost and latency of each.
 
-    The deviation is the sample standard deviation over the seeds. A difference smaller than twice the standard error of
-    the two means is marked as noise. Latency is that of one image on this machine, relative to no attention.
+    The accuracies are kept in attention.json; a run that is in it is not trained again. The deviation is the sample
+    standard deviation over the seeds. A difference smaller than twice the standard error of the two means is marked as
+    noise. Latency is that of one image on this machine, relative to no attention.
     """
     names, numbers = list(dict.fromkeys(split("--modules", modules))), _seeds(seeds)
-    base = read_recipe(recipe).replaced({**changes({"epochs": epochs}, override), "model": PRESET})
-    recipes = {name: _recipe_of(base, name, width) for name in names}
+    base = read_recipe(recipe).replaced(changes({"model": model, "epochs": epochs}, override))
+    recipes = {name: _recipe_of(base, name) for name in names}
     if not collect:
         if root is None:
             raise MaamError("--root: expected the folder that `maam data cifar10 DIR` wrote, got none; add --root DIR")
-        _train(recipes, numbers, runs, root, device)
-    text = "\n".join(markdown_table(HEAD, _rows(recipes, numbers, runs)))
-    note = f"MobileNetV2, width {width}, {epochs} epochs, seeds {seeds}; {json.dumps(environment())}"
+        _train(recipes, base, numbers, runs, root, device, out / FILE)
+    found = _read(out / FILE, base)
+    accuracies = {name: [found[name][str(n)] for n in numbers if str(n) in found.get(name, {})] for name in names}
+    text = "\n".join(markdown_table(HEAD, _rows(recipes, accuracies)))
+    note = f"{base.model}, {base.epochs} epochs, seeds {seeds}; {json.dumps(environment())}"
     typer.echo(f"{text}\n\n{note}")
-    if out is not None:
-        write_text(out, f"{text}\n\n{note}\n")
+    write_text(out / "attention.md", f"{text}\n\n{note}\n")
+    _draw(accuracies, out / "attention.png", f"{base.model} on CIFAR-10, {base.epochs} epochs")
 
 
 def _seeds(text: str) -> list[int]:
@@ -71,52 +74,70 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(map(int, parts)))
 
 
-def _recipe_of(base: Recipe, name: str, width: float) -> Recipe:
-    options = {"attention": None if name == "none" else name, "width_multiplier": width, "cifar": True}
-    recipe = base.replaced({"overrides": {**base.overrides, "num_classes": 10, **options}})
-    preset(PRESET, **recipe.overrides)  # refuse an unknown name before anything is trained
+def _recipe_of(base: Recipe, name: str) -> Recipe:
+    recipe = base.replaced({"overrides": {**base.overrides, "attention": None if name == "none" else name}})
+    preset(recipe.model or "", **recipe.overrides)  # refuse an unknown name before anything is trained
     return recipe
 
 
-def _train(recipes: dict[str, Recipe], seeds: Sequence[int], runs: Path, root: Path, device: str | None) -> None:
+def _read(path: Path, recipe: Recipe) -> Accuracies:
+    """Return the accuracies in a file, in percent, by module and seed; all of them have the same recipe."""
+    if not path.exists():
+        return {}
+    document = json.loads(path.read_text("utf-8"))
+    if changed := differences(Recipe(**document["recipe"]), recipe):
+        field, one, other = changed[0]
+        raise MaamError(f"{path}: {field} is {one!r} in the file and {other!r} now; choose another --out")
+    found: Accuracies = document["accuracies"]
+    return found
+
+
+def _add(path: Path, recipe: Recipe, name: str, seed: int, accuracy: float) -> None:
+    """Add the accuracy of a run to a file, to which another process may have added others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = _read(path, recipe)
+    found.setdefault(name, {})[str(seed)] = accuracy
+    write_text(path, json.dumps({"recipe": recipe.model_dump(), "accuracies": found}, indent=1) + "\n")
+
+
+def _train(
+    recipes: Mapping[str, Recipe],
+    base: Recipe,
+    seeds: Sequence[int],
+    runs: Path,
+    root: Path,
+    device: str | None,
+    path: Path,
+) -> None:
     """Train the missing runs, seed by seed, so that all rows have the same seeds at any time."""
     with Progress("run the same command again to resume from the last checkpoint") as progress:
-        for seed in seeds:
-            for name, recipe in recipes.items():
-                folder = _folder(runs, name, seed)
-                if not folder.final.exists():
-                    train(
-                        recipe=recipe.replaced({"seed": seed}),
-                        out=folder.path,
-                        root=root,
-                        device=device,
-                        resume=folder.run.exists(),
-                        observer=progress.named(folder.path.name),
-                    )
+        for seed, name in itertools.product(seeds, recipes):
+            if str(seed) in _read(path, base).get(name, {}):
+                continue
+            folder = RunFolder(runs / f"{name}-seed{seed}")
+            if not folder.final.exists():
+                train(
+                    recipe=recipes[name].replaced({"seed": seed}),
+                    out=folder.path,
+                    root=root,
+                    device=device,
+                    resume=folder.run.exists(),
+                    observer=progress.named(folder.path.name),
+                )
+            _add(path, base, name, seed, round(100 * float(read_runs(folder.path)[0].test_accuracy[-1]), 2))
 
 
-def _folder(runs: Path, name: str, seed: int) -> RunFolder:
-    return RunFolder(runs / f"{name}-seed{seed}")
-
-
-def _rows(recipes: dict[str, Recipe], seeds: Sequence[int], runs: Path) -> list[tuple[str, ...]]:
-    accuracies = {name: _accuracies(runs, name, seeds) for name in recipes}
+def _rows(recipes: Mapping[str, Recipe], accuracies: Mapping[str, list[float]]) -> list[tuple[str, ...]]:
     latencies = [_latencies(recipes, framework) for framework in ("torch", "mindspore")]
     rows = []
     for name, recipe in recipes.items():
-        spec, found = preset(PRESET, **recipe.overrides), accuracies[name]
+        spec, found = preset(recipe.model or "", **recipe.overrides), accuracies[name]
         mean = f"{statistics.mean(found):.2f}" if found else "not run"
         deviation = f"{statistics.stdev(found):.2f}" if len(found) > 1 else ""
         costs = (f"{spec.num_parameters:,}", f"{spec.macs(spec.input_shape):,}")
         times = (f"{times[name]:.2f}" if times else "not run" for times in latencies)
         rows.append((name, mean, deviation, _difference(found, accuracies.get("none", [])), *costs, *times))
     return rows
-
-
-def _accuracies(runs: Path, name: str, seeds: Sequence[int]) -> list[float]:
-    """Return the last test accuracy of each finished run, in percent."""
-    folders = [_folder(runs, name, seed) for seed in seeds]
-    return [100 * float(read_runs(one.path)[0].test_accuracy[-1]) for one in folders if one.final.exists()]
 
 
 def _difference(found: Sequence[float], plain: Sequence[float]) -> str:
@@ -129,11 +150,11 @@ def _difference(found: Sequence[float], plain: Sequence[float]) -> str:
     return f"{difference:+.2f}" + (" (noise)" if abs(difference) < 2 * error else "")
 
 
-def _latencies(recipes: dict[str, Recipe], framework: str) -> dict[str, float]:
+def _latencies(recipes: Mapping[str, Recipe], framework: str) -> dict[str, float]:
     """Return the time of each network for one image relative to the first one; empty without the framework."""
     functions: dict[str, Callable[[], object]] = {}
     for name, recipe in recipes.items():
-        spec = preset(PRESET, **recipe.overrides)
+        spec = preset(recipe.model or "", **recipe.overrides)
         runners = make_runners(spec, draw(spec.parameters(), 0), [framework], compiled=False)[0]
         if not runners:
             return {}
@@ -142,3 +163,25 @@ def _latencies(recipes: dict[str, Recipe], framework: str) -> dict[str, float]:
     times = interleave(functions)
     first = statistics.median(times[next(iter(times))])
     return {name: statistics.median(values) / first for name, values in times.items()}
+
+
+def _draw(accuracies: Mapping[str, list[float]], path: Path, title: str) -> None:
+    """Draw the runs of each module as points, and the range of the runs without attention as a band."""
+    from matplotlib.figure import Figure
+
+    names = sorted(
+        (name for name in accuracies if accuracies[name]), key=lambda name: statistics.mean(accuracies[name])
+    )
+    figure = Figure(layout="constrained", figsize=(7, 1 + 0.3 * len(names)))
+    axis = figure.subplots()
+    if plain := accuracies.get("none"):
+        axis.axvspan(min(plain), max(plain), color="tab:orange", alpha=0.25, label="range without attention")
+        axis.legend(loc="lower right")
+    for place, name in enumerate(names):
+        axis.plot(accuracies[name], [place] * len(accuracies[name]), "o", color="tab:blue", alpha=0.5)
+        axis.plot(statistics.mean(accuracies[name]), place, "|", color="black", markersize=14)
+    axis.set_yticks(range(len(names)), names)
+    axis.set(xlabel="test accuracy, % (points: seeds; line: mean)", title=title)
+    axis.grid(axis="x", alpha=0.3)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
