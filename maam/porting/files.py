@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from maam.backend.registry import find_entry, load_porting_backend
+from maam.backend.protocol import Capability
+from maam.backend.registry import backend_names, find_entry, is_installed, load_porting_backend
 from maam.errors import PortingError, WeightsError
 
 
@@ -35,6 +36,9 @@ def load_factory(name: str) -> Any:
     module_name, colon, attribute = name.rpartition(":")
     if not (module_name and colon and attribute):
         raise PortingError(f"{name!r}: expected package.module:callable or file.py:callable, such as my_models:resnet")
+    for backend in backend_names(Capability.PORTING):
+        if is_installed(backend):  # maam prepares MindSpore, whose first operator fails with NumPy 2 otherwise
+            load_porting_backend(backend)
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

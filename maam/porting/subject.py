@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -81,7 +82,7 @@ class Subject:
             return self.torch
         return double
 
-    @property
+    @functools.cached_property
     def arrays(self) -> list[ArrayPair]:
         """The corresponding arrays of both models; tied ones once."""
         found: dict[tuple[str, ...], ArrayPair] = {}
@@ -91,7 +92,7 @@ class Subject:
                 found.setdefault(key, item)
         return list(found.values())
 
-    @property
+    @functools.cached_property
     def shared(self) -> list[ArrayPair]:
         """The corresponding arrays that both models have."""
         return [item for item in self.arrays if item.torch and item.mindspore]
@@ -127,11 +128,14 @@ class Subject:
 
     def display_name(self, name: str) -> str:
         """Return a PyTorch array's name for a report, with MindSpore's if it differs."""
-        for item in self.shared:
-            if name in [slot.name for slot in item.torch]:
-                other = ", ".join(slot.name for slot in item.mindspore)
-                return name if other == name else f"{name} (MindSpore: {other})"
-        return name
+        other = self._other_names.get(name, name)
+        return name if other == name else f"{name} (MindSpore: {other})"
+
+    @functools.cached_property
+    def _other_names(self) -> dict[str, str]:
+        """MindSpore's name, or its comma-separated names, for each of PyTorch's arrays."""
+        names = [(item.torch, ", ".join(slot.name for slot in item.mindspore)) for item in self.shared]
+        return {slot.name: other for own, other in names for slot in own}
 
 
 def record(adapter: ModelAdapter, inputs: Inputs, training: bool) -> Recording:

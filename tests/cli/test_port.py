@@ -1,6 +1,7 @@
 """`maam port`: options, files, verdicts and errors. tests/porting tests the comparisons."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -123,3 +124,12 @@ def test_port_refuses(fails, models, tmp_path):
     for text, message in (("[" * 200_000, "not JSON: "), ('{"a": "b", "a": "c"}', "the name 'a' occurs twice")):
         (tmp_path / "names.json").write_text(text)
         assert message in fails(*named)
+
+
+def test_a_file_may_run_operators_when_it_is_imported(tmp_path):
+    """MindSpore's first operator fails with NumPy 2 in a process that has not imported maam.mindspore."""
+    lines = ("from mindspore import nn", "cell = nn.Dense(1, 1)", "cell.weight.set_data(cell.weight * 0.5)")
+    (tmp_path / "own.py").write_text("\n".join(lines))
+    code = "from maam.porting import load_factory; print(load_factory('own.py:cell').in_channels)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
