@@ -34,6 +34,7 @@ class Field:
         to_own: converts a value in PyTorch's meaning to arguments of the framework.
         describe: returns the text of the setting; None writes `argument=value`.
         positional: whether the argument follows the leading ones without its name.
+        to_keep: returns the arguments of a layer whose value stays; None writes the value that it has without inputs.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Field:
     to_own: Callable[[Any, Any], dict[str, Any]] | None = None
     describe: Callable[[Any], str] | None = None
     positional: bool = False
+    to_keep: Callable[[Any], dict[str, Any]] | None = None
 
     def setting(self, module: Any, inputs: Shapes) -> Setting:
         """Return the setting of a layer."""
@@ -81,6 +83,9 @@ class Description:
         parts = [shown(value) for value in self.leading(module)]
         options: dict[str, Any] = {}
         for field in self.fields:
+            if field.to_keep is not None and field.name not in values:
+                options |= field.to_keep(module)
+                continue
             value = values.get(field.name, field.setting(module, ()).value)
             if field.positional:
                 parts.append(shown(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
@@ -100,10 +101,20 @@ def _padding_text(cell: Any) -> str:
 def _own_padding(value: Any, cell: Any) -> dict[str, Any]:
     """Return `pad_mode` and `padding`; pooling takes one number for both sides of an axis."""
     flat = tuple(side for pair in value for side in pair)
-    pooling = hasattr(cell, "max_pool") or hasattr(cell, "avg_pool")
     if not any(flat):
-        return {} if pooling else {"pad_mode": "valid"}
-    return {"pad_mode": "pad", "padding": tuple(low for low, _ in value) if pooling else flat}
+        return {} if _pools(cell) else {"pad_mode": "valid"}
+    return {"pad_mode": "pad", "padding": tuple(low for low, _ in value) if _pools(cell) else flat}
+
+
+def _kept_padding(cell: Any) -> dict[str, Any]:
+    """Return the arguments for the padding of a cell; mode "same" keeps its name, because its rows depend on sizes."""
+    if _mode(cell) == "same":
+        return {"pad_mode": "same"} if _pools(cell) else {}
+    return _own_padding(_given(cell) if _mode(cell) == "pad" else (), cell)
+
+
+def _pools(cell: Any) -> bool:
+    return hasattr(cell, "max_pool") or hasattr(cell, "avg_pool")
 
 
 def _rest(cell: Any) -> tuple[int, ...]:
@@ -194,7 +205,10 @@ class _Tuple(tuple[int, ...]):
         return f"({', '.join(map(str, self))}{',' if len(self) == 1 else ''})"
 
 
-_PADDING = Field("padding", _padding_text, to_value=_sides, to_own=_own_padding, describe=_padding_text)
+_PADDING = Field(
+    "padding", _padding_text, to_value=_sides, to_own=_own_padding, to_keep=_kept_padding, describe=_padding_text
+)
+_CUT = replace(_PADDING, to_value=_transposed_sides)
 _KERNEL_SIZE = Field("kernel_size", attrgetter("kernel_size"), to_value=_spread, positional=True)
 _CONVOLUTION = (
     _KERNEL_SIZE,
@@ -231,7 +245,7 @@ _TABLE: dict[str, Description] = {
         (
             _KERNEL_SIZE,
             _sizes("stride", 1),
-            Field("padding", _padding_text, to_value=_transposed_sides, to_own=_own_padding, describe=_padding_text),
+            _CUT,
             Field(
                 "appended zeros",
                 _rest,

@@ -25,7 +25,7 @@ p.verdict { font-size: 1.1em; padding: 8px 12px; border-left: 4px solid; backgro
 _CLASSES = {Verdict.PASS: "pass", Verdict.FAIL: "fail"}
 _COLOURS = ("#0969da", "#bc4c00", "#8250df", "#1a7f37", "#cf222e", "#57606a", "#9a6700", "#0550ae")
 _SMALLEST = 1e-9
-_WIDTH, _HEIGHT = 1160, 260
+_WIDTH, _HEIGHT = 1160, 290
 
 
 def render(report: Report, before: Sequence[tuple[str, str]] = (), after: Sequence[tuple[str, str]] = ()) -> str:
@@ -112,7 +112,7 @@ def draw_depth(points: Sequence[Depth]) -> str:
     def place(layer: str, value: float) -> tuple[float, float]:
         shown = top - 0.25 if not math.isfinite(value) else min(math.log10(max(value, _SMALLEST)), top)
         x = 60 + (_WIDTH - 80) * (index[layer] + 0.5) / max(len(layers), 1)
-        return round(x, 1), round(10 + (_HEIGHT - 40) * (top - shown) / (top - bottom), 1)
+        return round(x, 1), round(10 + (_HEIGHT - 70) * (top - shown) / (top - bottom), 1)
 
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="100%" role="img" aria-label="differences by layer">']
     for exponent in range(math.ceil(bottom), math.floor(top) + 1):
@@ -123,15 +123,16 @@ def draw_depth(points: Sequence[Depth]) -> str:
     parts.append(f'<line x1="60" x2="{_WIDTH - 20}" y1="{y}" y2="{y}" stroke="#cf222e" stroke-dasharray="6 4"/>')
     for number, (runner, mode) in enumerate(series):
         colour = _COLOURS[number % len(_COLOURS)]
+        size = max(5 - 1.5 * number, 1.5)  # a point that covers an equal one of another series leaves its edge visible
         parts.append(
-            f'<text x="{60 + 240 * (number % 4)}" y="{_HEIGHT - 16 + 13 * (number // 4)}" font-size="12" '
+            f'<text x="{60 + 240 * (number % 4)}" y="{_HEIGHT - 30 + 15 * (number // 4)}" font-size="12" '
             f'fill="{colour}">{escape(f"{runner}, {mode}")}</text>'
         )
         for point in points:
             if (point.runner, point.mode) == (runner, mode):
                 x, y = place(point.layer, _share(point))
                 label = escape(f"{point.layer or 'the whole model'}: {point.absolute:.1e} ({mode})")
-                parts.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="{colour}"><title>{label}</title></circle>')
+                parts.append(f'<circle cx="{x}" cy="{y}" r="{size}" fill="{colour}"><title>{label}</title></circle>')
     note = (
         "Each point is a layer in running order, on the reference's input, so that differences do not add up. The "
         "dashed line is the bound; 0 is drawn at the bottom, and a layer that cannot run at the top."

@@ -82,15 +82,19 @@ def differing_settings(subject: Subject, run: Run) -> list[SettingDifference]:
     """Return the settings of two paired layers that differ, for the sizes that PyTorch's layer sees."""
     if not run.pair.simple:
         return []
-    inputs = subject.recording("torch").calls[run.torch].inputs or ()
-    shapes = [x.shape for x in inputs]
-    own = subject.torch.settings(run.pair.torch.name, shapes)
-    other = subject.mindspore.settings(run.pair.mindspore.name, shapes)
+    own, other = _settings(subject, run)
     return [
         SettingDifference(name, own[name], other[name])
         for name in own
         if name in other and settings_differ(own[name].value, other[name].value) and _matters(name, own, other)
     ]
+
+
+def _settings(subject: Subject, run: Run) -> tuple[Mapping[str, Setting], Mapping[str, Setting]]:
+    """Return the settings of both layers for the sizes that PyTorch's layer sees."""
+    shapes = [x.shape for x in subject.recording("torch").calls[run.torch].inputs or ()]
+    left, right = run.pair
+    return subject.torch.settings(left.name, shapes), subject.mindspore.settings(right.name, shapes)
 
 
 def _matters(name: str, own: Mapping[str, Setting], other: Mapping[str, Setting]) -> bool:
@@ -154,8 +158,12 @@ def _of_layer(subject: Subject, judgement: Judgement, direction: str) -> Iterato
 
 
 def _remedy(subject: Subject, run: Run, settings: Sequence[SettingDifference], direction: str) -> str:
+    """Return the layer as it agrees; padding is written for the sizes seen, also if it agrees for them already."""
     if direction == "torch-to-mindspore":
-        return subject.mindspore.write_layer(run.pair.mindspore.name, {s.name: s.torch.value for s in settings})
+        own = _settings(subject, run)[0]
+        padding = {"padding": own["padding"].value} if "padding" in own else {}
+        values = {**padding, **{s.name: s.torch.value for s in settings}}
+        return subject.mindspore.write_layer(run.pair.mindspore.name, values)
     return subject.torch.write_layer(run.pair.torch.name, {s.name: s.mindspore.value for s in settings})
 
 

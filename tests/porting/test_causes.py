@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import maam
+from maam.backend.registry import load_porting_backend
 
 torch = pytest.importorskip("torch")
 mindspore = pytest.importorskip("mindspore")
@@ -70,6 +71,26 @@ def test_a_setting_is_the_cause_and_its_remedy_agrees(name):
     back = port(tnn.Sequential(before, layer), nn.SequentialCell(before_cell, make()), direction="mindspore-to-torch")
     remedy = next(cause for cause in back.causes if cause.what == setting).remedy
     assert remedy.startswith(f"nn.{type(layer).__name__}(")
+
+
+CELLS = {
+    "same": lambda: nn.Conv2d(4, 4, 3, 2),
+    "valid": lambda: nn.Conv2d(4, 4, 3, 2, pad_mode="valid"),
+    "pad": lambda: nn.Conv2d(4, 4, 3, 2, pad_mode="pad", padding=(0, 1, 2, 3)),
+    "transposed": lambda: nn.Conv2dTranspose(4, 4, 3, 2),
+    "maximum": lambda: nn.MaxPool2d(3, 2, pad_mode="same"),
+    "mean": lambda: nn.AvgPool2d(3, 2, pad_mode="same"),
+}
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_is_written_as_it_is(name):
+    cell = CELLS[name]()
+    written = eval(load_porting_backend("mindspore").adapt(nn.SequentialCell(cell)).write_layer("0", {}), {"nn": nn})
+    for parameter, own in zip(written.get_parameters(), cell.get_parameters(), strict=True):
+        parameter.set_data(own)
+    x = mindspore.Tensor(np.random.default_rng(0).normal(size=(1, *IMAGE)).astype(np.float32))
+    np.testing.assert_array_equal(written(x).asnumpy(), cell(x).asnumpy())
 
 
 def test_a_layer_without_another_setting():
