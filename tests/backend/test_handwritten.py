@@ -15,8 +15,6 @@ PRESETS = {
     "maam_cifar10_2m3": {},
     "maam_digits": {"in_channels": 1, "hidden": 16, "out": 32, "side": 4, "width": 64, "pool1": False},
 }
-
-
 CASES = [
     *((runtime, "maam_digits") for runtime in ("torch", "mindspore pynative", "mindspore graph")),
     *((runtime, "maam_cifar10_2m3") for runtime in ("torch", "mindspore pynative")),
@@ -26,9 +24,10 @@ cases = pytest.mark.parametrize(("runtime", "pair"), CASES, indirect=True)
 
 
 @pytest.fixture
-def handwritten(request):
-    name = next(name for name in ("backend", "runtime") if name in request.fixturenames)
-    return importlib.import_module(f"tests.{request.getfixturevalue(name).name}.handwritten")
+def handwritten(runtime):
+    module = importlib.import_module(f"tests.{runtime.name}.handwritten")
+    assert not [name for name in vars(module) if "maam" in name]
+    return module
 
 
 @pytest.fixture(params=PRESETS)
@@ -58,10 +57,6 @@ def same(runtime, actual, expected):
 def operators(torch, model, x):
     graph = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim("n")},)).graph
     return Counter(str(node.target) for node in graph.nodes if node.op == "call_function")
-
-
-def test_handwritten_is_free_of_maam(backend, handwritten):
-    assert not [name for name in vars(handwritten) if "maam" in name]
 
 
 @cases

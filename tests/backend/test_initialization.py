@@ -43,9 +43,19 @@ def _seeded(backend):
     np.random.set_state(state)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"depthwise": True}, {"norm_layer": "identity"}], ids=str)
-def test_a_layer(backend, arguments):
-    layer = backend.maam.MAAM(64, **arguments)
+MODELS = [{}, {"depthwise": True}, {"norm_layer": "identity"}, "rnn", "maam_digits"]
+
+
+def make(backend, options, **device):
+    """Build the layer with options, or a preset."""
+    if isinstance(options, dict):
+        return backend.maam.MAAM(64, **options, **device)
+    return backend.maam.build(spec.preset(options, image_size=8), **device)
+
+
+@pytest.mark.parametrize("options", MODELS[:-1], ids=str)
+def test_a_layer(backend, options):
+    layer = make(backend, options)
     check_distributions(layer.spec, backend.read(layer))
 
 
@@ -68,22 +78,15 @@ def test_the_check_notices_another_distribution(backend):
         check_distributions(layer.spec, arrays)
 
 
-def test_recurrent_weights(backend):
-    model = backend.maam.build(spec.preset("rnn", image_size=8))
-    assert isinstance(model.spec.at("rnn"), spec.RNN)
-    check_distributions(model.spec, backend.read(model))
-
-
 def test_the_generator_of_the_framework_can_be_seeded(backend):
-    def draw():
-        return backend.read(backend.maam.MAAM(4))
-
-    seed_framework(backend, 1)
-    first = draw()
-    seed_framework(backend, 1)
-    again = draw()
+    drawn = []
+    for seed in (1, 1, None):
+        if seed is not None:
+            seed_framework(backend, seed)
+        drawn.append(backend.read(backend.maam.MAAM(4)))
+    first, again, other = drawn
     assert all(np.array_equal(first[name], again[name]) for name in first)
-    assert not np.array_equal(first["reduce.conv.weight"], draw()["reduce.conv.weight"])
+    assert not np.array_equal(first["reduce.conv.weight"], other["reduce.conv.weight"])
     assert not np.array_equal(first["agents.0.conv1.weight"], first["agents.1.conv1.weight"])
 
 
@@ -114,18 +117,13 @@ class TestReset:
     """`reset_parameters`, which PyTorch's tools call on each module after a stay on the meta device."""
 
     @pytest.mark.parametrize("reset", ["root", "each"])
-    @pytest.mark.parametrize("options", [{}, {"depthwise": True}, {"norm_layer": "identity"}, "maam_digits", "rnn"])
+    @pytest.mark.parametrize("options", MODELS, ids=str)
     def test_after_the_meta_device(self, backend, options, reset):
-        if isinstance(options, str):
-            model = backend.maam.build(spec.preset(options, image_size=8), device="meta")
-        else:
-            model = backend.maam.MAAM(64, device="meta", **options)
-        model.to_empty(device="cpu")
+        model = make(backend, options, device="meta").to_empty(device="cpu")
         for tensor in model.state_dict().values():
             tensor.fill_(math.nan if tensor.is_floating_point() else -1)
         for module in [model] if reset == "root" else model.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
         check_distributions(model.spec, backend.read(model))
-        counters = [b for name, b in model.named_buffers() if name.endswith("num_batches_tracked")]
-        assert all(counter == 0 for counter in counters)
+        assert all(b == 0 for name, b in model.named_buffers() if name.endswith("num_batches_tracked"))

@@ -9,36 +9,27 @@ NORM = {
     "torch": ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"),
     "mindspore": ("moving_mean", "moving_variance", "gamma", "beta"),
 }
-CONVS = ("conv1.depthwise", "conv1.pointwise", "conv2.depthwise", "conv2.pointwise")
 
 
-def block(backend, path, suffixes="12"):
-    """Return the names in a block of convolutions, each with a batch norm."""
+def block(backend, path, suffixes="12", parts=("",)):
+    """Return the names in a block of convolutions of one or several parts, each with a batch norm."""
     found = []
     for suffix in suffixes:
-        found += [f"{path}.conv{suffix}.weight", *(f"{path}.bn{suffix}.{name}" for name in NORM[backend.name])]
+        found += [f"{path}.conv{suffix}{part}.weight" for part in parts]
+        found += [f"{path}.bn{suffix}.{name}" for name in NORM[backend.name]]
     return found
-
-
-def names_with_one_agent(backend):
-    return ["agents.alpha", *block(backend, "agents.0"), *block(backend, "reduce", [""])]
 
 
 def names(backend, model):
     return list(backend.state(model))
 
 
-def test_of_a_layer(backend):
-    found = names(backend, backend.maam.MAAM(4, num_agents=1))
-    assert found == names_with_one_agent(backend)
-    assert found == names(backend, backend.maam.build(spec.maam(4, num_agents=1), seed=1))
-    assert found[:2] == ["agents.alpha", "agents.0.conv1.weight"]
-    assert found[-1] == {"torch": "reduce.bn.num_batches_tracked", "mindspore": "reduce.bn.beta"}[backend.name]
-
-
-def test_inside_a_network(backend):
-    chain = backend.chain(*(backend.maam.MAAM(4, num_agents=1) for _ in range(2)))
-    assert names(backend, chain) == [f"{index}.{name}" for index in "01" for name in names_with_one_agent(backend)]
+def test_of_a_layer_alone_and_inside_a_network(backend):
+    expected = ["agents.alpha", *block(backend, "agents.0"), *block(backend, "reduce", [""])]
+    layers = [backend.maam.MAAM(4, num_agents=1) for _ in range(2)]
+    assert names(backend, layers[0]) == expected
+    assert names(backend, backend.maam.build(spec.maam(4, num_agents=1), seed=1)) == expected
+    assert names(backend, backend.chain(*layers)) == [f"{index}.{name}" for index in "01" for name in expected]
 
 
 def test_of_options(backend):
@@ -46,9 +37,7 @@ def test_of_options(backend):
     weighting = [f"agents.weighting.fc.{name}" for name in ("weight", "bias")]
     assert found == [*block(backend, "agents.0"), *block(backend, "agents.1"), *weighting]
     found = names(backend, backend.maam.MAAM(4, num_agents=1, depthwise=True, reduce=False, fusion="mean"))
-    assert [name for name in found if ".conv" in name] == [f"agents.0.{conv}.weight" for conv in CONVS]
-    expected = [name for name in block(backend, "agents.0") if ".bn" in name]
-    assert [name for name in found if ".bn" in name] == expected
+    assert found == block(backend, "agents.0", parts=(".depthwise", ".pointwise"))
     found = names(backend, backend.maam.MAAM(4, num_agents=1, norm_layer="identity"))
     convs = [f"{conv}.{name}" for conv in ("agents.0.conv1", "agents.0.conv2") for name in ("weight", "bias")]
     assert found == ["agents.alpha", *convs, "reduce.conv.weight", "reduce.conv.bias"]
