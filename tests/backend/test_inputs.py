@@ -10,7 +10,8 @@ from tests.errors import error_of
 EXPECTED = "expected an input (N, 4, H, W) with H, W >= 2, got "
 FLOATING = "expected a floating-point input (N, 4, H, W) with H, W >= 2, got "
 DTYPE = "expected an input of dtype float32, the dtype of the parameters, got "
-SHAPE, INTEGERS = (2, 4, 8, 8), ("int32", "uint8", "int64", "bool")
+SHAPE = (2, 4, 8, 8)
+INTEGERS, NARROWER = ("int32", "uint8", "int64", "bool"), ("float16", "bfloat16")
 BAD = {
     "rank": ((4, 8, 8), "float32", EXPECTED + "3 dimensions: (4, 8, 8)"),
     "vector": ((2, 4), "float32", EXPECTED + "2 dimensions: (2, 4)"),
@@ -18,7 +19,7 @@ BAD = {
     "height": ((2, 4, 1, 8), "float32", EXPECTED + "(2, 4, 1, 8)"),
     "width": ((2, 4, 8, 1), "float32", EXPECTED + "(2, 4, 8, 1)"),
     **{n: (SHAPE, n, FLOATING + n + "; convert it and scale images to [0, 1]") for n in INTEGERS},
-    **{n: (SHAPE, n, DTYPE + n + "; convert the input or the model") for n in ("float64", "float16", "bfloat16")},
+    **{n: (SHAPE, n, DTYPE + n + "; convert the input or the model") for n in ("float64", *NARROWER)},
 }
 
 
@@ -37,7 +38,7 @@ def test_of_a_layer(runtime, bad):
     calls = [make_layer(runtime), runtime.chain(make_layer(runtime), runtime.nn.ReLU())]
     if runtime.name == "mindspore":
         calls.append(runtime.ms.jit(make_layer(runtime)))
-    for call in calls:
+    for call in calls[:1] if dtype in NARROWER else calls:  # a graph does not know whether mixed precision is on
         assert refused(call, x) == message
 
 

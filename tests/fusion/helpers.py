@@ -6,6 +6,7 @@ import numpy as np
 
 from maam import spec
 from maam.spec.primitives import ElementwiseName
+from tests.parity import models
 
 PRESETS = [name for name in spec.list_presets() if name not in ("cnn", "mlp", "rnn")]
 BRANCHES = {"kernel_sizes": (3, 1, 3), "scales": (1, 1, 2), "pool": (1, 2)}
@@ -25,15 +26,8 @@ def small(name):
     return spec.preset(name, **{key: value for key, value in narrow.items() if key in spec.preset_options(name)})
 
 
-def scrambled(node, seed=5, dtype=np.float32):
-    """Return arbitrary arrays; with initial ones (alpha 0, mean 0, variance 1) errors would not show."""
-    generator = np.random.default_rng(seed)
-    arrays = spec.draw(node.parameters(), seed)
-    for p in node.parameters():
-        if p.role is not spec.Role.WEIGHT:
-            low = 0.5 if p.role in (spec.Role.RUNNING_VAR, spec.Role.NORM_WEIGHT) else -0.5
-            arrays[p.name] = generator.uniform(low, low + 1, p.shape)
-    return {name: np.asarray(array, dtype) for name, array in arrays.items()}
+def scrambled(node, dtype=np.float32):
+    return {name: array.astype(dtype) for name, array in models.scrambled(node).items()}
 
 
 def images(shape, count=3, dtype=np.float32):

@@ -38,16 +38,15 @@ def test_refusals(tmp_path):
     message = error_of(WeightsError, fuse_file, source, target)
     assert "expected arrays of one dtype, got float32, float64; convert the file with" in message
     write_weights(source, NODE, arrays)
-    with pytest.raises(DeploymentError, match=r"the folder .*none does not exist; create it first"):
-        fuse_file(source, tmp_path / "none" / "out.safetensors")
-    with pytest.raises(DeploymentError, match="expected a file, got a folder"):
-        fuse_file(source, tmp_path)
     fuse_file(source, target)
     before = target.read_bytes()
-    message = error_of(DeploymentError, fuse_file, source, target)
-    assert "out.safetensors: the file exists; use another name, or overwrite=True" in message
-    with pytest.raises(DeploymentError, match="nothing to fuse"):
-        fuse_file(target, target, overwrite=True)
+    for src, dst, overwrite, message in (
+        (source, tmp_path / "none" / "out.safetensors", False, "none does not exist; create it first"),
+        (source, tmp_path, False, "expected a file, got a folder"),
+        (source, target, False, "out.safetensors: the file exists; use another name, or overwrite=True"),
+        (target, target, True, "nothing to fuse"),
+    ):
+        assert message in error_of(DeploymentError, fuse_file, src, dst, overwrite=overwrite)
     assert target.read_bytes() == before
     fuse_file(source, target, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.safetensors", "out.safetensors"]
@@ -67,8 +66,7 @@ def test_agreements_count_different_predictions():
         next(agreements([(plain, same)], x[:0]))
 
 
-GRAPH = "mindspore graph"
-MODES = ("torch", GRAPH, "mindspore pynative")
+MODES = ("torch", "mindspore graph", "mindspore pynative")
 COMPILED = ("hard_swish-softmax", "gelu-dynamic")
 """The layers that are not too slow for every test run in graph mode."""
 CASES = [

@@ -59,10 +59,8 @@ def test_model(level, training, scramble, reference, x):
     mixed = amp.auto_mixed_precision(cell, level).set_train(training)
     found = read_arrays(unwrap(mixed))
     assert unwrap(mixed).spec == cell.spec
-    assert found.keys() == arrays.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
-        assert found[name].dtype == np.float32
+    np.testing.assert_equal(found, arrays)
+    assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
     y = mixed(ms.Tensor(x))
     assert y.dtype == ms.float32
     check(level, y.asnumpy(), expected)

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from maam import spec
-
-torch = pytest.importorskip("torch")
-
-from maam.torch import build  # noqa: E402
-from maam.torch.kinks import across, near_kinks  # noqa: E402
+from maam.torch import build
+from maam.torch.kinks import across, near_kinks
 
 LEAST = 1e-9
 
@@ -20,7 +18,8 @@ def models(node):
 
 def gradient(model, x):
     tensor = torch.tensor(x, dtype=torch.float64, requires_grad=True)
-    (model(tensor) * torch.arange(1.0, 1 + model(tensor).numel()).view_as(model(tensor))).sum().backward()
+    y = model(tensor)
+    (y * torch.arange(1.0, 1 + y.numel()).view_as(y)).sum().backward()
     return tensor.grad.numpy().ravel()
 
 

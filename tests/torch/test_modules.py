@@ -15,8 +15,7 @@ EXACT = {"rtol": 0, "atol": 0}
 
 
 def through_file(module):
-    buffer = io.BytesIO()
-    torch.save(module, buffer)
+    torch.save(module, buffer := io.BytesIO())
     buffer.seek(0)
     return torch.load(buffer, weights_only=False)
 
@@ -57,28 +56,18 @@ class TestDtypesAndDevices:
             torch.set_default_dtype(torch.float32)
 
 
-def batch_norms(module):
-    return [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
-
-
 class TestTraining:
-    def test_optimizers_in_a_network(self):
+    def test_in_a_network(self):
         torch.manual_seed(0)
         pool, head = nn.AdaptiveAvgPool2d(1), nn.Linear(8, 3)
         model = nn.Sequential(nn.Conv2d(1, 4, 3), MAAM(4, 8, pool=2), pool, nn.Flatten(), head)
         x, target = torch.randn(6, 1, 10, 10), torch.arange(6) % 3
-        optimizers = torch.optim.SGD(model.parameters(), lr=0.1), torch.optim.Adam(model.parameters(), lr=0.01)
-        losses = []
-        for optimizer in (optimizers[0], *[optimizers[1]] * 20):
+        optimizer, losses = torch.optim.Adam(model.parameters(), lr=0.01), []
+        for _ in range(21):
             optimizer.zero_grad()
             losses.append(nn.functional.cross_entropy(model(x), target))
             losses[-1].backward()
-            before = {name: p.detach().clone() for name, p in model.named_parameters()}
             optimizer.step()
-            if optimizer is optimizers[0]:
-                after = {name: p.detach().clone() for name, p in model.named_parameters()}
-                expected = {name: before[name] - 0.1 * p.grad for name, p in model.named_parameters()}
-                torch.testing.assert_close(after, expected, rtol=0, atol=1e-7)
         assert losses[-1] < 0.7 * losses[0]
         assert model[1].agents.alpha.abs().sum() > 0
 
@@ -90,10 +79,10 @@ class TestTraining:
         assert frozen == [n for n, _ in layer.named_parameters() if not n.startswith("agents.0.")]
 
     def test_synchronized_batch_norm(self, layer, x):
-        expected, names, count = layer.eval()(x), list(layer.state_dict()), len(batch_norms(layer))
+        expected, names = layer.eval()(x), list(layer.state_dict())
+        kinds = [nn.SyncBatchNorm if type(m) is nn.BatchNorm2d else type(m) for m in layer.modules()]
         assert nn.SyncBatchNorm.convert_sync_batchnorm(layer) is layer
-        assert sum(isinstance(m, nn.SyncBatchNorm) for m in layer.modules()) == count
-        assert not batch_norms(layer)
+        assert [type(m) for m in layer.modules()] == kinds
         assert list(layer.state_dict()) == names
         torch.testing.assert_close(layer(x), expected, **EXACT)
 

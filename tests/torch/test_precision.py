@@ -1,5 +1,7 @@
 """Mixed and low precision, the channels_last layout, and the automatic choice of a precision."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 
@@ -88,9 +90,11 @@ class TestAutomaticPrecision:
         [(True, 2.5, "bf16"), (True, 0.55, "fp32"), (True, 1.05, "fp32"), (False, 2.5, "fp32")],
     )
     def test_auto(self, monkeypatch, native, gain, expected):
+        measure = Mock(return_value=gain)
         monkeypatch.setattr(devices, "has_native_bf16", lambda: native)
-        monkeypatch.setattr(devices, "_gain", lambda dtype: gain)
-        assert devices.select_precision("cpu") == expected
+        monkeypatch.setattr(devices, "_gain", measure)
+        assert [devices.select_precision("cpu") for _ in range(2)] == [expected] * 2
+        assert measure.call_count == native  # once, or not at all
         for name in ("fp32", "bf16", "fp16"):
             assert devices.select_precision("cpu", name) == name
 
@@ -105,10 +109,3 @@ class TestAutomaticPrecision:
         monkeypatch.setattr(devices, "_convolve", convolve)
         assert 3 < devices._gain(torch.bfloat16) < 30
         assert set(calls) == {torch.float32, torch.bfloat16}
-
-    def test_measured_once(self, monkeypatch):
-        gains = iter([2.0])
-        monkeypatch.setattr(devices, "has_native_bf16", lambda: True)
-        monkeypatch.setattr(devices, "_gain", lambda dtype: next(gains))
-        assert devices.has_fast_bf16()
-        assert devices.has_fast_bf16()
