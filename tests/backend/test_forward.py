@@ -7,12 +7,8 @@ from maam import spec
 from maam.reference import build as build_reference
 from tests.frameworks import VARIANTS
 
-COSTLY = ("depthwise", "mean", "kernels", "pool", "no_norm")
+COSTLY = ("graph-depthwise", "graph-mean", "graph-kernels", "graph-pool", "graph-no_norm")
 """The variants that MindSpore's graph mode compiles in `make test-all` only."""
-CASES = [
-    *((runtime, name) for runtime in ("torch", "mindspore pynative") for name in VARIANTS),
-    *(pytest.param("mindspore graph", name, marks=[pytest.mark.slow] * (name in COSTLY)) for name in VARIANTS),
-]
 FUNCTIONS = ["relu6", "leaky_relu", "elu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh", "identity"]
 PRIMITIVES = spec.Sequential(
     children={
@@ -103,7 +99,8 @@ def scrambled(runtime, node):
     return model, runtime.reference(model)
 
 
-@pytest.mark.parametrize(("runtime", "name"), CASES, indirect=["runtime"])
+@pytest.mark.slow_in(*COSTLY)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_variants(runtime, name, x):
     model, reference = scrambled(runtime, spec.maam(4, 8, **VARIANTS[name]))
     for training in (False, True, False):
@@ -114,12 +111,6 @@ def test_variants(runtime, name, x):
 def test_activations(runtime, function, x):
     node = spec.Sequential(children={"act": spec.Activation(function=function)})
     close(runtime.call(runtime.maam.build(node), 4 * x), build_reference(node)(4 * x))  # beyond the bends of relu6
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_activations_in_a_layer(runtime, function, x):
-    check(runtime, *scrambled(runtime, spec.maam(4, 8, act_layer=function, num_agents=2)), x, True)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

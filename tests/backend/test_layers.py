@@ -70,10 +70,8 @@ class TestDocstring:
     @pytest.mark.parametrize("name", ["MAAM", "MAF", "MAFC", "MAFB", "SE", "CBAM"])
     def test_comes_from_the_composite_with_a_native_example(self, backend, name):
         text = inspect.getdoc(getattr(backend.maam, name))
-        assert "Args:\n" in text
-        assert "Raises:\n" in text
-        assert text.count("Example:") == 1
-        assert f">>> from maam.{backend.name} import {name}" in text
+        for part in ("Args:\n", "Raises:\n", "Example:", f">>> from maam.{backend.name} import {name}"):
+            assert text.count(part) == 1
 
     def test_starts_with_a_noun(self):
         found = layer_docstring("Return a layer.\n\nExample:\n    spec", "Own.\n\nExample:\n    native")
@@ -82,25 +80,21 @@ class TestDocstring:
 
 
 class TestArguments:
-    def test_spec(self, backend, small):
-        assert backend.maam.MAAM(4, scales=(1, 2, 1)).spec == spec.maam(4, scales=(1, 2, 1))
-        for given, expected in (("maam_digits", spec.preset("maam_digits")), (small, small)):
-            assert backend.maam.build(given).spec == expected
-        node = spec.Activation(function="tanh")
-        assert backend.maam.build(node).spec is node
-
-    def test_initial_mode(self, backend):
-        for model in (backend.maam.MAAM(4), backend.maam.build("maam_digits")):
+    def test_spec_and_initial_mode(self, backend, small):
+        layer, preset = backend.maam.MAAM(4, scales=(1, 2, 1)), backend.maam.build("maam_digits")
+        assert layer.spec == spec.maam(4, scales=(1, 2, 1))
+        assert preset.spec == spec.preset("maam_digits")
+        for model in (layer, preset):
             assert {module.training for module in backend.modules(model)} == {backend.starts_in_training}
+        for node in (small, spec.Activation(function="tanh")):
+            assert backend.maam.build(node).spec is node
 
-    def test_activations_by_class(self, backend):
+    def test_activations_and_norms_by_class(self, backend):
         for act, name in ((backend.nn.SiLU, "silu"), (backend.nn.LeakyReLU, "leaky_relu"), (backend.nn.ReLU, "relu")):
             layer = backend.maam.MAAM(4, act_layer=name)
             assert backend.maam.MAAM(4, act_layer=act).spec == layer.spec
             assert type(backend.at(layer, "agents.0.act1")) is act
         assert backend.maam.SE(4, act_layer=backend.hard_swish).spec == spec.se(4, act_layer="hard_swish")
-
-    def test_norms_by_class(self, backend):
         assert backend.maam.MAAM(4, norm_layer=backend.nn.BatchNorm2d).spec == spec.maam(4)
         layer = backend.maam.MAAM(4, norm_layer=backend.nn.Identity)
         assert layer.spec == spec.maam(4, norm_layer="identity")

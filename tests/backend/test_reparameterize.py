@@ -12,19 +12,20 @@ from maam.fusion import is_fusible
 from tests.errors import error_of
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+LAYER = spec.maam(4, 8, scales=(1, 2, 1))
 
 
-def make_layer(backend):
-    return backend.train(backend.scramble(backend.maam.build(spec.maam(4, 8, scales=(1, 2, 1)))), False)
+def make(backend, node, **options):
+    return backend.train(backend.scramble(backend.maam.build(node), **options), False)
 
 
 @pytest.fixture
 def layer(backend):
-    return make_layer(backend)
+    return make(backend, LAYER)
 
 
 def test_same_function_in_place(runtime, x):
-    layer = make_layer(runtime)
+    layer = make(runtime, LAYER)
     before, parameters = runtime.call(layer, x), list(runtime.parameters(layer).values())
     expected, _ = fuse(layer.spec, runtime.read(layer))
     assert layer.reparameterize() is None
@@ -70,7 +71,7 @@ def test_a_part_alone(backend, layer, x):
 
 
 def test_a_fused_model_is_saved_with_its_spec(backend, small, tmp_path):
-    model = backend.train(backend.scramble(backend.maam.build(small)), False)
+    model = make(backend, small)
     x = np.random.default_rng(0).random((2, *small.input_shape), np.float32)
     before = backend.call(model, x)
     model.reparameterize()
@@ -158,7 +159,7 @@ class TestTorch:
     @pytest.mark.parametrize("name", ["maam_digits", "mobilenet_v3_small"])
     def test_timm_fuses_a_whole_model(self, backend, name, tmp_path):
         narrow = {"cifar": True, "width_multiplier": 0.1} if name.startswith("mobile") else {}
-        model = backend.scramble(backend.maam.build(name, **narrow), least_norm_weight=-0.5).eval()
+        model = make(backend, spec.preset(name, **narrow), least_norm_weight=-0.5)
         x = np.random.default_rng(0).random((2, *model.spec.input_shape), np.float32)
         fused = fused_by_timm(model)
         np.testing.assert_allclose(backend.call(fused, x), backend.call(model, x), **CLOSE)

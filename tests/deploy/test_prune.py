@@ -33,8 +33,8 @@ def branches(merge):
     return spec.Parallel(children={name: chain(*FIRST) for name in "ab"}, merge=merge)
 
 
-def shapes(node):
-    return {p.name: p.shape for p in node.parameters()}
+def check_shapes(node, arrays):
+    assert {p.name: p.shape for p in node.parameters()} == {name: array.shape for name, array in arrays.items()}
 
 
 def assert_same_outputs(one, other, x, tolerance):
@@ -81,7 +81,7 @@ def test_removed_channels_that_were_zero_change_no_output(node, norm):
         np.testing.assert_array_equal(kept[f"{path}.weight"], np.delete(arrays[f"{path}.weight"], zero))
     assert_same_outputs((pruned, kept), (node, arrays), np.random.default_rng(0).normal(size=(2, *MAPS)), 1e-6)
     assert pruned.num_parameters < node.num_parameters
-    assert shapes(pruned) == {name: array.shape for name, array in kept.items()}
+    check_shapes(pruned, kept)
 
 
 def test_depthwise_convolutions_between_follow():
@@ -104,16 +104,15 @@ def test_presets(name):
     pruned, kept = prune(node, scrambled(node), channels=0.3)
     assert pruned.macs(node.input_shape) < node.macs(node.input_shape)
     assert pruned.output_shape(node.input_shape) == node.output_shape(node.input_shape)
-    assert shapes(pruned) == {key: array.shape for key, array in kept.items()}
+    check_shapes(pruned, kept)
     assert [path for path, _ in pruned.walk()] == [path for path, _ in node.walk()]
 
 
 def test_rounding_of_shares():
     """Each layer keeps a channel; 0.29 * 100 is less than 29 in binary; a number can be one of NumPy."""
     pruned, _ = prune(NODE, scrambled(NODE), channels=0.99)
-    assert pruned.at("agents.0.conv1").out_channels == 1
-    assert pruned.at("reduce.conv").out_channels == 1
-    assert pruned.at("agents.0.conv2").out_channels == 1  # the same channel in all branches
+    paths = ("agents.0.conv1", "reduce.conv", "agents.0.conv2")  # the last one: the same channel in all branches
+    assert [pruned.at(path).out_channels for path in paths] == [1, 1, 1]
     node = chain(conv(2, 100), BatchNorm2d(num_features=100), conv(100, 2, 1))
     assert prune(node, scrambled(node), channels=0.29)[0].at("0").out_channels == 71
     assert prune(NODE, scrambled(NODE), channels=np.float32(0.5))[0] == prune(NODE, scrambled(NODE), channels=0.5)[0]

@@ -89,14 +89,9 @@ def test_every_preset_and_activation_in_every_mode(mode, node, bound, tmp_path, 
     assert difference(runner.forward(x), ReferenceModel(node, arrays)(x), bound).used <= 1
 
 
-@pytest.mark.parametrize(
-    ("name", "framework"),
-    [
-        pytest.param(name, framework, marks=[pytest.mark.slow] if name != "t_cnn" or framework == "mindspore" else [])
-        for name in ("maam_cifar10_2m3", "t_cnn", "without_fusion", "without_reduce")
-        for framework in ("torch", "mindspore")
-    ],
-)
+@pytest.mark.slow_in("maam_cifar10_2m3", "without", "mindspore")
+@pytest.mark.parametrize("name", ["maam_cifar10_2m3", "t_cnn", "without_fusion", "without_reduce"])
+@pytest.mark.parametrize("framework", ["torch", "mindspore"])
 def test_the_largest_logit_of_real_images(name, framework):
     pytest.importorskip(framework)
     with np.load("tests/data/cifar10_sample.npz") as content:

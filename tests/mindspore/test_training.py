@@ -16,9 +16,7 @@ from maam.mindspore.runner import Runner, _Average
 from tests.frameworks import MindSpore
 
 pytestmark = pytest.mark.usefixtures("mode")
-graph_first = pytest.mark.parametrize(
-    "mode", ["graph", pytest.param("pynative", marks=pytest.mark.slow)], indirect=True
-)
+graph_first = pytest.mark.slow_in("pynative")
 
 
 def weighted_step(cell, x):

@@ -46,14 +46,9 @@ def check(fast, model, x):
             close(y, model(images), fast.precision)
 
 
-@pytest.mark.parametrize(
-    ("precision", "compile"),
-    [
-        *((name, False) for name in ("fp32", "bf16", "fp16", "auto")),
-        ("bf16", True),
-        *(pytest.param(name, True, marks=pytest.mark.slow) for name in ("fp32", "fp16", "auto")),
-    ],
-)
+@pytest.mark.slow_in("fp32-True", "fp16-True", "auto-True")
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "auto"])
 def test_pytorch(model, x, precision, compile):
     fast = optimize(model, x, precision=precision, compile=compile)
     assert fast.engine == "torch"
@@ -66,10 +61,8 @@ def test_pytorch(model, x, precision, compile):
     check(fast, model, x)
 
 
-@pytest.mark.parametrize(
-    ("engine", "precision"),
-    [("onnxruntime", "auto"), ("openvino", "fp32"), pytest.param("openvino", "auto", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow_in("openvino-auto")
+@pytest.mark.parametrize(("engine", "precision"), [("onnxruntime", "auto"), ("openvino", "fp32"), ("openvino", "auto")])
 def test_engines(model, x, engine, precision):
     for package in ENGINES[engine]:
         pytest.importorskip(package)
@@ -121,15 +114,11 @@ def test_without_a_compiler(model, x, monkeypatch):
     check(fast, model, x)
 
 
-class Slow(nn.Module):
+class Slow(nn.Conv2d):
     """A model that takes 10 ms."""
 
-    def __init__(self):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 2, 1)
-
     def quick(self, x):
-        return self.conv(x).mean((2, 3))
+        return super().forward(x).mean((2, 3))
 
     def forward(self, x):
         time.sleep(0.01)
@@ -164,25 +153,25 @@ class TestAutomaticEngine:
         return install
 
     @pytest.mark.parametrize(
-        ("torch_engine", "openvino", "onnxruntime", "expected"),
+        ("times_and_errors", "expected"),
         [
-            ((0.02, 0), (0, 0), (0.005, 0), ("openvino", "fused")),
-            ((0.02, 0), (0, 0.1), (0.02, 0), ("torch", "unchanged")),
-            ((0.005, 0), (0, 0.1), DeploymentError("no export"), ("torch", "fused")),
-            ((0.02, 0), OSError("no kernel"), (0, 0), ("onnxruntime", "fused")),
+            (((0.02, 0), (0, 0), (0.005, 0)), ("openvino", "fused")),
+            (((0.02, 0), (0, 0.1), (0.02, 0)), ("torch", "unchanged")),
+            (((0.005, 0), (0, 0.1), DeploymentError("no export")), ("torch", "fused")),
+            (((0.02, 0), OSError("no kernel"), (0, 0)), ("onnxruntime", "fused")),
         ],
     )
-    def test_choice(self, x, imitate, cache, torch_engine, openvino, onnxruntime, expected):
+    def test_choice(self, x, imitate, cache, times_and_errors, expected):
         """An engine that is slower than eager mode, has other outputs or fails is not chosen; the choice is kept."""
-        model = Slow().eval()
-        engines = {"torch": torch_engine, "openvino": openvino, "onnxruntime": onnxruntime}
+        model = Slow(3, 2, 1).eval()
+        engines = dict(zip(("torch", "openvino", "onnxruntime"), times_and_errors, strict=True))
         opened = imitate(**engines)
         fast = optimize(model, x, engine="auto", precision="fp32")
         assert (fast.engine, fast.form) == expected
-        assert opened == ["torch", "openvino", "onnxruntime"]
+        assert opened == list(engines)
         close(fast(x), model.quick(x).detach())
         opened.clear()
-        again = optimize(Slow().eval(), x, engine="auto", precision="fp32")
+        again = optimize(Slow(3, 2, 1).eval(), x, engine="auto", precision="fp32")
         assert (again.engine, again.form) == expected
         assert opened == ([] if expected[1] == "unchanged" else [expected[0]])
         assert len(list(cache.iterdir())) == 1
@@ -192,17 +181,19 @@ class TestAutomaticEngine:
 
     def test_the_cache_can_be_off(self, x, imitate, cache, monkeypatch):
         imitate(torch=(0, 0), openvino=(0.01, 0), onnxruntime=(0.01, 0))
-        optimize(Slow().eval(), x, engine="auto", precision="fp32", cache=False)
+        optimize(Slow(3, 2, 1).eval(), x, engine="auto", precision="fp32", cache=False)
         monkeypatch.setenv("MAAM_CACHE", "off")
-        optimize(Slow().eval(), x, engine="auto", precision="fp32")
+        optimize(Slow(3, 2, 1).eval(), x, engine="auto", precision="fp32")
         assert not cache.exists()
 
     def test_a_long_call_is_measured_with_part_of_the_batch(self, imitate, monkeypatch):
         imitate(torch=(0, 0), openvino=(0.01, 0), onnxruntime=(0.01, 0))
         monkeypatch.setattr(optimization, "LONGEST_CALL", 0.002)
         sizes = []
-        monkeypatch.setattr(Slow, "quick", lambda module, x: (sizes.append(len(x)), module.conv(x).mean((2, 3)))[1])
-        optimize(Slow().eval(), torch.rand(64, 3, 8, 8), engine="auto", precision="fp32")
+        monkeypatch.setattr(
+            Slow, "quick", lambda module, x: (sizes.append(len(x)), nn.Conv2d.forward(module, x).mean((2, 3)))[1]
+        )
+        optimize(Slow(3, 2, 1).eval(), torch.rand(64, 3, 8, 8), engine="auto", precision="fp32")
         assert sizes[:2] == [64, 64]
         assert 1 <= max(sizes[2:]) < 64
 
