@@ -9,6 +9,10 @@ from maam.data import Augmentation, BatchLoader, ImageDataset
 from maam.errors import DataError
 from tests.errors import error_of
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),  # of Python 3.12
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),  # three workers on two cores
+]
 SAMPLE = Path(__file__).parents[1] / "data" / "cifar10_sample.npz"
 OPTIONS = [{"shuffle": False}, {"augmentation": None}, {"drop_last": True}, {"augmentation": Augmentation(2, 1.0)}]
 SPAWNED = {"num_workers": 1, "multiprocessing_context": "spawn"}  # macOS, Windows, and Python 3.14 on
@@ -36,15 +40,17 @@ def make_dataset(backend, loader, epoch=0):
     return make(loader, epoch)
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", [*OPTIONS, {"batch_size": 320}], ids=str)
 def test_all_options_of_the_loader(backend, loader, options):
-    other = BatchLoader(loader.dataset, 100, seed=1, **options)
-    dataset = make_dataset(backend, other, 4)
-    assert as_bytes(dataset) == as_bytes(other.epoch(4))
+    other = BatchLoader(loader.dataset, **{"batch_size": 100, "seed": 1, **options})
+    dataset, (expected,) = make_dataset(backend, other, 4), epochs(other, 4)
+    assert as_bytes(dataset) == expected
+    if backend.name == "torch":
+        assert as_bytes(backend.torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=2)) == expected
     images, labels = next(iter(dataset))
-    assert (images.dtype, images.shape) == (backend.dtype("float32"), (100, 3, 32, 32))
+    assert (images.dtype, images.shape) == (backend.dtype("float32"), (other.batch_size, 3, 32, 32))
     assert labels.dtype == backend.dtype({"torch": "int64", "mindspore": "int32"}[backend.name])
-    assert labels.shape == (100,)
+    assert labels.shape == (other.batch_size,)
 
 
 @pytest.mark.parametrize("epoch", [-1, 0.5, "1", None])
@@ -54,28 +60,17 @@ def test_a_wrong_epoch(backend, loader, epoch):
         assert error_of(DataError, make_dataset(backend, loader).set_epoch, epoch).startswith("epoch")
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # of Python 3.12
-@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")  # three workers on two cores
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
 class TestTorch:
-    def batches(self, backend, dataset, **options):
-        return backend.torch.utils.data.DataLoader(dataset, batch_size=None, **options)
-
     @pytest.mark.parametrize("options", [*({"num_workers": n} for n in (0, 1, 3)), SPAWNED, PERSISTENT], ids=str)
     def test_workers_keep_bytes_and_order_and_an_epoch_stays(self, backend, loader, options):
         dataset = make_dataset(backend, loader, 5)
         assert isinstance(dataset, backend.torch.utils.data.IterableDataset)
-        batches = self.batches(backend, dataset, **options)
+        batches = backend.torch.utils.data.DataLoader(dataset, batch_size=None, **options)
         assert len(batches) == 7
         assert [as_bytes(batches) for _ in range(2)] == epochs(loader, 5, 5)
         dataset.set_epoch(0)
         assert [as_bytes(batches) for _ in range(2)] == epochs(loader, 0, 0)
-
-    @pytest.mark.parametrize("options", [*OPTIONS, {"batch_size": 320}], ids=str)
-    def test_options_with_workers(self, backend, loader, options):
-        other = BatchLoader(loader.dataset, **{"batch_size": 100, "seed": 1, **options})
-        batches = self.batches(backend, make_dataset(backend, other), num_workers=2)
-        assert as_bytes(batches) == as_bytes(other.epoch(0))
 
 
 @pytest.mark.parametrize("backend", ["mindspore"], indirect=True)
@@ -88,11 +83,10 @@ class TestMindSpore:
         assert [as_bytes(dataset) for _ in range(3)] == epochs(loader, 1, 2, 3)
 
     def test_one_iterator_for_several_epochs(self, backend, loader):
+        """One without end counts as one epoch."""
         dataset = make_dataset(backend, loader, 5)
         iterator = dataset.create_tuple_iterator(num_epochs=2)
         assert [as_bytes(one) for one in (iterator, iterator, dataset)] == epochs(loader, 5, 6, 7)
-
-    def test_an_endless_iterator_counts_as_one_epoch(self, backend, loader):
         dataset = make_dataset(backend, loader)
         iterator = dataset.create_tuple_iterator()
         assert [as_bytes(iterator) for _ in range(3)] == epochs(loader, 0, 1, 2)

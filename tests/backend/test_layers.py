@@ -122,12 +122,11 @@ class TestArguments:
             backend.maam.MAAM(4, **given)
 
     def test_more_wrong_calls(self, backend):
-        build, layer = backend.maam.build, backend.maam.MAAM
+        build, layer, relu = backend.maam.build, backend.maam.MAAM, backend.nn.ReLU()
         assert "missing a required argument: 'in_channels'" in error_of(SpecError, layer)
         assert "did you mean 'maam_digits'" in error_of(PresetError, build, "maam_digit")
         assert "seed: expected an integer" in error_of(SpecError, build, "maam_digits", seed=-1)
-        built = backend.nn.ReLU()
-        assert "got a built ReLU; pass the class, without paren" in error_of(SpecError, layer, 4, act_layer=built)
+        assert "got a built ReLU; pass the class, without paren" in error_of(SpecError, layer, 4, act_layer=relu)
         if backend.name == "mindspore":
             assert "unexpected keyword argument 'dtype'" in error_of(SpecError, layer, 4, dtype=backend.ms.float16)
 

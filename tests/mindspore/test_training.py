@@ -51,18 +51,6 @@ def test_gradients(options, reference, scramble, x):
         assert gradient.any(), name
 
 
-def test_step_inside_a_network(network, scramble, x):
-    net = network(scramble(MAAM(4, num_agents=2, scales=(1, 2))))
-    before = MindSpore().state(net)
-    target = ms.Tensor(np.ones_like(x))
-    loss = nn.WithLossCell(net, nn.MSELoss())
-    step = nn.TrainOneStepCell(loss, nn.SGD(net.trainable_params(), 0.2)).set_train()
-    losses = [float(step(ms.Tensor(x), target).asnumpy()) for _ in range(8)]
-    assert losses[-1] < 0.8 * losses[0]
-    after = MindSpore().state(net)
-    assert [name for name in before if np.array_equal(before[name], after[name])] == []
-
-
 @graph_first
 def test_model(small, reference):
     labels = np.arange(24, dtype=np.int32) % 3  # a bright stripe at one of three heights
