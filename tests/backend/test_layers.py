@@ -1,23 +1,30 @@
-"""Layer classes as Python sees them: signature, docstring, arguments, repr, subclasses, lookup by name."""
+"""Layer classes as Python sees them: signature, arguments, repr, subclasses, lookup, outputs, names of parameters."""
 
 import copy
 import inspect
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from maam import spec
+from maam.backend.adapter import first_of, with_first
 from maam.backend.layers import bind_arguments, check_keeps_shape, find_layer, layer_docstring, layers_in
 from maam.errors import ArgumentError, PresetError, SpecError
 from tests.errors import error_of
+from tests.frameworks import VARIANTS
 
 ROOT = Path(__file__).parents[2]
 PLAIN = (
     "(in_channels, out_channels=None, *, hidden_channels=None, num_agents=3, kernel_sizes=3, scales=1, pool=1, "
     "pool_before_norm=False, fusion='softmax', reduce=True, depthwise=False, act_layer='relu', norm_layer='batch_norm'"
 )
+NORM = {
+    "torch": ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"),
+    "mindspore": ("moving_mean", "moving_variance", "gamma", "beta"),
+}
 OWN = {"torch": ", device=None, dtype=None)", "mindspore": ")"}
 
 
@@ -199,3 +206,80 @@ class TestLookup:
         check_keeps_shape("MAAM", spec.maam(8), 8)
         message = error_of(SpecError, check_keeps_shape, "MAAM", spec.maam(8, pool=2), 8)
         assert "MAAM turns (8, 64, 64) into (8, 32, 32); expected a layer" in message
+
+
+class Pair(NamedTuple):
+    first: object
+    second: object
+
+
+class TestFirstObject:
+    """The first tensor in the output of a layer, which ports read and replace."""
+
+    @pytest.mark.parametrize(
+        ("output", "found", "replaced"),
+        [
+            (1, 1, 7),
+            ((1, 2), 1, (7, 2)),
+            ([None, 2], 2, [None, 7]),
+            (("x", (None, [3, 4])), 3, ("x", (None, [7, 4]))),
+            (Pair((), 5), 5, Pair((), 7)),
+        ],
+    )
+    def test_is_found_and_replaced(self, output, found, replaced):
+        assert first_of(output, int) == found
+        changed = with_first(output, int, 7)
+        assert changed == replaced
+        assert type(changed) is type(replaced)
+
+    @pytest.mark.parametrize("output", [None, (), ("x", [None])])
+    def test_there_is_none(self, output):
+        assert first_of(output, int) is None
+
+
+def block(backend, path, suffixes="12", parts=("",)):
+    """Return the names in a block of convolutions of one or several parts, each with a batch norm."""
+    found = []
+    for suffix in suffixes:
+        found += [f"{path}.conv{suffix}{part}.weight" for part in parts]
+        found += [f"{path}.bn{suffix}.{name}" for name in NORM[backend.name]]
+    return found
+
+
+def names(backend, model):
+    return list(backend.state(model))
+
+
+class TestNames:
+    """The frameworks' names of parameters, on which checkpoints depend: keys of state_dict, and MindSpore's names."""
+
+    def test_of_a_layer_alone_and_inside_a_network(self, backend):
+        expected = ["agents.alpha", *block(backend, "agents.0"), *block(backend, "reduce", [""])]
+        layers = [backend.maam.MAAM(4, num_agents=1) for _ in range(2)]
+        assert names(backend, layers[0]) == expected
+        assert names(backend, backend.maam.build(spec.maam(4, num_agents=1), seed=1)) == expected
+        assert names(backend, backend.chain(*layers)) == [f"{index}.{name}" for index in "01" for name in expected]
+
+    def test_of_options(self, backend):
+        found = names(backend, backend.maam.MAAM(4, num_agents=2, fusion="dynamic", reduce=False))
+        weighting = [f"agents.weighting.fc.{name}" for name in ("weight", "bias")]
+        assert found == [*block(backend, "agents.0"), *block(backend, "agents.1"), *weighting]
+        found = names(backend, backend.maam.MAAM(4, num_agents=1, depthwise=True, reduce=False, fusion="mean"))
+        assert found == block(backend, "agents.0", parts=(".depthwise", ".pointwise"))
+        found = names(backend, backend.maam.MAAM(4, num_agents=1, norm_layer="identity"))
+        convs = [f"{conv}.{name}" for conv in ("agents.0.conv1", "agents.0.conv2") for name in ("weight", "bias")]
+        assert found == ["agents.alpha", *convs, "reduce.conv.weight", "reduce.conv.bias"]
+
+    def test_of_a_recurrent_model(self, backend):
+        recurrent = [f"rnn.{kind}_{what}_l0" for kind in ("weight", "bias") for what in ("ih", "hh")]
+        found = names(backend, backend.maam.build(spec.preset("rnn", image_size=8)))
+        assert sorted(found) == sorted([*recurrent, "fc.weight", "fc.bias"])
+
+    @pytest.mark.parametrize("name", VARIANTS)
+    def test_canonical_names_are_complete(self, backend, name):
+        model = backend.maam.build(spec.maam(4, 8, **VARIANTS[name]))
+        canonical = {p.name for p in model.spec.parameters()}
+        assert set(backend.read(model)) == canonical
+        own = [name for name in names(backend, model) if not name.endswith("num_batches_tracked")]
+        assert len(own) == len(set(own)) == len(canonical)
+        assert backend.name == "mindspore" or set(own) == canonical
