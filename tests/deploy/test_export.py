@@ -353,35 +353,27 @@ def test_sources_and_files_that_cannot_be_read(tmp_path):
         assert f"{name}: {message}" in error_of(DeploymentError, open_exported, tmp_path / name)
 
 
-class TestAir:
-    """Without an Ascend device, MindSpore's call is recorded."""
+def test_air_is_written_by_mindspore_on_ascend(digits, tmp_path, monkeypatch):
+    """Without an Ascend device, MindSpore's calls are recorded."""
+    ms = pytest.importorskip("mindspore")
+    write = Mock(side_effect=lambda *_, file_name, file_format: Path(file_name).write_bytes(b"air"))
+    monkeypatch.setattr(ms.device_context.ascend, "is_available", lambda: True)
+    monkeypatch.setattr(ms, "set_device", device := Mock())
+    monkeypatch.setattr(ms, "export", write)
+    found = export(digits, tmp_path / "model.air")
+    model, example = write.call_args.args
+    assert (example.shape, write.call_args.kwargs["file_format"], "bn1" in str(model)) == ((1, 1, 8, 8), "AIR", False)
+    device.assert_called_with("Ascend")
+    assert np.isnan(found.difference)
+    assert [path.name for path in found.files] == ["model.air", "model.air.json"]
+    message = error_of(DeploymentError, open_exported, tmp_path / "model.air")
+    assert "model.air: air files cannot be run here; compile the file with atc" in message
 
-    @pytest.fixture
-    def calls(self, monkeypatch):
-        ms = pytest.importorskip("mindspore")
-        found = {}
 
-        def record(model, example, file_name, file_format):
-            found.update(shape=tuple(example.shape), format=file_format, batch_norm="bn1" in str(model))
-            Path(file_name).write_bytes(b"air")
-
-        monkeypatch.setattr(ms.device_context.ascend, "is_available", lambda: True)
-        monkeypatch.setattr(ms, "set_device", lambda name: found.update(device=name))
-        monkeypatch.setattr(ms, "export", record)
-        return found
-
-    def test_the_call_of_mindspore(self, calls, digits, tmp_path):
-        found = export(digits, tmp_path / "model.air")
-        assert calls == {"shape": (1, 1, 8, 8), "format": "AIR", "batch_norm": False, "device": "Ascend"}
-        assert np.isnan(found.difference)
-        assert [path.name for path in found.files] == ["model.air", "model.air.json"]
-        message = error_of(DeploymentError, open_exported, tmp_path / "model.air")
-        assert "model.air: air files cannot be run here; compile the file with atc" in message
-
-    def test_without_ascend(self, digits, tmp_path):
-        ms = pytest.importorskip("mindspore")
-        if ms.device_context.ascend.is_available():
-            pytest.skip("an Ascend device is available")
-        message = error_of(DeviceError, export, digits, tmp_path / "model.air")
-        assert message == "device 'ascend' is not available to MindSpore on this machine; available: cpu"
-        assert list(tmp_path.iterdir()) == [digits]
+def test_air_without_ascend(digits, tmp_path):
+    ms = pytest.importorskip("mindspore")
+    if ms.device_context.ascend.is_available():
+        pytest.skip("an Ascend device is available")
+    message = error_of(DeviceError, export, digits, tmp_path / "model.air")
+    assert message == "device 'ascend' is not available to MindSpore on this machine; available: cpu"
+    assert list(tmp_path.iterdir()) == [digits]
