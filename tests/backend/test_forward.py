@@ -7,12 +7,8 @@ from maam import spec
 from maam.reference import build as build_reference
 from tests.frameworks import VARIANTS
 
-COSTLY = ("depthwise", "mean", "kernels", "pool", "no_norm")
+COSTLY = ("graph-depthwise", "graph-mean", "graph-kernels", "graph-pool", "graph-no_norm")
 """The variants that MindSpore's graph mode compiles in `make test-all` only."""
-CASES = [
-    *((runtime, name) for runtime in ("torch", "mindspore pynative") for name in VARIANTS),
-    *(pytest.param("mindspore graph", name, marks=[pytest.mark.slow] * (name in COSTLY)) for name in VARIANTS),
-]
 FUNCTIONS = ["relu6", "leaky_relu", "elu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh", "identity"]
 PRIMITIVES = spec.Sequential(
     children={
@@ -39,30 +35,22 @@ PRIMITIVES = spec.Sequential(
         ),
     }
 )
-
-
 CONV1D = spec.Conv1d(in_channels=1, out_channels=2, kernel_size=3, padding=1)
 NEW = {
     "tokens": {"tokens": spec.Rearrange(pattern="c h w -> (h w) c"), "fc": spec.Linear(in_features=4, out_features=3)},
     "sequence": {"line": spec.Rearrange(pattern="c h w -> 1 (c h w)"), "conv": CONV1D},
     "repeat": {"repeat": spec.Rearrange(pattern="(g=2 c) h w -> c (g r=2) w h")},
     "norm": {"norm": spec.GroupNorm(num_groups=2, num_channels=4)},
-    "pooled norm": {"pool": spec.GlobalPool(), "norm": spec.GroupNorm(num_groups=4, num_channels=4)},
+    "pooled_norm": {"pool": spec.GlobalPool(), "norm": spec.GroupNorm(num_groups=4, num_channels=4)},
     "padded": {"pool": spec.AvgPool2d(kernel_size=3, stride=2, padding=1)},
     "regions": {"pool": spec.AdaptiveAvgPool2d(output_size=3)},
     "upwards": {"pool": spec.GlobalPool(axis="height"), "regions": spec.AdaptiveAvgPool2d(output_size=3)},
     "top": {"pool": spec.GlobalPool(), "top": spec.TopK(k=3)},
     "abs": {"abs": spec.Activation(function="abs")},
-    **{f"softmax {axis}": {"softmax": spec.Softmax(axis=axis)} for axis in ("channels", "height", "width", "spatial")},
+    **{f"softmax_{axis}": {"softmax": spec.Softmax(axis=axis)} for axis in ("channels", "height", "width", "spatial")},
     **{
-        f"{function} {axis}": {"pool": spec.GlobalPool(function=function, axis=axis)}
-        for function, axis in [
-            ("var", "spatial"),
-            ("avg", "width"),
-            ("max", "height"),
-            ("sum", "width"),
-            ("std", "height"),
-        ]
+        pool: {"pool": spec.GlobalPool(function=pool.split("_")[0], axis=pool.split("_")[1])}
+        for pool in ("var_spatial", "avg_width", "max_height", "sum_width", "std_height")
     },
 }
 """Chains with the primitives of the attention modules, for a map with 4 channels."""
@@ -111,7 +99,8 @@ def scrambled(runtime, node):
     return model, runtime.reference(model)
 
 
-@pytest.mark.parametrize(("runtime", "name"), CASES, indirect=["runtime"])
+@pytest.mark.slow_in(*COSTLY)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_variants(runtime, name, x):
     model, reference = scrambled(runtime, spec.maam(4, 8, **VARIANTS[name]))
     for training in (False, True, False):
@@ -122,12 +111,6 @@ def test_variants(runtime, name, x):
 def test_activations(runtime, function, x):
     node = spec.Sequential(children={"act": spec.Activation(function=function)})
     close(runtime.call(runtime.maam.build(node), 4 * x), build_reference(node)(4 * x))  # beyond the bends of relu6
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_activations_in_a_layer(runtime, function, x):
-    check(runtime, *scrambled(runtime, spec.maam(4, 8, act_layer=function, num_agents=2)), x, True)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -162,36 +145,26 @@ def test_seeded_models(runtime, node):
     check(runtime, runtime.maam.build(node, seed=4), build_reference(node, seed=4), x, training)
 
 
-def test_primitives(runtime, x):
-    check(runtime, *scrambled(runtime, PRIMITIVES), x, False)
+@pytest.mark.parametrize("node", [PRIMITIVES, GRAPH], ids=["primitives", "formula"])
+def test_primitives_and_formulas(runtime, node, x):
+    check(runtime, *scrambled(runtime, node), x, False)
 
 
 def test_primitives_of_attention(runtime, x):
     """One network computes them all, because graph mode compiles every network."""
-    chains = {
-        name.replace(" ", "_"): spec.Sequential(children={**chain, "flatten": spec.Flatten()})
-        for name, chain in NEW.items()
-    }
+    chains = {name: spec.Sequential(children={**chain, "flatten": spec.Flatten()}) for name, chain in NEW.items()}
     model, reference = scrambled(runtime, spec.Parallel(children=chains, merge="concat"))
-    found, expected, start = runtime.call(runtime.train(model, False), x), reference(x), 0
-    for name, chain in chains.items():
-        size = chain.output_shape(x.shape[1:])[0]
-        np.testing.assert_allclose(
-            found[:, start : start + size], expected[:, start : start + size], rtol=1e-5, atol=1e-5, err_msg=name
-        )
-        start += size
-
-
-def test_formulas(runtime, x):
-    check(runtime, *scrambled(runtime, GRAPH), x, False)
+    ends = np.cumsum([chain.output_shape(x.shape[1:])[0] for chain in chains.values()])[:-1]
+    found, expected = (np.split(y, ends, 1) for y in (runtime.call(runtime.train(model, False), x), reference(x)))
+    for name, *pair in zip(chains, found, expected, strict=True):
+        np.testing.assert_allclose(*pair, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("training", [False, True])
 def test_two_layers_in_a_network(runtime, training, x):
     first, second = runtime.maam.MAAM(4, 8, num_agents=1), runtime.maam.MAAM(8, 4, num_agents=2, scales=(1, 2))
-    layers = [runtime.scramble(first), runtime.scramble(second)]
-    expected = x
-    for reference in [runtime.reference(layer) for layer in layers]:
-        expected = reference(expected, training=training)
+    layers, expected = [runtime.scramble(first), runtime.scramble(second)], x
+    for layer in layers:
+        expected = runtime.reference(layer)(expected, training=training)
     network = runtime.train(runtime.chain(*layers, runtime.nn.ReLU()), training)
     close(runtime.call(network, x), np.maximum(expected, 0))

@@ -15,20 +15,14 @@ PRESETS = {
     "maam_cifar10_2m3": {},
     "maam_digits": {"in_channels": 1, "hidden": 16, "out": 32, "side": 4, "width": 64, "pool1": False},
 }
-
-
-CASES = [
-    *((runtime, "maam_digits") for runtime in ("torch", "mindspore pynative", "mindspore graph")),
-    *((runtime, "maam_cifar10_2m3") for runtime in ("torch", "mindspore pynative")),
-    pytest.param("mindspore graph", "maam_cifar10_2m3", marks=pytest.mark.slow),
-]
-cases = pytest.mark.parametrize(("runtime", "pair"), CASES, indirect=True)
+pytestmark = pytest.mark.slow_in("graph-maam_cifar10_2m3")
 
 
 @pytest.fixture
-def handwritten(request):
-    name = next(name for name in ("backend", "runtime") if name in request.fixturenames)
-    return importlib.import_module(f"tests.{request.getfixturevalue(name).name}.handwritten")
+def handwritten(runtime):
+    module = importlib.import_module(f"tests.{runtime.name}.handwritten")
+    assert not [name for name in vars(module) if "maam" in name]
+    return module
 
 
 @pytest.fixture(params=PRESETS)
@@ -60,11 +54,6 @@ def operators(torch, model, x):
     return Counter(str(node.target) for node in graph.nodes if node.op == "call_function")
 
 
-def test_handwritten_is_free_of_maam(backend, handwritten):
-    assert not [name for name in vars(handwritten) if "maam" in name]
-
-
-@cases
 def test_names_and_outputs_in_inference_mode(runtime, pair):
     x = make_batch(pair[0])
     ours, plain = (runtime.call(runtime.train(model, False), x) for model in pair)
@@ -73,7 +62,6 @@ def test_names_and_outputs_in_inference_mode(runtime, pair):
     same(runtime, *(runtime.state(model) for model in pair))
 
 
-@cases
 def test_outputs_gradients_and_statistics_in_train_mode(runtime, pair):
     before, x = runtime.state(pair[1]), make_batch(pair[0])
     ours, plain = (runtime.step(runtime.train(model), x, (2, 10)) for model in pair)

@@ -28,25 +28,34 @@ def check_distributions(node, arrays):
             assert 0.3 * bound < np.abs(array).max() <= bound, parameter.name
         elif isinstance(layer, spec.RNN):
             assert 0.9 / math.sqrt(128) < np.abs(array).max() <= 1 / math.sqrt(128), parameter.name
-
-
-def seed_framework(backend, value):
-    """Seed the framework's own generator; MindSpore also seeds NumPy's."""
-    (backend.torch.manual_seed if backend.name == "torch" else backend.ms.set_seed)(value)
+        else:
+            assert isinstance(layer, spec.Linear)
 
 
 @pytest.fixture(autouse=True)
-def _seeded(backend):
+def seed_framework(backend):
+    """Seed the framework's own generator, and return the function; MindSpore also seeds NumPy's."""
     state = np.random.get_state()
-    seed_framework(backend, 3)
-    yield
+    seed = backend.torch.manual_seed if backend.name == "torch" else backend.ms.set_seed
+    seed(3)
+    yield seed
     np.random.set_state(state)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"depthwise": True}, {"norm_layer": "identity"}], ids=str)
-def test_a_layer(backend, arguments):
-    layer = backend.maam.MAAM(64, **arguments)
-    check_distributions(layer.spec, backend.read(layer))
+MODELS = [{}, {"depthwise": True}, {"norm_layer": "identity"}, "rnn", "maam_digits"]
+
+
+def make(backend, options, **device):
+    """Build the layer with options, or a preset."""
+    if isinstance(options, dict):
+        return backend.maam.MAAM(64, **options, **device)
+    return backend.maam.build(spec.preset(options, image_size=8), **device)
+
+
+@pytest.mark.parametrize("options", MODELS[:-1], ids=str)
+def test_layers_and_recurrent_weights(backend, options):
+    model = make(backend, options)
+    check_distributions(model.spec, backend.read(model))
 
 
 @pytest.mark.parametrize("seed", [None, 0])
@@ -68,45 +77,31 @@ def test_the_check_notices_another_distribution(backend):
         check_distributions(layer.spec, arrays)
 
 
-def test_recurrent_weights(backend):
-    model = backend.maam.build(spec.preset("rnn", image_size=8))
-    assert isinstance(model.spec.at("rnn"), spec.RNN)
-    check_distributions(model.spec, backend.read(model))
-
-
-def test_the_generator_of_the_framework_can_be_seeded(backend):
-    def draw():
-        return backend.read(backend.maam.MAAM(4))
-
-    seed_framework(backend, 1)
-    first = draw()
-    seed_framework(backend, 1)
-    again = draw()
-    assert all(np.array_equal(first[name], again[name]) for name in first)
-    assert not np.array_equal(first["reduce.conv.weight"], draw()["reduce.conv.weight"])
+def test_the_generator_of_the_framework_can_be_seeded(backend, seed_framework):
+    seed_framework(1)
+    first, other = (backend.read(backend.maam.MAAM(4)) for _ in range(2))
+    seed_framework(1)
+    again = backend.read(backend.maam.MAAM(4))
+    np.testing.assert_equal(again, first)
+    assert not np.array_equal(first["reduce.conv.weight"], other["reduce.conv.weight"])
     assert not np.array_equal(first["agents.0.conv1.weight"], first["agents.1.conv1.weight"])
 
 
 @pytest.mark.parametrize("name", ["maam_digits", "rnn"])
-def test_a_seed_does_not_depend_on_the_framework(backend, name):
+def test_a_seed_does_not_depend_on_the_framework(backend, seed_framework, name):
     drawn = spec.draw(spec.preset(name).parameters(), 7)
     for value in (1, 2):
-        seed_framework(backend, value)
-        found = backend.read(backend.maam.build(name, seed=7))
-        assert found.keys() == drawn.keys()
-        for key, array in drawn.items():
-            np.testing.assert_array_equal(found[key], array)
+        seed_framework(value)
+        np.testing.assert_equal(backend.read(backend.maam.build(name, seed=7)), drawn)
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float64"])
 def test_dtypes(backend, name, small):
     model = backend.maam.build(small, seed=5, dtype=backend.dtype(name))
-    arrays = backend.read(model)
-    dtype = np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+    arrays, dtype = backend.read(model), np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
     assert {parameter.dtype for parameter in backend.parameters(model).values()} == {backend.dtype(name)}
-    for key, array in spec.draw(small.parameters(), 5).items():
-        assert arrays[key].dtype == dtype
-        np.testing.assert_array_equal(arrays[key], array.astype(dtype))
+    assert {array.dtype for array in arrays.values()} == {dtype}
+    np.testing.assert_equal(arrays, {key: a.astype(dtype) for key, a in spec.draw(small.parameters(), 5).items()})
 
 
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
@@ -114,18 +109,13 @@ class TestReset:
     """`reset_parameters`, which PyTorch's tools call on each module after a stay on the meta device."""
 
     @pytest.mark.parametrize("reset", ["root", "each"])
-    @pytest.mark.parametrize("options", [{}, {"depthwise": True}, {"norm_layer": "identity"}, "maam_digits", "rnn"])
+    @pytest.mark.parametrize("options", MODELS, ids=str)
     def test_after_the_meta_device(self, backend, options, reset):
-        if isinstance(options, str):
-            model = backend.maam.build(spec.preset(options, image_size=8), device="meta")
-        else:
-            model = backend.maam.MAAM(64, device="meta", **options)
-        model.to_empty(device="cpu")
+        model = make(backend, options, device="meta").to_empty(device="cpu")
         for tensor in model.state_dict().values():
             tensor.fill_(math.nan if tensor.is_floating_point() else -1)
         for module in [model] if reset == "root" else model.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
         check_distributions(model.spec, backend.read(model))
-        counters = [b for name, b in model.named_buffers() if name.endswith("num_batches_tracked")]
-        assert all(counter == 0 for counter in counters)
+        assert all(b == 0 for name, b in model.named_buffers() if name.endswith("num_batches_tracked"))

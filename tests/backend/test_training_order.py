@@ -10,19 +10,17 @@ from maam.backend.layers import training_order
 from maam.backend.optimizer import Optimizer
 from maam.backend.protocol import Objective
 
+RELU = spec.Activation(function="relu")
+PADDED = {
+    "conv": spec.Conv2d(in_channels=1, out_channels=4, kernel_size=3, padding=1),
+    "act": RELU,
+    "pool": spec.MaxPool2d(kernel_size=3, stride=2, padding=1),
+    "flatten": spec.Flatten(),
+    "fc": spec.Linear(in_features=64, out_features=10),
+}
 MODELS = {
     "maam": spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16, pool=(2, 2), num_agents=1),
-    "padded": spec.Model(
-        name="padded",
-        input_shape=(1, 8, 8),
-        children={
-            "conv": spec.Conv2d(in_channels=1, out_channels=4, kernel_size=3, padding=1),
-            "act": spec.Activation(function="relu"),
-            "pool": spec.MaxPool2d(kernel_size=3, stride=2, padding=1),
-            "flatten": spec.Flatten(),
-            "fc": spec.Linear(in_features=64, out_features=10),
-        },
-    ),
+    "padded": spec.Model(name="padded", input_shape=(1, 8, 8), children=PADDED),
 }
 """Networks in which max pooling follows a ReLU."""
 SPEC_ORDER, TRAINED_ORDER = ["ReLU", "MaxPool2d"], ["MaxPool2d", "ReLU"]
@@ -60,25 +58,20 @@ def trained(runtime, name, in_spec_order, **options):
     return losses, runner.read_arrays(), runner.forward(x)
 
 
+@pytest.mark.slow_in("graph")  # compiles for long
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(
-    ("runtime", "name", "options"),
+    ("runtime", "options"),
     [
-        *(("torch", name, {"channels_last": last}) for name in MODELS for last in (False, True)),
-        ("mindspore pynative", "maam", {}),
-        ("mindspore pynative", "padded", {}),
-        pytest.param("mindspore graph", "maam", {}, marks=pytest.mark.slow),  # compiles for long
-        pytest.param("mindspore graph", "padded", {}, marks=pytest.mark.slow),
+        *(("torch", {"channels_last": last}) for last in (False, True)),
+        *(("mindspore " + mode, {}) for mode in ("pynative", "graph")),
     ],
     indirect=["runtime"],
 )
 def test_same_training(runtime, name, options):
-    losses, arrays, logits = trained(runtime, name, False, **options)
-    other_losses, other_arrays, other_logits = trained(runtime, name, True, **options)
-    assert losses == other_losses
+    losses, *results = trained(runtime, name, False, **options)
     assert losses[-1] < losses[0]
-    np.testing.assert_array_equal(logits, other_logits)
-    for key, array in arrays.items():
-        np.testing.assert_array_equal(array, other_arrays[key], err_msg=key)
+    np.testing.assert_equal(trained(runtime, name, True, **options), (losses, *results))
 
 
 @pytest.mark.parametrize(
@@ -136,14 +129,13 @@ class TestMindSpore:
             assert self.order(agent) == TRAINED_ORDER * 2
 
     def test_branches_are_not_a_chain(self, backend):
-        branches = {"act": spec.Activation(function="relu"), "pool": spec.MaxPool2d(kernel_size=3, stride=1, padding=1)}
+        branches = {"act": RELU, "pool": spec.MaxPool2d(kernel_size=3, stride=1, padding=1)}
         model = backend.maam.build(spec.Parallel(children=branches, merge="concat"))
         model.pool_first()
         assert self.order(model) == SPEC_ORDER
 
     def test_another_activation_keeps_its_place(self, backend):
-        chain = {"act": spec.Activation(function="relu"), "pool": spec.MaxPool2d(kernel_size=2)}
-        model = backend.maam.build(spec.Sequential(children=chain))
+        model = backend.maam.build(spec.Sequential(children={"act": RELU, "pool": spec.MaxPool2d(kernel_size=2)}))
         model.pool_first()
         assert self.order(model) == TRAINED_ORDER
         model.act = backend.nn.GELU()

@@ -11,13 +11,9 @@ from maam.backend import BackendEntry, Capability
 from maam.spec import Node, draw, preset
 from maam.weights import read_weights, write_weights
 
+MODES = {"third": frozenset({Capability.SINGLE_LAYERS})}
 ENTRY = BackendEntry(
-    name="third",
-    title="Third",
-    location="third_backend:BACKEND",
-    package="numpy",
-    extra="",
-    modes={"third": frozenset({Capability.SINGLE_LAYERS})},
+    name="third", title="Third", location="third_backend:BACKEND", package="numpy", extra="", modes=MODES
 )
 
 
@@ -41,15 +37,13 @@ class Network:
         return getattr(self, node.kind)(node, path, x, training)
 
     def merge(self, node, path, x, branches, training):
-        if node.merge == "softmax":
-            powers = np.exp(self.array(path, "alpha") - self.array(path, "alpha").max())
-            return sum(w * branch for w, branch in zip(powers / powers.sum(), branches, strict=True))
-        if node.merge == "weighted":
-            return sum(np.float32(w) * branch for w, branch in zip(node.weights, branches, strict=True))
         if node.merge in ("concat", "stack"):
             return np.concatenate(branches, 1 if node.merge == "concat" else 2)
-        assert node.merge == "sum"
-        return sum(branches)
+        weights = {"weighted": node.weights, "sum": [1] * len(branches)}.get(node.merge)
+        if node.merge == "softmax":
+            powers = np.exp(self.array(path, "alpha") - self.array(path, "alpha").max())
+            weights = powers / powers.sum()
+        return sum(np.float32(weight) * branch for weight, branch in zip(weights, branches, strict=True))
 
     def array(self, path, name):
         return self.arrays[f"{path}.{name}".lstrip(".")]
@@ -103,14 +97,10 @@ class Runner:
     """A network, driven as the contract says."""
 
     name = "third"
-    capabilities = ENTRY.modes["third"]
+    capabilities = MODES["third"]
 
     def __init__(self, model):
-        self.model = model
-
-    @property
-    def spec(self):
-        return self.model.spec
+        self.model, self.spec = model, model.spec
 
     def read_arrays(self):
         return {name: array.copy() for name, array in self.model.arrays.items()}
@@ -130,14 +120,14 @@ class Runner:
     def forward_layer(self, path, x, training=False):
         return self.model.run(self.spec.at(path), path, np.asarray(x, np.float32), training)
 
+    def clone_with(self, spec, arrays, dtype="float32"):
+        return Runner(Network(spec, arrays))
+
     def gradients(self, x, cotangent):
         raise NotImplementedError
 
     def trainer(self, optimizer, objective=None):
         raise NotImplementedError
-
-    def clone_with(self, spec, arrays, dtype="float32"):
-        return Runner(Network(spec, arrays))
 
 
 class ThirdBackend:

@@ -1,6 +1,7 @@
 """`configure`: the settings in MindSpore's context, refusals, and the calls for Ascend, which is not needed."""
 
 import os
+import re
 import subprocess
 import sys
 from unittest.mock import Mock
@@ -37,18 +38,13 @@ def _context():
 
 @pytest.fixture
 def ascend(monkeypatch):
-    """Pretend that Ascend is available, and return the arguments of the calls."""
-    calls = {}
-
-    def record(name):
-        return lambda *args, **kwargs: calls.__setitem__(name, args[0] if args else kwargs)
-
-    precision = ms.device_context.ascend.op_precision
+    """Pretend that Ascend is available, and return the object that records the calls."""
+    calls = Mock()
     monkeypatch.setattr(ms.device_context.ascend, "is_available", lambda: True)
     for name in ("conv_allow_hf32", "matmul_allow_hf32", "precision_mode"):
-        monkeypatch.setattr(precision, name, record(name))
-    monkeypatch.setattr(ms, "set_device", record("device"))
-    monkeypatch.setattr(ms, "set_context", record("context"))
+        monkeypatch.setattr(ms.device_context.ascend.op_precision, name, getattr(calls, name))
+    for name in ("set_device", "set_context"):
+        monkeypatch.setattr(ms, name, getattr(calls, name))
     return calls
 
 
@@ -65,12 +61,11 @@ def test_settings_reach_the_context():
 
 
 def test_graph_kernel(monkeypatch):
-    calls = {}
     with monkeypatch.context() as patched:  # a real graph kernel leaves files in the working folder
         patched.setattr("maam.errors.importlib.util.find_spec", lambda name: object())
-        patched.setattr(ms, "set_context", lambda **settings: calls.update(settings))
+        patched.setattr(ms, "set_context", context := Mock())
         assert configure(graph_kernel=True).graph_kernel
-    assert calls["enable_graph_kernel"] is True
+    assert context.call_args.kwargs["enable_graph_kernel"] is True
     monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: None)
     message = error_of(MissingFrameworkError, configure, graph_kernel=True)
     assert message.startswith("decorator is not installed; run: pip install 'maam[mindspore]'")
@@ -78,23 +73,22 @@ def test_graph_kernel(monkeypatch):
 
 def test_ascend(ascend):
     assert configure() == Configuration("ascend", "graph", "O1", False, "O2", False)
-    assert ascend["device"] == "Ascend"
-    assert ascend["context"]["jit_config"] == {"jit_level": "O1"}
-    assert (ascend["conv_allow_hf32"], ascend["matmul_allow_hf32"]) == (True, True)
-    assert "precision_mode" not in ascend
+    ascend.set_device.assert_called_with("Ascend")
+    assert ascend.set_context.call_args.kwargs["jit_config"] == {"jit_level": "O1"}
+    ascend.conv_allow_hf32.assert_called_with(True)
+    ascend.matmul_allow_hf32.assert_called_with(True)
+    ascend.precision_mode.assert_not_called()
     found = configure(device="ascend", parity=True, jit_level="O2")
     assert (found.amp_level, found.jit_level) == ("O0", "O2")
-    assert (ascend["conv_allow_hf32"], ascend["matmul_allow_hf32"]) == (False, False)
-    assert ascend["precision_mode"] == "must_keep_origin_dtype"
+    ascend.conv_allow_hf32.assert_called_with(False)
+    ascend.matmul_allow_hf32.assert_called_with(False)
+    ascend.precision_mode.assert_called_with("must_keep_origin_dtype")
 
 
-def test_a_device_that_mindspore_refuses(monkeypatch):
-    error = RuntimeError("The runtime has been initialized\non another device")
-    monkeypatch.setattr(ms.device_context.ascend, "is_available", lambda: True)
-    monkeypatch.setattr(ms, "set_device", Mock(side_effect=error))
-    message = r"MindSpore cannot select it .The runtime has been initialized on.*call configure"
-    with pytest.raises(DeviceError, match=message):
-        configure(device="ascend")
+def test_a_device_that_mindspore_refuses(ascend):
+    ascend.set_device.side_effect = RuntimeError("The runtime has been initialized\non another device")
+    message = error_of(DeviceError, configure, device="ascend")
+    assert re.search(r"MindSpore cannot select it .The runtime has been initialized on.*call configure", message)
 
 
 @pytest.mark.parametrize(
@@ -126,15 +120,13 @@ def test_mixed_precision_is_applied(level):
     expected = cell(x).asnumpy()
     mixed = configure(amp_level=level).apply(cell)
     actual = mixed(x).asnumpy()
-    if level == "O0":
-        assert mixed is cell
+    assert level != "O0" or mixed is cell
     np.testing.assert_allclose(actual, expected, rtol=1e-2, atol=1e-2)
     assert np.array_equal(actual, expected) == (level == "O0")
 
 
-@pytest.mark.parametrize(
-    "call", ["reshape(2, 1)", *(pytest.param(c, marks=pytest.mark.slow) for c in ("transpose(0, 1)", "__add__(1)"))]
-)
+@pytest.mark.slow_in("transpose", "add")
+@pytest.mark.parametrize("call", ["reshape(2, 1)", "transpose(0, 1)", "__add__(1)"])
 def test_the_first_operator_works_with_numpy_2(call):
     """Without the import of maam, reshape and transpose fail in MindSpore 2.10, and NumPy prints 50 lines."""
     code = f"import os, maam.mindspore, mindspore as ms; ms.set_device('CPU'); print(ms.Tensor([[1.0], [2.0]]).{call})"
@@ -147,35 +139,36 @@ class TestInstructionCap:
     """The limit for versions whose oneDNN is slow with AVX-512."""
 
     @pytest.fixture(autouse=True)
-    def limited(self, monkeypatch):
+    def limit(self, monkeypatch):
         monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
         monkeypatch.setattr(configuration, "cpu_features", lambda: ["avx512f"])
         monkeypatch.setattr(ms, "__version__", "2.10.0")
-        calls = []
-        monkeypatch.setattr(configuration, "_limit_onednn", lambda: calls.append("limit") or True)
-        return calls
+        limit = Mock(return_value=True)
+        monkeypatch.setattr(configuration, "_limit_onednn", limit)
+        return limit
 
-    def test_is_set(self, limited):
-        configuration.cap_instructions()
-        assert limited == ["limit"]
-
-    def test_too_late(self, monkeypatch):
-        monkeypatch.setattr(configuration, "_limit_onednn", lambda: False)
-        with pytest.warns(
-            UserWarning, match=r"import maam\.mindspore before the first operator runs, or set ONEDNN_MAX"
-        ):
+    def test_too_late(self, limit):
+        limit.return_value = False
+        match = r"import maam\.mindspore before the first operator runs, or set ONEDNN_MAX"
+        with pytest.warns(UserWarning, match=match):
             configuration.cap_instructions()
 
     @pytest.mark.parametrize(
-        ("version", "avx512", "own"), [("2.8.0", True, None), ("2.9.0", False, None), ("2.9.0", True, "AVX512_CORE")]
+        ("version", "features", "own", "calls"),
+        [
+            ("2.10.0", ["avx512f"], None, 1),
+            ("2.8.0", ["avx512f"], None, 0),
+            ("2.9.0", [], None, 0),
+            ("2.9.0", ["avx512f"], "AVX512_CORE", 0),
+        ],
     )
-    def test_is_not_set_without_need(self, monkeypatch, limited, version, avx512, own):
+    def test_is_set_where_it_is_needed(self, monkeypatch, limit, version, features, own, calls):
         monkeypatch.setattr(ms, "__version__", version)
-        monkeypatch.setattr(configuration, "cpu_features", lambda: ["avx512f"] * avx512)
+        monkeypatch.setattr(configuration, "cpu_features", lambda: features)
         if own:
             monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", own)
         configuration.cap_instructions()
-        assert limited == []
+        assert limit.call_count == calls
 
     def test_importing_limits_the_library(self):
         """A new process pretends to have MindSpore 2.10 and AVX-512; the variable would also limit PyTorch."""

@@ -15,13 +15,8 @@ from maam.tolerance import signal_to_noise
 from tests.errors import error_of
 from tests.frameworks import MindSpore
 
-LEVELS = ("O0", "O1", "O2", "O3", "auto")
-COSTLY = ("O0", "O3")
-"""The levels that compile for long and differ little from others: left to `make test-all` in graph mode."""
-CASES = [
-    *(("pynative", level) for level in LEVELS),
-    *(pytest.param(("graph", level), marks=pytest.mark.slow if level in COSTLY else ()) for level in LEVELS),
-]
+pytestmark = pytest.mark.usefixtures("mode")
+every_level = pytest.mark.parametrize("level", ["O0", "O1", "O2", "O3", "auto"])
 PLAIN = {"num_agents": 1}
 VARIED = {"num_agents": 2, "fusion": "dynamic", "scales": (1, 3), "depthwise": True}
 
@@ -37,13 +32,6 @@ def _import_path(monkeypatch):
             del sys.modules[name]
 
 
-@pytest.fixture(params=CASES, ids="-".join)
-def level(request):
-    mode, level = request.param
-    with MindSpore(mode):
-        yield level
-
-
 def check(level, actual, expected):
     """Check that the outputs are close, and that they were computed in half precision: float32 reaches over 120 dB."""
     quality = signal_to_noise(actual, expected)
@@ -51,24 +39,24 @@ def check(level, actual, expected):
     assert (quality < 100) == (level != "O0")
 
 
-@pytest.mark.slow_in("auto", "O3")
+@pytest.mark.slow_in("auto", "O3", "graph-O0")
 @pytest.mark.parametrize("training", [False, True])
+@every_level
 def test_model(level, training, scramble, reference, x):
     cell = scramble(build(spec.maam(4, **(VARIED if training else PLAIN))))
     expected, arrays = reference(cell)(x, training=training), read_arrays(cell)
     mixed = amp.auto_mixed_precision(cell, level).set_train(training)
     found = read_arrays(unwrap(mixed))
     assert unwrap(mixed).spec == cell.spec
-    assert found.keys() == arrays.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(found[name], array, err_msg=name)
-        assert found[name].dtype == np.float32
+    np.testing.assert_equal(found, arrays)
+    assert {array.dtype for array in found.values()} == {np.dtype(np.float32)}
     y = mixed(ms.Tensor(x))
     assert y.dtype == ms.float32
     check(level, y.asnumpy(), expected)
 
 
-@pytest.mark.slow_in("auto", "O3")
+@pytest.mark.slow_in("auto", "O3", "graph-O0")
+@every_level
 def test_layer_in_a_network_trains(level, network, scramble, reference, x):
     layer = scramble(MAAM(4, num_agents=2))
     net, before = network(layer), read_arrays(layer)
@@ -102,7 +90,6 @@ class WithNorm(MAAM):
 
 
 @pytest.mark.slow_in("WithNorm-O2")
-@pytest.mark.usefixtures("mode")
 @pytest.mark.parametrize(("kind", "level"), [("MAAM", "O1"), ("MAAM", "O2"), ("WithNorm", "O2"), ("WithNorm", "O3")])
 def test_root_layer(kind, level, scramble, reference, x):
     """O1 leaves a root unchanged whose class has no construct method itself; cells of a subclass run once."""
@@ -114,7 +101,6 @@ def test_root_layer(kind, level, scramble, reference, x):
     check("O0" if level == "O1" else level, y.asnumpy(), expected)
 
 
-@pytest.mark.usefixtures("mode")
 def test_parameters_in_half_precision(x):
     cell, wide = (build(spec.maam(4, num_agents=1), seed=5, dtype=dtype) for dtype in (ms.float16, ms.float32))
     y, expected = cell(ms.Tensor(x, ms.float16)), wide(ms.Tensor(x)).asnumpy()
@@ -122,7 +108,6 @@ def test_parameters_in_half_precision(x):
     assert signal_to_noise(y.asnumpy(), expected) >= 40
 
 
-@pytest.mark.usefixtures("mode")
 @pytest.mark.parametrize("level", ["O2", "auto"])
 def test_wrong_input(level):
     mixed = amp.auto_mixed_precision(build(spec.maam(4, num_agents=1)), level).set_train(False)

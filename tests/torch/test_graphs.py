@@ -10,8 +10,10 @@ from torch.export import Dim, export
 from maam import spec
 from maam.errors import ShapeError
 from maam.torch import CBAM, MAAM, MAF, MAFB, MAFC, build
+from tests.frameworks import VARIANTS
 
-MODELS = ["maam_digits", "cnn", "mlp", "rnn", "t_cnn", "without_agent_attention"]
+NARROW = {"channels": 8, "hidden_features": 8}
+MODELS = {"maam_digits": {}, "cnn": {}, "mlp": {}, "rnn": {}, "t_cnn": NARROW, "without_agent_attention": NARROW}
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # gradients are sums of 1024 terms of size 1
 EXACT = {"rtol": 0, "atol": 0}
 
@@ -25,21 +27,28 @@ def compiled(module, backend="aot_eager", **options):
     return torch.compile(module, fullgraph=True, backend=backend, **options)
 
 
-@pytest.mark.parametrize(("transform", "tolerance"), [(compiled, CLOSE), (torch.fx.symbolic_trace, EXACT)])
-@pytest.mark.parametrize("name", MODELS)
-def test_models(name, transform, tolerance, step):
-    options = {"channels": 8, "hidden_features": 8} if name.startswith(("t_cnn", "without")) else {}
-    model = build(spec.preset(name, image_size=8, **options), seed=0).train(transform is not compiled)
-    x = torch.randn(3, *model.spec.input_shape)
-    expected = step(model, x)
-    torch.testing.assert_close(step(transform(model), x), expected, **tolerance)
+@pytest.fixture(params=[*VARIANTS, *MODELS])
+def network(request, x, scramble):
+    """Return a layer in every variant or a model, and a batch."""
+    if request.param in VARIANTS:
+        return scramble(MAAM(4, 8, **VARIANTS[request.param])), x
+    model = build(spec.preset(request.param, image_size=8, **MODELS[request.param]), seed=0)
+    return model, torch.randn(3, *model.spec.input_shape)
+
+
+@pytest.mark.parametrize("transform", [compiled, torch.fx.symbolic_trace])
+def test_layers_and_models(network, transform, step):
+    model, x = network
+    training = (transform is compiled) == isinstance(model, MAAM)
+    expected = step(model.train(training), x)
+    found = transform(model)
+    torch.testing.assert_close(step(found, x), expected, **(CLOSE if transform is compiled else EXACT))
+    if transform is not compiled and isinstance(model, MAAM):
+        larger = torch.randn(3, 4, 12, 9)
+        torch.testing.assert_close(found(larger), model(larger), **EXACT)
 
 
 class TestCompile:
-    def test_variants(self, layer, x, step):
-        expected = step(layer, x)
-        torch.testing.assert_close(step(compiled(layer), x), expected, **CLOSE)
-
     @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="inductor needs a C++ compiler")
     def test_inductor(self, x, step, scramble):
         layer = scramble(MAAM(4, 8, num_agents=2, scales=(1, 2)))
@@ -69,23 +78,13 @@ class TestCompile:
             torch.compile(MAAM(4), backend="eager")(torch.zeros(2, 3, 8, 8))
 
 
-class TestSymbolicTrace:
-    """torch.fx.symbolic_trace gives the same outputs and gradients, at any size."""
-
-    def test_variants(self, layer, x, step):
-        layer.eval()
-        traced = torch.fx.symbolic_trace(layer)
-        torch.testing.assert_close(step(traced, x), step(layer, x), **EXACT)
-        larger = torch.randn(3, 4, 12, 9)
-        torch.testing.assert_close(traced(larger), layer(larger), **EXACT)
-
-    @pytest.mark.parametrize("gate", [MAF, MAFC, MAFB, CBAM])
-    def test_gates(self, gate):
-        layer = gate(8).eval()
-        traced = torch.fx.symbolic_trace(layer)
-        for size in ((2, 8, 5, 5), (1, 8, 1, 1)):
-            x = torch.randn(size)
-            torch.testing.assert_close(traced(x), layer(x), **EXACT)
+@pytest.mark.parametrize("gate", [MAF, MAFC, MAFB, CBAM])
+def test_symbolic_traces_of_gates(gate):
+    layer = gate(8).eval()
+    traced = torch.fx.symbolic_trace(layer)
+    for size in ((2, 8, 5, 5), (1, 8, 1, 1)):
+        x = torch.randn(size)
+        torch.testing.assert_close(traced(x), layer(x), **EXACT)
 
 
 def test_tracing_warns_of_no_code_of_maam(scramble, recwarn):
@@ -100,23 +99,19 @@ def free_batch(module, x, **options):
     return export(module, (x,), dynamic_shapes=({0: Dim("batch")},), **options)
 
 
-@pytest.fixture(scope="module")
-def exported(variant, scramble):
-    layer = scramble(MAAM(4, 8, **variant)).eval()
-    return layer, free_batch(layer, torch.randn(2, 4, 8, 8))
-
-
 class TestExport:
-    def test_free_batch_names_and_dtypes(self, exported):
-        layer, program = exported
+    def test_free_batch_names_and_dtypes(self, network):
+        model, x = network
+        program = free_batch(model.eval(), x[:2])
         for size in (1, 5):
-            x = torch.randn(size, 4, 8, 8)
-            torch.testing.assert_close(program.module()(x), layer(x), **EXACT)
-        assert set(program.state_dict) == set(layer.state_dict())
-        assert set(program.graph_signature.parameters) == {name for name, _ in layer.named_parameters()}
+            other = torch.randn(size, *x.shape[1:])
+            torch.testing.assert_close(program.module()(other), model(other), **EXACT)
+        assert set(program.state_dict) == set(model.state_dict())
+        assert set(program.graph_signature.parameters) == {name for name, _ in model.named_parameters()}
+        assert not program.graph_signature.lifted_tensor_constants
         # All values have one dtype, except the weights of the branches: autocast may change it.
         conversions = sum("aten.to" in str(node.target) for node in program.graph.nodes)
-        assert conversions == (layer.agents.spec.merge == "dynamic")
+        assert conversions == (isinstance(model, MAAM) and model.agents.spec.merge == "dynamic")
 
     def test_strict_and_saved(self, x, scramble, tmp_path):
         layer = scramble(MAAM(4, 8, fusion="dynamic", scales=(1, 2, 1))).eval()
@@ -138,12 +133,3 @@ class TestExport:
         torch.testing.assert_close(program(x), layer(x), rtol=1e-6, atol=1e-6)
         for name, buffer in layer.named_buffers():
             torch.testing.assert_close(program.get_buffer(name), buffer)
-
-    @pytest.mark.parametrize("name", ["maam_digits", "cnn", "mlp", "rnn"])
-    def test_models(self, name):
-        model = build(spec.preset(name, image_size=8), seed=0).eval()
-        program = free_batch(model, torch.randn(2, *model.spec.input_shape))
-        x = torch.randn(5, *model.spec.input_shape)
-        torch.testing.assert_close(program.module()(x), model(x), **EXACT)
-        assert set(program.state_dict) == set(model.state_dict())
-        assert not program.graph_signature.lifted_tensor_constants
