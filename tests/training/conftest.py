@@ -63,15 +63,14 @@ def short(recipe):
 
 @pytest.fixture
 def recipe_file(tmp_path):
+    """Write a recipe as TOML; return the path of the file."""
 
     def write(recipe):
-        lines, tables = [], []
+        lines = []
         for name, value in json.loads(recipe.model_dump_json(exclude_defaults=True)).items():
-            if isinstance(value, dict):
-                tables += [f"[{name}]", *(f"{key} = {json.dumps(one)}" for key, one in value.items())]
-            else:
-                lines.append(f"{name} = {json.dumps(value)}")
-        (tmp_path / "recipe.toml").write_text("\n".join([*lines, *tables]))
+            fields = {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+            lines += [f"{field} = {json.dumps(one)}" for field, one in fields.items()]
+        (tmp_path / "recipe.toml").write_text("\n".join(lines))
         return tmp_path / "recipe.toml"
 
     return write
@@ -157,44 +156,44 @@ def refuses(tmp_path):
 def done_refuses(done):
     """Check that `train` raises an error in the folder `done`, and changes no file of it."""
 
+    def content():
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done.path.iterdir()}
+
     def run(message, recipe):
-        before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done.path.iterdir()}
+        before = content()
         with pytest.raises(TrainingError, match=message):
             train("maam_digits", recipe, out=done.path, resume=True)
-        assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done.path.iterdir()} == before
+        assert content() == before
 
     return run
 
 
-class StoppedError(Exception):
-    """The error that stops a run in a test."""
+STEPS = {"log_steps": 1, "checkpoint_steps": 4}
 
 
-@pytest.fixture
-def stop():
+def stop(recipe, out, *, at, **keywords):
     """Train until the log reaches a step, as if the process had ended there."""
 
-    def run(*arguments, at, **keywords):
-        class Stopper(Observer):
-            def steps(self, record):
-                if record["step"] >= at:
-                    raise StoppedError
+    class StoppedError(Exception):
+        pass
 
-        with pytest.raises(StoppedError):
-            train(*arguments, observer=Stopper(), **keywords)
+    class Stopper(Observer):
+        def steps(self, record):
+            if record["step"] >= at:
+                raise StoppedError
 
-    return run
+    with pytest.raises(StoppedError):
+        train(recipe.model, recipe, out=out, observer=Stopper(), **{**STEPS, **keywords})
 
 
 @pytest.fixture
-def whole_and_parts(stop, tmp_path):
+def whole_and_parts(tmp_path):
     """Train once without a stop, and once stopped at the given steps and resumed; return both runs."""
 
     def run(recipe, *stops, **keywords):
-        keywords = {"log_steps": 1, "checkpoint_steps": 4, **keywords}
-        whole = train(recipe.model, recipe, out=tmp_path / "whole", **keywords)
+        whole = train(recipe.model, recipe, out=tmp_path / "whole", **STEPS, **keywords)
         for count, at in enumerate(stops):
-            stop(recipe.model, recipe, out=tmp_path / "parts", resume=count > 0, at=at, **keywords)
-        return whole, train(recipe.model, recipe, out=tmp_path / "parts", resume=True, **keywords)
+            stop(recipe, tmp_path / "parts", resume=count > 0, at=at, **keywords)
+        return whole, train(recipe.model, recipe, out=tmp_path / "parts", resume=True, **STEPS, **keywords)
 
     return run
