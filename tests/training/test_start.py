@@ -14,6 +14,7 @@ from maam.training import default_recipe, train
 from maam.training.checkpoint import read_checkpoint
 from maam.training.recipe_files import find_network, find_recipe
 from maam.weights import read_weights, write_weights
+from tests.training.conftest import stop
 
 ALSO_SLOW = ["torch", pytest.param("mindspore", marks=pytest.mark.slow)]
 digits = functools.partial(spec.preset, "maam_digits")
@@ -60,13 +61,12 @@ def test_new_last_layer_for_other_classes(frozen, seven, framework, tmp_path):
     assert note in (run.path / "report.md").read_text()
 
 
-def test_resumed_run_does_not_need_the_file(recipe, seven, tmp_path, stop):
+def test_resumed_run_does_not_need_the_file(recipe, seven, tmp_path):
     recipe = recipe.replaced({"weights": str(seven)})
-    steps = {"log_steps": 1, "checkpoint_steps": 4}
-    whole = train("maam_digits", recipe, out=tmp_path / "whole", **steps)
-    stop("maam_digits", recipe, out=tmp_path / "run", at=9, **steps)
+    whole = train("maam_digits", recipe, out=tmp_path / "whole")
+    stop(recipe, tmp_path / "run", at=9)
     seven.unlink()
-    run = train("maam_digits", recipe, out=tmp_path / "run", resume=True, **steps)
+    run = train("maam_digits", recipe, out=tmp_path / "run", resume=True)
     assert run.final.read_bytes() == whole.final.read_bytes()
     assert read_checkpoint(run.last).recipe.weights == str(seven)
     first, second = run.sessions()
@@ -142,21 +142,13 @@ def test_spec_document_is_trained_from_drawn_weights(short, tmp_path):
     assert run.sessions()[0]["start"] == ""
 
 
-def test_folder_is_not_a_network(done, refuses):
+def test_paths_that_name_no_network(recipe, drawn, done, refuses):
     message = r"this is a folder, and no preset has that name .* of a run, give its final\.safetensors"
     refuses(RecipeError, message, str(done.path))
-
-
-@pytest.mark.parametrize(
-    ("node", "overrides", "message"),
-    [
-        (digits(), {"channels": 8}, "overrides.channels: the file "),
-        (spec.maam(3), {}, r"a single layer \(sequential\); expected a model that ends in logits"),
-    ],
-)
-def test_unusable_files(recipe, drawn, refuses, node, overrides, message):
-    path = drawn(node)
-    refuses(MaamError, f"^({path}: )?{message}", str(path), recipe.replaced({"overrides": overrides}))
+    path = drawn(digits())
+    refuses(RecipeError, f"^overrides.channels: the file {path}", str(path), recipe.replaced({"overrides.channels": 8}))
+    path = drawn(spec.maam(3))
+    refuses(RecipeError, rf"^{path}: a single layer \(sequential\); expected a model that ends", str(path), recipe)
 
 
 def test_registered_spec_is_a_preset(short, tmp_path):
