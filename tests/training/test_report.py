@@ -31,13 +31,6 @@ def test_top_counts():
     assert Evaluation(np.full((2, 10), np.nan, np.float32), np.int32([1, 2])).top(5) == 0
 
 
-def test_means_over_the_classes():
-    """One of two images of class 0 is predicted as class 1; both of class 1 are correct."""
-    logits = np.float32([[1, 0], [0, 1], [0, 1], [0, 1]])
-    found = Evaluation(logits, np.int32([0, 0, 1, 1])).macro()
-    assert found == pytest.approx({"precision": 5 / 6, "recall": 3 / 4, "f1": 11 / 15})
-
-
 def test_mirror_images_are_averaged_beside_the_plain_figures():
     """The left column of pixels has the logits; the mirror image corrects the first of two images."""
     images = np.float32([[[[1, 4], [2, 0]]], [[[3, 0], [1, 0]]]])  # (2, 1, 2, 2)

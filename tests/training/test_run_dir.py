@@ -5,6 +5,7 @@ import json
 import pickle
 import re
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 
@@ -46,8 +47,7 @@ class KilledError(BaseException):
     """A kill, which no code catches."""
 
 
-def kill(*arguments, **keywords):
-    raise KilledError
+kill = Mock(side_effect=KilledError)
 
 
 @pytest.mark.parametrize("place", ["maam.training.run.write_description", "maam.training.run_dir.Log.rewind"])
@@ -160,22 +160,11 @@ def test_temporary_files_of_killed_runs_are_removed(done):
     assert sorted(name[:6] for name in others) == [".last.", ".lette"]
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        (".last.safetensors.ab_3cd9x.safetensors", "last.safetensors"),
-        (".run.json.abcdefgh.json", "run.json"),
-        (".last.abcdefgh", "last"),
-        ("run.json.abcdefgh.json", None),
-        (".run.json.abcdefg.json", None),
-        (".run.json.ABCDEFGH.json", None),
-        (".run.json.abcdefgh.txt", None),
-        (".run.json.abcdefgh", None),
-        (".run.json", None),
-    ],
-)
-def test_names_of_temporary_files(name, expected):
-    assert _io.leftover_of(name) == expected
+def test_names_of_temporary_files():
+    files = {".last.safetensors.ab_3cd9x.safetensors": "last.safetensors", ".last.abcdefgh": "last"}
+    files |= {".run.json.abcdefgh.json": "run.json", "run.json.abcdefgh.json": None, ".run.json.abcdefg.json": None}
+    files |= dict.fromkeys([".run.json.ABCDEFGH.json", ".run.json.abcdefgh.txt", ".run.json.abcdefgh", ".run.json"])
+    assert {name: _io.leftover_of(name) for name in files} == files
 
 
 def test_foreign_lines_in_a_log(short, tmp_path):
