@@ -70,10 +70,8 @@ def test_unknown_choices_and_missing_folders(tmp_path):
 def test_missing_file(write, tmp_path, pattern):
     file = next(write("cifar10", tmp_path).folder.glob(pattern))
     file.unlink()
-    message = (
-        f"{file}: the file is missing; expected all files of {file.parent.name}; run: maam data cifar10 {tmp_path}"
-    )
-    assert refusal(cifar10, tmp_path) == message
+    advice = f"expected all files of {file.parent.name}; run: maam data cifar10 {tmp_path}"
+    assert refusal(cifar10, tmp_path) == f"{file}: the file is missing; {advice}"
 
 
 def test_unreadable_file(write, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib")
 
 CHANGES = {"epochs": 2, "batch_size": 128, "ema_decay": 0.9, "clip_norm": 1.0, "label_smoothing": 0.1}
 CHANGES |= {"augmentation.cutout": 2}
-
+STEPS = {"log_steps": 1, "checkpoint_steps": 4}
 FAST = {"initialization": {"whiten": "agents.0.conv1", "dirac": ["agents.*.conv2"]}, "batch_norm_momentum": 0.4}
 FAST |= {"freeze": ["agents.0.*", "*.bn2.weight"], "ema_decay": None, "lookahead": {"steps": 3, "decay": 0.8}}
 FAST |= {"optimizer.lr_factors": {"norm_bias": 8.0, "fusion": 0.5}, "optimizer.decay": "all", "mixup": 0.2}
@@ -29,26 +29,15 @@ FAST |= {"augmentation.flip_probability": 0.5}
 
 
 @pytest.fixture(autouse=True)
-def _working_folder(tmp_path, monkeypatch):
-    """MindSpore writes folders to the working folder."""
+def _clean_and_quick(tmp_path, monkeypatch):
+    """MindSpore writes folders to the working folder; pictures of reports take longer than the training."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("maam.training.report.draw_pictures", lambda *arguments: None)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _train_in_one_thread(one_thread):
     """The bits of a run depend on the number of threads."""
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(request, monkeypatch):
-    """Leave out the pictures of reports, which take longer than the training; the fixture `pictures` keeps them."""
-    if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("maam.training.report.draw_pictures", lambda *arguments: None)
-
-
-@pytest.fixture
-def pictures():
-    """Reports with pictures."""
 
 
 @pytest.fixture
@@ -166,9 +155,6 @@ def done_refuses(done):
         assert content() == before
 
     return run
-
-
-STEPS = {"log_steps": 1, "checkpoint_steps": 4}
 
 
 def stop(recipe, out, *, at, **keywords):

@@ -19,6 +19,7 @@ from maam.errors import DataError, DeviceError, RecipeError, SpecError, Training
 from maam.training import Optimizer, default_recipe, train
 from maam.training import run_dir as logs
 from maam.training.checkpoint import read_checkpoint
+from maam.training.report import draw_pictures
 from maam.training.run_dir import WRITTEN, RunFolder
 from tests.errors import error_of
 
@@ -59,9 +60,9 @@ def test_full_disk_during_training(short, finished, tmp_path, name):
         assert file.read_bytes() == (finished / file.name).read_bytes()
 
 
-@pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("name", sorted(set(WRITTEN) - set(DURING_TRAINING)))
-def test_full_disk_during_the_report(short, done, name):
+def test_full_disk_during_the_report(short, done, name, monkeypatch):
+    monkeypatch.setattr("maam.training.report.draw_pictures", draw_pictures)
     (done.path / name).unlink()
     found = fails_on_full_disk(name, short, out=done.path, resume=True)
     assert re.search(f"{name}.*{NO_SPACE}; training is complete, and the weights", found)

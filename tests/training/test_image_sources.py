@@ -21,14 +21,8 @@ from tests.image_folders import NAMES, write_folder
 from tests.training.conftest import stop
 
 pytest.importorskip("PIL")
-CHANGES = {
-    "model": "maam_imagenet",
-    "overrides": {"num_classes": 4, "channels": [4], "num_agents": 1, "image_size": 32},
-    "images.size": 32,
-    "images.resize": 36,
-    "batch_size": 8,
-    "epochs": 2,
-}
+CHANGES = {"model": "maam_imagenet", "images.size": 32, "images.resize": 36, "batch_size": 8, "epochs": 2}
+CHANGES |= {"overrides": {"num_classes": 4, "channels": [4], "num_agents": 1, "image_size": 32}}
 
 
 @pytest.fixture

@@ -71,14 +71,8 @@ def test_pixels_are_those_of_training_on_cifar(files, weights, framework):
     assert best[1] >= second[1]
 
 
-CHANGES = {
-    "overrides": {"num_classes": 4, "channels": [8, 16], "image_size": 32},
-    "images.size": 32,
-    "images.resize": 40,
-    "images.mean": [0.4, 0.5, 0.6],
-    "batch_size": 8,
-    "epochs": 1,
-}
+CHANGES = {"overrides": {"num_classes": 4, "channels": [8, 16], "image_size": 32}, "batch_size": 8, "epochs": 1}
+CHANGES |= {"images.size": 32, "images.resize": 40, "images.mean": [0.4, 0.5, 0.6]}
 
 
 @pytest.mark.parametrize("framework", ["torch", pytest.param("mindspore", marks=pytest.mark.slow)])

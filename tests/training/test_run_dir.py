@@ -47,17 +47,19 @@ class KilledError(BaseException):
     """A kill, which no code catches."""
 
 
-kill = Mock(side_effect=KilledError)
+def train_until_killed(place, recipe, out):
+    """Train until the function `place` is called, as if the process were killed there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, Mock(side_effect=KilledError))
+        with pytest.raises(KilledError):
+            train("maam_digits", recipe, out=out, resume="auto")
 
 
 @pytest.mark.parametrize("place", ["maam.training.run.write_description", "maam.training.run_dir.Log.rewind"])
-def test_kill_before_the_first_step(recipe, tmp_path, monkeypatch, place):
+def test_kill_before_the_first_step(recipe, tmp_path, place):
     """The folder can be used again; if nothing was written, a new run can start in it, too."""
-    with monkeypatch.context() as patch:
-        patch.setattr(place, kill)
-        with pytest.raises(KilledError):
-            train("maam_digits", recipe, out=tmp_path / "run")
     folder = RunFolder(tmp_path / "run")
+    train_until_killed(place, recipe, folder.path)
     assert folder.open(resume="auto") is None
     if not list(folder.path.iterdir()):
         assert folder.open(resume=False) is None
@@ -71,24 +73,17 @@ def test_folder_is_locked(short, done, done_refuses):
     train("maam_digits", short, out=done.path, resume=True)
 
 
-def test_run_without_its_checkpoint_starts_again(short, recipe, done):
-    """It needs the recipe in run.json, and replaces the final weights."""
+def test_run_without_its_checkpoint_starts_again(short, done):
+    """It needs the recipe in run.json, and removes and replaces the final weights."""
     before = done.final.read_bytes()
+    assert pickle.loads(pickle.dumps(done)).final == done.final
     done.last.unlink()
     found = refusal(short.replaced({"seed": 5}), out=done.path, resume=True)
     assert re.search("seed: this run was started with 0, not 5; .* or choose another out", found)
-    done.final.write_bytes(b"old")
+    train_until_killed("maam.training.loop.Loop.run", short, done.path)
+    assert not done.final.exists()
     train("maam_digits", short, out=done.path, resume=True)
     assert done.final.read_bytes() == before
-
-
-def test_run_that_starts_again_removes_its_final_weights(short, done, monkeypatch):
-    assert pickle.loads(pickle.dumps(done)).final == done.final
-    done.last.unlink()
-    monkeypatch.setattr("maam.training.loop.Loop.run", kill)
-    with pytest.raises(KilledError):
-        train("maam_digits", short, out=done.path, resume=True)
-    assert not done.final.exists()
 
 
 @pytest.mark.parametrize("text", ["{", '{"sessions": null}', '{"sessions": 0}', '{"sessions": [1]}', "[" * 200_000])

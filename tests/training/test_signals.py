@@ -60,9 +60,8 @@ def test_a_signal_stops_a_run(framework, number, tmp_path):
         process.kill()
     expected = {STATUS[number], 143 if framework == "mindspore" else STATUS[number]}  # it turns SIGINT into SIGTERM
     assert process.returncode in expected, errors
-    assert errors.splitlines()[-1] == (
-        f"maam: {WORD[process.returncode]}; run the same command with --resume to continue from the last checkpoint"
-    )
+    advice = "run the same command with --resume to continue from the last checkpoint"
+    assert errors.splitlines()[-1] == f"maam: {WORD[process.returncode]}; {advice}"
     assert {path.name for path in run.path.iterdir()} <= set(WRITTEN)
     checkpoint = run.read_last()
     assert checkpoint.state.step == run.log.records()[-1]["step"] >= 50
