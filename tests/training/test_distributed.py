@@ -72,7 +72,7 @@ def test_gradients_are_the_mean_of_both_processes(framework, tmp_path):
         assert (tmp_path / name / "report.md").exists()
 
 
-@pytest.mark.parametrize("framework", ["torch", pytest.param("mindspore", marks=pytest.mark.slow)])
+@pytest.mark.slow_in("mindspore")
 def test_command(framework, recipe, recipe_file, tmp_path):
     """`maam train` in two processes resumes a run of one process; after an error, both processes end."""
     recipe = recipe.replaced({"epochs": 1, "precision": "fp32"})

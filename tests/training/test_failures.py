@@ -30,6 +30,8 @@ EXPECTED = "expected the name of a preset or a file"
 OTHER = r"\(-o overrides.in_channels=1 -o overrides.image_size=8\)"
 TEN_CLASSES = r"num_classes in the recipe \(-o overrides.num_classes=10\)"
 EIGHT = "data digits has images of 8x8; expected at most "
+ASCEND = "device 'ascend' is not available to MindSpore on this machine; available: cpu"
+BF16 = "precision 'bf16': MindSpore does not support it on cpu; supported: fp32, fp16"
 WILD = {"optimizer.lr": 1e30, "schedule.name": "constant", "clip_norm": None, "ema_decay": None}
 refusal = partial(error_of, TrainingError, train, "maam_digits")
 
@@ -96,6 +98,8 @@ def test_log_that_is_a_folder(short, tmp_path, monkeypatch):
         ({"model": None, "recipe": NO_MODEL}, RecipeError, "no model to train"),
         ({"device": "cuda"}, DeviceError, "device 'cuda' is not available to PyTorch on this machine; available: cpu"),
         ({"device": "tpu"}, DeviceError, "device: expected one of cpu, cuda, ascend, got 'tpu'"),
+        ({"framework": "mindspore", "device": "ascend"}, DeviceError, ASCEND),
+        ({"framework": "mindspore", "precision": "bf16"}, DeviceError, BF16),
         ({"framework": "jax"}, SpecError, "framework: expected one of torch, mindspore, got 'jax'"),
         ({"framework": "reference"}, SpecError, "got 'reference'; reference cannot be used for training"),
         ({"batch_size": 5000}, DataError, "batch_size is 5000, and dataset has 1438 images; expected at most 1438"),
@@ -107,18 +111,12 @@ def test_log_that_is_a_folder(short, tmp_path, monkeypatch):
     ],
 )
 def test_wrong_arguments_and_recipes(refuses, recipe, monkeypatch, arguments, error, message):
+    if arguments.get("framework") == "mindspore":
+        pytest.importorskip("mindspore")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     own = {name: arguments[name] for name in ("model", "recipe", "device", "framework") if name in arguments}
     recipe = recipe.replaced({name: value for name, value in arguments.items() if name not in own})
     refuses(error, message, **{"model": "maam_digits", "recipe": recipe, **own})
-
-
-def test_devices_of_mindspore(recipe, refuses):
-    pytest.importorskip("mindspore")
-    message = "device 'ascend' is not available to MindSpore on this machine; available: cpu"
-    refuses(DeviceError, message, "maam_digits", recipe, device="ascend", framework="mindspore")
-    message = "precision 'bf16': MindSpore does not support it on cpu; supported: fp32, fp16"
-    refuses(DeviceError, message, "maam_digits", recipe.replaced({"precision": "bf16"}), framework="mindspore")
 
 
 def test_loss_that_is_not_finite(framework, recipe, tmp_path):

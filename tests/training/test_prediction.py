@@ -75,7 +75,7 @@ CHANGES = {"overrides": {"num_classes": 4, "channels": [8, 16], "image_size": 32
 CHANGES |= {"images.size": 32, "images.resize": 40, "images.mean": [0.4, 0.5, 0.6]}
 
 
-@pytest.mark.parametrize("framework", ["torch", pytest.param("mindspore", marks=pytest.mark.slow)])
+@pytest.mark.slow_in("mindspore")
 def test_run_determines_pixels_and_names(tmp_path, framework):
     """Prediction and evaluation agree on the validation images of the run."""
     root, keywords = write_folder(tmp_path / "images", classes=4), {"framework": framework}

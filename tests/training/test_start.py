@@ -16,7 +16,6 @@ from maam.training.recipe_files import find_network, find_recipe
 from maam.weights import read_weights, write_weights
 from tests.training.conftest import stop
 
-ALSO_SLOW = ["torch", pytest.param("mindspore", marks=pytest.mark.slow)]
 digits = functools.partial(spec.preset, "maam_digits")
 
 
@@ -48,7 +47,7 @@ def test_start_from_a_run(frozen, done, framework, tmp_path):
     assert first < 0.8 * np.log(10)  # an untrained network has a loss of log(10)
 
 
-@pytest.mark.parametrize("framework", ALSO_SLOW)
+@pytest.mark.slow_in("mindspore")
 def test_new_last_layer_for_other_classes(frozen, seven, framework, tmp_path):
     run = train("maam_digits", frozen.replaced({"weights": str(seven)}), out=tmp_path / "run", framework=framework)
     node = read_weights(run.final)[0]
@@ -104,7 +103,7 @@ def test_unreadable_weights(frozen, tmp_path, refuses, name, message):
     refuses(MaamError, message, "maam_digits", frozen.replaced({"weights": name}))
 
 
-@pytest.mark.parametrize("framework", ALSO_SLOW)
+@pytest.mark.slow_in("mindspore")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_start_from_half_precision(framework, short, dtype, half_and_wide, tmp_path):
     """A file of half precision equals a float32 file with the same numbers."""
@@ -115,7 +114,7 @@ def test_start_from_half_precision(framework, short, dtype, half_and_wide, tmp_p
     assert runs[0].final.read_bytes() == runs[1].final.read_bytes()
 
 
-@pytest.mark.parametrize("framework", ALSO_SLOW)
+@pytest.mark.slow_in("mindspore")
 def test_pruned_network_is_trained(short, done, framework, tmp_path):
     pruned = tmp_path / "pruned.safetensors"
     write_weights(pruned, *prune(*read_weights(done.final), channels=0.25))
