@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from maam.data import archives, cifar
-from maam.errors import DataError
 
 RECORDS = {"train": 12, "test": 10}
 NAMES = {
@@ -59,14 +58,7 @@ def small_layouts(monkeypatch):
         monkeypatch.setitem(cifar.LAYOUTS, name, replace(layout, records=RECORDS))
 
 
-@pytest.fixture
-def write_binary():
-    return partial(write_data, "binary")
-
-
-@pytest.fixture
-def write_python():
-    return partial(write_data, "python")
+write_binary, write_python = partial(write_data, "binary"), partial(write_data, "python")
 
 
 @pytest.fixture(params=["binary", "python"])
@@ -74,24 +66,11 @@ def write(request):
     return partial(write_data, request.param)
 
 
-@pytest.fixture
-def refusal():
-    """Return the one-line message of the `DataError` that a call raises."""
-
-    def message(call, *arguments, **options):
-        with pytest.raises(DataError) as caught:
-            call(*arguments, **options)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    return message
-
-
-def pack(source, name, extra=None):
-    """Return a tar.gz archive that contains the folder `source` as `name`, and one extra member."""
+def pack(source, extra=None):
+    """Return a tar.gz archive that contains the folder `source`, and one extra member."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        tar.add(source, arcname=name)
+        tar.add(source, arcname=source.name)
         if extra is not None:
             tar.addfile(extra)
     return buffer.getvalue()
@@ -99,7 +78,7 @@ def pack(source, name, extra=None):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server that counts requests; a test sets its `body`, `status` and headers."""
+    """A server that counts requests; a test sets its `body`, `status` (None: not HTTP) and `length`."""
     state = SimpleNamespace(body=b"", status=200, length=None, requests=0, stall=threading.Event())
     state.stall.set()
 
@@ -107,10 +86,11 @@ def server(monkeypatch):
         def do_GET(self):
             state.requests += 1
             state.stall.wait(20)
-            self.send_response(state.status)
-            if state.length != "none":
-                self.send_header("Content-Length", str(state.length or len(state.body)))
-            self.end_headers()
+            if state.status is not None:
+                self.send_response(state.status)
+                if state.length != "none":
+                    self.send_header("Content-Length", str(state.length or len(state.body)))
+                self.end_headers()
             self.wfile.write(state.body)
 
         def log_message(self, *arguments):
@@ -128,18 +108,16 @@ def server(monkeypatch):
 
 
 @pytest.fixture
-def published(server, write_binary, tmp_path, monkeypatch):
-    """The server with a small CIFAR-10 in place of the official archive; `publish` changes the archive."""
+def published(server, tmp_path, monkeypatch):
+    """The server with a small CIFAR-10, the folder `source`, as the official archive; `publish` changes the archive."""
 
-    def publish(name, body=None):
-        if body is None:
-            content = write_binary(name, tmp_path / f"source-{name}")
-            body = pack(content.folder, content.folder.name)
+    def publish(name, body):
         server.body = body
         monkeypatch.setitem(archives.ARCHIVES, name, archives.Archive(server.url, hashlib.md5(body).hexdigest()))
 
-    publish("cifar10")
+    server.source = write_binary("cifar10", tmp_path / "source").folder
     server.publish = publish
+    publish("cifar10", pack(server.source))
     return server
 
 

@@ -11,6 +11,7 @@ import pytest
 import maam.data
 from maam.data import ImageDataset, digits
 from maam.errors import DataError, MissingFrameworkError
+from tests.data.conftest import write_binary
 from tests.image_folders import SAMPLE
 
 IMAGES = np.arange(5 * 2 * 3 * 4, dtype=np.uint8).reshape(5, 2, 3, 4)
@@ -34,20 +35,13 @@ def test_invalid_indices(indices):
         ImageDataset(IMAGES, LABELS, NAMES).subset(indices)
 
 
-@pytest.mark.parametrize(
-    ("images", "labels"),
-    [
-        (IMAGES.astype(np.float32), LABELS),
-        (IMAGES.tolist(), LABELS),
-        (IMAGES[0], LABELS[:2]),
-        (IMAGES[:, :, :0], LABELS),
-        *((IMAGES, labels) for labels in (LABELS.astype(np.float64), LABELS.tolist(), LABELS[:, np.newaxis])),
-        *((IMAGES, labels) for labels in (LABELS[:4], LABELS + np.int32(1), LABELS - np.int32(1))),
-    ],
-)
-def test_arrays_that_do_not_match(images, labels):
-    with pytest.raises(DataError, match=r"images|labels"):
-        ImageDataset(images, labels, NAMES)
+def test_arrays_that_do_not_match():
+    wrong = [(images, LABELS) for images in (IMAGES.astype(np.float32), IMAGES.tolist(), IMAGES[:, :, :0])]
+    wrong += [(IMAGES, labels) for labels in (LABELS.astype(np.float64), LABELS.tolist(), LABELS[:, np.newaxis])]
+    wrong += [(IMAGES, labels) for labels in (LABELS[:4], LABELS + np.int32(1), LABELS - np.int32(1))]
+    for images, labels in (*wrong, (IMAGES[0], LABELS[:2])):
+        with pytest.raises(DataError, match=r"images|labels"):
+            ImageDataset(images, labels, NAMES)
     message = r"labels reach 1234567890; expected 0\.\.classes - 1; pass class_names to use 100000 classes"
     with pytest.raises(DataError, match=message):
         ImageDataset(IMAGES[:1], np.array([1234567890]))
@@ -73,12 +67,12 @@ class TestDigits:
         assert train.images.shape[1:] == (1, 8, 8)
         assert (train.images.min(), train.images.max()) == (0, 255)
         assert train.class_names == tuple("0123456789")
-        scaled = np.array([[[round(v * 255 / 16) for v in row] for row in image] for image in content.images])
-        assert sorted(rows(train) + rows(test)) == sorted(image.astype(np.uint8).tobytes() for image in scaled)
-        position = {image.astype(np.uint8).tobytes(): index for index, image in enumerate(scaled)}
-        order = [position[image.tobytes()] for image in test.images]
-        assert order == sorted(order)
-        np.testing.assert_array_equal(test.labels, content.target[order])
+        scaled = [image.tobytes() for image in np.round(content.images * 255 / 16).astype(np.uint8)]
+        assert sorted(rows(train) + rows(test)) == sorted(scaled)
+        for split in (train, test):
+            order = [scaled.index(image.tobytes()) for image in split.images]
+            assert order == sorted(order)
+            np.testing.assert_array_equal(split.labels, content.target[order])
 
     @pytest.mark.parametrize("fraction", [0.1, 0.5])
     def test_the_fraction_and_the_seed_determine_the_split(self, content, fraction):
@@ -88,17 +82,10 @@ class TestDigits:
         np.testing.assert_array_equal(test.images, digits("test", test_fraction=fraction, seed=0).images)
         assert rows(digits("test", test_fraction=fraction, seed=1)) != rows(test)
 
-    @pytest.mark.parametrize(
-        ("name", "values"),
-        [
-            ("split", ["val"]),
-            ("test_fraction", [0.0, 1.0, 0.001, -0.1, float("nan"), "half"]),
-            ("seed", [-1, 0.5]),
-        ],
-    )
     @pytest.mark.usefixtures("content")
-    def test_invalid_arguments(self, name, values):
-        for value in values:
+    def test_invalid_arguments(self):
+        fractions = [("test_fraction", value) for value in (0.0, 1.0, 0.001, -0.1, float("nan"), "half")]
+        for name, value in (("split", "val"), *fractions, ("seed", -1), ("seed", 0.5)):
             with pytest.raises(DataError, match=f"^{name} is "):
                 digits(**{name: value})
 
@@ -114,15 +101,14 @@ def rows(dataset):
 
 class TestSample:
     def test_contains_real_images_in_test_order(self):
-        with np.load(SAMPLE) as content:
-            images, labels = content["images"], content["labels"]
+        images, labels = (np.load(SAMPLE)[name] for name in ("images", "labels"))
         assert (images.shape, images.dtype, labels.dtype) == ((320, 3, 32, 32), np.uint8, np.int32)
         assert np.bincount(labels).tolist() == [32] * 10
         # The test set of CIFAR-10 begins with a cat, two ships, an airplane and two frogs.
         assert labels[:6].tolist() == [3, 8, 8, 0, 6, 6]
         np.testing.assert_allclose(images.mean(axis=(0, 2, 3)) / 255, [0.494, 0.485, 0.450], atol=0.03)
 
-    def test_the_script_takes_the_first_images_of_each_class(self, write_binary, tmp_path, monkeypatch):
+    def test_the_script_takes_the_first_images_of_each_class(self, tmp_path, monkeypatch):
         content = write_binary("cifar10", tmp_path)
         tool, out = Path(__file__).parents[2] / "tools" / "make_cifar10_sample.py", tmp_path / "out.npz"
         monkeypatch.setattr(sys, "argv", [str(tool), str(tmp_path), str(out), "--per-class", "1"])

@@ -69,7 +69,6 @@ def test_epochs_and_starts(batches_of, root):
     assert len(loader) == (count + 6) // 7
     first, second = (as_bytes(loader.epoch(epoch)) for epoch in (0, 1))
     assert first != second
-    assert as_bytes(loader.epoch(0)) == first
     for start in range(len(loader) + 1):
         assert as_bytes(loader.epoch(0, start)) == first[start:]
     labels = np.concatenate([y for _, y in loader.epoch(0)])
@@ -80,12 +79,10 @@ def test_epochs_and_starts(batches_of, root):
 def test_processes_that_share_each_batch(batches_of, root):
     """The last batch has one image, so only the first of three processes gets one."""
     whole = list(make(batches_of, root, size=6).epoch(0))
-    parts = [list(make(batches_of, root, size=6, share=(rank, 3)).epoch(0)) for rank in range(3)]
-    assert [len(part) for part in parts] == [6, 5, 5]
-    for index, (images, labels) in enumerate(whole):
-        for rank, part in enumerate(parts[: len(images)]):
-            np.testing.assert_array_equal(part[index][0], images[rank::3])
-            np.testing.assert_array_equal(part[index][1], labels[rank::3])
+    assert len(whole[-1][1]) == 1
+    for rank in range(3):
+        expected = [(images[rank::3], labels[rank::3]) for images, labels in whole if len(labels) > rank]
+        assert as_bytes(make(batches_of, root, size=6, share=(rank, 3)).epoch(0)) == as_bytes(expected)
 
 
 def test_validation_equals_that_of_torchvision(batches_of, root):
@@ -101,15 +98,19 @@ def test_validation_equals_that_of_torchvision(batches_of, root):
     assert np.concatenate([y for _, y in found]).tolist() == [y for _, y in expected]
 
 
-def read_file(cls, path, **options):
-    """Return the pixels of one file, uint8 (32, 32, 3)."""
-    folder = path.parent / f"{path.stem}-{path.suffix[1:]}" / "train" / "one"
-    folder.mkdir(parents=True)
-    path.rename(folder / path.name)
-    dataset = imagefolder(folder.parent.parent, "train")
-    whole = CenterCrop(32, 32)
-    ((images, _),) = cls(dataset, 1, framing=whole, mean=(0, 0, 0), std=(1, 1, 1), **options).epoch(0)
-    return np.round(images[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+@pytest.fixture
+def read_back(batches_of, tmp_path):
+    """Return a function that saves a picture, and returns what a backend reads: uint8 (32, 32, 3)."""
+
+    def read(picture, name="a.png", **options):
+        folder = tmp_path / name / "train" / "one"
+        folder.mkdir(parents=True)
+        picture.save(folder / name, **options)
+        dataset, whole = imagefolder(tmp_path / name), CenterCrop(32, 32)
+        ((images, _),) = batches_of(dataset, 1, framing=whole, mean=(0, 0, 0), std=(1, 1, 1)).epoch(0)
+        return np.round(images[0].transpose(1, 2, 0) * 255).astype(np.uint8)
+
+    return read
 
 
 STORED = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_90", "TRANSVERSE", "ROTATE_270")
@@ -117,25 +118,22 @@ STORED = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTA
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
-def test_orientation_of_the_metadata_is_applied(batches_of, tmp_path, suffix):
+def test_orientation_of_the_metadata_is_applied(read_back, suffix):
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    upright = image.fromarray(pixels)
     for orientation, turn in enumerate(STORED, 2):
         exif = image.Exif()
         exif[0x0112] = orientation
-        path = tmp_path / f"{orientation}.{suffix}"
-        upright.transpose(image.Transpose[turn]).save(path, exif=exif, lossless=True)
-        np.testing.assert_array_equal(read_file(batches_of, path), pixels, str(orientation))
+        picture = image.fromarray(pixels).transpose(image.Transpose[turn])
+        found = read_back(picture, f"{orientation}.{suffix}", exif=exif, lossless=True)
+        np.testing.assert_array_equal(found, pixels, str(orientation))
 
 
-def test_broken_metadata_does_not_matter(batches_of, tmp_path):
-    pixels = np.full((32, 32, 3), 99, np.uint8)
-    image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0rubbish")
-    np.testing.assert_array_equal(read_file(batches_of, tmp_path / "a.png"), pixels)
+def test_broken_metadata_does_not_matter(read_back):
+    assert (read_back(image.new("L", (32, 32), 99), exif=b"Exif\0\0rubbish") == 99).all()
 
 
-def transparent_pictures():
-    """Return pictures whose left half is transparent, with different colours there, by name."""
+def test_transparent_pixels_are_blended_with_white(read_back):
+    """The left half of each picture is transparent, with different colours there."""
     pixels = np.random.default_rng(1).integers(0, 250, (32, 32, 4), dtype=np.uint8)
     pixels[..., 3] = 255
     pixels[:, :16] = (10, 20, 30, 0)
@@ -145,27 +143,18 @@ def transparent_pictures():
     indices[:, :16] = 0
     palette = image.fromarray(indices)
     palette.putpalette(pixels[:16, 16:17, :3].tobytes())
-    return {
-        "RGBA": (colours, {}),
-        "LA": (grey_alpha, {}),
-        "P": (palette, {"transparency": 0}),
-        "L": (grey, {"transparency": grey.getpixel((0, 0))}),
-        "RGB": (colours.convert("RGB"), {"transparency": (10, 20, 30)}),
-    }
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "RGB"])
-def test_transparent_pixels_are_white(batches_of, tmp_path, mode):
-    picture, options = transparent_pictures()[mode]
-    picture.save(tmp_path / "a.png", **options)
-    found = read_file(batches_of, tmp_path / "a.png")
-    assert (found[:, :16] == 255).all()
-    np.testing.assert_array_equal(found[:, 16:], np.asarray(picture.convert("RGB"))[:, 16:])
-
-
-def test_partly_transparent_pixels_are_blended_with_white(batches_of, tmp_path):
-    image.new("RGBA", (32, 32), (100, 0, 200, 51)).save(tmp_path / "a.png")  # an alpha of 0.2
-    np.testing.assert_allclose(read_file(batches_of, tmp_path / "a.png")[0, 0], (224, 204, 244), atol=1)
+    for picture, options in (
+        (colours, {}),
+        (grey_alpha, {}),
+        (palette, {"transparency": 0}),
+        (grey, {"transparency": grey.getpixel((0, 0))}),
+        (colours.convert("RGB"), {"transparency": (10, 20, 30)}),
+    ):
+        found = read_back(picture, f"{picture.mode}.png", **options)
+        assert (found[:, :16] == 255).all(), picture.mode
+        np.testing.assert_array_equal(found[:, 16:], np.asarray(picture.convert("RGB"))[:, 16:], picture.mode)
+    found = read_back(image.new("RGBA", (32, 32), (100, 0, 200, 51)))  # an alpha of 0.2
+    np.testing.assert_allclose(found[0, 0], (224, 204, 244), atol=1)
 
 
 def test_pixels_in_zero_to_one(batches_of, root):
@@ -297,10 +286,7 @@ def test_hostile_files(batches_of, tmp_path, name):
     content, reason = HOSTILE[name]
     path = tmp_path / "train" / "cat" / name
     path.parent.mkdir(parents=True)
-    if content is None:
-        os.mkfifo(path)
-    else:
-        path.write_bytes(content)
+    os.mkfifo(path) if content is None else path.write_bytes(content)
     with pytest.raises(DataError, match=escape(f"{path}: {reason}")):
         list(make(batches_of, tmp_path, size=1).epoch(0))
 

@@ -57,19 +57,10 @@ def test_reflection():
         Augmentation(padding=4, padding_mode="reflect").apply(images, crops)
 
 
-def test_a_crop_at_the_corner_keeps_the_middle():
-    images = np.full((1, 3, 32, 32), 7, np.uint8)
-    corner = Augmentation().apply(images, Crops(np.array([[0, 8]]), np.array([False])))
-    expected = np.pad(images[:, :, 4:, 4:], ((0, 0), (0, 0), (4, 0), (0, 4)))
-    np.testing.assert_array_equal(corner, expected)
-
-
 def test_draws_cover_all_offsets_evenly_and_flip_half():
     crops = Augmentation().draw(np.random.default_rng(0), 9000)
-    for axis in range(2):
-        counts = np.bincount(crops.offsets[:, axis], minlength=9)
-        assert len(counts) == 9
-        assert (abs(counts - 1000) < 150).all()
+    for offsets in crops.offsets.T:
+        np.testing.assert_allclose(np.bincount(offsets), [1000] * 9, atol=150)
     assert abs(crops.flips.mean() - 0.5) < 0.03
     assert abs(np.corrcoef(crops.offsets.T)[0, 1]) < 0.05
     assert (crops.offsets.shape, crops.flips.shape, crops.flips.dtype) == ((9000, 2), (9000,), np.bool_)
@@ -128,7 +119,6 @@ def test_to_float_divides_every_value_by_255():
     result = to_float(values.reshape(4, 64))
     assert (result.dtype, result.shape) == (np.float32, (4, 64))
     assert result.ravel().tolist() == [float(np.float32(value / 255)) for value in range(256)]
-    assert (result.min(), result.max()) == (0, 1)
 
 
 SIZES = [(375, 500), (500, 375), (32, 32), (1, 1), (1, 300), (300, 2), (224, 256), (257, 255)]
@@ -176,14 +166,10 @@ def test_central_crops_equal_those_of_torchvision(height, width, size):
     picture = image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
     expected = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(size)])(picture)
     frame = CenterCrop(size).frame(height, width, rng)
-    top, left, crop_height, crop_width = frame.crop
-    source = (frame.source.left, frame.source.top)
-    source += (source[0] + frame.source.width, source[1] + frame.source.height)
-    resized = picture.crop(source).resize(frame.size[::-1], image.Resampling.BILINEAR)
-    ours = resized.crop((left, top, left + crop_width, top + crop_height))
+    source, crop = ((b.left, b.top, b.left + b.width, b.top + b.height) for b in (frame.source, frame.crop))
+    ours = picture.crop(source).resize(frame.size[::-1], image.Resampling.BILINEAR).crop(crop)
     np.testing.assert_array_equal(np.asarray(ours), np.asarray(expected))
-    assert frame.source.height == min(height, 16 * width)
-    assert frame.source.width == min(width, 16 * height)
+    assert (frame.source.height, frame.source.width) == (min(height, 16 * width), min(width, 16 * height))
     assert not frame.flip
 
 

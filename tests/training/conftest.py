@@ -18,7 +18,7 @@ pytest.importorskip("matplotlib")
 
 CHANGES = {"epochs": 2, "batch_size": 128, "ema_decay": 0.9, "clip_norm": 1.0, "label_smoothing": 0.1}
 CHANGES |= {"augmentation.cutout": 2}
-
+STEPS = {"log_steps": 1, "checkpoint_steps": 4}
 FAST = {"initialization": {"whiten": "agents.0.conv1", "dirac": ["agents.*.conv2"]}, "batch_norm_momentum": 0.4}
 FAST |= {"freeze": ["agents.0.*", "*.bn2.weight"], "ema_decay": None, "lookahead": {"steps": 3, "decay": 0.8}}
 FAST |= {"optimizer.lr_factors": {"norm_bias": 8.0, "fusion": 0.5}, "optimizer.decay": "all", "mixup": 0.2}
@@ -29,26 +29,15 @@ FAST |= {"augmentation.flip_probability": 0.5}
 
 
 @pytest.fixture(autouse=True)
-def _working_folder(tmp_path, monkeypatch):
-    """MindSpore writes folders to the working folder."""
+def _clean_and_quick(tmp_path, monkeypatch):
+    """MindSpore writes folders to the working folder; pictures of reports take longer than the training."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("maam.training.report.draw_pictures", lambda *arguments: None)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _train_in_one_thread(one_thread):
     """The bits of a run depend on the number of threads."""
-
-
-@pytest.fixture(autouse=True)
-def _no_pictures(request, monkeypatch):
-    """Leave out the pictures of reports, which take longer than the training; the fixture `pictures` keeps them."""
-    if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("maam.training.report.draw_pictures", lambda *arguments: None)
-
-
-@pytest.fixture
-def pictures():
-    """Reports with pictures."""
 
 
 @pytest.fixture
@@ -63,15 +52,14 @@ def short(recipe):
 
 @pytest.fixture
 def recipe_file(tmp_path):
+    """Write a recipe as TOML; return the path of the file."""
 
     def write(recipe):
-        lines, tables = [], []
+        lines = []
         for name, value in json.loads(recipe.model_dump_json(exclude_defaults=True)).items():
-            if isinstance(value, dict):
-                tables += [f"[{name}]", *(f"{key} = {json.dumps(one)}" for key, one in value.items())]
-            else:
-                lines.append(f"{name} = {json.dumps(value)}")
-        (tmp_path / "recipe.toml").write_text("\n".join([*lines, *tables]))
+            fields = {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
+            lines += [f"{field} = {json.dumps(one)}" for field, one in fields.items()]
+        (tmp_path / "recipe.toml").write_text("\n".join(lines))
         return tmp_path / "recipe.toml"
 
     return write
@@ -157,44 +145,41 @@ def refuses(tmp_path):
 def done_refuses(done):
     """Check that `train` raises an error in the folder `done`, and changes no file of it."""
 
+    def content():
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done.path.iterdir()}
+
     def run(message, recipe):
-        before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done.path.iterdir()}
+        before = content()
         with pytest.raises(TrainingError, match=message):
             train("maam_digits", recipe, out=done.path, resume=True)
-        assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in done.path.iterdir()} == before
+        assert content() == before
 
     return run
 
 
-class StoppedError(Exception):
-    """The error that stops a run in a test."""
-
-
-@pytest.fixture
-def stop():
+def stop(recipe, out, *, at, **keywords):
     """Train until the log reaches a step, as if the process had ended there."""
 
-    def run(*arguments, at, **keywords):
-        class Stopper(Observer):
-            def steps(self, record):
-                if record["step"] >= at:
-                    raise StoppedError
+    class StoppedError(Exception):
+        pass
 
-        with pytest.raises(StoppedError):
-            train(*arguments, observer=Stopper(), **keywords)
+    class Stopper(Observer):
+        def steps(self, record):
+            if record["step"] >= at:
+                raise StoppedError
 
-    return run
+    with pytest.raises(StoppedError):
+        train(recipe.model, recipe, out=out, observer=Stopper(), **{**STEPS, **keywords})
 
 
 @pytest.fixture
-def whole_and_parts(stop, tmp_path):
+def whole_and_parts(tmp_path):
     """Train once without a stop, and once stopped at the given steps and resumed; return both runs."""
 
     def run(recipe, *stops, **keywords):
-        keywords = {"log_steps": 1, "checkpoint_steps": 4, **keywords}
-        whole = train(recipe.model, recipe, out=tmp_path / "whole", **keywords)
+        whole = train(recipe.model, recipe, out=tmp_path / "whole", **STEPS, **keywords)
         for count, at in enumerate(stops):
-            stop(recipe.model, recipe, out=tmp_path / "parts", resume=count > 0, at=at, **keywords)
-        return whole, train(recipe.model, recipe, out=tmp_path / "parts", resume=True, **keywords)
+            stop(recipe, tmp_path / "parts", resume=count > 0, at=at, **keywords)
+        return whole, train(recipe.model, recipe, out=tmp_path / "parts", resume=True, **STEPS, **keywords)
 
     return run

@@ -26,7 +26,6 @@ def write_half_and_die(path, data):
 
 
 Path.write_bytes = write_half_and_die
-recipe = default_recipe("maam_digits").replaced(
-    {"epochs": 6, "batch_size": 128, "ema_decay": 0.9, "overrides.num_agents": 1}
-)
+changes = {"epochs": 6, "batch_size": 128, "ema_decay": 0.9, "overrides.num_agents": 1}
+recipe = default_recipe("maam_digits").replaced(changes)
 train("maam_digits", recipe, out=out, framework=framework, resume="auto", checkpoint_steps=3, log_steps=1)

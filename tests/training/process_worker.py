@@ -37,12 +37,10 @@ def main(framework, folder):
     own = gradients(backend, images[processes.rank :: processes.size], labels[processes.rank :: processes.size])
     gathered = processes.gather(np.arange(processes.rank + 1, dtype=np.float32))
     np.savez(folder / f"{processes.rank}.npz", gathered=gathered, **own)
-    recipe = default_recipe("maam_digits").replaced(
-        {"epochs": 1, "batch_size": 64, "precision": "fp32", "overrides.num_agents": 1}
-    )
+    changes = {"epochs": 1, "batch_size": 64, "precision": "fp32", "overrides.num_agents": 1}
     for name in RUNS[framework]:
-        changed = recipe.replaced({"ema_decay": 0.9 if name == "averaged" else None})
-        train("maam_digits", changed, out=folder / name, framework=framework, device="cpu")
+        recipe = default_recipe("maam_digits").replaced({**changes, "ema_decay": 0.9 if name == "averaged" else None})
+        train("maam_digits", recipe, out=folder / name, framework=framework, device="cpu")
     backend.leave_processes()
 
 

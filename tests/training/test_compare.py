@@ -12,6 +12,7 @@ from maam.errors import TrainingError
 from maam.training import read_recipe, read_runs, train
 from maam.training.compare import differences, tabulate, varying_fields
 from maam.training.run_dir import RunFolder
+from tests.errors import error_of
 
 DIGITS = read_recipe("digits").replaced({"epochs": 2, "batch_size": 128})
 PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "runs"
@@ -45,10 +46,9 @@ def test_table_shows_differences_and_accuracies(runs):
 
 def test_training_accuracy_is_the_mean_over_the_steps_of_an_epoch(runs):
     (run,) = read_runs([runs / "high"])
-    records = RunFolder(runs / "high").log.records()
-    for epoch in range(2):
-        steps = [r["accuracies"] for r in records if r["kind"] == "steps" and r["epoch"] == epoch]
-        assert run.training_accuracy[epoch] == pytest.approx(np.concatenate(steps).mean())
+    records = [record for record in RunFolder(runs / "high").log.records() if record["kind"] == "steps"]
+    steps = [np.concatenate([r["accuracies"] for r in records if r["epoch"] == epoch]) for epoch in (0, 1)]
+    assert run.training_accuracy == pytest.approx([accuracies.mean() for accuracies in steps])
 
 
 def test_run_is_read_up_to_its_last_complete_epoch(runs):
@@ -60,11 +60,10 @@ def test_run_is_read_up_to_its_last_complete_epoch(runs):
     assert rows[0][head.index("epochs trained")] == "1 of 2"
     log.write_text(lines[0])
     assert [run.name for run in read_runs([runs])] == ["low"]
-    with pytest.raises(TrainingError, match=r"high: this run cannot be read: "):
-        read_runs([runs / "high"])
+    assert "high: this run cannot be read: " in error_of(TrainingError, read_runs, [runs / "high"])
     log.write_text("".join(line for line in lines if '"epoch": 0' not in line))
-    with pytest.raises(TrainingError, match="high: this run cannot be read: the log of the run lacks epochs"):
-        read_runs(runs)
+    message = "high: this run cannot be read: the log of the run lacks epochs"
+    assert message in error_of(TrainingError, read_runs, runs)
 
 
 def test_compressed_log_of_a_published_run(runs):
@@ -82,8 +81,7 @@ def test_folder_arguments(runs, tmp_path, monkeypatch):
     assert [run.name for run in found] == [str(runs / "high"), str(tmp_path / "other" / "high")]
     monkeypatch.chdir(runs / "low")
     assert [run.name for run in read_runs(".")] == ["low"]
-    with pytest.raises(TrainingError, match="paths: expected at least one folder, got none"):
-        read_runs([])
+    assert "paths: expected at least one folder, got none; " in error_of(TrainingError, read_runs, [])
 
 
 def test_presets_and_automatic_precision_are_no_differences():

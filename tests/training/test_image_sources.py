@@ -18,16 +18,11 @@ from maam.training.run_dir import RunFolder
 from maam.training.sources import ReadOptions, open_source, open_test
 from tests.errors import error_of
 from tests.image_folders import NAMES, write_folder
+from tests.training.conftest import stop
 
 pytest.importorskip("PIL")
-CHANGES = {
-    "model": "maam_imagenet",
-    "overrides": {"num_classes": 4, "channels": [4], "num_agents": 1, "image_size": 32},
-    "images.size": 32,
-    "images.resize": 36,
-    "batch_size": 8,
-    "epochs": 2,
-}
+CHANGES = {"model": "maam_imagenet", "images.size": 32, "images.resize": 36, "batch_size": 8, "epochs": 2}
+CHANGES |= {"overrides": {"num_classes": 4, "channels": [4], "num_agents": 1, "image_size": 32}}
 
 
 @pytest.fixture
@@ -64,14 +59,11 @@ def test_frameworks_read_the_same_batches(root, recipe, model):
     pytest.importorskip("mindspore")
     sources = [open_source(recipe, root, model, ReadOptions(name)) for name in ("torch", "mindspore")]
     assert [source.class_names for source in sources] == [NAMES[:4]] * 2
-    for shapes, batches in (
-        ([(8, 3, 32, 32)] * 4, [list(source.train.epoch(1)) for source in sources]),
-        ([(16, 3, 32, 32)], [list(source.test_batches()) for source in sources]),
-    ):
-        assert [x.shape for x, _ in batches[0]] == shapes
-        for (x, y), (other_x, other_y) in zip(*batches, strict=True):
-            np.testing.assert_array_equal(x, other_x)
-            np.testing.assert_array_equal(y, other_y)
+    torch, mindspore = ([*source.train.epoch(1), *source.test_batches()] for source in sources)
+    assert [x.shape for x, _ in torch] == [(8, 3, 32, 32)] * 4 + [(16, 3, 32, 32)]
+    for (x, y), (other_x, other_y) in zip(torch, mindspore, strict=True):
+        np.testing.assert_array_equal(x, other_x)
+        np.testing.assert_array_equal(y, other_y)
 
 
 def test_limited_images_are_from_all_classes(root, model):
@@ -90,10 +82,9 @@ def test_training(framework, train_with_a_worker, tmp_path):
 
 
 @pytest.mark.slow
-def test_resume_in_the_middle_of_an_epoch(root, recipe, tmp_path, stop, train_with_a_worker):
-    keywords = {"root": root, "log_steps": 1, "checkpoint_steps": 1}
-    whole = train(None, recipe, out=tmp_path / "whole", **keywords)
-    stop(None, recipe, out=tmp_path / "parts", at=6, **keywords)
+def test_resume_in_the_middle_of_an_epoch(root, recipe, tmp_path, train_with_a_worker):
+    whole = train(None, recipe, out=tmp_path / "whole", root=root)
+    stop(recipe, tmp_path / "parts", at=6, root=root, checkpoint_steps=1)
     parts = train_with_a_worker(tmp_path / "parts", "--resume")
     first, second = (read_checkpoint(run.last).arrays for run in (whole, parts))
     assert all(np.array_equal(first[name], second[name]) for name in first)

@@ -65,13 +65,10 @@ def test_identity_passes_channels(filters, channels, branch):
     x = images(2, channels)
     found = ReferenceModel(conv, {"weight": dirac(drawn, branch=branch)})(x)
     least, most = sorted((filters, channels))
-    passed = {(branch * least + index) % most: index for index in range(least)}
-    pairs = passed.items() if filters >= channels else ((b, a) for a, b in passed.items())
-    changed = set()
-    for row, column in pairs:
-        np.testing.assert_array_equal(found[:, row], x[:, column])
-        changed.add(row)
-    kept = [row for row in range(filters) if row not in changed]
+    index, shifted = np.arange(least), (branch * least + np.arange(least)) % most
+    rows, columns = (shifted, index) if filters >= channels else (index, shifted)
+    np.testing.assert_array_equal(found[:, rows], x[:, columns])
+    kept = np.setdiff1d(np.arange(filters), rows)
     np.testing.assert_array_equal(dirac(drawn, branch=branch)[kept], drawn[kept])
 
 
@@ -92,27 +89,22 @@ def test_branches_pass_different_channels():
     assert set.union(*rows) == set(range(120))
 
 
+WIDE = spec.preset("maam_net_s", stem_channels=26)
+TOO_MANY = "26 filters in 1 groups for patches of 3x2x2; expected one group and an even number of at most 24 filters"
+
+
 @pytest.mark.parametrize(
-    ("node", "settings", "message"),
+    ("node", "field", "value", "message"),
     [
-        (
-            NET,
-            {"whiten": "steam.conv"},
-            "initialization.whiten: no convolution 'steam.conv' in the model; did you mean",
-        ),
-        (NET, {"whiten": "stage1.agents.0.conv1"}, "is not the first layer of the model; only images can be whitened"),
-        (
-            spec.preset("maam_net_s", stem_channels=26),
-            {"whiten": "stem.conv"},
-            "26 filters in 1 groups for patches of 3x2x2; expected one group and an even number of at most 24 filters",
-        ),
-        (NET, {"dirac": ("stage9*",)}, "initialization.dirac: 'stage9*' matches no convolution"),
-        (NET, {"dirac": ("*",)}, "initialization.dirac: stem.conv has kernels of 2x2; expected an odd size"),
+        (NET, "whiten", "steam.conv", "no convolution 'steam.conv' in the model; did you mean"),
+        (NET, "whiten", "stage1.agents.0.conv1", "stage1.agents.0.conv1 is not the first layer of the model; only im"),
+        (WIDE, "whiten", "stem.conv", f"stem.conv has {TOO_MANY}"),
+        (NET, "dirac", ("stage9*",), "'stage9*' matches no convolution"),
+        (NET, "dirac", ("*",), "stem.conv has kernels of 2x2; expected an odd size"),
     ],
 )
-def test_unsuitable_convolutions(node, settings, message):
-    drawn = spec.draw(node.parameters(), 0)
-    assert message in error_of(RecipeError, initialize, node, drawn, Initialization(**settings), Batches())
+def test_unsuitable_convolutions(node, field, value, message):
+    assert error_of(RecipeError, arrays_of, node, **{field: value}).startswith(f"initialization.{field}: {message}")
 
 
 def test_momentum_of_all_batch_norms():
@@ -131,9 +123,9 @@ def fast(with_optimizer):
 def test_run_starts_from_the_same_weights_and_keeps_frozen_ones(fast, framework, tmp_path):
     """The frozen branch and its running statistics do not change, and the others do."""
     run = train("maam_digits", fast, framework=framework, out=tmp_path / "run", log_steps=1)
-    last, (arrays, *_) = read_checkpoint(run.last), [read_checkpoint(run.last).arrays]
+    last = read_checkpoint(run.last)
     assert (last.state.step, last.spec.at("reduce.bn").momentum) == (7, 0.4)
-    drawn = spec.draw(last.spec.parameters(), 0)
+    arrays, drawn = last.arrays, spec.draw(last.spec.parameters(), 0)
     whitened = arrays["agents.0.conv1.weight"]
     np.testing.assert_array_equal(whitened[:9], -whitened[9:])
     assert np.linalg.matrix_rank(whitened[:9].reshape(9, 9)) == 9
@@ -159,21 +151,15 @@ def test_frameworks_start_alike_and_stay_close(fast, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("pattern", "message"),
     [
-        (
-            {"freeze": ["stem.*"]},
-            "freeze: 'stem.*' matches no parameter of the model; its first parameters: agents.0.conv1",
-        ),
-        (
-            {"freeze": ["agents.0.conv1.wieght"]},
-            "matches no parameter of the model; did you mean 'agents.0.conv1.weight'?",
-        ),
-        ({"freeze": ["*"]}, r"freeze: \* matches all parameters; expected some to train"),
+        ("stem.*", "freeze: 'stem.*' matches no parameter of the model; its first parameters: agents.0.conv1"),
+        ("agents.0.conv1.wieght", "matches no parameter of the model; did you mean 'agents.0.conv1.weight'?"),
+        ("*", r"freeze: \* matches all parameters; expected some to train"),
     ],
 )
-def test_patterns_that_do_not_fit(recipe, refuses, changes, message):
-    refuses(SpecError, message, "maam_digits", recipe.replaced(changes))
+def test_patterns_that_do_not_fit(recipe, refuses, pattern, message):
+    refuses(SpecError, message, "maam_digits", recipe.replaced({"freeze": [pattern]}))
 
 
 def test_mixing_needs_two_classes(recipe, refuses, monkeypatch):

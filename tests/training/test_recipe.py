@@ -1,13 +1,14 @@
 """Recipes: fields, files, overrides, error messages, and schedules compared with those of PyTorch."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from maam import spec
 from maam.data import CenterCrop
-from maam.errors import MaamError, PresetError, RecipeError
+from maam.errors import PresetError, RecipeError
 from maam.training import Optimizer, Recipe, default_recipe, learning_rate, list_recipes, read_recipe, recipe_files
 from maam.training.recipe import Schedule
 from maam.training.recipe_files import parse_override
@@ -54,61 +55,49 @@ def test_recipe_round_trips_through_json():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"epoch": 3}, "recipe: epoch: no such field; did you mean 'epochs'?"),
-        ({"ema_decay": 0.9, "lookahead": {"steps": 5}}, "recipe: ema_decay: this cannot be combined with lookahead"),
-        (
-            {"schedule": {"name": "cosine", "end": 0.1}},
-            "recipe: schedule: end: only for triangular; it has no effect for cosine",
-        ),
-        (
-            {"optimizer": {"lr_factors": {"bias": 0.0}}},
-            "recipe: optimizer: lr_factors.bias: input should be greater than 0, got 0.0",
-        ),
-        ({"batch_norm_momentum": 0.0}, "recipe: batch_norm_momentum: input should be greater than 0, got 0.0"),
-        ({"epochs": 0}, "recipe: epochs: input should be greater than or equal to 1, got 0"),
-        ({"epochs": "many"}, "recipe: epochs: input should be a valid integer, got 'many'"),
-        ({"batch_size": 0}, "recipe: batch_size: input should be greater than or equal to 1, got 0"),
-        ({"optimizer": {"learning_rat": 1}}, "recipe: optimizer: learning_rat: no such field; did you mean 'lr'?"),
-        ({"optimizer": {"wd": 1}}, "recipe: optimizer: wd: no such field; did you mean 'weight_decay'?"),
-        ({"optimizer": {"foo": 1}}, "recipe: optimizer: foo: no such field; expected one of: name, lr"),
-        ({"learning_rate": 1}, "recipe: learning_rate: no such field; did you mean 'optimizer.lr'?"),
-        ({"optimizer": {"lr": -1.0}}, "recipe: optimizer: lr: input should be greater than 0, got -1.0"),
-        ({"optimizer": {"lr": 1e39}}, "recipe: optimizer: lr: expected at most 1e+30, so that a step fits float32"),
-        ({"optimizer": {"weight_decay": 1e7}}, "recipe: optimizer: weight_decay: input should be less than or equal"),
-        ({"optimizer": {"eps": 1e39}}, "recipe: optimizer: eps: input should be less than or equal to 1000000"),
-        ({"optimizer": {"momentu": 0.5}}, "recipe: optimizer: momentu: no such field; did you mean 'momentum'?"),
-        ({"optimizer": {"name": "adam", "nesterov": True}}, "recipe: optimizer: nesterov: only for sgd"),
-        ({"optimizer": {"name": "adamw", "momentum": 0.5}}, "recipe: optimizer: momentum: only for sgd"),
-        ({"optimizer": {"betas": (0.8, 0.9)}}, "recipe: optimizer: betas: only for adam or adamw"),
-        ({"optimizer": {"weight_decay": True}}, "recipe: optimizer: weight_decay: input should be a valid number"),
-        ({"schedule": {"step_epochs": 5}}, "recipe: schedule: step_epochs: only for step"),
-        ({"schedule": {"name": "step", "warmup": 0.1}}, "recipe: schedule: warmup: only for one_cycle or cosine"),
-        ({"overrides": {"act": object()}}, "recipe: overrides: act: expected a value that JSON can represent, got"),
-        ({"optimizer": 3}, "recipe: optimizer: input should be a valid dictionary or instance of Optimizer, got 3"),
-        ({"augmentation": {"pading": 4}}, "recipe: augmentation.pading: no such field; did you mean 'padding'?"),
-        (
-            {"schedule": {"name": "linear"}},
-            "recipe: schedule.name: input should be 'one_cycle', 'cosine', 'triangular'",
-        ),
-        ({"schedule": {"gamma": 10.0}}, "recipe: schedule.gamma: input should be less than or equal to 1, got 10"),
-        ({"precision": "fp8"}, "recipe: precision: input should be 'auto', 'fp32', 'bf16' or 'fp16', got 'fp8'"),
-        ({"ema_decay": 1.0}, "recipe: ema_decay: input should be less than 1, got 1.0"),
-        ({"data": "mnist"}, "recipe: data: input should be 'cifar10'"),
-        ({"label_smoothing": 1.0}, "recipe: label_smoothing: input should be less than 1"),
-        ({"clip_norm": 0.0}, "recipe: clip_norm: input should be greater than 0, got 0.0"),
-        ({"images": {"size": 64}}, "recipe: images: this has no effect on data cifar10; use augmentation"),
-        (
-            {"data": FOLDER, "augmentation": {"padding": 2}},
-            f"recipe: augmentation: this has no effect on data {FOLDER}",
-        ),
-        ({"data": FOLDER, "images": {"size": 224, "resize": 200}}, "recipe: images: resize is 200; expected at least"),
-        ({"data": FOLDER, "images": {"scale": (0, 1)}}, "recipe: images: scale is (0.0, 1.0); expected 0 < least"),
-        ({"data": FOLDER, "images": {"std": (1, 0, 1)}}, "recipe: images.std.1: input should be greater than 0"),
-        ({"data": FOLDER, "images": {"sizes": 3}}, "recipe: images.sizes: no such field; did you mean 'size'?"),
+        ({"epoch": 3}, "epoch: no such field; did you mean 'epochs'?"),
+        ({"ema_decay": 0.9, "lookahead": {"steps": 5}}, "ema_decay: this cannot be combined with lookahead"),
+        ({"schedule": {"end": 0.1}}, "schedule: end: only for triangular; it has no effect for one_cycle"),
+        ({"optimizer": {"lr_factors": {"bias": 0.0}}}, "optimizer: lr_factors.bias: input should be greater than 0"),
+        ({"batch_norm_momentum": 0.0}, "batch_norm_momentum: input should be greater than 0, got 0.0"),
+        ({"epochs": 0}, "epochs: input should be greater than or equal to 1, got 0"),
+        ({"epochs": "many"}, "epochs: input should be a valid integer, got 'many'"),
+        ({"batch_size": 0}, "batch_size: input should be greater than or equal to 1, got 0"),
+        ({"optimizer": {"learning_rat": 1}}, "optimizer: learning_rat: no such field; did you mean 'lr'?"),
+        ({"optimizer": {"wd": 1}}, "optimizer: wd: no such field; did you mean 'weight_decay'?"),
+        ({"optimizer": {"foo": 1}}, "optimizer: foo: no such field; expected one of: name, lr"),
+        ({"learning_rate": 1}, "learning_rate: no such field; did you mean 'optimizer.lr'?"),
+        ({"optimizer": {"lr": -1.0}}, "optimizer: lr: input should be greater than 0, got -1.0"),
+        ({"optimizer": {"lr": 1e39}}, "optimizer: lr: expected at most 1e+30, so that a step fits float32"),
+        ({"optimizer": {"weight_decay": 1e7}}, "optimizer: weight_decay: input should be less than or equal"),
+        ({"optimizer": {"eps": 1e39}}, "optimizer: eps: input should be less than or equal to 1000000"),
+        ({"optimizer": {"momentu": 0.5}}, "optimizer: momentu: no such field; did you mean 'momentum'?"),
+        ({"optimizer": {"name": "adam", "nesterov": True}}, "optimizer: nesterov: only for sgd"),
+        ({"optimizer": {"name": "adamw", "momentum": 0.5}}, "optimizer: momentum: only for sgd"),
+        ({"optimizer": {"betas": (0.8, 0.9)}}, "optimizer: betas: only for adam or adamw"),
+        ({"optimizer": {"weight_decay": True}}, "optimizer: weight_decay: input should be a valid number"),
+        ({"schedule": {"step_epochs": 5}}, "schedule: step_epochs: only for step"),
+        ({"schedule": {"name": "step", "warmup": 0.1}}, "schedule: warmup: only for one_cycle or cosine"),
+        ({"overrides": {"act": object()}}, "overrides: act: expected a value that JSON can represent, got"),
+        ({"optimizer": 3}, "optimizer: input should be a valid dictionary or instance of Optimizer, got 3"),
+        ({"augmentation": {"pading": 4}}, "augmentation.pading: no such field; did you mean 'padding'?"),
+        ({"schedule": {"name": "linear"}}, "schedule.name: input should be 'one_cycle', 'cosine', 'triangular'"),
+        ({"schedule": {"gamma": 10.0}}, "schedule.gamma: input should be less than or equal to 1, got 10"),
+        ({"precision": "fp8"}, "precision: input should be 'auto', 'fp32', 'bf16' or 'fp16', got 'fp8'"),
+        ({"ema_decay": 1.0}, "ema_decay: input should be less than 1, got 1.0"),
+        ({"data": "mnist"}, "data: input should be 'cifar10'"),
+        ({"label_smoothing": 1.0}, "label_smoothing: input should be less than 1"),
+        ({"clip_norm": 0.0}, "clip_norm: input should be greater than 0, got 0.0"),
+        ({"images": {"size": 64}}, "images: this has no effect on data cifar10; use augmentation"),
+        ({"data": FOLDER, "augmentation": {"padding": 2}}, f"augmentation: this has no effect on data {FOLDER}"),
+        ({"data": FOLDER, "images": {"size": 224, "resize": 200}}, "images: resize is 200; expected at least"),
+        ({"data": FOLDER, "images": {"scale": (0, 1)}}, "images: scale is (0.0, 1.0); expected 0 < least"),
+        ({"data": FOLDER, "images": {"std": (1, 0, 1)}}, "images.std.1: input should be greater than 0"),
+        ({"data": FOLDER, "images": {"sizes": 3}}, "images.sizes: no such field; did you mean 'size'?"),
     ],
 )
 def test_wrong_fields(fields, message):
-    assert error_of(RecipeError, Recipe, **fields).startswith(message)
+    assert error_of(RecipeError, Recipe, **fields).startswith(f"recipe: {message}")
 
 
 def test_new_name_drops_the_settings_of_the_old_one():
@@ -118,8 +107,7 @@ def test_new_name_drops_the_settings_of_the_old_one():
     assert changed.optimizer.weight_decay == recipe.optimizer.weight_decay
     assert (changed.schedule.name, changed.schedule.gamma) == ("step", 0.1)
     for wrong in ({"optimizer.momentum": 0.5, "optimizer.name": "adamw"}, {"optimizer.name": [1]}):
-        with pytest.raises(RecipeError):
-            recipe.replaced(wrong)
+        error_of(RecipeError, recipe.replaced, wrong)
 
 
 def test_sizes_of_crops():
@@ -135,9 +123,8 @@ def test_sizes_of_crops():
 def test_recipe_file(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('data = "digits"\nepochs = 3\n[optimizer]\nname = "adamw"\nlr = 0.001\n', "utf-8-sig")
-    for given in (path, str(path)):
-        recipe = read_recipe(given)
-        assert (recipe.data, recipe.epochs, recipe.optimizer.name, recipe.optimizer.lr) == ("digits", 3, "adamw", 0.001)
+    expected = Recipe(data="digits", epochs=3, optimizer={"name": "adamw", "lr": 0.001})
+    assert read_recipe(path) == read_recipe(str(path)) == expected
 
 
 def test_overrides():
@@ -169,37 +156,28 @@ def test_reading_an_override(text, value):
 
 @pytest.mark.parametrize("text", ["", "epochs", "=3", " =3"])
 def test_text_without_an_override(text):
-    with pytest.raises(RecipeError, match="expected FIELD=VALUE, such as optimizer"):
-        parse_override(text)
+    assert "expected FIELD=VALUE, such as optimizer" in error_of(RecipeError, parse_override, text)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"optimiser.lr": 0.1}, "recipe: optimiser.lr: no such field; did you mean 'optimizer.lr'?"),
-        ({"optimizer.sgd.lr": 1}, "recipe: optimizer.sgd.lr: no such field; did you mean 'optimizer.lr'?"),
-        ({"lr": 1}, "recipe: lr: no such field; did you mean 'optimizer.lr'?"),
-        ({"name": "sgd"}, "recipe: name: no such field; did you mean 'optimizer.name' or 'schedule.name'?"),
-        ({"wieght_decay": 1}, "recipe: wieght_decay: no such field; did you mean 'optimizer.weight_decay'?"),
-        ({"epochs.count": 1}, "recipe: epochs.count: no such field"),
-        ({"optimizer.lrr": 1}, "recipe: optimizer: lrr: no such field"),
+        ({"optimiser.lr": 0.1}, r"optimiser.lr: no such field; did you mean 'optimizer.lr'\?"),
+        ({"optimizer.sgd.lr": 1}, r"optimizer.sgd.lr: no such field; did you mean 'optimizer.lr'\?"),
+        ({"lr": 1}, r"lr: no such field; did you mean 'optimizer.lr'\?"),
+        ({"name": "sgd"}, r"name: no such field; did you mean 'optimizer.name' or 'schedule.name'\?"),
+        ({"wieght_decay": 1}, r"wieght_decay: no such field; did you mean 'optimizer.weight_decay'\?"),
+        ({"epochs.count": 1}, r"epochs.count: no such field; did you mean 'epochs'\?"),
+        ({"optimizer.lrr": 1}, r"optimizer: lrr: no such field; did you mean 'lr'\?"),
+        ({"optimizer.name": "sdg"}, r"optimizer: name: .*; did you mean 'sgd'\?"),
+        ({"schedule.name": "cosin"}, r"schedule.name: .*; did you mean 'cosine'\?"),
+        ({"data": "cifar"}, r"data: .*; did you mean 'cifar10'\?"),
+        ({"precision": "int8"}, r"precision: .*, got 'int8'"),
     ],
 )
 def test_wrong_overrides(changes, message):
-    assert error_of(RecipeError, read_recipe("cifar10").replaced, changes).startswith(message)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "meant"),
-    [
-        ("optimizer.name", "sdg", "; did you mean 'sgd'?"),
-        ("schedule.name", "cosin", "; did you mean 'cosine'?"),
-        ("data", "cifar", "; did you mean 'cifar10'?"),
-        ("precision", "int8", "got 'int8'"),
-    ],
-)
-def test_wrong_choices(field, value, meant):
-    assert error_of(RecipeError, read_recipe("cifar10").replaced, {field: value}).endswith(meant)
+    found = error_of(RecipeError, read_recipe("cifar10").replaced, changes)
+    assert re.fullmatch(f"recipe: {message}", found), found
 
 
 @pytest.mark.parametrize(
@@ -248,22 +226,17 @@ def test_recipe_for_other_data(name, data, kept, field, value, other):
     assert (after.augmentation, after.images) == (Recipe().augmentation, Recipe().images) or data == "cifar10"
     assert getattr(after, kept) == getattr(before, kept)
     assert after == before.replaced({field: value, "data": data})
-    with pytest.raises(MaamError, match="has no effect on data"):
-        before.replaced({other: 2, "data": data})
+    assert "has no effect on data" in error_of(RecipeError, before.replaced, {other: 2, "data": data})
 
 
 def test_no_recipe(tmp_path, monkeypatch):
-    message = r"no recipe 'cifar', and no file that ends in \.toml; did you mean 'cifar10'\?$"
-    with pytest.raises(RecipeError, match=message):
-        read_recipe("cifar")
-    with pytest.raises(RecipeError, match="cannot be read: No such file"):
-        read_recipe(str(tmp_path / "none.toml"))
-    with pytest.raises(PresetError, match="no preset 'maam_digit'; did you mean 'maam_digits'"):
-        default_recipe("maam_digit")
+    found = error_of(RecipeError, read_recipe, "cifar")
+    assert found == "no recipe 'cifar', and no file that ends in .toml; did you mean 'cifar10'?"
+    assert "cannot be read: No such file" in error_of(RecipeError, read_recipe, str(tmp_path / "none.toml"))
+    assert "no preset 'maam_digit'; did you mean 'maam_digits'" in error_of(PresetError, default_recipe, "maam_digit")
     monkeypatch.setattr(recipe_files, "list_recipes", lambda: ["paper"])
-    message = r"no default recipe for 'cnn'; choose one with recipe=.* \(--recipe NAME\): paper"
-    with pytest.raises(RecipeError, match=message):
-        default_recipe("cnn")
+    found = error_of(RecipeError, default_recipe, "cnn")
+    assert re.match(r"no default recipe for 'cnn'; choose one with recipe=.* \(--recipe NAME\): paper", found)
 
 
 def theirs(make):

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -18,21 +17,9 @@ WORD = {130: "interrupted", 143: "stopped"}
 
 
 def start(out, framework, *more):
-    command = [
-        sys.executable,
-        "-m",
-        "maam",
-        "train",
-        "maam_digits",
-        *OPTIONS,
-        "--out",
-        str(out),
-        "--framework",
-        framework,
-        *more,
-    ]
+    command = [sys.executable, "-m", "maam", "train", "maam_digits", *OPTIONS, "--out", out, "--framework", framework]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, preexec_fn=_heed_signals, **pipes)
+    return subprocess.Popen([*command, *more], preexec_fn=_heed_signals, **pipes)
 
 
 def _heed_signals():
@@ -73,9 +60,8 @@ def test_a_signal_stops_a_run(framework, number, tmp_path):
         process.kill()
     expected = {STATUS[number], 143 if framework == "mindspore" else STATUS[number]}  # it turns SIGINT into SIGTERM
     assert process.returncode in expected, errors
-    assert errors.splitlines()[-1] == (
-        f"maam: {WORD[process.returncode]}; run the same command with --resume to continue from the last checkpoint"
-    )
+    advice = "run the same command with --resume to continue from the last checkpoint"
+    assert errors.splitlines()[-1] == f"maam: {WORD[process.returncode]}; {advice}"
     assert {path.name for path in run.path.iterdir()} <= set(WRITTEN)
     checkpoint = run.read_last()
     assert checkpoint.state.step == run.log.records()[-1]["step"] >= 50
@@ -98,7 +84,7 @@ assert caught == ["interrupt", 143]
 assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 """
 
-OWN = """
+OWN_HANDLERS = """
 import signal, threading
 from maam._signals import Deferred, reinstall
 def own(*_): pass
@@ -134,9 +120,7 @@ else:
 """Inside the import of an extension module, an interruption would become an ImportError."""
 
 
-@pytest.mark.parametrize(
-    "program", [SECOND, OWN, IMPORT], ids=["the second signal acts at once", "own handlers are kept", "an import ends"]
-)
+@pytest.mark.parametrize("program", [SECOND, OWN_HANDLERS, IMPORT], ids=["second signal", "own handlers", "import"])
 def test_handlers(program, tmp_path):
     """In a process of its own: after NNCF has run, a signal to this process ends it with SIGSEGV."""
     result = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=120)
@@ -154,4 +138,3 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(framework, tmp_path):
     assert status_of(process) == 143
     assert status_of(start(parts.path, framework, *short, "--resume")) == 0
     assert whole.final.read_bytes() == parts.final.read_bytes()
-    assert Path(parts.log.path).exists()

@@ -14,8 +14,8 @@ from maam.training import default_recipe, train
 from maam.training.checkpoint import read_checkpoint
 from maam.training.recipe_files import find_network, find_recipe
 from maam.weights import read_weights, write_weights
+from tests.training.conftest import stop
 
-ALSO_SLOW = ["torch", pytest.param("mindspore", marks=pytest.mark.slow)]
 digits = functools.partial(spec.preset, "maam_digits")
 
 
@@ -31,42 +31,41 @@ def seven(drawn):
     return drawn(digits(num_classes=7), "seven.safetensors", seed=5)
 
 
-def learned(arrays):
-    return {name: array for name, array in arrays.items() if "running" not in name}
+def check_learned(run, expected):
+    """Check the final weights of a run, without running statistics."""
+    after = read_weights(run.final)[1]
+    assert after.keys() == expected.keys()
+    for name in (name for name in expected if "running" not in name):
+        np.testing.assert_allclose(after[name], expected[name], rtol=1e-6, atol=1e-12, err_msg=name)  # averages round
 
 
 @pytest.mark.slow_in("mindspore")
 def test_start_from_a_run(frozen, done, framework, tmp_path):
     run = train("maam_digits", frozen.replaced({"weights": done.path}), out=tmp_path / "run", framework=framework)
-    before, after = (learned(read_weights(path)[1]) for path in (done.final, run.final))
-    assert before.keys() == after.keys()
-    for name, array in before.items():
-        np.testing.assert_allclose(after[name], array, rtol=1e-6, atol=1e-12, err_msg=name)  # the average rounds
+    check_learned(run, read_weights(done.final)[1])
     first = run.log.records()[1]["losses"][0]
     assert first < 0.8 * np.log(10)  # an untrained network has a loss of log(10)
 
 
-@pytest.mark.parametrize("framework", ALSO_SLOW)
+@pytest.mark.slow_in("mindspore")
 def test_new_last_layer_for_other_classes(frozen, seven, framework, tmp_path):
     run = train("maam_digits", frozen.replaced({"weights": str(seven)}), out=tmp_path / "run", framework=framework)
-    node, after = read_weights(run.final)
+    node = read_weights(run.final)[0]
     assert node == digits()
-    drawn, before = draw(node.parameters(), 0), read_weights(seven)[1]
-    for name, array in learned(after).items():
-        source = drawn if name.startswith("classifier.fc2.") else before
-        np.testing.assert_allclose(array, source[name], rtol=1e-6, atol=1e-12, err_msg=name)
+    drawn = draw(node.parameters(), 0)
+    new = {name: array for name, array in drawn.items() if name.startswith("classifier.fc2.")}
+    check_learned(run, read_weights(seven)[1] | new)
     note = f"initial weights: {seven}; the last layer, classifier.fc2, is new and drawn from the seed"
     assert run.sessions()[0]["start"] == note
     assert note in (run.path / "report.md").read_text()
 
 
-def test_resumed_run_does_not_need_the_file(recipe, seven, tmp_path, stop):
+def test_resumed_run_does_not_need_the_file(recipe, seven, tmp_path):
     recipe = recipe.replaced({"weights": str(seven)})
-    steps = {"log_steps": 1, "checkpoint_steps": 4}
-    whole = train("maam_digits", recipe, out=tmp_path / "whole", **steps)
-    stop("maam_digits", recipe, out=tmp_path / "run", at=9, **steps)
+    whole = train("maam_digits", recipe, out=tmp_path / "whole")
+    stop(recipe, tmp_path / "run", at=9)
     seven.unlink()
-    run = train("maam_digits", recipe, out=tmp_path / "run", resume=True, **steps)
+    run = train("maam_digits", recipe, out=tmp_path / "run", resume=True)
     assert run.final.read_bytes() == whole.final.read_bytes()
     assert read_checkpoint(run.last).recipe.weights == str(seven)
     first, second = run.sessions()
@@ -104,7 +103,7 @@ def test_unreadable_weights(frozen, tmp_path, refuses, name, message):
     refuses(MaamError, message, "maam_digits", frozen.replaced({"weights": name}))
 
 
-@pytest.mark.parametrize("framework", ALSO_SLOW)
+@pytest.mark.slow_in("mindspore")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_start_from_half_precision(framework, short, dtype, half_and_wide, tmp_path):
     """A file of half precision equals a float32 file with the same numbers."""
@@ -115,7 +114,7 @@ def test_start_from_half_precision(framework, short, dtype, half_and_wide, tmp_p
     assert runs[0].final.read_bytes() == runs[1].final.read_bytes()
 
 
-@pytest.mark.parametrize("framework", ALSO_SLOW)
+@pytest.mark.slow_in("mindspore")
 def test_pruned_network_is_trained(short, done, framework, tmp_path):
     pruned = tmp_path / "pruned.safetensors"
     write_weights(pruned, *prune(*read_weights(done.final), channels=0.25))
@@ -132,35 +131,22 @@ def test_pruned_network_is_trained(short, done, framework, tmp_path):
     assert find_network(str(pruned), {"num_classes": 7}).num_classes == 7
 
 
-def test_spec_document_is_trained_from_drawn_weights(short, tmp_path):
+def test_own_spec_is_trained_from_drawn_weights(short, refuses, tmp_path):
     node = digits(channels=16).replace(name="mine")
     (tmp_path / "mine.json").write_text(node.to_json())
-    with pytest.raises(RecipeError, match=r"no default recipe for .*mine\.json, a network called 'mine'; choose"):
-        train(tmp_path / "mine.json", out=tmp_path / "run")
-    run = train("mine.json", short, out=tmp_path / "run")
-    assert read_weights(run.final)[0] == node
-    assert run.sessions()[0]["start"] == ""
+    message = r"no default recipe for .*mine\.json, a network called 'mine'; choose"
+    refuses(RecipeError, message, tmp_path / "mine.json")
+    maam.register_preset(lambda: node, "mine_of_this_test")
+    for name in ("mine.json", "mine_of_this_test"):
+        run = train(name, short, out=tmp_path / "runs" / name)
+        assert read_weights(run.final)[0] == node
+        assert run.sessions()[0]["start"] == ""
 
 
-def test_folder_is_not_a_network(done, refuses):
+def test_paths_that_name_no_network(recipe, drawn, done, refuses):
     message = r"this is a folder, and no preset has that name .* of a run, give its final\.safetensors"
     refuses(RecipeError, message, str(done.path))
-
-
-@pytest.mark.parametrize(
-    ("node", "overrides", "message"),
-    [
-        (digits(), {"channels": 8}, "overrides.channels: the file "),
-        (spec.maam(3), {}, r"a single layer \(sequential\); expected a model that ends in logits"),
-    ],
-)
-def test_unusable_files(recipe, drawn, refuses, node, overrides, message):
-    path = drawn(node)
-    refuses(MaamError, f"^({path}: )?{message}", str(path), recipe.replaced({"overrides": overrides}))
-
-
-def test_registered_spec_is_a_preset(short, tmp_path):
-    node = digits(channels=16)
-    maam.register_preset(lambda: node, "mine_of_this_test")
-    run = train("mine_of_this_test", short, out=tmp_path / "run")
-    assert read_weights(run.final)[0] == node
+    path = drawn(digits())
+    refuses(RecipeError, f"^overrides.channels: the file {path}", str(path), recipe.replaced({"overrides.channels": 8}))
+    path = drawn(spec.maam(3))
+    refuses(RecipeError, rf"^{path}: a single layer \(sequential\); expected a model that ends", str(path), recipe)
