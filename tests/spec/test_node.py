@@ -138,6 +138,9 @@ def test_fields_are_validated_and_given_by_name():
         CONV.model_copy(update={"groups": 2})
     with pytest.raises(TypeError, match=r"^conv2d: expected keyword arguments: in_channels=, out_channels="):
         spec.Conv2d(3, 4, 3)
+    with pytest.raises(ValueError, match=r"^conv2d: kernel: no such field") as error:
+        spec.Conv2d(in_channels=1, out_channels=1, kernel_size=1, kernel=1)
+    assert isinstance(error.value, SpecError)
     assert len(error_of(SpecError, CONV.replace, stride=np.zeros((9, 9)))) < 150
 
 
