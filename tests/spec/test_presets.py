@@ -9,8 +9,9 @@ from maam.errors import PresetError, SpecError
 from maam.spec import list_presets, preset, preset_options, register_preset
 from tests.errors import error_of
 
+BASES = ["maam_cifar10", "maam_cifar10_2m3", "maam_digits"]
 NETS = [f"maam_net_{size}{end}" for size in "lms" for end in ("", "_control")]
-MAAM = ["maam_cifar10", "maam_cifar10_2m3", "maam_digits", "maam_imagenet", *NETS]
+MAAM = [*BASES, "maam_imagenet", *NETS]
 MAFC = ["mafc_v1", "mafc_v2", "mafc_v3", "mafc_v3_small"]
 MOBILENETS = ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v3_small"]
 WITHOUT = ["without_agent_attention", "without_fusion", "without_reduce"]
@@ -48,6 +49,17 @@ def test_counts(name, options, parameters, macs):
 
 
 @pytest.mark.parametrize(
+    ("alias", "name", "count"),
+    [("MAFCV1", "mafc_v1", 4959222), ("MAFCV2", "mafc_v2", 3551887), ("MAFCV3", "mafc_v3", 3991264)],
+)
+def test_aliases_and_published_counts(alias, name, count):
+    assert preset(name).num_parameters == count
+    assert alias not in list_presets()
+    assert preset(alias, num_classes=7) == preset(name, num_classes=7)
+    assert preset("mafc_v3_small").num_parameters == 2151673
+
+
+@pytest.mark.parametrize(
     ("pattern", "names"),
     [("*", NAMES), ("maam_*", MAAM), ("without_?*", WITHOUT), ("[cm]*n", ["cnn"]), ("nothing*", [])],
 )
@@ -78,10 +90,7 @@ UNKNOWN = [
     ("maam_cifar10", {"base": "maam_digits"}, "preset 'maam_cifar10' has no option 'base'"),
     ("maam_cifar10", {"ablation": "t_cnn"}, "no option 'ablation'"),
     ("maam_digits", {"name": "other"}, "preset 'maam_digits' has no option 'name'"),
-    *(
-        ("t_cnn", {"base": base}, "base: expected one of maam_cifar10, maam_cifar10_2m3, maam_digits, got")
-        for base in ("cnn", "", None, ["maam_digits"])
-    ),
+    *(("t_cnn", {"base": base}, f"base: expected one of {', '.join(BASES)}, got") for base in ("cnn", "", None, [])),
 ]
 INVALID = [
     ("cnn", {"num_classes": 0}, "cnn: num_classes: input should be greater than or equal to 1, got 0"),
