@@ -195,7 +195,11 @@ def test_sizes_that_are_not_accepted():
         (preset("cnn"), ((3, 32, 32),), "expected an input (N, 3, 32, 32), got 3 dimensions: (3, 32, 32)"),
         (preset("cnn"), ((1, 3, 28, 32),), "expected an input (N, 3, 32, 32), got (1, 3, 28, 32)"),
         (preset("cnn"), ((1, 32, 32, 3),), "expected an input (N, 3, 32, 32), got (1, 32, 32, 3)"),
-        (preset("cnn"), ((1, 3, 32, 32), "uint8"), "a floating-point input (N, 3, 32, 32), got uint8; convert it"),
+        (
+            linear(6),
+            ((1, 6), "uint8"),
+            "a floating-point input (N, 6), got uint8; convert it and scale images to [0, 1]",
+        ),
         (CONV, ((1, 3, 9, 9), "float64", "float32"), "of dtype float32, the dtype of the parameters, got float64"),
         (linear(6), ((4, 5),), "expected an input (N, 6), got (4, 5)"),
         (linear(6), ((4, 6, 1, 1),), "expected an input (N, 6), got 4 dimensions: (4, 6, 1, 1)"),
