@@ -10,7 +10,7 @@ import maam
 from maam import parity, reference, spec
 from maam.data import BatchLoader, ImageDataset
 from maam.deploy import prune
-from maam.errors import DataError, DeploymentError, MaamError, PresetError, SpecError, TrainingError, WeightsError
+from maam.errors import DataError, DeploymentError, MaamError, SpecError, TrainingError, WeightsError
 from maam.spec import draw
 from maam.training import Observer, default_recipe, train
 from maam.weights import write_weights
@@ -62,9 +62,6 @@ def test_arguments_of_check(options, message):
     assert error_of(MaamError, parity.check, "maam_digits", **options).startswith(message)
 
 
-register = partial(maam.register_preset, name="never")
-
-
 def without_head():
     conv, norm = spec.Conv2d(in_channels=3, out_channels=5, kernel_size=1), spec.BatchNorm2d(num_features=5)
     children = {"conv": conv, "bn": norm, "pool": spec.GlobalPool(), "flatten": spec.Flatten()}
@@ -72,16 +69,9 @@ def without_head():
 
 
 REFUSED = [
-    *(
-        (SpecError, partial(spec.patch_widths, 16, channels), "out_channels: expected an integer of at least 1, got")
-        for channels in ("64", 64.5, -1, 0)
-    ),
     (SpecError, without_head, "normed: the last layer with parameters does not compute the logits"),
     (SpecError, partial(spec.parse_json, {}), "expected JSON text, got dict; for plain data use parse_document"),
     (SpecError, partial(draw, DIGITS, 0), "draw(spec.parameters(), seed)"),
-    (PresetError, partial(register, DIGITS), "register_preset(lambda: spec, name)"),
-    (PresetError, lambda: register(lambda num_classes: DIGITS), "num_classes: expected a default value"),
-    (PresetError, lambda: register(lambda **options: DIGITS), "expected only named arguments with defaults"),
     (DeploymentError, partial(prune, "a.safetensors", {}), "to prune a weights file, use maam.deploy.prune_file"),
     (DeploymentError, partial(prune, DIGITS, ARRAYS, channels="0.5"), "channels: expected a number in [0, 1), got '0"),
     (DataError, partial(ImageDataset, PIXELS, LABELS, "abcd"), "expected a sequence of names"),
@@ -104,17 +94,6 @@ def test_other_spellings(path):
     assert set(reference.load(path, "float64").dtypes.values()) == {np.dtype("float64")}
     message = error_of(WeightsError, reference.load, path, "float33")
     assert message.startswith("dtype: expected a NumPy dtype or its name, got 'float33'")
-
-
-def test_presets_of_users():
-    @maam.register_preset(name="of_test_misuse")
-    def first():
-        return DIGITS
-
-    with pytest.raises(PresetError, match="already exists; use another name or overwrite=True"):
-        maam.register_preset(first, "of_test_misuse")
-    maam.register_preset(lambda: spec.preset("cnn"), "of_test_misuse", overwrite=True)
-    assert maam.preset("of_test_misuse") == spec.preset("cnn")
 
 
 def foreign_models():

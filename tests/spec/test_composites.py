@@ -4,6 +4,7 @@ import inspect
 import operator
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -105,25 +106,24 @@ VALUES = [
     ("act_layer", len, "act_layer: input should be 'relu', 'relu6'"),
     ("norm_layer", "layer_norm", "norm_layer: input should be 'batch_norm' or 'identity', got 'layer_norm'"),
 ]
+COUNT, POWER = "expected an integer of at least 1, got", "expected a power of two of at least 4, got"
 CALLS = [
-    (lambda: spec.agent_block(8, 8, kernel_size=2), "agent_block: kernel_size: expected an odd kernel size"),
-    (lambda: spec.agent_block(8, 8, scale=0), f"agent_block: scale: {LEAST} 0"),
-    (lambda: spec.reduce_layer(8, norm_layer="bn"), "reduce_layer: norm_layer: input should be 'batch_norm'"),
-    (lambda: spec.maam_stem(3, ()), "maam_stem: channels: expected at least one value"),
-    (lambda: spec.maam_stem(3, (8,), 0), f"maam_stem: out_channels: {LEAST} 0"),
-    (lambda: spec.maam_stem(0, (8,)), f"maam_stem: in_channels: {LEAST} 0"),
-    *(
-        (lambda size=size: spec.patch_widths(size, 16), "patch_size: expected a power of two of at least 4, got")
-        for size in (2, 14, (16, 8), 4.0)
-    ),
-    *((lambda a=a, v=v: spec.maam(**{"in_channels": 8, a: v}), message) for a, v, message in VALUES),
+    (partial(spec.agent_block, 8, 8, kernel_size=2), "agent_block: kernel_size: expected an odd kernel size"),
+    (partial(spec.agent_block, 8, 8, scale=0), f"agent_block: scale: {LEAST} 0"),
+    (partial(spec.reduce_layer, 8, norm_layer="bn"), "reduce_layer: norm_layer: input should be 'batch_norm'"),
+    (partial(spec.maam_stem, 3, ()), "maam_stem: channels: expected at least one value"),
+    (partial(spec.maam_stem, 3, (8,), 0), f"maam_stem: out_channels: {LEAST} 0"),
+    (partial(spec.maam_stem, 0, (8,)), f"maam_stem: in_channels: {LEAST} 0"),
+    *((partial(spec.patch_widths, size, 16), f"patch_size: {POWER}") for size in (2, 14, (16, 8), 4.0)),
+    *((partial(spec.patch_widths, 16, channels), f"out_channels: {COUNT}") for channels in ("64", 64.5, -1, 0)),
+    *((partial(spec.maam, **{"in_channels": 8, name: value}), f"maam: {message}") for name, value, message in VALUES),
 ]
 
 
 @pytest.mark.parametrize(("call", "message"), CALLS)
 def test_invalid_arguments(call, message):
     found = error_of(SpecError, call)
-    assert found.startswith((message, f"maam: {message}"))
+    assert found.startswith((message, message.removeprefix("maam: ")))
     assert len(found) < 300
 
 

@@ -114,29 +114,38 @@ def test_errors_for_names_and_options(error, name, options, message):
     assert message in error_of(error, preset, name, **options)
 
 
+@spec.composite
+def tiny(num_classes: int = 2) -> spec.Model:
+    fc = spec.Linear(in_features=1, out_features=num_classes)
+    return spec.Model(name="tiny", input_shape=(1, 1, 1), children={"flatten": spec.Flatten(), "fc": fc})
+
+
 def test_registering(monkeypatch):
     monkeypatch.setattr("maam.spec.presets._FACTORIES", {})
-
-    @register_preset
-    @spec.composite
-    def tiny(num_classes: int = 2) -> spec.Model:
-        fc = spec.Linear(in_features=1, out_features=num_classes)
-        return spec.Model(name="tiny", input_shape=(1, 1, 1), children={"flatten": spec.Flatten(), "fc": fc})
-
+    assert register_preset(tiny) is tiny
     assert list_presets() == ["tiny"]
     assert preset("tiny", num_classes=5).num_classes == 5
-    with pytest.raises(PresetError, match="the preset 'tiny' already exists"):
+    with pytest.raises(PresetError, match="the preset 'tiny' already exists; use another name or overwrite=True"):
         register_preset(tiny)
+    register_preset(lambda: tiny(7), "tiny", overwrite=True)
+    assert preset("tiny") == tiny(7)
 
-    @register_preset
-    def named(name: str = "mine") -> spec.Model:
+    @register_preset(name="named")
+    def an_option_may_be_called_name(name: str = "mine") -> spec.Model:
         return tiny().replace(name=name)
 
-    assert preset("named", name="other").name == "other"  # an option may be called name
-    for factory, kind in ((lambda: 3, "int"), (lambda: None, "NoneType"), (lambda: spec.Identity(), "Identity")):
-        register_preset(factory, kind)
-        with pytest.raises(PresetError, match=f"preset '{kind}': expected its function to return a Model, got {kind}$"):
-            preset(kind)
+    assert preset("named", name="other").name == "other"
+
+
+@pytest.mark.parametrize("made", [3, None, spec.Identity()])
+def test_presets_that_are_not_models(made):
+    kind = type(made).__name__
+    register_preset(lambda: made, "wrong")
+    with pytest.raises(PresetError, match=f"preset 'wrong': expected its function to return a Model, got {kind}$"):
+        preset("wrong")
+
+
+NO_NAME = functools.partial(spec.maam_classifier, channels=64)
 
 
 @pytest.mark.parametrize(
@@ -144,9 +153,12 @@ def test_registering(monkeypatch):
     [
         (spec.cnn, 5, "name: expected the name of the preset, a string, got 5"),
         (spec.cnn, "", "name: expected the name of the preset, a string, got ''"),
-        (functools.partial(spec.maam_classifier, channels=64), None, "got None, and the function has no name"),
+        (NO_NAME, None, "got None, and the function has no name"),
         (dict, None, "<class 'dict'>: its signature cannot be inspected; wrap it in a function"),
         (spec.cnn, "MAFCV2", "'MAFCV2' is an alias of the preset 'mafc_v2'; use another name"),
+        (tiny(), "tiny", r"to register an existing spec use register_preset\(lambda: spec, name\)"),
+        (lambda num_classes: tiny(), "tiny", "num_classes: expected a default value"),
+        (lambda **options: tiny(), "tiny", "expected only named arguments with defaults"),
     ],
 )
 def test_factories_and_names_that_cannot_be_registered(factory, name, message):

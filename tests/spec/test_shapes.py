@@ -198,7 +198,7 @@ def test_sizes_that_are_not_accepted():
         (
             linear(6),
             ((1, 6), "uint8"),
-            "a floating-point input (N, 6), got uint8; convert it and scale images to [0, 1]",
+            "input (N, 6), got uint8; convert it and scale images to [0, 1]",
         ),
         (CONV, ((1, 3, 9, 9), "float64", "float32"), "of dtype float32, the dtype of the parameters, got float64"),
         (linear(6), ((4, 5),), "expected an input (N, 6), got (4, 5)"),
