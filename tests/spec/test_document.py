@@ -10,7 +10,6 @@ from maam.spec import node, parse_document, parse_json
 from tests.errors import error_of
 from tests.spec import mutations
 
-RELU, TANH = (spec.Activation(function=name) for name in ("relu", "tanh"))
 SPECS = [
     *map(spec.preset, spec.list_presets()),
     *(spec.maam(4, fusion=fusion, scales=(1, 2, 3), depthwise=True) for fusion in ("softmax", "mean", "dynamic")),
@@ -26,17 +25,17 @@ def test_specs_survive_a_round_trip(node):
         assert hash(other) == hash(node)
 
 
-def test_fields_the_order_of_children_and_floats_bit_for_bit():
+def test_fields_and_defaults():
     given = {"kind": "conv2d", "in_channels": 3, "out_channels": 4, "kernel_size": 1}
     defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True, "init": "fan_in_uniform"}
     assert parse_document(given).to_document() == {**given, **defaults}
     pool = spec.AvgPool2d(kernel_size=2)
     assert json.loads(pool.to_json()) == {"kind": "avg_pool2d", "kernel_size": 2, "stride": None, "padding": 0}
-    forward = spec.Sequential(children={"z": RELU, "a": TANH})
-    reverse = spec.Sequential(children={"a": TANH, "z": RELU})
-    assert list(parse_json(forward.to_json()).nodes) == ["z", "a"]
-    assert forward != reverse
-    assert parse_json(forward.to_json()) != reverse
+
+
+def test_the_order_of_children_is_kept_and_that_of_fields_is_free():
+    children = {"z": spec.Identity(), "a": spec.Flatten()}
+    assert list(parse_json(spec.Sequential(children=children).to_json()).nodes) == ["z", "a"]
 
     def backward(pairs):
         is_node = any(name == "kind" for name, _ in pairs)
@@ -44,9 +43,12 @@ def test_fields_the_order_of_children_and_floats_bit_for_bit():
 
     model = spec.preset("maam_digits")
     assert parse_json(json.dumps(json.loads(model.to_json(), object_pairs_hook=backward))) == model
-    for slope in (0.1 + 0.2, 5e-324, 1e308, -0.0, 1 / 3):
-        activation = spec.Activation(function="leaky_relu", negative_slope=slope)
-        assert repr(parse_json(activation.to_json()).negative_slope) == repr(slope)
+
+
+@pytest.mark.parametrize("slope", [0.1 + 0.2, 5e-324, 1e308, -0.0, 1 / 3])
+def test_floats_are_kept_bit_for_bit(slope):
+    activation = spec.Activation(function="leaky_relu", negative_slope=slope)
+    assert repr(parse_json(activation.to_json()).negative_slope) == repr(slope)
 
 
 def test_nodes_are_accepted_as_documents_and_very_long_texts_refused(monkeypatch):
