@@ -13,21 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from maam.torch import build  # noqa: E402
 
-CONVS = [
-    {},
-    {"kernel_size": 1},
-    {"kernel_size": 5, "padding": 2},
-    {"kernel_size": 4, "stride": 3},
-    {"stride": 2, "padding": 1},
-    {"stride": 5},
-    {"padding": 7},
-    {"dilation": 2, "padding": 1},
-    {"dilation": 3, "stride": 2, "padding": 2},
-    {"groups": 2},
-    {"groups": 4, "out_channels": 8, "stride": 2},
-    {"groups": 4, "out_channels": 4, "bias": False},
-    {"bias": False, "out_channels": 1},
-]
+CONVS = [{}, {"kernel_size": 1}, {"kernel_size": 5, "padding": 2}, {"kernel_size": 4, "stride": 3}, {"padding": 7}]
+CONVS += [{"stride": 2, "padding": 1}, {"stride": 5}, {"dilation": 2, "padding": 1}, {"groups": 2}]
+CONVS += [{"dilation": 3, "stride": 2, "padding": 2}, {"groups": 4, "out_channels": 8, "stride": 2}]
+CONVS += [{"groups": 4, "out_channels": 4, "bias": False}, {"bias": False, "out_channels": 1}]
 CONVS = [{"in_channels": 4, "out_channels": 6, "kernel_size": 3, **options} for options in CONVS]
 MAX_POOLS = [(2, None, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0), (2, None, 1), (5, 4, 2), (1, 2, 0)]
 AVG_POOLS = [(2, None, 0), (3, 2, 0), (3, 1, 1), (2, 3, 1), (1, 2, 0), (5, 3, 2)]
@@ -155,9 +144,10 @@ def test_the_classifier_of_the_paper(pools):
     compare(spec.preset("maam_cifar10", pool=pools), network, (3, 32, 32), "meta")
 
 
-@pytest.mark.parametrize(
-    ("c", "out", "hidden", "kernels", "pools"), [(4, 6, 3, (1, 3, 5), (1, 1)), (2, 2, 7, (3, 7), (2, 3))]
-)
+LAYER = [(4, 6, 3, (1, 3, 5), (1, 1)), (2, 2, 7, (3, 7), (2, 3))]
+
+
+@pytest.mark.parametrize(("c", "out", "hidden", "kernels", "pools"), LAYER)
 def test_the_layer(c, out, hidden, kernels, pools):
     node = spec.maam(c, out, hidden_channels=hidden, num_agents=len(kernels), kernel_sizes=kernels, pool=pools)
     module = HandMade(*(branch(c, hidden, out, k, pools) for k in kernels), channels=out)

@@ -46,9 +46,8 @@ def test_shape_and_macs_are_those_of_the_torch_module(example):
         output = module(torch.zeros(2, *shape))
     assert tuple(output.shape) == (2, *spec.output_shape(shape))
     assert counter.get_total_flops() == 2 * 2 * spec.macs(shape)  # a batch of two; a MAC is two flops
-    assert {name for name in module.state_dict() if not name.endswith("num_batches_tracked")} == {
-        parameter.name for parameter in spec.parameters()
-    }
+    names = {name for name in module.state_dict() if not name.endswith("num_batches_tracked")}
+    assert names == {parameter.name for parameter in spec.parameters()}
 
 
 KINDS = sorted(kind for kind, cls in Node.kinds.items() if cls.__module__.startswith("maam."))
