@@ -186,7 +186,8 @@ def test_pooling_by_hand():
     for function, value in statistics.items():
         assert functions.global_pool(x, GlobalPool(function=function)).tolist() == [[[[value]]]]
     pair = np.array([1.0, 4.0]).reshape(1, 2, 1, 1)
-    assert functions.global_pool(pair, GlobalPool(function="avg", axis="channels")).tolist() == [[[[2.5]]]]
+    for function, value in {"avg": 2.5, "std": math.sqrt(4.5)}.items():
+        assert functions.global_pool(pair, GlobalPool(function=function, axis="channels")).tolist() == [[[[value]]]]
 
 
 @pytest.mark.parametrize("size", [(3, 5), (2, 2), (7, 6), (1, 1), (14, 12), (4, 9)])
