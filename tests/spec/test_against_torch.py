@@ -159,15 +159,9 @@ FC = spec.Linear(in_features=6, out_features=2)
 CHILDREN = {"conv": CONV, "act": spec.Activation(function="silu")}
 HALF = {"a": CONV.replace(stride=2), "b": CONV.replace(stride=2, kernel_size=5, padding=2)}
 PRESETS = [spec.preset(name, image_size=32) for name in spec.list_presets()]
-LAYERS = [
-    {"fusion": "mean"},
-    {"fusion": "dynamic", "num_agents": 2},
-    {"depthwise": True, "kernel_sizes": 5},
-    {"scales": (1, 2, 4)},
-    {"scales": 3, "pool": (2, 1)},
-    {"norm_layer": "identity", "act_layer": "gelu"},
-    {"reduce": False, "out_channels": 9, "hidden_channels": 1},
-]
+LAYERS = [{"fusion": "mean"}, {"fusion": "dynamic", "num_agents": 2}, {"depthwise": True, "kernel_sizes": 5}]
+LAYERS += [{"scales": (1, 2, 4)}, {"scales": 3, "pool": (2, 1)}, {"norm_layer": "identity", "act_layer": "gelu"}]
+LAYERS += [{"reduce": False, "out_channels": 9, "hidden_channels": 1}]
 CONTAINERS = [
     spec.Residual(children=CHILDREN),
     spec.Residual(children={}),
