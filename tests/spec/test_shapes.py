@@ -123,6 +123,7 @@ RULES = [
     (maam(8, pool=2, scales=(1, 3, 2)), (4, 8, 6, None), "(N, 8, H, W) with H, W >= 6"),
     (maam(8, fusion="dynamic"), (4, 8, 1, None), "(N, 8, H, W)"),
     (CONV_5, *FROM_5),
+    (spec.GroupNorm(num_groups=2, num_channels=6), (4, 6, 1, None), "(N, 6, H, W)"),
     (MAX_POOL, *ONE_MAP),
     (spec.AvgPool2d(kernel_size=2), (4, None, 2, None), "(N, C, H, W) with H, W >= 2"),
     (linear(6), (2, 6, 1, None), "(N, 6)"),
