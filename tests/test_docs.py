@@ -98,9 +98,10 @@ def test_notebooks_are_valid_and_have_the_outputs_of_a_complete_run(notebook):
     cells = code_cells(notebook)
     assert len(cells) >= 4
     for count, cell in enumerate(cells, 1):
+        source = "".join(cell["source"])
+        ast.parse(source)
+        assert max(len(line) for line in source.splitlines()) <= WIDEST_CELL
         assert cell["execution_count"] == count
-        ast.parse("".join(cell["source"]))
-        assert max(len(line.rstrip("\n")) for line in cell["source"]) <= WIDEST_CELL
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert all(output["output_type"] != "error" for output in outputs)
     assert len(pictures(cells)) >= 2

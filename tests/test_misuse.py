@@ -166,8 +166,7 @@ def test_labels_and_class_names():
 
 def test_a_table_changes_the_named_settings():
     before = default_recipe("maam_digits")
-    after = before.replaced({"optimizer": {"lr": 0.05}})
-    assert after == before.replaced({"optimizer.lr": 0.05})
+    assert before.replaced({"optimizer": {"lr": 0.05}}) == before.replaced({"optimizer.lr": 0.05})
     assert before.replaced({"optimizer": {"name": "adam"}}).optimizer.nesterov is False
 
 
