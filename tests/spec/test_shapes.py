@@ -115,61 +115,48 @@ ANY = (None, None, 1, None), "(N, C) or (N, C, H, W)"
 FROM_5 = (4, 3, 5, None), "(N, 3, H, W) with H, W >= 5"
 ONE_MAP = (4, None, 1, None), "(N, C, H, W)"
 RULES = [
-    (preset("maam_cifar10"), (4, 3, 1, (32, 32)), "(N, 3, 32, 32)"),
-    (preset("rnn", in_channels=1, image_size=8), (4, 1, 1, (8, 8)), "(N, 1, 8, 8)"),
-    (POOLED, *FROM_5),
-    (maam(8), (4, 8, 1, None), "(N, 8, H, W)"),
-    (maam(8, pool=(2, 2)), (4, 8, 4, None), "(N, 8, H, W) with H, W >= 4"),
-    (maam(8, pool=2, scales=(1, 3, 2)), (4, 8, 6, None), "(N, 8, H, W) with H, W >= 6"),
-    (maam(8, fusion="dynamic"), (4, 8, 1, None), "(N, 8, H, W)"),
-    (CONV_5, *FROM_5),
-    (spec.GroupNorm(num_groups=2, num_channels=6), (4, 6, 1, None), "(N, 6, H, W)"),
-    (MAX_POOL, *ONE_MAP),
-    (spec.AvgPool2d(kernel_size=2), (4, None, 2, None), "(N, C, H, W) with H, W >= 2"),
-    (linear(6), (2, 6, 1, None), "(N, 6)"),
-    (chain(act=RELU, fc=linear(6)), (2, 6, 1, None), "(N, 6)"),
-    (residual(fc=linear(2)), (2, 2, 1, None), "(N, 2)"),
-    (chain(pool=POOL, flatten=FLATTEN, fc=linear(6)), (4, 6, 1, None), "(N, 6, H, W)"),
-    (chain(act=RELU), *ANY),
-    (FLAT_FC, *ANY),
-    (FLAT_CONV, *ONE_MAP),
-    (ROWS, *ONE_MAP),
-    (chain(rnn=spec.RNN(input_size=12, hidden_size=7), fc=linear(7)), *ANY),
-    (NORMED, (4, 3, 1, None), "(N, 3, H, W)"),
-    (ONE_CHANNEL, *ONE_MAP),
-    (spec.Parallel(children={"a": chain(pool=OVER_CHANNELS, conv=conv(1, 5)), "b": CONV_5}), *FROM_5),
+    (preset("maam_cifar10"), (4, 3, 1, (32, 32)), "(N, 3, 32, 32)", (3, 32, 32)),
+    (preset("rnn", in_channels=1, image_size=8), (4, 1, 1, (8, 8)), "(N, 1, 8, 8)", (1, 8, 8)),
+    (POOLED, *FROM_5, (3, 5, 6)),
+    (maam(8), (4, 8, 1, None), "(N, 8, H, W)", (8, 1, 1)),
+    (maam(8, pool=(2, 2)), (4, 8, 4, None), "(N, 8, H, W) with H, W >= 4", (8, 4, 5)),
+    (maam(8, pool=2, scales=(1, 3, 2)), (4, 8, 6, None), "(N, 8, H, W) with H, W >= 6", (8, 6, 6)),
+    (maam(8, fusion="dynamic"), (4, 8, 1, None), "(N, 8, H, W)", (8, 1, 2)),
+    (CONV_5, *FROM_5, (3, 9, 5)),
+    (spec.GroupNorm(num_groups=2, num_channels=6), (4, 6, 1, None), "(N, 6, H, W)", (6, 1, 1)),
+    (MAX_POOL, *ONE_MAP, (5, 1, 4)),
+    (chain(pool=MAX_POOL, flatten=FLATTEN, fc=linear(2)), *ONE_MAP, (1, 1, 4)),
+    (spec.AvgPool2d(kernel_size=2), (4, None, 2, None), "(N, C, H, W) with H, W >= 2", (7, 2, 3)),
+    (spec.AvgPool2d(kernel_size=600), *ANY, (1, 600, 600)),
+    (linear(6), (2, 6, 1, None), "(N, 6)", (6,)),
+    (chain(act=RELU, fc=linear(6)), (2, 6, 1, None), "(N, 6)", (6,)),
+    (residual(fc=linear(2)), (2, 2, 1, None), "(N, 2)", (2,)),
+    (chain(pool=POOL, flatten=FLATTEN, fc=linear(6)), (4, 6, 1, None), "(N, 6, H, W)", (6, 1, 1)),
+    (chain(act=RELU), *ANY, (5,)),
+    (chain(act=RELU), *ANY, (5, 2, 3)),
+    (FLAT_FC, *ANY, (3, 4, 4)),
+    (FLAT_FC, *ANY, (48,)),
+    (FLAT_CONV, *ONE_MAP, (3, 5, 8)),
+    (RNN, *ONE_MAP, (2, 1, 6)),
+    (ROWS, *ONE_MAP, (3, 7, 4)),
+    (chain(rnn=spec.RNN(input_size=12, hidden_size=7), fc=linear(7)), *ANY, (3, 2, 4)),
+    (NORMED, (4, 3, 1, None), "(N, 3, H, W)", (3, 5, 5)),
+    (ONE_CHANNEL, *ONE_MAP, (7, 2, 3)),
+    (spec.Parallel(children={"a": chain(pool=OVER_CHANNELS, conv=conv(1, 5)), "b": CONV_5}), *FROM_5, (3, 5, 5)),
 ]
 
 
-@pytest.mark.parametrize(("node", "rule", "text"), RULES)
-def test_rules(node, rule, text):
-    assert tuple(input_rule(node)) == rule
-    assert input_rule(node).describe() == text
-
-
-@pytest.mark.parametrize(
-    ("node", "shape"),
-    [
-        (ROWS, (3, 7, 4)),
-        (RNN, (2, 1, 6)),
-        (FLAT_FC, (3, 4, 4)),
-        (FLAT_FC, (48,)),
-        (NORMED, (3, 5, 5)),
-        (chain(pool=MAX_POOL, flatten=FLATTEN, fc=linear(2)), (1, 1, 4)),
-        (FLAT_CONV, (3, 5, 8)),
-        (spec.AvgPool2d(kernel_size=600), (1, 600, 600)),
-        (chain(act=RELU), (5,)),
-        (chain(act=RELU), (5, 2, 3)),
-        (ONE_CHANNEL, (7, 2, 3)),
-    ],
-)
-def test_rules_accept_all_inputs_of_the_spec(node, shape):
+@pytest.mark.parametrize(("node", "rule", "text", "shape"), RULES)
+def test_rules_accept_all_inputs_of_the_spec(node, rule, text, shape):
     node.output_shape(shape)
-    assert input_rule(node).accepts((2, *shape))
-    input_rule(node).check((2, *shape))
+    found = input_rule(node)
+    assert tuple(found) == rule
+    assert found.describe() == text
+    assert found.accepts((2, *shape))
+    found.check((2, *shape))
     for dtype in ("float16", "bfloat16", "float32", "float64"):
-        input_rule(node).check((2, *shape), dtype)
-        input_rule(node).check((2, *shape), dtype, dtype)
+        found.check((2, *shape), dtype)
+        found.check((2, *shape), dtype, dtype)
 
 
 ANY_SIZE = {"maam_imagenet", *spec.list_presets("m[ao][fb]*_v*"), *spec.list_presets("maam_net*")}
