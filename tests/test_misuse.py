@@ -46,29 +46,23 @@ def test_a_failed_report_is_false(path):
     assert parity.check(str(path), frameworks=["torch"], stages=["exchange"], compiled=False)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"arrays": {"a": np.zeros(3)}}, "arrays: does not fit the model; unexpected: "),
-        ({"images": COLORED, "labels": np.zeros(8, int)}, "expected an input (N, 1, 8"),
-        ({"images": IMAGES[:0], "labels": np.zeros(0, int)}, "images: expected at least one"),
-        ({"images": IMAGES, "labels": np.full(8, 99)}, "labels: expected 0..9, got 99..99"),
-        ({"batch_size": 0}, "batch_size: expected an integer of at least 1, got 0"),
-        ({"steps": 0}, "steps: expected an integer of at least 1, got 0"),
-        ({"stages": "forwards"}, "stages: expected names from "),
-    ],
-)
-def test_arguments_of_check(options, message):
-    assert error_of(MaamError, parity.check, "maam_digits", **options).startswith(message)
-
-
 def without_head():
     conv, norm = spec.Conv2d(in_channels=3, out_channels=5, kernel_size=1), spec.BatchNorm2d(num_features=5)
     children = {"conv": conv, "bn": norm, "pool": spec.GlobalPool(), "flatten": spec.Flatten()}
     return spec.with_num_classes(spec.Model(name="normed", input_shape=(3, 8, 8), children=children), 7)
 
 
+CHECKED = [
+    ({"arrays": {"a": np.zeros(3)}}, "arrays: does not fit the model; unexpected: "),
+    ({"images": COLORED, "labels": np.zeros(8, int)}, "expected an input (N, 1, 8"),
+    ({"images": IMAGES[:0], "labels": np.zeros(0, int)}, "images: expected at least one"),
+    ({"images": IMAGES, "labels": np.full(8, 99)}, "labels: expected 0..9, got 99..99"),
+    ({"batch_size": 0}, "batch_size: expected an integer of at least 1, got 0"),
+    ({"steps": 0}, "steps: expected an integer of at least 1, got 0"),
+    ({"stages": "forwards"}, "stages: expected names from "),
+]
 REFUSED = [
+    *((MaamError, partial(parity.check, "maam_digits", **options), message) for options, message in CHECKED),
     (SpecError, without_head, "normed: the last layer with parameters does not compute the logits"),
     (SpecError, partial(spec.parse_json, {}), "expected JSON text, got dict; for plain data use parse_document"),
     (SpecError, partial(draw, DIGITS, 0), "draw(spec.parameters(), seed)"),

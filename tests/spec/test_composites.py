@@ -110,6 +110,8 @@ CALLS = [
     (partial(spec.agent_block, 8, 8, kernel_size=2), "agent_block: kernel_size: expected an odd kernel size"),
     (partial(spec.agent_block, 8, 8, scale=0), f"agent_block: scale: {LEAST} 0"),
     (partial(spec.reduce_layer, 8, norm_layer="bn"), "reduce_layer: norm_layer: input should be 'batch_norm'"),
+    (partial(spec.maam_classifier, ablation="t-cnn"), "maam_classifier: ablation: input should be 'none', 't_cnn'"),
+    (partial(spec.maam_classifier, name=3), "maam_classifier: name: input should be a valid string, got 3"),
     (partial(spec.maam_stem, 3, ()), "maam_stem: channels: expected at least one value"),
     (partial(spec.maam_stem, 3, (8,), 0), f"maam_stem: out_channels: {LEAST} 0"),
     (partial(spec.maam_stem, 0, (8,)), f"maam_stem: in_channels: {LEAST} 0"),

@@ -1,14 +1,12 @@
-"""The networks: canonical names, options, ablations and attention."""
+"""The networks: canonical names, options, ablations and attention; test_presets.py has their errors."""
 
 import inspect
-from functools import partial
 
 import pytest
 
 from maam import spec
-from maam.errors import PresetError, SpecError
+from maam.errors import PresetError
 from maam.spec import maam_classifier, maam_imagenet, preset, preset_options
-from tests.errors import error_of
 
 
 def with_bias(**shapes):
@@ -211,28 +209,3 @@ def test_presets_have_the_options_of_the_network(name, attention):
     defaults = {one.name: one.default for one in arguments if one.name not in ("version", "name")}
     assert preset_options(name) == {**defaults, "attention": attention}
     assert preset(name).name == name
-
-
-MAFC = partial(preset, "mafc_v1")
-LEAST = "input should be greater than or equal to 1"
-INVALID = [
-    (maam_classifier, {"ablation": "t-cnn"}, "maam_classifier: ablation: input should be 'none', 't_cnn'"),
-    (maam_classifier, {"name": 3}, "maam_classifier: name: input should be a valid string, got 3"),
-    (maam_classifier, {"hidden_features": 0}, f"maam_classifier: hidden_features: {LEAST}"),
-    (maam_imagenet, {"channels": (64, 0)}, f"channels.1: {LEAST}"),
-    (maam_imagenet, {"image_size": 30}, "stage4.agents.0.pool2: a map of 1x1 is too small"),
-    (partial(preset, "maam_net_s"), {"attention": "mafx"}, "attention: "),
-    (MAFC, {"width_multiplier": 0.02}, "width_multiplier: 0.02 leaves no channel of 32; use at least 0.0313"),
-    *(
-        (partial(preset, f"mafc_{version}"), {"width_multiplier": 0.01}, "width_multiplier: 0.01 leaves no channel of ")
-        for version in ("v2", "v3", "v3_small")
-    ),
-    (MAFC, {"width_multiplier": 0}, "width_multiplier: input should be greater than 0"),
-    (MAFC, {"attention": "maam"}, "attention: input should be 'se', 'maf', 'ese', 'eca', 'gc', "),
-    (MAFC, {"num_classes": 0}, f"num_classes: {LEAST}"),
-]
-
-
-@pytest.mark.parametrize(("function", "options", "message"), INVALID)
-def test_invalid_arguments(function, options, message):
-    assert message in error_of(SpecError, function, **options)
