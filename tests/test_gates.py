@@ -3,7 +3,6 @@
 import inspect
 from itertools import product
 from pathlib import Path
-from re import escape
 
 import numpy as np
 import pytest
@@ -95,27 +94,6 @@ def test_width_is_not_rounded():
     assert spec.maf(40).at("mlp.1").out_features == 2
     assert spec.maf(8).at("mlp.1").out_features == 1
     assert spec.maf(8, rd_channels=5).at("mlp.1").out_features == 5
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"pool_types": ("avg", "avg")}, "pool_types: expected each statistic at most once, got avg, avg"),
-        ({"pool_types": ()}, "pool_types: expected at least one of avg, std, max"),
-        ({"pool_types": {"std"}}, "pool_types: expected a list or a tuple, got {'std'}"),
-        ({"pool_types": 5}, "pool_types: expected a list or a tuple, got 5"),
-        ({"pool_types": "median"}, "pool_types.0: input should be 'avg', 'std' or 'max', got 'median'"),
-        ({"pool_types": ("avg", "median")}, "pool_types.1: input should be 'avg', 'std' or 'max', got 'median'"),
-        ({"rd_ratio": 0.0}, "rd_ratio: input should be greater than 0"),
-        ({"rd_ratio": 2.0}, "rd_ratio: input should be less than or equal to 1"),
-        ({"rd_channels": 0}, "rd_channels: input should be greater than or equal to 1"),
-        ({"gate_layer": "relu"}, "gate_layer: input should be 'sigmoid', 'hard_sigmoid' or 'tanh'"),
-    ],
-)
-@pytest.mark.parametrize("gate", [spec.maf, spec.mafc, spec.mafb])
-def test_invalid_arguments(gate, arguments, message):
-    with pytest.raises(SpecError, match=escape(message)):
-        gate(16, **arguments)
 
 
 @pytest.mark.parametrize("name", ["MAAM", *LAYERS])
