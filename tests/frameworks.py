@@ -47,12 +47,14 @@ class Framework(AbstractContextManager):
     mode = ""
     method: str
     starts_in_training: bool
+    of_nn: tuple[str, ...]
+    """The base class of layers, a linear layer, hard swish and a chain of layers."""
 
     def __init__(self):
-        self.maam = importlib.import_module(f"maam.{self.name}")
-        self.nn = importlib.import_module(f"{self.name}.nn")
-        self.arrays = importlib.import_module(f"maam.{self.name}.arrays")
-        self.layers = importlib.import_module(f"maam.{self.name}.layers")
+        own = f"maam.{self.name}"
+        modules = (own, f"{self.name}.nn", f"{own}.arrays", f"{own}.layers")
+        self.maam, self.nn, self.arrays, self.layers = map(importlib.import_module, modules)
+        self.module, self.linear, self.hard_swish, self.chain = (getattr(self.nn, name) for name in self.of_nn)
 
     def __exit__(self, *_):
         """Restore the mode of the process, which MindSpore's `__enter__` selects."""
@@ -97,13 +99,11 @@ class Framework(AbstractContextManager):
 
 class Torch(Framework):
     name, method, starts_in_training = "torch", "forward", True
+    of_nn = ("Module", "Linear", "Hardswish", "Sequential")
 
     def __init__(self):
         super().__init__()
         self.torch = importlib.import_module("torch")
-        self.module = self.nn.Module
-        self.linear, self.hard_swish = self.nn.Linear, self.nn.Hardswish
-        self.chain = self.nn.Sequential
 
     def tensor(self, x):
         return self.torch.as_tensor(x)
@@ -136,14 +136,12 @@ class Torch(Framework):
 
 class MindSpore(Framework):
     name, method, starts_in_training = "mindspore", "construct", False
+    of_nn = ("Cell", "Dense", "HSwish", "SequentialCell")
 
     def __init__(self, mode="pynative"):
         super().__init__()
         self.mode = mode
         self.ms = importlib.import_module("mindspore")
-        self.module = self.nn.Cell
-        self.linear, self.hard_swish = self.nn.Dense, self.nn.HSwish
-        self.chain = self.nn.SequentialCell
 
     def __enter__(self):
         self._before = self.ms.get_context("mode")

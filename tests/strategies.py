@@ -7,6 +7,7 @@ cover everything valid: windows inside the padding, maps of 1x1, empty chains, n
 from __future__ import annotations
 
 import json
+from functools import partial
 from math import prod
 from typing import Any, get_args
 
@@ -179,17 +180,10 @@ def convs(draw: st.DrawFn, shape: Shape) -> spec.Conv2d:
     kernel_size, dilation = draw(st.integers(1, 5)), draw(st.integers(1, 3))
     extent = dilation * (kernel_size - 1) + 1
     least = max(0, -((min(size) - extent) // 2))
-    return spec.Conv2d(
-        in_channels=channels,
-        out_channels=groups * draw(st.integers(1, max(MAX_CHANNELS // groups, 1))),
-        kernel_size=kernel_size,
-        stride=draw(st.integers(1, 3)),
-        padding=draw(st.integers(least, max(least, extent // 2 + 1))),
-        dilation=dilation,
-        groups=groups,
-        bias=draw(st.booleans()),
-        init=draw(inits),
-    )
+    width = groups * draw(st.integers(1, max(MAX_CHANNELS // groups, 1)))
+    stride, padding = draw(st.integers(1, 3)), draw(st.integers(least, max(least, extent // 2 + 1)))
+    kernel = {"kernel_size": kernel_size, "stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return spec.Conv2d(in_channels=channels, out_channels=width, bias=draw(st.booleans()), init=draw(inits), **kernel)
 
 
 @st.composite
@@ -198,37 +192,20 @@ def projections(draw: st.DrawFn, shape: Shape, features: int, stride: int = 1) -
     if len(shape) == 1:
         return draw(linears(shape, features))
     half, dilation = draw(st.integers(0, 2)), draw(st.integers(1, 2))
-    return spec.Conv2d(
-        in_channels=shape[0],
-        out_channels=features,
-        kernel_size=2 * half + 1,
-        stride=stride,
-        padding=half * dilation,
-        dilation=dilation,
-        groups=shape[0] if features == shape[0] and draw(st.booleans()) else 1,
-        bias=draw(st.booleans()),
-        init=draw(inits),
-    )
+    groups = shape[0] if features == shape[0] and draw(st.booleans()) else 1
+    kernel = {"kernel_size": 2 * half + 1, "padding": half * dilation, "dilation": dilation, "groups": groups}
+    last = {"bias": draw(st.booleans()), "init": draw(inits)}
+    return spec.Conv2d(in_channels=shape[0], out_channels=features, stride=stride, **kernel, **last)
+
+
+ATTENTIONS: dict[str, dict[str, Any]] = {"eca": {}, "gc": {"fuse_add": True}, "ge": {"extent": 2}}
+ATTENTIONS |= {"gct": {"mode": "l1"}, "coord": {}, "simam": {}, "triplet": {"kernel_size": 3}, "ema": {}, "sge": {}}
+ATTENTIONS |= {"mrap": {}, "mhsa": {}, "agent": {"agent_num": 4}}
 
 
 def attentions(shape: Shape) -> st.SearchStrategy[Node]:
     """Return an attention module; together they have all primitives that occur nowhere else."""
-    channels = shape[0]
-    modules = [
-        spec.eca(channels),
-        spec.gc(channels, fuse_add=True),
-        spec.ge(channels, extent=2),
-        spec.gct(channels, mode="l1"),
-        spec.coord(channels),
-        spec.simam(channels),
-        spec.triplet(channels, kernel_size=3),
-        spec.ema(channels),
-        spec.sge(channels),
-        spec.mrap(channels),
-        spec.mhsa(channels),
-        spec.agent(channels, agent_num=4),
-    ]
-    return st.sampled_from(modules)
+    return st.sampled_from([getattr(spec, name)(shape[0], **options) for name, options in ATTENTIONS.items()])
 
 
 def linears(shape: Shape, features: int | None = None) -> st.SearchStrategy[spec.Linear]:
@@ -258,12 +235,10 @@ def max_pools(draw: st.DrawFn, shape: Shape) -> spec.MaxPool2d:
 def avg_pools(shape: Shape) -> st.SearchStrategy[spec.AvgPool2d]:
     """Return average pooling with windows that overlap, touch or leave gaps, also with padding."""
     sizes = st.integers(1, min(4, *shape[1:]))
-    padded = sizes.flatmap(
-        lambda size: st.builds(
-            spec.AvgPool2d, kernel_size=st.just(size), stride=st.integers(1, 3), padding=st.integers(0, size // 2)
-        )
-    )
-    return st.builds(spec.AvgPool2d, kernel_size=sizes, stride=st.none() | st.integers(1, 3)) | padded
+    pools = partial(st.builds, spec.AvgPool2d)
+    strides = st.integers(1, 3)
+    padded = sizes.flatmap(lambda k: pools(kernel_size=st.just(k), stride=strides, padding=st.integers(0, k // 2)))
+    return pools(kernel_size=sizes, stride=st.none() | strides) | padded
 
 
 @st.composite

@@ -5,7 +5,6 @@ gradients, for weights, an input and a cotangent drawn from a seed.
 """
 
 import json
-import math
 from pathlib import Path
 from re import escape
 
@@ -17,6 +16,7 @@ from maam.errors import MissingFrameworkError, SpecError
 from maam.fusion import fuse
 from maam.fusion.rewrite import is_fusible
 from maam.reference import ReferenceModel
+from tests.test_published import draw_arrays, torch_model
 
 CLOSE = 1e-9
 """The largest difference, as a share of the largest value."""
@@ -44,17 +44,8 @@ NODES = {
 
 def drawn(case):
     """Return the weights by published key, the input and the cotangent, all drawn from the seed of the case."""
-    rng, arrays = np.random.default_rng(case["seed"]), {}
-    for key, shape in case["keys"]:
-        if key.endswith("running_var"):
-            arrays[key] = rng.uniform(0.5, 1.5, shape)
-        elif key.endswith(("running_mean", "bias")):
-            arrays[key] = 0.1 * rng.standard_normal(shape)
-        elif len(shape) < 2 and not key.endswith("num_batches_tracked"):
-            arrays[key] = rng.uniform(0.5, 1.5, shape)
-        elif len(shape) > 1:
-            arrays[key] = rng.standard_normal(shape) * math.sqrt(2 / max(1, math.prod(shape[1:])))
-    return arrays, rng.standard_normal(case["shape"]), rng.standard_normal(case["shape"])
+    rng = np.random.default_rng(case["seed"])
+    return draw_arrays(rng, case["keys"]), rng.standard_normal(case["shape"]), rng.standard_normal(case["shape"])
 
 
 def close(found, expected):
@@ -67,17 +58,6 @@ def test_the_reference_computes_what_the_published_code_computes(name):
     model = ReferenceModel(NODES[name], arrays)
     close(model(x), ARRAYS[f"{name}.eval"])
     close(model(x, training=True), ARRAYS.get(f"{name}.train", ARRAYS[f"{name}.eval"]))
-
-
-def torch_model(node, arrays):
-    """Return the PyTorch model in float64, with weights loaded strictly under published names."""
-    torch = pytest.importorskip("torch")
-    from maam.torch import build
-
-    model = build(node).double()
-    counters = {name: t for name, t in model.state_dict().items() if name.endswith("num_batches_tracked")}
-    model.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()} | counters, strict=True)
-    return model
 
 
 def output_and_gradient(model, x, cotangent, training):
@@ -106,15 +86,13 @@ def gather_excite(layers, **options):
     return module
 
 
+BOTH = (True, True, True)
 TIMM = {
     "ese": (spec.ese(12), lambda timm: timm.EffectiveSEModule(12)),
     "eca": (spec.eca(12), lambda timm: timm.EcaModule(12)),
     "eca_wide": (spec.eca(512), lambda timm: timm.EcaModule(512)),
     "gc": (spec.gc(12, rd_channels=3), lambda timm: timm.GlobalContext(12, rd_channels=3)),
-    "gc_both": (
-        spec.gc(12, rd_channels=3, fuse_add=True),
-        lambda timm: timm.GlobalContext(12, True, True, True, rd_channels=3),
-    ),
+    "gc_both": (spec.gc(12, rd_channels=3, fuse_add=True), lambda timm: timm.GlobalContext(12, *BOTH, rd_channels=3)),
     "ge": (spec.ge(12, rd_channels=3), lambda timm: gather_excite(timm)),
     "ge_2": (spec.ge(12, rd_channels=3, extent=2), lambda timm: gather_excite(timm, extent=2)),
     "ge_4": (spec.ge(12, extent=4, use_mlp=False), lambda timm: timm.GatherExcite(12, extent=4, use_mlp=False)),
@@ -123,10 +101,7 @@ TIMM = {
         spec.sk(12, rd_channels=5, kernel_sizes=(3, 7), keep_3x3=False, split_input=True, groups=2),
         lambda timm: timm.SelectiveKernel(12, None, [3, 7], rd_channels=5, keep_3x3=False, groups=2),
     ),
-    "coord": (
-        spec.coord(12, rd_channels=5, bias=False),
-        lambda timm: timm.CoordAttn(12, rd_channels=5),
-    ),
+    "coord": (spec.coord(12, rd_channels=5, bias=False), lambda timm: timm.CoordAttn(12, rd_channels=5)),
     "mhsa": (spec.mhsa(12, num_heads=3), lambda timm: timm.Attention2d(12, num_heads=3)),
 }
 
@@ -198,9 +173,10 @@ def test_equations(node, by_hand, size):
     close(model.eval()(x).detach().numpy(), by_hand(torch, model, x).detach().numpy())
 
 
-@pytest.mark.parametrize(
-    "node", [node for node in [*NODES.values(), *(n for n, _ in TIMM.values())] if is_fusible(node)]
-)
+FUSIBLE = [node for node in (*NODES.values(), *(node for node, _ in TIMM.values())) if is_fusible(node)]
+
+
+@pytest.mark.parametrize("node", FUSIBLE)
 def test_fusion(node):
     """The batch norms are fused into convolutions and linear layers, also inside graphs."""
     generator = np.random.default_rng(0)
@@ -213,28 +189,6 @@ def test_fusion(node):
     close(ReferenceModel(fused, weights)(x), ReferenceModel(node, arrays)(x))
 
 
-DEFAULTS = (spec.ese, spec.eca, spec.gc, spec.ge, spec.gct, spec.sk, spec.bam, spec.scse, spec.coord, spec.simam)
-DEFAULTS += (spec.triplet, spec.lka, spec.van, spec.sge, spec.shuffle, spec.ema, spec.mrap, spec.mhsa, spec.agent)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside PyTorch's exporter
-@pytest.mark.parametrize("composite", DEFAULTS)
-def test_graphs_of_pytorch(composite):
-    """Compilation without breaks, symbolic tracing, and export for any batch size compute the same."""
-    torch = pytest.importorskip("torch")
-    from maam.torch import build
-
-    model = build(composite(8), seed=0).eval()
-    x = torch.as_tensor(np.random.default_rng(0).standard_normal((2, 8, 6, 5)).astype(np.float32))
-    expected = model(x)
-    torch._dynamo.reset()
-    torch.testing.assert_close(torch.compile(model, backend="eager", fullgraph=True)(x), expected)
-    torch.testing.assert_close(torch.fx.symbolic_trace(model)(x), expected)
-    batch = ({0: torch.export.Dim("batch")},)
-    exported = torch.export.export(model, (x,), dynamic_shapes=batch).module()
-    torch.testing.assert_close(exported(torch.cat((x, x[:1])))[:2], expected)
-
-
 def test_defaults():
     """Adaptive defaults are those of the authors at the widths that they use."""
     assert [spec.eca(c).at("conv").kernel_size for c in (4, 64, 128, 256, 512)] == [3, 3, 5, 5, 5]
@@ -244,6 +198,7 @@ def test_defaults():
     assert [spec.sk(c).at("attn.fc_reduce").out_channels for c in (64, 1024)] == [32, 64]
 
 
+TOO_MUCH = (12, 1 / 16, None, ("avg", "std", "max"), (0.9, 0.9, 0.1))
 REFUSED = [
     ("SGE", (12,), {"groups": 5}, "sge: groups: 5 groups do not divide 12 channels"),
     ("EMA", (12,), {"groups": 8}, "ema: groups: 8 groups do not divide 12 channels"),
@@ -253,30 +208,15 @@ REFUSED = [
     ("SK", (13,), {"split_input": True}, "sk: split_input: 2 branches do not divide 13 channels"),
     ("SoftmaxAttention", (12,), {"num_heads": 5}, "mhsa: num_heads: 5 heads do not divide 12 channels"),
     ("AgentAttention", (12,), {"agent_num": 50}, "agent: agent_num: expected a square such as 49, got 50"),
-    (
-        "GE",
-        (12,),
-        {"extra_params": True},
-        "ge: extra_params: the whole map cannot be gathered by convolutions; expected ex",
-    ),
+    ("GE", (12,), {"extra_params": True}, "ge: extra_params: the whole map cannot be gathered by convolutions; expect"),
     ("GE", (12,), {"extent": 3}, "ge: extent: input should be 0, 2, 4 or 8, got 3"),
     ("GC", (12,), {"fuse_scale": False}, "gc: fuse_add, fuse_scale: expected at least one of them to be True"),
     ("ECA", (12,), {"kernel_size": 4}, "eca: kernel_size: expected an odd kernel size, got 4"),
     ("MRAP", (12,), {"pool_types": "avg"}, "mrap: pool_types: expected two or three statistics, got avg"),
     ("MRAP", (12,), {"rates": (0.5,)}, "mrap: rates: expected one for each of 2 statistics, got 1"),
-    (
-        "MRAP",
-        (12, 1 / 16, None, ("avg", "std", "max"), (0.9, 0.9, 0.1)),
-        {},
-        "mrap: rates: expected a sum of at most 1",
-    ),
+    ("MRAP", TOO_MUCH, {}, "mrap: rates: expected a sum of at most 1"),
     ("BAM", (12,), {"rd_channels": 0}, "bam: rd_channels: input should be greater than or equal to 1, got 0"),
-    (
-        "CoordAttention",
-        (12,),
-        {"reduction": 4},
-        "coord: got an unexpected keyword argument 'reduction'; in place of re",
-    ),
+    ("CoordAttention", (12,), {"reduction": 4}, "coord: got an unexpected keyword argument 'reduction'; in place of r"),
 ]
 
 

@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import importlib.util
 import inspect
 import pkgutil
 import sys
@@ -28,26 +27,8 @@ NEEDS = {
     "maam.plots": ("matplotlib",),
 }
 """The packages that the examples of a module and of all modules below it need."""
-PUBLIC = [
-    "maam",
-    "maam.backend",
-    "maam.data",
-    "maam.deploy",
-    "maam.fusion",
-    "maam.mindcv",
-    "maam.mindspore",
-    "maam.parity",
-    "maam.plots",
-    "maam.porting",
-    "maam.reference",
-    "maam.spec",
-    "maam.timm",
-    "maam.torch",
-    "maam.torch.huggingface",
-    "maam.torchvision",
-    "maam.training",
-    "maam.weights",
-]
+PACKAGES = sorted(m.name for m in pkgutil.iter_modules(maam.__path__, "maam.") if m.ispkg and m.name != "maam.cli")
+PUBLIC = ["maam", "maam.plots", "maam.torch.huggingface", *PACKAGES]
 """The modules whose `__all__` users import from."""
 MODULES = sorted(m.name for m in pkgutil.walk_packages(maam.__path__, "maam.") if not m.name.endswith("__main__"))
 
@@ -72,19 +53,18 @@ def test_examples_run(module, tmp_path, monkeypatch, request):
         mode = mindspore.get_context("mode")
         request.addfinalizer(lambda: mindspore.set_context(mode=mode))
         mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
-    found = doctest.DocTestFinder(exclude_empty=True).find(loaded)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     said = []
-    for example in found:
+    for example in doctest.DocTestFinder(exclude_empty=True).find(loaded):
         runner.run(example, out=said.append)
     assert runner.summarize(verbose=False).failed == 0, "".join(said)
 
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_public_names_have_an_example(module):
-    names = vars(loaded := load(module)).get("__all__", [])
+    loaded = load(module)
     bare = []
-    for name in names:
+    for name in getattr(loaded, "__all__", ()):
         value = getattr(loaded, name)
         is_class = inspect.isclass(value) and not issubclass(value, BaseException)
         if (is_class or inspect.isroutine(value)) and ">>>" not in (inspect.getdoc(value) or ""):

@@ -2,7 +2,6 @@
 
 import ast
 import importlib.metadata
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,22 +15,27 @@ from maam.errors import SpecError
 
 PACKAGE = Path(maam.__file__).parent
 BACKENDS = ("torch", "mindspore", "reference")
-LIBRARIES = {"mindcv": "mindspore", "timm": "torch", "torchvision": "torch"}
-"""Packages for a library that builds on a framework; they import the framework too."""
-HEAVY = {"torch", "mindspore", "sklearn", "matplotlib", "typer", "rich", "pydantic", "numpy", "scipy", "safetensors"}
+OPTIONAL = {"torch", "mindspore", "mindcv", "timm", "torchvision"}
 OWN_NAMES = {
     *("Optimized", "optimize", "iterable_dataset"),  # PyTorch: compiled copies; its DataLoader takes such a data set
     *("Configuration", "configure", "generator_dataset"),  # MindSpore: settings of the process; for Model.train
 }
 """Public names that only one of the two frameworks has."""
+PYDANTIC = {"pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
+LIGHT = {"maam", "numpy", "cython_runtime", *PYDANTIC}
+WEIGHTS = {*LIGHT, "ml_dtypes", "safetensors"}
 
 
-def evaluate(expression):
-    """Return the value of an expression in a new process that has imported maam."""
-    program = f"import json, sys, maam; dir(maam); print(json.dumps({expression}))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+def loaded_by(statement):
+    """Return the modules that a new interpreter loads for a statement."""
+    command = [sys.executable, "-c", f"import sys; {statement}; print(*sorted(sys.modules))"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=PACKAGE.parent)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return done.stdout.split()
+
+
+def parts_of_maam(modules):
+    return [name for name in modules if name.partition(".")[0] == "maam"]
 
 
 def backend(name):
@@ -39,15 +43,41 @@ def backend(name):
     return getattr(maam, name)
 
 
-def test_an_import_loads_only_what_it_needs():
-    loaded = evaluate("sorted(sys.modules)")
-    assert not {name.partition(".")[0] for name in loaded} & HEAVY
-    assert [name for name in loaded if name.startswith("maam")] == ["maam"]
-    assert evaluate("(maam.SpecError, [name for name in sys.modules if 'maam' in name])[1]") == ["maam", "maam.errors"]
-    assert evaluate("[maam.deploy.__name__, maam.plots.__name__]") == ["maam.deploy", "maam.plots"]
+@pytest.mark.parametrize(
+    ("statement", "allowed"),
+    [
+        ("import maam; dir(maam); maam.SpecError", {"maam"}),
+        ("import maam.spec as s; s.preset('maam_digits').to_json()", LIGHT),
+        (
+            "import maam.reference as r, numpy as n; r.build('maam_digits')(n.zeros((2, 1, 8, 8)), training=True)",
+            WEIGHTS,
+        ),
+        ("import maam.backend.convert; from maam.backend import load_backend", WEIGHTS),
+    ],
+)
+def test_packages_that_are_loaded(statement, allowed):
+    loaded = {name.partition(".")[0] for name in {*loaded_by(statement)} - {*loaded_by("pass")}}
+    assert {name for name in loaded - set(sys.stdlib_module_names) if not name.startswith("_")} <= allowed
 
 
-@pytest.mark.parametrize("name", sorted(set(maam.__all__) - {"torch", "mindspore", *LIBRARIES}))
+def test_parts_are_loaded_as_they_are_used():
+    assert parts_of_maam(loaded_by("import maam; dir(maam)")) == ["maam"]
+    assert parts_of_maam(loaded_by("import maam; maam.SpecError")) == ["maam", "maam.errors"]
+    loaded_by("import maam; assert (maam.deploy.__name__, maam.plots.__name__) == ('maam.deploy', 'maam.plots')")
+
+
+@pytest.mark.parametrize("framework", ["torch", "mindspore"])
+def test_a_layer_loads_little(framework):
+    pytest.importorskip(framework)
+    loaded = loaded_by(f"from maam.{framework} import MAAM")
+    own = parts_of_maam(loaded)
+    assert len(own) <= 60
+    parts = {name.split(".")[1] for name in own[1:]}
+    assert not {"training", "data", "parity", "porting", "deploy", "cli"} & parts
+    assert ({"torch", "mindspore"} - {framework}).isdisjoint(loaded)
+
+
+@pytest.mark.parametrize("name", sorted(set(maam.__all__) - OPTIONAL))
 def test_public_names_resolve(name):
     assert getattr(maam, name) is not None
     assert name in dir(maam)
@@ -87,23 +117,6 @@ def test_type_checkers_see_all_names():
 def test_the_version_is_the_installed_one():
     assert maam.__version__ == importlib.metadata.version("maam")
     assert f"\nversion: {maam.__version__}\n" in (Path(__file__).parents[1] / "CITATION.cff").read_text()
-
-
-def imported(file):
-    """Yield the packages that a file imports, anywhere in it; those of maam with two parts."""
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, (ast.Import, ast.ImportFrom)):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            yield from (".".join(name.split(".")[: 2 if name.startswith("maam") else 1]) for name in names)
-
-
-@pytest.mark.parametrize("framework", ["torch", "mindspore"])
-def test_only_its_backend_imports_a_framework(framework):
-    for file in PACKAGE.rglob("*.py"):
-        folder = file.relative_to(PACKAGE).parts[0]
-        if LIBRARIES.get(folder, folder) != framework:
-            backend_too = set() if folder == "cli" else {f"maam.{framework}"}  # some commands are for PyTorch only
-            assert not {framework, *backend_too} & set(imported(file)), file
 
 
 def test_backends_offer_the_same_names():

@@ -18,20 +18,23 @@ def test_confusion_matrices(count, name, tmp_path):
     assert (tmp_path / "matrix.png").stat().st_size > 1000
 
 
-def test_only_small_matrices_have_counts(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure.axes[0]))
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are saved, from then on."""
+    figures, save = [], plots._save
+    monkeypatch.setattr(plots, "_save", lambda figure, path: (figures.append(figure), save(figure, path)))
+    return figures
+
+
+def test_only_small_matrices_have_counts(tmp_path, drawn):
     for count in (30, 31, 101):
         labels = np.arange(count)
         plots.draw_confusion_matrix(labels, labels, [str(label) for label in labels], tmp_path / "m.png", "")
-    assert [len(axis.texts) for axis in drawn] == [900, 0, 0]
-    assert [len(axis.get_xticks()) for axis in drawn] == [30, 31, 0]
+    assert [len(figure.axes[0].texts) for figure in drawn] == [900, 0, 0]
+    assert [len(figure.axes[0].get_xticks()) for figure in drawn] == [30, 31, 0]
 
 
-def test_many_runs_and_long_names(tmp_path, monkeypatch):
-    drawn = []
-    save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: (drawn.append(figure), save(figure, path)))
+def test_many_runs_and_long_names(tmp_path, drawn):
     for names in ([f"run {index}" for index in range(20)], ["a" * 300, "b" * 300], ["caf\udce9 $x"]):
         curves = {name: np.linspace(0, 1, 3) for name in names}
         plots.draw_runs(curves, curves, tmp_path / "runs.png", "")
@@ -40,9 +43,7 @@ def test_many_runs_and_long_names(tmp_path, monkeypatch):
     assert (tmp_path / "runs.png").stat().st_size > 1000
 
 
-def test_pictures_of_one_epoch_have_whole_ticks_and_markers(tmp_path, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+def test_pictures_of_one_epoch_have_whole_ticks_and_markers(tmp_path, drawn):
     steps, epoch = np.linspace(2, 1, 5), np.array([1.5])
     plots.draw_training({"loss": steps, "accuracy": steps}, {"loss": epoch, "accuracy": epoch}, tmp_path / "a.png", "")
     plots.draw_fusion([{"alpha": [0.5, 0.5]}], tmp_path / "b.png", "")

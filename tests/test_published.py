@@ -39,23 +39,38 @@ def preset_of(document):
     )
 
 
-def drawn(document):
-    """Return weights by published key, drawn in the order of the keys, and an input."""
-    rng = np.random.default_rng(document["seed"])
+def draw_arrays(rng, keys):
+    """Return weights by published key, drawn in the order of the keys."""
     arrays = {}
-    for key, shape in document["keys"]:
+    for key, shape in keys:
         if key.endswith("num_batches_tracked"):
             continue
         if key.endswith("running_var"):
             arrays[key] = rng.uniform(0.5, 1.5, shape)
         elif key.endswith(("running_mean", "bias")):
             arrays[key] = 0.1 * rng.standard_normal(shape)
-        elif len(shape) == 1:
+        elif len(shape) < 2:
             arrays[key] = rng.uniform(0.5, 1.5, shape)
         else:
             arrays[key] = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
-    size = document["input_size"]
-    return arrays, rng.standard_normal((2, 3, size, size))
+    return arrays
+
+
+def drawn(document):
+    """Return weights by published key and an input, drawn from the seed of the document."""
+    rng, size = np.random.default_rng(document["seed"]), document["input_size"]
+    return draw_arrays(rng, document["keys"]), rng.standard_normal((2, 3, size, size))
+
+
+def torch_model(node, arrays):
+    """Return the PyTorch model in float64, with weights loaded strictly under published names."""
+    torch = pytest.importorskip("torch")
+    from maam.torch import build
+
+    model = build(node, dtype=torch.float64)
+    counters = {name: t for name, t in model.state_dict().items() if name.endswith("num_batches_tracked")}
+    model.load_state_dict({name: torch.as_tensor(array) for name, array in arrays.items()} | counters, strict=True)
+    return model
 
 
 def share(actual, document, training):
@@ -74,15 +89,10 @@ def test_keys_shapes_and_count(published):
 def test_reference_and_torch_in_float64(published, training):
     arrays, x = drawn(published)
     assert share(ReferenceModel(preset_of(published), arrays)(x, training=training), published, training) < CLOSE
-    torch = pytest.importorskip("torch")
-    from maam.torch import build
-
-    model = build(preset_of(published), dtype=torch.float64).train(training)
-    state = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    counters = {key: torch.tensor(0) for key, _ in published["keys"] if key.endswith("num_batches_tracked")}
-    model.load_state_dict({**state, **counters}, strict=True)
-    with torch.no_grad():
-        assert share(model(torch.from_numpy(x)).numpy(), published, training) < CLOSE
+    model = torch_model(preset_of(published), arrays).train(training)
+    assert sorted(model.state_dict()) == sorted(key for key, _ in published["keys"])
+    found = model(next(model.parameters()).new_tensor(x)).detach().numpy()
+    assert share(found, published, training) < CLOSE
 
 
 @pytest.mark.slow_in("mindspore-v1", "mindspore-v2")

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from maam.errors import SpecError, TrainingError
 
 
 def test_symbolic_links_are_preserved(tmp_path):
-    (tmp_path / "there").mkdir()
     target, link = tmp_path / "there" / "file.json", tmp_path / "link.json"
+    target.parent.mkdir()
     link.symlink_to(target)
     for text in ("new", "newer"):
         _io.write_text(link, text)
@@ -31,13 +31,12 @@ def test_symbolic_links_are_preserved(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_pipes_are_written_to(tmp_path):
-    pipe, read = tmp_path / "pipe", []
+    pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
-    reader.start()
-    _io.write_text(pipe, "text")
-    reader.join(10)
-    assert read == [b"text"]
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_bytes)
+        _io.write_text(pipe, "text")
+        assert read.result(10) == b"text"
     assert os.listdir(tmp_path) == ["pipe"]
 
 
@@ -64,11 +63,11 @@ def test_special_files(tmp_path):
     assert [_io.is_special(tmp_path / name) for name in ("file", "null", "none", ".")] == [False, True, False, False]
     assert _io.is_special(Path("/dev/null"))
     program = "from maam import _io; print('before', flush=True); _io.write_text('/dev/stdout', 'text')"
+    command = [sys.executable, "-c", program]
     with (tmp_path / "out.txt").open("wb") as out:
-        subprocess.run([sys.executable, "-c", program], stdout=out, check=True)
+        subprocess.run(command, stdout=out, check=True)
     assert (tmp_path / "out.txt").read_text() == "before\ntext"
-    piped = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert piped.stdout == "before\ntext"
+    assert subprocess.check_output(command, text=True) == "before\ntext"
 
 
 def wait(there, go):

@@ -13,11 +13,9 @@ RANDOM = np.random.default_rng(0)
 
 def test_linear():
     x, weight, bias = RANDOM.normal(size=(3, 4)), RANDOM.normal(size=(2, 4)), RANDOM.normal(size=2)
-    y = functions.linear(x, weight, bias)
-    for n, out in np.ndindex(3, 2):
-        expected = sum(x[n, i] * weight[out, i] for i in range(4))
-        assert y[n, out] == pytest.approx(expected + bias[out], rel=1e-14)
-        assert functions.linear(x, weight, None)[n, out] == pytest.approx(expected, rel=1e-14)
+    expected = np.array([[sum(row[i] * weight[out, i] for i in range(4)) for out in range(2)] for row in x])
+    np.testing.assert_allclose(functions.linear(x, weight, bias), expected + bias, rtol=1e-14, atol=1e-12)
+    np.testing.assert_allclose(functions.linear(x, weight, None), expected, rtol=1e-14, atol=1e-12)
 
 
 def test_rnn():
@@ -161,13 +159,12 @@ def test_conv2d_by_hand():
 
 
 def naive_pool(x, size, stride, padding, function):
-    n, channels, height, width = x.shape
-    rows, columns = ((side + 2 * padding - size) // stride + 1 for side in (height, width))
-    y = np.empty((n, channels, rows, columns))
-    for image, c, row, column in np.ndindex(y.shape):
+    rows, columns = ((side + 2 * padding - size) // stride + 1 for side in x.shape[2:])
+    y = np.empty((*x.shape[:2], rows, columns))
+    for row, column in np.ndindex(rows, columns):
         top, left = row * stride - padding, column * stride - padding
-        window = x[image, c, max(top, 0) : top + size, max(left, 0) : left + size]
-        y[image, c, row, column] = function(window)
+        window = x[:, :, max(top, 0) : top + size, max(left, 0) : left + size]
+        y[:, :, row, column] = function(window, (2, 3))
     return y
 
 
@@ -189,7 +186,8 @@ def test_pooling_by_hand():
     for function, value in statistics.items():
         assert functions.global_pool(x, GlobalPool(function=function)).tolist() == [[[[value]]]]
     pair = np.array([1.0, 4.0]).reshape(1, 2, 1, 1)
-    assert functions.global_pool(pair, GlobalPool(function="avg", axis="channels")).tolist() == [[[[2.5]]]]
+    for function, value in {"avg": 2.5, "std": math.sqrt(4.5)}.items():
+        assert functions.global_pool(pair, GlobalPool(function=function, axis="channels")).tolist() == [[[[value]]]]
 
 
 @pytest.mark.parametrize("size", [(3, 5), (2, 2), (7, 6), (1, 1), (14, 12), (4, 9)])

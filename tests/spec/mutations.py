@@ -14,6 +14,7 @@ _REPLACEMENTS += (2**24, 2**40, 1e-300, 1e308, "conv2d", "\ud800", [], [1], {}, 
 _REPLACEMENTS += ({"kind": "linear", "in_features": 2**24, "out_features": 2**24},)
 _NAMES = ("kind", "name", "children", "self", "weights", "a.b", "\n", "", "ключ", "x" * 300, "\ud800", "__class__")
 _NAMES += ("agents.alpha", "\x00")
+_AGAIN = "@again@"
 
 
 def bases() -> list[str]:
@@ -47,50 +48,40 @@ def _in_one_object(edit: Callable[[random.Random, dict[str, Any], str], None]) -
         document = json.loads(text)
         target = rng.choice([item for item in _objects(document) if item])
         edit(rng, target, rng.choice(list(target)))
-        return json.dumps(document)
+        return json.dumps(document).replace(_AGAIN, "")
 
     mutate.__name__ = edit.__name__
     return mutate
 
 
-@_in_one_object
 def delete(rng: random.Random, target: dict[str, Any], field: str) -> None:
     del target[field]
 
 
-@_in_one_object
 def rename(rng: random.Random, target: dict[str, Any], field: str) -> None:
     target[rng.choice([*_NAMES, field.upper(), field + "_", field[1:]])] = target.pop(field)
 
 
-@_in_one_object
 def retype(rng: random.Random, target: dict[str, Any], field: str) -> None:
     target[field] = rng.choice(_REPLACEMENTS)
 
 
-@_in_one_object
 def negate(rng: random.Random, target: dict[str, Any], field: str) -> None:
     numbers = [name for name, value in target.items() if type(value) in (int, float)]
     target[rng.choice(numbers or [field])] = -1 if not numbers else -abs(target[numbers[0]]) - rng.choice([0, 1])
 
 
-@_in_one_object
 def add(rng: random.Random, target: dict[str, Any], field: str) -> None:
     target[rng.choice(_NAMES)] = rng.choice([*_REPLACEMENTS, target[field]])
 
 
-@_in_one_object
 def swap(rng: random.Random, target: dict[str, Any], field: str) -> None:
     other = rng.choice(list(target))
     target[field], target[other] = target[other], target[field]
 
 
-def duplicate(rng: random.Random, text: str) -> str:
-    document = json.loads(text)
-    target = rng.choice([item for item in _objects(document) if item])
-    field = rng.choice(list(target))
-    target[f"@twice@{field}"] = target[field]
-    return json.dumps(document).replace("@twice@", "")
+def duplicate(rng: random.Random, target: dict[str, Any], field: str) -> None:
+    target[f"{_AGAIN}{field}"] = target[field]
 
 
 def truncate(rng: random.Random, text: str) -> str:
@@ -110,10 +101,9 @@ def replace_character(rng: random.Random, text: str) -> str:
 
 
 def insert_number(rng: random.Random, text: str) -> str:
-    digits = [index for index, character in enumerate(text) if character.isdigit()]
-    at = rng.choice(digits)
+    at = rng.choice([index for index, character in enumerate(text) if character.isdigit()])
     return text[:at] + rng.choice(["-", "0", "9" * 30, "1e", ".", "1." * 2, "NaN", "1" * 5000]) + text[at:]
 
 
-EDITS = (delete, rename, retype, negate, add, swap)
-MUTATIONS = (*EDITS, duplicate, truncate, flip_bits, replace_character, insert_number)
+EDITS = tuple(map(_in_one_object, (delete, rename, retype, negate, add, swap)))
+MUTATIONS = (*EDITS, _in_one_object(duplicate), truncate, flip_bits, replace_character, insert_number)

@@ -13,38 +13,34 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from maam.torch import build  # noqa: E402
 
-CONVS = [
-    {},
-    {"kernel_size": 1},
-    {"kernel_size": 5, "padding": 2},
-    {"kernel_size": 4, "stride": 3},
-    {"stride": 2, "padding": 1},
-    {"stride": 5},
-    {"padding": 7},
-    {"dilation": 2, "padding": 1},
-    {"dilation": 3, "stride": 2, "padding": 2},
-    {"groups": 2},
-    {"groups": 4, "out_channels": 8, "stride": 2},
-    {"groups": 4, "out_channels": 4, "bias": False},
-    {"bias": False, "out_channels": 1},
-]
+CONVS = [{}, {"kernel_size": 1}, {"kernel_size": 5, "padding": 2}, {"kernel_size": 4, "stride": 3}, {"padding": 7}]
+CONVS += [{"stride": 2, "padding": 1}, {"stride": 5}, {"dilation": 2, "padding": 1}, {"groups": 2}]
+CONVS += [{"dilation": 3, "stride": 2, "padding": 2}, {"groups": 4, "out_channels": 8, "stride": 2}]
+CONVS += [{"groups": 4, "out_channels": 4, "bias": False}, {"bias": False, "out_channels": 1}]
+CONVS = [{"in_channels": 4, "out_channels": 6, "kernel_size": 3, **options} for options in CONVS]
 MAX_POOLS = [(2, None, 0), (3, 2, 1), (3, 1, 1), (2, 3, 0), (2, None, 1), (5, 4, 2), (1, 2, 0)]
 AVG_POOLS = [(2, None, 0), (3, 2, 0), (3, 1, 1), (2, 3, 1), (1, 2, 0), (5, 3, 2)]
-ACTIVATIONS = {
-    "relu": nn.ReLU(),
-    "relu6": nn.ReLU6(),
-    "leaky_relu": nn.LeakyReLU(),
-    "elu": nn.ELU(),
-    "gelu": nn.GELU(),
-    "silu": nn.SiLU(),
-    "hard_swish": nn.Hardswish(),
-    "sigmoid": nn.Sigmoid(),
-    "hard_sigmoid": nn.Hardsigmoid(),
-    "tanh": nn.Tanh(),
-    "softmax": nn.Softmax(1),
-    "identity": nn.Identity(),
-}
-NORMS = [(1, 4), (2, 4), (4, 4)]
+POOLS = [(spec.MaxPool2d, nn.MaxPool2d, MAX_POOLS), (spec.AvgPool2d, nn.AvgPool2d, AVG_POOLS)]
+ACTIVATIONS = {"relu": nn.ReLU(), "relu6": nn.ReLU6(), "leaky_relu": nn.LeakyReLU(), "elu": nn.ELU(), "gelu": nn.GELU()}
+ACTIVATIONS |= {"silu": nn.SiLU(), "hard_swish": nn.Hardswish(), "sigmoid": nn.Sigmoid(), "tanh": nn.Tanh()}
+ACTIVATIONS |= {"hard_sigmoid": nn.Hardsigmoid(), "softmax": nn.Softmax(1), "identity": nn.Identity()}
+SHAPELESS = [
+    *((spec.Activation(function=function), module) for function, module in ACTIVATIONS.items()),
+    (spec.Flatten(), nn.Flatten()),
+    (spec.Dropout(p=0.5), nn.Dropout(0.5)),
+    (spec.Identity(), nn.Identity()),
+]
+"""Layers that take maps and vectors."""
+PAIRS = [
+    *((spec.Conv2d(**options), nn.Conv2d(**options)) for options in CONVS),
+    *((ours(kernel_size=k, stride=s, padding=p), theirs(k, s, p)) for ours, theirs, rows in POOLS for k, s, p in rows),
+    *((spec.GroupNorm(num_groups=g, num_channels=4), nn.GroupNorm(g, 4)) for g in (1, 2, 4)),
+    (spec.AdaptiveAvgPool2d(output_size=3), nn.AdaptiveAvgPool2d(3)),
+    (spec.BatchNorm2d(num_features=4), nn.BatchNorm2d(4)),
+    (spec.GlobalPool(), nn.AdaptiveAvgPool2d(1)),
+    (spec.GlobalPool(function="max"), nn.AdaptiveMaxPool2d(1)),
+    *SHAPELESS,
+]
 
 
 class LastState(nn.Module):
@@ -57,33 +53,6 @@ class LastState(nn.Module):
     def forward(self, x):
         rows = torch.stack([x[:, :, row].flatten(1) for row in range(x.shape[2])], 1)
         return self.rnn(rows)[0][:, -1]
-
-
-def pairs():
-    for options in CONVS:
-        options = {"in_channels": 4, "out_channels": 6, "kernel_size": 3, **options}
-        yield spec.Conv2d(**options), nn.Conv2d(**options)
-    for kernel_size, stride, padding in MAX_POOLS:
-        node = spec.MaxPool2d(kernel_size=kernel_size, stride=stride, padding=padding)
-        yield node, nn.MaxPool2d(kernel_size, stride, padding)
-    for kernel_size, stride, padding in AVG_POOLS:
-        node = spec.AvgPool2d(kernel_size=kernel_size, stride=stride, padding=padding)
-        yield node, nn.AvgPool2d(kernel_size, stride, padding)
-    for num_groups, channels in NORMS:
-        node = spec.GroupNorm(num_groups=num_groups, num_channels=channels)
-        yield node, nn.GroupNorm(num_groups, channels)
-    yield spec.AdaptiveAvgPool2d(output_size=3), nn.AdaptiveAvgPool2d(3)
-    for function, module in ACTIVATIONS.items():
-        yield spec.Activation(function=function), module
-    yield spec.BatchNorm2d(num_features=4), nn.BatchNorm2d(4)
-    yield spec.GlobalPool(), nn.AdaptiveAvgPool2d(1)
-    yield spec.GlobalPool(function="max"), nn.AdaptiveMaxPool2d(1)
-    yield spec.Flatten(), nn.Flatten()
-    yield spec.Dropout(p=0.5), nn.Dropout(0.5)
-    yield spec.Identity(), nn.Identity()
-
-
-PAIRS = list(pairs())
 
 
 def run(module, shape, device="cpu"):
@@ -123,9 +92,7 @@ def test_vectors_and_rows():
         compare(node, nn.Linear(features, out, bias), (4, features))
         conv = spec.Conv1d(in_channels=features, out_channels=out, kernel_size=3, padding=1, bias=bias)
         compare(conv, nn.Conv1d(features, out, 3, padding=1, bias=bias), (features, 9))
-    for function, module in ACTIVATIONS.items():
-        compare(spec.Activation(function=function), module, (6,))
-    for node, module in PAIRS[-3:]:  # flatten, dropout and identity
+    for node, module in SHAPELESS:
         compare(node, module, (6,))
     for shape, hidden in [((3, 5, 4), 6), ((1, 1, 1), 1), ((2, 8, 3), 10)]:
         size = shape[0] * shape[2]
@@ -134,14 +101,14 @@ def test_vectors_and_rows():
 
 def test_padding_of_max_pooling_is_refused_where_pytorch_refuses_it():
     for kernel_size, padding in itertools.product(range(1, 6), range(4)):
-        module = nn.MaxPool2d(kernel_size, padding=padding)
+        module, fields = nn.MaxPool2d(kernel_size, padding=padding), {"kernel_size": kernel_size, "padding": padding}
         try:
             run(module, (1, 9, 9))
         except RuntimeError:
-            with pytest.raises(ValueError, match="must be at most half"):
-                spec.MaxPool2d(kernel_size=kernel_size, padding=padding)
+            with pytest.raises(ValueError, match=f"padding: {padding} must be at most half of kernel_size"):
+                spec.MaxPool2d(**fields)
         else:
-            compare(spec.MaxPool2d(kernel_size=kernel_size, padding=padding), module, (1, 9, 9))
+            compare(spec.MaxPool2d(**fields), module, (1, 9, 9))
 
 
 def conv_norm_act(c, out, kernel_size):
@@ -177,9 +144,10 @@ def test_the_classifier_of_the_paper(pools):
     compare(spec.preset("maam_cifar10", pool=pools), network, (3, 32, 32), "meta")
 
 
-@pytest.mark.parametrize(
-    ("c", "out", "hidden", "kernels", "pools"), [(4, 6, 3, (1, 3, 5), (1, 1)), (2, 2, 7, (3, 7), (2, 3))]
-)
+LAYER = [(4, 6, 3, (1, 3, 5), (1, 1)), (2, 2, 7, (3, 7), (2, 3))]
+
+
+@pytest.mark.parametrize(("c", "out", "hidden", "kernels", "pools"), LAYER)
 def test_the_layer(c, out, hidden, kernels, pools):
     node = spec.maam(c, out, hidden_channels=hidden, num_agents=len(kernels), kernel_sizes=kernels, pool=pools)
     module = HandMade(*(branch(c, hidden, out, k, pools) for k in kernels), channels=out)
@@ -191,15 +159,9 @@ FC = spec.Linear(in_features=6, out_features=2)
 CHILDREN = {"conv": CONV, "act": spec.Activation(function="silu")}
 HALF = {"a": CONV.replace(stride=2), "b": CONV.replace(stride=2, kernel_size=5, padding=2)}
 PRESETS = [spec.preset(name, image_size=32) for name in spec.list_presets()]
-LAYERS = [
-    {"fusion": "mean"},
-    {"fusion": "dynamic", "num_agents": 2},
-    {"depthwise": True, "kernel_sizes": 5},
-    {"scales": (1, 2, 4)},
-    {"scales": 3, "pool": (2, 1)},
-    {"norm_layer": "identity", "act_layer": "gelu"},
-    {"reduce": False, "out_channels": 9, "hidden_channels": 1},
-]
+LAYERS = [{"fusion": "mean"}, {"fusion": "dynamic", "num_agents": 2}, {"depthwise": True, "kernel_sizes": 5}]
+LAYERS += [{"scales": (1, 2, 4)}, {"scales": 3, "pool": (2, 1)}, {"norm_layer": "identity", "act_layer": "gelu"}]
+LAYERS += [{"reduce": False, "out_channels": 9, "hidden_channels": 1}]
 CONTAINERS = [
     spec.Residual(children=CHILDREN),
     spec.Residual(children={}),

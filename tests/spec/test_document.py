@@ -10,37 +10,32 @@ from maam.spec import node, parse_document, parse_json
 from tests.errors import error_of
 from tests.spec import mutations
 
-RELU, TANH = (spec.Activation(function=name) for name in ("relu", "tanh"))
 SPECS = [
     *map(spec.preset, spec.list_presets()),
-    *(
-        spec.maam(4, fusion=fusion, scales=scales, depthwise=True, norm_layer="identity")
-        for fusion in ("softmax", "mean", "dynamic")
-        for scales in (1, (1, 2, 3))
-    ),
+    *(spec.maam(4, fusion=fusion, scales=(1, 2, 3), depthwise=True) for fusion in ("softmax", "mean", "dynamic")),
     spec.Model(name='Ünïcode "quoted"\n', input_shape=(1, 1, 1), children={}),
 ]
 
 
 @pytest.mark.parametrize("node", SPECS)
 def test_specs_survive_a_round_trip(node):
-    for text in (node.to_json(), node.to_json(indent=2), node.to_json().encode()):
-        assert parse_json(text) == node
-        assert hash(parse_json(text)) == hash(node)
-    assert parse_document(node.to_document()) == node
+    texts = (node.to_json(), node.to_json(indent=2), node.to_json().encode())
+    for other in (*map(parse_json, texts), parse_document(node.to_document())):
+        assert other == node
+        assert hash(other) == hash(node)
 
 
-def test_fields_the_order_of_children_and_floats_bit_for_bit():
+def test_fields_and_defaults():
     given = {"kind": "conv2d", "in_channels": 3, "out_channels": 4, "kernel_size": 1}
     defaults = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "bias": True, "init": "fan_in_uniform"}
     assert parse_document(given).to_document() == {**given, **defaults}
     pool = spec.AvgPool2d(kernel_size=2)
     assert json.loads(pool.to_json()) == {"kind": "avg_pool2d", "kernel_size": 2, "stride": None, "padding": 0}
-    forward = spec.Sequential(children={"z": RELU, "a": TANH})
-    reverse = spec.Sequential(children={"a": TANH, "z": RELU})
-    assert list(parse_json(forward.to_json()).nodes) == ["z", "a"]
-    assert forward != reverse
-    assert parse_json(forward.to_json()) != reverse
+
+
+def test_the_order_of_children_is_kept_and_that_of_fields_is_free():
+    children = {"z": spec.Identity(), "a": spec.Flatten()}
+    assert list(parse_json(spec.Sequential(children=children).to_json()).nodes) == ["z", "a"]
 
     def backward(pairs):
         is_node = any(name == "kind" for name, _ in pairs)
@@ -48,9 +43,12 @@ def test_fields_the_order_of_children_and_floats_bit_for_bit():
 
     model = spec.preset("maam_digits")
     assert parse_json(json.dumps(json.loads(model.to_json(), object_pairs_hook=backward))) == model
-    for slope in (0.1 + 0.2, 5e-324, 1e308, -0.0, 1 / 3):
-        activation = spec.Activation(function="leaky_relu", negative_slope=slope)
-        assert repr(parse_json(activation.to_json()).negative_slope) == repr(slope)
+
+
+@pytest.mark.parametrize("slope", [0.1 + 0.2, 5e-324, 1e308, -0.0, 1 / 3])
+def test_floats_are_kept_bit_for_bit(slope):
+    activation = spec.Activation(function="leaky_relu", negative_slope=slope)
+    assert repr(parse_json(activation.to_json()).negative_slope) == repr(slope)
 
 
 def test_nodes_are_accepted_as_documents_and_very_long_texts_refused(monkeypatch):
@@ -64,9 +62,8 @@ def test_nodes_are_accepted_as_documents_and_very_long_texts_refused(monkeypatch
 
 IDENTITY = {"kind": "identity"}
 CONV = {"kind": "conv2d", "in_channels": 4, "out_channels": 6, "kernel_size": 3}
-POOL = {"kind": "max_pool2d", "kernel_size": 3}
+NORM = {"kind": "batch_norm2d", "num_features": 3}
 LEAKY = {"kind": "activation", "function": "relu"}
-TWO = {"a": IDENTITY, "b": IDENTITY}
 
 
 def sequential(**children):
@@ -74,7 +71,7 @@ def sequential(**children):
 
 
 def parallel(**fields):
-    return {"kind": "parallel", "children": TWO, **fields}
+    return {"kind": "parallel", "children": {"a": IDENTITY, "b": IDENTITY}, **fields}
 
 
 def model(**fields):
@@ -85,15 +82,16 @@ def nested(depth):
     return '{"kind":"sequential","children":{"a":' * depth + json.dumps(IDENTITY) + "}}" * depth
 
 
+WEIGHTS = "parallel: weights: required with merge 'weighted', and not allowed with others"
+WEIGHTING = "parallel: weighting: required with merge 'dynamic', and not allowed with others"
+INTEGER, NUMBER = "input should be a valid integer, got", "input should be a valid number"
 DOCUMENTS = [
     # not a layer
     (None, "expected a layer (an object with a 'kind'), got NoneType"),
     ([CONV], "expected a layer (an object with a 'kind'), got list"),
     ({}, "kind: required, but not given"),
     ({"kind": "conv3d"}, "unknown kind 'conv3d'; known kinds: activation, adaptive_avg_pool2d"),
-    ({"kind": None}, "unknown kind 'None'"),
-    ({"kind": ["conv2d"]}, "unknown kind"),
-    ({"kind": "Conv2d"}, "unknown kind 'Conv2d'"),
+    *(({"kind": kind}, f"unknown kind {str(kind)!r}") for kind in (None, ["conv2d"], "Conv2d")),
     ({**IDENTITY, 3: 4}, "identity: field names must be strings"),
     # unknown, missing and contradicting fields
     ({**CONV, "strides": 2}, "conv2d: strides: no such field"),
@@ -102,59 +100,45 @@ DOCUMENTS = [
     ({"kind": "linear", "in_features": 3}, "linear: out_features: required, but not given"),
     ({"kind": "conv2d", "kernel_size": 3}, "in_channels: required, but not given; out_channels: required"),
     ({**CONV, "groups": 4}, "conv2d: groups: 4 must divide in_channels 4 and out_channels 6"),
-    ({**POOL, "padding": 2}, "max_pool2d: padding: 2 must be at most half of kernel_size 3"),
-    (parallel(merge="weighted"), "parallel: weights: required with merge 'weighted', and not allowed with others"),
-    (parallel(weights=[1, 2]), "parallel: weights: required with merge 'weighted'"),
+    ({"kind": "group_norm", "num_groups": 3, "num_channels": 8}, "num_groups: 3 must divide num_channels 8"),
+    (parallel(merge="weighted"), WEIGHTS),
+    (parallel(weights=[1, 2]), WEIGHTS),
     (parallel(merge="weighted", weights=[1]), "weights: expected one for each of 2 branches, got 1"),
-    (parallel(merge="dynamic"), "parallel: weighting: required with merge 'dynamic', and not allowed with others"),
-    (parallel(weighting=IDENTITY), "parallel: weighting: required with merge 'dynamic'"),
+    (parallel(merge="dynamic"), WEIGHTING),
+    (parallel(weighting=IDENTITY), WEIGHTING),
     (parallel(children={}), "parallel: children: expected at least one branch"),
     (parallel(children={"weighting": IDENTITY}), "children: the name 'weighting' is reserved"),
     (model(input_shape=[3, 8, 8]), "input_shape (3, 8, 8) does not fit the layers: conv: expected 4 channels, got 3"),
-    (model(input_shape=[4, 2, 8]), "conv: a map of 2x8 is too small for a window of 3x3"),
     # wrong types and ranges
     ({**CONV, "in_channels": 0}, "in_channels: input should be greater than or equal to 1, got 0"),
     ({**CONV, "padding": -1}, "padding: input should be greater than or equal to 0, got -1"),
-    ({**CONV, "kernel_size": 3.0}, "kernel_size: input should be a valid integer, got 3.0"),
-    ({**CONV, "kernel_size": "3"}, "kernel_size: input should be a valid integer, got '3'"),
-    ({**CONV, "kernel_size": True}, "kernel_size: input should be a valid integer, got True"),
-    ({**CONV, "kernel_size": [3, 3]}, "kernel_size: input should be a valid integer, got [3, 3]"),
-    ({**CONV, "stride": None}, "stride: input should be a valid integer, got None"),
+    *(({**CONV, "stride": value}, f"stride: {INTEGER} {value!r}") for value in (3.0, "3", True, None, [3, 3])),
     ({**CONV, "stride": 2**24 + 1}, "stride: input should be less than or equal to 16777216, got 16777217"),
     ({**CONV, "stride": 10**5000}, "stride: input should be less than or equal to 16777216, got a huge int"),
-    ({**CONV, "bias": 1}, "bias: input should be a valid boolean, got 1"),
-    ({**CONV, "bias": "true"}, "bias: input should be a valid boolean, got 'true'"),
+    *(({**CONV, "bias": value}, f"bias: input should be a valid boolean, got {value!r}") for value in (1, "true")),
     ({**CONV, "init": "he"}, "init: input should be 'fan_in_uniform', 'kaiming_uniform'"),
     ({"kind": "activation", "function": "relu7"}, "activation: function: input should be 'relu', 'relu6'"),
-    ({**LEAKY, "negative_slope": True}, "negative_slope: input should be a valid number"),
-    ({**LEAKY, "negative_slope": "0"}, "negative_slope: input should be a valid number"),
+    *(({**LEAKY, "negative_slope": value}, f"negative_slope: {NUMBER}") for value in (True, "0")),
     ({**LEAKY, "negative_slope": 10**400}, "negative_slope: input should be a"),
     (parallel(merge="weighted", weights=[1, float("inf")]), "weights.1: input should be a finite number, got inf"),
-    ({"kind": "batch_norm2d", "num_features": 3, "eps": 0}, "eps: input should be greater than 0, got 0"),
-    ({"kind": "batch_norm2d", "num_features": 3, "momentum": 1.5}, "momentum: input should be less than or equal to 1"),
+    ({**NORM, "eps": 0}, "eps: input should be greater than 0, got 0"),
+    ({**NORM, "momentum": 1.5}, "momentum: input should be less than or equal to 1"),
     ({"kind": "dropout", "p": 1.0}, "dropout: p: input should be less than 1, got 1.0"),
     ({"kind": "dropout", "p": -1e-300}, "dropout: p: input should be greater than or equal to 0"),
-    (
-        {"kind": "global_pool", "function": "median"},
-        "function: input should be 'avg', 'max', 'std', 'sum' or 'var', got 'med",
-    ),
+    ({"kind": "global_pool", "function": "median"}, "input should be 'avg', 'max', 'std', 'sum' or 'var', got 'med"),
     (parallel(merge="max"), "parallel: merge: input should be 'sum', 'concat'"),
-    (parallel(merge="weighted", weights=[1, "a"]), "weights.1: input should be a valid number, got 'a'"),
+    (parallel(merge="weighted", weights=[1, "a"]), f"weights.1: {NUMBER}, got 'a'"),
     (parallel(merge="weighted", weights=3), "weights: expected a list or a tuple, got 3"),
     (model(input_shape=[4, 8]), "input_shape.2: required, but not given"),
     (model(input_shape=[4, 0, 8]), "input_shape.1: input should be greater than or equal to 1, got 0"),
-    (model(input_shape={4, 8}), "input_shape: expected a list or a tuple, got {8, 4}"),
-    (model(input_shape="488"), "input_shape: expected a list or a tuple, got '488'"),
+    *((model(input_shape=shape), f"expected a list or a tuple, got {shape!r}") for shape in ({4, 8}, "488")),
     (model(name=None), "model: name: input should be a valid string, got None"),
     (model(name="n" * 201), "model: name: string should have at most 200 characters, got 'nnn"),
-    # children and their names
+    # children and their names (test_node.py has more)
     ({"kind": "sequential"}, "sequential: children: required, but not given"),
-    ({"kind": "sequential", "children": [CONV]}, "children: expected an object that maps names to layers, got list"),
-    (sequential(a=None), "children: a > expected a layer (an object with a 'kind'), got NoneType"),
     (sequential(a={**CONV, "bias": 3}), "children: a > conv2d: bias: input should be a valid boolean"),
     (sequential(a=sequential(b={"kind": "what"})), "children: a > sequential: children: b > unknown kind 'what'"),
     (parallel(merge="dynamic", weighting={"kind": "linear"}), "weighting: linear: in_features: required"),
-    (sequential(**{"a.b": IDENTITY}), "layer name 'a.b': expected letters, digits and underscores"),
     (sequential(**{"a\nb" * 99: {"kind": "what"}}), r"layer name 'a\nba\nb"),
     (sequential(**{"\ud800": IDENTITY}), r"layer name '\ud800'"),
 ]
@@ -168,7 +152,7 @@ TEXTS = [
     ('{"kind": "dropout", "p": NaN}', "dropout: p: input should be a finite number, got nan"),
     ('{"kind": "dropout", "p": -Infinity}', "dropout: p: input should be a finite number, got -inf"),
     ('{"kind": "batch_norm2d", "num_features": 1, "eps": 1e999}', "eps: input should be a finite number, got inf"),
-    ('{"kind": "rnn", "input_size": NaN, "hidden_size": 1}', "rnn: input_size: input should be a valid integer"),
+    ('{"kind": "rnn", "input_size": NaN, "hidden_size": 1}', f"rnn: input_size: {INTEGER} nan"),
     ('{"kind": "dropout", "p": 1' + "0" * 5000 + "}", "not a JSON document: Exceeds the limit (4300"),
     *((text, "nested too deeply") for text in (*map(nested, (64, 150, 400, 20_000)), "[" * 100_000)),
 ]
@@ -195,14 +179,11 @@ def test_the_largest_depth_works():
     assert repr(chain)
 
 
-def test_many_wrong_fields_and_those_of_constructors():
+def test_many_wrong_fields():
     message = error_of(SpecError, parse_document, {**IDENTITY, **{f"field{index}": index for index in range(500)}})
     assert message.startswith("identity: field0: no such field")
     assert message.endswith("field499: no such field")
     assert len(message) < 600
-    with pytest.raises(SpecError, match=r"^conv2d: kernel: no such field") as error:
-        spec.Conv2d(in_channels=1, out_channels=1, kernel_size=1, kernel=1)
-    assert isinstance(error.value, ValueError)
 
 
 def outcome(text):

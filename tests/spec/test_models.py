@@ -1,21 +1,12 @@
-"""The networks: canonical names, stages, options and ablations."""
+"""The networks: canonical names, options, ablations and attention; test_presets.py has their errors."""
 
 import inspect
-from functools import partial
 
 import pytest
 
 from maam import spec
-from maam.errors import PresetError, SpecError
+from maam.errors import PresetError
 from maam.spec import maam_classifier, maam_imagenet, preset, preset_options
-from tests.errors import error_of
-
-RNN = {
-    "rnn.weight_ih_l0": (128, 96),
-    "rnn.weight_hh_l0": (128, 128),
-    "rnn.bias_ih_l0": (128,),
-    "rnn.bias_hh_l0": (128,),
-}
 
 
 def with_bias(**shapes):
@@ -23,28 +14,27 @@ def with_bias(**shapes):
     return dict(row for pair in pairs for row in pair)
 
 
+RNN = {"weight_ih_l0": (128, 96), "weight_hh_l0": (128, 128), "bias_ih_l0": (128,), "bias_hh_l0": (128,)}
+RNN = {f"rnn.{name}": shape for name, shape in RNN.items()}
+
+
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        (spec.cnn(), with_bias(conv1=(32, 3, 3, 3), conv2=(64, 32, 3, 3), fc1=(128, 4096), fc2=(10, 128))),
+        (preset("cnn"), with_bias(conv1=(32, 3, 3, 3), conv2=(64, 32, 3, 3), fc1=(128, 4096), fc2=(10, 128))),
         (spec.mlp(100, 1, image_size=28), with_bias(fc1=(512, 784), fc2=(256, 512), fc3=(100, 256))),
-        (spec.rnn(), RNN | with_bias(fc=(10, 128))),
+        (preset("rnn"), RNN | with_bias(fc=(10, 128))),
     ],
 )
 def test_parameters_of_plain_networks(model, expected):
     assert {parameter.name: parameter.shape for parameter in model.parameters()} == expected
 
 
-def test_layers_of_plain_networks():
-    assert spec.cnn().stages()["pool2"] == (64, 8, 8)
-    assert [node.kind for node in spec.cnn().nodes.values()].count("activation") == 3
-    odd = spec.cnn(image_size=31)
+def test_sizes_of_plain_networks():
+    odd = spec.cnn(4, image_size=31)
+    assert odd == preset("cnn", num_classes=4, image_size=31)
     assert odd.stages()["pool2"] == (64, 7, 7)
     assert odd.at("fc1").in_features == 64 * 49
-    assert spec.rnn().at("rnn") == spec.RNN(input_size=96, hidden_size=128)
-    assert preset("cnn", num_classes=4) == spec.cnn(4)
-    assert preset("mlp", in_channels=1) == spec.mlp(in_channels=1)
-    assert preset("rnn", image_size=8) == spec.rnn(image_size=8)
 
 
 CONV = ["conv{i}.weight", "bn{i}.weight", "bn{i}.bias", "bn{i}.running_mean", "bn{i}.running_var"]
@@ -57,33 +47,12 @@ def names(model):
     return [parameter.name for parameter in model.parameters()]
 
 
-IMAGENET = {"stem": (32, 112, 112), "stage1": (64, 56, 56), "stage2": (128, 28, 28), "stage3": (256, 14, 14)}
-
-STAGES = {"stem": (24, 31, 31), "stage1": (60, 15, 15), "stage2": (240, 7, 7)}
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("maam_cifar10", {"agents": (128, 16, 16), "reduce": (128, 16, 16), "classifier": (10,)}),
-        ("maam_cifar10_2m3", {"agents": (128, 8, 8), "reduce": (128, 8, 8), "classifier": (10,)}),
-        ("maam_digits", {"agents": (32, 4, 4), "reduce": (32, 4, 4), "classifier": (10,)}),
-        ("maam_net_m", {**STAGES, "stage3": (300, 3, 3), "classifier": (10,)}),
-        ("maam_imagenet", {**IMAGENET, "stage4": (512, 7, 7), "classifier": (1000,)}),
-    ],
-)
-def test_stages(name, expected):
-    assert list(preset(name).stages().items()) == list(expected.items())
+def test_canonical_names_in_running_order():
+    agents = [f"agents.{index}.{name}" for index in range(3) for name in AGENT]
+    assert names(preset("maam_cifar10")) == [*agents, "agents.alpha", *REDUCE, *CLASSIFIER]
 
 
-def test_shapes_within_a_branch_and_initial_distributions():
-    shapes = {path: out for path, _, _, out in preset("maam_cifar10_2m3").summary((3, 32, 32))}
-    assert shapes["agents.0.conv1"] == (64, 32, 32)
-    assert shapes["agents.0.pool1"] == (64, 16, 16)
-    assert shapes["agents.2.conv2"] == (128, 16, 16)
-    assert shapes["agents.2.pool2"] == (128, 8, 8)
-    assert shapes["classifier.flatten"] == (8192,)
-    assert shapes["classifier.fc1"] == (256,)
+def test_initial_distributions():
     layers = preset("maam_cifar10").walk()
     inits = {path: node.init for path, node in layers if isinstance(node, (spec.Conv2d, spec.Linear))}
     assert inits.pop("classifier.fc1") == "kaiming_uniform"
@@ -91,60 +60,17 @@ def test_shapes_within_a_branch_and_initial_distributions():
     assert set(inits.values()) == {"kaiming_normal"}
 
 
-@pytest.mark.parametrize("attention", ["eca", "mafc", "bam"])
-def test_attention_after_each_stage(attention):
-    """The other parameters keep their names and shapes, so that weights without attention load."""
-    net, plain = preset("maam_net_s", attention=attention), preset("maam_net_s")
-    expected = getattr(spec, attention)
-    assert [net.at(f"attention{index}") for index in (1, 2, 3)] == [expected(30), expected(120), expected(180)]
-    own = {p.name: p.shape for p in net.parameters()}
-    assert {p.name: p.shape for p in plain.parameters()}.items() <= own.items()
-    assert all(name.startswith("attention") for name in own.keys() - {p.name for p in plain.parameters()})
-    with pytest.raises(SpecError, match="attention"):
-        preset("maam_net_s", attention="mafx")
+@pytest.mark.parametrize(("base", "pool"), [("maam_cifar10", 2), ("maam_cifar10_2m3", 4)])
+def test_ablations_differ_from_their_base_only_by_that(base, pool):
+    agent, head = preset(base).at("agents.0"), preset(base).at("classifier")
+    pooled = {"pool": spec.MaxPool2d(kernel_size=pool), "reduce": spec.reduce_layer(3, 128), "classifier": head}
+    assert preset("t_cnn", base=base).children == {"agent": agent, "classifier": head}
+    assert preset("without_agent_attention", base=base).children == pooled
+    assert preset("without_fusion", base=base).children == preset(base, fusion="mean").children
+    assert preset("without_reduce", base=base).children == preset(base, reduce=False).children
 
 
-@pytest.mark.parametrize(("name", "most"), [("maam_net_s", 0.7e6), ("maam_net_m", 2.3e6), ("maam_net_l", 6e6)])
-def test_networks_of_stages_and_their_controls(name, most):
-    """Any number of branches has the same multiply-accumulates, and the same parameters except for batch norms."""
-    net, control = preset(name), preset(f"{name}_control")
-    assert control.children == preset(name, num_agents=1).children
-    assert control.num_parameters < net.num_parameters < most
-    for other in (control, *(preset(name, num_agents=count) for count in (2, 5))):
-        assert other.macs(other.input_shape) == net.macs(net.input_shape)
-        assert abs(other.num_parameters / net.num_parameters - 1) < 5e-3
-        assert other.stages() == net.stages()
-    assert list(net.at("stage2.agents.1").children) == ["conv1", "pool1", "bn1", "act1", "conv2", "bn2", "act2"]
-    assert net.at("classifier.factor").weights == (1 / 4,)
-    assert spec.head(net) == "classifier.fc"
-    assert spec.with_num_classes(net, 7).num_classes == preset(name, num_classes=7).num_classes == 7
-    larger = preset(name, image_size=224, stem_stride=4)
-    assert larger.stages()["stage3"][1:] == (7, 7)
-    assert spec.parse_json(larger.to_json()) == larger
-
-
-def test_canonical_names_in_running_order():
-    agents = [f"agents.{index}.{name}" for index in range(3) for name in AGENT]
-    assert names(preset("maam_cifar10")) == [*agents, "agents.alpha", *REDUCE, *CLASSIFIER]
-    one = preset("t_cnn", base="maam_cifar10")  # one branch without fusion and reduce layer
-    assert list(one.stages()) == ["agent", "classifier"]
-    assert names(one) == [*(f"agent.{name}" for name in AGENT), *CLASSIFIER]
-    assert one.children["agent"] == preset("maam_cifar10").at("agents.0")
-    without = preset("without_agent_attention")  # pools the image to the size of the fused map
-    assert without.children["pool"] == spec.MaxPool2d(kernel_size=4)
-    assert preset("without_agent_attention", base="maam_cifar10").children["pool"] == spec.MaxPool2d(kernel_size=2)
-    assert without.stages()["reduce"] == preset("maam_cifar10_2m3").stages()["reduce"]
-    assert names(without) == [*REDUCE, *CLASSIFIER]
-
-
-@pytest.mark.parametrize("base", ["maam_cifar10", "maam_cifar10_2m3"])
-def test_ablations_differ_from_their_base_only_by_that_and_take_its_options(base):
-    full, fixed, unreduced = (preset(base), *(preset(name, base=base) for name in ("without_fusion", "without_reduce")))
-    assert [name for name in names(full) if name not in names(fixed)] == ["agents.alpha"]
-    assert fixed.at("agents").weights == (1 / 3, 1 / 3, 1 / 3)
-    assert fixed.children["agents"].children == full.children["agents"].children
-    assert [name for name in names(full) if name not in names(unreduced)] == REDUCE
-    assert list(unreduced.children) == ["agents", "classifier"]
+def test_ablations_take_the_options_of_their_base():
     assert preset("without_fusion", num_agents=2).at("agents").weights == (0.5, 0.5)
     assert preset("t_cnn", kernel_sizes=(5, 3, 3)).at("agent.conv1").kernel_size == 5
     assert preset("t_cnn", scales=2).at("agent").kind == "resize"
@@ -158,12 +84,10 @@ NO_EFFECT = {
     "without_fusion": ("fusion",),
     "without_reduce": ("reduce",),
 }
-
-
-OTHERS = {"image_size": 16, "channels": 8, "hidden_channels": 9, "num_agents": 2, "kernel_sizes": 5, "scales": 2}
-OTHERS |= {"pool": (4, 2), "fusion": "dynamic", "reduce": False, "depthwise": True, "act_layer": "silu"}
-OTHERS |= {"norm_layer": "identity", "hidden_features": 7, "dropout": 0.5, "num_classes": 3, "in_channels": 1}
-OTHERS |= {"base": "maam_digits"}
+LAYER = {"hidden_channels": 9, "num_agents": 2, "kernel_sizes": 5, "scales": 2, "pool": (4, 2), "fusion": "dynamic"}
+LAYER |= {"reduce": False, "depthwise": True, "act_layer": "silu", "norm_layer": "identity"}
+OTHERS = {"image_size": 16, "channels": 8, "hidden_features": 7, "dropout": 0.5, "num_classes": 3, "in_channels": 1}
+OTHERS |= {"base": "maam_digits", **LAYER}
 
 
 @pytest.mark.parametrize("name", [*NO_EFFECT, "maam_cifar10"])
@@ -176,33 +100,20 @@ def test_every_option_has_an_effect_or_is_refused(name):
             preset(name, **{option: OTHERS[option]})
 
 
-def test_options_of_the_classifier():
-    model = maam_classifier(5, 1, image_size=8, channels=4, hidden_features=6, dropout=0.25, act_layer="tanh", name="x")
+@pytest.mark.parametrize("reduce", [False, True])
+def test_options_of_the_classifier(reduce):
+    own = {"hidden_features": 6, "dropout": 0.25, "act_layer": "tanh", "name": "x"}
+    model = maam_classifier(5, 1, image_size=16, channels=4, **{**LAYER, "reduce": reduce, **own})
     assert model.name == "x"
-    assert model.at("classifier.fc1") == spec.Linear(in_features=64, out_features=6, init="kaiming_uniform")
-    assert model.at("classifier.dropout") == spec.Dropout(p=0.25)
-    assert model.at("classifier.act").function == "tanh"
-    assert model.at("classifier.fc2").out_features == 5
-    assert list(model.at("classifier").nodes) == ["flatten", "fc1", "act", "dropout", "fc2"]
+    children = dict(model.children)
+    head = children.pop("classifier")
+    assert children == dict(spec.maam(1, 4, **{**LAYER, "reduce": reduce, "act_layer": "tanh"}).children)
+    assert head.at("fc1") == spec.Linear(in_features=16, out_features=6, init="kaiming_uniform")
+    assert head.at("dropout") == spec.Dropout(p=0.25)
+    assert head.at("act").function == "tanh"
+    assert head.at("fc2").out_features == 5
+    assert list(head.nodes) == ["flatten", "fc1", "act", "dropout", "fc2"]
     assert "dropout" not in maam_classifier(image_size=8).at("classifier").nodes
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "path", "field", "expected"),
-    [
-        ("hidden_channels", 5, "agents.1.conv1", "out_channels", 5),
-        ("kernel_sizes", (3, 5, 7), "agents.2.conv2", "kernel_size", 7),
-        ("scales", (1, 2, 1), "agents.1", "kind", "resize"),
-        ("fusion", "dynamic", "agents", "merge", "dynamic"),
-        ("depthwise", True, "agents.0.conv2.depthwise", "groups", 64),
-        ("act_layer", "silu", "agents.0.act1", "function", "silu"),
-        ("norm_layer", "identity", "reduce.conv", "bias", True),
-        ("pool", (2, 1), "agents.0.pool1", "kernel_size", 2),
-    ],
-)
-def test_options_reach_the_layer(option, value, path, field, expected):
-    assert getattr(preset("maam_cifar10", **{option: value}).at(path), field) == expected
-    assert list(preset("maam_cifar10", num_agents=5).at("agents").nodes) == list("01234")
 
 
 def branch(inputs, hidden, outputs):
@@ -228,21 +139,40 @@ def test_counts_and_options_of_maam_imagenet():
     assert model.at("stage1.agents").merge == "dynamic"
     assert model.at("classifier.dropout").p == 0.5
     plain = maam_imagenet(norm_layer="identity", depthwise=False, act_layer="silu")
-    assert not any("bn" in p.name for p in plain.parameters())
+    assert not any("bn" in name for name in names(plain))
     assert plain.at("stem.conv").bias
     assert maam_imagenet().output_shape((3, 160, 288)) == (1000,)
     assert spec.input_rule(maam_imagenet()).describe() == "(N, 3, H, W) with H, W >= 31"
 
 
-@pytest.mark.parametrize(
-    ("alias", "name", "count"),
-    [("MAFCV1", "mafc_v1", 4959222), ("MAFCV2", "mafc_v2", 3551887), ("MAFCV3", "mafc_v3", 3991264)],
-)
-def test_aliases_and_published_counts(alias, name, count):
-    assert preset(name).num_parameters == count
-    assert alias not in spec.list_presets()
-    assert preset(alias, num_classes=7) == preset(name, num_classes=7)
-    assert preset("mafc_v3_small").num_parameters == 2151673
+@pytest.mark.parametrize(("name", "most"), [("maam_net_s", 0.7e6), ("maam_net_m", 2.3e6), ("maam_net_l", 6e6)])
+def test_networks_of_stages_and_their_controls(name, most):
+    """Any number of branches has the same multiply-accumulates, and the same parameters except for batch norms."""
+    net, control = preset(name), preset(f"{name}_control")
+    assert control.children == preset(name, num_agents=1).children
+    assert control.num_parameters < net.num_parameters < most
+    for other in (control, *(preset(name, num_agents=count) for count in (2, 5))):
+        assert other.macs(other.input_shape) == net.macs(net.input_shape)
+        assert abs(other.num_parameters / net.num_parameters - 1) < 5e-3
+        assert other.stages() == net.stages()
+    assert list(net.at("stage2.agents.1").children) == ["conv1", "pool1", "bn1", "act1", "conv2", "bn2", "act2"]
+    assert net.at("classifier.factor").weights == (1 / 4,)
+    assert spec.head(net) == "classifier.fc"
+    assert spec.with_num_classes(net, 7).num_classes == preset(name, num_classes=7).num_classes == 7
+    larger = preset(name, image_size=224, stem_stride=4)
+    assert larger.stages()["stage3"][1:] == (7, 7)
+    assert spec.parse_json(larger.to_json()) == larger
+
+
+@pytest.mark.parametrize("attention", ["eca", "mafc", "bam"])
+def test_attention_after_each_stage(attention):
+    """The other parameters keep their names and shapes, so that weights without attention load."""
+    net, plain = preset("maam_net_s", attention=attention), preset("maam_net_s")
+    expected = getattr(spec, attention)
+    assert [net.at(f"attention{index}") for index in (1, 2, 3)] == [expected(30), expected(120), expected(180)]
+    own = {p.name: p.shape for p in net.parameters()}
+    assert {p.name: p.shape for p in plain.parameters()}.items() <= own.items()
+    assert all(name.startswith("attention") for name in own.keys() - set(names(plain)))
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v3_small"])
@@ -258,11 +188,10 @@ def test_places_of_attention():
     nodes = preset("mobilenet_v2", attention="mafb").walk()
     ends = [path for path, node in nodes if path.endswith("attention") and isinstance(node, spec.Residual)]
     assert ends == [f"backbone.stage{index}.attention" for index in (1, 2, 3, 4)]
-    assert [path for path, _ in preset("mafc_v3").walk() if path.endswith("cbamm")] == [  # as in the authors' code
-        *(f"backbone.stage3.unit{i}.cbamm" for i in (1, 2, 3)),
-        *(f"backbone.stage4.unit{i}.cbamm" for i in (5, 6)),
-        *(f"backbone.stage5.unit{i}.cbamm" for i in (1, 2, 3)),
-    ]
+    units = ["stage3.unit1", "stage3.unit2", "stage3.unit3", "stage4.unit5", "stage4.unit6"]
+    units += ["stage5.unit1", "stage5.unit2", "stage5.unit3"]  # as in the authors' code
+    ends = [path for path, _ in preset("mafc_v3").walk() if path.endswith("cbamm")]
+    assert ends == [f"backbone.{unit}.cbamm" for unit in units]
 
 
 def test_options_of_mobilenet():
@@ -280,30 +209,3 @@ def test_presets_have_the_options_of_the_network(name, attention):
     defaults = {one.name: one.default for one in arguments if one.name not in ("version", "name")}
     assert preset_options(name) == {**defaults, "attention": attention}
     assert preset(name).name == name
-
-
-MAFC = partial(preset, "mafc_v1")
-INVALID = [
-    (maam_classifier, {"ablation": "t-cnn"}, "maam_classifier: ablation: input should be 'none', 't_cnn'"),
-    (maam_classifier, {"name": 3}, "maam_classifier: name: input should be a valid string, got 3"),
-    (
-        maam_classifier,
-        {"hidden_features": 0},
-        "maam_classifier: hidden_features: input should be greater than or equal to 1",
-    ),
-    (maam_classifier, {"dropout": "0.1"}, "maam_classifier: dropout: input should be a valid number, got '0.1'"),
-    (maam_classifier, {"dropout": float("nan")}, "maam_classifier: dropout: input should be a finite number, got nan"),
-    (maam_classifier, {"width": 3}, "maam_classifier: width: no such argument"),
-    (maam_imagenet, {"channels": ()}, "channels: expected at least one value"),
-    (maam_imagenet, {"channels": (64, 0)}, "channels.1: input should be greater than or equal to 1"),
-    (maam_imagenet, {"image_size": 30}, "stage4.agents.0.pool2: a map of 1x1 is too small"),
-    (MAFC, {"width_multiplier": 0.02}, "width_multiplier: 0.02 leaves no channel of 32; use at least 0.0313"),
-    (MAFC, {"width_multiplier": 0}, "width_multiplier: input should be greater than 0"),
-    (MAFC, {"attention": "maam"}, "attention: input should be 'se', 'maf', 'ese', 'eca', 'gc', "),
-    (MAFC, {"num_classes": 0}, "num_classes: input should be greater than or equal to 1"),
-]
-
-
-@pytest.mark.parametrize(("function", "options", "message"), INVALID)
-def test_invalid_arguments(function, options, message):
-    assert message in error_of(SpecError, function, **options)

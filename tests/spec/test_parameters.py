@@ -39,42 +39,41 @@ def test_rows_and_roles():
     assert spec.Role("norm_weight") is spec.Role.NORM_WEIGHT
 
 
-@pytest.mark.parametrize(
-    ("node", "name", "init"),
-    [
-        (CONV, "weight", ("uniform", 1 / math.sqrt(27))),
-        (CONV, "bias", ("uniform", 1 / math.sqrt(27))),
-        (CONV.replace(init="kaiming_uniform"), "weight", ("uniform", math.sqrt(6 / 27))),
-        (CONV.replace(init="kaiming_normal"), "weight", ("normal", math.sqrt(2 / 27))),
-        (CONV.replace(init="kaiming_normal"), "bias", ("uniform", 1 / math.sqrt(27))),
-        (CONV.replace(init="xavier_uniform"), "weight", ("uniform", math.sqrt(6 / (27 + 36)))),
-        (CONV.replace(init="xavier_normal"), "weight", ("normal", math.sqrt(2 / (27 + 36)))),
-        (LINEAR, "weight", ("uniform", 1 / math.sqrt(50))),
-        (LINEAR, "bias", ("uniform", 1 / math.sqrt(50))),
-        (LINEAR.replace(init="xavier_uniform"), "weight", ("uniform", math.sqrt(6 / 200))),
-        (RNN, "weight_ih_l0", ("uniform", 0.25)),
-        (RNN, "bias_hh_l0", ("uniform", 0.25)),
-        (NORM, "weight", ("constant", 1.0)),
-        (NORM, "running_mean", ("constant", 0.0)),
-    ],
-)
+FAN_IN, FAN_SUM = 27, 27 + 36
+UNIFORM = ("uniform", 1 / math.sqrt(FAN_IN))
+INITS = [
+    (CONV, "weight", UNIFORM),
+    (CONV, "bias", UNIFORM),
+    (CONV.replace(init="kaiming_uniform"), "weight", ("uniform", math.sqrt(6 / FAN_IN))),
+    (CONV.replace(init="kaiming_normal"), "weight", ("normal", math.sqrt(2 / FAN_IN))),
+    (CONV.replace(init="kaiming_normal"), "bias", UNIFORM),
+    (CONV.replace(init="xavier_uniform"), "weight", ("uniform", math.sqrt(6 / FAN_SUM))),
+    (CONV.replace(init="xavier_normal"), "weight", ("normal", math.sqrt(2 / FAN_SUM))),
+    (LINEAR, "weight", ("uniform", 1 / math.sqrt(50))),
+    (LINEAR, "bias", ("uniform", 1 / math.sqrt(50))),
+    (LINEAR.replace(init="xavier_uniform"), "weight", ("uniform", math.sqrt(6 / 200))),
+    (RNN, "weight_ih_l0", ("uniform", 0.25)),
+    (RNN, "bias_hh_l0", ("uniform", 0.25)),
+    (NORM, "weight", ("constant", 1.0)),
+    (NORM, "running_mean", ("constant", 0.0)),
+]
+
+
+@pytest.mark.parametrize(("node", "name", "init"), INITS)
 def test_initial_distributions(node, name, init):
     assert table(node)[name].init == pytest.approx(init)
 
 
 def test_draws_are_in_float64_from_seed_and_name_alone_then_rounded():
     arrays = draw(DIGITS, 7)
-    assert {name: (a.shape, a.dtype) for name, a in arrays.items()} == {p.name: (p.shape, np.float32) for p in DIGITS}
-    assert list(arrays) == [p.name for p in DIGITS]
-    generator = np.random.default_rng([7, zlib.crc32(b"agents.0.conv1.weight")])
-    exact = generator.normal(0.0, math.sqrt(2 / 9), (16, 1, 3, 3))
+    assert [(name, a.shape, a.dtype) for name, a in arrays.items()] == [(p.name, p.shape, np.float32) for p in DIGITS]
+    generators = {name: np.random.default_rng([7, zlib.crc32(name.encode())]) for name in arrays}
+    exact = generators["agents.0.conv1.weight"].normal(0.0, math.sqrt(2 / 9), (16, 1, 3, 3))
     np.testing.assert_array_equal(arrays["agents.0.conv1.weight"], exact.astype(np.float32))
-    generator = np.random.default_rng([7, zlib.crc32(b"classifier.fc2.bias")])
-    exact = generator.uniform(-1 / 8, 1 / 8, 10)
+    exact = generators["classifier.fc2.bias"].uniform(-1 / 8, 1 / 8, 10)
     np.testing.assert_array_equal(arrays["classifier.fc2.bias"], exact.astype(np.float32))
-    for name, value in [("agents.alpha", 0), ("reduce.bn.running_mean", 0), ("reduce.bn.running_var", 1)]:
-        assert np.all(arrays[name] == value)
-    assert np.all(arrays["reduce.bn.weight"] == 1)
+    constants = {"agents.alpha": 0, "reduce.bn.running_mean": 0, "reduce.bn.running_var": 1, "reduce.bn.weight": 1}
+    assert all(np.all(arrays[name] == value) for name, value in constants.items())
     first, again, other = draw(DIGITS, 3), draw(reversed(DIGITS), 3), draw(DIGITS, 4)
     for name, array in first.items():
         np.testing.assert_array_equal(array, again[name])

@@ -9,8 +9,9 @@ from maam.errors import PresetError, SpecError
 from maam.spec import list_presets, preset, preset_options, register_preset
 from tests.errors import error_of
 
+BASES = ["maam_cifar10", "maam_cifar10_2m3", "maam_digits"]
 NETS = [f"maam_net_{size}{end}" for size in "lms" for end in ("", "_control")]
-MAAM = ["maam_cifar10", "maam_cifar10_2m3", "maam_digits", "maam_imagenet", *NETS]
+MAAM = [*BASES, "maam_imagenet", *NETS]
 MAFC = ["mafc_v1", "mafc_v2", "mafc_v3", "mafc_v3_small"]
 MOBILENETS = ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v3_small"]
 WITHOUT = ["without_agent_attention", "without_fusion", "without_reduce"]
@@ -48,6 +49,17 @@ def test_counts(name, options, parameters, macs):
 
 
 @pytest.mark.parametrize(
+    ("alias", "name", "count"),
+    [("MAFCV1", "mafc_v1", 4959222), ("MAFCV2", "mafc_v2", 3551887), ("MAFCV3", "mafc_v3", 3991264)],
+)
+def test_aliases_and_published_counts(alias, name, count):
+    assert preset(name).num_parameters == count
+    assert alias not in list_presets()
+    assert preset(alias, num_classes=7) == preset(name, num_classes=7)
+    assert preset("mafc_v3_small").num_parameters == 2151673
+
+
+@pytest.mark.parametrize(
     ("pattern", "names"),
     [("*", NAMES), ("maam_*", MAAM), ("without_?*", WITHOUT), ("[cm]*n", ["cnn"]), ("nothing*", [])],
 )
@@ -78,19 +90,26 @@ UNKNOWN = [
     ("maam_cifar10", {"base": "maam_digits"}, "preset 'maam_cifar10' has no option 'base'"),
     ("maam_cifar10", {"ablation": "t_cnn"}, "no option 'ablation'"),
     ("maam_digits", {"name": "other"}, "preset 'maam_digits' has no option 'name'"),
-    *(
-        ("t_cnn", {"base": base}, "base: expected one of maam_cifar10, maam_cifar10_2m3, maam_digits, got")
-        for base in ("cnn", "", None, ["maam_digits"])
-    ),
+    *(("t_cnn", {"base": base}, f"base: expected one of {', '.join(BASES)}, got") for base in ("cnn", "", None, [])),
 ]
+LEAST = "input should be greater than or equal to 1"
 INVALID = [
-    ("cnn", {"num_classes": 0}, "cnn: num_classes: input should be greater than or equal to 1, got 0"),
+    ("cnn", {"num_classes": 0}, f"cnn: num_classes: {LEAST}, got 0"),
     ("mlp", {"in_channels": "3"}, "mlp: in_channels: input should be a valid integer, got '3'"),
     ("rnn", {"image_size": 8.0}, "rnn: image_size: input should be a valid integer, got 8.0"),
     ("cnn", {"image_size": 3}, "pool2: a map of 1x1 is too small for a window of 2x2"),
     ("mlp", {"image_size": 2**20}, "linear: in_features: input should be less than or equal to 16777216"),
     ("maam_cifar10", {"image_size": 1}, "agents.0.pool2: a map of 1x1 is too small"),
     ("maam_digits", {"dropout": 1.0}, "dropout: input should be less than 1, got 1.0"),
+    ("maam_digits", {"hidden_features": 0}, f"maam_classifier: hidden_features: {LEAST}"),
+    ("maam_imagenet", {"channels": (64, 0)}, f"channels.1: {LEAST}"),
+    ("maam_imagenet", {"image_size": 30}, "stage4.agents.0.pool2: a map of 1x1 is too small"),
+    ("maam_net_s", {"attention": "mafx"}, "attention: "),
+    ("mafc_v1", {"width_multiplier": 0.02}, "width_multiplier: 0.02 leaves no channel of 32; use at least 0.0313"),
+    *((name, {"width_multiplier": 0.01}, "width_multiplier: 0.01 leaves no channel of ") for name in MAFC),
+    ("mafc_v1", {"width_multiplier": 0}, "width_multiplier: input should be greater than 0"),
+    ("mafc_v1", {"attention": "maam"}, "attention: input should be 'se', 'maf', 'ese', 'eca', 'gc', "),
+    ("mafc_v1", {"num_classes": 0}, f"num_classes: {LEAST}"),
     ("t_cnn", {"kernel_sizes": (3, 5)}, "kernel_sizes: expected one value, or one for each of 3 agents, got 2"),
     ("t_cnn", {"scales": ()}, "scales: expected at least one value"),
     ("without_agent_attention", {"pool": (1, 2, 2)}, "pool: expected one value, or one for each of 2 convolutions"),
@@ -105,29 +124,38 @@ def test_errors_for_names_and_options(error, name, options, message):
     assert message in error_of(error, preset, name, **options)
 
 
+@spec.composite
+def tiny(num_classes: int = 2) -> spec.Model:
+    fc = spec.Linear(in_features=1, out_features=num_classes)
+    return spec.Model(name="tiny", input_shape=(1, 1, 1), children={"flatten": spec.Flatten(), "fc": fc})
+
+
 def test_registering(monkeypatch):
     monkeypatch.setattr("maam.spec.presets._FACTORIES", {})
-
-    @register_preset
-    @spec.composite
-    def tiny(num_classes: int = 2) -> spec.Model:
-        fc = spec.Linear(in_features=1, out_features=num_classes)
-        return spec.Model(name="tiny", input_shape=(1, 1, 1), children={"flatten": spec.Flatten(), "fc": fc})
-
+    assert register_preset(tiny) is tiny
     assert list_presets() == ["tiny"]
     assert preset("tiny", num_classes=5).num_classes == 5
-    with pytest.raises(PresetError, match="the preset 'tiny' already exists"):
+    with pytest.raises(PresetError, match="the preset 'tiny' already exists; use another name or overwrite=True"):
         register_preset(tiny)
+    register_preset(lambda: tiny(7), "tiny", overwrite=True)
+    assert preset("tiny") == tiny(7)
 
-    @register_preset
-    def named(name: str = "mine") -> spec.Model:
+    @register_preset(name="named")
+    def an_option_may_be_called_name(name: str = "mine") -> spec.Model:
         return tiny().replace(name=name)
 
-    assert preset("named", name="other").name == "other"  # an option may be called name
-    for factory, kind in ((lambda: 3, "int"), (lambda: None, "NoneType"), (lambda: spec.Identity(), "Identity")):
-        register_preset(factory, kind)
-        with pytest.raises(PresetError, match=f"preset '{kind}': expected its function to return a Model, got {kind}$"):
-            preset(kind)
+    assert preset("named", name="other").name == "other"
+
+
+@pytest.mark.parametrize("made", [3, None, spec.Identity()])
+def test_presets_that_are_not_models(made):
+    kind = type(made).__name__
+    register_preset(lambda: made, "wrong")
+    with pytest.raises(PresetError, match=f"preset 'wrong': expected its function to return a Model, got {kind}$"):
+        preset("wrong")
+
+
+NO_NAME = functools.partial(spec.maam_classifier, channels=64)
 
 
 @pytest.mark.parametrize(
@@ -135,9 +163,12 @@ def test_registering(monkeypatch):
     [
         (spec.cnn, 5, "name: expected the name of the preset, a string, got 5"),
         (spec.cnn, "", "name: expected the name of the preset, a string, got ''"),
-        (functools.partial(spec.maam_classifier, channels=64), None, "got None, and the function has no name"),
+        (NO_NAME, None, "got None, and the function has no name"),
         (dict, None, "<class 'dict'>: its signature cannot be inspected; wrap it in a function"),
         (spec.cnn, "MAFCV2", "'MAFCV2' is an alias of the preset 'mafc_v2'; use another name"),
+        (tiny(), "tiny", r"to register an existing spec use register_preset\(lambda: spec, name\)"),
+        (lambda num_classes: tiny(), "tiny", "num_classes: expected a default value"),
+        (lambda **options: tiny(), "tiny", "expected only named arguments with defaults"),
     ],
 )
 def test_factories_and_names_that_cannot_be_registered(factory, name, message):

@@ -10,23 +10,37 @@ from maam.reference import ReferenceModel
 from maam.spec import preset
 from tests.errors import error_of
 
+CNN = {"conv1": (32, 8, 8), "act1": (32, 8, 8), "pool1": (32, 4, 4), "conv2": (64, 4, 4), "act2": (64, 4, 4)}
+CNN |= {"pool2": (64, 2, 2), "flatten": (256,), "fc1": (128,), "act3": (128,), "fc2": (10,)}
+NET = {"stem": (24, 31, 31), "stage1": (60, 15, 15), "stage2": (240, 7, 7), "stage3": (300, 3, 3), "classifier": (10,)}
+IMAGENET = {"stem": (32, 112, 112), "stage1": (64, 56, 56), "stage2": (128, 28, 28), "stage3": (256, 14, 14)}
+IMAGENET |= {"stage4": (512, 7, 7), "classifier": (1000,)}
 
-def test_stages_are_the_direct_children_in_order():
-    model = preset("cnn", image_size=8)
-    first = {"conv1": (32, 8, 8), "act1": (32, 8, 8), "pool1": (32, 4, 4), "conv2": (64, 4, 4), "act2": (64, 4, 4)}
-    last = {"pool2": (64, 2, 2), "flatten": (256,), "fc1": (128,), "act3": (128,), "fc2": (10,)}
-    assert list(model.stages().items()) == list((first | last).items())
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (preset("cnn", image_size=8), CNN),
+        (preset("maam_cifar10"), {"agents": (128, 16, 16), "reduce": (128, 16, 16), "classifier": (10,)}),
+        (preset("maam_cifar10_2m3"), {"agents": (128, 8, 8), "reduce": (128, 8, 8), "classifier": (10,)}),
+        (preset("maam_digits"), {"agents": (32, 4, 4), "reduce": (32, 4, 4), "classifier": (10,)}),
+        (preset("maam_net_m"), NET),
+        (preset("maam_imagenet"), IMAGENET),
+    ],
+)
+def test_stages_are_the_direct_children_in_order(model, expected):
+    assert list(model.stages().items()) == list(expected.items())
+
+
+def test_an_empty_model():
     empty = spec.Model(name="", input_shape=(2, 3, 4), children={})
-    assert empty.stages() == {}
-    assert empty.num_classes == 2
-    assert empty.macs(empty.input_shape) == 0
+    assert (empty.stages(), empty.num_classes, empty.macs(empty.input_shape)) == ({}, 2, 0)
 
 
 def test_until_cuts_and_keeps_names():
     model = preset("maam_cifar10")
     trunk = model.until("reduce")
-    assert list(trunk.nodes) == ["agents", "reduce"]
-    assert trunk.output_shape((3, 32, 32)) == (128, 16, 16)
+    assert list(trunk.stages()) == ["agents", "reduce"]
     assert trunk.num_classes == 128
     assert [p for p in model.parameters() if p.name.startswith(("agents", "reduce"))] == list(trunk.parameters())
     assert (trunk.name, trunk.input_shape) == (model.name, model.input_shape)
@@ -76,8 +90,7 @@ CIFAR = "its stages: agents, reduce, classifier"
     ],
 )
 def test_until_an_unknown_path(name, path, message):
-    found = error_of(SpecError, preset(name).until, path)
-    assert found.startswith(f"no stage {path!r} in {name!r}; {message}")
+    assert error_of(SpecError, preset(name).until, path).startswith(f"no stage {path!r} in {name!r}; {message}")
 
 
 @pytest.mark.parametrize("framework", ["torch", "mindspore"])
@@ -88,8 +101,7 @@ def test_a_cut_model_computes_the_feature_maps_of_the_whole_one(framework, name,
     trunk = model.until(path)
     arrays = spec.draw(model.parameters(), 0)
     images = np.random.default_rng(0).random((2, 3, 32, 32), np.float32)
-    maps = {}
-    reference = ReferenceModel(model, arrays)
+    maps, reference = {}, ReferenceModel(model, arrays)
     reference.observer = lambda at, _, output: maps.update({at: output})
     reference(images)
     own = {parameter.name: arrays[parameter.name] for parameter in trunk.parameters()}
