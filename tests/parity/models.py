@@ -8,6 +8,8 @@ from maam.backend.registry import make_double, make_runners
 from maam.parity.subject import Subject
 
 SMALL = spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16)
+NARROW = {"channels": 4, "hidden_channels": 2, "hidden_features": 8, "num_agents": 2}
+TINY = spec.preset("maam_digits", **NARROW)
 EAGER = {"torch": "torch", "mindspore": "mindspore pynative"}
 
 
@@ -37,10 +39,11 @@ def fresh_subject(node, shape, count=64, classes=10, **options):
 
 
 class Wrapper:
-    """An object that passes all other attributes on to the object inside; subclasses change some."""
+    """An object that passes all attributes on to the object inside, but for those that are given."""
 
-    def __init__(self, inner):
+    def __init__(self, inner, **changed):
         self.inner = inner
+        vars(self).update(changed)
 
     def __getattr__(self, name):
         return getattr(self.inner, name)
