@@ -19,7 +19,7 @@ TINY = ("attention", "--modules", "none,eca", "--epochs", 1, "-o", "batch_size=3
 def root(tmp_path, monkeypatch):
     """A folder with 60 images in place of CIFAR-10; times are not measured."""
     monkeypatch.setitem(cifar.LAYOUTS, "cifar10", replace(cifar.LAYOUTS["cifar10"], records=RECORDS))
-    monkeypatch.setattr("benchmarks.attention.interleave", lambda functions: dict.fromkeys(functions, [1.0]))
+    monkeypatch.setattr("benchmarks.attention.interleave", lambda functions: {name: [1.0] for name in functions})
     write_data("binary", "cifar10", tmp_path / "sets")
     return tmp_path / "sets"
 
