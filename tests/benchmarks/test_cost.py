@@ -7,7 +7,6 @@ import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 from benchmarks.cost import LAYERS, MODELS, Result, measure, measure_growth, report
@@ -178,14 +177,11 @@ class TestReport:
         text = report.growth_table({"batch": ([0.1, 0.2, 0.4, 0.8], 0.5)})
         assert "| batch | 1: 1.00, 4: 2.00, 16: 4.00, 64: 8.00 | 0.50 |" in text
 
-    def test_pictures_and_pareto_front(self, tmp_path):
+    def test_pareto_front(self, tmp_path):
         points = {"a": (1.0, 5.0), "b": (2.0, 6.0), "c": (3.0, 1.0), "d": (1.0, 9.0)}
         assert report.pareto_front(points) == ["a", "c"]
-        report.draw_pareto(RESULT, tmp_path / "plain.png", BASE_KIND, {})
         report.draw_pareto(RESULT, tmp_path / "accuracy.png", BASE_KIND, {"MAAM": 0.9, "SE": 0.8})
-        growth = {axis: (list(np.arange(1, 5) / 100), 1.0) for axis in ("branches", "batch")}
-        report.draw_growth(growth, tmp_path / "growth.png")
-        assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in ("plain", "accuracy", "growth"))
+        assert (tmp_path / "accuracy.png").stat().st_size > 1000
 
     def test_labels_cover_neither_labels_nor_points(self):
         axis = Figure().subplots()

@@ -1,6 +1,5 @@
 """Models that are the same network, written differently: they are paired, and their results agree."""
 
-import warnings
 from functools import partial
 
 import numpy as np
@@ -181,24 +180,12 @@ def plain():
     return chain(conv(3, 4, 3), norm(4), (tnn.ReLU(), nn.ReLU()))
 
 
-def inside(wrap):
-    def wrapped(module):
-        module[0] = wrap(module[0])
-        return module
-
-    return wrapped
-
-
-def checkpointed(module):
-    wrapper = pytest.importorskip("torch.distributed.algorithms._checkpoint.checkpoint_wrapper")
-    return wrapper.checkpoint_wrapper(module)
-
-
+CHECKPOINT = "torch.distributed.algorithms._checkpoint.checkpoint_wrapper"
 WRAPPERS = {
     "compile": torch.compile,
     "data parallel": tnn.DataParallel,
     "averaged": torch.optim.swa_utils.AveragedModel,
-    "checkpoint": checkpointed,
+    "checkpoint": lambda module: pytest.importorskip(CHECKPOINT).checkpoint_wrapper(module),
 }
 
 
@@ -206,11 +193,14 @@ WRAPPERS = {
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_wrappers_are_looked_through(name, deep, tmp_path):
     module, cell = plain()
-    wrapped = (inside(WRAPPERS[name]) if deep else WRAPPERS[name])(module)
-    report = port(wrapped, cell)
+    if deep:
+        module[0] = WRAPPERS[name](module[0])
+    else:
+        module = WRAPPERS[name](module)
+    report = port(module, cell)
     assert report.passed, report.to_markdown()
     assert report.names == {"0": "0", "1": "1"}
-    maam.porting.save_weights("torch", wrapped, tmp_path / "plain.pth")
+    maam.porting.save_weights("torch", module, tmp_path / "plain.pth")
     plain()[0].load_state_dict(torch.load(tmp_path / "plain.pth"))
 
 
@@ -222,13 +212,8 @@ def test_mixed_precision_is_a_cause():
     assert found == {"float32 in PyTorch, float16 in MindSpore"}
 
 
-def old_weight_norm(layer):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return tnn.utils.weight_norm(layer)
-
-
-@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm, old_weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm, tnn.utils.weight_norm])
 def test_parametrizations_are_computed(wrap):
     module = tnn.Sequential(wrap(tnn.Linear(4, 4)), tnn.Linear(4, 2))
     cell = nn.SequentialCell(nn.Dense(4, 4), nn.Dense(4, 2))
