@@ -30,12 +30,12 @@ def make_runner(framework, node=SMALL, arrays=None):
     return next(runner for runner in runners if runner.name == EAGER[framework])
 
 
-def fresh_subject(node, shape, count=64, classes=10, **options):
+def fresh_subject(node, shape, count=64, classes=10):
     """Return a subject without runners, with fresh weights and random images of this shape."""
     arrays = spec.draw(node.parameters(), 0)
     images = np.random.default_rng(1).random((count, *shape)).astype(np.float32)
     labels = np.random.default_rng(2).integers(0, classes, count)
-    return Subject(node, arrays, images, labels, [], double=make_double(node, arrays), **options)
+    return Subject(node, arrays, images, labels, [], double=make_double(node, arrays))
 
 
 class Wrapper:

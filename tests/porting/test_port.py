@@ -17,7 +17,7 @@ from maam.porting.trained import allowed_errors, errors
 
 torch = pytest.importorskip("torch")
 mindspore = pytest.importorskip("mindspore")
-from tests.porting.handwritten import Cell, Module, conv, linear, pair  # noqa: E402
+from tests.porting.handwritten import Cell, Module, chain, conv, linear, pair  # noqa: E402
 
 port = partial(maam.port, input_shape=(3, 16, 16), steps=1)
 slow = partial(pytest.param, marks=pytest.mark.slow)
@@ -149,8 +149,7 @@ def test_models_that_cannot_be_paired():
 
 
 def test_a_batch_too_small_to_train_on():
-    module = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.BatchNorm1d(4))
-    cell = mindspore.nn.SequentialCell(mindspore.nn.Dense(8, 4), mindspore.nn.BatchNorm1d(4))
+    module, cell = chain(linear(8, 4), (torch.nn.BatchNorm1d(4), mindspore.nn.BatchNorm1d(4)))
     message = r"input \(1, 8\): PyTorch's model cannot run in train mode: ValueError: .* a batch that"
     with pytest.raises(ShapeError, match=message):
         port(module, cell, input_shape=(8,), batch_size=1)
@@ -217,12 +216,7 @@ class TestPairing:
     @pytest.mark.parametrize(
         ("own", "other", "options", "message"),
         [
-            (
-                "a.p a.q",
-                "x.s y",
-                {"names": {"a": "x"}},
-                UNEQUAL,
-            ),
+            ("a.p a.q", "x.s y", {"names": {"a": "x"}}, UNEQUAL),
             ("a.d b", "x.d y", {"names": {"a": "x", "b": "x.d"}, "skip": ["y"]}, SEVERAL),
             ("a", "a", {"skip": "a"}, r"skip: expected a sequence of names, got 'a'; write \('a',\)"),
             ("a", "a", {"skip": ["c"]}, "skip: neither model has a layer with weights named c"),
@@ -247,11 +241,7 @@ class TestPublishedNetworks:
 
     @pytest.mark.parametrize(
         ("torch_name", "mindspore_name"),
-        [
-            ("resnet18", "resnet18"),
-            slow("mobilenet_v2", "mobilenet_v2_100"),
-            slow("resnet50", "resnet50"),
-        ],
+        [("resnet18", "resnet18"), slow("mobilenet_v2", "mobilenet_v2_100"), slow("resnet50", "resnet50")],
     )
     def test_a_pair_agrees(self, torch_name, mindspore_name):
         report = port(*self.make(torch_name, mindspore_name), input_shape=(3, 64, 64))

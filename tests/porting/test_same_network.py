@@ -123,6 +123,26 @@ def normalized():
     return chain(embedding(11, 8), norms, linear(8, 3))
 
 
+def activation_inside():
+    layers = [nn.Dense(4, 4, activation="relu"), nn.Dense(4, 2)]
+    return tnn.Sequential(tnn.Linear(4, 4), tnn.ReLU(), tnn.Linear(4, 2)), nn.SequentialCell(layers)
+
+
+PADS = {"a function": lambda x: ops.pad(x, (1, 1, 1, 1)), "a layer": nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1)))}
+PADDED = {
+    "max pooling": lambda: (tnn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 2)),
+    "average pooling": lambda: (tnn.AvgPool2d(3, 2, 1), nn.AvgPool2d(3, 2)),
+    "convolution": lambda: (conv(3, 4, 3)[0], nn.Conv2d(3, 4, 3, pad_mode="valid", has_bias=True)),
+}
+
+
+def padded(name, pad):
+    """MindSpore pads in a function or in a layer of its own, where PyTorch's layer pads itself."""
+    (first, first_cell), (layer, layer_cell) = conv(3, 3), PADDED[name]()
+    module = tnn.Sequential(first, Module(lambda m, x: torch.relu(x)), layer)
+    return module, Cell(lambda c, x: c.layer(c.pad(ops.relu(c.a(x)))), a=first_cell, layer=layer_cell, pad=PADS[pad])
+
+
 def several_inputs():
     return both(lambda m, x, ids: m.fc(x) + m.table(ids).mean(1), fc=linear(4, 3), table=embedding(11, 3))
 
@@ -143,6 +163,8 @@ NETWORKS = {
     "attention": (attention, {"input_shape": (6, 8)}),
     **{name: (partial(recurrent, name), {"input_shape": (6, 4)}) for name in ("RNN", "GRU", "LSTM")},
     "embedding and layer norm": (normalized, {"inputs": IDS}),
+    "an activation inside a dense layer": (activation_inside, FOUR),
+    **{f"{name}, padded by {pad}": (partial(padded, name, pad), {}) for name in PADDED for pad in PADS},
     "several inputs": (several_inputs, {"inputs": (VECTORS, IDS)}),
 }
 
