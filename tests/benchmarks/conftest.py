@@ -5,12 +5,7 @@ import sys
 import pytest
 
 from benchmarks.__main__ import main
-
-
-@pytest.fixture(autouse=True)
-def _working_folder(tmp_path, monkeypatch):
-    """Run in `tmp_path`: MindSpore writes folders to the working folder."""
-    monkeypatch.chdir(tmp_path)
+from tests.frameworks import working_folder  # noqa: F401
 
 
 @pytest.fixture

@@ -39,17 +39,12 @@ def runs(tmp_path_factory):
     return out
 
 
-@pytest.fixture(scope="module")
-def sides():
-    return paper.read_sides(MAAM, PUBLISHED, 0)
-
-
 @pytest.fixture
 def edited(runs, tmp_path):
     """A copy of the runs, and a function that edits the description of one of them."""
-    copy = shutil.copytree(runs, tmp_path / "copy")
 
     def edit(seed, change):
+        copy = shutil.copytree(runs, tmp_path / "copy")
         path = copy / f"maam_digits-seed{seed}-torch" / "run.json"
         document = json.loads(path.read_text())
         change(document["sessions"])
@@ -92,15 +87,14 @@ class TestRuns:
     def test_finished_runs_are_not_trained_again_and_other_recipes_are_refused(self, runs):
         before = state_of(runs)
         paper.run(ONE_ROW, RECIPE, runs, root=runs, seeds=SEEDS)
-        for changes, message in [
-            ({"epochs": 2}, "epochs 1, not 2"),
-            ({"optimizer.lr": 0.01, "epochs": 2}, "epochs 1, not 2"),
-            ({"augmentation.cutout": 3}, "augmentation.cutout 0, not 3"),
-            ({"precision": "bf16"}, "precision fp32, not bf16"),
-        ]:
-            refused = RECIPE.replaced(changes)
+        both = Experiment("Two rows", (MISSING, TRAINED))
+        for message, changes in {
+            "epochs 1, not 2": {"optimizer.lr": 0.01, "epochs": 2},
+            "augmentation.cutout 0, not 3": {"augmentation.cutout": 3},
+            "precision fp32, not bf16": {"precision": "bf16"},
+        }.items():
             with pytest.raises(TrainingError, match=f"digits-seed0-torch: this run was made with {message}; request"):
-                paper.run(Experiment("Two rows", (MISSING, TRAINED)), refused, runs, root=runs, seeds=SEEDS)
+                paper.run(both, RECIPE.replaced(changes), runs, root=runs, seeds=SEEDS)
         assert state_of(runs) == before
         for precision in ("auto", "fp32"):  # "auto" is the precision of the run
             paper.check_recipe(ONE_ROW, RECIPE.replaced({"precision": precision}), runs, SEEDS)
@@ -182,7 +176,8 @@ class TestPages:
 
 
 class TestFrameworks:
-    def test_losses_and_times_of_the_same_run(self, sides, tmp_path):
+    def test_losses_and_times_of_the_same_run(self, tmp_path):
+        sides = paper.read_sides(MAAM, PUBLISHED, 0)
         assert [len(side.losses) for side in sides.values()] == [23_430, 23_430]
         assert all(side.speed > 0 and side.minutes > 0 for side in sides.values())
         text = paper.render_frameworks(MAAM, sides, tmp_path)
@@ -220,27 +215,24 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (("table3",), "expected one of table1, table2, figure2, frameworks, got 'table3'"),
-            (("table1",), "--root: expected the folder that `maam data cifar10 DIR` wrote"),
-            (("table1", "--collect", "--framework", "jax"), "--framework: expected one of torch, mindspore, got 'jax'"),
-            (("table1", "--collect", "--runs", "none"), "--runs none: no such folder"),
-            (("table1", "--collect", "--runs", "."), ".: no finished run of these rows in torch with seeds 0, 1, 2"),
-            (("table1", "-o", "seed=3"), "-o seed=3: use --seeds"),
-            (("table1", "-o", "model=cnn"), "-o model=cnn: the rows define the models; use --only"),
-            (("table1", "--epochs", "0"), "recipe: epochs: input should be greater than or equal to 1, got 0"),
-            (("table1", "--seeds", "a"), "--seeds: expected comma-separated integers such as 0,1,2, got 'a'"),
-            (("table1", "--seeds", "0,-3"), "--seeds: expected comma-separated integers such as 0,1,2, got '0,-3'"),
-            (("frameworks", "--framework", "torch"), "--framework: frameworks trains in both; remove this option"),
-            (("table1", "--collect", "--only", "rnn"), "--only: --collect does not train; remove this option"),
-            (("table1", "--recipe", "none"), "no recipe 'none'"),
-            (
-                ("table1", "--root", ".", "--only", "mlp, x"),
-                "--only: expected some of maam_cifar10_2m3, cnn, mlp, rnn, ",
-            ),
+            ("table3", "expected one of table1, table2, figure2, frameworks, got 'table3'"),
+            ("table1", "--root: expected the folder that `maam data cifar10 DIR` wrote"),
+            ("table1 --collect --framework jax", "--framework: expected one of torch, mindspore, got 'jax'"),
+            ("table1 --collect --runs none", "--runs none: no such folder"),
+            ("table1 --collect --runs .", ".: no finished run of these rows in torch with seeds 0, 1, 2"),
+            ("table1 -o seed=3", "-o seed=3: use --seeds"),
+            ("table1 -o model=cnn", "-o model=cnn: the rows define the models; use --only"),
+            ("table1 --epochs 0", "recipe: epochs: input should be greater than or equal to 1, got 0"),
+            ("table1 --seeds a", "--seeds: expected comma-separated integers such as 0,1,2, got 'a'"),
+            ("table1 --seeds 0,-3", "--seeds: expected comma-separated integers such as 0,1,2, got '0,-3'"),
+            ("frameworks --framework torch", "--framework: frameworks trains in both; remove this option"),
+            ("table1 --collect --only rnn", "--only: --collect does not train; remove this option"),
+            ("table1 --recipe none", "no recipe 'none'"),
+            ("table1 --root . --only mlp,x", "--only: expected some of maam_cifar10_2m3, cnn, mlp, rnn, "),
         ],
     )
     def test_refusals(self, fails, tmp_path, arguments, message):
-        assert fails("paper", *arguments).startswith(message)
+        assert fails("paper", *arguments.split()).startswith(message)
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("name", [*EXPERIMENTS, "frameworks"])

@@ -14,6 +14,8 @@ import pytest
 from benchmarks.__main__ import COMMANDS
 from maam import data, spec
 
+torch = pytest.importorskip("torch")
+pytest.importorskip("mindspore")
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "benchmarks" / "README.md").read_text()
 
@@ -38,28 +40,25 @@ def test_commands_are_listed_documented_and_apart_from_the_library(run, fails):
 
 
 def test_each_command_has_a_function_with_help():
-    pytest.importorskip("torch")
-    pytest.importorskip("mindspore")
     for name, (module, _) in COMMANDS.items():
         assert inspect.getdoc(getattr(import_module(module), name.replace("-", "_"))), name
 
 
 def test_parity_table(run, tmp_path):
-    def row(stage, verdict="pass", **values):
-        defaults = {"absolute": None, "relative": None, "bound": "1e-05", "note": ""}
-        return {"stage": stage, "verdict": verdict, **defaults, **values}
-
-    rows = [
-        row("layers", absolute=1e-6, relative=2e-6),
-        row("layers", absolute=3e-6, relative=1e-6),
-        row("lattice", absolute=0.0, bound="0"),
-        row("trained", absolute=1e-3, bound="3 x 1e-3"),
-        row("trained", absolute=2e-3, bound="3 x 2e-3"),
-        row("half", note="63 dB", bound=">= 40 dB"),
-        row("half", note="45 dB", bound=">= 40 dB"),
-        row("half", "NOT AVAILABLE", bound=""),
+    rows = [  # stage, absolute, relative, bound, note
+        ("layers", 1e-6, 2e-6, "1e-05", ""),
+        ("layers", 3e-6, 1e-6, "1e-05", ""),
+        ("lattice", 0.0, None, "0", ""),
+        ("trained", 1e-3, None, "3 x 1e-3", ""),
+        ("trained", 2e-3, None, "3 x 2e-3", ""),
+        ("half", None, None, ">= 40 dB", "63 dB"),
+        ("half", None, None, ">= 40 dB", "45 dB"),
+        ("half", None, None, "", ""),
     ]
-    (tmp_path / "r.json").write_text(json.dumps({"title": "digits", "rows": rows}))
+    fields = ("stage", "absolute", "relative", "bound", "note", "verdict")
+    verdicts = [*7 * ["pass"], "NOT AVAILABLE"]
+    found = [dict(zip(fields, (*row, verdict), strict=True)) for row, verdict in zip(rows, verdicts, strict=True)]
+    (tmp_path / "r.json").write_text(json.dumps({"title": "digits", "rows": found}))
     assert run("parity-table", "r.json").splitlines() == [
         "| stage | bound | digits: worst abs / rel | verdict |",
         "| --- | --- | --- | --- |",
@@ -70,52 +69,47 @@ def test_parity_table(run, tmp_path):
     ]
 
 
+def read_json(out, path):
+    """Return the findings of a program, whose output is the page next to them."""
+    assert out.strip() == path.with_suffix(".md").read_text().strip()
+    return json.loads(path.read_text())
+
+
 class TestGpu:
     """The check of a GPU, on the CPU: the same code."""
 
-    @pytest.fixture(autouse=True)
-    def _torch(self):
-        pytest.importorskip("torch")
+    OPTIONS = ("--device", "cpu", "--models", "maam_digits", "--batch-size", "4", "--out", "gpu")
 
     def test_results(self, call, tmp_path):
-        options = ("--device", "cpu", "--models", "maam_digits", "--batch-size", 4, "--out", "gpu")
-        status, out, error = call("gpu", *options, "--only", "distributed")
+        status, out, error = call("gpu", *self.OPTIONS, "--only", "distributed")
         assert (status, error) == (0, "distributed ...\n")
-        document = json.loads((tmp_path / "gpu" / "gpu.json").read_text())
+        document = read_json(out, tmp_path / "gpu" / "gpu.json")
         (section,) = document["sections"]
         assert document["passed"]
         assert [row["verdict"] for row in section["rows"]] == ["pass", "pass"]
-        assert out.strip() == (tmp_path / "gpu" / "gpu.md").read_text().strip()
         assert "| DistributedDataParallel | gloo | 0 |" in out
 
     def test_time_limit(self, tmp_path):
         """Sections without time left are named. In a process of its own, because the limit is a signal."""
-        command = [sys.executable, "-m", "benchmarks", "gpu", "--device", "cpu", "--models", "maam_digits", "--out"]
-        command += [str(tmp_path / "gpu"), "--only", "rates,training", "--minutes", "0.01"]
+        command = [sys.executable, "-m", "benchmarks", "gpu", *self.OPTIONS[:-1], str(tmp_path)]
+        command += ["--only", "rates,training", "--minutes", "0.01"]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
-        document = json.loads((tmp_path / "gpu" / "gpu.json").read_text())
+        document = read_json(done.stdout, tmp_path / "gpu.json")
         assert [section["error"][:7] for section in document["sections"]] == ["stopped", "stopped"]
         assert "**stopped at its time limit; the rest was not run**" in done.stdout
 
-    @pytest.mark.parametrize(
-        ("rows", "passed"),
-        [([{"verdict": "pass"}], True), ([{"verdict": "NOT AVAILABLE"}], True), ([{"verdict": "FAIL"}], False)],
-    )
-    def test_verdict(self, rows, passed):
+    def test_only_a_failure_or_an_error_fails_a_section(self):
         from benchmarks.gpu import run_section
 
-        assert run_section("rates", lambda setting: iter(rows), None, 10).failed is not passed
+        def section(verdict):
+            yield {"verdict": verdict}
+            if verdict == "error":
+                raise RuntimeError("CUDA error:\nout of memory")
 
-    def test_an_error_ends_only_its_section(self):
-        from benchmarks.gpu import run_section
-
-        def fail(setting):
-            yield {"verdict": "pass"}
-            raise RuntimeError("CUDA error:\nout of memory")
-
-        section = run_section("rates", fail, None, 10)
-        assert (section.rows, section.error) == ([{"verdict": "pass"}], "RuntimeError: CUDA error: out of memory")
-        assert section.failed
+        found = {name: run_section("rates", section, name, 10) for name in ("pass", "NOT AVAILABLE", "FAIL", "error")}
+        assert {name for name in found if found[name].failed} == {"FAIL", "error"}
+        last = found["error"]
+        assert (last.rows, last.error) == ([{"verdict": "error"}], "RuntimeError: CUDA error: out of memory")
 
     def test_refusals(self, fails):
         assert fails("gpu", "--device", "tpu").startswith("--device: expected cuda or cpu, got 'tpu'")
@@ -133,9 +127,8 @@ class TestGpu:
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore")  # of torch.compile
     def test_all_sections(self, call, tmp_path):
-        options = ("--device", "cpu", "--models", "maam_digits", "--batch-size", 4, "--minutes", 30, "--out", tmp_path)
-        status, out, _ = call("gpu", *options)
-        document = json.loads((tmp_path / "gpu.json").read_text())
+        status, out, _ = call("gpu", *self.OPTIONS, "--minutes", 30)
+        document = read_json(out, tmp_path / "gpu" / "gpu.json")
         assert [(one["name"], one["error"]) for one in document["sections"] if one["error"]] == []
         assert status == 0
         assert out.count("\n## ") == 6
@@ -143,16 +136,10 @@ class TestGpu:
 
 class TestShare:
     def test_shares_and_aims(self):
-        pytest.importorskip("torch")
-        pytest.importorskip("mindspore")
         from benchmarks import share
 
         unit, images = 2 * 1024**3, 4
-        times = {
-            share.PRODUCT: [1.0, 2.0, 1.0],
-            share.EAGER: [2.0, 4.0, 2.0],
-            share.OPTIMIZED: [1.0, 2.0, 1.0],
-        }
+        times = {share.PRODUCT: [1.0, 2.0, 1.0], share.EAGER: [2.0, 4.0, 2.0], share.OPTIMIZED: [1.0, 2.0, 1.0]}
         found = share._speeds("ResNet-20", images, unit // images // 2, times, share.EAGER, {share.OPTIMIZED: "x"})
         assert [(one.engine, one.share, one.relative, one.images) for one in found] == [
             (share.EAGER, 0.25, 1.0, 2.0),
@@ -167,23 +154,15 @@ class TestShare:
 
     @pytest.mark.slow
     def test_command(self, run, tmp_path):
-        pytest.importorskip("torch")
-        pytest.importorskip("mindspore")
         out = run("share", "--networks", "maam_digits", "--rounds", 1, "--out", "share")
-        document = json.loads((tmp_path / "share" / "share.json").read_text())
+        document = read_json(out, tmp_path / "share" / "share.json")
         assert len(document["training"]) == 4
         assert len(document["inference"]) + len(document["not measured"]) == 18
-        assert out.strip() == (tmp_path / "share" / "share.md").read_text().strip()
 
 
 @pytest.mark.slow
 class TestSlow:
-    """Programs that need both frameworks and compile models."""
-
-    @pytest.fixture(autouse=True)
-    def _frameworks(self):
-        pytest.importorskip("torch")
-        pytest.importorskip("mindspore")
+    """Programs that compile models."""
 
     @pytest.mark.filterwarnings("ignore:The .grad attribute")  # in torch.compile
     @pytest.mark.parametrize("command", ["training-step", "weighted-sum-in-training"])
@@ -197,7 +176,6 @@ class TestSlow:
 
         from benchmarks import weighted_sum as ways
 
-        torch = pytest.importorskip("torch")
         rng = np.random.default_rng(0)
         alpha, maps = rng.standard_normal(3, np.float32), rng.standard_normal((3, 2, 4, 5, 5), np.float32)
         weights = np.exp(alpha) / np.exp(alpha).sum()
@@ -241,10 +219,8 @@ class TestSlow:
         from maam.parity.subject import Subject
 
         node = spec.preset("maam_digits")
-        arrays = spec.draw(node.parameters(), 0)
-        images = data.digits("test")
-        floats, labels = data.to_float(images.images), images.labels.astype(np.int32)
-        subject = Subject(node, arrays, floats, labels, [], double=make_double(node, arrays))
-        errors = list(gradient_errors(subject))
+        arrays, images = spec.draw(node.parameters(), 0), data.digits("test")
+        labels, double = images.labels.astype(np.int32), make_double(node, arrays)
+        errors = list(gradient_errors(Subject(node, arrays, data.to_float(images.images), labels, [], double=double)))
         assert len(errors) == 10
         assert all(after <= before and after < 1e-4 for before, after, _ in errors)

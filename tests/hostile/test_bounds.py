@@ -21,14 +21,27 @@ from maam.backend.convert import convert
 from maam.errors import MaamError
 from maam.porting.inputs import InputText, load_inputs
 from maam.spec import parse_document, parse_json
+from maam.training.checkpoint import read_checkpoint
 from maam.training.recipe_files import parse_override
 from maam.training.run_dir import Log, RunFolder
+from maam.weights import read_weights
 from maam.weights.file import CHECKPOINT_FORMAT
 from tests.hostile.bombs import nested_json
 
 DEPTHS = (300, 1000, 100_000)
 SPEC = spec.preset("maam_digits")
 SECONDS, MEGABYTES = 2.0, 500
+PIPE = object()
+"""The content of a file that is a pipe."""
+
+
+def write(path, content):
+    path.unlink(missing_ok=True)
+    if content is PIPE:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
 
 
 def deep(depth, start="[", end="]"):
@@ -46,25 +59,21 @@ def wide_document(count, name="layer"):
     return {"kind": "sequential", "children": {f"{name}{index}": {"kind": "flatten"} for index in range(count)}}
 
 
-def safetensors_file(header, data=b""):
+def safetensors_file(header):
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + data
+    return len(text).to_bytes(8, "little") + text
 
 
-def weights_file(**metadata):
-    return safetensors_file({"__metadata__": {"format": "maam", "format_version": "1", **metadata}})
+def weights_file(names=(), **metadata):
+    empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = {"__metadata__": {"format": "maam", "format_version": "1", **metadata}}
+    return safetensors_file({**dict.fromkeys(names, empty), **header})
 
 
-def file_of_names(count):
-    names = {f"layer{index}.weight": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for index in range(count)}
-    return safetensors_file(
-        {**names, "__metadata__": {"format": "maam", "format_version": "1", "spec": SPEC.to_json()}}
-    )
-
-
-def checkpoint(**metadata):
+def checkpoint(step=1, **metadata):
     header = {"format": CHECKPOINT_FORMAT, "spec": SPEC.to_json(), "recipe": '{"model": "maam_digits"}'}
-    return weights_file(**{**header, "progress": '{"step": 1, "loss_scale": null, "best_accuracy": 0}', **metadata})
+    progress = json.dumps({"step": step, "loss_scale": None, "best_accuracy": 0})
+    return weights_file(**{**header, "progress": progress, **metadata})
 
 
 def overridden(text):
@@ -72,76 +81,57 @@ def overridden(text):
     return training.read_recipe("digits").replaced({path: value})
 
 
-def reading(read, name, content):
-    """Return a function that writes a file in a folder and reads it."""
-
-    def run(folder):
-        path = Path(folder, name)
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read(path)
-
-    return run
-
-
 def cases():
-    """Yield pairs of a name and a function of a folder that must raise a `MaamError`."""
+    """Yield a name, a function that must refuse its argument, and the argument, or a file and its content."""
     for depth in DEPTHS:
         texts = (nested_json(depth), deep(depth), deep(depth, '{"a":', "}"), "[" * depth)
         for kind, text in zip(("layers", "lists", "objects", "open"), texts, strict=True):
-            yield f"spec {kind} {depth}", lambda folder, text=text: parse_json(text)
-            yield f"header {kind} {depth}", reading(weights.read_weights, "a.safetensors", weights_file(spec=text))
-        yield f"document {depth}", lambda folder, depth=depth: parse_document(nested_document(depth))
-        yield (
-            f"safetensors {depth}",
-            reading(weights.read_weights, "b.safetensors", safetensors_file(deep(depth).encode())),
-        )
+            yield f"spec {kind} {depth}", parse_json, text
+            yield f"header {kind} {depth}", read_weights, "a.safetensors", weights_file(spec=text)
+        yield f"document {depth}", parse_document, nested_document(depth)
+        yield f"safetensors {depth}", read_weights, "b.safetensors", safetensors_file(deep(depth).encode())
         for field in ("recipe", "progress"):
-            read = training.checkpoint.read_checkpoint
-            yield f"{field} {depth}", reading(read, "c.safetensors", checkpoint(**{field: deep(depth)}))
+            yield f"{field} {depth}", read_checkpoint, "c.safetensors", checkpoint(**{field: deep(depth)})
         for line in (f"overrides.x = {deep(depth)}", ".".join("a" * depth) + " = 1", f"epochs = {'[' * depth}"):
-            yield f"recipe {line[:14]} {depth}", reading(training.read_recipe, "a.toml", line)
-        yield f"override {depth}", lambda folder, depth=depth: overridden(f"epochs={deep(depth)}")
-        yield f"run.json {depth}", reading(lambda path: RunFolder(path.parent).sessions(), "run.json", deep(depth))
-    yield "20,000 layers", lambda folder: parse_document(wide_document(20_000))
-    yield "20,000 layers as text", lambda folder: parse_json(json.dumps(wide_document(20_000)))
-    yield "long name", lambda folder: parse_document(wide_document(1, "x" * 10**6))
-    yield "long text", lambda folder: parse_json(" " * 10**8)
-    yield "long header", reading(weights.read_weights, "d.safetensors", safetensors_file(b" " * 10**7))
-    yield "long length", reading(weights.read_weights, "e.safetensors", (2**62).to_bytes(8, "little"))
+            yield f"recipe {line[:14]} {depth}", training.read_recipe, "a.toml", line
+        yield f"override {depth}", overridden, f"epochs={deep(depth)}"
+        yield f"run.json {depth}", lambda path: RunFolder(path.parent).sessions(), "run.json", deep(depth)
+    yield "20,000 layers", parse_document, wide_document(20_000)
+    yield "20,000 layers as text", parse_json, json.dumps(wide_document(20_000))
+    yield "long name", parse_document, wide_document(1, "x" * 10**6)
+    yield "long text", parse_json, " " * 10**8
+    yield "long header", read_weights, "d.safetensors", safetensors_file(b" " * 10**7)
+    yield "long length", read_weights, "e.safetensors", (2**62).to_bytes(8, "little")
     for step in (10**18, -1, "x"):
-        written = checkpoint(progress=json.dumps({"step": step, "loss_scale": None, "best_accuracy": 0}))
-        yield f"step {step}", reading(training.checkpoint.read_checkpoint, "f.safetensors", written)
+        yield f"step {step}", read_checkpoint, "f.safetensors", checkpoint(step)
     for line in ("self = 1", f"epochs = {'9' * 5000}", 'weights = "a\\u0000b"', 'model = "a\\u0000b"', "\0"):
-        yield f"recipe {line[:12]!r}", reading(training.read_recipe, "b.toml", line)
-    yield "device", lambda folder: weights.read_weights("/dev/zero")
-    yield "pipe", lambda folder: weights.read_weights(_pipe(folder))
-    yield "log pipe", lambda folder: Log(_pipe(folder, ".jsonl")).records()
-    yield (
-        "log of zeros",
-        reading(lambda path: Log(path.with_suffix("")).records(), "log.jsonl.gz", gzip.compress(bytes(65 << 20), 1)),
-    )
-    yield "port array", lambda folder: load_inputs([InputText((), 0, _pipe(folder, ".npy"))], 2, 0)
-    yield "60,000 names", reading(weights.exchange.read_whole, "g.safetensors", file_of_names(60_000))
-    yield "long path", lambda folder: weights.read_weights("a" * 300)
-    yield "key", lambda folder: weights.sets.choose("a.pth", {"": {}}, (), weights.sets.Selection(key=5))
-    yield "NUL", lambda folder: weights.read_weights("a\0b")
+        yield f"recipe {line[:12]!r}", training.read_recipe, "b.toml", line
+    for name, path in (("device", "/dev/zero"), ("long path", "a" * 300), ("NUL", "a\0b")):
+        yield name, read_weights, path
+    yield "pipe", read_weights, "pipe.safetensors", PIPE
+    yield "log pipe", lambda path: Log(path).records(), "pipe.jsonl", PIPE
+    zeros = gzip.compress(bytes(65 << 20), 1)
+    yield "log of zeros", lambda path: Log(path.with_suffix("")).records(), "log.jsonl.gz", zeros
+    yield "port array", lambda path: load_inputs([InputText((), 0, path)], 2, 0), "pipe.npy", PIPE
+    names = [f"layer{index}.weight" for index in range(60_000)]
+    yield "60,000 names", weights.exchange.read_whole, "g.safetensors", weights_file(names, spec=SPEC.to_json())
+    selection = weights.sets.Selection(key=5)
+    yield "key", lambda given: weights.sets.choose("a.pth", {"": {}}, (), given), selection
 
 
-def _pipe(folder, suffix=".safetensors"):
-    path = Path(folder, f"pipe{suffix}")
-    if not path.exists():
-        os.mkfifo(path)
-    return path
+CASES = {name: case for name, *case in cases()}
 
 
-CASES = dict(cases())
+def run(name, folder):
+    read, given, *content = CASES[name]
+    read(write(Path(folder, given), *content) if content else given)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_refused(name, tmp_path):
     start = time.process_time()
     with pytest.raises(MaamError) as caught:
-        CASES[name](tmp_path)
+        run(name, tmp_path)
     assert time.process_time() - start < SECONDS
     assert len(str(caught.value)) < 1000
     assert printable(str(caught.value)).isprintable()
@@ -151,7 +141,7 @@ def test_refused(name, tmp_path):
 def test_pipes_as_checkpoints(suffix, tmp_path):
     pytest.importorskip("mindspore" if suffix == ".ckpt" else "torch")
     with pytest.raises(MaamError, match="expected a file, got a device or a pipe"):
-        convert(_pipe(tmp_path, suffix), tmp_path / "out.safetensors", "maam_digits")
+        convert(write(tmp_path / f"pipe{suffix}", PIPE), tmp_path / "out.safetensors", "maam_digits")
 
 
 def test_a_checkpoint_that_expands(tmp_path):
@@ -189,9 +179,9 @@ def main(folder, framework):
     if framework:
         importlib.import_module(framework)
     before, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
-    for run in CASES.values():
+    for name in CASES:
         try:
-            run(folder)
+            run(name, folder)
         except MaamError:
             refused += 1
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

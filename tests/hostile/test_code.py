@@ -1,6 +1,5 @@
 """No file runs code: pickles and programs in every format that is read are refused, or their data is read alone."""
 
-import io
 import os
 import pickle
 import shutil
@@ -9,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from maam import deploy, export, spec
+from maam import export, spec
 from maam.backend.convert import convert
 from maam.deploy import open_exported
 from maam.errors import DeploymentError, MaamError
@@ -41,102 +40,98 @@ def marker(tmp_path):
 def exported(tmp_path_factory):
     """A .pt2 file, and the weights from which it was written."""
     pytest.importorskip("torch")
-    folder = tmp_path_factory.mktemp("exported")
-    arrays = spec.draw(SMALL.parameters(), 0)
+    folder, arrays = tmp_path_factory.mktemp("exported"), spec.draw(SMALL.parameters(), 0)
     write_weights(folder / "m.safetensors", SMALL, arrays)
     export(folder / "m.safetensors", folder / "m.pt2")
     return folder / "m.pt2", arrays
 
 
-def rewritten(source, target, change):
-    """Copy a zip file; `change` returns the new content of an entry, or None to leave it out."""
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
-        for name in old.namelist():
-            if (content := change(name, old.read(name))) is not None:
-                new.writestr(name, content)
-    return target
+@pytest.fixture
+def rewritten(exported, tmp_path):
+    """Copy the .pt2 file; a function returns the new content of each entry, or None to leave it out."""
+
+    def rewrite(change):
+        target = tmp_path / "rewritten.pt2"
+        with zipfile.ZipFile(exported[0]) as old, zipfile.ZipFile(target, "w") as new:
+            for name in old.namelist():
+                if (content := change(name, old.read(name))) is not None:
+                    new.writestr(name, content)
+        return target
+
+    return rewrite
+
+
+def without_weights(name, content):
+    return None if "maam/w" in name else content
+
+
+def flipped(name, content):
+    return content[:-1] + bytes([content[-1] ^ 1]) if "maam/" in name else content
+
+
+def check_outputs(predict, arrays):
+    x = np.random.default_rng(0).random((3, 1, 8, 8)).astype(np.float32)
+    np.testing.assert_allclose(predict(x), ReferenceModel(SMALL, arrays)(x), atol=1e-4, rtol=1e-4)
 
 
 @pytest.fixture
 def no_program(monkeypatch):
-    """Let torch.export refuse to load a program."""
-
-    def load(*_, **__):
-        raise AssertionError("torch.export.load was called")
-
-    monkeypatch.setattr("torch.export.load", load)
+    """Let torch.export load no program."""
+    monkeypatch.setattr("torch.export.load", lambda *_, **__: pytest.fail("torch.export.load was called"))
 
 
 @pytest.mark.usefixtures("no_program")
-def test_a_pt2_file_is_read_without_its_program(exported, marker, tmp_path):
-    path, arrays = exported
+def test_a_pt2_file_is_read_without_its_program(exported, rewritten, marker):
     hostile = pickle.dumps(Call(marker))
 
     def change(name, content):
         return content if "maam/" in name or name.endswith(("version", "byteorder")) else hostile
 
-    predict, metadata = open_exported(rewritten(path, tmp_path / "hostile.pt2", change))
-    x = np.random.default_rng(0).random((3, 1, 8, 8)).astype(np.float32)
-    np.testing.assert_allclose(predict(x), ReferenceModel(SMALL, arrays)(x), atol=1e-4, rtol=1e-4)
+    predict, metadata = open_exported(rewritten(change))
+    check_outputs(predict, exported[1])
     assert metadata["maam.name"] == "maam_digits"
     assert '"range": [0, 1]' in metadata["maam.preprocessing"]
 
 
 @pytest.mark.usefixtures("no_program")
-def test_a_foreign_pt2_file_is_refused(exported, tmp_path):
-    foreign = rewritten(exported[0], tmp_path / "foreign.pt2", lambda name, data: None if "maam/w" in name else data)
+def test_foreign_and_damaged_pt2_files_are_refused(rewritten, tmp_path):
     with pytest.raises(DeploymentError, match=r"can run any code, so it is opened only with trusted=True"):
-        open_exported(foreign)
+        open_exported(rewritten(without_weights))
+    with pytest.raises(DeploymentError, match=r"rewritten.pt2: the file is damaged"):
+        open_exported(rewritten(flipped))
     (tmp_path / "text.pt2").write_text("no archive")
     with pytest.raises(DeploymentError, match=r"text.pt2: cannot be read as pt2"):
         open_exported(tmp_path / "text.pt2")
 
 
-def test_a_trusted_pt2_file_runs_its_own_program(exported, tmp_path):
+def test_a_trusted_pt2_file_runs_its_own_program(exported, rewritten):
     path, arrays = exported
-    x = np.zeros((2, 1, 8, 8), np.float32)
-    without = rewritten(path, tmp_path / "without.pt2", lambda name, data: None if "maam/w" in name else data)
-    predict, metadata = open_exported(without, trusted=True)
-    np.testing.assert_allclose(predict(x), ReferenceModel(SMALL, arrays)(x), atol=1e-4, rtol=1e-4)
+    predict, metadata = open_exported(rewritten(without_weights), trusted=True)
+    check_outputs(predict, arrays)
     assert metadata == open_exported(path)[1]
 
 
-def test_a_damaged_pt2_file_is_refused(exported, tmp_path):
-    def flip(name, content):
-        return content[:-1] + bytes([content[-1] ^ 1]) if "maam/" in name else content
-
-    with pytest.raises(DeploymentError, match=r"flipped.pt2: the file is damaged"):
-        open_exported(rewritten(exported[0], tmp_path / "flipped.pt2", flip))
-
-
-def hostile_checkpoint(suffix, marker):
-    """Return the bytes of a file of weights that creates `marker` if it is unpickled carelessly."""
-    if suffix == ".npz":
-        packed = io.BytesIO()
-        np.savez(packed, weight=np.array([Call(marker)], object))
-        return packed.getvalue()
-    if suffix in (".pth", ".pt", ".bin", ".tar"):
-        torch = pytest.importorskip("torch")
-        packed = io.BytesIO()
-        torch.save({"state_dict": {"weight": Call(marker)}}, packed)
-        return packed.getvalue()
-    return pickle.dumps({"weight": Call(marker)})
+def write_hostile(path, marker):
+    """Write a file of weights that creates `marker` if it is unpickled carelessly."""
+    if path.suffix == ".npz":
+        np.savez(path, weight=np.array([Call(marker)], object))
+    elif path.suffix in (".pth", ".pt", ".bin", ".tar"):
+        pytest.importorskip("torch").save({"state_dict": {"weight": Call(marker)}}, path)
+    else:
+        path.write_bytes(pickle.dumps({"weight": Call(marker)}))
+    return path
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".tar", ".npz", ".ckpt", ".safetensors", ".pkl"])
 def test_checkpoints(suffix, marker, tmp_path):
     if suffix == ".ckpt":
         pytest.importorskip("mindspore")
-    path = tmp_path / f"hostile{suffix}"
-    path.write_bytes(hostile_checkpoint(suffix, marker))
     with pytest.raises(MaamError):
-        convert(path, tmp_path / "out.safetensors", "maam_digits")
+        convert(write_hostile(tmp_path / f"hostile{suffix}", marker), tmp_path / "out.safetensors", "maam_digits")
 
 
 def test_checkpoints_of_timm(marker, tmp_path):
-    timm = pytest.importorskip("maam.timm")
-    path = tmp_path / "hostile.pth"
-    path.write_bytes(hostile_checkpoint(".pth", marker))
+    timm, path = pytest.importorskip("maam.timm"), write_hostile(tmp_path / "hostile.pth", marker)
     with pytest.raises(MaamError, match="loading it can run code"):
         timm.create_model("resnet10t", num_classes=2, checkpoint_path=path)
 
@@ -148,4 +143,4 @@ def test_operators_of_mindir_that_run_code(operator, marker, tmp_path):
     path.write_bytes(b"\x0a\x05REF::" + operator.encode())
     shutil.copy(path, f"{path}.json")
     with pytest.raises(DeploymentError, match=f"the file names the operator {operator}, which can run any code"):
-        deploy.open_exported(path)
+        open_exported(path)

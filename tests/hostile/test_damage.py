@@ -1,27 +1,30 @@
 """Damage that changes no size: flipped bits in weights and checkpoints, and data that changed under a run."""
 
-import shutil
+import json
 
 import numpy as np
 import pytest
 
 from maam import spec
-from maam.errors import DataError, MaamError, TrainingError, WeightsError
-from maam.training import default_recipe, train
+from maam.data import CenterCrop, ImageDataset, digits, imagefolder
+from maam.errors import DataError, TrainingError, WeightsError
+from maam.training import Observer, default_recipe, train
 from maam.training.fingerprint import check_same_data, describe_data
 from maam.training.run_dir import RunFolder
 from maam.training.sources import Source
 from maam.weights import read_weights, write_weights
 from maam.weights.file import read_header_and_arrays
 from tests.errors import error_of
+from tests.image_folders import write_folder
 
 NODE = spec.preset("maam_digits", channels=4, hidden_channels=2, hidden_features=8)
 
 
-def flipped(data, position, bit):
-    changed = bytearray(data)
+def flip(path, position, bit=3):
+    """Flip a bit of a file."""
+    changed = bytearray(path.read_bytes())
     changed[position] ^= 1 << bit
-    return bytes(changed)
+    path.write_bytes(changed)
 
 
 def test_every_flipped_bit_in_a_weights_file_is_found(tmp_path):
@@ -31,7 +34,8 @@ def test_every_flipped_bit_in_a_weights_file_is_found(tmp_path):
     end = 8 + int.from_bytes(whole[:8], "little")
     rng, damaged = np.random.default_rng(0), 0
     for position in [*rng.integers(0, end, 200), *rng.integers(end, len(whole), 200)]:
-        path.write_bytes(flipped(whole, position, int(rng.integers(8))))
+        path.write_bytes(whole)
+        flip(path, position, int(rng.integers(8)))
         try:
             read_weights(path)
         except WeightsError as error:
@@ -39,7 +43,8 @@ def test_every_flipped_bit_in_a_weights_file_is_found(tmp_path):
         else:  # the key of the checksum itself
             assert b'"checksum"' not in path.read_bytes()
     assert damaged > 250
-    path.write_bytes(flipped(whole, len(whole) - 1, 0))
+    path.write_bytes(whole)
+    flip(path, -1, 0)
     assert f"{path}: the file is damaged: " in error_of(WeightsError, read_weights, path)
 
 
@@ -65,26 +70,25 @@ def stopped(tmp_path):
     pytest.importorskip("torch")
     recipe = default_recipe("maam_digits").replaced({"epochs": 2, "batch_size": 128})
 
-    class Stop(Exception):  # noqa: N818
-        pass
-
-    from maam.training import Observer
-
     class Stopper(Observer):
         def steps(self, record):
             if record["step"] == 13:
-                raise Stop
+                raise InterruptedError
 
     options = {"out": tmp_path / "run", "checkpoint_steps": 2, "log_steps": 1}
-    with pytest.raises(Stop):
+    with pytest.raises(InterruptedError):
         train("maam_digits", recipe, observer=Stopper(), **options)
     return RunFolder(tmp_path / "run"), lambda: train("maam_digits", recipe, resume=True, **options)
 
 
-def test_a_damaged_checkpoint_names_the_one_before_it(stopped):
+def test_damaged_checkpoints(stopped):
+    """The message on a damaged one names the one before it, if that is undamaged."""
     run, resume = stopped
-    last = run.last.read_bytes()
-    run.last.write_bytes(flipped(last, len(last) - 100, 3))
+    previous = run.previous.read_bytes()
+    for path in (run.last, run.previous):
+        flip(path, 2000)
+    assert "undamaged" not in error_of(TrainingError, resume)
+    run.previous.write_bytes(previous)
     message = error_of(TrainingError, resume)
     assert message.startswith(f"{run.last}: the file is damaged")
     assert f"{run.previous}, the checkpoint of step 11, is undamaged: remove {run.last}, and resume again" in message
@@ -93,81 +97,52 @@ def test_a_damaged_checkpoint_names_the_one_before_it(stopped):
     assert run.log.records()[-1]["step"] == 22
 
 
-def test_both_checkpoints_are_damaged(stopped):
-    run, resume = stopped
-    for path in (run.last, run.previous):
-        path.write_bytes(flipped(path.read_bytes(), 2000, 3))
-    assert "undamaged" not in error_of(TrainingError, resume)
-
-
 @pytest.fixture
-def folders(tmp_path):
-    """Return the root of a small image folder, and a function that opens it as the data of a run."""
-    pytest.importorskip("torch")
-    from maam.data import CenterCrop, imagefolder
+def images(tmp_path):
+    """The root of a small image folder."""
+    return write_folder(tmp_path / "images", classes=3, train=3, val=2)
+
+
+def open_data(root):
+    """Return an image folder as the data of a run."""
     from maam.torch import ImageFolderBatches
-    from tests.image_folders import write_folder
 
-    root = write_folder(tmp_path / "images", classes=3, train=3, val=2)
-
-    def source():
-        crop = CenterCrop(16, 16)
-        train_set, test_set = (
-            ImageFolderBatches(imagefolder(root, split), 2, framing=crop) for split in ("train", "val")
-        )
-        found = dict.fromkeys(Source.__dataclass_fields__, train_set)
-        return Source(**{**found, "test": test_set, "class_names": train_set.dataset.class_names})
-
-    return root, source
-
-
-def rename_class(root):
-    for split in ("train", "val"):
-        (root / split / "airplane").rename(root / split / "zeppelin")
-
-
-def remove_image(root):
-    (root / "train" / "bird" / "00.jpg").unlink()
-
-
-def rename_image(root):
-    (root / "val" / "bird").joinpath(next((root / "val" / "bird").iterdir()).name).rename(root / "val/bird/x.jpg")
-
-
-def move_image(root):
-    shutil.move(root / "train" / "bird" / "00.jpg", root / "train" / "automobile" / "99.jpg")
+    train_set, test_set = (
+        ImageFolderBatches(imagefolder(root, split), 2, framing=CenterCrop(16, 16)) for split in ("train", "val")
+    )
+    found = dict.fromkeys(Source.__dataclass_fields__, train_set)
+    return Source(**{**found, "test": test_set, "class_names": train_set.dataset.class_names})
 
 
 @pytest.mark.parametrize(
-    ("change", "found"),
+    ("renamed", "found"),
     [
-        (None, ""),
-        (rename_class, "the classes are others (missing: airplane; new: zeppelin)"),
-        (remove_image, "8 training images, 9 before"),
-        (rename_image, "the test images have other names, labels or pixels than before"),
-        (move_image, "the training images have other names, labels or pixels than before"),
+        (
+            {"train/airplane": "train/zeppelin", "val/airplane": "val/zeppelin"},
+            "the classes are others (missing: airplane; new: zeppelin)",
+        ),
+        ({"train/bird/00.jpg": "removed.jpg"}, "8 training images, 9 before"),
+        ({"val/bird/03.jpg": "val/bird/x.jpg"}, "the test images have other names, labels or pixels than before"),
+        (
+            {"train/bird/00.jpg": "train/automobile/99.jpg"},
+            "the training images have other names, labels or pixels than before",
+        ),
     ],
 )
-def test_data_that_changed_under_a_run(folders, tmp_path, change, found):
-    root, source = folders
-    run = RunFolder(tmp_path / "run")
-    run.path.mkdir()
-    before = source()
-    import json
-
+def test_data_that_changed_under_a_run(images, tmp_path, renamed, found):
+    pytest.importorskip("torch")
+    run, before = RunFolder(tmp_path), open_data(images)
     session = {"class_names": before.class_names, "data": describe_data(before)}
     run.run.write_text(json.dumps({"sessions": [session]}))
-    if change is None:
-        check_same_data(run, source())
-        return
-    change(root)
-    message = error_of(TrainingError, check_same_data, run, source())
+    check_same_data(run, open_data(images))
+    for old, new in renamed.items():
+        (images / old).rename(images / new)
+    message = error_of(TrainingError, check_same_data, run, open_data(images))
     assert f"the data is not that of this run: {found}; restore the data" in message
 
 
 def test_a_resumed_run_compares_its_data(stopped, monkeypatch):
     run, resume = stopped
-    from maam.data import ImageDataset, digits
 
     def other(split):
         found = digits(split)
@@ -180,13 +155,10 @@ def test_a_resumed_run_compares_its_data(stopped, monkeypatch):
 
 
 def test_links_of_folders_to_themselves_and_thin_images(tmp_path):
-    from maam.data import CenterCrop, imagefolder
-
     folder = tmp_path / "train" / "cat"
-    folder.mkdir(parents=True)
-    (folder / "1.jpg").touch()
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "2.jpg").touch()
+    for file in (folder / "1.jpg", tmp_path / "elsewhere" / "2.jpg"):
+        file.parent.mkdir(parents=True)
+        file.touch()
     (folder / "more").symlink_to(tmp_path / "elsewhere")
     assert imagefolder(tmp_path).files == ("cat/1.jpg", "cat/more/2.jpg")
     for name in ("one", "two"):
@@ -194,4 +166,3 @@ def test_links_of_folders_to_themselves_and_thin_images(tmp_path):
     assert "this link leads to a folder that contains it" in error_of(DataError, imagefolder, tmp_path)
     frame = CenterCrop(224).frame(1, 60_000, np.random.default_rng(0))
     assert (frame.source, frame.size) == ((0, 29_992, 1, 16), (256, 4096))
-    assert issubclass(DataError, MaamError)

@@ -33,21 +33,16 @@ def distributions(tmp_path_factory):
     return sdist, wheel
 
 
-@pytest.fixture(scope="session")
-def empty(tmp_path_factory):
-
-    def make(**options):
-        folder = tmp_path_factory.mktemp("environment")
-        venv.create(folder, symlinks=True, **options)
-        return folder / "bin" / "python"
-
-    return make
+def environment(folder, **options):
+    """Make a virtual environment, and return its Python."""
+    venv.create(folder, symlinks=True, **options)
+    return folder / "bin" / "python"
 
 
 @pytest.fixture(scope="session")
-def installed(distributions, empty):
+def installed(distributions, tmp_path_factory):
     """The Python of an environment with the wheel, which uses the dependencies of this environment."""
-    python = empty()
+    python = environment(tmp_path_factory.mktemp("environment"))
     call(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", distributions[1])
     packages = call(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
     # A line with a path only adds the path: a link to this checkout in that folder is not followed.

@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from tests.packaging.conftest import ENVIRONMENT, call
+from tests.packaging.conftest import ENVIRONMENT, call, environment
 
 LIGHT = """
 import json, sys
@@ -43,10 +43,10 @@ def test_commands_and_imports(installed, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_clean_environment(distributions, empty, tmp_path):
+def test_a_clean_environment(distributions, tmp_path):
     """Dependencies come from the package index, without a framework; then some tests of the source distribution run."""
     sdist, wheel = distributions
-    python = empty(with_pip=True)
+    python = environment(tmp_path / "environment", with_pip=True)
     call(python, "-m", "pip", "install", "--quiet", wheel, "pytest", "pytest-timeout", "hypothesis")
     lines = call(python, "-c", ABSENT, cwd=tmp_path, env=ENVIRONMENT).splitlines()
     assert len(lines) == 5

@@ -1,19 +1,9 @@
-"""A small MAAM with arbitrary weights, and runners for it in each framework."""
+"""Runners of a small MAAM with arbitrary weights in each framework."""
 
 import pytest
 
 from tests.frameworks import working_folder  # noqa: F401
-from tests.parity.models import EAGER, SMALL, make_runner, scrambled
-
-
-@pytest.fixture(scope="session")
-def small():
-    return SMALL
-
-
-@pytest.fixture(scope="session")
-def arrays():
-    return scrambled(SMALL)
+from tests.parity.models import EAGER, make_runner
 
 
 @pytest.fixture(params=EAGER)

@@ -8,6 +8,8 @@ from maam.backend.registry import make_double, make_runners
 from maam.parity.subject import Subject
 
 SMALL = spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16)
+NARROW = {"channels": 4, "hidden_channels": 2, "hidden_features": 8, "num_agents": 2}
+TINY = spec.preset("maam_digits", **NARROW)
 EAGER = {"torch": "torch", "mindspore": "mindspore pynative"}
 
 
@@ -28,19 +30,20 @@ def make_runner(framework, node=SMALL, arrays=None):
     return next(runner for runner in runners if runner.name == EAGER[framework])
 
 
-def fresh_subject(node, shape, count=64, classes=10, **options):
+def fresh_subject(node, shape, count=64, classes=10):
     """Return a subject without runners, with fresh weights and random images of this shape."""
     arrays = spec.draw(node.parameters(), 0)
     images = np.random.default_rng(1).random((count, *shape)).astype(np.float32)
     labels = np.random.default_rng(2).integers(0, classes, count)
-    return Subject(node, arrays, images, labels, [], double=make_double(node, arrays), **options)
+    return Subject(node, arrays, images, labels, [], double=make_double(node, arrays))
 
 
 class Wrapper:
-    """An object that passes all other attributes on to the object inside; subclasses change some."""
+    """An object that passes all attributes on to the object inside, but for those that are given."""
 
-    def __init__(self, inner):
+    def __init__(self, inner, **changed):
         self.inner = inner
+        vars(self).update(changed)
 
     def __getattr__(self, name):
         return getattr(self.inner, name)

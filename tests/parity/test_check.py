@@ -12,28 +12,28 @@ from maam.parity.stages.lattice import STAGE as LATTICE
 from maam.spec.fields import Size
 from maam.weights import write_weights
 from tests.parity.faults import wrong_momentum
+from tests.parity.models import NARROW, SMALL, TINY, scrambled
 
 pytest.importorskip("torch")
 pytest.importorskip("mindspore")
 
 ZEROS = np.zeros((4, 1, 8, 8), np.float32)
 RUNNERS = ["torch", "torch compiled", "mindspore graph", "mindspore pynative"]
-TINY = {"channels": 4, "hidden_channels": 2, "hidden_features": 8}
+DROPOUT = spec.preset("maam_digits", **NARROW, dropout=0.5)
 slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module", params=[False, pytest.param(True, marks=slow)])
 def full(request):
     """Run every stage with every runner, on two branches and with one optimizer: MindSpore compiles for each."""
-    small = spec.preset("maam_digits", **TINY, num_agents=2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(steps_stage, "OPTIMIZERS", {"adamw": steps_stage.OPTIMIZERS["adamw"]})
-        return check(small, steps=5, compiled=request.param)
+        return check(TINY, steps=5, compiled=request.param)
 
 
 @pytest.fixture(scope="module")
-def runners(small, arrays):
-    return make_runners(small, arrays, compiled=False)[0]
+def runners():
+    return make_runners(SMALL, scrambled(SMALL), compiled=False)[0]
 
 
 def test_every_runner_goes_through_every_stage(full, tmp_path):
@@ -41,16 +41,14 @@ def test_every_runner_goes_through_every_stage(full, tmp_path):
     assert full.complete, full.to_markdown()
     assert full.first_difference == ""
     stages = {runner: {row.stage for row in full.rows if row.runner == runner} for runner in RUNNERS}
-    single = {"layers, eval", "layers, train", "layers, probe inputs", "running statistics"}
-    single |= {"float16 output", "bfloat16 output"}
     assert stages["mindspore graph"] == stages["mindspore pynative"] == stages["torch"]
     if compiled := stages["torch compiled"]:
-        assert stages["torch"] - compiled == single
+        single = {"layers, eval", "layers, train", "layers, probe inputs", "running statistics"}
+        assert stages["torch"] - compiled == single | {"float16 output", "bfloat16 output"}
         assert len(compiled) == 10
     draw_depth(full, tmp_path / "depth.png")
     assert (tmp_path / "depth.png").read_bytes().startswith(b"\x89PNG")
-    verdicts = {row.verdict for row in full.rows if row.stage != "bfloat16 output"}
-    assert verdicts == {Verdict.PASS}
+    assert {row.verdict for row in full.rows if row.stage != "bfloat16 output"} == {Verdict.PASS}
     kernels = [row for row in full.rows if row.verdict is Verdict.NOT_AVAILABLE]
     assert {row.stage for row in kernels} == {"bfloat16 output"}
     assert all(row.runner.startswith("mindspore") and "no kernel for" in row.note for row in kernels)
@@ -60,14 +58,13 @@ def test_every_runner_goes_through_every_stage(full, tmp_path):
 
 
 @pytest.mark.parametrize("frameworks", [["torch"], pytest.param(["torch", "mindspore"], marks=slow)])
-def test_every_optimizer(small, frameworks):
-    report = check(small, frameworks=frameworks, stages=["steps"])
+def test_every_optimizer(frameworks):
+    report = check(SMALL, frameworks=frameworks, stages=["steps"])
     assert report.complete, report.to_markdown()
     assert {row.stage for row in report.rows} == {"ten steps, sgd", "ten steps, adam", "ten steps, adamw"}
 
 
-def baseline(name):
-    return spec.preset(name, base="maam_digits", channels=8)
+BASELINE = {"base": "maam_digits", "channels": 8}
 
 
 @pytest.mark.parametrize(
@@ -75,8 +72,8 @@ def baseline(name):
     [
         pytest.param(spec.maam(4, fusion="dynamic", scales=(1, 2, 3), act_layer="gelu"), [], id="dynamic", marks=slow),
         pytest.param(spec.maam(4, 6, depthwise=True, act_layer="hard_swish"), [], id="depthwise", marks=slow),
-        pytest.param(baseline("t_cnn"), ["steps"], id="t_cnn", marks=slow),
-        pytest.param(baseline("without_agent_attention"), ["steps"], id="without_agent_attention", marks=slow),
+        pytest.param(spec.preset("t_cnn", **BASELINE), ["steps"], id="t_cnn", marks=slow),
+        pytest.param(spec.preset("without_agent_attention", **BASELINE), ["steps"], id="no attention", marks=slow),
         pytest.param(spec.preset("rnn", image_size=6), [], id="rnn"),
     ],
 )
@@ -112,32 +109,30 @@ def test_a_new_composite():
         squeeze_excite(8, reduced=0)
 
 
-class TestLattice:
-    """The lattice is not applicable where small integers prove nothing, and the row says why."""
+def network(shape, width, *blocks):
+    layers = {"stem": conv(shape[0], width), **{f"block{index}": block for index, block in enumerate(blocks)}}
+    fc = spec.Linear(in_features=width * shape[1] * shape[2], out_features=10)
+    return spec.Model(name="deep", input_shape=shape, children={**layers, "flatten": spec.Flatten(), "fc": fc})
 
-    def note(self, node, **options):
-        (row,) = check(node, frameworks=["torch"], compiled=False, stages=["lattice"], **options).rows
-        assert row.verdict is Verdict.NOT_APPLICABLE
-        return row.note
 
-    def network(self, shape, width, blocks):
-        layers = {"stem": conv(shape[0], width), **{f"block{index}": block for index, block in enumerate(blocks)}}
-        features = width * shape[1] * shape[2]
-        layers |= {"flatten": spec.Flatten(), "fc": spec.Linear(in_features=features, out_features=10)}
-        return spec.Model(name="deep", input_shape=shape, children=layers)
+RESIDUAL = spec.Residual(
+    children={"conv": conv(8, 8), "bn": spec.BatchNorm2d(num_features=8), "relu": spec.Activation(function="relu")}
+)
 
-    def test_an_operation_is_not_exact(self):
-        assert "act1 is not exact" in self.note(spec.maam(4, act_layer="gelu"))
 
-    def test_sums_are_too_large(self):
-        """Twelve residual blocks exceed the integers that float32 holds."""
-        layers = {"conv": conv(8, 8), "bn": spec.BatchNorm2d(num_features=8), "relu": spec.Activation(function="relu")}
-        deep = self.network((1, 8, 8), 8, 12 * [spec.Residual(children=layers)])
-        assert "float32 cannot hold the sums of small integers" in self.note(deep)
-
-    def test_fractions_count(self):
-        node = self.network((3, 16, 16), 4, 3 * [spec.maam(4, scales=(1, 2, 4))])
-        assert "with 15 binary digits after the point" in self.note(node, batch_size=2)
+@pytest.mark.parametrize(
+    ("node", "note"),
+    [
+        (spec.maam(4, act_layer="gelu"), "act1 is not exact"),
+        (network((1, 8, 8), 8, *12 * [RESIDUAL]), "float32 cannot hold the sums of small integers"),
+        (network((3, 16, 16), 4, *3 * [spec.maam(4, scales=(1, 2, 4))]), "with 15 binary digits after the point"),
+    ],
+    ids=["an inexact operation", "large sums", "fractions"],
+)
+def test_the_lattice_is_not_applicable_where_small_integers_prove_nothing(node, note):
+    (row,) = check(node, frameworks=["torch"], compiled=False, stages=["lattice"], batch_size=2).rows
+    assert row.verdict is Verdict.NOT_APPLICABLE
+    assert note in row.note
 
 
 class TestDropout:
@@ -146,8 +141,7 @@ class TestDropout:
     @pytest.mark.slow
     def test_stages(self, monkeypatch):
         monkeypatch.setattr(steps_stage, "OPTIMIZERS", {"sgd": steps_stage.OPTIMIZERS["sgd"]})
-        node = spec.preset("maam_digits", **TINY, num_agents=2, dropout=0.5)
-        report = check(node, compiled=False, stages=["layers", "forward", "gradients", "steps"])
+        report = check(DROPOUT, compiled=False, stages=["layers", "forward", "gradients", "steps"])
         assert not report.failures, report.to_markdown()
         left_out = {row.stage for row in report.rows if row.verdict is Verdict.NOT_RUN}
         assert {"logits, train", "running statistics, whole model"} < left_out
@@ -157,11 +151,10 @@ class TestDropout:
 
     @pytest.mark.parametrize("mode", ["torch", "mindspore pynative", pytest.param("mindspore graph", marks=slow)])
     def test_a_fault_in_another_layer_is_found(self, mode):
-        node = spec.preset("maam_digits", **TINY, num_agents=2, dropout=0.5)
-        arrays = spec.draw(node.parameters(), 0)
-        runner = next(r for r in make_runners(node, arrays, compiled=False)[0] if r.name == mode)
+        arrays = spec.draw(DROPOUT.parameters(), 0)
+        runner = next(r for r in make_runners(DROPOUT, arrays, compiled=False)[0] if r.name == mode)
         wrong_momentum(runner, "reduce.bn")
-        report = check(node, arrays, runners=[runner], stages=["layers"])
+        report = check(DROPOUT, runners=[runner], stages=["layers"])
         assert report.first_difference.startswith("reduce.bn"), report.to_markdown()
 
     def test_dropout_alone_is_not_run_in_train_mode(self):
@@ -170,49 +163,52 @@ class TestDropout:
         assert verdicts == {"layers, eval": Verdict.PASS, "layers, train": Verdict.NOT_RUN}
 
 
+def set_training(model, training):
+    (model.train if hasattr(model, "train") else model.set_train)(training)
+
+
 class TestOwnModels:
     """Runners that the user passes keep their weights and modes."""
 
     @pytest.mark.slow
-    def test_weights_and_mode_are_restored(self, small, runners):
+    def test_weights_and_mode_are_restored(self, runners):
         for runner in runners:
             before = runner.read_arrays()
-            runner.model.eval() if runner.name == "torch" else runner.model.set_train(False)
-            report = check(small, runners=[runner], stages=["layers", "forward"])
+            set_training(runner.model, False)
+            report = check(SMALL, runners=[runner], stages=["layers", "forward"])
             assert report.complete, report.to_markdown()
             assert all((array == before[name]).all() for name, array in runner.read_arrays().items())
             assert not runner.model.training
 
-    def test_a_frozen_batch_norm_stays_frozen(self, small, runner):
+    def test_a_frozen_batch_norm_stays_frozen(self, runner):
         norm = runner.model.agents[0].bn1
-        runner.model.train() if runner.name == "torch" else runner.model.set_train()
-        norm.eval() if runner.name == "torch" else norm.set_train(False)
-        check(small, runners=[runner], stages=["forward"])
+        set_training(runner.model, True)
+        set_training(norm, False)
+        check(SMALL, runners=[runner], stages=["forward"])
         assert runner.model.training
         assert not norm.training
 
-    def test_the_weights_of_a_file_come_before_those_of_models(self, small, arrays, tmp_path):
-        write_weights(tmp_path / "a.safetensors", small, arrays)
-        runners = make_runners(small, spec.draw(small.parameters(), 1), ["torch"], compiled=False)[0]
-        seen = []
-        runners[0].write_arrays = lambda given, write=runners[0].write_arrays: seen.append(given) or write(given)
-        check(tmp_path / "a.safetensors", runners=runners, stages=["forward"])
+    def test_the_weights_of_a_file_come_before_those_of_models(self, runner, tmp_path):
+        arrays, seen, write = spec.draw(SMALL.parameters(), 1), [], runner.write_arrays
+        write_weights(tmp_path / "a.safetensors", SMALL, arrays)
+        runner.write_arrays = lambda given: seen.append(given) or write(given)
+        check(tmp_path / "a.safetensors", runners=[runner], stages=["forward"])
         assert all((seen[0][name] == array.astype(np.float32)).all() for name, array in arrays.items())
 
 
 def test_a_model_of_one_class_has_no_loss():
-    node = spec.preset("maam_digits", **TINY, num_classes=1)
+    node = spec.preset("maam_digits", **NARROW, num_classes=1)
     report = check(node, frameworks=["torch"], compiled=False, stages=["free run"], steps=2)
     assert [row.note for row in report.rows] == ["the loss is 0 from the start"]
 
 
 @pytest.mark.slow
-def test_real_images_and_a_batch_of_one(arrays, small, runners):
+def test_real_images_and_a_batch_of_one(runners):
     digits = data.digits("test")
     images = data.to_float(digits.images)
-    report = check(small, arrays, images=images, labels=digits.labels, runners=runners, stages=["forward"])
+    report = check(SMALL, images=images, labels=digits.labels, runners=runners, stages=["forward"])
     assert report.complete, report.to_markdown()
-    report = check(small, arrays, batch_size=1, runners=runners, stages=["forward"])
+    report = check(SMALL, batch_size=1, runners=runners, stages=["forward"])
     assert report.passed, report.to_markdown()
 
 
@@ -240,6 +236,9 @@ def batch(images=ZEROS, labels=np.zeros(4, int)):  # noqa: B008
     return {"images": images, "labels": labels}
 
 
+NO_SPEC = "expected a spec or the name of a preset, got an"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -251,12 +250,9 @@ def batch(images=ZEROS, labels=np.zeros(4, int)):  # noqa: B008
         (batch(ZEROS.astype(np.uint8)), "images: expected floating-point .* got uint8"),
         (batch(ZEROS * np.nan), "images: expected finite numbers, got NaN"),
         ({"batch_size": True}, "batch_size: expected an integer of at least 1, got True"),
-        *(
-            ({"spec": node}, "expected a spec or the name of a preset, got an")
-            for node in (None, {"kind": "x"}, spec.maam)
-        ),
+        *(({"spec": node}, NO_SPEC) for node in (None, {"kind": "x"}, spec.maam)),
     ],
 )
-def test_bad_arguments(small, options, message):
+def test_bad_arguments(options, message):
     with pytest.raises(SpecError, match=message):
-        check(**{"spec": small, **options})
+        check(**{"spec": SMALL, **options})

@@ -6,7 +6,7 @@ from maam import spec
 from maam.parity import check, make_runners
 from maam.parity.stages import steps as steps_stage
 from tests.parity import faults
-from tests.parity.models import EAGER, SMALL, make_runner, scrambled
+from tests.parity.models import EAGER, SMALL, TINY, make_runner, scrambled
 
 pytest.importorskip("torch")  # the gradient reference
 
@@ -37,12 +37,17 @@ def with_activation(node, path, function):
     return node.with_nodes({**node.nodes, name: child})
 
 
+def compare(runner, *stages, node=SMALL, **options):
+    """Return the report on a runner, whose own weights are compared if none are given."""
+    return check(node, runners=[runner], stages=stages, **options)
+
+
 def failed_stages(report):
     return {row.stage for row in report.failures}
 
 
-def test_no_fault_no_failure(runner, small, arrays):
-    report = check(small, arrays, runners=[runner], stages=["exchange", "layers", "forward", "gradients"])
+def test_no_fault_no_failure(runner):
+    report = compare(runner, "exchange", "layers", "forward", "gradients")
     assert report.passed
     assert report.first_difference == ""
 
@@ -50,9 +55,9 @@ def test_no_fault_no_failure(runner, small, arrays):
 @pytest.mark.parametrize(
     ("runner", "fault", "path"), cases(STAGE, NORMS) + cases(["wrong_padding"], CONVS), indirect=["runner"]
 )
-def test_layers(runner, small, arrays, fault, path):
+def test_layers(runner, fault, path):
     getattr(faults, fault)(runner, path)
-    report = check(small, arrays, runners=[runner], stages=["layers", "forward"])
+    report = compare(runner, "layers", "forward")
     assert report.first_difference == path
     if fault in STAGE:
         assert STAGE[fault] in failed_stages(report)
@@ -62,12 +67,11 @@ def test_layers(runner, small, arrays, fault, path):
 
 
 @pytest.mark.slow_in("mindspore")
-def test_permuted_branches(runner, small, arrays):
+def test_permuted_branches(runner):
     """At equal fusion weights (alpha = 0) the forward pass is the same; the gradient of alpha is not."""
     faults.permuted_branches(runner, "agents")
-    report = check(small, arrays, runners=[runner], stages=["layers", "forward"])
-    assert report.first_difference == "agents"
-    report = check(small, spec.draw(small.parameters(), 0), runners=[runner], stages=["layers", "gradients"])
+    assert compare(runner, "layers", "forward").first_difference == "agents"
+    report = compare(runner, "layers", "gradients", arrays=spec.draw(SMALL.parameters(), 0))
     assert failed_stages(report) == {"gradients, fresh weights"}
     assert report.first_difference == "agents.alpha"
 
@@ -80,7 +84,7 @@ def test_activations(framework, fault, path, weights):
     arrays = scrambled(node) if weights == "scrambled" else spec.draw(node.parameters(), 0)
     runner = make_runner(framework, node, arrays)
     faults.wrong_activation(runner, path, fault)
-    report = check(node, arrays, runners=[runner], stages=["layers"])
+    report = compare(runner, "layers", node=node)
     assert "layers, probe inputs" in failed_stages(report)
     assert report.first_difference == path
 
@@ -88,58 +92,53 @@ def test_activations(framework, fault, path, weights):
 @pytest.mark.parametrize("framework", EAGER)
 def test_padding_of_max_pooling(framework):
     """Behind a ReLU no value is negative, so padding with zeros does not show."""
-    children = {
-        "act": spec.Activation(function="relu"),
-        "pool": spec.MaxPool2d(kernel_size=3, stride=2, padding=1),
-    }
-    node = spec.Sequential(children=children)
+    pool = spec.MaxPool2d(kernel_size=3, stride=2, padding=1)
+    node = spec.Sequential(children={"act": spec.Activation(function="relu"), "pool": pool})
     runner = make_runner(framework, node, {})
     faults.zero_padded_pooling(runner, "pool")
-    report = check(node, runners=[runner], stages=["layers"])
+    report = compare(runner, "layers", node=node)
     assert (failed_stages(report), report.first_difference) == ({"layers, probe inputs"}, "pool")
 
 
-def test_a_parameter_without_gradient(runner, small, arrays):
+def test_a_parameter_without_gradient(runner):
     """PyTorch raises an error for it, MindSpore returns zeros."""
     faults.unused(runner, "classifier.fc1")
-    report = check(small, arrays, runners=[runner], stages=["gradients"])
+    report = compare(runner, "gradients")
     assert failed_stages(report) == {"gradients, fresh weights"}
     assert report.first_difference == "classifier.fc1.weight"
 
 
-def test_an_error_of_a_framework_keeps_the_report(runner, small, arrays):
+def test_an_error_of_a_framework_keeps_the_report(runner):
     def fail(*_):
         raise RuntimeError("no kernel\nat all")
 
     runner.gradients = fail
-    report = check(small, arrays, runners=[runner], stages=["forward", "gradients"])
-    assert [(row.stage, row.note) for row in report.failures] == [
-        ("gradients", "stopped by RuntimeError: no kernel at all")
-    ]
+    report = compare(runner, "forward", "gradients")
+    found = [(row.stage, row.note) for row in report.failures]
+    assert found == [("gradients", "stopped by RuntimeError: no kernel at all")]
     assert len(report.rows) > 3
 
 
 @pytest.mark.slow_in("mindspore")
 @pytest.mark.parametrize(
     ("shared_runner", "fault", "path"),
-    cases(["NesterovIgnored", "WeightDecaySkipped"], WEIGHTS),
+    cases(["nesterov_ignored", "weight_decay_skipped"], WEIGHTS),
     indirect=["shared_runner"],
     scope="module",
 )
-def test_optimizer(shared_runner, small, fault, path, monkeypatch):
+def test_optimizer(shared_runner, fault, path, monkeypatch):
     monkeypatch.setattr(steps_stage, "OPTIMIZERS", {"sgd": steps_stage.OPTIMIZERS["sgd"]})
-    report = check(small, runners=[getattr(faults, fault)(shared_runner, path)], stages=["steps"])
+    report = compare(getattr(faults, fault)(shared_runner, path), "steps")
     assert failed_stages(report) == {"ten steps, sgd"}
     assert report.first_difference == path
 
 
 @pytest.mark.slow_in("mindspore")
-def test_a_fault_breaks_the_free_run(shared_runner, small):
+def test_a_fault_breaks_the_free_run(shared_runner):
     faulty = shared_runner
     for path in WEIGHTS:
-        faulty = faults.NesterovIgnored(faulty, path)
-    report = check(small, runners=[faulty], stages=["free run"], steps=20)
-    assert failed_stages(report) == {"free run, 20 steps"}
+        faulty = faults.nesterov_ignored(faulty, path)
+    assert failed_stages(compare(faulty, "free run", steps=20)) == {"free run, 20 steps"}
 
 
 @pytest.mark.slow
@@ -147,18 +146,14 @@ def test_a_fault_breaks_the_free_run(shared_runner, small):
 def test_in_graph_mode(fault):
     """Graph mode compiles each layer that is compared alone, so the network has two branches only."""
     pytest.importorskip("mindspore")
-    node = spec.preset("maam_digits", channels=4, hidden_channels=2, hidden_features=8, num_agents=2)
-    arrays = scrambled(node)
-    graph = make_runners(node, arrays, ["mindspore"])[0][0]
+    graph = make_runners(TINY, scrambled(TINY), ["mindspore"])[0][0]
     assert graph.name == "mindspore graph"
     getattr(faults, fault)(graph, "agents.1.bn2")
-    report = check(node, arrays, runners=[graph], stages=["layers"])
-    assert report.first_difference == "agents.1.bn2"
+    assert compare(graph, "layers", node=TINY).first_difference == "agents.1.bn2"
 
 
-def test_the_exchange_finds_a_lost_array(runner, small, arrays):
-    write = runner.write_arrays
-    runner.write_arrays = lambda given: write({n: a for n, a in given.items() if n != "reduce.bn.running_var"})
-    write({"reduce.bn.running_var": arrays["reduce.bn.running_var"] + 1})
-    report = check(small, arrays, runners=[runner], stages=["exchange"])
-    assert report.first_difference == "reduce.bn.running_var"
+def test_the_exchange_finds_a_lost_array(runner):
+    write, lost, arrays = runner.write_arrays, "reduce.bn.running_var", scrambled(SMALL)
+    runner.write_arrays = lambda given: write({name: array for name, array in given.items() if name != lost})
+    write({lost: arrays[lost] + 1})
+    assert compare(runner, "exchange", arrays=arrays).first_difference == lost

@@ -8,20 +8,22 @@ import pytest
 from maam.parity.report import Report, Row, Verdict, row, skip
 from maam.tolerance import GRADIENT, LAYER, NONE, Bound, Difference, difference, signal_to_noise, worse
 
-
-def test_difference_within_and_beyond_the_bound():
-    expected = np.array([1.0, 2.0, -4.0])
-    inside = difference(expected + 1e-6, expected, LAYER)
-    outside = difference(expected + np.array([0, 0, 1e-3]), expected, LAYER)
-    assert inside.used < 1 < outside.used
-    assert outside.absolute == pytest.approx(1e-3)
-    assert outside.relative == pytest.approx(1e-3 / 4)
+EXACT = Bound(0.0, 0.0)
+VALUES = np.array([1.0, 2.0, -4.0])
 
 
-def test_the_absolute_part_grows_with_large_values_only():
-    bound = Bound(1e-5, 0.0)
-    assert difference(np.array([1e3, 0.0]) + 5e-3, np.array([1e3, 0.0]), bound).used == pytest.approx(0.5)
-    assert difference(np.array([1e-3]) + 5e-6, np.array([1e-3]), bound).used == pytest.approx(0.5)
+def test_difference():
+    found = difference(VALUES + np.array([0, 0, 1e-3]), VALUES, LAYER)
+    assert found.used > 1
+    assert found.absolute == pytest.approx(1e-3)
+    assert found.relative == pytest.approx(1e-3 / 4)
+    assert 0 < difference(VALUES + 1e-6, VALUES, LAYER).used < 1
+    assert difference(VALUES, VALUES, EXACT).used == 0
+
+
+@pytest.mark.parametrize(("large", "error"), [([1e3, 0.0], 5e-3), ([1e-3], 5e-6)])
+def test_the_absolute_part_grows_with_large_values_only(large, error):
+    assert difference(np.array(large) + error, np.array(large), Bound(1e-5, 0.0)).used == pytest.approx(0.5)
 
 
 def test_a_scaled_bound_is_a_share_of_the_largest_value():
@@ -30,18 +32,15 @@ def test_a_scaled_bound_is_a_share_of_the_largest_value():
     assert difference(expected + np.array([0, 2e-9]), expected, GRADIENT, floor=1e-3).used < 1
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_values_that_are_not_finite_break_every_bound(bad):
-    found = difference(np.array([1.0, bad]), np.array([1.0, 1.0]), LAYER)
+@pytest.mark.parametrize(
+    ("actual", "bound"),
+    [(VALUES * [1, 1, np.nan], LAYER), (VALUES * [1, 1, np.inf], LAYER), (VALUES[None], LAYER), (VALUES + 1e-7, EXACT)],
+    ids=["NaN", "infinity", "another shape", "exact"],
+)
+def test_what_no_bound_allows(actual, bound):
+    found = difference(actual, VALUES, bound)
     assert found.used == np.inf
-    assert row("stage", "torch", found, LAYER).verdict is Verdict.FAIL
-
-
-def test_another_shape_and_the_exact_bound():
-    assert difference(np.zeros((1, 3)), np.zeros(3), LAYER).used == np.inf
-    exact = Bound(0.0, 0.0)
-    assert difference(np.ones(3), np.ones(3), exact).used == 0
-    assert difference(np.ones(3) + 1e-7, np.ones(3), exact).used == np.inf
+    assert row("stage", "torch", found, bound).verdict is Verdict.FAIL
 
 
 def test_worse_takes_the_larger_value_of_each_field():

@@ -1,5 +1,7 @@
 """The settings of layers as causes: each is found, and the layer that the report writes instead agrees."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -11,9 +13,10 @@ mindspore = pytest.importorskip("mindspore")
 from mindspore import nn, ops  # noqa: E402
 from torch import nn as tnn  # noqa: E402
 
-IMAGE = (4, 9, 8)
+from tests.porting.handwritten import Cell, Module, chain, conv, linear  # noqa: E402
+
+port = partial(maam.port, input_shape=(4, 9, 8), steps=1, batch_size=2)
 PADDED = {"pad_mode": "pad", "padding": 1}
-POOL = {"kernel_size": 3, "stride": 2}
 SETTINGS = {
     "stride": (tnn.Conv2d(4, 4, 3, 2, 1), lambda: nn.Conv2d(4, 4, 3, 1, **PADDED, has_bias=True)),
     "padding": (tnn.Conv2d(4, 4, 3, 2, 1), lambda: nn.Conv2d(4, 4, 3, 2, has_bias=True)),
@@ -43,32 +46,23 @@ SETTINGS = {
 """A layer and a cell that differ by one setting."""
 
 
-def first():
-    """Return the same 1x1 convolution in both frameworks, which comes before the layer."""
-    return tnn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, has_bias=True)
-
-
-def port(module, cell, **options):
-    return maam.port(module, cell, **{"input_shape": IMAGE, "steps": 1, "batch_size": 2, **options})
-
-
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_is_the_cause_and_its_remedy_agrees(name):
     layer, make = SETTINGS[name]
     setting, _, kind = name.partition(" of ")
-    before, before_cell = first()
-    report = port(tnn.Sequential(before, layer), nn.SequentialCell(before_cell, make()))
+    before, before_cell = conv(4, 4)
+    module = tnn.Sequential(before, layer)
+    report = port(module, nn.SequentialCell(before_cell, make()))
     cause = next(cause for cause in report.causes if cause.what == setting)
     assert cause.layers == ("1",)
     assert kind in cause.kind
     assert bool(cause.seen) != (setting == "p"), "dropout is off, so its rate changes no result"
     assert report.passed == (setting == "p")
     assert not [cause for cause in report.causes if cause.what in ("code", "no setting differs")]
-    mended = nn.SequentialCell(before_cell, eval(cause.remedy, {"nn": nn}))
-    again = port(tnn.Sequential(before, layer), mended)
+    again = port(module, nn.SequentialCell(before_cell, eval(cause.remedy, {"nn": nn})))
     assert again.passed, again.to_markdown()
     assert not again.causes
-    back = port(tnn.Sequential(before, layer), nn.SequentialCell(before_cell, make()), direction="mindspore-to-torch")
+    back = port(module, nn.SequentialCell(before_cell, make()), direction="mindspore-to-torch")
     remedy = next(cause for cause in back.causes if cause.what == setting).remedy
     assert remedy.startswith(f"nn.{type(layer).__name__}(")
 
@@ -108,104 +102,43 @@ def test_a_layer_without_another_setting():
 
 
 def test_code_between_layers_is_a_cause():
-    class Cell(nn.Cell):
-        def __init__(self):
-            super().__init__()
-            self.a, self.act, self.b = nn.Dense(4, 4), nn.ReLU6(), nn.Dense(4, 3)
-
-        def construct(self, x):
-            return 2 * self.b(self.act(self.a(100 * x)))
-
-    class Module(tnn.Module):
-        def __init__(self):
-            super().__init__()
-            self.a, self.act, self.b = tnn.Linear(4, 4), tnn.ReLU(), tnn.Linear(4, 3)
-
-        def forward(self, x):
-            return self.b(self.act(self.a(100 * x)))
-
-    report = port(Module(), Cell(), input_shape=(4,))
-    places = [cause.text for cause in report.causes]
-    assert places == [
-        "the code between a and b (PyTorch runs relu; MindSpore runs relu6)",
-        "the code after b",
-    ]
+    (a, a_cell), (b, b_cell) = linear(4, 4), linear(4, 3)
+    module = Module(lambda m, x: m.b(m.act(m.a(100 * x))), a=a, act=tnn.ReLU(), b=b)
+    cell = Cell(lambda c, x: 2 * c.b(c.act(c.a(100 * x))), a=a_cell, act=nn.ReLU6(), b=b_cell)
+    report = port(module, cell, input_shape=(4,))
+    between = "the code between a and b (PyTorch runs relu; MindSpore runs relu6)"
+    assert [cause.text for cause in report.causes] == [between, "the code after b"]
     assert report.first_difference == "b"
 
 
-class Padded(nn.Cell):
-    """Pads in a function or in a layer of its own, where PyTorch's layer pads itself."""
-
-    def __init__(self, layer, function):
-        super().__init__()
-        self.a, self.layer = nn.Conv2d(4, 4, 1, has_bias=True), layer
-        self.pad = None if function else nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1)))
-
-    def construct(self, x):
-        x = ops.relu(self.a(x))
-        return self.layer(ops.pad(x, (1, 1, 1, 1)) if self.pad is None else self.pad(x))
-
-
-class Relu(tnn.Module):
-    def forward(self, x):
-        return torch.relu(x)
-
-
-@pytest.mark.parametrize("function", [False, True])
 @pytest.mark.parametrize(
-    ("layer", "make"),
+    ("frozen", "text"),
     [
-        (tnn.MaxPool2d(3, 2, 1), lambda: nn.MaxPool2d(3, 2)),
-        (tnn.AvgPool2d(3, 2, 1), lambda: nn.AvgPool2d(3, 2)),
-        (tnn.Conv2d(4, 4, 3, padding=1), lambda: nn.Conv2d(4, 4, 3, pad_mode="valid", has_bias=True)),
+        ((), ""),
+        (("module",), "trained in MindSpore alone (PyTorch: requires_grad=False)"),
+        (("cell",), "trained in PyTorch alone (MindSpore: requires_grad=False)"),
+        (("module", "cell"), "neither model trains an array"),
     ],
 )
-def test_the_same_split_differently_is_no_difference(layer, make, function):
-    report = port(tnn.Sequential(tnn.Conv2d(4, 4, 1), Relu(), layer), Padded(make(), function))
-    assert report.passed, report.to_markdown()
-    assert not report.causes
-
-
-def test_an_activation_inside_a_dense_layer_is_no_difference():
-    module = tnn.Sequential(tnn.Linear(4, 4), tnn.ReLU(), tnn.Linear(4, 2))
-    cell = nn.SequentialCell(nn.Dense(4, 4, activation="relu"), nn.Dense(4, 2))
+def test_trained_sets_are_compared_both_ways(frozen, text):
+    module, cell = chain(linear(4, 3))
+    parameters = {"module": module.parameters(), "cell": cell.get_parameters()}
+    for parameter in (p for name in frozen for p in parameters[name]):
+        parameter.requires_grad = False
     report = port(module, cell, input_shape=(4,))
-    assert report.passed, report.to_markdown()
-    assert not report.causes
-
-
-@pytest.mark.parametrize(
-    ("frozen", "trained", "text"),
-    [
-        ((), ("module", "cell"), ""),
-        (("module",), ("cell",), "trained in MindSpore alone (PyTorch: requires_grad=False)"),
-        (("cell",), ("module",), "trained in PyTorch alone (MindSpore: requires_grad=False)"),
-        (("module", "cell"), (), "neither model trains an array"),
-    ],
-)
-def test_trained_sets_are_compared_both_ways(frozen, trained, text):
-    models = {"module": tnn.Sequential(tnn.Linear(4, 3)), "cell": nn.SequentialCell(nn.Dense(4, 3))}
-    for name in frozen:
-        parameters = models[name].parameters() if name == "module" else models[name].get_parameters()
-        for parameter in parameters:
-            parameter.requires_grad = False
-    report = port(models["module"], models["cell"], input_shape=(4,))
-    row = next(row for row in report.rows if row.stage == "trained arrays")
+    rows = {row.stage: row for row in report.rows}
     assert report.passed == (len(frozen) != 1)
-    assert text in row.note
-    verdicts = {row.stage: row.verdict.value for row in report.rows}
-    assert verdicts["gradients"] == ("pass" if not frozen else "NOT APPLICABLE")
+    assert text in rows["trained arrays"].note
+    assert rows["gradients"].verdict.value == ("NOT APPLICABLE" if frozen else "pass")
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("make", ["trace", "script", "no arrays"])
-def test_what_cannot_be_observed_is_not_applicable(make):
-    module, cell = tnn.Sequential(tnn.Linear(4, 3), tnn.ReLU()), nn.SequentialCell(nn.Dense(4, 3), nn.ReLU())
-    if make == "no arrays":
-        module, cell = tnn.Sequential(tnn.ReLU()), nn.SequentialCell(nn.ReLU())
-    elif make == "trace":
+@pytest.mark.parametrize("kind", ["trace", "script", "no arrays"])
+def test_what_cannot_be_observed_is_not_applicable(kind):
+    module, cell = chain(*[linear(4, 3)] * (kind != "no arrays"), (tnn.ReLU(), nn.ReLU()))
+    if kind == "trace":
         module = torch.jit.trace(module, torch.zeros(1, 4))
-    else:
+    elif kind == "script":
         module = torch.jit.script(module)
     report = port(module, cell, input_shape=(4,))
     assert report.passed, report.to_markdown()

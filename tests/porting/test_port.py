@@ -17,19 +17,15 @@ from maam.porting.trained import allowed_errors, errors
 
 torch = pytest.importorskip("torch")
 mindspore = pytest.importorskip("mindspore")
-from tests.porting.handwritten import pair  # noqa: E402
+from tests.porting.handwritten import Cell, Module, chain, conv, linear, pair  # noqa: E402
 
-SHAPE = (3, 16, 16)
+port = partial(maam.port, input_shape=(3, 16, 16), steps=1)
 slow = partial(pytest.param, marks=pytest.mark.slow)
-
-
-def port(module, cell, **options):
-    return maam.port(module, cell, **{"input_shape": SHAPE, "steps": 1, **options})
 
 
 def test_all_stages_pass_and_weights_move():
     module, cell = pair()
-    report = maam.port(module, cell, input_shape=SHAPE)
+    report = maam.port(module, cell, input_shape=(3, 16, 16))
     assert report.complete, report.to_markdown()
     assert {row.verdict for row in report.rows} == {Verdict.PASS}
     assert (cell.stem.weight.asnumpy() == module.conv1.weight.detach().numpy()).all()
@@ -72,21 +68,14 @@ def test_all_faults_are_named_with_their_causes():
     report = port(module, cell)
     assert report.first_difference == "bn1 (MindSpore: norm)"
     found = {cause.what: (cause.layers, cause.text, cause.remedy, cause.seen) for cause in report.causes}
-    both, statistics = ("eval", "train"), ("statistics",)
+    eps = "eps=1e-05 in PyTorch, eps=0.001 in MindSpore"
+    padding = 'padding=1 in PyTorch, pad_mode="same" (rows 0+1, columns 0+1) in MindSpore'
+    conv2 = 'nn.Conv2d(8, 8, 3, stride=2, pad_mode="pad", padding=1, has_bias=True)'
+    momentum = "momentum=0.1 in PyTorch, momentum=0.1 in MindSpore"
     assert found == {
-        "eps": (("bn1 (MindSpore: norm)",), "eps=1e-05 in PyTorch, eps=0.001 in MindSpore", "nn.BatchNorm2d(8)", both),
-        "padding": (
-            ("conv2",),
-            'padding=1 in PyTorch, pad_mode="same" (rows 0+1, columns 0+1) in MindSpore',
-            'nn.Conv2d(8, 8, 3, stride=2, pad_mode="pad", padding=1, has_bias=True)',
-            both,
-        ),
-        "momentum": (
-            ("bn2",),
-            "momentum=0.1 in PyTorch, momentum=0.1 in MindSpore",
-            "nn.BatchNorm2d(8)",
-            statistics,
-        ),
+        "eps": (("bn1 (MindSpore: norm)",), eps, "nn.BatchNorm2d(8)", ("eval", "train")),
+        "padding": (("conv2",), padding, conv2, ("eval", "train")),
+        "momentum": (("bn2",), momentum, "nn.BatchNorm2d(8)", ("statistics",)),
     }
     assert report.differing_layers == ["bn1 (MindSpore: norm)", "conv2", "bn2"]
     reverse = port(module, cell, direction="mindspore-to-torch")
@@ -133,40 +122,34 @@ def test_a_map_of_names_and_skipped_layers():
     assert port(module, cell, skip=["extra"]).passed
 
 
+KINDS = "does not match MindSpore's 'fc'.*: the kinds convolution and linear differ"
+
+
 @pytest.mark.parametrize(
-    ("error", "message", "options"),
+    ("options", "message"),
     [
-        (
-            ShapeError,
-            r"input \(4, 2, 8, 8\): PyTorch's model cannot run in eval mode: Runtime",
-            {"input_shape": (2, 8, 8)},
-        ),
-        (PortingError, r"pass exactly one of input_shape .* and inputs", {"input_shape": None}),
-        (PortingError, "direction: expected torch-to-mindspore or", {"direction": "both"}),
-        (PortingError, "inputs: expected a batch of numbers", {"input_shape": None, "inputs": np.array("x")}),
-        (PortingError, "names: the MindSpore cell has no layer .* named conv9; did you", {"names": {"conv2": "conv9"}}),
-        (
-            PortingError,
-            r"names: PyTorch's 'conv1'.* does not match MindSpore's 'fc'.*: the kinds convolution and linear differ",
-            {"names": {"conv1": "fc"}},
-        ),
+        ({"input_shape": (2, 8, 8)}, r"input \(4, 2, 8, 8\): PyTorch's model cannot run in eval mode: Runtime"),
+        ({"input_shape": None}, r"pass exactly one of input_shape .* and inputs"),
+        ({"direction": "both"}, "direction: expected torch-to-mindspore or"),
+        ({"input_shape": None, "inputs": np.array("x")}, "inputs: expected a batch of numbers"),
+        ({"names": {"conv2": "conv9"}}, "names: the MindSpore cell has no layer .* named conv9; did you"),
+        ({"names": {"conv1": "fc"}}, f"names: PyTorch's 'conv1'.* {KINDS}"),
     ],
 )
-def test_bad_arguments(error, message, options):
-    with pytest.raises(error, match=message):
+def test_bad_arguments(options, message):
+    with pytest.raises(ShapeError if message.startswith("input ") else PortingError, match=message):
         port(*pair(), **options)
 
 
 def test_models_that_cannot_be_paired():
     with pytest.raises(PortingError, match=r"'conv2' .*: PyTorch has a bias and MindSpore does not .*has_bias="):
         port(*pair(bias=False))
-    with pytest.raises(PortingError, match=r"expected a torch.nn.Module, got an object of type Cell"):
+    with pytest.raises(PortingError, match=r"expected a torch.nn.Module, got an object of type MindSporeNet"):
         port(*reversed(pair()))
 
 
 def test_a_batch_too_small_to_train_on():
-    module = torch.nn.Sequential(torch.nn.Linear(8, 4), torch.nn.BatchNorm1d(4))
-    cell = mindspore.nn.SequentialCell(mindspore.nn.Dense(8, 4), mindspore.nn.BatchNorm1d(4))
+    module, cell = chain(linear(8, 4), (torch.nn.BatchNorm1d(4), mindspore.nn.BatchNorm1d(4)))
     message = r"input \(1, 8\): PyTorch's model cannot run in train mode: ValueError: .* a batch that"
     with pytest.raises(ShapeError, match=message):
         port(module, cell, input_shape=(8,), batch_size=1)
@@ -176,19 +159,11 @@ def test_a_batch_too_small_to_train_on():
 
 
 def test_gradients_that_are_not_finite_in_pytorch_itself():
-    class Module(torch.nn.Linear):
-        def forward(self, x):
-            return torch.sqrt(super().forward(x) * 0)  # the gradient is infinity times 0
-
-    class Cell(mindspore.nn.Cell):
-        def __init__(self):
-            super().__init__()
-            self.fc = mindspore.nn.Dense(4, 3)
-
-        def construct(self, x):
-            return mindspore.ops.sqrt(self.fc(x) * 0)
-
-    report = port(torch.nn.Sequential(Module(4, 3)), Cell(), input_shape=(4,))
+    """The gradient is infinity times 0."""
+    fc, dense = linear(4, 3)
+    module = Module(lambda m, x: torch.sqrt(m.fc(x) * 0), fc=fc)
+    cell = Cell(lambda c, x: mindspore.ops.sqrt(c.fc(x) * 0), fc=dense)
+    report = port(module, cell, input_shape=(4,))
     (row,) = [row for row in report.rows if row.stage == "gradients"]
     assert (row.verdict, row.note) == (Verdict.FAIL, "not finite in PyTorch itself: 2 arrays")
 
@@ -196,18 +171,13 @@ def test_gradients_that_are_not_finite_in_pytorch_itself():
 def test_a_late_error_of_mindspore_is_a_row_of_the_report():
     """MindSpore raises the error of the invalid sum later than the cell's own."""
 
-    class FailingCell(mindspore.nn.Cell):
-        def __init__(self):
-            super().__init__()
-            self.conv = mindspore.nn.Conv2d(3, 8, 3)
+    def run(cell, x):
+        y = cell.conv(x)
+        y + y[:, :, :4, :4]
+        raise RuntimeError("refused")
 
-        def construct(self, x):
-            y = self.conv(x)
-            y + y[:, :, :4, :4]
-            raise RuntimeError("refused")
-
-    module = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1, bias=False))
-    report = port(module, FailingCell())
+    layer, layer_cell = conv(3, 8, 3, bias=False)
+    report = port(torch.nn.Sequential(layer), Cell(run, conv=layer_cell))
     row = next(row for row in report.rows if row.stage == "output, eval")
     assert row.note == "MindSpore's model cannot run in eval mode: RuntimeError: refused"
 
@@ -217,6 +187,10 @@ def test_values_that_are_not_finite_are_errors():
     found = errors({"a": expected["a"], "b": np.array([np.nan, 4.0])}, expected)
     assert found == {"a": 0.0, "b": np.inf}
     assert allowed_errors(expected, [{"a": expected["a"], "b": np.full(2, np.nan)}])["b"] == np.inf
+
+
+UNEQUAL = "names: PyTorch's a has 2 layers with weights, MindSpore's x has 1, and no names are equal; name the"
+SEVERAL = r"names: MindSpore's x\.d is paired with several layers of PyTorch"
 
 
 class TestPairing:
@@ -242,31 +216,16 @@ class TestPairing:
     @pytest.mark.parametrize(
         ("own", "other", "options", "message"),
         [
-            (
-                ("a.p", "a.q"),
-                ("x.s", "y"),
-                {"names": {"a": "x"}},
-                "names: PyTorch's a has 2 layers with weights, MindSpore's x has 1, and no names are equal; name the",
-            ),
-            (
-                ("a.d", "b"),
-                ("x.d", "y"),
-                {"names": {"a": "x", "b": "x.d"}, "skip": ["y"]},
-                r"names: MindSpore's x\.d is paired with several layers of PyTorch",
-            ),
-            (("a",), ("a",), {"skip": "a"}, r"skip: expected a sequence of names, got 'a'; write \('a',\)"),
-            (("a",), ("a",), {"skip": ["c"]}, "skip: neither model has a layer with weights named c"),
-            (
-                ("a",),
-                ("a",),
-                {"names": [1]},
-                "names: expected a mapping from PyTorch's names to MindSpore's, got a list",
-            ),
+            ("a.p a.q", "x.s y", {"names": {"a": "x"}}, UNEQUAL),
+            ("a.d b", "x.d y", {"names": {"a": "x", "b": "x.d"}, "skip": ["y"]}, SEVERAL),
+            ("a", "a", {"skip": "a"}, r"skip: expected a sequence of names, got 'a'; write \('a',\)"),
+            ("a", "a", {"skip": ["c"]}, "skip: neither model has a layer with weights named c"),
+            ("a", "a", {"names": [1]}, "names: expected a mapping from PyTorch's names to MindSpore's, got a list"),
         ],
     )
     def test_invalid_names(self, own, other, options, message):
         with pytest.raises(PortingError, match=message):
-            self.pairs(own, other, **options)
+            self.pairs(own.split(), other.split(), **options)
 
 
 class TestPublishedNetworks:
@@ -282,11 +241,7 @@ class TestPublishedNetworks:
 
     @pytest.mark.parametrize(
         ("torch_name", "mindspore_name"),
-        [
-            ("resnet18", "resnet18"),
-            slow("mobilenet_v2", "mobilenet_v2_100"),
-            slow("resnet50", "resnet50"),
-        ],
+        [("resnet18", "resnet18"), slow("mobilenet_v2", "mobilenet_v2_100"), slow("resnet50", "resnet50")],
     )
     def test_a_pair_agrees(self, torch_name, mindspore_name):
         report = port(*self.make(torch_name, mindspore_name), input_shape=(3, 64, 64))

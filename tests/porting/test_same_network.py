@@ -1,6 +1,6 @@
 """Models that are the same network, written differently: they are paired, and their results agree."""
 
-import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,91 +14,48 @@ from mindspore import nn, ops  # noqa: E402
 from torch import nn as tnn  # noqa: E402
 from torch.nn.utils import parametrizations  # noqa: E402
 
-IMAGE = (3, 6, 6)
+from tests.porting.handwritten import Cell, Module, both, chain, conv, linear, norm  # noqa: E402
+
 IDS = np.random.default_rng(0).integers(0, 11, (2, 7))
 
 
-def port(module, cell, shape=None, **options):
-    shapes = {} if "inputs" in options else {"input_shape": shape or IMAGE}
-    return maam.port(module, cell, **{"steps": 1, "batch_size": 2, **shapes, **options})
+def port(module, cell, input_shape=(3, 6, 6), **options):
+    shape = None if "inputs" in options else input_shape
+    return maam.port(module, cell, input_shape=shape, steps=1, batch_size=2, **options)
 
 
-class Module(tnn.Module):
-    """A module of named parts and a function of the module and its inputs."""
-
-    def __init__(self, run, **parts):
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, *inputs):
-        return self.run(self, *inputs)
-
-
-class Cell(nn.Cell):
-    """The same for MindSpore."""
-
-    def __init__(self, run, **parts):
-        super().__init__()
-        self.run = run
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def construct(self, *inputs):
-        return self.run(self, *inputs)
+def embedding(*sizes):
+    return tnn.Embedding(*sizes), nn.Embedding(*sizes)
 
 
 def branches():
     """Two branches of the same shapes, registered in another order and with other names."""
-    module = Module(
-        lambda m, x: torch.cat((m.left(x), m.right(x)), 1),
-        left=tnn.Sequential(tnn.Conv2d(3, 3, 3, padding=1, bias=False), tnn.BatchNorm2d(3)),
-        right=tnn.Sequential(tnn.Conv2d(3, 3, 3, padding=1, bias=False), tnn.BatchNorm2d(3)),
-    )
-    cell = Cell(
-        lambda c, x: ops.cat((c.projection(x), c.main(x)), 1),
-        main=nn.SequentialCell(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)),
-        projection=nn.SequentialCell(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)),
-    )
-    return module, cell
+    (left, projection), (right, main) = (chain(conv(3, 3, 3, bias=False), norm(3)) for _ in range(2))
+    module = Module(lambda m, x: torch.cat((m.left(x), m.right(x)), 1), left=left, right=right)
+    return module, Cell(lambda c, x: ops.cat((c.projection(x), c.main(x)), 1), main=main, projection=projection)
 
 
 def both_orders():
     """Branches that run and are registered in other orders, and differ by their shapes."""
-    module = Module(
-        lambda m, x: m.a(x) + m.b(x), a=tnn.Linear(4, 3), b=tnn.Linear(4, 3, bias=False), c=tnn.Linear(1, 1)
-    )
-    cell = Cell(lambda c, x: c.y(x) + c.x(x), z=nn.Dense(1, 1), y=nn.Dense(4, 3, has_bias=False), x=nn.Dense(4, 3))
-    return module, cell, (4,)
+    (a, x), (b, y), (c, z) = linear(4, 3), linear(4, 3, bias=False), linear(1, 1)
+    return Module(lambda m, x: m.a(x) + m.b(x), a=a, b=b, c=c), Cell(lambda c, x: c.y(x) + c.x(x), z=z, y=y, x=x)
 
 
 def layer_scale():
-    scale = tnn.Parameter(torch.rand(4, 1, 1))
-    module = Module(lambda m, x: (m.conv(x) * m.scale).mean((2, 3)), conv=tnn.Conv2d(3, 4, 1), scale=scale)
-    gamma = mindspore.Parameter(ops.ones(4), name="gamma")
-    cell = Cell(
-        lambda c, x: (c.conv(x) * c.gamma.reshape(-1, 1, 1)).mean((2, 3)),
-        conv=nn.Conv2d(3, 4, 1, has_bias=True),
-        gamma=gamma,
-    )
+    a, b = conv(3, 4)
+    scale, gamma = tnn.Parameter(torch.rand(4, 1, 1)), mindspore.Parameter(ops.ones(4), name="gamma")
+    module = Module(lambda m, x: (m.conv(x) * m.scale).mean((2, 3)), conv=a, scale=scale)
+    cell = Cell(lambda c, x: (c.conv(x) * c.gamma.reshape(-1, 1, 1)).mean((2, 3)), conv=b, gamma=gamma)
     return module, cell
 
 
 def scales_in_one_layer():
     """Two arrays in a layer of MindSpore that PyTorch keeps in two layers."""
-
-    class Scale(tnn.Module):
-        def __init__(self):
-            super().__init__()
-            self.scale = tnn.Parameter(torch.rand(4))
-
-        def forward(self, x):
-            return x * self.scale
-
-    module = Module(lambda m, x: m.b(m.fc(m.a(x))), a=Scale(), fc=tnn.Linear(4, 4), b=Scale())
+    fc, dense = linear(4, 4)
+    a, b = (Module(lambda m, x: x * m.scale, scale=tnn.Parameter(torch.rand(4))) for _ in range(2))
     arrays = {name: mindspore.Parameter(ops.ones(4), name=name) for name in ("scale_1", "scale_2")}
-    return module, Cell(lambda c, x: c.scale_2 * c.fc(c.scale_1 * x), **arrays, fc=nn.Dense(4, 4)), (4,)
+    module = Module(lambda m, x: m.b(m.fc(m.a(x))), a=a, fc=fc, b=b)
+    return module, Cell(lambda c, x: c.scale_2 * c.fc(c.scale_1 * x), **arrays, fc=dense)
 
 
 def pointwise():
@@ -108,34 +65,28 @@ def pointwise():
         return m.b(torch.relu(m.a(x.permute(0, 2, 3, 1)))).mean((1, 2))
 
     module = Module(run, a=tnn.Linear(3, 6), b=tnn.Linear(6, 2))
-    parts = {"a": nn.Conv2d(3, 6, 1, has_bias=True), "b": nn.Conv2d(6, 2, 1, has_bias=True)}
-    return module, Cell(lambda c, x: c.b(ops.relu(c.a(x))).mean((2, 3)), **parts)
+    return module, Cell(lambda c, x: c.b(ops.relu(c.a(x))).mean((2, 3)), a=conv(3, 6)[1], b=conv(6, 2)[1])
 
 
 def table():
-    module = Module(lambda m, x: m.fc(x) + m.table, fc=tnn.Linear(4, 3))
+    fc, dense = linear(4, 3)
+    module = Module(lambda m, x: m.fc(x) + m.table, fc=fc)
     module.register_buffer("table", torch.arange(3.0))
-    return module, Cell(lambda c, x: c.fc(x) + ops.arange(3), fc=nn.Dense(4, 3)), (4,)
+    return module, Cell(lambda c, x: c.fc(x) + ops.arange(3), fc=dense)
 
 
 def not_affine():
-    module = tnn.Sequential(tnn.Conv2d(3, 4, 1), tnn.BatchNorm2d(4, affine=False))
-    cell = nn.SequentialCell(nn.Conv2d(3, 4, 1, has_bias=True), nn.BatchNorm2d(4, affine=False))
-    return module, cell
+    return chain(conv(3, 4), norm(4, affine=False))
 
 
 def batch_statistics():
-    module = tnn.Sequential(tnn.Conv2d(3, 4, 1), tnn.BatchNorm2d(4, track_running_stats=False))
-    cell = nn.SequentialCell(nn.Conv2d(3, 4, 1, has_bias=True), nn.BatchNorm2d(4, use_batch_statistics=True))
-    return module, cell
+    norms = tnn.BatchNorm2d(4, track_running_stats=False), nn.BatchNorm2d(4, use_batch_statistics=True)
+    return chain(conv(3, 4), norms)
 
 
 def tied(torch_ties=True, mindspore_ties=True):
-    def run(m, x):
-        return m.o(m.fc(m.e(x))).mean(1)
-
-    module = Module(run, e=tnn.Embedding(11, 6), fc=tnn.Linear(6, 6), o=tnn.Linear(6, 11, bias=False))
-    cell = Cell(run, e=nn.Embedding(11, 6), fc=nn.Dense(6, 6), o=nn.Dense(6, 11, has_bias=False))
+    parts = {"e": embedding(11, 6), "fc": linear(6, 6), "o": linear(6, 11, bias=False)}
+    module, cell = both(lambda m, x: m.o(m.fc(m.e(x))).mean(1), **parts)
     if torch_ties:
         module.o.weight = module.e.weight
     if mindspore_ties:
@@ -149,59 +100,72 @@ def fused():
     def attend(m, q, k, v, softmax):
         return m.fc(m.proj(softmax(q @ k.swapaxes(-1, -2), -1) @ v).mean(1))
 
-    module = Module(
-        lambda m, x: attend(m, *m.qkv(x).chunk(3, -1), torch.softmax),
-        qkv=tnn.Linear(8, 24),
-        proj=tnn.Linear(8, 8),
-        fc=tnn.Linear(8, 2),
-    )
-    cell = Cell(
-        lambda c, x: attend(c, c.q(x), c.k(x), c.v(x), ops.softmax),
-        **{name: nn.Dense(8, 8) for name in ("q", "k", "v", "proj")},
-        fc=nn.Dense(8, 2),
-    )
-    return module, cell, (6, 8)
+    parts = {"proj": tnn.Linear(8, 8), "fc": tnn.Linear(8, 2)}
+    module = Module(lambda m, x: attend(m, *m.qkv(x).chunk(3, -1), torch.softmax), qkv=tnn.Linear(8, 24), **parts)
+    parts = {**{name: nn.Dense(8, 8) for name in ("q", "k", "v", "proj")}, "fc": nn.Dense(8, 2)}
+    return module, Cell(lambda c, x: attend(c, c.q(x), c.k(x), c.v(x), ops.softmax), **parts)
 
 
 def attention():
-    module = Module(
-        lambda m, x: m.fc(m.attention(x, x, x, need_weights=False)[0].mean(1)),
-        attention=tnn.MultiheadAttention(8, 2, batch_first=True),
-        fc=tnn.Linear(8, 2),
-    )
-    parts = {"attention": nn.MultiheadAttention(8, 2, batch_first=True), "fc": nn.Dense(8, 2)}
-    return module, Cell(lambda c, x: c.fc(c.attention(x, x, x)[0].mean(1)), **parts), (6, 8)
+    layers = [library.MultiheadAttention(8, 2, batch_first=True) for library in (tnn, nn)]
+    module, cell = both(lambda m, x: m.fc(m.attention(x, x, x)[0].mean(1)), attention=layers, fc=linear(8, 2))
+    module.run = lambda m, x: m.fc(m.attention(x, x, x, need_weights=False)[0].mean(1))
+    return module, cell
 
 
 def recurrent(name):
-    def run(m, x):
-        return m.fc(m.rnn(x)[0].mean(1))
-
-    module = Module(run, rnn=getattr(tnn, name)(4, 5, 2, batch_first=True), fc=tnn.Linear(5, 2))
-    return module, Cell(run, rnn=getattr(nn, name)(4, 5, 2, batch_first=True), fc=nn.Dense(5, 2)), (6, 4)
+    layers = [getattr(library, name)(4, 5, 2, batch_first=True) for library in (tnn, nn)]
+    return both(lambda m, x: m.fc(m.rnn(x)[0].mean(1)), rnn=layers, fc=linear(5, 2))
 
 
 def normalized():
-    module = tnn.Sequential(tnn.Embedding(11, 8), tnn.LayerNorm(8, 1e-5), tnn.Linear(8, 3))
-    return module, nn.SequentialCell(nn.Embedding(11, 8), nn.LayerNorm((8,), epsilon=1e-5), nn.Dense(8, 3))
+    norms = tnn.LayerNorm(8, 1e-5), nn.LayerNorm((8,), epsilon=1e-5)
+    return chain(embedding(11, 8), norms, linear(8, 3))
 
 
+def activation_inside():
+    layers = [nn.Dense(4, 4, activation="relu"), nn.Dense(4, 2)]
+    return tnn.Sequential(tnn.Linear(4, 4), tnn.ReLU(), tnn.Linear(4, 2)), nn.SequentialCell(layers)
+
+
+PADS = {"a function": lambda x: ops.pad(x, (1, 1, 1, 1)), "a layer": nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1)))}
+PADDED = {
+    "max pooling": lambda: (tnn.MaxPool2d(3, 2, 1), nn.MaxPool2d(3, 2)),
+    "average pooling": lambda: (tnn.AvgPool2d(3, 2, 1), nn.AvgPool2d(3, 2)),
+    "convolution": lambda: (conv(3, 4, 3)[0], nn.Conv2d(3, 4, 3, pad_mode="valid", has_bias=True)),
+}
+
+
+def padded(name, pad):
+    """MindSpore pads in a function or in a layer of its own, where PyTorch's layer pads itself."""
+    (first, first_cell), (layer, layer_cell) = conv(3, 3), PADDED[name]()
+    module = tnn.Sequential(first, Module(lambda m, x: torch.relu(x)), layer)
+    return module, Cell(lambda c, x: c.layer(c.pad(ops.relu(c.a(x)))), a=first_cell, layer=layer_cell, pad=PADS[pad])
+
+
+def several_inputs():
+    return both(lambda m, x, ids: m.fc(x) + m.table(ids).mean(1), fc=linear(4, 3), table=embedding(11, 3))
+
+
+FOUR = {"input_shape": (4,)}
+VECTORS = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
 NETWORKS = {
-    "branches registered in another order": branches,
-    "branches in other orders everywhere": both_orders,
-    "arrays with axes of size 1": layer_scale,
-    "arrays in another layer": scales_in_one_layer,
-    "linear layers and 1x1 convolutions": pointwise,
-    "a constant table on one side": table,
-    "norm without affine arrays": not_affine,
-    "norm without running statistics": batch_statistics,
-    "tied weights": lambda: (*tied(), None, IDS),
-    "fused query, key and value": fused,
-    "attention": attention,
-    "RNN": lambda: recurrent("RNN"),
-    "GRU": lambda: recurrent("GRU"),
-    "LSTM": lambda: recurrent("LSTM"),
-    "embedding and layer norm": lambda: (*normalized(), None, IDS),
+    "branches registered in another order": (branches, {}),
+    "branches in other orders everywhere": (both_orders, FOUR),
+    "arrays with axes of size 1": (layer_scale, {}),
+    "arrays in another layer": (scales_in_one_layer, FOUR),
+    "linear layers and 1x1 convolutions": (pointwise, {}),
+    "a constant table on one side": (table, FOUR),
+    "norm without affine arrays": (not_affine, {}),
+    "norm without running statistics": (batch_statistics, {}),
+    "tied weights": (tied, {"inputs": IDS}),
+    "fused query, key and value": (fused, {"input_shape": (6, 8)}),
+    "attention": (attention, {"input_shape": (6, 8)}),
+    **{name: (partial(recurrent, name), {"input_shape": (6, 4)}) for name in ("RNN", "GRU", "LSTM")},
+    "embedding and layer norm": (normalized, {"inputs": IDS}),
+    "an activation inside a dense layer": (activation_inside, FOUR),
+    **{f"{name}, padded by {pad}": (partial(padded, name, pad), {}) for name in PADDED for pad in PADS},
+    "several inputs": (several_inputs, {"inputs": (VECTORS, IDS)}),
 }
 
 
@@ -209,10 +173,8 @@ NETWORKS = {
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "GRU")) for n in NETWORKS])
 def test_the_same_network_is_paired(name, direction):
     torch.manual_seed(0)
-    module, cell, shape, *rest = (*NETWORKS[name](), None)[:4]
-    inputs = next((item for item in rest if item is not None), None)
-    options = {} if inputs is None else {"inputs": inputs}
-    report = port(module, cell, shape, direction=direction, **options)
+    make, options = NETWORKS[name]
+    report = port(*make(), direction=direction, **options)
     assert report.passed, report.to_markdown()
     assert not report.causes
 
@@ -237,28 +199,15 @@ def test_weights_tied_in_one_model_only_are_named(ties):
 
 
 def plain():
-    module = tnn.Sequential(tnn.Conv2d(3, 4, 3, padding=1), tnn.BatchNorm2d(4), tnn.ReLU())
-    return module, nn.SequentialCell(nn.Conv2d(3, 4, 3, has_bias=True), nn.BatchNorm2d(4), nn.ReLU())
+    return chain(conv(3, 4, 3), norm(4), (tnn.ReLU(), nn.ReLU()))
 
 
-def inside(wrap):
-    def wrapped(module):
-        module[0] = wrap(module[0])
-        return module
-
-    return wrapped
-
-
-def checkpointed(module):
-    wrapper = pytest.importorskip("torch.distributed.algorithms._checkpoint.checkpoint_wrapper")
-    return wrapper.checkpoint_wrapper(module)
-
-
+CHECKPOINT = "torch.distributed.algorithms._checkpoint.checkpoint_wrapper"
 WRAPPERS = {
     "compile": torch.compile,
     "data parallel": tnn.DataParallel,
     "averaged": torch.optim.swa_utils.AveragedModel,
-    "checkpoint": checkpointed,
+    "checkpoint": lambda module: pytest.importorskip(CHECKPOINT).checkpoint_wrapper(module),
 }
 
 
@@ -266,11 +215,14 @@ WRAPPERS = {
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_wrappers_are_looked_through(name, deep, tmp_path):
     module, cell = plain()
-    wrapped = (inside(WRAPPERS[name]) if deep else WRAPPERS[name])(module)
-    report = port(wrapped, cell)
+    if deep:
+        module[0] = WRAPPERS[name](module[0])
+    else:
+        module = WRAPPERS[name](module)
+    report = port(module, cell)
     assert report.passed, report.to_markdown()
     assert report.names == {"0": "0", "1": "1"}
-    maam.porting.save_weights("torch", wrapped, tmp_path / "plain.pth")
+    maam.porting.save_weights("torch", module, tmp_path / "plain.pth")
     plain()[0].load_state_dict(torch.load(tmp_path / "plain.pth"))
 
 
@@ -282,13 +234,8 @@ def test_mixed_precision_is_a_cause():
     assert found == {"float32 in PyTorch, float16 in MindSpore"}
 
 
-def old_weight_norm(layer):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return tnn.utils.weight_norm(layer)
-
-
-@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm, old_weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm, tnn.utils.weight_norm])
 def test_parametrizations_are_computed(wrap):
     module = tnn.Sequential(wrap(tnn.Linear(4, 4)), tnn.Linear(4, 2))
     cell = nn.SequentialCell(nn.Dense(4, 4), nn.Dense(4, 2))
@@ -308,16 +255,6 @@ def test_parametrizations_take_weights():
     refusing = tnn.Sequential(parametrizations.spectral_norm(tnn.Linear(4, 3)))
     with pytest.raises(PortingError, match=r"0\.weight: the parametrization cannot take a value"):
         port(refusing, cell, (4,), direction="mindspore-to-torch")
-
-
-def test_several_inputs():
-    def run(m, x, ids):
-        return m.fc(x) + m.table(ids).mean(1)
-
-    module = Module(run, fc=tnn.Linear(4, 3), table=tnn.Embedding(11, 3))
-    cell = Cell(run, fc=nn.Dense(4, 3), table=nn.Embedding(11, 3))
-    x = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
-    assert port(module, cell, inputs=(x, IDS)).passed
 
 
 @pytest.mark.parametrize(("side", "name"), [(0, "Linear"), (1, "Dense")])

@@ -1,0 +1,55 @@
+"""`python -m benchmarks attention`: what it trains, keeps, refuses and writes."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from maam.data import cifar
+from maam.training.run_dir import RunFolder
+from tests.data.conftest import RECORDS, write_data
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+
+TINY = ("attention", "--modules", "none,eca", "--epochs", 1, "-o", "batch_size=30", "-o", "overrides.channels=[6, 6]")
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A folder with 60 images in place of CIFAR-10; times are not measured."""
+    monkeypatch.setitem(cifar.LAYOUTS, "cifar10", replace(cifar.LAYOUTS["cifar10"], records=RECORDS))
+    monkeypatch.setattr("benchmarks.attention.interleave", lambda functions: {name: [1.0] for name in functions})
+    write_data("binary", "cifar10", tmp_path / "sets")
+    return tmp_path / "sets"
+
+
+def rows(text):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_runs_are_kept_and_trained_once(run, fails, root, tmp_path, monkeypatch):
+    command, file = (*TINY, "--seeds", "0", "--root", root), tmp_path / "runs" / "attention.json"
+    found = rows(run(*command))
+    kept = json.loads(file.read_text())
+    assert kept["recipe"]["overrides"] == {"channels": [6, 6]}
+    assert [name for name, *_ in found[2:]] == list(kept["accuracies"]) == ["none", "eca"]
+    for name, accuracy, *_ in found[2:]:
+        assert kept["accuracies"][name] == {"0": pytest.approx(float(accuracy))}
+        assert RunFolder(tmp_path / "runs" / "attention" / f"{name}-seed0").log.records()[-1]["step"] == 2
+
+    monkeypatch.setattr("benchmarks.attention.train", lambda **_: pytest.fail("trained again"))
+    assert rows(run(*command)) == found
+    message = fails(*command, "-o", "optimizer.lr=0.1")
+    assert message == "runs/attention.json: optimizer.lr is 0.75 in the file and 0.1 now; choose another --out"
+    kept["accuracies"] = {"none": {"0": 50, "1": 52}, "eca": {"0": 54, "1": 54.5}, "se": {"0": 51.5, "1": 52}}
+    file.write_text(json.dumps(kept))
+    out = run(*TINY, "--collect", "--modules", "none,eca,se,gct", "--seeds", "0,1")
+    assert [row[1:4] for row in rows(out)[2:]] == [
+        ["51.00", "1.41", ""],
+        ["54.25", "0.35", "+3.25"],
+        ["51.75", "0.35", "+0.75 (noise)"],
+        ["not run", "", ""],
+    ]
+    assert (tmp_path / "runs" / "attention.md").read_text().strip() == out.strip()
+    assert (tmp_path / "runs" / "attention.png").read_bytes().startswith(b"\x89PNG")
