@@ -128,7 +128,7 @@ def _print(report: Any, inputs: str) -> None:
         table.add_row(*(Text(cell) for cell in (*cells, ", ".join(cause.layers[:_LAYERS]) + more)))
     out.print(table)
     if layers := report.differing_layers:
-        out.print(f"{len(layers)} layers or places differ", highlight=False)
+        out.print(f"{len(layers)} differences in layers, or in the code between them", highlight=False)
 
 
 def _check_targets(

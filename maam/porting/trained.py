@@ -1,4 +1,4 @@
-"""The trained arrays of both models: which they are, their gradients, and their changes by steps of SGD."""
+"""The arrays that each model trains, their gradients, and their changes by steps of SGD."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def move_image(root):
     ("change", "found"),
     [
         (None, ""),
-        (rename_class, "the classes are others (missing: airplane; new: zeppelin)"),
+        (rename_class, "the classes differ (missing: airplane; new: zeppelin)"),
         (remove_image, "8 training images, 9 before"),
         (rename_image, "the test images have other names, labels or pixels than before"),
         (move_image, "the training images have other names, labels or pixels than before"),

@@ -29,7 +29,7 @@ The inputs that a network's own weights and images produce may cross none of the
 def compare_layers(subject: Subject, suspect: str = "") -> Findings:
     """Compare the outputs of all layers in eval and train mode, and the running statistics after the latter.
 
-    Activations and max pooling are also compared on inputs that cross every point where they bend.
+    Activations and max pooling are also compared on inputs on both sides of every kink.
     """
     rows: list[Row] = []
     depth: list[Depth] = []
