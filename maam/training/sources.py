@@ -203,7 +203,7 @@ def list_images(images: Images, files: tuple[str, ...], spec: Node, reading: Rea
 
 
 class GreyBatches:
-    """Batches of image files for a model with one channel: grey values in place of red, green and blue.
+    """Batches of image files for a model with one channel: grey values instead of red, green and blue.
 
     Grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), of the pixels as well as of mean and standard deviation.
 
