@@ -59,7 +59,7 @@ def fuse(
     ] = "torch,mindspore",
     overwrite: Overwrite = False,
 ) -> None:
-    """Fuse batch norm and branch weights into convolutions: the same outputs with fewer layers, and faster."""
+    """Fuse batch norm and branch weights into convolutions, for the same outputs with fewer layers."""
     check_target(dst, overwrite=overwrite)
     check_root(data, root)
     names = split("--frameworks", frameworks, trainable_names())

@@ -156,7 +156,7 @@ def known_problems(installed: dict[str, str], features: list[str]) -> Iterator[F
 
 
 def compare_speed(installed: dict[str, str], features: list[str]) -> Iterator[Finding]:
-    """Yield which version of MindSpore is the faster one on this processor; nothing if it was not measured."""
+    """Yield the faster tested version of MindSpore on this processor; nothing if it was not measured."""
     mindspore = _number(installed.get("mindspore"))
     if not mindspore or "avx2" not in features:
         return

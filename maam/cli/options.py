@@ -15,7 +15,10 @@ from maam.errors import DeploymentError, MaamError, RecipeError, SpecError
 
 Model = Annotated[
     str,
-    typer.Argument(help="a preset, a weights file or a spec document (.json)", autocompletion=completion.presets),
+    typer.Argument(
+        help="a preset, a weights file, a spec document (.json) or the folder of a run",
+        autocompletion=completion.presets,
+    ),
 ]
 Trained = Annotated[
     str, typer.Argument(help="a preset with pretrained weights, a weights file, or the folder of a run")

@@ -128,7 +128,9 @@ def _print(report: Any, inputs: str) -> None:
         table.add_row(*(Text(cell) for cell in (*cells, ", ".join(cause.layers[:_LAYERS]) + more)))
     out.print(table)
     if layers := report.differing_layers:
-        out.print(f"{len(layers)} layers or places differ", highlight=False)
+        several = len(layers) > 1
+        text = f"{len(layers)} {'layers or pieces of code differ' if several else 'layer or piece of code differs'}"
+        out.print(text, highlight=False)
 
 
 def _check_targets(

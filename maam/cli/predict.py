@@ -127,7 +127,7 @@ def predict(
     classes: Classes = None,
     json: Annotated[Path | None, typer.Option(help="write all probabilities to this file")] = None,
     attention_maps: Annotated[
-        Path | None, typer.Option(help="draw what the gates keep of each position, into this image file")
+        Path | None, typer.Option(help="draw the share of each position that the gates keep, to this image file")
     ] = None,
     recipe: ImageRecipe = None,
     override: ImageOverride = None,

@@ -1,4 +1,4 @@
-"""The inputs of a port: random batches by shape, arrays, and what the command line writes for them."""
+"""The inputs of a port: random batches of a shape, arrays, and their notation on the command line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _random(shape: tuple[int, ...], batch_size: int, generator: np.random.Genera
 
 
 class InputText(NamedTuple):
-    """An input as the command line writes it.
+    """An input in the notation of the command line.
 
     Attributes:
         shape: the shape of one sample; empty for a file.

@@ -1,9 +1,9 @@
-"""Each layer of a port judged on its own: alone, as the group it forms with its neighbours, and in the model.
+"""Comparison of each layer of a port: alone, together with its neighbors, and inside the model.
 
-Three runs locate a difference. Each MindSpore layer gets the input of PyTorch's layer. If it differs, it is judged
-together with the layers without weights around it: one framework may pad in a layer of its own. Then MindSpore's model
-runs with every layer's output replaced by PyTorch's, so that each stretch of code between two layers, functions
-included, starts from the right values.
+Three runs locate a difference. First, each MindSpore layer gets the input of PyTorch's layer. Second, a layer that
+differs is compared together with the layers without weights around it, because one model may pad in a separate layer.
+Third, MindSpore's model runs with the output of every layer replaced by PyTorch's. The code between two layers then
+starts from the right values, so that an error in it shows at the next layer.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def judge_layers(subject: Subject) -> tuple[list[Judgement], str]:
 
 
 def _explain_containers(found: list[Judgement]) -> None:
-    """Mark layers with arrays of their own that differ only because a layer inside them does."""
+    """Mark layers that have arrays and differ only because a layer inside them differs."""
     bad = [judgement.run.pair.torch.name for judgement in found if judgement.differs or judgement.before]
     for judgement in found:
         name = judgement.run.pair.torch.name

@@ -246,8 +246,8 @@ def explain_mismatch(
         torch: PyTorch's layers.
         mindspore: MindSpore's layers.
         writable: as in `mismatch`.
-        wrong: the pairs that do not match in the closest pairing of all layers; the first difference of the lists is
-            shown if there is none, or if hardly a pair matches.
+        wrong: the pairs that do not match in the closest pairing of all layers. If there are none, or if they are more
+            than half of the layers, the message shows the first difference of the lists.
     """
     counts = f"PyTorch has {len(torch)} layers with weights, MindSpore {len(mindspore)}"
     if wrong and len(wrong) <= len(torch) // 2:

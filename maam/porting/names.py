@@ -13,7 +13,7 @@ from maam.porting.matching import Pair, mismatch
 
 
 def is_below(name: str, paths: Sequence[str]) -> bool:
-    """Return whether a path is one of some paths, or below one."""
+    """Return whether a path equals one of `paths`, or lies below one of them."""
     return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 

@@ -97,7 +97,7 @@ def _fitting(
 
 
 def _split(layers: Sequence[Layer]) -> list[Layer]:
-    """Return the layers with each array of a custom layer as a layer of its own."""
+    """Return the layers with each array of a custom layer as a separate layer."""
     found: list[Layer] = []
     for layer in layers:
         if layer.kind != OWN or len(layer.slots) < 2:

@@ -17,7 +17,7 @@ EQUAL, DIFFERS, TOGETHER, UNPAIRED = "equal", "differs", "equal as a group", "no
 
 
 class Line(NamedTuple):
-    """A layer of each model, beside each other.
+    """A row of the two models side by side: a layer of each.
 
     Attributes:
         torch: PyTorch's path; empty if only MindSpore runs the layer.

@@ -45,13 +45,13 @@ def port(
 ) -> PortReport:
     """Copy the weights of one of your models into the other, and compare both models.
 
-    Layers are paired in order, by name, or by kind and shapes; among the ways that fit, one that gives equal outputs.
-    The comparison covers weights, each layer alone and in the model, outputs, running statistics, gradients and a few
-    steps of SGD. The report names the first layer that differs, and the causes of all differences in both frameworks'
-    words. Apart from the copy, both models keep their weights and modes.
+    Layers are paired in order, by name, or by kind and shapes. Of several pairings that fit, `port` takes one that
+    gives equal outputs. The comparison covers weights, each layer alone and in the model, outputs, running statistics,
+    gradients and a few steps of SGD. The report names the first layer that differs, and the causes of all differences
+    with the argument names of both frameworks. Apart from the copy, both models keep their weights and modes.
 
     Args:
-        torch_module: a torch.nn.Module with one output. Wrappers, such as those of torch.compile, are looked through.
+        torch_module: a torch.nn.Module with one output. Wrappers, such as that of torch.compile, are removed.
         mindspore_cell: the corresponding mindspore.nn.Cell; it runs in PyNative mode.
         input_shape: the shape of one sample, such as (C, H, W); normal random inputs are drawn. Pass exactly one of
             `input_shape` and `inputs`.
@@ -158,9 +158,9 @@ def _run_stages(subject: Subject, report: PortReport, tell: Callable[[str], None
 
 
 def _settle(subject: Subject, report: PortReport, judged: Sequence[Judgement], alone: Sequence[Row]) -> bool:
-    """Accept layers that compute the same split differently, if only they differ; return whether there are any.
+    """Accept layers that differ alone, if all later stages agree; return whether there are any.
 
-    Settings that differ are a difference, whatever the results are.
+    Both models then split the same computation differently. A layer whose settings differ is never accepted.
     """
     if subject.refusal or any(found not in alone for found in report.failures):
         return False

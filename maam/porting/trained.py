@@ -1,4 +1,4 @@
-"""The trained arrays of both models: which they are, their gradients, and their changes by steps of SGD."""
+"""The arrays that each model trains, their gradients, and their changes by steps of SGD."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ PERTURBATIONS = 3
 """The number of runs from slightly changed weights and inputs that measure rounding."""
 NUDGE = 8 * 2.0**-23
 """The relative change of each value in these runs: about the rounding error of float32 after a few layers."""
+_BOUND = f"{PORT_GRADIENT.absolute:.0e} of the norm"
 
 
 def compare_trained_sets(subject: Subject, suspect: str = "") -> list[Row]:
@@ -123,12 +124,12 @@ def _compare_trained(subject: Subject, suspect: str, stage: str, compute: Comput
     gaps = errors(actual, single)
     if max(gaps.values()) <= PORT_GRADIENT.absolute / 2:  # the comparison with float64 would pass, too
         worst = Difference(np.nan, max(gaps.values()), max(gaps.values()) / PORT_GRADIENT.absolute)
-        return row(stage, RUNNER, worst, PORT_GRADIENT, "", f"{len(trained)} arrays")
+        return row(stage, RUNNER, worst, _BOUND, "", f"{len(trained)} arrays")
     if not subject.agrees:  # rounding is not the reason, so it is not measured
         worst = Difference(np.nan, max(gaps.values()), max(gaps.values()) / PORT_GRADIENT.absolute)
         bad = [name for name in trained if gaps[name] > PORT_GRADIENT.absolute]
         name = suspect or subject.display_name(bad[-1] if bad else "")
-        return row(stage, RUNNER, worst, PORT_GRADIENT, name, f"{len(bad)} arrays differ from float32 PyTorch's")
+        return row(stage, RUNNER, worst, _BOUND, name, f"{len(bad)} arrays differ from float32 PyTorch's")
     expected = _select(_restoring(subject.double, compute, subject.inputs), trained)
     found, others = errors(actual, expected), [single]
     allowed = allowed_errors(expected, others)
@@ -147,7 +148,7 @@ def _compare_trained(subject: Subject, suspect: str, stage: str, compute: Comput
     note = f"at most {max(allowed[n] for n in clear):.1e} allowed for rounding"
     if len(clear) < len(trained):
         note += f"; {len(trained) - len(clear)} arrays left out, because rounding alone changes them by a tenth or more"
-    return row(stage, RUNNER, worst, PORT_GRADIENT, suspect or subject.display_name(bad[-1] if bad else ""), note)
+    return row(stage, RUNNER, worst, _BOUND, suspect or subject.display_name(bad[-1] if bad else ""), note)
 
 
 def _restoring(adapter: ModelAdapter, compute: Compute, inputs: Inputs) -> Arrays:

@@ -42,7 +42,7 @@ class Evaluation:
         labels: int32 (N,).
         mirrored: the mean of the logits of each image and of its mirror image, float (N, classes); None if it was not
             asked for. All figures but `mirrored_accuracy` are those of `logits`.
-        notes: what the figures leave out, such as classes without images.
+        notes: remarks on the figures, such as the classes without images.
 
     Example:
         >>> import numpy as np
@@ -155,14 +155,15 @@ def evaluate_file(
         device: as in `train`.
         limit: the number of images; None for all. A folder of image files yields evenly spaced ones, other data sets
             their first ones.
-        class_names: the class of each output. A folder of image files is labelled by them; its class folders may be
-            fewer. Default: the names in the run's description, or else the sorted names of the class folders.
+        class_names: the class of each output. They label a folder of image files, which may lack some class folders.
+            Default: the names in the run's description, or else the sorted names of the class folders.
         recipe: determines how image files are cropped and normalized. Default: the recipe of the run, or the default
             recipe of the preset.
         changes: changed fields of the recipe, such as {"images.size": 160}.
         num_workers: as in `train`.
         on_broken: as in `train`.
-        mirror: whether to average the logits of mirror images, too; see `Evaluation.mirrored_accuracy`.
+        mirror: whether to also average the logits of images and their mirror images; see
+            `Evaluation.mirrored_accuracy`.
         track: shows the progress.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The data of a run: what run.json says about it, so that a run is not resumed on other data."""
+"""The description of a run's data in run.json, so that a run is not resumed on other data."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def check_same_data(folder: RunFolder, source: Source) -> None:
             [str(name) for name in one if name not in other][:5] for one, other in ((names, now), (now, names))
         )
         parts = (f"{what}: {listed(some)}" for what, some in (("missing", gone), ("new", new)) if some)
-        difference = f"the classes are others ({'; '.join(parts) or 'in another order'})"
+        difference = f"the classes differ ({'; '.join(parts) or 'in another order'})"
     elif isinstance(before, dict):
         difference = _difference(before, describe_data(source))
     if difference:

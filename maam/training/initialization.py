@@ -1,6 +1,6 @@
-"""Initial weights beside the distributions of a spec: whitening of images and convolutions that start as the identity.
+"""Initial weights that a recipe changes: whitening of images, and convolutions that start as the identity.
 
-All of it happens in NumPy before the first step, so that it is the same in every framework.
+NumPy computes them before the first step, so that they are the same in every framework.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def initialize(spec: Node, arrays: Mapping[str, Array], settings: Initialization
         spec: the model.
         arrays: its weights as they were drawn, float32, by canonical name.
         settings: the convolutions to initialize.
-        batches: the training batches, of whose first epoch at most 5,000 images are whitened.
+        batches: the training batches; at most 5,000 images of their first epoch determine the whitening.
 
     Raises:
         RecipeError: a convolution is missing or not suitable.
@@ -65,10 +65,10 @@ def with_momentum(spec: Node, momentum: float | None) -> Node:
 
 
 def dirac(weight: Array, groups: int = 1, branch: int = 0) -> Array:
-    """Return the weight of a convolution, of whose filters as many as possible pass one input channel unchanged.
+    """Return the weight of a convolution in which as many filters as possible pass one input channel unchanged.
 
-    Of n filters for m channels, min(n, m) start as the identity; the others keep their values. In the branch number k
-    of parallel branches, they are shifted by k min(n, m), so that different branches pass different channels.
+    Of n filters for m channels, min(n, m) start as the identity; the others keep their values. In branch k of
+    parallel branches, they are shifted by k min(n, m), so that different branches pass different channels.
 
     Args:
         weight: (out_channels, in_channels // groups, k, k), with an odd k.
@@ -164,7 +164,7 @@ def _matching(spec: Node, patterns: Iterable[str]) -> list[str]:
     """Return the paths of the convolutions that shell wildcards match.
 
     Raises:
-        RecipeError: a pattern matches no convolution, or one with a kernel that has no middle.
+        RecipeError: a pattern matches no convolution, or one with an even kernel size.
     """
     convs = {path: node for path, node in spec.walk() if isinstance(node, Conv2d)}
     found: list[str] = []

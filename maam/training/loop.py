@@ -189,14 +189,14 @@ class Loop:
                 return
 
     def _end_early(self, epoch: int, batch_size: int) -> None:
-        """Write a checkpoint, and end as a signal asked."""
+        """Write a checkpoint, and end the run because of a signal."""
         if self._pending and self.processes.size == 1:  # other processes may not have received the signal
             self._log_steps(epoch, batch_size)
         self.save()
         self._stop.end()
 
     def _estimate_time(self, batch_size: int) -> None:
-        """Tell the observer how long the run takes, as soon as its first steps show it."""
+        """Estimate the time of the run from its first steps, and send it to the observer."""
         if not self._estimate.is_due(self.step):
             return
         self.trainer.fetch(self._pending[-1:])  # waits for the device
@@ -311,7 +311,7 @@ class Loop:
 
 
 class Estimate:
-    """The measurement of the first steps of a session, after a first one that may compile.
+    """The time of the first steps of a session, without the very first one, which may compile.
 
     Args:
         step: the step before the session.

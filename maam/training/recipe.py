@@ -32,7 +32,7 @@ class Augmentation(Section):
         flip_probability: the probability of a horizontal flip.
         cutout: the side of a random grey square (DeVries and Taylor, arXiv 1708.04552); 0 for no square.
         padding_mode: the added pixels: "zeros", or "reflect" for a mirror image.
-        alternating_flip: flip each image in every second epoch, in place of at random; `flip_probability` is then the
+        alternating_flip: flip each image in every second epoch instead of at random; `flip_probability` is then the
             share of images that are flipped in the first epoch.
     """
 
@@ -112,7 +112,7 @@ class Schedule(Section):
 class Initialization(Section):
     """Initial weights that are not drawn from the distributions of the spec; see `maam.training.initialization`.
 
-    They apply to runs that start from random weights.
+    They apply only to runs that start from random weights.
 
     Attributes:
         whiten: the path of the first convolution, such as "stem.conv". Its filters become the principal components of
@@ -146,8 +146,8 @@ class Recipe(Section):
         model: the preset, weights file or spec document to train if the command names none.
         presets: shell wildcards of the presets that use this recipe by default.
         overrides: options of the preset, such as `num_classes`; for a file, only `num_classes` is allowed.
-        weights: a weights file or the folder of a run to start from (fine-tuning). It must be the same network; if only
-            the number of classes differs, `seed` draws a new last layer. None: `seed` draws all weights.
+        weights: a weights file or the folder of a run to start from (fine-tuning), with the same network. If only the
+            number of classes differs, `seed` draws a new last layer. None: `seed` draws all weights.
         data: the name of the data set.
         augmentation: random changes of training images, for data sets in memory.
         images: cropping and normalization of image files, for data "imagefolder".

@@ -80,7 +80,7 @@ def find_settings(
 
 
 def default_folder(model: str) -> Path:
-    """Return the folder of a run that names none: runs/PRESET, or runs/STEM for a file."""
+    """Return the default folder of a run: runs/PRESET, or runs/STEM for a file."""
     return Path("runs") / (Path(model).stem if names_file(model) else model)
 
 
@@ -143,7 +143,7 @@ def check_resumable(folder: RunFolder, checkpoint: Checkpoint | None, spec: Node
 
 
 def describe_longer(before: Recipe, recipe: Recipe, step: int, steps: int) -> str:
-    """Return what more epochs mean for a resumed run, which continues at `step` of `steps`."""
+    """Describe the effect of more epochs on a resumed run, which continues at `step` of `steps`."""
     schedule, peak = recipe.schedule, recipe.optimizer.lr
     rate = learning_rate(schedule, peak, step, steps, steps // recipe.epochs)
     return (

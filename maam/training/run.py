@@ -118,7 +118,7 @@ def train(
 
 
 def _check_arguments(observer: object, **counts: int) -> None:
-    """Check before training what would otherwise fail after hours: observer, packages of the report, counts."""
+    """Check the observer, the packages of the report and the counts, which would otherwise fail after hours."""
     check_counts(TrainingError, **counts)
     for package in ("sklearn", "matplotlib"):
         require(package, "train")

@@ -229,7 +229,7 @@ class RunFolder:
 
 
 def _is_session(session: object) -> bool:
-    """Return whether a part of run.json describes a session, with a path or nothing as the folder of the data."""
+    """Return whether a part of run.json describes a session, whose folder of the data is a path or missing."""
     return isinstance(session, dict) and isinstance(session.get("root"), str | None)
 
 

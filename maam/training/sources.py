@@ -58,7 +58,7 @@ class Source:
 
     @property
     def test_images(self) -> int:
-        """About the number of test images."""
+        """The approximate number of test images: that of full batches."""
         return len(self.test) * TEST_BATCH
 
     def test_batches(self) -> Iterator[tuple[Array, Array]]:
@@ -68,10 +68,10 @@ class Source:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How image files are read. No pixel depends on it, so it is not a part of the recipe.
+    """Options for reading image files. They do not change any pixel, so they are not part of the recipe.
 
     Attributes:
-        framework: the framework whose data pipeline decodes; for "reference" the first that is installed.
+        framework: the framework whose data pipeline decodes; for "reference", the first one that is installed.
         num_workers: see `maam.data.ImageBatches`.
         on_broken: "error" or "skip"; see `maam.data.ImageBatches`.
 
@@ -203,7 +203,7 @@ def list_images(images: Images, files: tuple[str, ...], spec: Node, reading: Rea
 
 
 class GreyBatches:
-    """Batches of image files for a model with one channel: grey values in place of red, green and blue.
+    """Batches of image files for a model with one channel: grey values instead of red, green and blue.
 
     Grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), of the pixels as well as of mean and standard deviation.
 

@@ -277,7 +277,7 @@ def _parse(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, str], l
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Return the content of a regular file, or only its start if no safetensors file starts so.
+    """Return the content of a regular file, or only its start if it cannot be a safetensors file.
 
     Raises:
         OSError: the file cannot be read.

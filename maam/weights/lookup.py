@@ -30,7 +30,7 @@ def names_file(name: str) -> bool:
 def find_spec(name: str) -> tuple[Node, dict[str, Array] | None]:
     """Return the spec of a preset, spec document (.json) or weights file, and the weights of a weights file.
 
-    The folder of a run stands for its final weights.
+    For the folder of a run, these are its final weights.
 
     Raises:
         PresetError: there is no preset and no file with that name.

@@ -23,7 +23,7 @@ _KEY = "card"
 
 
 class Card(NamedTuple):
-    """What is known about trained weights beside their arrays.
+    """A description of trained weights.
 
     Attributes:
         data: the name of the data set.

@@ -1,4 +1,4 @@
-"""Files with several sets of weights: which set is taken, and which prefix its names lose.
+"""Files with several sets of weights: the choice of a set, and the prefix that is removed from its names.
 
 A training script often saves the weights of a model and their moving average in one file, and names of arrays can have
 a prefix because the model was part of another module. Every function that reads a file chooses by the same rules.
@@ -41,8 +41,8 @@ class Selection(NamedTuple):
     Attributes:
         key: the key of the set, such as "state_dict_ema"; the keys of nested dicts are joined by dots. None chooses: a
             moving average first, as timm does.
-        prefix: the prefix that the names lose, such as "model"; arrays without it are left out. None removes a prefix
-            that all names have and the model does not; "" removes none.
+        prefix: the prefix to remove from the names, such as "model"; arrays without it are left out. None removes a
+            prefix that all names have and the model does not; "" removes none.
     """
 
     key: str | None = None
@@ -79,7 +79,7 @@ def _nested(content: Mapping[Any, Any], path: str, is_array: Callable[[Any], boo
 
 
 def _split(key: str, values: Mapping[Any, Value], wanted: Collection[str]) -> Iterator[tuple[str, Mapping[Any, Value]]]:
-    """Yield the set, and the moving averages whose names have a prefix as sets of their own."""
+    """Yield the set without the arrays of moving averages, and each moving average as a separate set."""
     averages: dict[str, dict[str, Value]] = {}
     rest: dict[Any, Value] = {}
     for name, value in values.items():

@@ -119,7 +119,7 @@ def open_data(root):
     [
         (
             {"train/airplane": "train/zeppelin", "val/airplane": "val/zeppelin"},
-            "the classes are others (missing: airplane; new: zeppelin)",
+            "the classes differ (missing: airplane; new: zeppelin)",
         ),
         ({"train/bird/00.jpg": "removed.jpg"}, "8 training images, 9 before"),
         ({"val/bird/03.jpg": "val/bird/x.jpg"}, "the test images have other names, labels or pixels than before"),

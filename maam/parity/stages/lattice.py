@@ -94,7 +94,7 @@ def _with_exact_eps(document: Any) -> Any:
 
 
 def _cases(spec: Node, seed: int) -> Iterator[dict[str, Array]]:
-    """Yield arrays for each way to weight the branches: each branch alone, then each and the next by halves."""
+    """Yield arrays for each case of branch weights: 1 for each branch alone, then 1/2 for each branch and the next."""
     parameters = spec.parameters()
     arrays = {p.name: _integers(p, np.random.default_rng([seed, 5, i])) for i, p in enumerate(parameters)}
     alphas = [p for p in parameters if p.role is Role.FUSION]

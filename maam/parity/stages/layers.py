@@ -20,16 +20,16 @@ from maam.tolerance import LAYER, LOGITS, NONE, STATISTICS, Bound, Difference, d
 Array = np.ndarray[Any, Any]
 PROBES = "layers, probe inputs"
 POINTS = np.concatenate([np.linspace(-8, 8, 65), [-50, -20, -12, 12, 20, 50]])
-"""Inputs on both sides of each point where an activation bends, or a likely mistake of it: 0, 3, 6 and -3.
+"""Inputs on both sides of each kink of an activation, or of a likely wrong one in its place: 0, 3, 6 and -3.
 
-The inputs that a network's own weights and images produce may cross none of them: ReLU6 is ReLU up to 6.
+The inputs in a network need not reach these points. For example, ReLU6 equals ReLU for inputs up to 6.
 """
 
 
 def compare_layers(subject: Subject, suspect: str = "") -> Findings:
     """Compare the outputs of all layers in eval and train mode, and the running statistics after the latter.
 
-    Activations and max pooling are also compared on inputs that cross every point where they bend.
+    Activations and max pooling are also compared on inputs on both sides of every kink.
     """
     rows: list[Row] = []
     depth: list[Depth] = []
