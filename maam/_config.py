@@ -56,8 +56,12 @@ class Section(BaseModel):
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return the messages of an error in one line, with the most similar name for an unknown field or choice."""
-    return f"{describe(error)}{_hint(error, model)}"
+    """Return the messages of an error in one line, with the most similar name for an unknown field or choice.
+
+    A table that checks itself names its field alone; the message names the path, such as "optimizer.lr".
+    """
+    tables = "|".join(name for name in model.model_fields if _fields_of(model, name))
+    return re.sub(rf"(^|; )({tables}): (?=\w+(\.\w+)*: )", r"\1\2.", f"{describe(error)}{_hint(error, model)}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -108,6 +112,12 @@ def _hint(error: ValidationError, model: type[BaseModel]) -> str:
             hint = _messages.suggestion(detail["input"], choices, cutoff=0.5)
             return f"; {hint}" if hint else ""
     return ""
+
+
+def _fields_of(model: type[BaseModel], name: str) -> dict[str, Any]:
+    """Return the fields of a table of a recipe; none for a field that is no table."""
+    table = model.model_fields[name].annotation
+    return table.model_fields if isinstance(table, type) and issubclass(table, BaseModel) else {}
 
 
 def _paths(model: type[BaseModel], before: str = "") -> Iterator[str]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -117,7 +120,19 @@ class ImageFolderBatches(ImageBatches):
             num_workers=self.num_workers,
             worker_init_fn=_ignore_signals,
         )
-        return ((images.numpy(), reasons) for images, reasons in loader)
+        iterator = iter(loader)
+        weakref.finalize(iterator, _kill, getattr(iterator, "_workers", ()), os.getpid())
+        return ((images.numpy(), reasons) for images, reasons in iterator)
+
+
+def _kill(workers: Iterable[BaseProcess], owner: int) -> None:
+    """End workers that are left at the exit of the process `owner`, which otherwise waits for ever.
+
+    `multiprocessing` sends SIGTERM, which they ignore.
+    """
+    if os.getpid() == owner:
+        for worker in workers:
+            worker.kill()
 
 
 def _ignore_signals(worker: int) -> None:

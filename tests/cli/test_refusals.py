@@ -107,7 +107,7 @@ WITH_PACKAGES = {
     ),
     "train maam_digits --device gpu": ("device: expected one of cpu, cuda, ascend, got 'gpu'; did you mean 'cuda'?"),
     "train maam_digits --recipe digit": "no recipe 'digit', and no file that ends in .toml; did you mean 'digits'?",
-    "train maam_digits -o optimizer.l=3": "recipe: optimizer: l: no such field; did you mean 'lr'?",
+    "train maam_digits -o optimizer.l=3": "recipe: optimizer.l: no such field; did you mean 'lr'?",
     "train maam_digits -o epochs": "override 'epochs': expected FIELD=VALUE",
     "train maam_digits --framework jax": "framework: expected one of torch, mindspore",
     "train maam_digits --precision int8": "recipe: precision: input should be",
