@@ -83,10 +83,9 @@ def test_other_extractors_return_the_same_maps(name, kind):
 
 
 @pytest.mark.parametrize("name", [*ONE_STAGE, "mafc_v3_small"])
-def test_pruning(name):
+def test_pruning(name, made):
     """A pruned model ends at its map, and trains all of its parameters."""
-    small = {"width_multiplier": 0.25, "cifar": True} if name.startswith("mafc") else {}
-    model = timm.create_model(name, **small).eval()
+    model = made(name).eval()
     x = torch.rand(2, *model.spec.input_shape)
     whole, maps = model.forward_intermediates(x)
     assert torch.equal(whole, model.forward_features(x))
@@ -106,11 +105,9 @@ def test_pruning(name):
 @pytest.mark.parametrize("name", [*ONE_STAGE, "mafc_v3_small"])
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")
 @pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")  # about torch.fx.GraphModule
-def test_torchscript(name):
-    small = {"width_multiplier": 0.25, "cifar": True} if name.startswith("mafc") else {}
-    model = timm.create_model(name, **small).eval()
+def test_torchscript(name, made):
+    model = made(name).eval()
     x = torch.rand(3, *model.spec.input_shape)
-    expected = model(x)
     script = torch.jit.script(model)
-    assert torch.equal(script(x), expected)
+    assert torch.equal(script(x), model(x))
     assert script.state_dict().keys() == model.state_dict().keys()

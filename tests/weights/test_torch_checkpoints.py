@@ -94,17 +94,6 @@ def test_code_in_a_file_is_not_run(tmp_path, monkeypatch, protocol, save):
     assert not (tmp_path / "was_run").exists()
 
 
-def test_files_cut_short_are_refused(state, save):
-    path = save(state)
-    content = path.read_bytes()
-    reason = "not a PyTorch checkpoint that contains only tensors, or truncated"
-    message = f"{path}: {reason}; save model.state_dict() again"
-    for length in np.linspace(0, len(content) - 1, 15, dtype=int):
-        path.write_bytes(content[:length])
-        assert refused(path, node=NODE) == message
-    assert not path.with_name("out.safetensors").exists()
-
-
 def test_damaged_pytorch_files_are_refused_or_read_whole(state, tmp_path, save):
     path = save({name: state[name] for name in list(state)[:5]})
     content = path.read_bytes()
