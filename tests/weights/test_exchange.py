@@ -56,11 +56,13 @@ def test_mixed_dtypes(backend, write, values):
 def test_values_are_rounded_once_to_the_dtype_of_the_model(backend, wanted, dtype, write, values):
     arrays = _ordinary(dtype)
     path = write(FC, arrays)
+    expected = {name: array.astype(DTYPES[wanted]) for name, array in arrays.items()}
+    if (dtype, wanted) == ("float64", "bfloat16"):  # which ml_dtypes rounds twice
+        expected["fc.bias"][0] = 1 + 2.0**-7
     model = backend.build(FC, wanted)
     backend.load_weights(model, path)
-    expected = bits({name: _rounded(array, DTYPES[wanted]) for name, array in arrays.items()})
-    assert bits(values(model)) == expected
-    assert bits(values(backend.load(path, dtype=backend.dtype(wanted)))) == expected
+    for found in (model, backend.load(path, dtype=backend.dtype(wanted))):
+        assert bits(values(found)) == bits(expected)
 
 
 def test_float64_is_rounded_once():
@@ -103,14 +105,6 @@ def test_models_loaded_twice_are_independent(backend, write, values):
     backend.load_weights(first, write(FC, {name: array + 1 for name, array in arrays.items()}, "other.safetensors"))
     assert bits(values(second)) == bits(arrays)
     assert same(path, arrays)
-
-
-def _rounded(array, dtype):
-    """Return the array in another dtype, rounded once; ml_dtypes rounds values just above a tie twice."""
-    found = array.astype(dtype)
-    if dtype == BFLOAT16:
-        found[array.astype(np.float64) == ABOVE_A_TIE] = 1 + 2.0**-7
-    return found
 
 
 FC = spec.Sequential(children={"fc": spec.Linear(in_features=3, out_features=2)})
