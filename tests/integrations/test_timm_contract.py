@@ -73,13 +73,20 @@ def test_feature_maps(name):
         assert size[1] / (2 * info["reduction"]) < found.shape[2] <= math.ceil(size[1] / info["reduction"])
 
 
-@pytest.mark.parametrize("name", ONE_STAGE)
-@pytest.mark.parametrize("kind", ["hook", "fx"])
-def test_other_extractors_return_the_same_maps(name, kind):
-    model = timm.create_model(name, seed=0, features_only=True).eval()
-    other = timm.create_model(name, seed=0, features_only=True, feature_cls=kind).eval()
-    x = torch.rand(2, *model.model.whole.input_shape)
-    assert all(torch.equal(a, b) for a, b in zip(model(x), other(x), strict=True))
+@pytest.mark.parametrize(
+    ("name", "indices", "kind"),
+    [
+        *(("mafc_v3_small", indices, None) for indices in ((0, 2), (-1,), (1,), 2)),
+        *((name, (0, 2), kind) for name in (*ONE_STAGE, "mafc_v3_small") for kind in ("hook", "fx")),
+    ],
+)
+def test_every_extractor_returns_the_selected_maps(name, indices, kind, made):
+    whole, options = made(name, seed=0).eval(), {} if kind is None else {"feature_cls": kind}
+    extractor = made(name, seed=0, features_only=True, out_indices=indices, **options).eval()
+    x = torch.rand(2, *whole.spec.input_shape)
+    _, expected = whole.forward_intermediates(x, indices=list(indices) if isinstance(indices, tuple) else indices)
+    assert all(torch.equal(a, b) for a, b in zip(extractor(x), expected, strict=True))
+    assert [m.shape[1] for m in expected] == extractor.feature_info.channels()
 
 
 @pytest.mark.parametrize("name", [*ONE_STAGE, "mafc_v3_small"])

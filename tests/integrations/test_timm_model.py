@@ -49,18 +49,6 @@ def test_features_head_and_maps(name, made, images):
     assert not any("classifier" in name for name in extractor.state_dict())
 
 
-@pytest.mark.parametrize(
-    ("indices", "options"),
-    [*(((i), {}) for i in ((0, 2), (-1,), (1,), 2)), *(((1, 3), {"feature_cls": kind}) for kind in ("hook", "fx"))],
-)
-def test_out_indices_and_other_extractors_of_timm(indices, options, made, images):
-    x, whole = images(), made("mafc_v3_small", seed=0).eval()
-    extractor = made("mafc_v3_small", seed=0, features_only=True, out_indices=indices, **options).eval()
-    _, expected = whole.forward_intermediates(x, indices=list(indices) if isinstance(indices, tuple) else indices)
-    assert all(torch.equal(a, b) for a, b in zip(extractor(x), expected, strict=True))
-    assert [m.shape[1] for m in expected] == extractor.feature_info.channels()
-
-
 def test_layers_after_the_last_map_are_removed(made, images):
     extractor = made("mafc_v3_small", features_only=True, out_indices=(0, 1))
     assert list(extractor.model.backbone.names) == ["data_bn", "init_conv", "stage1", "stage2"]
@@ -114,16 +102,6 @@ def test_reset_classifier(name, made, images):
     assert torch.equal(model(x), before.forward_features(x))
 
 
-def test_the_pooling_can_be_restored(made, images):
-    model = made("mafc_v3_small", num_classes=0, global_pool="").eval()
-    assert model(images()).shape == (2, 576, 4, 4)
-    assert model.num_classes == 0
-    model.reset_classifier(3, "avg")
-    assert model(images()).shape == (2, 3)
-    with pytest.raises(SpecError, match="global_pool: expected 'avg' or ''"):
-        model.reset_classifier(3, "")
-
-
 def test_pruning_removes_the_head_or_keeps_it(made, images):
     model = made("mafc_v3_small")
     assert model.prune_intermediate_layers([-1]) == [3]
@@ -157,11 +135,16 @@ def test_the_head_is_restored_with_its_weights(made, images):
     file = {"pretrained": True, "pretrained_cfg_overlay": {"file": "model.safetensors"}}
     model = made("mafc_v3_small", num_classes=0, global_pool="", **file).eval()
     assert torch.equal(model(x), whole.forward_features(x))
+    assert model.num_classes == 0
     assert not any("final_conv2" in name for name in model.state_dict())
     model.double().reset_classifier(0, "avg")
     assert list(model.state_dict()) == [name for name in whole.state_dict() if "classifier" not in name]
     expected = whole.forward_head(whole.forward_features(x), pre_logits=True)
     torch.testing.assert_close(model(x.double()).float(), expected, rtol=1e-4, atol=1e-5)
+    model.float().reset_classifier(3, "avg")
+    assert model(x).shape == (2, 3)
+    with pytest.raises(SpecError, match="global_pool: expected 'avg' or ''"):
+        model.reset_classifier(3, "")
 
 
 def test_dropout_in_front_of_the_classifier(made, images):
