@@ -238,7 +238,7 @@ def test_the_layer_is_before_the_addition(library):
     norms = [stage[0].bn2 for stage in (network.layer1, network.layer2, network.layer3, network.layer4)]
     weights = [norm.gamma if library is MINDCV else norm.weight for norm in norms]
     fill(weights, 1.0)  # timm starts with 0
-    library.maam.insert_attention(network, Halving if library is MINDCV else Half)
+    library.maam.insert_attention(network, lambda channels: Halving(channels) if library is MINDCV else Half())
     halved = call(network, images)
     library.maam.insert_attention(network, lambda channels: (ms.nn if library is MINDCV else nn).Identity())
     assert not np.allclose(call(network, images), halved, atol=1e-3)
