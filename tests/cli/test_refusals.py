@@ -28,7 +28,7 @@ PLAIN = {
     "info .": ".: this is a folder, and it contains cifar.safetensors, empty.safetensors, ",
     "info folder.json": "folder.json: this is a folder, and it contains no weights; give a weights file or the folder",
     "convert net.safetensors x.onnx": "x.onnx: this is a format of inference engines; write it with: maam export SRC",
-    **{f"list '{name}'": f"no preset matches '{name}'; `maam list` shows all" for name in ("zzz", "[", "", "MAAM_D?")},
+    **{f"list '{p}'": f"no preset matches '{p}'; `maam list` shows all" for p in ("zzz", "[", "", "MAAM_DIGITS?")},
     "fuse none.safetensors x.safetensors": "none.safetensors: no such file",
     "fuse net.safetensors none/x.safetensors": "none/x.safetensors: the folder none does not exist",
     "fuse net.safetensors x.safetensors --root .": "--root .: this has no effect without --data",

@@ -137,6 +137,7 @@ SAME_FILE = "the same file; choose another destination"
 PATHS = [
     ("a.bin", "b.pth", f"a.bin: unknown suffix '.bin'; {KNOWN}"),
     ("a.tar", "b.pt", f"a.tar: unknown suffix '.tar'; {KNOWN}"),
+    (FILE, "b", f"b: unknown suffix ''; {KNOWN}"),
     (FILE, "b.tar", f"b.tar: unknown suffix '.tar'; {KNOWN}"),
     *((f"a{suffix}", "b.pth", f"a{suffix}: no such file") for suffix in SUFFIXES),
     (LONG, "b.pth", f"{LONG}: File name too long"),
