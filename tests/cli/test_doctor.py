@@ -1,5 +1,8 @@
 """`maam doctor`: its checks, and its remedies for combinations that are known to fail."""
 
+from types import SimpleNamespace
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 
@@ -63,13 +66,10 @@ def test_the_faster_version_of_mindspore(features, mindspore, status, remedy):
 def test_a_device(run, monkeypatch):
     found = doctor.check_device("cpu")
     assert {finding.status for finding in found} == {Status.GOOD}, found
-    assert [finding.subject for finding in found] == [
-        f"{name} on cpu" for name in trainable_names() if is_installed(name)
-    ]
+    assert [one.subject for one in found] == [f"{name} on cpu" for name in trainable_names() if is_installed(name)]
     assert all("after 5 steps" in finding.text for finding in found)
-    assert run("doctor", "--quick", "--device", "tpu").err == (
-        "maam: device: expected one of cpu, cuda, ascend, got 'tpu'\n"
-    )
+    message = run("doctor", "--quick", "--device", "tpu").err
+    assert message == "maam: device: expected one of cpu, cuda, ascend, got 'tpu'\n"
     if "ascend" not in " ".join(doctor.devices()):
         found = {finding.subject: finding for finding in doctor.check_device("ascend")}
         assert found.pop("ascend").status is Status.BAD
@@ -91,15 +91,13 @@ def test_working_backend(name):
 def test_backend_that_differs(monkeypatch):
     backend = load_backend("reference")
 
-    class Wrong:
-        build = staticmethod(backend.build)
+    def make_wrong(model, mode=None):
+        runner = backend.make_runner(model)
+        monkeypatch.setattr(runner, "forward", lambda x, training=False: np.zeros((2, 10)), raising=False)
+        return runner
 
-        def make_runner(self, model, mode=None):
-            runner = backend.make_runner(model)
-            monkeypatch.setattr(runner, "forward", lambda x, training=False: np.zeros((2, 10)), raising=False)
-            return runner
-
-    monkeypatch.setattr(doctor, "load_backend", lambda name: Wrong())
+    wrong = SimpleNamespace(build=backend.build, make_runner=make_wrong)
+    monkeypatch.setattr(doctor, "load_backend", lambda name: wrong)
     found = doctor.check_backend("reference")
     assert found.status is Status.BAD
     assert found.text.startswith("differs from the reference by ")
@@ -107,9 +105,7 @@ def test_backend_that_differs(monkeypatch):
 
 @pytest.mark.parametrize("kind", [ImportError, AttributeError, SystemError])
 def test_backend_that_cannot_be_imported(monkeypatch, kind):
-    def fail(name):
-        raise kind("libfoo.so: cannot open\nshared object file")
-
+    fail = Mock(side_effect=kind("libfoo.so: cannot open\nshared object file"))
     monkeypatch.setattr(doctor, "load_backend", fail)
     monkeypatch.setattr(doctor, "load_training_backend", fail)
     found = doctor.check_backend("reference")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -36,12 +37,12 @@ def named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["info", "parity --stages lattice --frameworks torch", "prune --channels 0.5 {0} p"]
+    "command", ["info {}", "parity {} --stages lattice --frameworks torch", "prune {} p.safetensors --channels 0.5"]
 )
 def test_names_of_models(run, named, command):
     pytest.importorskip("torch")
-    name, *options = command.replace("{0} p", "").split()
-    check(run(name, named, *(["p.safetensors"] if name == "prune" else []), *options))
+    found = check(run(*command.format(named).split()))
+    assert r"net\x1b[2J\x1b]0;title\x07" in found.out or command != "info {}"
 
 
 def test_names_of_files(run, tmp_path):
@@ -56,8 +57,6 @@ def test_names_of_files(run, tmp_path):
 
 def test_descriptions_of_runs(run, finished, tmp_path):
     """A line of rubbish in the log of one run does not stop the others."""
-    import shutil
-
     for name in ("good", "bad"):
         shutil.copytree(finished, tmp_path / "runs" / name)
     folder = tmp_path / "runs" / "bad"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -62,6 +63,9 @@ def test_wrong_usage_ends_with_status_2(run, line):
     assert "Traceback" not in result.err
 
 
+FULL = "CPUAllocator: can't allocate memory"
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [
@@ -71,28 +75,18 @@ def test_wrong_usage_ends_with_status_2(run, line):
         (OSError(28, "No space left on device"), "No space left on device"),
         (OSError("without a number"), "without a number"),
         (MemoryError("Unable to allocate 1 PiB"), "not enough memory: Unable to allocate 1 PiB"),
-        (
-            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
-            "not enough memory; try a smaller batch_size: DefaultCPUAllocator: can't allocate memory",
-        ),
+        (RuntimeError(f"Default{FULL}"), f"not enough memory; try a smaller batch_size: Default{FULL}"),
     ],
     ids=repr,
 )
 def test_errors_are_one_line(fails, monkeypatch, error, message):
-    def refuse(pattern):
-        raise error
-
-    monkeypatch.setattr(models, "list_presets", refuse)
+    monkeypatch.setattr(models, "list_presets", Mock(side_effect=error))
     assert fails("list") == (message or str(error))
 
 
 def test_interrupt_ends_with_status_130_and_no_traceback(run, monkeypatch):
-
-    def interrupt(pattern):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(models, "list_presets", interrupt)
+        patch.setattr(models, "list_presets", Mock(side_effect=KeyboardInterrupt))
         result = run("list")
     assert result.status == 130
     assert "Traceback" not in result.err

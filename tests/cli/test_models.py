@@ -89,24 +89,13 @@ def test_unreadable_file(fails, digits):
     assert fails("info", digits) == f"{digits}: cannot be read: Permission denied"
 
 
-def test_control_characters_in_names_are_escaped(succeeds, document):
-    fields = json.loads(spec.preset("maam_digits").to_json()) | {"name": "\x1b]0;owned\x07"}
-    result = succeeds("info", document(json.dumps(fields)))
-    assert "\x1b" not in result.out
-    assert r"'\x1b]0;owned\x07': 1x8x8 to 10" in result.out
-
-
 @pytest.mark.parametrize("suffix", [".pth", ".pth.tar", ".ckpt"])
 def test_convert_there_and_back(run, succeeds, digits, tmp_path, suffix):
     pytest.importorskip("mindspore" if suffix == ".ckpt" else "torch")
     there, back = tmp_path / f"there{suffix}", tmp_path / "back.safetensors"
     assert run("convert", digits, there) == (0, f"{digits} -> {there}\n", "")
     succeeds("convert", there, back, "--spec", "maam_digits")
-    node, arrays = read_weights(back)
-    assert node == spec.preset("maam_digits")
-    expected = read_weights(digits)[1]
-    assert arrays.keys() == expected.keys()
-    assert all(array.tobytes() == expected[name].tobytes() for name, array in arrays.items())
+    assert back.read_bytes() == digits.read_bytes()
 
 
 def test_convert_to_half_precision(succeeds, fails, digits):

@@ -35,6 +35,26 @@ class Named(torch.nn.Linear):
 instance = module()
 """
 ARGUMENTS = ("--input", "3,6,6", "--steps", "1")
+FILES = {"z.py": "1 / 0", "bad.npy": "?", "one.json": "[1]", "deep.json": "[" * 200_000, "two.json": '{"a": 1, "a": 2}'}
+REFUSED = {
+    "module z:cell --input 3": "z cannot be imported: ZeroDivisionError: division by zero",
+    "module nothing --input 3": "expected package.module:callable",
+    "module no_such_module:make --input 3": "no_such_module cannot be imported",
+    "module no_such.py:make --input 3": "there is no file no_such.py",
+    "module own_models:none --input 3": "own_models has no none; it has module, cell, ",
+    "module own_models:broken --input 3": "own_models:broken() failed: KeyError",
+    "Named own_models:cell --input 3": "write a function without arguments that returns Named(...)",
+    "module own_models:cell": "--input is missing: write the shape of one sample, such as 3,22",
+    "module own_models:cell --input 3,x": "--input: expected positive integers",
+    "module own_models:cell --input no.npy": "--input no.npy: the file does not exist",
+    "module own_models:cell --input bad.npy": "--input bad.npy: cannot be read",
+    "module own_models:cell --input 3 --out x.pth": "--out x.pth: expected a file name that ends in .ckpt or .safetens",
+    "module own_models:cell --input 3 --out-anyway": "no effect without --out",
+    "module own_models:cell --input 3 --names one.json": "expected a JSON object",
+    "module own_models:cell --input 3 --names deep.json": "not JSON: ",
+    "module own_models:cell --input 3 --names two.json": "the name 'a' occurs twice",
+    "module own_models:cell --input 3 --no-transfer --out x.ckpt": "--no-transfer copies no weights",
+}
 
 
 @pytest.fixture
@@ -96,34 +116,11 @@ def test_differing_models_write_nothing_unless_asked(run, models, tmp_path):
     assert mindspore.load_checkpoint(str(tmp_path / "own.ckpt"))["maam_port"] == "the models differ, first at 0"
 
 
-def test_port_refuses(fails, models, tmp_path):
-    start = ("port", f"{models}:module")
-    options = ("--input", "3", "--no-transfer", "--out", "x.safetensors")
-    assert "--no-transfer copies no weights" in fails("port", "ours:module", "ours:cell", *options)
-    (tmp_path / "fails_at_import.py").write_text("1 / 0")
-    message = fails(*start, "fails_at_import:cell", *ARGUMENTS)
-    assert "fails_at_import cannot be imported: ZeroDivisionError: division by zero" in message
-    assert "expected package.module:callable" in fails(*start, "nothing", *ARGUMENTS)
-    assert "no_such_module cannot be imported" in fails(*start, "no_such_module:make", *ARGUMENTS)
-    assert "there is no file no_such.py" in fails(*start, "no_such.py:make", *ARGUMENTS)
-    assert "own_models has no none; it has module, cell, " in fails(*start, f"{models}:none", *ARGUMENTS)
-    assert fails(*start, f"{models}:broken", *ARGUMENTS).startswith("own_models:broken() failed: KeyError")
-    message = fails("port", f"{models}:Named", f"{models}:cell", *ARGUMENTS)
-    assert message.endswith("write a function without arguments that returns Named(...)")
-    assert fails(*start, f"{models}:cell").startswith("--input is missing: write the shape of one sample, such as 3,22")
-    assert fails(*start, f"{models}:cell", "--input", "3,x").startswith("--input: expected positive integers")
-    assert fails(*start, f"{models}:cell", "--input", "no.npy") == "--input no.npy: the file does not exist"
-    (tmp_path / "bad.npy").write_text("no array")
-    assert fails(*start, f"{models}:cell", "--input", "bad.npy").startswith("--input bad.npy: cannot be read")
-    message = fails(*start, f"{models}:cell", *ARGUMENTS, "--out", "x.pth")
-    assert message == "--out x.pth: expected a file name that ends in .ckpt or .safetensors for MindSpore"
-    assert "no effect without --out" in fails(*start, f"{models}:cell", *ARGUMENTS, "--out-anyway")
-    (tmp_path / "names.json").write_text("[1]")
-    named = (*start, f"{models}:cell", *ARGUMENTS, "--names", tmp_path / "names.json")
-    assert "expected a JSON object" in fails(*named)
-    for text, message in (("[" * 200_000, "not JSON: "), ('{"a": "b", "a": "c"}', "the name 'a' occurs twice")):
-        (tmp_path / "names.json").write_text(text)
-        assert message in fails(*named)
+@pytest.mark.parametrize(("line", "message"), REFUSED.items(), ids=REFUSED)
+def test_refused(fails, models, tmp_path, line, message):
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    assert message in fails("port", *f"{models}:{line}".split())
 
 
 def test_a_file_may_run_operators_when_it_is_imported(tmp_path):

@@ -21,9 +21,8 @@ def pictures(tmp_path):
 
 
 def test_predict(succeeds, pictures):
-    result = succeeds(
-        "predict", WEIGHTS, pictures, *NO_WORKERS, "--classes", CLASSES, "--top", 1, "--json", "found.json"
-    )
+    options = (*NO_WORKERS, "--classes", CLASSES, "--top", 1, "--json", "found.json")
+    result = succeeds("predict", WEIGHTS, pictures, *options)
     found = json.loads(Path("found.json").read_text())
     assert found["class_names"] == list(NAMES)
     shares = found["probabilities"]
@@ -52,9 +51,8 @@ def test_attention_maps(succeeds, fails, pictures):
     assert len(sizes) == 17
     assert (sizes[0], sizes[-1]) == ((32, 32), (4, 4))
     assert all(((m > 0) & (m < 1)).all() for one in found for m in one.maps.values())
-    assert not np.array_equal(
-        found[0].maps["backbone.stage1.unit1.cbamm"], found[1].maps["backbone.stage1.unit1.cbamm"]
-    )
+    first, second = (one.maps["backbone.stage1.unit1.cbamm"] for one in found)
+    assert not np.array_equal(first, second)
     message = fails("predict", WEIGHTS, files[0], *NO_WORKERS, "--attention-maps", "maps.png")
     assert "the network has no gate, so it has no attention maps; expected attention such as se" in message
 
@@ -83,10 +81,9 @@ def test_evaluate(succeeds, finished, framework):
 
 
 def test_evaluate_with_a_limit(run, finished):
-    result = run("evaluate", finished / "best.safetensors", "--data", "digits", "--limit", "20")
-    assert " 20 " in result.out
-    options = ("--data", "digits", "--limit", "20", "--mirror", "--json", "found.json")
-    result = run("evaluate", finished / "best.safetensors", *options)
+    command = ("evaluate", finished / "best.safetensors", "--data", "digits", "--limit", "20")
+    assert " 20 " in run(*command).out
+    result = run(*command, "--mirror", "--json", "found.json")
     mirrored = json.loads(Path("found.json").read_text())["torch"]["mirrored_accuracy"]
     assert f"{mirrored:.2%}" in result.out
     assert "mirrored" in result.out

@@ -59,9 +59,8 @@ def test_resume_and_evaluation_take_what_is_left_out_from_the_run(run, succeeds,
 
 def test_limits_and_estimate(succeeds, monkeypatch):
     monkeypatch.setattr(terminal, "SECONDS", 0.0)
-    result = succeeds(
-        "train", "maam_digits", "--limit", "300", "--max-steps", "6", "--batch-size", "128", "--out", "run"
-    )
+    options = ("--limit", "300", "--max-steps", "6", "--batch-size", "128", "--out", "run")
+    result = succeeds("train", "maam_digits", *options)
     assert re.search(r"about 0:00:\d\d for 6 steps, with tests after each epoch\n", result.out)
     (session,) = RunFolder("run").sessions()
     assert (session["recipe"]["limit"], session["recipe"]["max_steps"]) == (300, 6)
@@ -91,11 +90,8 @@ def test_curves_for_tensorboard(succeeds, fails, monkeypatch, tmp_path):
 
 
 def test_interrupt_shows_how_to_resume(run, succeeds, monkeypatch):
-    def interrupt(progress, record):
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(train.Progress, "epoch", interrupt)
+        patch.setattr(train.Progress, "epoch", Mock(side_effect=KeyboardInterrupt))
         result = run("train", "maam_digits", *SHORT, "--out", "run")
     assert result.status == 130
     assert result.err == "maam: interrupted; run the same command with --resume to continue from the last checkpoint\n"

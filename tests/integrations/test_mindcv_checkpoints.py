@@ -1,5 +1,8 @@
 """Checkpoints in MindCV: what MindCV loads, what `maam.mindcv.create_model` loads, and files that do not fit."""
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -26,6 +29,11 @@ def same(one, other):
     return sorted(first.keys() - second.keys())
 
 
+def averages(model):
+    """Return the records of a moving average, with the values of a model."""
+    return [{"name": f"ema.{p.name}", "data": ms.Tensor(p.asnumpy())} for p in model.get_parameters()]
+
+
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("digits")
@@ -38,10 +46,9 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory):
-    tmp_path = tmp_path_factory.mktemp("resnet")
-    network = mindcv.create_model("resnet18", **RESNET)
-    ms.save_checkpoint(network, str(tmp_path / "resnet.ckpt"))
-    return network, str(tmp_path / "resnet.ckpt")
+    network, path = mindcv.create_model("resnet18", **RESNET), str(tmp_path_factory.mktemp("resnet") / "resnet.ckpt")
+    ms.save_checkpoint(network, path)
+    return network, path
 
 
 @pytest.mark.parametrize("file", ["converted.ckpt", "saved.ckpt", "w.safetensors"])
@@ -63,35 +70,28 @@ def test_weights_of_a_preset(digits, file):
 
 
 def test_averaged_weights_of_a_preset(digits):
-    model, folder = digits
-    records = [{"name": f"ema.{p.name}", "data": ms.Tensor(p.asnumpy())} for p in model.get_parameters()]
-    ms.save_checkpoint(records, str(folder / "ema.ckpt"))
+    ms.save_checkpoint(averages(digits[0]), "ema.ckpt")
     for options in ({"ema": True}, {"key": "ema"}, {}):
-        loaded = create_model("maam_digits", checkpoint_path=str(folder / "ema.ckpt"), **options, **DIGITS)
-        assert same(loaded, model) == []
+        assert same(create_model("maam_digits", checkpoint_path="ema.ckpt", **options, **DIGITS), digits[0]) == []
 
 
 @pytest.mark.parametrize("name", ["maam_digits", "resnet18"])
-def test_a_checkpoint_with_a_moving_average(name, tmp_path):
+def test_a_checkpoint_with_a_moving_average(name):
     """The average is taken, as by every function of maam, unless `ema` or `key` says otherwise."""
-    arguments = DIGITS if name == "maam_digits" else RESNET
-    own, average = (create_model(name, **arguments) for _ in range(2))
-    records = [{"name": p.name, "data": p} for p in own.get_parameters()]
-    records += [{"name": f"ema.{p.name}", "data": ms.Tensor(p.asnumpy())} for p in average.get_parameters()]
-    path = str(tmp_path / "both.ckpt")
-    ms.save_checkpoint(records, path)
+    make = partial(create_model, name, **(DIGITS if name == "maam_digits" else RESNET))
+    own, average = make(), make()
+    ms.save_checkpoint([*({"name": p.name, "data": p} for p in own.get_parameters()), *averages(average)], "both.ckpt")
     for options, expected in (({"ema": False}, own), ({"ema": True}, average), ({"key": "model"}, own)):
-        assert same(create_model(name, checkpoint_path=path, **options, **arguments), expected) == []
+        assert same(make(checkpoint_path="both.ckpt", **options), expected) == []
     with pytest.warns(SeveralSetsWarning, match="'ema' is taken"):
-        assert same(create_model(name, checkpoint_path=path, **arguments), average) == []
+        assert same(make(checkpoint_path="both.ckpt"), average) == []
     for options, message in (
-        ({"key": "model", "ema": True}, "key and ema cannot be used together"),
-        ({"prefix": "net", "auto_mapping": True}, "prefix and auto_mapping cannot be used together"),
+        ({"key": "model", "ema": True, "checkpoint_path": "both.ckpt"}, "key and ema cannot be used together"),
+        ({"prefix": "net", "auto_mapping": True, "checkpoint_path": "both.ckpt"}, "prefix and auto_mapping cannot be"),
+        ({"key": "ema"}, "key: this has no effect without checkpoint_path"),
     ):
         with pytest.raises(WeightsError, match=message):
-            create_model(name, checkpoint_path=path, **options, **arguments)
-    with pytest.raises(WeightsError, match="key: this has no effect without checkpoint_path"):
-        create_model(name, key="ema", **arguments)
+            make(**options)
 
 
 def test_a_plain_checkpoint_leaves_the_new_layers(resnet):
@@ -161,30 +161,19 @@ def _record(name, shape, data):
     return found
 
 
-def test_broken_values(tmp_path, monkeypatch):
+def test_broken_values():
     """MindSpore reads beyond a record that is too short, and loads NaN and unknown names without a word."""
-    monkeypatch.chdir(tmp_path)
-    own = mindcv.create_model("mobilenet_v1_025", num_classes=2)
-    arrays = {one.name: one.asnumpy() for one in own.get_parameters()}
-    name = next(iter(arrays))
-    records = {
-        "short": [_record(name, arrays[name].shape, b"1234")],
-        "nan": [_record(name, arrays[name].shape, np.full(arrays[name].shape, np.nan, np.float32).tobytes())],
-        "more": [
-            _record(name, arrays[name].shape, arrays[name].tobytes()),
-            _record("extra.weight", (1,), bytes(4)),
-        ],
-    }
-    rest = [_record(one, array.shape, array.tobytes()) for one, array in arrays.items() if one != name]
-    messages = {
-        "short": "damaged or truncated",
-        "nan": f"NaN or infinity in {name}",
-        "more": "unexpected: extra.weight",
-    }
-    for file, message in messages.items():
-        content = Checkpoint(value=[*rest, *records[file]]).SerializeToString()
-        (tmp_path / f"{file}.ckpt").write_bytes(content)
+    make = partial(create_model, "mobilenet_v1_025", num_classes=2)
+    (name, first), *others = ((one.name, one.asnumpy()) for one in make().get_parameters())
+    rest = [_record(one, array.shape, array.tobytes()) for one, array in others]
+    nan = np.full(first.shape, np.nan, np.float32)
+    for records, message in (
+        ([_record(name, first.shape, b"1234")], "damaged or truncated"),
+        ([_record(name, first.shape, nan.tobytes())], f"NaN or infinity in {name}"),
+        ([_record(name, first.shape, first.tobytes()), _record("extra.weight", (1,), bytes(4))], "unexpected: extra.w"),
+    ):
+        Path("x.ckpt").write_bytes(Checkpoint(value=[*rest, *records]).SerializeToString())
         with pytest.raises(WeightsError, match=message):
-            create_model("mobilenet_v1_025", num_classes=2, checkpoint_path=f"{file}.ckpt")
+            make(checkpoint_path="x.ckpt")
     with pytest.raises(WeightsError, match="expected the path of a weights file"):
-        create_model("mobilenet_v1_025", checkpoint_path=5)
+        make(checkpoint_path=5)

@@ -188,14 +188,8 @@ class TestAttention:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("maam_digits", {"attention": None}, "'maam_digits' has no option 'attention'"),
-        ("maam_digits", {"attention": "se"}, "'maam_digits' has no option 'attention'"),
-        (
-            "mafc_v2",
-            {"every_block": True, "attention": "se"},
-            "preset, whose spec determines the blocks with attention",
-        ),
-        ("mafc_v2", {"drop_path_rate": 0.1}, "'mafc_v2' has no option 'drop_path_rate'; its options: num_"),
+        *(("maam_digits", {"attention": given}, "'maam_digits' has no option 'attention'") for given in (None, "se")),
+        ("mafc_v2", {"every_block": True, "attention": "se"}, "preset, whose spec determines the blocks with atten"),
         ("mafc_v2", {"wdth_multiplier": 0.1}, "'mafc_v2' has no option 'wdth_multiplier'; its options: num_"),
         ("resnet81", {"attention": "se"}, "no model 'resnet81'; did you mean 'resnet18'"),
         ("zzzzzz", {}, r"no model 'zzzzzz'; (timm|mindcv)\.list_models\(\) lists all models"),
@@ -207,10 +201,11 @@ def test_unknown_models_and_options(library, name, options, message):
 
 
 def test_the_function_of_the_library_raises_the_same_errors(library):
-    with pytest.raises(PresetError, match="'mafc_v2' has no option 'drop_path_rate'; its options: num_"):
-        library.native.create_model("mafc_v2", drop_path_rate=0.1)
-    with pytest.raises(WeightsError, match=r"^mafc_v2: there are no pretrained weights for this preset; omit pretr"):
-        library.native.create_model("mafc_v2", pretrained=True)
+    for create in (library.native.create_model, library.maam.create_model):
+        with pytest.raises(PresetError, match="'mafc_v2' has no option 'drop_path_rate'; its options: num_"):
+            create("mafc_v2", drop_path_rate=0.1)
+        with pytest.raises(WeightsError, match=r"^mafc_v2: there are no pretrained weights for this preset; omit pre"):
+            create("mafc_v2", pretrained=True)
 
 
 class TestTimm:

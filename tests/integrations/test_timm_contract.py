@@ -73,20 +73,26 @@ def test_feature_maps(name):
         assert size[1] / (2 * info["reduction"]) < found.shape[2] <= math.ceil(size[1] / info["reduction"])
 
 
-@pytest.mark.parametrize("name", ONE_STAGE)
-@pytest.mark.parametrize("kind", ["hook", "fx"])
-def test_other_extractors_return_the_same_maps(name, kind):
-    model = timm.create_model(name, seed=0, features_only=True).eval()
-    other = timm.create_model(name, seed=0, features_only=True, feature_cls=kind).eval()
-    x = torch.rand(2, *model.model.whole.input_shape)
-    assert all(torch.equal(a, b) for a, b in zip(model(x), other(x), strict=True))
+@pytest.mark.parametrize(
+    ("name", "indices", "kind"),
+    [
+        *(("mafc_v3_small", indices, None) for indices in ((0, 2), (-1,), (1,), 2)),
+        *((name, (0, 2), kind) for name in (*ONE_STAGE, "mafc_v3_small") for kind in ("hook", "fx")),
+    ],
+)
+def test_every_extractor_returns_the_selected_maps(name, indices, kind, made):
+    whole, options = made(name, seed=0).eval(), {} if kind is None else {"feature_cls": kind}
+    extractor = made(name, seed=0, features_only=True, out_indices=indices, **options).eval()
+    x = torch.rand(2, *whole.spec.input_shape)
+    _, expected = whole.forward_intermediates(x, indices=list(indices) if isinstance(indices, tuple) else indices)
+    assert all(torch.equal(a, b) for a, b in zip(extractor(x), expected, strict=True))
+    assert [m.shape[1] for m in expected] == extractor.feature_info.channels()
 
 
 @pytest.mark.parametrize("name", [*ONE_STAGE, "mafc_v3_small"])
-def test_pruning(name):
+def test_pruning(name, made):
     """A pruned model ends at its map, and trains all of its parameters."""
-    small = {"width_multiplier": 0.25, "cifar": True} if name.startswith("mafc") else {}
-    model = timm.create_model(name, **small).eval()
+    model = made(name).eval()
     x = torch.rand(2, *model.spec.input_shape)
     whole, maps = model.forward_intermediates(x)
     assert torch.equal(whole, model.forward_features(x))
@@ -106,11 +112,9 @@ def test_pruning(name):
 @pytest.mark.parametrize("name", [*ONE_STAGE, "mafc_v3_small"])
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:`torch.jit:FutureWarning")
 @pytest.mark.filterwarnings("ignore:The TorchScript type system:UserWarning")  # about torch.fx.GraphModule
-def test_torchscript(name):
-    small = {"width_multiplier": 0.25, "cifar": True} if name.startswith("mafc") else {}
-    model = timm.create_model(name, **small).eval()
+def test_torchscript(name, made):
+    model = made(name).eval()
     x = torch.rand(3, *model.spec.input_shape)
-    expected = model(x)
     script = torch.jit.script(model)
-    assert torch.equal(script(x), expected)
+    assert torch.equal(script(x), model(x))
     assert script.state_dict().keys() == model.state_dict().keys()

@@ -17,6 +17,7 @@ import maam  # noqa: E402
 import maam.timm  # noqa: E402
 from maam.errors import WeightsError  # noqa: E402
 from maam.torch import build, load, load_weights, save_weights  # noqa: E402
+from maam.weights.sets import SeveralSetsWarning  # noqa: E402
 
 FILE = "model.safetensors"
 
@@ -37,13 +38,15 @@ def test_a_weights_file_and_a_checkpoint_of_pytorch(made, images):
     own, x = saved(), images()
     assert torch.equal(from_file(made, num_classes=3)(x), own(x))
     assert torch.equal(made("mafc_v3_small", num_classes=3, checkpoint_path=FILE).eval()(x), own(x))
-    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in own.state_dict().items()}}, "model.pth")
-    assert torch.equal(from_file(made, path="model.pth", num_classes=3)(x), own(x))
-    torch.save({f"model.{name}": tensor for name, tensor in own.state_dict().items()}, "model.pth")
-    assert torch.equal(from_file(made, path="model.pth", num_classes=3)(x), own(x))
-    cfg = {"state_dict": own.state_dict()}
-    model = made("mafc_v3_small", num_classes=3, pretrained=True, pretrained_cfg_overlay=cfg).eval()
-    assert torch.equal(model(x), own(x))
+    state = own.state_dict()
+    for content in (
+        {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
+        {f"model.{name}": tensor for name, tensor in state.items()},
+    ):
+        torch.save(content, "model.pth")
+        assert torch.equal(from_file(made, path="model.pth", num_classes=3)(x), own(x))
+    overlay = {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
+    assert torch.equal(made("mafc_v3_small", num_classes=3, **overlay).eval()(x), own(x))
 
 
 @pytest.mark.parametrize("num_classes", [5, 0, 1000])
@@ -136,36 +139,57 @@ def test_files_that_do_not_fit(made):
         made("mafc_v3_small", num_classes=4, checkpoint_path=FILE)
 
 
-@pytest.mark.parametrize("classes", [4, 7])
-def test_folders_of_networks_with_attention(classes):
-    """As `timm.models.save_for_hf` writes them; a new last layer for another number of classes."""
+def test_folders_and_checkpoints_of_networks_with_attention(images):
+    """As `timm.models.save_for_hf` writes them, also of the plain network; another number of classes has a new head."""
     pytest.importorskip("huggingface_hub")
-    network = maam.timm.create_model("resnet10t", attention="mafc", num_classes=4).eval()
-    nn.init.uniform_(network.layer1[0].se.get_parameter("ChannelGate.mlp.1.weight"))
-    timm.models.save_for_hf(network, "saved")
-    options = {"pretrained": True} if classes == 4 else {"pretrained": True, "num_classes": classes}
-    again = maam.timm.create_model("local-dir:saved", attention="mafc", **options).eval()
-    for name, tensor in network.state_dict().items():
-        if not name.startswith("fc."):
-            assert torch.equal(again.state_dict()[name], tensor), name
-    assert torch.equal(again.fc.weight, network.fc.weight) == (classes == 4)
-    assert again.num_classes == classes
+    options = {"attention": "mafc", "identity_init": True}
+    network, x = maam.timm.create_model("resnet10t", num_classes=4, **options).eval(), images()
+    for gamma in (p for name, p in network.named_parameters() if name.endswith("gamma")):
+        nn.init.constant_(gamma, 0.5)
+    for name, origin in (("own", network), ("plain", timm.create_model("resnet10t", num_classes=4).eval())):
+        timm.models.save_for_hf(origin, name)
+        again = maam.timm.create_model(f"local-dir:{name}", pretrained=True, **options).eval()
+        assert torch.equal(again(x), origin(x))
+        other = maam.timm.create_model(f"local-dir:{name}", pretrained=True, num_classes=7, **options)
+        found = other.state_dict()
+        assert all(torch.equal(found[key], t) for key, t in origin.state_dict().items() if not key.startswith("fc."))
+        assert other.num_classes == len(found["fc.bias"]) == 7
+    torch.save(network.state_dict(), "model.pth")
+    again = maam.timm.create_model("resnet10t", checkpoint_path="model.pth", num_classes=4, **options).eval()
+    assert torch.equal(again(x), network(x))
     for other in ("cbam", partial(maam.torch.MAFC, rd_ratio=1 / 4)):
         with pytest.raises(WeightsError, match=r"do not fit the network with these attention layers: .*; choose the"):
-            maam.timm.create_model("local-dir:saved", attention=other, pretrained=True)
-    timm.models.save_for_hf(plain := timm.create_model("resnet10t", num_classes=4), "plain")
-    added = maam.timm.create_model("local-dir:plain", attention="mafc", pretrained=True)
-    assert torch.equal(added.conv1[0].weight, plain.conv1[0].weight)
+            maam.timm.create_model("local-dir:own", attention=other, pretrained=True)
 
 
-def test_broken_checkpoints(tmp_path):
-    network = maam.timm.create_model("resnet10t", num_classes=2)
-    state = network.state_dict()
-    torch.save({**state, "fc.bias": torch.tensor([0, float("nan")])}, tmp_path / "nan.pth")
-    np.savez(tmp_path / "arrays.npz", weight=np.zeros(1))
-    messages = {"nan.pth": "NaN or infinity in fc.bias", "arrays.npz": "cannot be loaded into ResNet by timm"}
-    for file, message in messages.items():
-        with pytest.raises(WeightsError, match=f"{file}: {message}"):
-            maam.timm.create_model("resnet10t", num_classes=2, checkpoint_path=tmp_path / file)
-    with pytest.raises(WeightsError, match="expected the path of a weights file"):
-        maam.timm.create_model("resnet10t", checkpoint_path=5)
+def test_a_checkpoint_with_a_moving_average():
+    """`maam.timm.create_model` takes it, as timm does; `key` takes the other set."""
+    make = partial(maam.timm.create_model, "mobilenetv3_small_050")
+    own, average = (make(num_classes=3).state_dict() for _ in range(2))
+    torch.save({"state_dict": {f"model.{n}": t for n, t in own.items()}, "state_dict_ema": average}, "both.pth")
+    with pytest.warns(SeveralSetsWarning, match="'state_dict_ema' is taken"):
+        found = make(num_classes=3, checkpoint_path="both.pth").state_dict()
+    assert torch.equal(found["classifier.weight"], average["classifier.weight"])
+    found = make(num_classes=3, checkpoint_path="both.pth", key="state_dict").state_dict()
+    assert torch.equal(found["classifier.weight"], own["classifier.weight"])
+    found = make(num_classes=4, checkpoint_path="both.pth", key="state_dict").state_dict()
+    assert found.pop("classifier.weight").shape[0] == found.pop("classifier.bias").shape[0] == 4  # a new last layer
+    assert all(torch.equal(tensor, own[name]) for name, tensor in found.items())
+    with pytest.raises(WeightsError, match=r"both.pth: does not fit the model: .*size mismatch for classifier"):
+        make(checkpoint_path="both.pth", key="state_dict")
+    with pytest.raises(WeightsError, match="prefix: this has no effect without checkpoint_path"):
+        make(prefix="model")
+
+
+def test_broken_checkpoints():
+    make = partial(maam.timm.create_model, "resnet10t", num_classes=2)
+    torch.save({**make().state_dict(), "fc.bias": torch.tensor([0, float("nan")])}, "nan.pth")
+    np.savez("arrays.npz", weight=np.zeros(1))
+    for file, message in (
+        ("nan.pth", "nan.pth: NaN or infinity in fc.bias"),
+        ("arrays.npz", "arrays.npz: cannot be loaded into ResNet by timm"),
+        ("none.pth", "none.pth: no such file"),
+        (5, "expected the path of a weights file"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            make(checkpoint_path=file)

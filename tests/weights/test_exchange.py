@@ -1,7 +1,5 @@
 """Exchange of weights between backends, bit for bit, and rounding to other dtypes."""
 
-import itertools
-
 import ml_dtypes
 import numpy as np
 import pytest
@@ -11,11 +9,11 @@ from hypothesis.extra import numpy as arrays_of
 
 from maam import spec
 from maam.errors import WeightsError
-from maam.weights import read_weights, write_weights
+from maam.weights import write_weights
 from maam.weights.exchange import cast
 from tests.errors import error_of
 from tests.strategies import batch_norms, convs, linears, rnns
-from tests.weights.helpers import BACKENDS, DTYPES, arbitrary, backend_named, bits, mixed, same
+from tests.weights.helpers import DTYPES, arbitrary, bits, mixed, same
 
 ABOVE_A_TIE = 1 + 2.0**-8 + 2.0**-30
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -30,16 +28,12 @@ def test_every_backend_writes_the_file_that_it_reads(backend, node, dtype, write
     assert (tmp_path / "found.safetensors").read_bytes() == (tmp_path / "expected.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("pair", list(itertools.product(BACKENDS, repeat=2)), ids=" to ".join)
-def test_a_single_layer_is_exchanged_as_a_model_is(pair, tmp_path):
-    first, second = map(backend_named, pair)
-    first.save_weights(first.layer(fusion="dynamic", scales=(1, 2, 1)), tmp_path / "layer.safetensors")
-    saved, arrays = read_weights(tmp_path / "layer.safetensors")
-    assert saved == spec.maam(4, fusion="dynamic", scales=(1, 2, 1))
-    layer = second.layer(fusion="dynamic", scales=(1, 2, 1))
-    assert second.load_weights(layer, tmp_path / "layer.safetensors") == ((), ())
-    second.save_weights(layer, tmp_path / "again.safetensors")
-    assert same(tmp_path / "again.safetensors", arrays)
+def test_a_single_layer_is_loaded_and_saved_as_a_model_is(backend, write, tmp_path):
+    node = spec.maam(4, fusion="dynamic", scales=(1, 2, 1))
+    arrays, layer = arbitrary(node), backend.layer(fusion="dynamic", scales=(1, 2, 1))
+    assert backend.load_weights(layer, write(node, arrays)) == ((), ())
+    backend.save_weights(layer, tmp_path / "layer.safetensors")
+    assert same(tmp_path / "layer.safetensors", arrays, node)
 
 
 def test_mixed_dtypes(backend, write, values):
@@ -56,11 +50,13 @@ def test_mixed_dtypes(backend, write, values):
 def test_values_are_rounded_once_to_the_dtype_of_the_model(backend, wanted, dtype, write, values):
     arrays = _ordinary(dtype)
     path = write(FC, arrays)
+    expected = {name: array.astype(DTYPES[wanted]) for name, array in arrays.items()}
+    if (dtype, wanted) == ("float64", "bfloat16"):  # which ml_dtypes rounds twice
+        expected["fc.bias"][0] = 1 + 2.0**-7
     model = backend.build(FC, wanted)
     backend.load_weights(model, path)
-    expected = bits({name: _rounded(array, DTYPES[wanted]) for name, array in arrays.items()})
-    assert bits(values(model)) == expected
-    assert bits(values(backend.load(path, dtype=backend.dtype(wanted)))) == expected
+    for found in (model, backend.load(path, dtype=backend.dtype(wanted))):
+        assert bits(values(found)) == bits(expected)
 
 
 def test_float64_is_rounded_once():
@@ -103,14 +99,6 @@ def test_models_loaded_twice_are_independent(backend, write, values):
     backend.load_weights(first, write(FC, {name: array + 1 for name, array in arrays.items()}, "other.safetensors"))
     assert bits(values(second)) == bits(arrays)
     assert same(path, arrays)
-
-
-def _rounded(array, dtype):
-    """Return the array in another dtype, rounded once; ml_dtypes rounds values just above a tie twice."""
-    found = array.astype(dtype)
-    if dtype == BFLOAT16:
-        found[array.astype(np.float64) == ABOVE_A_TIE] = 1 + 2.0**-7
-    return found
 
 
 FC = spec.Sequential(children={"fc": spec.Linear(in_features=3, out_features=2)})

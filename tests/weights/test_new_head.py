@@ -93,9 +93,8 @@ def test_a_backbone_loads_into_a_model_with_another_kind_of_classifier(backend, 
     model = backend.build(own)
     with pytest.raises(WeightsError, match=r"unexpected: classifier\.conv.*; missing: classifier\.fc") as caught:
         backend.load_weights(model, path)
-    assert str(caught.value).endswith(
-        "; the file holds 'mafc_v3_small' and the model is 'own': load(path) builds 'mafc_v3_small'"
-    )
+    hint = "; the file holds 'mafc_v3_small' and the model is 'own': load(path) builds 'mafc_v3_small'"
+    assert str(caught.value).endswith(hint)
     assert backend.load_weights(model, path, skip=("classifier",)) == ((), ())
     other = backend.build(spec.parse_json(own.to_json().replace('"function": "hard_swish"', '"function": "elu"')))
     with pytest.raises(WeightsError, match=r"saved with another spec: backbone\.init_conv\.act\.function is "):

@@ -86,23 +86,11 @@ class _Runs:
 def test_code_in_a_file_is_not_run(tmp_path, monkeypatch, protocol, save):
     monkeypatch.chdir(tmp_path)
     path = save({"a": _Runs()}, _use_new_zipfile_serialization=protocol == "new")
-    message = refused(path, node=NODE)
-    assert message == (
+    assert refused(path, node=NODE) == (
         f"{path}: contains a Python object, posix.mkdir, and loading it can run code; "
         "if you trust the file, load it with PyTorch and save model.state_dict() alone"
     )
     assert not (tmp_path / "was_run").exists()
-
-
-def test_files_cut_short_are_refused(state, save):
-    path = save(state)
-    content = path.read_bytes()
-    reason = "not a PyTorch checkpoint that contains only tensors, or truncated"
-    message = f"{path}: {reason}; save model.state_dict() again"
-    for length in np.linspace(0, len(content) - 1, 15, dtype=int):
-        path.write_bytes(content[:length])
-        assert refused(path, node=NODE) == message
-    assert not path.with_name("out.safetensors").exists()
 
 
 def test_damaged_pytorch_files_are_refused_or_read_whole(state, tmp_path, save):
@@ -117,6 +105,10 @@ def test_damaged_pytorch_files_are_refused_or_read_whole(state, tmp_path, save):
         assert error_of(WeightsError, convert, path, tmp_path / "out.safetensors", NODE)  # arrays are always missing
 
 
+DENSE = "x is not a dense tensor with data in the file; save a dense one"
+DTYPES = "expected one of float16, bfloat16, float32, float64"
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -127,25 +119,14 @@ def test_damaged_pytorch_files_are_refused_or_read_whole(state, tmp_path, save):
         ({"epoch": 3}, "contains a int under epoch; expected a state_dict"),
         ({"state_dict": {"a": None}}, "contains a NoneType under a; expected a state_dict"),
         ({1: 2}, "contains a int under 1; expected a state_dict"),
+        ({"x": torch.ones(2, dtype=torch.int64)}, f"x has dtype int64; {DTYPES}"),
+        ({"x": torch.ones(2).to(torch.float8_e4m3fn)}, f"x has dtype float8_e4m3fn; {DTYPES}"),
+        ({"x": torch.ones(2, dtype=torch.complex64)}, f"x has dtype complex64; {DTYPES}"),
+        ({"x": torch.zeros(1).expand(10**12)}, DENSE),
+        ({"x": torch.ones(3).to_sparse()}, DENSE),
+        ({"x": torch.empty(3, device="meta")}, DENSE),
     ],
 )
-def test_errors_for_files_without_a_state_dict_or_spec(content, expected, save):
-    assert expected in refused(save(content, "in.pth.tar"), node=NODE)
-
-
-DENSE = "x is not a dense tensor with data in the file; save a dense one"
-DTYPES = "expected one of float16, bfloat16, float32, float64"
-TENSORS = [
-    (torch.ones(2, dtype=torch.int64), f"x has dtype int64; {DTYPES}"),
-    (torch.ones(2).to(torch.float8_e4m3fn), f"x has dtype float8_e4m3fn; {DTYPES}"),
-    (torch.ones(2, dtype=torch.complex64), f"x has dtype complex64; {DTYPES}"),
-    (torch.zeros(1).expand(10**12), DENSE),
-    (torch.ones(3).to_sparse(), DENSE),
-    (torch.empty(3, device="meta"), DENSE),
-]
-
-
-@pytest.mark.parametrize(("tensor", "message"), TENSORS)
-def test_tensors_that_are_refused(state, tensor, message, save):
-    path = save(state | {"x": tensor})
-    assert refused(path, node=NODE) == f"{path}: {message}"
+def test_errors_for_other_content(content, expected, save):
+    path = save(content, "in.pth.tar")
+    assert refused(path, node=NODE).startswith(f"{path}: {expected}")
