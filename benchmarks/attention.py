@@ -54,6 +54,7 @@ def attention(
     names, numbers = list(dict.fromkeys(split("--modules", modules))), _seeds(seeds)
     base = read_recipe(recipe).replaced(changes({"model": model, "epochs": epochs}, override))
     recipes = {name: _recipe_of(base, name) for name in names}
+    out.mkdir(parents=True, exist_ok=True)
     if not collect:
         if root is None:
             raise MaamError("--root: expected the folder that `maam data cifar10 DIR` wrote, got none; add --root DIR")
@@ -94,7 +95,6 @@ def _read(path: Path, recipe: Recipe) -> Accuracies:
 
 def _add(path: Path, recipe: Recipe, name: str, seed: int, accuracy: float) -> None:
     """Add the accuracy of a run to a file, to which another process may have added others."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     found = _read(path, recipe)
     found.setdefault(name, {})[str(seed)] = accuracy
     write_text(path, json.dumps({"recipe": recipe.model_dump(), "accuracies": found}, indent=1) + "\n")

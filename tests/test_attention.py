@@ -198,7 +198,6 @@ def test_defaults():
     assert [spec.sk(c).at("attn.fc_reduce").out_channels for c in (64, 1024)] == [32, 64]
 
 
-TOO_MUCH = (12, 1 / 16, None, ("avg", "std", "max"), (0.9, 0.9, 0.1))
 REFUSED = [
     ("SGE", (12,), {"groups": 5}, "sge: groups: 5 groups do not divide 12 channels"),
     ("EMA", (12,), {"groups": 8}, "ema: groups: 8 groups do not divide 12 channels"),
@@ -214,7 +213,8 @@ REFUSED = [
     ("ECA", (12,), {"kernel_size": 4}, "eca: kernel_size: expected an odd kernel size, got 4"),
     ("MRAP", (12,), {"pool_types": "avg"}, "mrap: pool_types: expected two or three statistics, got avg"),
     ("MRAP", (12,), {"rates": (0.5,)}, "mrap: rates: expected one for each of 2 statistics, got 1"),
-    ("MRAP", TOO_MUCH, {}, "mrap: rates: expected a sum of at most 1"),
+    ("MRAP", (12,), {"rates": (0.9, 0.9)}, "mrap: rates: expected a sum of 1, got 1.8"),
+    ("MRAP", (12,), {"rates": (0.3, 0.3)}, "mrap: rates: expected a sum of 1, got 0.6"),
     ("BAM", (12,), {"rd_channels": 0}, "bam: rd_channels: input should be greater than or equal to 1, got 0"),
     ("CoordAttention", (12,), {"reduction": 4}, "coord: got an unexpected keyword argument 'reduction'; in place of r"),
 ]

@@ -1147,8 +1147,8 @@ class MRAP(Layer):
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: two or three of the statistics "avg", "std" (unbiased standard deviation) and "max". Default:
             ("avg", "std").
-        rates: the share of `channels` that m takes of each statistic, rounded down; the last statistic fills the rest.
-            Default: equal shares.
+        rates: the share of `channels` that m takes of each statistic, with a sum of 1; shares are rounded down, and the
+            last statistic fills the rest. Default: equal shares.
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
             "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default:
             "relu".

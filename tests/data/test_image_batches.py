@@ -1,6 +1,8 @@
 """Batches of image files: the same pixels in both frameworks, and how broken files are handled."""
 
 import os
+import subprocess
+import sys
 import warnings
 from importlib import import_module
 from re import escape
@@ -300,3 +302,15 @@ def test_thin_images(batches_of, tmp_path, split, size):
         (tmp_path / name / "cat" / "thin.png").write_bytes(bombs.png(*size))
     ((images, _),) = list(make(batches_of, tmp_path, split, size=1).epoch(0))
     assert images.shape == (1, 3, 24, 24)
+
+
+def test_a_process_ends_in_the_middle_of_a_pass(root):
+    """PyTorch's workers ignore the SIGTERM with which `multiprocessing` would end them."""
+    pytest.importorskip("torchvision")
+    code = (
+        "import sys, maam",
+        "crop, images = maam.data.CenterCrop(size=16), maam.data.imagefolder(sys.argv[1])",
+        "held = maam.torch.ImageFolderBatches(images, 2, framing=crop, num_workers=1).epoch(0)",
+        "next(held)",
+    )
+    subprocess.run([sys.executable, "-c", "\n".join(code), root], check=True, timeout=60)

@@ -83,7 +83,7 @@ def test_a_cell_is_written_as_it_is(name):
     written = eval(load_porting_backend("mindspore").adapt(nn.SequentialCell(cell)).write_layer("0", {}), {"nn": nn})
     for parameter, own in zip(written.get_parameters(), cell.get_parameters(), strict=True):
         parameter.set_data(own)
-    x = mindspore.Tensor(np.random.default_rng(0).normal(size=(1, *IMAGE)).astype(np.float32))
+    x = mindspore.Tensor(np.random.default_rng(0).normal(size=(1, 4, 9, 8)).astype(np.float32))
     np.testing.assert_array_equal(written(x).asnumpy(), cell(x).asnumpy())
 
 

@@ -203,8 +203,8 @@ def mrap(
         rd_channels: the width of the perceptron; replaces `rd_ratio`.
         pool_types: two or three of the statistics "avg", "std" (unbiased standard deviation) and "max". Default:
             ("avg", "std").
-        rates: the share of `channels` that m takes of each statistic, rounded down; the last statistic fills the rest.
-            Default: equal shares.
+        rates: the share of `channels` that m takes of each statistic, with a sum of 1; shares are rounded down, and the
+            last statistic fills the rest. Default: equal shares.
         act_layer: the activation of the perceptron: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish",
             "sigmoid", "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default:
             "relu".
@@ -270,9 +270,9 @@ def _shares(channels: int, pools: Sequence[str], rates: Sequence[float] | None) 
     shares = [1 / len(pools)] * len(pools) if rates is None else list(rates)
     if len(shares) != len(pools):
         raise ValueError(f"rates: expected one for each of {len(pools)} statistics, got {len(shares)}")
+    if abs(sum(shares) - 1) > 1e-6:
+        raise ValueError(f"rates: expected a sum of 1, got {sum(shares):g}")
     counts = [int(share * channels) for share in shares[:-1]]
-    if sum(counts) > channels:
-        raise ValueError(f"rates: expected a sum of at most 1, got {sum(shares)}")
     return [*counts, channels - sum(counts)]
 
 
