@@ -361,7 +361,7 @@ def draw_attention(rows: Sequence[tuple[Array, Mapping[str, Array]]], path: Path
             axis.set_axis_off()
         for axis, name in zip(line[1:], chosen, strict=True):
             shown = axis.imshow(maps[name], extent=(0, width, height, 0), cmap="inferno", alpha=0.7)
-            figure.colorbar(shown, ax=axis, shrink=0.7, format="%.2f")
+            figure.colorbar(shown, ax=axis, shrink=0.7, format="%.4g")
     for axis, name in zip(axes[0][1:], chosen, strict=True):
         size = "x".join(map(str, rows[0][1][name].shape))
         axis.set_title(f"{_plain(_shortened(name))}\n{size}", fontsize=7)
