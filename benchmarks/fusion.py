@@ -34,7 +34,7 @@ def fused_presets(
 ) -> None:
     """Print how far each preset is from its fused form on all test images of CIFAR-10.
 
-    The networks take 32x32 images, have ten classes and are freshly initialised (seed 0). They run in PyTorch and in
+    The networks take 32x32 images, have ten classes and are freshly initialized (seed 0). They run in PyTorch and in
     both modes of MindSpore. A preset takes up to 40 minutes.
     """
     images = data.to_float(data.cifar10(root, "test").images)

@@ -28,7 +28,7 @@ _MAX_COUNTS, _MAX_NAMES = 30, 100
 _LONG_NAME, _MAX_NAME_LENGTH = 50, 100
 """Lengths of names: longer ones need their own column in a legend, or are shortened."""
 _CYCLE = 10
-"""The number of colours in the colour cycle of matplotlib."""
+"""The number of colors in the color cycle of matplotlib."""
 _LINE_LENGTH = 70
 _MAX_MAPS = 6
 
@@ -268,11 +268,11 @@ def draw_runs(training: Mapping[str, Array], test: Mapping[str, Array], path: Pa
     columns = 1 if max(map(len, test)) > _LONG_NAME else 2
     figure = _figure(8, 4.5 + 0.2 * len(test) / columns)
     axis = figure.subplots()
-    for name, colour in zip(test, _colours(len(test)), strict=True):
+    for name, color in zip(test, _colors(len(test)), strict=True):
         epochs = range(1, len(test[name]) + 1)
-        axis.plot(epochs, 100 * test[name], "o-", markersize=3, color=colour, label=_plain(_shortened(name)))
+        axis.plot(epochs, 100 * test[name], "o-", markersize=3, color=color, label=_plain(_shortened(name)))
         style = "x--" if len(epochs) == 1 else "--"
-        axis.plot(epochs, 100 * training[name], style, linewidth=0.8, markersize=4, color=colour)
+        axis.plot(epochs, 100 * training[name], style, linewidth=0.8, markersize=4, color=color)
     axis.set(xlabel="epoch", ylabel="accuracy, %: test, and training (dashed)", title=_plain(title))
     _mark_epochs(axis, 1, max(map(len, test.values())))
     axis.grid(alpha=0.3)
@@ -329,7 +329,7 @@ def draw_confusion_matrix(labels: Array, predictions: Array, names: Sequence[str
 def draw_attention(rows: Sequence[tuple[Array, Mapping[str, Array]]], path: PathLike, title: str) -> None:
     """Draw images and the attention maps of their gates, over the image.
 
-    At most six gates are drawn, from the first to the last at equal distances. Each map has its own colour scale.
+    At most six gates are drawn, from the first to the last at equal distances. Each map has its own color scale.
 
     Args:
         rows: for each image, its pixels (H, W, 3) in [0, 1] and the maps (h, w) by the name of the gate.
@@ -383,8 +383,8 @@ def _shortened(name: str) -> str:
     return name if len(name) <= _MAX_NAME_LENGTH else "..." + name[-_MAX_NAME_LENGTH:]
 
 
-def _colours(count: int) -> list[Any]:
-    """Return `count` different colours."""
+def _colors(count: int) -> list[Any]:
+    """Return `count` different colors."""
     import matplotlib
 
     return (

@@ -66,7 +66,7 @@ class Status(Enum):
     BAD = "bad"
 
 
-_COLOURS = {Status.GOOD: "green", Status.BAD: "bold red", Status.WARNING: "yellow", Status.ABSENT: "dim"}
+_COLORS = {Status.GOOD: "green", Status.BAD: "bold red", Status.WARNING: "yellow", Status.ABSENT: "dim"}
 
 
 class Finding(NamedTuple):
@@ -114,7 +114,7 @@ def doctor(
 def _table(findings: list[Finding]) -> Table:
     table = Table("subject", "status", "result", "remedy")
     for finding in findings:
-        status = Text(finding.status.value, _COLOURS[finding.status])
+        status = Text(finding.status.value, _COLORS[finding.status])
         table.add_row(finding.subject, status, Text(finding.text), Text(finding.remedy))
     return table
 

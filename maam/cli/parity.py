@@ -22,7 +22,7 @@ from maam.spec import Node
 from maam.weights.lookup import find_spec
 
 Array = np.ndarray[Any, Any]
-_COLOURS = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
+_COLORS = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
 _PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -88,8 +88,8 @@ def print_report(report: Report, images: str) -> None:
     """Print the table of a report and its verdict."""
     table = Table("stage", "runner", "worst abs", "worst rel", "bound", "verdict", "remarks")
     for row, cells in zip(report.rows, report.lines(), strict=True):
-        colour = _COLOURS.get(row.verdict, "yellow")
-        table.add_row(*cells[:5], Text(cells[5], colour), Text(cells[6]))
+        color = _COLORS.get(row.verdict, "yellow")
+        table.add_row(*cells[:5], Text(cells[5], color), Text(cells[6]))
     out = console()
     out.print(table)
     versions = ", ".join(f"{name} {version}" for name, version in report.environment.items())

@@ -22,7 +22,7 @@ from maam.errors import DataError
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are decoded, whatever the suffix of a file; Pillow runs another program to read EPS."""
 BACKGROUND = "white"
-"""The colour behind transparent pixels."""
+"""The color behind transparent pixels."""
 _ORIENTATION = 0x0112
 """The EXIF tag of the orientation."""
 _TURNS = {
@@ -221,7 +221,7 @@ def open_picture(file: Any) -> Any:
     """Return an image file as an upright RGB picture, as a viewer shows it.
 
     The orientation in the file's metadata (EXIF) is applied. Transparent pixels are blended with white, so that the
-    colours that a file stores under them do not matter. Every backend decodes with this function.
+    colors that a file stores under them do not matter. Every backend decodes with this function.
 
     Args:
         file: a path, or an open binary file.
@@ -251,7 +251,7 @@ def open_picture(file: Any) -> Any:
 
 
 def _has_transparency(stored: Any) -> bool:
-    """Return whether an opened image has an alpha channel, or a colour or palette entries that are transparent."""
+    """Return whether an opened image has an alpha channel, or a color or palette entries that are transparent."""
     alpha = stored.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in stored.info
     return alpha or (stored.mode == "P" and stored.palette.mode.endswith("A"))
 

@@ -100,9 +100,9 @@ def _cut(
     """Replace a rectangle of about 1 - `share` of the area; return the images and the share that is kept."""
     height, width = images.shape[2:]
     sides = np.array([height, width]) * np.sqrt(1 - share)
-    centre = rng.random(2) * (height, width)
-    first = np.rint(centre - sides / 2).astype(int).clip(0, (height, width))
-    last = np.rint(centre + sides / 2).astype(int).clip(0, (height, width))
+    center = rng.random(2) * (height, width)
+    first = np.rint(center - sides / 2).astype(int).clip(0, (height, width))
+    last = np.rint(center + sides / 2).astype(int).clip(0, (height, width))
     mixed = images.copy()
     inside = (..., slice(first[0], last[0]), slice(first[1], last[1]))
     mixed[inside] = images[others][inside]

@@ -18,7 +18,7 @@ from maam.errors import DataError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-GREY = 127
+GRAY = 127
 """The value of the pixels in the square of cutout."""
 _LONGEST = 16
 """The largest ratio of the sides of an image of which `CenterCrop` resizes more than the central part."""
@@ -59,7 +59,7 @@ class Crops:
     Attributes:
         offsets: int64 (N, 2), top and left of the crop in the padded image, 0..2 * padding.
         flips: bool (N,), whether the image is flipped horizontally after the crop.
-        holes: float64 (N, 2), the centre of the grey square, as fractions of height and width; None without cutout.
+        holes: float64 (N, 2), the center of the gray square, as fractions of height and width; None without cutout.
 
     Example:
         >>> import numpy as np
@@ -86,7 +86,7 @@ class Augmentation:
     Attributes:
         padding: rows and columns added on each side, 0 or more. A crop has the size of the original image.
         flip_probability: the probability of a horizontal flip, in [0, 1].
-        cutout: the side of the grey square (DeVries and Taylor, arXiv 1708.04552); 0 for no square. Its centre can be
+        cutout: the side of the gray square (DeVries and Taylor, arXiv 1708.04552); 0 for no square. Its center can be
             anywhere in the image, so a part of the square may lie outside.
         padding_mode: "zeros", or "reflect" for a mirror image that does not repeat the outermost pixels.
         alternating_flip: whether `BatchLoader` flips each image in every second epoch (Keller Jordan, arXiv 2404.00498)
@@ -167,7 +167,7 @@ class Augmentation:
         first = (holes * size).astype(np.int64) - self.cutout // 2  # (N, 2): top and left, possibly negative
         corners = np.hstack([first, first + self.cutout]).clip(min=0)  # (N, 4)
         for image, (top, left, bottom, right) in zip(images, corners.tolist(), strict=True):
-            image[:, top:bottom, left:right] = GREY
+            image[:, top:bottom, left:right] = GRAY
 
     def _check_crops(self, crops: Crops, count: int) -> None:
         if (crops.holes is None) != (self.cutout == 0) or (crops.holes is not None and crops.holes.shape != (count, 2)):

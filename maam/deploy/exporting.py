@@ -424,11 +424,11 @@ def _preprocessing(shape: Shape, mean: Sequence[float] | None, std: Sequence[flo
     """Return the description of preprocessing: resize, scale pixels to [0, 1], subtract mean, divide by std."""
     if len(shape) != 3:
         return {"layout": "NF", "dtype": "float32"}
-    colours = {1: "grey", 3: "RGB"}.get(shape[0], f"{shape[0]} channels")
+    colors = {1: "gray", 3: "RGB"}.get(shape[0], f"{shape[0]} channels")
     return {
         "layout": "NCHW",
         "dtype": "float32",
-        "channels": colours,
+        "channels": colors,
         "size": list(shape[1:]),
         "range": [0, 1],
         "mean": list(mean or [0.0] * shape[0]),

@@ -198,8 +198,8 @@ class GroupNorm(nn.Cell):
         """Return the normalized map; the statistics are computed in float32 or wider."""
         wide = ops.cast(x, mstype.float32) if x.dtype in (mstype.float16, mstype.bfloat16) else x
         groups = ops.reshape(wide, (x.shape[0], self.num_groups, -1))
-        centred = groups - ops.mean(groups, 2, True)
-        normal = centred / ops.sqrt(ops.mean(ops.square(centred), 2, True) + self.eps)
+        centered = groups - ops.mean(groups, 2, True)
+        normal = centered / ops.sqrt(ops.mean(ops.square(centered), 2, True) + self.eps)
         y = ops.cast(ops.reshape(normal, x.shape), x.dtype)
         each = (1, -1, 1, 1)
         return y * ops.reshape(self.gamma, each) + ops.reshape(self.beta, each)

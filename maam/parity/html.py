@@ -23,7 +23,7 @@ p.verdict { font-size: 1.1em; padding: 8px 12px; border-left: 4px solid; backgro
 .muted { color: #59636e; } .number { white-space: nowrap; }
 """
 _CLASSES = {Verdict.PASS: "pass", Verdict.FAIL: "fail"}
-_COLOURS = ("#0969da", "#bc4c00", "#8250df", "#1a7f37", "#cf222e", "#57606a", "#9a6700", "#0550ae")
+_COLORS = ("#0969da", "#bc4c00", "#8250df", "#1a7f37", "#cf222e", "#57606a", "#9a6700", "#0550ae")
 _SMALLEST = 1e-9
 _WIDTH, _HEIGHT = 1160, 290
 
@@ -122,17 +122,17 @@ def draw_depth(points: Sequence[Depth]) -> str:
     y = place(layers[0], LAYER.absolute)[1]
     parts.append(f'<line x1="60" x2="{_WIDTH - 20}" y1="{y}" y2="{y}" stroke="#cf222e" stroke-dasharray="6 4"/>')
     for number, (runner, mode) in enumerate(series):
-        colour = _COLOURS[number % len(_COLOURS)]
+        color = _COLORS[number % len(_COLORS)]
         size = max(5 - 1.5 * number, 1.5)  # a point that covers an equal one of another series leaves its edge visible
         parts.append(
             f'<text x="{60 + 240 * (number % 4)}" y="{_HEIGHT - 30 + 15 * (number // 4)}" font-size="12" '
-            f'fill="{colour}">{escape(f"{runner}, {mode}")}</text>'
+            f'fill="{color}">{escape(f"{runner}, {mode}")}</text>'
         )
         for point in points:
             if (point.runner, point.mode) == (runner, mode):
                 x, y = place(point.layer, _share(point))
                 label = escape(f"{point.layer or 'the whole model'}: {point.absolute:.1e} ({mode})")
-                parts.append(f'<circle cx="{x}" cy="{y}" r="{size}" fill="{colour}"><title>{label}</title></circle>')
+                parts.append(f'<circle cx="{x}" cy="{y}" r="{size}" fill="{color}"><title>{label}</title></circle>')
     note = (
         "Each point is a layer in running order, on the reference's input, so that differences do not add up. The "
         "dashed line is the bound; 0 is drawn at the bottom, and a layer that cannot run at the top."

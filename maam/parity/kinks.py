@@ -46,7 +46,7 @@ Rounding then adds up over the layers to more than the effect of one kink.
 """
 TRIES = 8
 """The number of batches among which `calm_batch` chooses."""
-NEIGHBOURS = 2
+NEIGHBORS = 2
 """The number of runs from slightly changed weights and inputs that measure rounding noise."""
 SMOOTH = {
     "relu": "silu",
@@ -103,7 +103,7 @@ class GradientReference:
         tried = 0 if self.crowded else min(MOST, max(FEW, int(MAX_CROSSED * near.values)))
         self._kinks = list(near.kinks[:tried])
         self.noise = dict.fromkeys(sizes, 0.0)
-        for index in range(1 + NEIGHBOURS):
+        for index in range(1 + NEIGHBORS):
             nudge = _Nudge(subject.seed, index)
             moved = {name: nudge(array) for name, array in arrays.items()}
             single = named_gradients(subject.single, moved, nudge(x), cotangent)

@@ -54,7 +54,7 @@ def rnn(x: Array, weight_ih: Array, weight_hh: Array, bias_ih: Array, bias_hh: A
 
 
 def batch_norm(x: Array, weight: Array, bias: Array, mean: Array, var: Array, eps: float) -> Array:
-    """Return x normalised with the given mean and variance, (N, C, H, W)."""
+    """Return x normalized with the given mean and variance, (N, C, H, W)."""
     scale = weight / np.sqrt(var + eps)
     return (x - mean[:, None, None]) * scale[:, None, None] + bias[:, None, None]
 
@@ -68,10 +68,10 @@ def batch_statistics(x: Array) -> tuple[Array, Array, Array]:
 
 
 def group_norm(x: Array, node: spec.GroupNorm, weight: Array, bias: Array) -> Array:
-    """Return x normalised with the mean and the biased variance of each group of channels, (N, C, H, W)."""
+    """Return x normalized with the mean and the biased variance of each group of channels, (N, C, H, W)."""
     groups = x.reshape(len(x), node.num_groups, math.prod(x.shape[1:]) // node.num_groups)
-    centred = groups - groups.mean(2, keepdims=True)
-    normal = centred / np.sqrt((centred**2).mean(2, keepdims=True) + node.eps)
+    centered = groups - groups.mean(2, keepdims=True)
+    normal = centered / np.sqrt((centered**2).mean(2, keepdims=True) + node.eps)
     return normal.reshape(x.shape) * weight[:, None, None] + bias[:, None, None]
 
 
@@ -118,7 +118,7 @@ def rearrange(x: Array, pattern: str) -> Array:
 
 
 def resize(x: Array, height: int, width: int) -> Array:
-    """Return x resized to (N, C, height, width), nearest neighbour with the source index floor(i * in / out)."""
+    """Return x resized to (N, C, height, width), nearest neighbor with the source index floor(i * in / out)."""
     rows = np.arange(height) * x.shape[2] // height
     columns = np.arange(width) * x.shape[3] // width
     return x[:, :, rows[:, None], columns]

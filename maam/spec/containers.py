@@ -99,7 +99,7 @@ class Scale(Sequential):
 class Resize(Sequential):
     """Chain of layers whose output is resized to (H // stride, W // stride) of the input (C, H, W).
 
-    The interpolation is nearest neighbour with the source index floor(i * in / out).
+    The interpolation is nearest neighbor with the source index floor(i * in / out).
 
     Example:
         >>> from maam import spec

@@ -152,7 +152,7 @@ def averaging_matrix(size: int, output_size: int) -> list[list[float]]:
 class GlobalPool(Node):
     """Global statistic over the channels, the height, the width, or height and width ("spatial").
 
-    "std" is the unbiased standard deviation: the values are centred, and the sum of squares is divided by
+    "std" is the unbiased standard deviation: the values are centered, and the sum of squares is divided by
     max(n - 1, 1), in float32 or wider. For equal values it is 0, apart from the rounding of their mean. Where it is 0,
     its gradient is 0, too. "var" is its square.
 

@@ -249,7 +249,7 @@ class RNN(Node):
 
 
 class BatchNorm2d(Node):
-    """Batch normalisation: y = weight * (x - mean) / sqrt(var + eps) + bias for each channel of (C, H, W).
+    """Batch normalization: y = weight * (x - mean) / sqrt(var + eps) + bias for each channel of (C, H, W).
 
     In training mode, mean and biased variance are those of the batch, and the running statistics are updated:
     running = (1 - momentum) * running + momentum * batch, with the unbiased variance. This is the momentum of PyTorch;

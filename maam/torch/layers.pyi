@@ -59,17 +59,17 @@ class MAAM(Layer):
             Default: 1.
         pool: the window of max pooling after the last convolution of a branch, or a list with one value for each of the
             two convolutions. 1 means no pooling. Default: 1.
-        pool_before_norm: whether the max pooling directly follows its convolution, in front of normalisation and
+        pool_before_norm: whether the max pooling directly follows its convolution, in front of normalization and
             activation, which then have less to compute. Default: False.
         fusion: how the branches are weighted. "softmax": softmax of one learnable scalar per branch (equation 2).
             "mean": equal weights. "dynamic": softmax of a linear layer on the globally average-pooled input. Default:
             "softmax".
-        reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3). Default: True.
+        reduce: whether a 1x1 convolution, normalization and activation follow the sum (equation 3). Default: True.
         depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
             False.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
             "hard_sigmoid", "tanh" or "identity". Layer classes also accept a class such as nn.ReLU. Default: "relu".
-        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias. Default: "batch_norm".
+        norm_layer: "batch_norm", or "identity" for no normalization and convolutions with bias. Default: "batch_norm".
 
     Raises:
         SpecError: an argument is invalid or contradicts another one.

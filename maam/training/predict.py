@@ -68,8 +68,8 @@ def predict_files(
     Images are cropped and normalized as in the validation of the model's training; see `image_preparation`.
 
     Args:
-        model: a weights file, the folder of a run, or a preset with pretrained weights; it must take RGB or grey
-            images. For a model with one channel, the images are converted to grey.
+        model: a weights file, the folder of a run, or a preset with pretrained weights; it must take RGB or gray
+            images. For a model with one channel, the images are converted to gray.
         files: image files, or folders; a folder yields all images in it and its subfolders, sorted.
         framework: "torch" or "mindspore", in float32; or "reference", in float64.
         device: as in `train`.
@@ -144,12 +144,12 @@ def _class_names(spec: Model, given: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def check_images(spec: Model, images: Images) -> None:
-    """Raise DataError unless the model accepts RGB or grey images of the recipe's size."""
+    """Raise DataError unless the model accepts RGB or gray images of the recipe's size."""
     channels = 1 if spec.input_shape[0] == 1 else 3
     try:
         input_rule(spec).check((1, channels, images.size or 0, images.size or 0))
     except ShapeError as error:
-        kind = "grey" if channels == 1 else "RGB"
+        kind = "gray" if channels == 1 else "RGB"
         raise DataError(f"image files are read as {kind} images of {images.size}x{images.size}: {error}") from None
 
 

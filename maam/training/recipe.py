@@ -30,7 +30,7 @@ class Augmentation(Section):
     Attributes:
         padding: rows and columns added on each side before a random crop back to the original size.
         flip_probability: the probability of a horizontal flip.
-        cutout: the side of a random grey square (DeVries and Taylor, arXiv 1708.04552); 0 for no square.
+        cutout: the side of a random gray square (DeVries and Taylor, arXiv 1708.04552); 0 for no square.
         padding_mode: the added pixels: "zeros", or "reflect" for a mirror image.
         alternating_flip: flip each image in every second epoch instead of at random; `flip_probability` is then the
             share of images that are flipped in the first epoch.

@@ -22,8 +22,8 @@ from maam.training.recipe import IMAGE_FOLDER, Augmentation, Images, Recipe
 
 Array = np.ndarray[Any, Any]
 TEST_BATCH = 250
-GREY = np.array([0.299, 0.587, 0.114], np.float32)
-"""The shares of red, green and blue in grey (ITU-R BT.601), as in Pillow."""
+GRAY = np.array([0.299, 0.587, 0.114], np.float32)
+"""The shares of red, green and blue in gray (ITU-R BT.601), as in Pillow."""
 NO_AUGMENTATION = Augmentation(padding=0, flip_probability=0.0, cutout=0)
 
 
@@ -189,7 +189,7 @@ def open_test(
     return data.BatchLoader(test, TEST_BATCH, shuffle=False)
 
 
-def list_images(images: Images, files: tuple[str, ...], spec: Node, reading: ReadOptions) -> ImageBatches | GreyBatches:
+def list_images(images: Images, files: tuple[str, ...], spec: Node, reading: ReadOptions) -> ImageBatches | GrayBatches:
     """Return batches of central crops of image files in their order; all labels are 0.
 
     Raises:
@@ -202,10 +202,10 @@ def list_images(images: Images, files: tuple[str, ...], spec: Node, reading: Rea
     return _central_crops(folder, images, spec, reading)
 
 
-class GreyBatches:
-    """Batches of image files for a model with one channel: grey values instead of red, green and blue.
+class GrayBatches:
+    """Batches of image files for a model with one channel: gray values instead of red, green and blue.
 
-    Grey is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), of the pixels as well as of mean and standard deviation.
+    Gray is 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), of the pixels as well as of mean and standard deviation.
 
     Args:
         batches: the batches, with pixels in [0, 1] that are not normalized.
@@ -219,7 +219,7 @@ class GreyBatches:
         self.broken = batches.broken
         self._batches = batches
         self._mean, self._std = (
-            np.float32(GREY @ np.array(values, np.float32)) for values in (images.mean, images.std)
+            np.float32(GRAY @ np.array(values, np.float32)) for values in (images.mean, images.std)
         )
 
     def __len__(self) -> int:
@@ -229,16 +229,16 @@ class GreyBatches:
     def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
         """Yield images float32 (B, 1, H, W) and labels int32 (B,)."""
         for images, labels in self._batches.epoch(index, start):
-            grey = np.tensordot(images, GREY, (1, 0))[:, None]  # (B, 1, H, W)
-            yield (grey - self._mean) / self._std, labels
+            gray = np.tensordot(images, GRAY, (1, 0))[:, None]  # (B, 1, H, W)
+            yield (gray - self._mean) / self._std, labels
 
 
-def _central_crops(folder: ImageFolder, images: Images, spec: Node, reading: ReadOptions) -> ImageBatches | GreyBatches:
+def _central_crops(folder: ImageFolder, images: Images, spec: Node, reading: ReadOptions) -> ImageBatches | GrayBatches:
     crop = images.framings(_image_size(spec))[1]
     if _image_channels(spec) != 1:
         return _batches(folder, TEST_BATCH, crop, images, reading, shuffle=False)
     plain = images.model_copy(update={"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)})
-    return GreyBatches(_batches(folder, TEST_BATCH, crop, plain, reading, shuffle=False), images)
+    return GrayBatches(_batches(folder, TEST_BATCH, crop, plain, reading, shuffle=False), images)
 
 
 def _dataset(name: str, root: Path | None, split: str, limit: int | None = None) -> data.ImageDataset:

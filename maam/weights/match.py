@@ -222,7 +222,7 @@ def check_same_function(
 ) -> None:
     """Check that two specs compute the same from the same arrays.
 
-    Initialisation, momentum, dropout, `name` and `input_shape` may differ.
+    Initialization, momentum, dropout, `name` and `input_shape` may differ.
 
     Args:
         own: the model's spec.

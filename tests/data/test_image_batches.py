@@ -135,22 +135,22 @@ def test_broken_metadata_does_not_matter(read_back):
 
 
 def test_transparent_pixels_are_blended_with_white(read_back):
-    """The left half of each picture is transparent, with different colours there."""
+    """The left half of each picture is transparent, with different colors there."""
     pixels = np.random.default_rng(1).integers(0, 250, (32, 32, 4), dtype=np.uint8)
     pixels[..., 3] = 255
     pixels[:, :16] = (10, 20, 30, 0)
-    colours, grey = image.fromarray(pixels), image.fromarray(pixels[..., :3]).convert("L")
-    grey_alpha = image.merge("LA", (grey, colours.getchannel("A")))
+    colors, gray = image.fromarray(pixels), image.fromarray(pixels[..., :3]).convert("L")
+    gray_alpha = image.merge("LA", (gray, colors.getchannel("A")))
     indices = np.random.default_rng(2).integers(1, 16, (32, 32), dtype=np.uint8)
     indices[:, :16] = 0
     palette = image.fromarray(indices)
     palette.putpalette(pixels[:16, 16:17, :3].tobytes())
     for picture, options in (
-        (colours, {}),
-        (grey_alpha, {}),
+        (colors, {}),
+        (gray_alpha, {}),
         (palette, {"transparency": 0}),
-        (grey, {"transparency": grey.getpixel((0, 0))}),
-        (colours.convert("RGB"), {"transparency": (10, 20, 30)}),
+        (gray, {"transparency": gray.getpixel((0, 0))}),
+        (colors.convert("RGB"), {"transparency": (10, 20, 30)}),
     ):
         found = read_back(picture, f"{picture.mode}.png", **options)
         assert (found[:, :16] == 255).all(), picture.mode

@@ -116,7 +116,7 @@ def test_every_activation(layer):
         (BN, []),
     ],
 )
-def test_batch_norm_is_fused_into_its_neighbours(node, left):
+def test_batch_norm_is_fused_into_its_neighbors(node, left):
     assert kinds(check(node))[:-1] == left
 
 

@@ -35,7 +35,7 @@ def tar_of_nested_headers(depth):
 
 
 def png(width, height, rows=None):
-    """A black greyscale PNG of any size in few bytes; with `rows`, all further ones are missing."""
+    """A black grayscale PNG of any size in few bytes; with `rows`, all further ones are missing."""
 
     def chunk(name, data):
         check = zlib.crc32(name + data).to_bytes(4, "big")

@@ -71,11 +71,11 @@ def test_invalid_calls(made, images):
     for options in ({"output_fmt": "NHWC"}, {"stop_early": True}):
         with pytest.raises(SpecError, match="forward_intermediates: expected output_fmt 'NCHW'"):
             made("maam_digits").forward_intermediates(images(8, 1), **options)
-    model, grey = made("mafc_v2"), images(channels=1)
+    model, gray = made("mafc_v2"), images(channels=1)
     with pytest.raises(ShapeError, match=r"expected an input \(N, 3, H, W\)"):
-        model.forward_features(grey)
+        model.forward_features(gray)
     with pytest.raises(ShapeError):
-        model.forward_intermediates(grey)
+        model.forward_intermediates(gray)
 
 
 def saved_and_loaded(model):

@@ -76,7 +76,7 @@ def test_other_channels(channels, made, images):
     assert model(images(channels=channels)).isfinite().all()
 
 
-def test_grey_images_for_a_maam_classifier(made, images):
+def test_gray_images_for_a_maam_classifier(made, images):
     save_weights(build("maam_cifar10", seed=1), FILE)
     model = from_file(made, "maam_cifar10", in_chans=1)
     whole = load(FILE).eval()

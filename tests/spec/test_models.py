@@ -200,7 +200,7 @@ def test_options_of_mobilenet():
     assert model.num_classes == 10
     assert model.stages()["backbone"] == (1280, 1, 1)
     assert preset("mafc_v2", width_multiplier=1.5).stages()["backbone"] == (1920, 1, 1)
-    assert preset("mobilenet_v1").at("backbone.data_bn") == spec.BatchNorm2d(num_features=3)  # normalises the image
+    assert preset("mobilenet_v1").at("backbone.data_bn") == spec.BatchNorm2d(num_features=3)  # normalizes the image
 
 
 @pytest.mark.parametrize(("name", "attention"), [("mobilenet_v1", None), ("mafc_v3", "mafc")])

@@ -134,15 +134,15 @@ def test_evaluation_and_prediction_see_the_central_square(tmp_path, weights, cha
 
 
 @pytest.mark.parametrize("framework", BACKENDS)
-def test_grey_values_for_a_model_with_one_channel(files, drawn, framework):
+def test_gray_values_for_a_model_with_one_channel(files, drawn, framework):
     path = drawn(small(in_channels=1))
     changes = {"images.mean": [0.25, 0.5, 0.75], "images.std": [0.5, 0.5, 0.25]}
     options = {"recipe": read_recipe("imagenet_maf"), "changes": {**changes, "images.size": 32, "images.resize": 32}}
     found = predict_files(path, files, framework=framework, **options)
     shares = (0.299, 0.587, 0.114)
     mean, std = np.dot(shares, changes["images.mean"]), np.dot(shares, changes["images.std"])
-    grey = (np.tensordot(to_float(PIXELS), shares, (1, 0))[:, None] - mean) / std
-    reference = softmax(ReferenceModel(*read_weights(path))(grey.astype(np.float64)))
+    gray = (np.tensordot(to_float(PIXELS), shares, (1, 0))[:, None] - mean) / std
+    reference = softmax(ReferenceModel(*read_weights(path))(gray.astype(np.float64)))
     np.testing.assert_allclose(probabilities(found), reference, rtol=1e-3)
 
 

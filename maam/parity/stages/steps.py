@@ -184,8 +184,8 @@ def run_freely(subject: Subject, suspect: str = "") -> Findings:
         reason = "the loss is 0 from the start"
         return Findings(skip([stage], subject.runner_names, reason, Verdict.NOT_APPLICABLE))
     size = float(np.abs(losses).mean())
-    neighbours = (_losses(subject, subject.single, _neighbour(subject, pair)) for pair in range(PAIRS))
-    floor = max(*(float(np.abs(other - losses).mean()) for other in neighbours), LOSS_ROUNDING * size)
+    neighbors = (_losses(subject, subject.single, _neighbor(subject, pair)) for pair in range(PAIRS))
+    floor = max(*(float(np.abs(other - losses).mean()) for other in neighbors), LOSS_ROUNDING * size)
     rows = []
     for runner in subject.runners:
         before = runner.read_arrays()
@@ -205,7 +205,7 @@ def _losses(subject: Subject, runner: Runner, arrays: Mapping[str, Array]) -> Ar
     return np.array([trainer.step(x, labels, FREE_RUN_OPTIMIZER.lr) for x, labels in batches])
 
 
-def _neighbour(subject: Subject, pair: int) -> Arrays:
+def _neighbor(subject: Subject, pair: int) -> Arrays:
     """Return the fresh weights with each element moved to the next float32 up or down."""
     generator = np.random.default_rng([subject.seed, 23, pair])
     return {

@@ -63,12 +63,12 @@ def maam_classifier(
             two convolutions. Default: (1, 2).
         fusion: how the branches are weighted. "softmax": softmax of one learnable scalar per branch. "mean": equal
             weights. "dynamic": softmax of a linear layer on the globally average-pooled image. Default: "softmax".
-        reduce: whether a 1x1 convolution, normalisation and activation follow the sum (equation 3). Default: True.
+        reduce: whether a 1x1 convolution, normalization and activation follow the sum (equation 3). Default: True.
         depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
             False.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
             "hard_sigmoid", "tanh" or "identity". Default: "relu".
-        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias. Default: "batch_norm".
+        norm_layer: "batch_norm", or "identity" for no normalization and convolutions with bias. Default: "batch_norm".
         hidden_features: the number of hidden units of the classifier, d in the paper. Default: 256.
         dropout: the probability of dropout in front of the last linear layer, 0 to 1 (exclusive); 0 adds no layer.
             Default: 0.0.
@@ -209,12 +209,12 @@ def maam_imagenet(
         num_agents: the number of parallel branches of each MAAM layer, 1 to 256. Default: 3.
         fusion: how the branches are weighted. "softmax": softmax of one learnable scalar per branch. "mean": equal
             weights. "dynamic": softmax of a linear layer on the globally average-pooled input. Default: "softmax".
-        reduce: whether a 1x1 convolution, normalisation and activation follow the sum of the branches. Default: True.
+        reduce: whether a 1x1 convolution, normalization and activation follow the sum of the branches. Default: True.
         depthwise: whether to replace each convolution of a branch with a depthwise and a 1x1 convolution. Default:
             True.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
             "hard_sigmoid", "tanh" or "identity". Default: "relu".
-        norm_layer: "batch_norm", or "identity" for no normalisation and convolutions with bias. Default: "batch_norm".
+        norm_layer: "batch_norm", or "identity" for no normalization and convolutions with bias. Default: "batch_norm".
         dropout: the probability of dropout in front of the linear layer, 0 to 1 (exclusive); 0 adds no layer. Default:
             0.0.
 

@@ -61,7 +61,7 @@ def maam_net(
         scales: the window of the average pooling in front of a branch; one value or one for each branch. Default: 1.
         fusion: how the branches are weighted. "softmax": softmax of one learnable scalar per branch. "mean": equal
             weights. "dynamic": softmax of a linear layer on the globally average-pooled input. Default: "softmax".
-        reduce: whether a 1x1 convolution, normalisation and activation follow the sum of the branches. With one branch
+        reduce: whether a 1x1 convolution, normalization and activation follow the sum of the branches. With one branch
             there is none. Default: False.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
             "hard_sigmoid", "tanh" or "identity". Default: "gelu".

@@ -142,7 +142,7 @@ def block(
     return Sequential(children=children)
 
 
-def unnormalised(in_channels: int, out_channels: int, act: ElementwiseName) -> Sequential:
+def unnormalized(in_channels: int, out_channels: int, act: ElementwiseName) -> Sequential:
     """Return a 1x1 convolution without bias and an activation."""
     return Sequential(children={"conv": _conv(in_channels, out_channels, 1), "act": Activation(function=act)})
 
@@ -285,7 +285,7 @@ class _Builder:
             self.channels = width
         children["final_pool"] = GlobalPool()
         if len(head) > 1:
-            children[names[1]] = unnormalised(self.channels, head[1], self.network.act)
+            children[names[1]] = unnormalized(self.channels, head[1], self.network.act)
             self.channels = head[1]
         return children
 
