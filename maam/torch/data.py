@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import weakref
-from collections.abc import Iterable, Iterator
-from multiprocessing.process import BaseProcess
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from maam._signals import SIGNALS
 from maam.data import BatchLoader
 from maam.data.checks import check_count
 from maam.data.image_batches import Decoded, ImageBatches, Sample, Work, open_picture, reason_of
@@ -118,30 +116,26 @@ class ImageFolderBatches(ImageBatches):
             _Images(self.work),
             batch_sampler=samples,
             num_workers=self.num_workers,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_leave_signals,
         )
-        iterator = iter(loader)
-        weakref.finalize(iterator, _kill, getattr(iterator, "_workers", ()), os.getpid())
-        return ((images.numpy(), reasons) for images, reasons in iterator)
+        return ((images.numpy(), reasons) for images, reasons in loader)
 
 
-def _kill(workers: Iterable[BaseProcess], owner: int) -> None:
-    """End workers that are left at the exit of the process `owner`, which otherwise waits for ever.
-
-    `multiprocessing` sends SIGTERM, which they ignore.
-    """
-    if os.getpid() == owner:
-        for worker in workers:
-            worker.kill()
-
-
-def _ignore_signals(worker: int) -> None:
+def _leave_signals(worker: int) -> None:
     """Leave Ctrl-C and SIGTERM, which a terminal or a scheduler sends to all processes, to the training process.
 
-    It needs the worker until its current step is done, and ends it afterwards.
+    It needs the worker until its current step is done. Its own SIGTERM still ends the worker.
     """
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS and Windows, where SIGTERM ends the worker
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 class _Samples:

@@ -58,7 +58,7 @@ def test_recipe_round_trips_through_json():
         ({"epoch": 3}, "epoch: no such field; did you mean 'epochs'?"),
         ({"ema_decay": 0.9, "lookahead": {"steps": 5}}, "ema_decay: this cannot be combined with lookahead"),
         ({"schedule": {"end": 0.1}}, "schedule.end: only for triangular; it has no effect for one_cycle"),
-        ({"optimizer": {"lr_factors": {"bias": 0.0}}}, "optimizer: lr_factors.bias: input should be greater than 0"),
+        ({"optimizer": {"lr_factors": {"bias": 0.0}}}, "optimizer.lr_factors.bias: input should be greater than 0"),
         ({"batch_norm_momentum": 0.0}, "batch_norm_momentum: input should be greater than 0, got 0.0"),
         ({"epochs": 0}, "epochs: input should be greater than or equal to 1, got 0"),
         ({"epochs": "many"}, "epochs: input should be a valid integer, got 'many'"),
