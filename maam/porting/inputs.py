@@ -47,7 +47,7 @@ def make_inputs(shape: Sequence[int] | None, inputs: Any, batch_size: int, seed:
     if inputs is not None:
         several = isinstance(inputs, (tuple, list)) and any(getattr(part, "ndim", 0) for part in inputs)
         return tuple(_checked(part) for part in (inputs if several else (inputs,)))
-    if not isinstance(shape, Sequence) or isinstance(shape, str) or not all(map(is_count, shape)):
+    if not isinstance(shape, (tuple, list)) or not all(map(is_count, shape)):
         raise PortingError(f"input_shape: expected positive integers such as (3, 224, 224), got {shortened(shape)}")
     sizes = tuple(int(size) for size in shape)
     _check_size("input_shape", sizes, batch_size)

@@ -113,8 +113,6 @@ WITH_PACKAGES = {
     "runs run --out no/t.md": "--out no/t.md: expected a file in a folder that exists",
     "predict cifar.safetensors no.png": "no.png: no such file",
     "predict one.png run": "one.png: this is the name of an image; the model comes first, then the images: predict_f",
-    "predict cifar.safetensors one.png --json one.png": "--json one.png: the command reads this file",
-    "predict cifar.safetensors one.png --json m --attention-maps m": "--attention-maps m: --json writes this file too",
     "predict no.safetensors one.png": "no.safetensors: no such file",
     "predict cifar.safetensors one.png --classes no.txt": "--classes no.txt: no such file",
     "predict cifar.safetensors one.png --classes bin.json": "--classes bin.json: cannot be read: it is not UTF-8 text",
