@@ -164,28 +164,30 @@ def leftover_of(name: str) -> str | None:
     return found[1]
 
 
-def check_target(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+def check_target(path: str | os.PathLike[str], *, overwrite: bool = False, option: str = "") -> None:
     """Check that a file can be written, before a long computation.
 
     Args:
         path: the file.
         overwrite: whether the file may exist.
+        option: the option that names the file, for the message.
 
     Raises:
         DeploymentError: the folder does not exist or is not writable, `path` is a folder, or it exists without
             `overwrite`.
     """
     target = Path(path)
+    shown = f"{option} {target}".strip()
     if not target.parent.is_dir():
-        raise DeploymentError(f"{target}: the folder {target.parent} does not exist; create it first")
+        raise DeploymentError(f"{shown}: the folder {target.parent} does not exist; create it first")
     if target.is_dir():
-        raise DeploymentError(f"{target}: expected a file, got a folder")
+        raise DeploymentError(f"{shown}: expected a file, got a folder")
     if target.exists() and not overwrite:
         raise DeploymentError(
-            f"{target}: the file exists; use another name, or overwrite=True (--overwrite) to replace it"
+            f"{shown}: the file exists; use another name, or overwrite=True (--overwrite) to replace it"
         )
     if not os.access(target.parent, os.W_OK):
-        raise DeploymentError(f"{target}: the folder {target.parent} is not writable")
+        raise DeploymentError(f"{shown}: the folder {target.parent} is not writable")
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -54,15 +54,13 @@ def run(out: Path, *, epochs: int = 30, seed: int = 0) -> bool:
     console = standard_output()
     training, test = data.digits("train"), data.digits("test")
     weights = out / f"{PRESET}.safetensors"
-    console.print(f"1. Train {PRESET} on {len(training):,} images of digits in PyTorch", highlight=False)
+    console.print(f"1. Train {PRESET} on {len(training):,} images of digits in PyTorch")
     _train(weights, epochs=epochs, seed=seed)
-    console.print(f"2. Evaluate {weights} on {len(test)} test images in every backend", highlight=False, markup=False)
+    console.print(f"2. Evaluate {weights} on {len(test)} test images in every backend")
     same = _evaluate(test, weights, console)
-    console.print("3. Compare the frameworks with a float64 reference on these weights and images", highlight=False)
+    console.print("3. Compare the frameworks with a float64 reference on these weights and images")
     agree = _compare(test, weights)
-    console.print(
-        f"   This is the short table. The full one: maam parity {weights} --data digits", highlight=False, markup=False
-    )
+    console.print(f"   This is the short table. The full one: maam parity {weights} --data digits")
     _print_next_steps(out, console)
     return same and agree
 
@@ -81,14 +79,14 @@ def _evaluate(test: ImageDataset, weights: Path, console: Console) -> bool:
     for name in backend_names():
         title, predictions = find_entry(name).title, _predict(name, weights, data.to_float(test.images))
         if predictions is None:
-            console.print(f"   {title:9} not installed", highlight=False)
+            console.print(f"   {title:9} not installed")
         else:
             found[name] = predictions
-            console.print(f"   {title:9} accuracy {(predictions == test.labels).mean():.2%}", highlight=False)
+            console.print(f"   {title:9} accuracy {(predictions == test.labels).mean():.2%}")
     reference = found["reference"]
     same = all(np.array_equal(array, reference) for array in found.values())
     verdict = "the same prediction" if same else "NOT the same prediction"
-    console.print(f"   {verdict} for every image in {len(found)} backends", highlight=False)
+    console.print(f"   {verdict} for every image in {len(found)} backends")
     plots.draw_confusion_matrix(
         test.labels,
         reference,
@@ -135,6 +133,4 @@ def _print_next_steps(out: Path, console: Console) -> None:
         "       maam info maam_cifar10_2m3         layers, shapes, parameters, MACs\n"
         "       maam data cifar10 datasets         download CIFAR-10\n"
         "       maam parity maam_cifar10_2m3 --data cifar10 --root datasets",
-        highlight=False,
-        markup=False,
     )

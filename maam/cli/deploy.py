@@ -181,7 +181,7 @@ def optimize(
     out = console()
     out.print(table)
     for reason in dict.fromkeys(reasons):
-        out.print(f"not measured: {reason}", highlight=False, markup=False)
+        out.print(f"not measured: {reason}")
 
 
 def _batch(text: str) -> int:

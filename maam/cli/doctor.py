@@ -93,12 +93,12 @@ def doctor(
         choose_device("maam", device, DEVICES)
     installed, features = versions(), cpu_features()
     out = console()
-    out.print(", ".join(f"{name} {version}" for name, version in installed.items()), highlight=False)
+    out.print(", ".join(f"{name} {version}" for name, version in installed.items()))
     machine = (
         f"{environment()['machine']}, {environment()['cores']} cores ({', '.join(features) or 'features unknown'})"
     )
-    out.print(f"{platform.system()} {platform.machine()}, {machine}", highlight=False, markup=False)
-    out.print(f"devices: {', '.join(devices())}", highlight=False, markup=False)
+    out.print(f"{platform.system()} {platform.machine()}, {machine}")
+    out.print(f"devices: {', '.join(devices())}")
     findings = [*known_problems(installed, features), *compare_speed(installed, features)]
     if not quick:
         # MindSpore before the engines: some of them import protobuf in a way that makes its import fail

@@ -55,13 +55,11 @@ def info(
     out.print(table)
     if model in list_presets() or model in aliases():
         options = ", ".join(f"{option}={default!r}" for option, default in preset_options(model).items())
-        out.print(f"options: {options}", highlight=False, markup=False)
+        out.print(f"options: {options}")
     name = listed([spec.name if isinstance(spec, ModelSpec) else spec.kind])
     total = f"{spec.num_parameters:,} parameters, {spec.macs(shape):,} MACs"
     out.print(
         f"{name}: {_shape(shape)} to {_shape(spec.output_shape(shape))}, {total}",
-        highlight=False,
-        markup=False,
     )
 
 

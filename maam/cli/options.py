@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,6 +75,8 @@ Std = Annotated[
     str | None, typer.Option(help="comma-separated standard deviations of the channels, for pixels in [0, 1]")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace an existing file")]
+Json = Annotated[Path | None, typer.Option(help="write the report to this file; replaced if it exists")]
+Html = Annotated[Path | None, typer.Option(help="write the report as a web page to this file; replaced if it exists")]
 
 
 def parse_overrides(texts: list[str] | None) -> dict[str, Any]:
@@ -136,6 +138,30 @@ def check_written(option: str, path: Path | None) -> None:
         return
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise MaamError(f"{option} {path}: expected a file in a folder that exists and is writable")
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = ()) -> None:
+    """Check before long work that the file of each option can be written, and that it has no other use.
+
+    Args:
+        outputs: the files to write, by option. A device, such as /dev/null, may occur several times.
+        inputs: what the command reads; names that are no files, such as those of presets, do not count.
+
+    Raises:
+        MaamError: a file cannot be written, two options name the same file, or the command also reads it.
+    """
+    read = {os.path.realpath(path) for path in inputs if os.path.isfile(path)}
+    taken: dict[str, str] = {}
+    for option, path in outputs.items():
+        check_written(option, path)
+        if path is None or _io.is_special(path):
+            continue
+        place = os.path.realpath(path)
+        if place in read:
+            raise MaamError(f"{option} {path}: the command reads this file; give the result another name")
+        if place in taken:
+            raise MaamError(f"{option} {path}: {taken[place]} writes this file too; give each result its own name")
+        taken[place] = option
 
 
 def split(option: str, text: str, known: Iterable[str] | None = None) -> list[str]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from maam import _io
 from maam.cli import completion
 from maam.cli.images import check_images, check_root, load_images
-from maam.cli.options import Model, Root, check_written, split
+from maam.cli.options import Html, Json, Model, Root, check_outputs, split
 from maam.cli.terminal import console
 from maam.errors import MaamError, require
 from maam.parity import STAGES, Report, Verdict, check
@@ -43,9 +43,11 @@ def parity(
     batch_size: Annotated[int, typer.Option(min=2, max=4096, help="images in a comparison")] = 4,
     steps: Annotated[int, typer.Option(min=2, help="training steps of the free run")] = 50,
     seed: Annotated[int, typer.Option(min=0, help="seed of weights and images")] = 0,
-    json: Annotated[Path | None, typer.Option(help="write the report to this file")] = None,
-    html: Annotated[Path | None, typer.Option(help="write the report as a web page to this file")] = None,
-    plot: Annotated[Path | None, typer.Option(help="draw the differences of all layers to this file")] = None,
+    json: Json = None,
+    html: Html = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="draw the differences of all layers to this file; replaced if it exists")
+    ] = None,
     require_all: Annotated[bool, typer.Option("--require-all", help="fail if a stage did not run")] = False,
 ) -> None:
     """Compare the frameworks with a float64 reference, and name the first layer that differs.
@@ -53,7 +55,8 @@ def parity(
     The exit status is 1 if a stage fails.
     """
     spec, arrays = find_spec(model)
-    _check_targets(json, html, plot)
+    check_outputs({"--json": json, "--html": html, "--plot": plot}, [model])
+    _check_plot(plot)
     images, labels = _images(spec, data, root)
     log = console(stderr=True)
     report = check(
@@ -67,7 +70,7 @@ def parity(
         seed=seed,
         batch_size=batch_size,
         steps=steps,
-        progress=lambda stage: log.print(f"{stage} ...", highlight=False),
+        progress=lambda stage: log.print(f"{stage} ..."),
     )
     print_report(report, f"{data} images" if data else "random images")
     if json is not None:
@@ -93,7 +96,7 @@ def print_report(report: Report, images: str) -> None:
     out = console()
     out.print(table)
     versions = ", ".join(f"{name} {version}" for name, version in report.environment.items())
-    out.print(f"{report.title}, {images}; {versions}", highlight=False, markup=False)
+    out.print(f"{report.title}, {images}; {versions}")
     if report.failures:
         out.print(f"FAIL: the first layer that differs is {report.first_difference or 'unknown'}", style="bold red")
     elif not report.passed:
@@ -102,11 +105,8 @@ def print_report(report: Report, images: str) -> None:
         out.print("All results that were compared agree.", style="green")
 
 
-def _check_targets(json: Path | None, html: Path | None, plot: Path | None) -> None:
-    """Check before the run that its results can be written."""
-    check_written("--json", json)
-    check_written("--html", html)
-    check_written("--plot", plot)
+def _check_plot(plot: Path | None) -> None:
+    """Check before the run that the plot can be drawn."""
     if plot is not None and plot.suffix not in _PICTURES:
         raise MaamError(f"--plot {plot}: expected a file name that ends in {', '.join(_PICTURES)}")
     if plot is not None:

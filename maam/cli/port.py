@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from maam import _documents, _io
-from maam.cli.options import Overwrite, check_written
+from maam.cli.options import Html, Json, check_outputs
 from maam.cli.parity import print_report
 from maam.cli.terminal import console
 from maam.errors import PortingError
@@ -44,12 +44,14 @@ def port(
     ] = None,
     out_anyway: Annotated[bool, typer.Option("--out-anyway", help="write --out even if the models differ")] = False,
     names_out: Annotated[Path | None, typer.Option(help="write the pairs of layers to this file, for --names")] = None,
-    json: Annotated[Path | None, typer.Option(help="write the report to this file")] = None,
-    html: Annotated[Path | None, typer.Option(help="write the report as a web page to this file")] = None,
+    json: Json = None,
+    html: Html = None,
     batch_size: Annotated[int, typer.Option(min=1, max=4096, help="samples in a comparison")] = 4,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="training steps to compare")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="seed of the inputs")] = 0,
-    overwrite: Overwrite = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="let --out and --names-out replace an existing file")
+    ] = False,
 ) -> None:
     """Copy the weights of your own model to the other framework, and check that both models agree.
 
@@ -62,8 +64,9 @@ def port(
 
     parts, mapping = given.parse_inputs(input), _names(names)
     _check_targets(out, names_out, direction, transfer, out_anyway, overwrite)
-    check_written("--json", json)
-    check_written("--html", html)
+    read = (*(model.rpartition(":")[0] for model in (torch_module, mindspore_cell)), *(p.path or "" for p in parts))
+    kept = names if names is not None and names != names_out else ""  # --overwrite lets --names-out replace --names
+    check_outputs({"--out": out, "--names-out": names_out, "--json": json, "--html": html}, (*read, kept))
     x = given.load_inputs(parts, batch_size, seed)
     cell = porting.load_factory(mindspore_cell)  # MindSpore first: it fails after a protobuf of another package
     module = porting.load_factory(torch_module)
@@ -103,7 +106,7 @@ class _Progress:
         self.log, self.start = console(stderr=True), time.monotonic()
 
     def __call__(self, stage: str) -> None:
-        self.log.print(f"{time.monotonic() - self.start:5.0f} s  {stage} ...", highlight=False, markup=False)
+        self.log.print(f"{time.monotonic() - self.start:5.0f} s  {stage} ...")
 
 
 def _note(report: Any) -> dict[str, str]:
@@ -114,9 +117,9 @@ def _note(report: Any) -> dict[str, str]:
 def _print(report: Any, inputs: str) -> None:
     """Print the pairing, the causes of all differences, and the table of the stages."""
     out = console()
-    out.print(f"{len(report.pairs)} layers paired {report.how}", highlight=False)
+    out.print(f"{len(report.pairs)} layers paired {report.how}")
     for remark in report.remarks:
-        out.print(remark, highlight=False, markup=False)
+        out.print(remark)
     print_report(report, inputs)
     if not report.causes:
         return
@@ -130,7 +133,7 @@ def _print(report: Any, inputs: str) -> None:
     if layers := report.differing_layers:
         several = len(layers) > 1
         text = f"{len(layers)} {'layers or pieces of code differ' if several else 'layer or piece of code differs'}"
-        out.print(text, highlight=False)
+        out.print(text)
 
 
 def _check_targets(
@@ -147,9 +150,9 @@ def _check_targets(
         if not transfer:
             raise PortingError("--no-transfer copies no weights that --out could write; remove one of the two options")
         check_suffix(direction.rpartition("-")[2], out)
-        _io.check_target(out, overwrite=overwrite)
+        _io.check_target(out, overwrite=overwrite, option="--out")
     if names_out is not None:
-        _io.check_target(names_out, overwrite=overwrite)
+        _io.check_target(names_out, overwrite=overwrite, option="--names-out")
 
 
 def _names(path: Path | None) -> dict[str, str]:

@@ -23,7 +23,7 @@ from maam.cli.options import (
     OnBroken,
     Root,
     Trained,
-    check_written,
+    check_outputs,
     class_names,
     image_options,
     split,
@@ -59,7 +59,9 @@ def evaluate(
     mirror: Annotated[
         bool, typer.Option("--mirror", help="also show the accuracy with mirror images averaged, beside the plain one")
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="write figures and predictions to this file")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="write figures and predictions to this file; replaced if it exists")
+    ] = None,
     recipe: ImageRecipe = None,
     override: ImageOverride = None,
     num_workers: NumWorkers = 4,
@@ -76,7 +78,7 @@ def evaluate(
         "track": track,
     }
     frameworks = split("--framework", framework, backend_names())
-    check_written("--json", json)
+    check_outputs({"--json": json}, [model])
     # among several frameworks, those that run on the CPU only ignore --device
     many = len(frameworks) > 1
     devices = {name: None if many and name not in trainable_names() else device for name in frameworks}
@@ -110,7 +112,7 @@ def _print_figures(found: Mapping[str, Evaluation]) -> None:
     first, *others = found
     expected = found[first].predictions
     for note in found[first].notes:
-        out.print(note, highlight=False, markup=False)
+        out.print(note)
     for name in others:
         same = int((found[name].predictions == expected).sum())
         out.print(f"{name}: the same prediction as {first} on {same:,} of {len(expected):,} images")
@@ -125,7 +127,9 @@ def predict(
     device: Device = None,
     top: Annotated[int, typer.Option(min=1, help="number of classes to show for each image")] = 3,
     classes: Classes = None,
-    json: Annotated[Path | None, typer.Option(help="write all probabilities to this file")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="write all probabilities to this file; replaced if it exists")
+    ] = None,
     attention_maps: Annotated[
         Path | None, typer.Option(help="draw the share of each position that the gates keep, to this image file")
     ] = None,
@@ -135,8 +139,7 @@ def predict(
     on_broken: OnBroken = "error",
 ) -> None:
     """Show the most probable classes of image files."""
-    check_written("--json", json)
-    check_written("--attention-maps", attention_maps)
+    check_outputs({"--json": json, "--attention-maps": attention_maps}, [model, *images])
     preparation = image_options(recipe, override)
     found = predict_files(
         model,

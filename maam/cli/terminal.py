@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.segment import Segment
 
 from maam._messages import printable, raw_stream
@@ -35,14 +36,14 @@ class SafeConsole(Console):
 def console(*, stderr: bool = False) -> Console:
     """Return standard output; it is as wide as the terminal, or wide enough for every table in a file or pipe.
 
+    Names of layers and files can contain anything, so texts have no markup, such as [red] or :smile:.
+
     Args:
         stderr: whether to return standard error instead.
     """
     stream = raw_stream(sys.stderr if stderr else sys.stdout)
-    if stderr:
-        return SafeConsole(file=stream)
-    width = shutil.get_terminal_size().columns if stream.isatty() else _WIDTH_OF_FILES
-    return SafeConsole(file=stream, width=width)
+    width = None if stderr else shutil.get_terminal_size().columns if stream.isatty() else _WIDTH_OF_FILES
+    return SafeConsole(file=stream, width=width, markup=False, emoji=False, highlight=False)
 
 
 class _SafeStream:
@@ -87,13 +88,13 @@ def track(items: Iterable[Item], name: str, count: int) -> Iterator[Item]:
     if log.is_terminal:
         from rich import progress
 
-        yield from progress.track(items, name, count, console=log, transient=True)
+        yield from progress.track(items, escape(name), count, console=log, transient=True)
         return
     last = time.monotonic()
     for index, item in enumerate(items):
         if (now := time.monotonic()) - last >= SECONDS:
             last = now
-            log.print(f"{name}: {index / count:.0%}", highlight=False, markup=False)
+            log.print(f"{name}: {index / count:.0%}")
         yield item
 
 

@@ -148,7 +148,12 @@ class Progress(Observer):
         self._task: Any = None
         self._last = time.monotonic()
         self._total, self._begin, self._began = 0, 0, 0.0
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         self.bar = Bar(*columns, console=self.console, disable=not self.console.is_terminal)
 
     def __enter__(self) -> Progress:
@@ -172,7 +177,7 @@ class Progress(Observer):
 
     def note(self, text: str) -> None:
         """Print a message for the user, before the first step."""
-        self.console.print(f"{self.name}{text}", highlight=False, markup=False)
+        self.console.print(f"{self.name}{text}")
 
     def estimate(self, seconds: float) -> None:
         """Print the estimated time of the rest of the run, if it is not short."""
@@ -207,7 +212,7 @@ class Progress(Observer):
         text = f"{self.name}epoch {record['epoch'] + 1}: test accuracy {record['test_accuracy']:.2%}"
         text += f", test loss {record['test_loss']:.4f}, {record['seconds']:.0f} s"
         if self.console.is_terminal:
-            self.bar.console.print(text, highlight=False)
+            self.bar.console.print(text)
         else:
             print(text, flush=True)
 

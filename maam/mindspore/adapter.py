@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from maam.backend.adapter import (
+    OWN,
     Call,
     Inputs,
     Layer,
@@ -61,6 +62,8 @@ class ModelAdapter:
 
     def layers(self) -> list[Layer]:
         """Return all layers in the order of registration."""
+        if self.fixed:
+            return _layers_of_graph(self._parameters())
         first: dict[int, str] = {}
         return [Layer(name, _kind(cell), _slots(name, cell, first)) for name, cell in self._cells()]
 
@@ -99,6 +102,8 @@ class ModelAdapter:
     ) -> tuple[Array, list[Call]]:
         """Return the output, and the calls of all layers in the order of execution."""
         calls: list[Call] = []
+        if self.fixed:
+            return self.forward(inputs, training), calls
         with _hooks(self._cells(), calls, replaced or {}):
             output = self.forward(inputs, training)
         return output, calls
@@ -246,6 +251,18 @@ def _slots(name: str, cell: nn.Cell, first: dict[int, str]) -> dict[str, Slot]:
         tied = "" if before == full else before
         found[torch_name] = Slot(full, tuple(parameter.shape), parameter.requires_grad, neutral, tied)
     return found
+
+
+def _layers_of_graph(parameters: Mapping[str, Parameter]) -> list[Layer]:
+    """Return the layers of a graph without cells: parameters with equal paths."""
+    names = {**_NORM_NAMES, **_OTHER_NAMES["embedding"]}
+    found: dict[str, dict[str, Slot]] = {}
+    for full, parameter in parameters.items():
+        path, _, local = full.rpartition(".")
+        name = names.get(local, local)
+        trained = parameter.requires_grad and not name.startswith("running_")  # a file does not store requires_grad
+        found.setdefault(path, {})[name] = Slot(full, tuple(parameter.shape), trained)
+    return [Layer(path, OWN, slots) for path, slots in found.items()]
 
 
 def _distinct(parameters: Iterable[Parameter]) -> list[Parameter]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from maam._messages import check_counts
 from maam._system import environment
 from maam.backend.adapter import Call, Inputs, ModelAdapter, neutral_array
 from maam.backend.registry import find_entry, load_porting_backend
@@ -70,8 +71,8 @@ def port(
 
     Raises:
         MissingFrameworkError: a framework is not installed.
-        PortingError: the layers cannot be paired, a name or option is unknown, or an object is not a model or does not
-            return a tensor.
+        PortingError: the layers cannot be paired, a name or argument is invalid, or an object is not a model or does
+            not return a tensor.
         ShapeError: the PyTorch model cannot take the input.
 
     Example:
@@ -88,6 +89,7 @@ def port(
         'nn.LeakyReLU(alpha=0.1)'
     """
     check_direction(direction)
+    check_counts(PortingError, steps=steps)
     torch = load_porting_backend("torch").adapt(torch_module)
     mindspore = load_porting_backend("mindspore").adapt(mindspore_cell)
     x = make_inputs(input_shape, inputs, batch_size, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,16 +151,20 @@ class ModelAdapter:
         The loss is mean cross entropy for integer targets, and mean(output * target) for others.
         """
         own = [p for p in self.model.parameters() if p.requires_grad]
+        before = [p.grad for p in own]
         optimizer = torch.optim.SGD(own, lr, momentum=momentum, weight_decay=weight_decay)
-        with self._mode(True):
-            for inputs, target in batches:
-                optimizer.zero_grad()
-                loss = _loss(self._output(self._tensors_of(inputs)), self._tensor(target))
-                loss.backward()  # type: ignore[no-untyped-call]
-                for parameter in own:  # MindSpore decays arrays that the model does not use, PyTorch leaves them
-                    parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-                optimizer.step()
-        optimizer.zero_grad()
+        try:
+            with self._mode(True):
+                for inputs, target in batches:
+                    optimizer.zero_grad()
+                    loss = _loss(self._output(self._tensors_of(inputs)), self._tensor(target))
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    for parameter in own:  # MindSpore decays arrays that the model does not use, PyTorch leaves them
+                        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                    optimizer.step()
+        finally:
+            for parameter, gradient in zip(own, before, strict=True):
+                parameter.grad = gradient
 
     def double(self) -> ModelAdapter | None:
         """Return an adapter of a copy in float64; None if the module cannot be copied."""
@@ -211,7 +215,8 @@ class ModelAdapter:
         part = self.model if part is None else part
         before = {module: module.training for module in part.modules()}
         counters = [(b, b.clone()) for b in part.buffers() if not b.is_floating_point()]
-        part.train(training)
+        with suppress(NotImplementedError):  # exported modules have one mode
+            part.train(training)
         for module in before:
             if is_dropout(type(module)):
                 module.eval()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from maam.backend.adapter import is_neutral, kind_of
+from maam.backend.adapter import OWN, is_neutral, kind_of
 from maam.spec.node import join_path
 from maam.weights.match import is_batch_counter
 
@@ -24,7 +24,9 @@ _INNER = {
     "FullyShardedDataParallel": "_fsdp_wrapped_module",
 }
 """The name of the only child of each class that wraps a module and computes the same."""
-_TRACED, _SCRIPTED = "a traced module", "a scripted module"
+_TRACED, _SCRIPTED, _EXPORTED = "a traced module", "a scripted module", "an exported module"
+_OF_EXPORT = ("_StatefulGraphModule", "UnflattenedModule", "InterpreterModule")
+"""The classes of modules that torch.export makes; they keep the mode of the export."""
 
 
 def modules_by_path(model: nn.Module) -> dict[str, nn.Module]:
@@ -80,7 +82,11 @@ def module_kind(module: nn.Module) -> str:
     if isinstance(module, torch.jit.ScriptModule):
         cls = getattr(nn, str(getattr(module, "original_name", "")), None)
         return kind_of(cls if isinstance(cls, type) else nn.Module, "torch")
-    return kind_of(type(module), "torch")
+    return OWN if _is_exported(module) else kind_of(type(module), "torch")
+
+
+def _is_exported(module: nn.Module) -> bool:
+    return any(base.__name__ in _OF_EXPORT for base in type(module).__mro__)
 
 
 def fixed_form(model: nn.Module) -> str:
@@ -89,6 +95,8 @@ def fixed_form(model: nn.Module) -> str:
         if isinstance(module, torch.jit.ScriptModule):
             traced = any("TracedModule" in type(part).__name__ for part in model.modules())
             return _TRACED if traced or "TracedModule" in type(module).__name__ else _SCRIPTED
+        if _is_exported(module):
+            return _EXPORTED
     return ""
 
 

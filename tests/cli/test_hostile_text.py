@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from rich.table import Table
 
 from maam import spec
 from maam._messages import printable
+from maam.cli.terminal import console
 from maam.reference import build, save_weights
 
 ESCAPES = "\x1b[2J\x1b]0;title\x07\r\x9b31m\u202eleft"
@@ -26,6 +28,14 @@ def test_printable():
     assert printable(ESCAPES) == SAFE
     assert printable("two\n\tlines \u00e4\u732b \udcff") == "two\n\tlines \u00e4\u732b \\udcff"
     assert printable(SAFE) == SAFE
+
+
+def test_texts_have_no_markup(capsys):
+    table = Table("[/x]")
+    table.add_row("[red]a[/] :cat:")
+    console().print("[/y] [red]b[/]", table)
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("[/x]", "[red]a[/] :cat:", "[/y] [red]b[/]"))
 
 
 @pytest.fixture

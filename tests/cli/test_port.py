@@ -36,6 +36,7 @@ instance = module()
 """
 ARGUMENTS = ("--input", "3,6,6", "--steps", "1")
 FILES = {"z.py": "1 / 0", "bad.npy": "?", "one.json": "[1]", "deep.json": "[" * 200_000, "two.json": '{"a": 1, "a": 2}'}
+FILES["old.ckpt"] = ""
 REFUSED = {
     "module z:cell --input 3": "z cannot be imported: ZeroDivisionError: division by zero",
     "module nothing --input 3": "expected package.module:callable",
@@ -46,9 +47,16 @@ REFUSED = {
     "Named own_models:cell --input 3": "write a function without arguments that returns Named(...)",
     "module own_models:cell": "--input is missing: write the shape of one sample, such as 3,22",
     "module own_models:cell --input 3,x": "--input: expected positive integers",
+    "module own_models:cell --input 99999999999999999999,8,8": "--input: expected positive integers",
+    "module own_models:cell --input 50000,50000": "--input: expected at most 2,147,483,648 numbers in a batch",
     "module own_models:cell --input no.npy": "--input no.npy: the file does not exist",
     "module own_models:cell --input bad.npy": "--input bad.npy: cannot be read",
     "module own_models:cell --input 3 --out x.pth": "--out x.pth: expected a file name that ends in .ckpt or .safetens",
+    "module own_models:cell --input 3 --out old.ckpt": "--out old.ckpt: the file exists",
+    "module own_models:cell --input 3 --json r --html ./r": "--html r: --json writes this file too; give each result",
+    "module own_models:cell --input 3 --out q.ckpt --json q.ckpt": "--json q.ckpt: --out writes this file too",
+    "module own_models.py:cell --input 3 --json own_models.py": "--json own_models.py: the command reads this file",
+    "module own_models:cell --input 3 --seed 9999999999999999999": "seed: expected an integer in [0, 2**63)",
     "module own_models:cell --input 3 --out-anyway": "no effect without --out",
     "module own_models:cell --input 3 --names one.json": "expected a JSON object",
     "module own_models:cell --input 3 --names deep.json": "not JSON: ",

@@ -95,5 +95,9 @@ def test_unwritable_json_is_refused_before_the_work(fails, finished, monkeypatch
     for command in (("evaluate", finished, "--data", "digits"), ("predict", finished, "a.png")):
         for target in ("/nonexistent/x.json", "."):
             assert "expected a file in a folder that exists" in fails(*command, "--json", target)
+    twice = fails("predict", finished, "a.png", "--json", "m", "--attention-maps", "m")
+    assert twice == "--attention-maps m: --json writes this file too; give each result its own name"
+    Path("a.png").touch()
+    assert "the command reads this file" in fails("predict", finished, "a.png", "--json", "a.png")
     message = fails("evaluate", finished, "--data", "digits", "--framework", "reference,torch", "--device", "cuda:9")
     assert "got 'cuda:9'" in message

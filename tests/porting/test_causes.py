@@ -133,13 +133,19 @@ def test_trained_sets_are_compared_both_ways(frozen, text):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
-@pytest.mark.parametrize("kind", ["trace", "script", "no arrays"])
-def test_what_cannot_be_observed_is_not_applicable(kind):
+@pytest.mark.parametrize("kind", ["trace", "script", "export", "graph", "no arrays"])
+def test_what_cannot_be_observed_is_not_applicable(kind, tmp_path):
     module, cell = chain(*[linear(4, 3)] * (kind != "no arrays"), (tnn.ReLU(), nn.ReLU()))
     if kind == "trace":
         module = torch.jit.trace(module, torch.zeros(1, 4))
     elif kind == "script":
         module = torch.jit.script(module)
+    elif kind == "export":
+        module = torch.export.export(module, (torch.zeros(2, 4),)).module()
+    elif kind == "graph":
+        path = str(tmp_path / "graph.mindir")
+        mindspore.export(cell, mindspore.Tensor(np.zeros((2, 4), np.float32)), file_name=path, file_format="MINDIR")
+        cell = nn.GraphCell(mindspore.load(path))
     report = port(module, cell, input_shape=(4,))
     assert report.passed, report.to_markdown()
     assert {row.verdict.value for row in report.rows} == {"pass", "NOT APPLICABLE"}

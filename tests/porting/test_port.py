@@ -38,8 +38,10 @@ def test_all_stages_pass_and_weights_move():
 def test_the_other_direction():
     module, cell = pair()
     before = {name: p.asnumpy().copy() for name, p in cell.parameters_and_names()}
+    module.fc.bias.grad = torch.ones(5)
     report = port(module, cell, direction="mindspore-to-torch")
     assert report.complete, report.to_markdown()
+    assert module.fc.bias.grad.sum() == 5
     assert all((before[name] == p.asnumpy()).all() for name, p in cell.parameters_and_names())
     assert (module.fc.bias.detach().numpy() == before["fc.bias"]).all()
 
@@ -132,6 +134,13 @@ KINDS = "does not match MindSpore's 'fc'.*: the kinds convolution and linear dif
         ({"input_shape": None}, r"pass exactly one of input_shape .* and inputs"),
         ({"direction": "both"}, "direction: expected torch-to-mindspore or"),
         ({"input_shape": None, "inputs": np.array("x")}, "inputs: expected a batch of numbers"),
+        ({"input_shape": None, "inputs": [[1.0, 2.0], [3.0]]}, "inputs: expected a batch of numbers as an array: "),
+        ({"input_shape": 4}, r"input_shape: expected positive integers such as \(3, 224, 224\), got 4"),
+        ({"input_shape": (10**20, 8, 8)}, "input_shape: expected at most 2,147,483,648 numbers in a batch, got 4 sam"),
+        ({"batch_size": 0}, "batch_size: expected an integer of at least 1, got 0"),
+        ({"batch_size": "a"}, "batch_size: expected an integer of at least 1, got 'a'"),
+        ({"steps": 1.5}, "steps: expected an integer of at least 1, got 1.5"),
+        ({"seed": -1}, r"seed: expected an integer in \[0, 2\*\*63\), got -1"),
         ({"names": {"conv2": "conv9"}}, "names: the MindSpore cell has no layer .* named conv9; did you"),
         ({"names": {"conv1": "fc"}}, f"names: PyTorch's 'conv1'.* {KINDS}"),
     ],
