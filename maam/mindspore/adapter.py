@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -158,12 +159,13 @@ class ModelAdapter:
     def save(self, path: Path, note: Mapping[str, str]) -> str:
         """Write the arrays under MindSpore's names to a .ckpt or .safetensors file; return the code that loads it."""
         arrays = {parameter.name: to_numpy(parameter) for parameter in _distinct(self._parameters().values())}
+        name = json.dumps(str(path), ensure_ascii=False)
         if path.suffix == ".safetensors":
             write_safetensors(path, arrays, {"framework": self.framework, **note})
-            load = f'mindspore.load_checkpoint("{path}", format="safetensors")'
+            load = f'mindspore.load_checkpoint({name}, format="safetensors")'
         else:
             write_records(path, arrays, note)
-            load = f'mindspore.load_checkpoint("{path}")'
+            load = f"mindspore.load_checkpoint({name})"
         return f"mindspore.load_param_into_net(cell, {load})"
 
     def _cells(self) -> list[tuple[str, nn.Cell]]:

@@ -1,9 +1,11 @@
 """Models that are the same network, written differently: they are paired, and their results agree."""
 
+import copy
 from functools import partial
 
 import numpy as np
 import pytest
+import safetensors.torch  # noqa: F401  # in the code that loads a file
 
 import maam
 from maam.errors import PortingError
@@ -211,6 +213,16 @@ WRAPPERS = {
 }
 
 
+def written_files_load(module, model, folder):
+    """Check that the line that `save_weights` returns loads all arrays into `model`, built like `module`."""
+    expected = {name: value.clone() for name, value in module.state_dict().items()}
+    for suffix in (".pth", ".safetensors"):
+        model.load_state_dict({name: torch.zeros_like(value) for name, value in expected.items()})
+        eval(maam.porting.save_weights("torch", module, folder / f"own{suffix}"))
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_wrappers_are_looked_through(name, deep, tmp_path):
@@ -222,8 +234,7 @@ def test_wrappers_are_looked_through(name, deep, tmp_path):
     report = port(module, cell)
     assert report.passed, report.to_markdown()
     assert report.names == {"0": "0", "1": "1"}
-    maam.porting.save_weights("torch", module, tmp_path / "plain.pth")
-    plain()[0].load_state_dict(torch.load(tmp_path / "plain.pth"))
+    written_files_load(module, copy.deepcopy(module), tmp_path)
 
 
 def test_mixed_precision_is_a_cause():
@@ -247,11 +258,15 @@ def test_parametrizations_are_computed(wrap):
     np.testing.assert_allclose(cell(mindspore.Tensor(x.numpy())).asnumpy(), expected, atol=1e-5)
 
 
-def test_parametrizations_take_weights():
-    module = tnn.Sequential(parametrizations.weight_norm(tnn.Linear(4, 3)))
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, tnn.utils.weight_norm])
+def test_parametrizations_take_weights(wrap, tmp_path):
+    module = tnn.Sequential(wrap(tnn.Linear(4, 3)))
     cell = nn.SequentialCell(nn.Dense(4, 3))
     assert port(module, cell, (4,), direction="mindspore-to-torch").passed
+    module.eval()(torch.zeros(1, 4))
     np.testing.assert_allclose(module[0].weight.detach().numpy(), cell[0].weight.asnumpy(), atol=1e-6)
+    written_files_load(module, tnn.Sequential(wrap(tnn.Linear(4, 3))), tmp_path)
     refusing = tnn.Sequential(parametrizations.spectral_norm(tnn.Linear(4, 3)))
     with pytest.raises(PortingError, match=r"0\.weight: the parametrization cannot take a value"):
         port(refusing, cell, (4,), direction="mindspore-to-torch")
