@@ -34,6 +34,9 @@ KINDS = {
     "InstanceNorm2d": "instance norm",
     "InstanceNorm3d": "instance norm",
     "LayerNorm": "layer norm",
+    "RMSNorm": "rms norm",
+    "LocalResponseNorm": "local response normalization",
+    "LRN": "local response normalization",
     "Embedding": "embedding",
     "HSwish": "hardswish",
     "HSigmoid": "hardsigmoid",
@@ -240,7 +243,7 @@ def kind_of(cls: type, package: str) -> str:
 
 def is_neutral(kind: str, name: str, array: Array) -> bool:
     """Return whether an array with PyTorch's local name changes nothing in a layer of this kind."""
-    if name not in _NEUTRAL or (name != "bias" and not kind.endswith("norm")):
+    if name not in _NEUTRAL or (name != "bias" and not kind.endswith(" norm")):
         return False
     return bool((array == _NEUTRAL[name]).all())
 

@@ -168,9 +168,10 @@ def _judge_statistics(subject: Subject, found: list[Judgement], expected: Mappin
 
 
 def _find_group(subject: Subject, judgement: Judgement) -> None:
-    """Find the layers that agree together with a layer that does not agree alone."""
+    """Find the layers that agree together, in both modes, with a layer that does not agree alone."""
+    modes = sorted(MODES, key=lambda mode: mode not in judgement.modes)  # the mode that differs refuses most groups
     for own, other in _groups(subject, judgement.run):
-        if all(_agree_together(subject, own, other, mode) for mode in judgement.modes):
+        if all(_agree_together(subject, own, other, mode) for mode in modes):
             calls = subject.recording("torch").calls, subject.recording("mindspore").calls
             left, right = (
                 " and ".join(side[i].name for i in indices) for side, indices in zip(calls, (own, other), strict=True)

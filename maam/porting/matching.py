@@ -160,7 +160,7 @@ def mismatch(torch: Layer, mindspore: Layer, writable: str = "") -> str:
 
 def _can_be_neutral(kind: str, name: str, slot: Slot, writable: bool) -> bool:
     """Return whether a layer without this array can compute the same as one with it."""
-    known = name == "bias" or (kind.endswith("norm") and name in _NORM_SLOTS)
+    known = name == "bias" or (kind.endswith(" norm") and name in _NORM_SLOTS)
     statistics = name.startswith("running_")  # a layer without them uses those of the batch
     return known and (slot.neutral or writable or statistics)
 
@@ -177,7 +177,7 @@ def _explain_absence(kind: str, name: str, has_torch: bool) -> str:
 def signature(layer: Layer) -> tuple[Any, ...]:
     """Return a key that is equal for layers that may match; arrays that can be absent do not count."""
     kind = "convolution" if layer.kind == "linear" else layer.kind
-    if kind.endswith("norm"):
+    if kind.endswith(" norm"):
         return (kind, next((math.prod(slot.shape) for slot in layer.slots.values()), 0))
     if kind != OWN and "weight" in layer.slots:
         return (kind, squeezed(layer.slots["weight"].shape))

@@ -149,6 +149,26 @@ def several_inputs():
     return both(lambda m, x, ids: m.fc(x) + m.table(ids).mean(1), fc=linear(4, 3), table=embedding(11, 3))
 
 
+def volumes():
+    return chain((tnn.Conv3d(2, 4, 1), nn.Conv3d(2, 4, 1, has_bias=True)), (tnn.BatchNorm3d(4), nn.BatchNorm3d(4)))
+
+
+def constant_maps():
+    """Batch norm of equal values is rounding in train mode, and ReLU hides a part of it."""
+    return chain(conv(3, 4, 3), norm(4), (tnn.ReLU(), nn.ReLU()))
+
+
+class Lrn(nn.LRN):
+    """MindSpore's layer, written with the function that has the same options."""
+
+    def construct(self, x):
+        return ops.lrn(x, 1, 1.0, 1e-4 / 3, 0.75)
+
+
+def local_norm():
+    return chain(conv(3, 4), (tnn.LocalResponseNorm(3), Lrn()), conv(4, 3))
+
+
 FOUR = {"input_shape": (4,)}
 VECTORS = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
 NETWORKS = {
@@ -167,6 +187,9 @@ NETWORKS = {
     "embedding and layer norm": (normalized, {"inputs": IDS}),
     "an activation inside a dense layer": (activation_inside, FOUR),
     **{f"{name}, padded by {pad}": (partial(padded, name, pad), {}) for name in PADDED for pad in PADS},
+    "batch norm of volumes": (volumes, {"input_shape": (2, 3, 4, 4)}),
+    "batch norm of constant maps": (constant_maps, {"inputs": np.zeros((2, 3, 8, 8), np.float32)}),
+    "a normalization without weights": (local_norm, {}),
     "several inputs": (several_inputs, {"inputs": (VECTORS, IDS)}),
 }
 
