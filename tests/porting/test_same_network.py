@@ -223,6 +223,15 @@ def test_weights_tied_in_one_model_only_are_named(ties):
     assert cause.text == f"the same array as that of another layer in {tied_in}, an array of its own in {free}"
 
 
+def test_a_frozen_part_of_a_joined_array_is_named():
+    module, cell = fused()
+    cell.k.weight.requires_grad = False
+    report = port(module, cell, (6, 8))
+    assert [(cause.layers, cause.text) for cause in report.causes] == [
+        (("k.weight",), "trained in PyTorch alone (MindSpore: requires_grad=False)")
+    ]
+
+
 def plain():
     return chain(conv(3, 4, 3), norm(4), (tnn.ReLU(), nn.ReLU()))
 
