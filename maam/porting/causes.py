@@ -125,6 +125,8 @@ def find_causes(subject: Subject, judged: Sequence[Judgement], after: str, direc
     found = [cause for judgement in judged for cause in _of_layer(subject, judgement, direction)]
     if after:
         found.append(Cause(CODE, "", "", "", "", ("the output",), ("eval",), after))
+    if subject.random:
+        found.append(Cause(CODE, "", "", "", "", ("the whole model",), ("train",), subject.random))
     for name, text in trained_problems(subject).items():
         found.append(Cause(TRAINED, "", "", "", "", (name,), ("train",), text))
     return sorted(_grouped(found), key=lambda cause: not cause.seen)

@@ -111,11 +111,15 @@ def compare_outputs(subject: Subject, suspect: str) -> list[Row]:
             return subject.expected_output(training).output
 
         found = judge(actual.output, single.output, expected, LOGITS)
-        if found.used > 1 and (rounding := _rounding(subject, bool(training), found)):
+        if found.used > 1 and (reason := subject.find_random_code(bool(training))):
+            rows.append(row(stage, RUNNER, found, LOGITS, suspect or "the whole model", reason))
+        elif found.used > 1 and (rounding := _rounding(subject, bool(training), found)):
             note = f"rounding alone changes it by {rounding:.1e} in PyTorch; use a larger batch or larger inputs"
             rows.append(Row(stage, RUNNER, Verdict.NOT_APPLICABLE, str(LOGITS), found.absolute, note=note))
         else:
             rows.append(row(stage, RUNNER, found, LOGITS, suspect or last))
+    if subject.random:
+        return [*rows, *skip(["running statistics"], [RUNNER], subject.random)]
     return [*rows, _compare_statistics(subject)]
 
 

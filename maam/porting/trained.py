@@ -113,6 +113,8 @@ def _obstacle(subject: Subject) -> tuple[str, Verdict] | None:
         return NOT_RUN, Verdict.NOT_RUN
     if reason := subject.torch.fixed or subject.mindspore.fixed:
         return f"{reason} keeps the mode that it was made in", Verdict.NOT_APPLICABLE
+    if subject.random:
+        return subject.random, Verdict.NOT_RUN
     if not _trained(subject):
         return "the models train no arrays in common", Verdict.NOT_APPLICABLE
     own, other = (recording.output.shape for recording in subject.recordings())

@@ -111,6 +111,21 @@ def test_code_between_layers_is_a_cause():
     assert report.first_difference == "b"
 
 
+@pytest.mark.parametrize("sides", [(0,), (1,), (0, 1)])
+def test_random_code_is_a_cause(sides):
+    """Dropout that is called as a function cannot be switched off, and is not rounding."""
+    layer, cell = linear(4, 3)
+    functions = [lambda m, x: m.fc(x)] * 2
+    for side in sides:
+        dropout = (tnn.functional.dropout, ops.dropout)[side]
+        functions[side] = lambda m, x, drop=dropout: drop(m.fc(x), 0.5, m.training)
+    report = port(Module(functions[0], fc=layer), Cell(functions[1], fc=cell), input_shape=(4,))
+    assert not report.passed
+    (cause,) = report.causes
+    names = " and ".join(("PyTorch", "MindSpore")[side] for side in sides)
+    assert cause.text.endswith(f": the output of {names} changes from run to run in train mode")
+
+
 @pytest.mark.parametrize(
     ("frozen", "text"),
     [
