@@ -59,6 +59,8 @@ class ModelAdapter:
             raise PortingError(f"expected a mindspore.nn.Cell, got an object of type {type(model).__name__}")
         self.model = model
         self.fixed = "a graph loaded from a file" if isinstance(model, nn.GraphCell) else ""
+        level = getattr(model, "_amp_level", "O0")
+        self.mixed = "" if level in ("", "O0") else f'auto_mixed_precision level "{level}"'
         self._paths = _cells_by_path(model)
 
     def layers(self) -> list[Layer]:

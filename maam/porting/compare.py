@@ -97,7 +97,9 @@ def compare_outputs(subject: Subject, suspect: str) -> list[Row]:
     """Compare the output in eval and train mode, and the running statistics after a pass in train mode."""
     stages = ("output, eval", "output, train")
     if subject.refusal:
-        failed = Row(stages[0], RUNNER, Verdict.FAIL, str(LOGITS), layer=suspect, note=subject.refusal)
+        failed = Row(
+            stages[0], RUNNER, Verdict.FAIL, str(LOGITS), layer=suspect or "the whole model", note=subject.refusal
+        )
         return [failed, *skip([stages[1], "running statistics"], [RUNNER], NOT_RUN)]
     last = f"after {subject.runs[-1].pair.name}" if subject.runs else "the whole model"
     rows: list[Row] = []

@@ -17,6 +17,8 @@ from maam.tolerance import BROKEN, LOGITS, PORT_MARGIN, PORT_MAX_ROUNDING, Bound
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 RUNNER = "mindspore pynative"
+_HALF = {"float16": 100, "bfloat16": 800}
+"""How much wider bounds are if values are rounded to half precision."""
 NOT_RUN = "MindSpore's model did not run"
 
 
@@ -83,6 +85,16 @@ class Subject:
         except Exception:  # a module that creates float32 tensors; it is then its own reference
             return self.torch
         return double
+
+    @functools.cached_property
+    def code_bound(self) -> Bound:
+        """The bound for code between layers; in mixed precision, each cast between layers rounds to half precision."""
+        sides = zip((self.torch, self.mindspore), self.layers, strict=True)
+        settings = [adapter.settings(layer.name, ()) for adapter, layers in sides for layer in layers]
+        found = {own["precision"].value for own in settings if "precision" in own}
+        if not found & set(_HALF) and not self.mindspore.mixed:
+            return LOGITS
+        return LOGITS.times(max([_HALF[name] for name in found if name in _HALF], default=_HALF["float16"]))
 
     @functools.cached_property
     def arrays(self) -> list[ArrayPair]:

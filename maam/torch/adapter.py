@@ -40,6 +40,7 @@ class ModelAdapter:
     """A module in eager mode, on its present device."""
 
     framework = "torch"
+    mixed = ""
 
     def __init__(self, model: Any) -> None:
         if isinstance(model, type) and issubclass(model, nn.Module):

@@ -96,15 +96,15 @@ def tied(torch_ties=True, mindspore_ties=True):
     return module, cell
 
 
-def fused():
-    """One projection of query, key and value against three."""
+def fused(*order):
+    """One projection of query, key and value against three, which MindSpore registers in any order."""
 
     def attend(m, q, k, v, softmax):
         return m.fc(m.proj(softmax(q @ k.swapaxes(-1, -2), -1) @ v).mean(1))
 
     parts = {"proj": tnn.Linear(8, 8), "fc": tnn.Linear(8, 2)}
     module = Module(lambda m, x: attend(m, *m.qkv(x).chunk(3, -1), torch.softmax), qkv=tnn.Linear(8, 24), **parts)
-    parts = {**{name: nn.Dense(8, 8) for name in ("q", "k", "v", "proj")}, "fc": nn.Dense(8, 2)}
+    parts = {**{name: nn.Dense(8, 8) for name in order or ("q", "k", "v", "proj")}, "fc": nn.Dense(8, 2)}
     return module, Cell(lambda c, x: attend(c, c.q(x), c.k(x), c.v(x), ops.softmax), **parts)
 
 
@@ -182,6 +182,8 @@ NETWORKS = {
     "norm without running statistics": (batch_statistics, {}),
     "tied weights": (tied, {"inputs": IDS}),
     "fused query, key and value": (fused, {"input_shape": (6, 8)}),
+    "fused in another order": (partial(fused, "k", "q", "v", "proj"), {"input_shape": (6, 8)}),
+    "fused, apart": (partial(fused, "proj", "q", "fc", "k", "v"), {"input_shape": (6, 8)}),
     "attention": (attention, {"input_shape": (6, 8)}),
     **{name: (partial(recurrent, name), {"input_shape": (6, 4)}) for name in ("RNN", "GRU", "LSTM")},
     "embedding and layer norm": (normalized, {"inputs": IDS}),
@@ -269,12 +271,21 @@ def test_wrappers_are_looked_through(name, deep, tmp_path):
     written_files_load(module, copy.deepcopy(module), tmp_path)
 
 
-def test_mixed_precision_is_a_cause():
+@pytest.mark.parametrize("level", ["O1", "O2", "auto"])
+def test_mixed_precision_is_the_only_cause(level, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MindSpore writes the code of O1 to the working folder
     module, cell = plain()
-    report = port(module, mindspore.amp.auto_mixed_precision(cell, "O2"))
+    report = port(module, mindspore.amp.auto_mixed_precision(cell, level))
     assert report.names == {"0": "0", "1": "1"}
-    found = {cause.text for cause in report.causes if cause.what == "precision"}
-    assert found == {"float32 in PyTorch, float16 in MindSpore"}
+    assert not report.passed
+    assert {cause.what for cause in report.causes} == {"precision"}
+    expected = "float16" if level == "O2" else f'auto_mixed_precision level "{level}"'
+    assert {cause.mindspore for cause in report.causes} == {expected}
+
+
+def test_half_precision_in_pytorch_is_no_code():
+    (cause,) = port(tnn.Sequential(tnn.Conv2d(3, 4, 1)).half(), nn.SequentialCell(conv(3, 4)[1])).causes
+    assert (cause.what, cause.seen) == ("precision", ())
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
