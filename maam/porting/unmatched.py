@@ -39,7 +39,8 @@ def other_kinds(subject: Subject) -> Iterator[tuple[Layer, Layer]]:
         own, other = unmatched(subject, index)
         if len(own) == len(other) == 1 and not _has_weights(subject, own[0], other[0]):
             pair = _layer(subject, 0, own[0]), _layer(subject, 1, other[0])
-            if pair[0].kind != pair[1].kind and _agrees(subject, own[0], other[0]):
+            both_drop = all(layer.kind.startswith("dropout") for layer in pair)
+            if pair[0].kind != pair[1].kind and not both_drop and _agrees(subject, own[0], other[0]):
                 yield pair
 
 

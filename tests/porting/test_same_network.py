@@ -77,6 +77,16 @@ def table():
     return module, Cell(lambda c, x: c.fc(x) + ops.arange(3), fc=dense)
 
 
+def masked():
+    """A mask of infinity, which both models keep."""
+    fc, dense = linear(4, 4)
+    mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
+    module = Module(lambda m, x: torch.softmax(m.fc(x)[:, None] + m.mask, -1), fc=fc)
+    module.register_buffer("mask", torch.from_numpy(mask))
+    table = mindspore.Parameter(mindspore.Tensor(mask), requires_grad=False)
+    return module, Cell(lambda c, x: ops.softmax(c.fc(x)[:, None] + c.mask, -1), fc=dense, mask=table)
+
+
 def not_affine():
     return chain(conv(3, 4), norm(4, affine=False))
 
@@ -178,6 +188,7 @@ NETWORKS = {
     "arrays in another layer": (scales_in_one_layer, FOUR),
     "linear layers and 1x1 convolutions": (pointwise, {}),
     "a constant table on one side": (table, FOUR),
+    "a mask of infinity": (masked, FOUR),
     "norm without affine arrays": (not_affine, {}),
     "norm without running statistics": (batch_statistics, {}),
     "tied weights": (tied, {"inputs": IDS}),
