@@ -34,6 +34,9 @@ KINDS = {
     "InstanceNorm2d": "instance norm",
     "InstanceNorm3d": "instance norm",
     "LayerNorm": "layer norm",
+    "RMSNorm": "rms norm",
+    "LocalResponseNorm": "local response normalization",
+    "LRN": "local response normalization",
     "Embedding": "embedding",
     "HSwish": "hardswish",
     "HSigmoid": "hardsigmoid",
@@ -144,6 +147,7 @@ class ModelAdapter(Protocol):
     Attributes:
         framework: the name of the backend.
         remarks: what the report must say about the model, such as "weight_norm is computed once".
+        mixed: how the framework changes the precision of code between layers; empty if it does not.
         fixed: why its layers cannot be observed and its mode cannot change ("a traced module"); empty if they can.
 
     Example:
@@ -157,6 +161,7 @@ class ModelAdapter(Protocol):
 
     framework: str
     remarks: tuple[str, ...]
+    mixed: str
     fixed: str
 
     def layers(self) -> list[Layer]:
@@ -235,12 +240,14 @@ def kind_of(cls: type, package: str) -> str:
     names = [base.__name__ for base in cls.__mro__ if base.__module__.split(".")[0] == package]
     known = next((KINDS[name] for name in names if name in KINDS), "")
     first = next((name for name in names if not name.startswith("_")), "Module")
+    if first in _CONTAINERS and is_dropout(cls):
+        return "dropout of paths"
     return known or (OWN if first in _CONTAINERS else first.lower())
 
 
 def is_neutral(kind: str, name: str, array: Array) -> bool:
     """Return whether an array with PyTorch's local name changes nothing in a layer of this kind."""
-    if name not in _NEUTRAL or (name != "bias" and not kind.endswith("norm")):
+    if name not in _NEUTRAL or (name != "bias" and not kind.endswith(" norm")):
         return False
     return bool((array == _NEUTRAL[name]).all())
 

@@ -95,6 +95,8 @@ def port(
         load = porting.save_weights(target, module if target == "torch" else cell, out, _note(report))
         typer.echo(f"weights of the {target} model -> {out}")
         typer.echo(f"load them with: {load}")
+    if report.refusal:
+        typer.echo(report.refusal, err=True)
     if not report.passed:
         raise typer.Exit(1)
 

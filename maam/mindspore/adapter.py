@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from maam.backend.adapter import (
+    KINDS,
     OWN,
     Call,
     Inputs,
@@ -58,6 +60,8 @@ class ModelAdapter:
             raise PortingError(f"expected a mindspore.nn.Cell, got an object of type {type(model).__name__}")
         self.model = model
         self.fixed = "a graph loaded from a file" if isinstance(model, nn.GraphCell) else ""
+        level = getattr(model, "_amp_level", "O0")
+        self.mixed = "" if level in ("", "O0") else f'auto_mixed_precision level "{level}"'
         self._paths = _cells_by_path(model)
 
     def layers(self) -> list[Layer]:
@@ -69,14 +73,17 @@ class ModelAdapter:
 
     def settings(self, name: str, inputs: Sequence[tuple[int, ...]]) -> dict[str, Setting]:
         """Return the settings of the layer `name`, by PyTorch's names of arguments."""
-        cell = self._paths[name]
+        cell = _holder(self._paths[name])
         flags = cell.get_flags()
         precision = "float16" if flags.get("fp16") else "bfloat16" if flags.get("bf16") else "float32"
         return {**read_settings(_kind(cell), cell, inputs), "precision": Setting(precision, precision)}
 
     def write_layer(self, name: str, values: Mapping[str, Any]) -> str:
         """Return the expression that builds the layer `name` with other values of some settings; "" if unknown."""
-        return write_cell(_kind(self._paths[name]), self._paths[name], values)
+        cell = self._paths[name]
+        holder = _holder(cell)
+        written = write_cell(_kind(cell), holder, values)
+        return written if holder is cell else written.replace(type(holder).__name__, type(cell).__name__, 1)
 
     def read(self, names: Iterable[str] | None = None) -> dict[str, Array]:
         """Return copies of the arrays of these names, or of all layers."""
@@ -163,12 +170,13 @@ class ModelAdapter:
     def save(self, path: Path, note: Mapping[str, str]) -> str:
         """Write the arrays under MindSpore's names to a .ckpt or .safetensors file; return the code that loads it."""
         arrays = {parameter.name: to_numpy(parameter) for parameter in _distinct(self._parameters().values())}
+        name = json.dumps(str(path), ensure_ascii=False)
         if path.suffix == ".safetensors":
             write_safetensors(path, arrays, {"framework": self.framework, **note})
-            load = f'mindspore.load_checkpoint("{path}", format="safetensors")'
+            load = f'mindspore.load_checkpoint({name}, format="safetensors")'
         else:
             write_records(path, arrays, note)
-            load = f'mindspore.load_checkpoint("{path}")'
+            load = f"mindspore.load_checkpoint({name})"
         return f"mindspore.load_param_into_net(cell, {load})"
 
     def _cells(self) -> list[tuple[str, nn.Cell]]:
@@ -219,11 +227,20 @@ class ModelAdapter:
 def _cells_by_path(model: nn.Cell) -> dict[str, nn.Cell]:
     """Return all cells by their path in the model, without the wrappers of mixed precision and their names."""
     found: dict[str, nn.Cell] = {}
+    inside: list[nn.Cell] = []
     for name, cell in model.cells_and_names():
         path = ".".join(part for part in name.split(".") if part != "_backbone")
-        if type(cell).__name__ not in _WRAPPERS:
+        if type(cell).__name__ not in _WRAPPERS and not any(cell is other for other in inside):
             found.setdefault(path, cell)
+            inside += [] if _holder(cell) is cell else [_holder(cell)]
     return found
+
+
+def _holder(cell: nn.Cell) -> nn.Cell:
+    """Return the cell that holds the arrays of a layer: `nn.BatchNorm3d` is a layer that holds another batch norm."""
+    inner = list(cell._cells.values())
+    alone = len(inner) == 1 and not cell._params and _kind(cell) in KINDS.values() and _kind(inner[0]) == _kind(cell)
+    return inner[0] if alone else cell
 
 
 def _kind(cell: nn.Cell) -> str:
@@ -237,16 +254,19 @@ def _settle() -> None:
 
 
 def _own(cell: nn.Cell) -> dict[str, Parameter]:
-    return {n: p for n, p in cell._params.items() if p is not None and p.dtype in DTYPES and p.dtype != ms.int32}
+    holder = _holder(cell)
+    start = "" if holder is cell else next(iter(cell._cells))
+    own = {join_path(start, name): parameter for name, parameter in holder._params.items()}
+    return {n: p for n, p in own.items() if p is not None and p.dtype in DTYPES and p.dtype != ms.int32}
 
 
 def _slots(name: str, cell: nn.Cell, first: dict[int, str]) -> dict[str, Slot]:
     """Return the slots of a cell; `first` collects the names of parameters to find tied ones."""
     kind, found = _kind(cell), {}
     for local, parameter in _own(cell).items():
-        full, torch_name = join_path(name, local), _torch_name(kind, local)
+        full, torch_name = join_path(name, local), _torch_name(kind, local.rpartition(".")[2])
         before = first.setdefault(id(parameter), full)
-        small = torch_name == "bias" or kind.endswith("norm")
+        small = torch_name == "bias" or kind.endswith(" norm")
         neutral = small and is_neutral(kind, torch_name, to_numpy(parameter))
         tied = "" if before == full else before
         found[torch_name] = Slot(full, tuple(parameter.shape), parameter.requires_grad, neutral, tied)
@@ -270,7 +290,7 @@ def _distinct(parameters: Iterable[Parameter]) -> list[Parameter]:
 
 
 def _torch_name(kind: str, name: str) -> str:
-    names = _NORM_NAMES if kind.endswith("norm") else _OTHER_NAMES.get(kind, {})
+    names = _NORM_NAMES if kind.endswith(" norm") else _OTHER_NAMES.get(kind, {})
     return names.get(name, name)
 
 

@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 from maam.backend.adapter import Setting
 from maam.backend.settings import settings_differ
 from maam.porting.layers import Judgement
+from maam.porting.matching import Pair
 from maam.porting.runs import Run
 from maam.porting.subject import Subject
 from maam.porting.trained import trained_problems
+from maam.porting.unmatched import other_kinds
 
-CODE, UNKNOWN, TRAINED = "code", "no setting differs", "trained arrays"
+CODE, UNKNOWN, TRAINED, PRECISION = "code", "no setting differs", "trained arrays", "precision"
 _PADDED = ("count_include_pad", "padding_mode")
 """Settings that matter only with padding."""
 
@@ -125,6 +127,17 @@ def find_causes(subject: Subject, judged: Sequence[Judgement], after: str, direc
     found = [cause for judgement in judged for cause in _of_layer(subject, judgement, direction)]
     if after:
         found.append(Cause(CODE, "", "", "", "", ("the output",), ("eval",), after))
+    if (mixed := subject.mindspore.mixed) and not any(cause.what == PRECISION for cause in found):
+        found.append(Cause(PRECISION, "", "float32", mixed, "", ("the whole model",), ("eval", "train")))
+    if subject.refusal:
+        found.append(Cause(CODE, "", "", "", "", ("the whole model",), ("eval", "train"), subject.refusal))
+    else:
+        found += [
+            Cause("kind", own.kind, own.kind, other.kind, "", (Pair(own, other).name,), (), "no effect on these inputs")
+            for own, other in other_kinds(subject)
+        ]
+    if subject.random:
+        found.append(Cause(CODE, "", "", "", "", ("the whole model",), ("train",), subject.random))
     for name, text in trained_problems(subject).items():
         found.append(Cause(TRAINED, "", "", "", "", (name,), ("train",), text))
     return sorted(_grouped(found), key=lambda cause: not cause.seen)
@@ -140,15 +153,16 @@ def _of_layer(subject: Subject, judgement: Judgement, direction: str) -> Iterato
     settings = differing_settings(subject, run)
     seen = (*judgement.modes, *(["statistics"] if judgement.statistics else []))
     if settings:
-        remedy = _remedy(subject, run, settings, direction)
+        remedy = "" if judgement.swaps else _remedy(subject, run, settings, direction)
         note = "" if seen else "no effect on these inputs"
+        note = "the code around MindSpore's layer swaps the axes" if judgement.swaps else note
         for item in settings:
             yield Cause(
                 item.name,
                 kind,
                 _shown(item.name, item.torch),
                 _shown(item.name, item.mindspore),
-                remedy,
+                "" if item.name == PRECISION else remedy,  # a wrapper or a cast around the layer sets it
                 (name,),
                 seen,
                 note,

@@ -18,7 +18,8 @@ from maam.backend.adapter import Call, Inputs
 from maam.porting.matching import squeezed
 from maam.porting.runs import Run
 from maam.porting.subject import Array, Subject, compare_arrays, first_line, judge, near
-from maam.tolerance import BROKEN, LAYER, LOGITS, STATISTICS, Difference, difference
+from maam.porting.unmatched import describe_unmatched
+from maam.tolerance import BROKEN, LAYER, LOGITS, STATISTICS, Bound, Difference, difference
 
 MODES = ("eval", "train")
 _FAR_CLOSER = 1e-2
@@ -40,6 +41,7 @@ class Judgement:
         group: the layers that agree together, if the layer does not agree alone.
         members: the indices of PyTorch's and MindSpore's calls in that group.
         before: a description of the code before the layer, if that code differs.
+        swaps: whether the code around MindSpore's layer swaps the first two axes, as its `batch_first` needs.
     """
 
     run: Run
@@ -50,6 +52,7 @@ class Judgement:
     group: str = ""
     members: tuple[range, range] | None = None
     before: str = ""
+    swaps: bool = False
 
     @property
     def modes(self) -> list[str]:
@@ -100,10 +103,12 @@ def _judge_alone(subject: Subject, found: list[Judgement], mode: str) -> None:
         call = single.calls[judgement.run.torch]
         if call.inputs is None or call.output is None or not judgement.run.pair.simple:
             continue
+        judgement.swaps = _swaps_batch(subject, judgement.run)
+        inputs = tuple(x.swapaxes(0, 1) for x in call.inputs) if judgement.swaps else call.inputs
         try:
-            actual = subject.mindspore.run_layer(
-                judgement.run.pair.mindspore.name, call.inputs, training, _options(subject, judgement.run)
-            )
+            options = _options(subject, judgement.run)
+            actual = subject.mindspore.run_layer(judgement.run.pair.mindspore.name, inputs, training, options)
+            actual = actual.swapaxes(0, 1) if judgement.swaps else actual
         except Exception as error:  # a user's layer may raise anything
             judgement.found[mode] = BROKEN
             judgement.note = f"the layer cannot run on its input: {first_line(error)}"
@@ -112,6 +117,22 @@ def _judge_alone(subject: Subject, found: list[Judgement], mode: str) -> None:
     if training:
         _judge_statistics(subject, found, single.after)
     subject.mindspore.write(before)
+
+
+def _swaps_batch(subject: Subject, run: Run) -> bool:
+    """Return whether MindSpore's model swaps the first two axes for a layer whose `batch_first` differs."""
+    left, right = (
+        subject.torch.settings(run.pair.torch.name, ()),
+        subject.mindspore.settings(run.pair.mindspore.name, ()),
+    )
+    if run.mindspore is None or "batch_first" not in left or "batch_first" not in right:
+        return False
+    own = subject.recording("torch").calls[run.torch].inputs or ()
+    other = subject.recording("mindspore").calls[run.mindspore].inputs or ()
+    return left["batch_first"].value != right["batch_first"].value and all(
+        x.ndim == y.ndim == 3 and compare_arrays(y.swapaxes(0, 1), x, x, LOGITS).used <= 1
+        for x, y in zip(own, other, strict=False)
+    )
 
 
 def _options(subject: Subject, run: Run) -> Mapping[str, object]:
@@ -168,9 +189,10 @@ def _judge_statistics(subject: Subject, found: list[Judgement], expected: Mappin
 
 
 def _find_group(subject: Subject, judgement: Judgement) -> None:
-    """Find the layers that agree together with a layer that does not agree alone."""
+    """Find the layers that agree together, in both modes, with a layer that does not agree alone."""
+    modes = sorted(MODES, key=lambda mode: mode not in judgement.modes)  # the mode that differs refuses most groups
     for own, other in _groups(subject, judgement.run):
-        if all(_agree_together(subject, own, other, mode) for mode in judgement.modes):
+        if all(_agree_together(subject, own, other, mode) for mode in modes):
             calls = subject.recording("torch").calls, subject.recording("mindspore").calls
             left, right = (
                 " and ".join(side[i].name for i in indices) for side, indices in zip(calls, (own, other), strict=True)
@@ -257,9 +279,9 @@ def _judge_in_model(subject: Subject, found: list[Judgement]) -> str:
         _judge_input(subject, judgement, calls, index)
     last = found[-1].run.pair.name if found else "the input"
     right = subject.recording("torch").output
-    if compare_arrays(arrange(output, right), right, right, LOGITS).used <= 1:
+    if compare_arrays(output, right, right, subject.code_bound).used <= 1 or (subject.mindspore.mixed and not calls):
         return ""
-    return f"the code after {last}{_unmatched(subject, len(found))}"
+    return f"the code after {last}{describe_unmatched(subject, len(found))}"
 
 
 def _replacements(subject: Subject, found: list[Judgement]) -> dict[tuple[str, int], Array]:
@@ -299,7 +321,8 @@ def _judge_input(subject: Subject, judgement: Judgement, calls: list[Call], inde
     if judgement.group or run.mindspore is None:
         return
     own, other = subject.recording("torch").calls[run.torch], calls[run.mindspore]
-    inputs, output = _agree(own.inputs, other.inputs), _agree(own.output, other.output)
+    bound = subject.code_bound
+    inputs, output = _agree(own.inputs, other.inputs, bound), _agree(own.output, other.output, bound)
     if output is not False:
         other_shapes = [x.shape for x in own.inputs or ()] != [x.shape for x in other.inputs or ()]
         if judgement.modes and output and (inputs is False or other_shapes):
@@ -307,13 +330,13 @@ def _judge_input(subject: Subject, judgement: Judgement, calls: list[Call], inde
         return
     if inputs is False:
         last = subject.runs[index - 1].pair.name if index else "the input"
-        judgement.before = f"the code between {last} and {run.pair.name}{_unmatched(subject, index)}"
+        judgement.before = f"the code between {last} and {run.pair.name}{describe_unmatched(subject, index)}"
     elif not judgement.found and not judgement.modes:
         judgement.found["eval"] = BROKEN
         judgement.note = "its input agrees in the model, and its output differs"
 
 
-def _agree(own: Inputs | Array | None, other: Inputs | Array | None) -> bool | None:
+def _agree(own: Inputs | Array | None, other: Inputs | Array | None, bound: Bound) -> bool | None:
     """Return whether arrays agree up to their layout; None if they were not recorded."""
     if own is None or other is None:
         return None
@@ -321,11 +344,11 @@ def _agree(own: Inputs | Array | None, other: Inputs | Array | None) -> bool | N
     if len(left) != len(right):
         return False
     pairs = [(arrange(np.asarray(b), np.asarray(a)), np.asarray(a)) for a, b in zip(left, right, strict=True)]
-    return all(near(b, a, LOGITS) or compare_arrays(b, a, a, LOGITS).used <= 1 for b, a in pairs)
+    return all(near(b, a, bound) or compare_arrays(b, a, a, bound).used <= 1 for b, a in pairs)
 
 
 def arrange(array: Array, like: Array) -> Array:
-    """Return an array in the layout of another one: channels first or last, or without axes of size 1.
+    """Return an array in the layout of another one: channels first or last, time first, or without axes of size 1.
 
     Of the layouts that fit, the array's own is taken, unless the values of another one are far closer.
 
@@ -340,7 +363,7 @@ def arrange(array: Array, like: Array) -> Array:
     if array.shape == like.shape and near(array, like, LOGITS):
         return array
     if array.ndim >= 3:
-        options += [np.moveaxis(array, 1, -1), np.moveaxis(array, -1, 1)]
+        options += [np.moveaxis(array, 1, -1), np.moveaxis(array, -1, 1), np.swapaxes(array, 0, 1)]
     fitting = [option for option in options if option.shape == like.shape]
     if not fitting and squeezed(array.shape) == squeezed(like.shape):
         return array.reshape(like.shape)
@@ -348,18 +371,3 @@ def arrange(array: Array, like: Array) -> Array:
         return fitting[0] if fitting else array
     gaps = [float(np.nan_to_num(np.abs(option - like).max(), nan=np.inf)) for option in fitting]
     return fitting[int(np.argmin(gaps))] if min(gaps) < _FAR_CLOSER * gaps[0] else fitting[0]
-
-
-def _unmatched(subject: Subject, index: int) -> str:
-    """Return the kinds of the layers without counterpart between two runs; empty if there are none."""
-    texts = []
-    for side, title, place in (("torch", "PyTorch", 0), ("mindspore", "MindSpore", 1)):
-        kinds = {layer.name: layer.kind for layer in subject.layers[place]}
-        calls = subject.recording(side).calls
-        ends = [(run.torch, run.mindspore)[place] for run in subject.runs]
-        start = max([i for i in ends[:index] if i is not None], default=-1)
-        stop = ends[index] if index < len(ends) else len(calls)
-        here = [kinds[calls[i].name] for i in range(start + 1, stop or 0) if i not in ends]
-        if here:
-            texts.append(f"{title} runs {', '.join(dict.fromkeys(here))}")
-    return f" ({'; '.join(texts)})" if texts else ""

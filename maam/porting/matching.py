@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ _REMEDIES: Mapping[tuple[str, str], tuple[str, str]] = {
     ("linear", "bias"): ("bias=", "has_bias="),
 }
 """The options of PyTorch and MindSpore that add an array, by the kind of layer and the array's name."""
+_ROLE = re.compile("(?<![a-z])w?(q|k|v|query|key|value|queries|keys|values)(?![a-z])")
 _NORM_SLOTS = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -160,7 +162,7 @@ def mismatch(torch: Layer, mindspore: Layer, writable: str = "") -> str:
 
 def _can_be_neutral(kind: str, name: str, slot: Slot, writable: bool) -> bool:
     """Return whether a layer without this array can compute the same as one with it."""
-    known = name == "bias" or (kind.endswith("norm") and name in _NORM_SLOTS)
+    known = name == "bias" or (kind.endswith(" norm") and name in _NORM_SLOTS)
     statistics = name.startswith("running_")  # a layer without them uses those of the batch
     return known and (slot.neutral or writable or statistics)
 
@@ -177,7 +179,7 @@ def _explain_absence(kind: str, name: str, has_torch: bool) -> str:
 def signature(layer: Layer) -> tuple[Any, ...]:
     """Return a key that is equal for layers that may match; arrays that can be absent do not count."""
     kind = "convolution" if layer.kind == "linear" else layer.kind
-    if kind.endswith("norm"):
+    if kind.endswith(" norm"):
         return (kind, next((math.prod(slot.shape) for slot in layer.slots.values()), 0))
     if kind != OWN and "weight" in layer.slots:
         return (kind, squeezed(layer.slots["weight"].shape))
@@ -191,21 +193,49 @@ def merge(layers: Sequence[Layer], others: Sequence[Layer]) -> list[Layer]:
         if signature(layer) in have:
             have.remove(signature(layer))
     found: list[Layer] = []
-    index = 0
-    while index < len(layers):
-        joined = next((m for n in (3, 2) if (m := _join(layers[index : index + n], n)) and signature(m) in have), None)
+    taken: set[str] = set()
+    for index, layer in enumerate(layers):
+        if layer.name in taken:
+            continue
+        groups = (group for group in _groups(layers, index, others) if not taken & {part.name for part in group})
+        joined = next((m for group in groups if (m := _join(group)) is not None and signature(m) in have), None)
+        found.append(joined or layer)
         if joined is not None:
             have.remove(signature(joined))
-        found.append(joined or layers[index])
-        index += len(joined.parts) if joined is not None else 1
+            taken |= {part.name for part in joined.parts}
     return found
 
 
-def _join(layers: Sequence[Layer], count: int) -> MergedLayer | None:
+def _groups(layers: Sequence[Layer], index: int, others: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
+    """Yield the groups that may be joined with a layer: query, key and value by name, or else neighbours."""
+    role, place = _role(layers[index].name)
+    if role:
+        by_role = {r: layer for layer in reversed(layers) for r, where in [_role(layer.name)] if where == place}
+        shared = any(re.search("qk(?!v)", layer.name.rpartition(".")[2]) for layer in others)
+        for group in ("qkv", "qk" if shared else "kv"):
+            if role in group and set(group) <= set(by_role):
+                yield [by_role[r] for r in group]
+        return
+    for count in (3, 2):
+        near = layers[index : index + count]
+        same = {layer.name.rpartition(".")[0] for layer in near}
+        if len(near) == count and len(same) == 1 and not any(_role(layer.name)[0] for layer in near):
+            yield near
+
+
+def _role(name: str) -> tuple[str, str]:
+    """Return "q", "k" or "v" and the rest of the name for a layer such as "q_proj", "toKey" or "wv"; or "" and ""."""
+    plain = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    found = list(_ROLE.finditer(plain))
+    if not found:
+        return "", ""
+    return found[-1][1][0], plain[: found[-1].start(1)] + "*" + plain[found[-1].end(1) :]
+
+
+def _join(layers: Sequence[Layer]) -> MergedLayer | None:
     first = layers[0]
-    parents = {layer.name.rpartition(".")[0] for layer in layers}
     alike = len({(layer.kind, *layer.slots) for layer in layers}) == 1
-    if len(layers) < count or len(parents) > 1 or not alike or first.kind not in ("linear", "convolution"):
+    if not alike or first.kind not in ("linear", "convolution"):
         return None
     if len({layer.slots[key].shape[1:] for layer in layers for key in ("weight",) if key in layer.slots}) > 1:
         return None

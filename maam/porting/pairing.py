@@ -64,7 +64,7 @@ def pair_layers(
         (['0'], 'by order of registration')
     """
     names = {} if names is None else names
-    own, other = ([x for x in layers if x.slots or x.kind.endswith("norm")] for layers in (torch, mindspore))
+    own, other = ([x for x in layers if x.slots or x.kind.endswith(" norm")] for layers in (torch, mindspore))
     check_names(own, other, names, skip)
     own, other = ([layer for layer in layers if not is_below(layer.name, skip)] for layers in (own, other))
     fixed = pair_named(own, other, names, writable)

@@ -46,6 +46,7 @@ class PortReport(Report):
         causes: the causes of all differences, those that change results first.
         remarks: what else to know about the models, such as constant tables that only one of them stores.
         layout: all layers of both models, in the order in which PyTorch runs them.
+        refusal: the error message of a MindSpore model that cannot run; empty if it can.
 
     Example:
         >>> from maam.porting import PortReport
@@ -59,6 +60,7 @@ class PortReport(Report):
     causes: list[Cause] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     layout: list[Line] = field(default_factory=list)
+    refusal: str = ""
 
     @property
     def names(self) -> dict[str, str]:
@@ -80,6 +82,7 @@ class PortReport(Report):
             "names": self.names,
             "causes": causes,
             "remarks": self.remarks,
+            "refusal": self.refusal,
             "differing_layers": self.differing_layers,
         }
 

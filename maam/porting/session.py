@@ -9,7 +9,7 @@ import numpy as np
 
 from maam._messages import check_counts
 from maam._system import environment
-from maam.backend.adapter import Call, Inputs, ModelAdapter, neutral_array
+from maam.backend.adapter import OWN, Call, Inputs, ModelAdapter, neutral_array
 from maam.backend.registry import find_entry, load_porting_backend
 from maam.errors import PortingError, ShapeError
 from maam.parity.report import Row, Verdict
@@ -23,6 +23,7 @@ from maam.porting.report import PortReport, depth_of, lay_out
 from maam.porting.runs import align
 from maam.porting.subject import Subject, first_line
 from maam.porting.trained import compare_gradients, compare_steps, compare_trained_sets
+from maam.porting.unmatched import lonely_dropout
 from maam.tolerance import LOGITS, difference
 
 Array = np.ndarray[Any, Any]
@@ -98,7 +99,7 @@ def port(
     subject, pairing = _prepare(torch, mindspore, x, names, skip, direction if transfer else "")
     subject.seed, subject.steps = seed, steps
     report = PortReport(type(torch_module).__name__, environment=environment(), pairs=subject.pairs, how=pairing.how)
-    report.remarks = _remarks(subject, pairing)
+    report.remarks, report.refusal = _remarks(subject, pairing), subject.refusal
     _run_stages(subject, report, tell, direction)
     return report
 
@@ -123,6 +124,7 @@ def _prepare(
     orders = None if other_calls is None else ([c.name for c in calls], [c.name for c in other_calls])
     target = direction.rpartition("-")[2]
     pairings = pair_layers(*layers, names=names, skip=skip, orders=orders, writable=target)
+    _check_finite(torch, mindspore, pairings[0], direction)
     chosen = _transfer(torch, mindspore, pairings, direction, x) if direction else pairings[0]
     layers = torch.layers(), mindspore.layers()  # with the new values
     runs = align(chosen.pairs, layers, calls, other_calls)
@@ -136,7 +138,7 @@ def _run_stages(subject: Subject, report: PortReport, tell: Callable[[str], None
     tell("weights")
     report.rows += compare_weights(subject)
     tell("layers alone")
-    if subject.runs and not (subject.torch.fixed or subject.mindspore.fixed):
+    if not (subject.torch.fixed or subject.mindspore.fixed):
         judged, after = judge_layers(subject)
     alone = layer_rows(subject, judged)
     report.rows += alone
@@ -156,6 +158,8 @@ def _run_stages(subject: Subject, report: PortReport, tell: Callable[[str], None
     if _settle(subject, report, judged, alone):
         report.rows[1 : 1 + len(alone)] = layer_rows(subject, judged)
     report.causes = find_causes(subject, judged, after, direction)
+    if not subject.refusal and (remark := lonely_dropout(subject)):
+        report.remarks.append(remark)
     report.depth, report.layout = depth_of(judged, subject), lay_out(subject, judged)
 
 
@@ -239,6 +243,23 @@ def _transfer(
     copy_weights(torch, mindspore, best, direction)
     target.commit()
     return best
+
+
+def _check_finite(torch: ModelAdapter, mindspore: ModelAdapter, pairing: Pairing, direction: str) -> None:
+    """Check the arrays of the source, or of both models if nothing is copied.
+
+    Constant tables may contain infinity, such as masks of attention.
+    """
+    sides = [(torch, 0), (mindspore, 1)]
+    if direction:
+        sides = sides[:1] if direction == DIRECTIONS[0] else sides[1:]
+    for adapter, place in sides:
+        arrays = adapter.read()
+        for pair in pairing.pairs:
+            for slot in (slot for item in pair.arrays for slot in (item.torch, item.mindspore)[place]):
+                if (slot.trainable or pair[place].kind != OWN) and not np.isfinite(arrays[slot.name]).all():
+                    title = find_entry(adapter.framework).title
+                    raise PortingError(f"{title}'s {slot.name} has values that are not finite; expected finite weights")
 
 
 def copy_weights(torch: ModelAdapter, mindspore: ModelAdapter, pairing: Pairing, direction: str) -> None:

@@ -12,11 +12,13 @@ import numpy as np
 from maam.backend.adapter import Call, Inputs, Layer, ModelAdapter
 from maam.porting.matching import ArrayPair, Pair, convert
 from maam.porting.runs import Run
-from maam.tolerance import BROKEN, PORT_MARGIN, PORT_MAX_ROUNDING, Bound, Difference, difference
+from maam.tolerance import BROKEN, LOGITS, PORT_MARGIN, PORT_MAX_ROUNDING, Bound, Difference, difference
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
 RUNNER = "mindspore pynative"
+_HALF = {"float16": 100, "bfloat16": 800}
+"""How much wider bounds are if values are rounded to half precision."""
 NOT_RUN = "MindSpore's model did not run"
 
 
@@ -49,6 +51,7 @@ class Subject:
         steps: the number of training steps.
         refusal: the error message of a MindSpore model that cannot run; empty if it can.
         agrees: whether neither the outputs nor a setting of a layer are known to differ.
+        random: why results cannot agree: a model that gives another output at each run; see `find_random_code`.
     """
 
     torch: ModelAdapter
@@ -61,6 +64,7 @@ class Subject:
     steps: int
     refusal: str = ""
     agrees: bool = True
+    random: str = ""
     _recordings: dict[tuple[str, bool], Recording] = field(default_factory=dict)
     _double: ModelAdapter | None = None
 
@@ -81,6 +85,16 @@ class Subject:
         except Exception:  # a module that creates float32 tensors; it is then its own reference
             return self.torch
         return double
+
+    @functools.cached_property
+    def code_bound(self) -> Bound:
+        """The bound for code between layers; in mixed precision, each cast between layers rounds to half precision."""
+        sides = zip((self.torch, self.mindspore), self.layers, strict=True)
+        settings = [adapter.settings(layer.name, ()) for adapter, layers in sides for layer in layers]
+        found = {own["precision"].value for own in settings if "precision" in own}
+        if not found & set(_HALF) and not self.mindspore.mixed:
+            return LOGITS
+        return LOGITS.times(max([_HALF[name] for name in found if name in _HALF], default=_HALF["float16"]))
 
     @functools.cached_property
     def arrays(self) -> list[ArrayPair]:
@@ -116,6 +130,20 @@ class Subject:
             self._recordings["double", training] = Recording(output, [], double.read())
             double.write(before)
         return self._recordings["double", training]
+
+    def find_random_code(self, training: bool) -> str:
+        """Run each model again; return and keep the reason if one gives another output than before."""
+        found = []
+        for side, title in (("torch", "PyTorch"), ("mindspore", "MindSpore")):
+            first = self.recording(side, training).output
+            again = record(getattr(self, side), self.inputs, training).output
+            if compare_arrays(again, first, first, LOGITS).used > 1:
+                found.append(title)
+        if found:
+            what = "random code, such as dropout that is called as a function"
+            mode = "train" if training else "eval"
+            self.random = f"{what}: the output of {' and '.join(found)} changes from run to run in {mode} mode"
+        return self.random
 
     def torch_names(self, arrays: Arrays) -> dict[str, Array]:
         """Return MindSpore's arrays under PyTorch's names and in PyTorch's shapes."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from maam.backend.adapter import Inputs, ModelAdapter
+from maam.backend.adapter import Inputs, ModelAdapter, Slot
 from maam.parity.report import Row, Verdict, row, skip
+from maam.porting.matching import ArrayPair
 from maam.porting.subject import NOT_RUN, RUNNER, Array, Arrays, Subject
 from maam.tolerance import GRADIENT_FLOOR, PORT_GRADIENT, PORT_MARGIN, PORT_MAX_ALLOWED, Difference
 
@@ -40,20 +41,37 @@ def trained_problems(subject: Subject) -> dict[str, str]:
     """Return what differs about the training of an array, by its name."""
     found: dict[str, str] = {}
     for item in subject.arrays:
-        own, other = ([slot.trainable for slot in side] for side in (item.torch, item.mindspore))
-        name = subject.display_name(item.torch[0].name) if item.torch else item.mindspore[0].name
-        if not item.torch and any(other):
-            found[name] = "trained in MindSpore; PyTorch has no such array"
-        elif not item.mindspore and any(own):
-            found[name] = "trained in PyTorch; MindSpore has no such array"
-        elif item.torch and item.mindspore and any(own) != any(other):
-            trained, fixed = ("PyTorch", "MindSpore") if any(own) else ("MindSpore", "PyTorch")
-            found[name] = f"trained in {trained} alone ({fixed}: requires_grad=False)"
-        elif [slot.tied != "" for slot in item.torch] != [slot.tied != "" for slot in item.mindspore]:
-            tied, free = ("PyTorch", "MindSpore") if any(slot.tied for slot in item.torch) else ("MindSpore", "PyTorch")
-            if len(item.torch) == len(item.mindspore):
-                found[name] = f"the same array as that of another layer in {tied}, an array of its own in {free}"
+        if item.torch and item.mindspore:
+            for name, own, other in _slots(subject, item):
+                if text := _problem(own, other):
+                    found[name] = text
+            continue
+        for slot in (*item.torch, *item.mindspore):
+            has, lacks = ("PyTorch", "MindSpore") if item.torch else ("MindSpore", "PyTorch")
+            if slot.trainable:
+                found[slot.name] = f"trained in {has}; {lacks} has no such array"
     return found
+
+
+def _slots(subject: Subject, item: ArrayPair) -> Iterator[tuple[str, Slot, Slot]]:
+    """Yield the name and both arrays of a pair: each part of a joined array with the whole one."""
+    own, other = item.torch, item.mindspore
+    if len(own) == len(other):
+        yield from ((subject.display_name(a.name), a, b) for a, b in zip(own, other, strict=True))
+    else:
+        parts = max(own, other, key=len)
+        yield from ((slot.name, own[i % len(own)], other[i % len(other)]) for i, slot in enumerate(parts))
+
+
+def _problem(own: Slot, other: Slot) -> str:
+    """Return what differs about the training of two arrays; empty if nothing does."""
+    if own.trainable != other.trainable:
+        trained, fixed = ("PyTorch", "MindSpore") if own.trainable else ("MindSpore", "PyTorch")
+        return f"trained in {trained} alone ({fixed}: requires_grad=False)"
+    if bool(own.tied) != bool(other.tied):
+        tied, free = ("PyTorch", "MindSpore") if own.tied else ("MindSpore", "PyTorch")
+        return f"the same array as that of another layer in {tied}, an array of its own in {free}"
+    return ""
 
 
 def compare_gradients(subject: Subject, suspect: str = "") -> list[Row]:
@@ -84,7 +102,8 @@ def compare_steps(subject: Subject, suspect: str = "") -> list[Row]:
         start = adapter.read()
         adapter.train([(inputs, target)] * subject.steps, LEARNING_RATE, MOMENTUM, WEIGHT_DECAY)
         after = adapter.read()
-        return {name: after[name].astype(np.float64) - start[name] for name in start}
+        with np.errstate(invalid="ignore"):  # infinity in a mask
+            return {name: after[name].astype(np.float64) - start[name] for name in start}
 
     return [_compare_trained(subject, suspect, stage, compute)]
 
@@ -95,6 +114,8 @@ def _obstacle(subject: Subject) -> tuple[str, Verdict] | None:
         return NOT_RUN, Verdict.NOT_RUN
     if reason := subject.torch.fixed or subject.mindspore.fixed:
         return f"{reason} keeps the mode that it was made in", Verdict.NOT_APPLICABLE
+    if subject.random:
+        return subject.random, Verdict.NOT_RUN
     if not _trained(subject):
         return "the models train no arrays in common", Verdict.NOT_APPLICABLE
     own, other = (recording.output.shape for recording in subject.recordings())
@@ -170,7 +191,7 @@ def perturbed_run(
     before = adapter.read()
     generator = np.random.default_rng([seed, 23, index])
     adapter.write({name: _nudge(array, generator) for name, array in arrays.items()})
-    found = compute(adapter, tuple(_nudge(x, generator) if x.dtype.kind == "f" else x for x in inputs))
+    found = compute(adapter, tuple(_nudge_input(x, generator) for x in inputs))
     adapter.write(before)
     return found
 
@@ -178,6 +199,13 @@ def perturbed_run(
 def _nudge(array: Array, generator: np.random.Generator) -> Array:
     """Return the array in float64, each element moved up or down by eight float32 units in the last place."""
     return np.asarray(array.astype(np.float64) * (1 + NUDGE * generator.choice([-1.0, 1.0], array.shape)))
+
+
+def _nudge_input(x: Array, generator: np.random.Generator) -> Array:
+    """Return a moved input; integers stay, and zeros move like ones, because layers round the values that follow."""
+    if x.dtype.kind != "f":
+        return x
+    return _nudge(x, generator) if x.any() else _nudge(np.ones_like(x), generator) - 1
 
 
 def errors(actual: Arrays, expected: Arrays) -> dict[str, float]:

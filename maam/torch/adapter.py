@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -26,8 +27,8 @@ from maam.torch.structure import (
     module_kind,
     modules_by_path,
     neutral,
+    old_hooks,
     own_tensors,
-    state_by_path,
     with_plain_weights,
 )
 from maam.weights.file import write_safetensors
@@ -39,6 +40,7 @@ class ModelAdapter:
     """A module in eager mode, on its present device."""
 
     framework = "torch"
+    mixed = ""
 
     def __init__(self, model: Any) -> None:
         if isinstance(model, type) and issubclass(model, nn.Module):
@@ -174,15 +176,26 @@ class ModelAdapter:
             return None
 
     def save(self, path: Path, note: Mapping[str, str]) -> str:
-        """Write the arrays under PyTorch's names to a .pth or .safetensors file; return the code that loads it."""
+        """Write the state of the user's module, under its own keys, to a .pth or .safetensors file.
+
+        Returns:
+            The code that loads the file into a module that was built in the same way.
+
+        Raises:
+            PortingError: the state has a value that is no tensor, and the file is a .safetensors file.
+        """
+        state, name = OrderedDict(self.original.state_dict()), json.dumps(str(path), ensure_ascii=False)
         if path.suffix == ".safetensors":
-            write_safetensors(path, self.read(), {"framework": self.framework, **note})
-            return f'model.load_state_dict(safetensors.torch.load_file("{path}"), strict=False)'
-        state = OrderedDict(self.model.state_dict() if self.fixed else state_by_path(self.model))
-        state._metadata = {"": {"version": 1, **note}}  # type: ignore[attr-defined]  # as in every state_dict
+            if other := [key for key, value in state.items() if not isinstance(value, Tensor)]:
+                raise PortingError(f"{path}: .safetensors holds tensors only, {other[0]} is none; write a .pth file")
+            arrays = {key: to_numpy(value) for key, value in state.items()}
+            write_safetensors(path, arrays, {"framework": self.framework, **note})
+            return f"model.load_state_dict(safetensors.torch.load_file({name}))"
+        versions = getattr(self.original.state_dict(), "_metadata", {})
+        state._metadata = {**versions, "": {"version": 1, **versions.get("", {}), **note}}  # type: ignore[attr-defined]
         with replacing(path) as temporary:
             torch.save(state, temporary)
-        return f'model.load_state_dict(torch.load("{path}"))'
+        return f"model.load_state_dict(torch.load({name}))"
 
     def _module(self, name: str) -> nn.Module:
         return self._paths[name]
@@ -237,7 +250,13 @@ def _assign_computed(module: nn.Module, name: str, tensor: Tensor) -> bool:
     module.eval()  # spectral_norm takes a step in train mode
     try:
         with torch.no_grad():
-            setattr(module, name, tensor.detach().clone())  # a Parameter would be registered
+            hook = next((hook for hook in old_hooks(module) if hook.name == name), None)
+            if hook is None:
+                setattr(module, name, tensor.detach().clone())  # a Parameter would be registered
+            else:  # only weight_norm takes a value: as direction and length
+                getattr(module, f"{name}_v").copy_(tensor)
+                getattr(module, f"{name}_g").copy_(torch.norm_except_dim(tensor, 2, hook.dim))
+                setattr(module, name, hook.compute_weight(module))
             return torch.allclose(getattr(module, name), tensor, rtol=1e-4, atol=1e-6)
     except Exception:  # parametrizations may raise anything
         return False

@@ -33,35 +33,21 @@ def modules_by_path(model: nn.Module) -> dict[str, nn.Module]:
     """Return all modules by their path in the model, without the names of wrappers; shared ones are listed once."""
     found: dict[str, nn.Module] = {}
     seen: set[int] = set()
-    for _, path, module in _walk(model, "", ""):
+    for path, module in _walk(model, ""):
         if id(module) not in seen:
             found[path] = module
         seen.add(id(module))
     return found
 
 
-def state_by_path(model: nn.Module) -> dict[str, Any]:
-    """Return the state_dict of a model as if it had no wrappers."""
-    walked = list(_walk(model, "", ""))
-    paths = {raw: path for raw, path, _ in walked}
-    paths |= {path: path for path in list(paths.values()) if path not in paths}  # some wrappers rename their keys
-    own = {join_path(path, name) for _, path, module in walked for name in (*module._parameters, *module._buffers)}
-    found = {}
-    for key, value in model.state_dict().items():
-        raw, _, local = key.rpartition(".")
-        if raw in paths and join_path(paths[raw], local) in own:
-            found[join_path(paths[raw], local)] = value
-    return found
-
-
-def _walk(module: nn.Module, raw: str, path: str) -> Iterator[tuple[str, str, nn.Module]]:
-    """Yield each module that is no wrapper, with its path with and without the names of wrappers."""
+def _walk(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
+    """Yield each module that is no wrapper, with its path without the names of wrappers."""
     inner = next((_INNER[base.__name__] for base in type(module).__mro__ if base.__name__ in _INNER), "")
     if not inner or inner not in module._modules:
-        yield raw, path, module
+        yield path, module
     for name, child in module._modules.items():
         if child is not None:
-            yield from _walk(child, join_path(raw, name), path if name == inner else join_path(path, name))
+            yield from _walk(child, path if name == inner else join_path(path, name))
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -113,11 +99,11 @@ def computed_weights(model: nn.Module) -> list[str]:
 def _computed(module: nn.Module) -> Iterator[str]:
     if parametrize.is_parametrized(module):
         yield from module.parametrizations  # type: ignore[misc]
-    for hook in _old_hooks(module):
+    for hook in old_hooks(module):
         yield hook.name
 
 
-def _old_hooks(module: nn.Module) -> list[Any]:
+def old_hooks(module: nn.Module) -> list[Any]:
     """Return the hooks of torch.nn.utils.weight_norm and spectral_norm, which predate parametrizations."""
     names = ("WeightNorm", "SpectralNorm")
     return [hook for hook in module._forward_pre_hooks.values() if type(hook).__name__ in names]

@@ -26,6 +26,9 @@ def cell():
 def valid():
     return nn.SequentialCell(nn.Conv2d(3, 4, 3, pad_mode="valid", has_bias=True), nn.ReLU(), nn.Flatten())
 
+def refusing():
+    return nn.SequentialCell(nn.Conv2d(3, 4, 3, has_bias=True), nn.ReLU(), nn.Dense(1, 1))
+
 def broken():
     raise KeyError("no weights here")
 
@@ -129,6 +132,12 @@ def test_refused(fails, models, tmp_path, line, message):
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     assert message in fails("port", *f"{models}:{line}".split())
+
+
+def test_a_cell_that_cannot_run(run, models):
+    result = run("port", f"{models}:module", f"{models}:refusing", *ARGUMENTS, "--skip", "2")
+    assert result.status == 1
+    assert "MindSpore's model cannot run in eval mode: " in result.err
 
 
 def test_a_file_may_run_operators_when_it_is_imported(tmp_path):

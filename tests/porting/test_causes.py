@@ -111,6 +111,67 @@ def test_code_between_layers_is_a_cause():
     assert report.first_difference == "b"
 
 
+KINDS = {
+    "no difference on these inputs": ((tnn.ReLU6(), nn.ReLU()), "relu6 in PyTorch, relu in MindSpore"),
+    "another result": ((tnn.ReLU(), nn.GELU()), "the code after 0 (PyTorch runs relu; MindSpore runs gelu)"),
+    "dropout": ((tnn.Dropout(), nn.Identity()), "dropout in PyTorch, identity in MindSpore"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_layers_of_other_kinds_are_causes(name):
+    pair, text = KINDS[name]
+    report = port(*chain(linear(4, 3), pair), input_shape=(4,))
+    assert report.passed == (name != "another result")
+    (cause,) = report.causes
+    assert (cause.text, bool(cause.seen)) == (text, not report.passed)
+    assert bool(report.remarks) == (name == "dropout")
+    alone = port(tnn.Sequential(tnn.ReLU()), nn.SequentialCell(nn.GELU()))
+    assert [cause.text for cause in alone.causes] == [
+        "the code after the input (PyTorch runs relu; MindSpore runs gelu)"
+    ]
+
+
+@pytest.mark.parametrize(("side", "name"), [(0, "PyTorch"), (1, "MindSpore")])
+def test_dropout_in_one_model_only_is_a_remark(side, name):
+    models = chain(linear(4, 3))
+    models[side].append((tnn.Dropout(), nn.Dropout(0.5))[side])
+    report = port(*models, input_shape=(4,))
+    assert report.passed
+    assert report.remarks[0].startswith(f"dropout in {name} without a counterpart in ")
+
+
+@pytest.mark.parametrize("swaps", [True, False])
+def test_an_lstm_with_another_first_axis(swaps):
+    """Code that swaps the axes around the layer makes the setting right."""
+    (fc, dense), layers = linear(5, 2), (tnn.LSTM(4, 5, batch_first=True), nn.LSTM(4, 5))
+
+    def run(cell, x):
+        y = cell.fc(cell.rnn(x.swapaxes(0, 1) if swaps else x)[0])
+        return y[-1] if swaps else y[:, -1]
+
+    module = Module(lambda m, x: m.fc(m.rnn(x)[0])[:, -1], rnn=layers[0], fc=fc)
+    report = port(module, Cell(run, rnn=layers[1], fc=dense), input_shape=(6, 4))
+    assert report.passed == swaps
+    (cause,) = report.causes
+    assert (cause.what, bool(cause.seen), bool(cause.remedy)) == ("batch_first", not swaps, not swaps)
+
+
+@pytest.mark.parametrize("sides", [(0,), (1,), (0, 1)])
+def test_random_code_is_a_cause(sides):
+    """Dropout that is called as a function cannot be switched off, and is not rounding."""
+    layer, cell = linear(4, 3)
+    functions = [lambda m, x: m.fc(x)] * 2
+    for side in sides:
+        dropout = (tnn.functional.dropout, ops.dropout)[side]
+        functions[side] = lambda m, x, drop=dropout: drop(m.fc(x), 0.5, m.training)
+    report = port(Module(functions[0], fc=layer), Cell(functions[1], fc=cell), input_shape=(4,))
+    assert not report.passed
+    (cause,) = report.causes
+    names = " and ".join(("PyTorch", "MindSpore")[side] for side in sides)
+    assert cause.text.endswith(f": the output of {names} changes from run to run in train mode")
+
+
 @pytest.mark.parametrize(
     ("frozen", "text"),
     [

@@ -189,6 +189,18 @@ def test_a_late_error_of_mindspore_is_a_row_of_the_report():
     report = port(torch.nn.Sequential(layer), Cell(run, conv=layer_cell))
     row = next(row for row in report.rows if row.stage == "output, eval")
     assert row.note == "MindSpore's model cannot run in eval mode: RuntimeError: refused"
+    assert [cause.text for cause in report.causes] == [report.refusal] == [row.note]
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_weights_that_are_not_finite_are_refused(side):
+    module, cell = pair()
+    with torch.no_grad():
+        module.conv2.weight[0] = torch.inf
+    cell.stem.weight[0] = np.nan
+    name = ("PyTorch's conv2.weight", "MindSpore's stem.weight")[side]
+    with pytest.raises(PortingError, match=f"{name} has values that are not finite"):
+        port(module, cell, direction=("torch-to-mindspore", "mindspore-to-torch")[side])
 
 
 def test_values_that_are_not_finite_are_errors():

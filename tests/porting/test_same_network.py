@@ -1,9 +1,11 @@
 """Models that are the same network, written differently: they are paired, and their results agree."""
 
+import copy
 from functools import partial
 
 import numpy as np
 import pytest
+import safetensors.torch  # noqa: F401  # in the code that loads a file
 
 import maam
 from maam.errors import PortingError
@@ -75,6 +77,16 @@ def table():
     return module, Cell(lambda c, x: c.fc(x) + ops.arange(3), fc=dense)
 
 
+def masked():
+    """A mask of infinity, which both models keep."""
+    fc, dense = linear(4, 4)
+    mask = np.triu(np.full((4, 4), -np.inf, np.float32), 1)
+    module = Module(lambda m, x: torch.softmax(m.fc(x)[:, None] + m.mask, -1), fc=fc)
+    module.register_buffer("mask", torch.from_numpy(mask))
+    table = mindspore.Parameter(mindspore.Tensor(mask), requires_grad=False)
+    return module, Cell(lambda c, x: ops.softmax(c.fc(x)[:, None] + c.mask, -1), fc=dense, mask=table)
+
+
 def not_affine():
     return chain(conv(3, 4), norm(4, affine=False))
 
@@ -94,15 +106,15 @@ def tied(torch_ties=True, mindspore_ties=True):
     return module, cell
 
 
-def fused():
-    """One projection of query, key and value against three."""
+def fused(*order):
+    """One projection of query, key and value against three, which MindSpore registers in any order."""
 
     def attend(m, q, k, v, softmax):
         return m.fc(m.proj(softmax(q @ k.swapaxes(-1, -2), -1) @ v).mean(1))
 
     parts = {"proj": tnn.Linear(8, 8), "fc": tnn.Linear(8, 2)}
     module = Module(lambda m, x: attend(m, *m.qkv(x).chunk(3, -1), torch.softmax), qkv=tnn.Linear(8, 24), **parts)
-    parts = {**{name: nn.Dense(8, 8) for name in ("q", "k", "v", "proj")}, "fc": nn.Dense(8, 2)}
+    parts = {**{name: nn.Dense(8, 8) for name in order or ("q", "k", "v", "proj")}, "fc": nn.Dense(8, 2)}
     return module, Cell(lambda c, x: attend(c, c.q(x), c.k(x), c.v(x), ops.softmax), **parts)
 
 
@@ -147,6 +159,26 @@ def several_inputs():
     return both(lambda m, x, ids: m.fc(x) + m.table(ids).mean(1), fc=linear(4, 3), table=embedding(11, 3))
 
 
+def volumes():
+    return chain((tnn.Conv3d(2, 4, 1), nn.Conv3d(2, 4, 1, has_bias=True)), (tnn.BatchNorm3d(4), nn.BatchNorm3d(4)))
+
+
+def constant_maps():
+    """Batch norm of equal values is rounding in train mode, and ReLU hides a part of it."""
+    return chain(conv(3, 4, 3), norm(4), (tnn.ReLU(), nn.ReLU()))
+
+
+class Lrn(nn.LRN):
+    """MindSpore's layer, written with the function that has the same options."""
+
+    def construct(self, x):
+        return ops.lrn(x, 1, 1.0, 1e-4 / 3, 0.75)
+
+
+def local_norm():
+    return chain(conv(3, 4), (tnn.LocalResponseNorm(3), Lrn()), conv(4, 3))
+
+
 FOUR = {"input_shape": (4,)}
 VECTORS = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
 NETWORKS = {
@@ -156,15 +188,21 @@ NETWORKS = {
     "arrays in another layer": (scales_in_one_layer, FOUR),
     "linear layers and 1x1 convolutions": (pointwise, {}),
     "a constant table on one side": (table, FOUR),
+    "a mask of infinity": (masked, FOUR),
     "norm without affine arrays": (not_affine, {}),
     "norm without running statistics": (batch_statistics, {}),
     "tied weights": (tied, {"inputs": IDS}),
     "fused query, key and value": (fused, {"input_shape": (6, 8)}),
+    "fused in another order": (partial(fused, "k", "q", "v", "proj"), {"input_shape": (6, 8)}),
+    "fused, apart": (partial(fused, "proj", "q", "fc", "k", "v"), {"input_shape": (6, 8)}),
     "attention": (attention, {"input_shape": (6, 8)}),
     **{name: (partial(recurrent, name), {"input_shape": (6, 4)}) for name in ("RNN", "GRU", "LSTM")},
     "embedding and layer norm": (normalized, {"inputs": IDS}),
     "an activation inside a dense layer": (activation_inside, FOUR),
     **{f"{name}, padded by {pad}": (partial(padded, name, pad), {}) for name in PADDED for pad in PADS},
+    "batch norm of volumes": (volumes, {"input_shape": (2, 3, 4, 4)}),
+    "batch norm of constant maps": (constant_maps, {"inputs": np.zeros((2, 3, 8, 8), np.float32)}),
+    "a normalization without weights": (local_norm, {}),
     "several inputs": (several_inputs, {"inputs": (VECTORS, IDS)}),
 }
 
@@ -198,6 +236,15 @@ def test_weights_tied_in_one_model_only_are_named(ties):
     assert cause.text == f"the same array as that of another layer in {tied_in}, an array of its own in {free}"
 
 
+def test_a_frozen_part_of_a_joined_array_is_named():
+    module, cell = fused()
+    cell.k.weight.requires_grad = False
+    report = port(module, cell, (6, 8))
+    assert [(cause.layers, cause.text) for cause in report.causes] == [
+        (("k.weight",), "trained in PyTorch alone (MindSpore: requires_grad=False)")
+    ]
+
+
 def plain():
     return chain(conv(3, 4, 3), norm(4), (tnn.ReLU(), nn.ReLU()))
 
@@ -211,6 +258,16 @@ WRAPPERS = {
 }
 
 
+def written_files_load(module, model, folder):
+    """Check that the line that `save_weights` returns loads all arrays into `model`, built like `module`."""
+    expected = {name: value.clone() for name, value in module.state_dict().items()}
+    for suffix in (".pth", ".safetensors"):
+        model.load_state_dict({name: torch.zeros_like(value) for name, value in expected.items()})
+        eval(maam.porting.save_weights("torch", module, folder / f"own{suffix}"))
+        for name, value in model.state_dict().items():
+            torch.testing.assert_close(value, expected[name], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_wrappers_are_looked_through(name, deep, tmp_path):
@@ -222,16 +279,24 @@ def test_wrappers_are_looked_through(name, deep, tmp_path):
     report = port(module, cell)
     assert report.passed, report.to_markdown()
     assert report.names == {"0": "0", "1": "1"}
-    maam.porting.save_weights("torch", module, tmp_path / "plain.pth")
-    plain()[0].load_state_dict(torch.load(tmp_path / "plain.pth"))
+    written_files_load(module, copy.deepcopy(module), tmp_path)
 
 
-def test_mixed_precision_is_a_cause():
+@pytest.mark.parametrize("level", ["O1", "O2", "auto"])
+def test_mixed_precision_is_the_only_cause(level, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # MindSpore writes the code of O1 to the working folder
     module, cell = plain()
-    report = port(module, mindspore.amp.auto_mixed_precision(cell, "O2"))
+    report = port(module, mindspore.amp.auto_mixed_precision(cell, level))
     assert report.names == {"0": "0", "1": "1"}
-    found = {cause.text for cause in report.causes if cause.what == "precision"}
-    assert found == {"float32 in PyTorch, float16 in MindSpore"}
+    assert not report.passed
+    assert {cause.what for cause in report.causes} == {"precision"}
+    expected = "float16" if level == "O2" else f'auto_mixed_precision level "{level}"'
+    assert {cause.mindspore for cause in report.causes} == {expected}
+
+
+def test_half_precision_in_pytorch_is_no_code():
+    (cause,) = port(tnn.Sequential(tnn.Conv2d(3, 4, 1)).half(), nn.SequentialCell(conv(3, 4)[1])).causes
+    assert (cause.what, cause.seen) == ("precision", ())
 
 
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
@@ -247,11 +312,15 @@ def test_parametrizations_are_computed(wrap):
     np.testing.assert_allclose(cell(mindspore.Tensor(x.numpy())).asnumpy(), expected, atol=1e-5)
 
 
-def test_parametrizations_take_weights():
-    module = tnn.Sequential(parametrizations.weight_norm(tnn.Linear(4, 3)))
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("wrap", [parametrizations.weight_norm, tnn.utils.weight_norm])
+def test_parametrizations_take_weights(wrap, tmp_path):
+    module = tnn.Sequential(wrap(tnn.Linear(4, 3)))
     cell = nn.SequentialCell(nn.Dense(4, 3))
     assert port(module, cell, (4,), direction="mindspore-to-torch").passed
+    module.eval()(torch.zeros(1, 4))
     np.testing.assert_allclose(module[0].weight.detach().numpy(), cell[0].weight.asnumpy(), atol=1e-6)
+    written_files_load(module, tnn.Sequential(wrap(tnn.Linear(4, 3))), tmp_path)
     refusing = tnn.Sequential(parametrizations.spectral_norm(tnn.Linear(4, 3)))
     with pytest.raises(PortingError, match=r"0\.weight: the parametrization cannot take a value"):
         port(refusing, cell, (4,), direction="mindspore-to-torch")
