@@ -71,9 +71,13 @@ class ModelAdapter:
         precision = "float16" if flags.get("fp16") else "bfloat16" if flags.get("bf16") else "float32"
         return {**read_settings(_kind(cell), cell, inputs), "precision": Setting(precision, precision)}
 
-    def write_layer(self, name: str, values: Mapping[str, Any]) -> str:
+    def write_layer(self, name: str, values: Mapping[str, Any], inputs: Sequence[tuple[int, ...]] = ()) -> str:
         """Return the expression that builds the layer `name` with other values of some settings; "" if unknown."""
-        return write_cell(_kind(self._paths[name]), self._paths[name], values)
+        return write_cell(_kind(self._paths[name]), self._paths[name], values, inputs)
+
+    def build(self, expression: str) -> ModelAdapter:
+        """Return the adapter of a new layer from the expression of `write_layer`."""
+        return ModelAdapter(eval(expression, {"nn": nn}))
 
     def read(self, names: Iterable[str] | None = None) -> dict[str, Array]:
         """Return copies of the arrays of these names, or of all layers."""

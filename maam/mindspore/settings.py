@@ -8,7 +8,22 @@ from operator import attrgetter
 from typing import Any
 
 from maam.backend.adapter import Setting
-from maam.backend.settings import Description, Field, Shapes, axis_from_end, per_axis, same_padding, shown
+from maam.backend.settings import (
+    Description,
+    Field,
+    InexpressibleError,
+    Shapes,
+    Sizes,
+    axis_from_end,
+    chain,
+    flat_sides,
+    per_axis,
+    resized,
+    same_padding,
+    shown,
+)
+
+_PAD_CELLS = {"zeros": "ConstantPad", "reflect": "ReflectionPad", "replicate": "ReplicationPad"}
 
 
 def read_settings(kind: str, cell: Any, inputs: Shapes) -> dict[str, Setting]:
@@ -19,12 +34,36 @@ def read_settings(kind: str, cell: Any, inputs: Shapes) -> dict[str, Setting]:
         return {}
 
 
-def write_cell(kind: str, cell: Any, values: Mapping[str, Any]) -> str:
-    """Return the expression that builds the cell with other values of some settings; "" for other kinds."""
+def write_cell(kind: str, cell: Any, values: Mapping[str, Any], inputs: Shapes = ()) -> str:
+    """Return the expression that builds the cell with other values of some settings; "" for other kinds and variants.
+
+    Raises:
+        InexpressibleError: MindSpore has no such cell.
+    """
     if kind not in _TABLE:
         return ""
     own = next(base for base in type(cell).__mro__ if base.__module__.partition(".")[0] == "mindspore")
-    return _TABLE[kind].write(f"nn.{own.__name__}", cell, values)
+    values = dict(values)
+    if (count := values.get("normalized axes", 1)) > 1:  # MindSpore takes -1 or an axis from the start only
+        values["normalized axes"] = (len(inputs[0]) - count, len(inputs[0]) - len(cell.normalized_shape))
+    try:
+        before = _pads_before(kind, cell, values)
+        return chain("nn.SequentialCell", [*before, _TABLE[kind].write(f"nn.{own.__name__}", cell, values)])
+    except AttributeError:  # the cells of mindspore.mint have other attributes
+        return ""
+
+
+def _pads_before(kind: str, cell: Any, values: dict[str, Any]) -> list[str]:
+    """Return the cell that pads where the convolution itself cannot, and change the padding of the convolution."""
+    sides, mode, count = values.get("padding", ()), values.get("padding_mode", "zeros"), axes(cell)
+    alike = count > 1 or all(low == high for low, high in sides)
+    if kind != "convolution" or not any(map(any, sides)) or (mode == "zeros" and alike):
+        return []
+    if mode not in _PAD_CELLS:
+        raise InexpressibleError(f'MindSpore has no layer for padding_mode="{mode}"')
+    values["padding"] = ((0, 0),) * count
+    fill = ", 0.0" if mode == "zeros" else ""
+    return [f"nn.{_PAD_CELLS[mode]}{count}d({shown(flat_sides(sides))}{fill})"]
 
 
 def axes(cell: Any) -> int:
@@ -55,7 +94,7 @@ def _given(cell: Any) -> tuple[tuple[int, int], ...]:
         own = next(v for v in (getattr(pool, n, None) for n in ("pads", "pad_list", "pad")) if v is not None)
     if isinstance(own, int):
         return ((own, own),) * count
-    if len(own) >= 2 * count:
+    if len(own) % 2 == 0 and len(own) >= 2 * count:
         own = own[-2 * count :]
         return tuple((int(own[2 * i]), int(own[2 * i + 1])) for i in range(count))
     return tuple((p, p) for p in per_axis(own, count))
@@ -103,6 +142,12 @@ def _own_padding(value: Any, cell: Any) -> dict[str, Any]:
     flat = tuple(side for pair in value for side in pair)
     if not any(flat):
         return {} if _pools(cell) else {"pad_mode": "valid"}
+    if min(flat) < 0:
+        raise InexpressibleError("MindSpore does not compute rows beyond the last one that the kernel reaches")
+    if (_pools(cell) or len(value) == 1) and any(low != high for low, high in value):
+        raise InexpressibleError("MindSpore pads this layer by the same number on both sides")
+    if len(value) == 1:
+        return {"pad_mode": "pad", "padding": flat[0]}
     return {"pad_mode": "pad", "padding": tuple(low for low, _ in value) if _pools(cell) else flat}
 
 
@@ -150,14 +195,64 @@ def _own_statistics(value: str, _cell: Any) -> dict[str, Any]:
     return {"of the batch": {"use_batch_statistics": True}, "running": {"use_batch_statistics": False}}.get(value, {})
 
 
+def _own_instance_statistics(value: str, _cell: Any) -> dict[str, Any]:
+    if value != "of the batch":
+        raise InexpressibleError("MindSpore's instance norm always uses the statistics of the batch")
+    return {}
+
+
+def _own_momentum(value: float | None, _cell: Any) -> dict[str, Any]:
+    if value is None:
+        raise InexpressibleError("MindSpore has no momentum=None, the mean over all batches")
+    return {} if abs(value - 0.1) < 1e-9 else {"momentum": 1 - value}
+
+
 def _axis(value: Any, _cell: Any, inputs: Shapes) -> Any:
     """Return an axis counted from the end; MindSpore keeps some as a tuple of one."""
     return axis_from_end(value[0] if isinstance(value, tuple) else value, inputs)
 
 
-def _normalized(cell: Any) -> int:
-    begin = cell.begin_norm_axis
-    return -begin if begin < 0 else len(cell.normalized_shape)
+def _normalized(begin: int, cell: Any, inputs: Shapes) -> int:
+    if begin < 0:
+        return -begin
+    return len(inputs[0]) - begin if inputs else len(cell.normalized_shape)
+
+
+def _own_axes(value: Any, _cell: Any) -> dict[str, Any]:
+    """Return the first axes that are normalized and scaled; both are -1 by default."""
+    return {} if value == 1 else {"begin_norm_axis": value[0], "begin_params_axis": value[1]}
+
+
+def _kept_axes(cell: Any) -> dict[str, Any]:
+    names = ("begin_norm_axis", "begin_params_axis")
+    return {name: own for name in names if (own := getattr(cell, name)) != -1}
+
+
+def _own_size(value: Any, _cell: Any) -> dict[str, Any]:
+    if value.scale is None:
+        return {"size": value}
+    scale = value.scale if isinstance(value.scale, (tuple, list)) else (value.scale,)
+    factors = tuple(map(float, scale))
+    return {"scale_factor": factors if len(factors) > 1 else factors[0], "recompute_scale_factor": True}
+
+
+def _kept_size(cell: Any) -> dict[str, Any]:
+    names = ("size", "scale_factor", "recompute_scale_factor")
+    return {name: Sizes(own) if name == "size" else own for name in names if (own := getattr(cell, name)) is not None}
+
+
+def _size_text(cell: Any) -> str:
+    return ", ".join(f"{name}={shown(own)}" for name, own in _kept_size(cell).items())
+
+
+def _resized(size: Any, cell: Any, inputs: Shapes) -> Any:
+    return resized(size, cell.scale_factor, inputs)
+
+
+def _mirrored(cell: Any) -> Sizes:
+    """Return the padding in PyTorch's order, the last axis first; MindSpore keeps pairs for the first axis first."""
+    own = cell.padding
+    return Sizes(flat_sides(own) if isinstance(own[0], (tuple, list)) else own)
 
 
 def _dropped(cell: Any) -> float:
@@ -190,19 +285,26 @@ def _bias(cell: Any) -> dict[str, Any]:
     return {"has_bias": True} if cell.has_bias else {}
 
 
+def _has_bias(cell: Any) -> dict[str, Any]:
+    """Return `has_bias` of a layer whose default is True."""
+    return {} if cell.has_bias else {"has_bias": False}
+
+
 def _one(name: str) -> Callable[[Any], tuple[Any, ...]]:
     return lambda cell: (getattr(cell, name),)
 
 
+def _activation(cell: Any) -> str:
+    """Return the name of the activation's class; empty if there is none."""
+    return str(getattr(cell.activation, "cls_name", "") or "")
+
+
+def _kept_activation(cell: Any) -> dict[str, Any]:
+    return {"activation": _activation(cell).lower()} if _activation(cell) else {}
+
+
 def _trained(cell: Any) -> bool:
     return bool(cell.gamma.requires_grad)
-
-
-class _Tuple(tuple[int, ...]):
-    """A tuple that is written as one, because `nn.LayerNorm` takes no integer."""
-
-    def __repr__(self) -> str:
-        return f"({', '.join(map(str, self))}{',' if len(self) == 1 else ''})"
 
 
 _PADDING = Field(
@@ -227,12 +329,21 @@ _RECURRENT = Description(
         _plain("dropout", default=0.0),
     ),
     lambda cell: (cell.w_ih_list[0].shape[1], cell.hidden_size),
+    _has_bias,
 )
 
 
 def _primitive(name: str, argument: str, default: Any, attribute: str) -> Field:
     """Return a field whose value is in the cell's operator."""
     return Field(name, attrgetter(attribute), default, argument)
+
+
+def _first(name: str) -> Field:
+    """Return a field that is written without its name."""
+    return Field(name, attrgetter(name), positional=True)
+
+
+_SIDES = Field("padding", _mirrored, positional=True)
 
 
 def _axis_field(attribute: str) -> Field:
@@ -266,7 +377,7 @@ _TABLE: dict[str, Description] = {
                 "momentum",
                 lambda cell: 1 - cell.momentum,
                 to_value=lambda value, *_: 1 - value,
-                to_own=lambda value, _: {} if abs(value - 0.1) < 1e-9 else {"momentum": 1 - value},
+                to_own=_own_momentum,
             ),
             _AFFINE,
             Field(
@@ -283,31 +394,36 @@ _TABLE: dict[str, Description] = {
             _plain("eps", default=1e-5),
             _AFFINE,
             Field(
-                "use of statistics", lambda _: "of the batch", describe=lambda _: "of the batch", to_own=lambda *_: {}
+                "use of statistics",
+                lambda _: "of the batch",
+                describe=lambda _: "of the batch",
+                to_own=_own_instance_statistics,
             ),
         ),
         _one("num_features"),
     ),
-    "group norm": Description((_plain("eps", default=1e-5), _AFFINE), attrgetter("num_groups", "num_channels")),
+    "group norm": Description(
+        (*map(_first, ("num_groups", "num_channels")), _plain("eps", default=1e-5), _AFFINE),
+    ),
     "layer norm": Description(
         (
             _plain("eps", "epsilon", 1e-7),
             Field(
                 "normalized axes",
-                _normalized,
-                1,
-                "begin_norm_axis",
+                attrgetter("begin_norm_axis"),
+                to_value=_normalized,
+                to_own=_own_axes,
                 describe=lambda cell: f"begin_norm_axis={cell.begin_norm_axis}",
-                to_own=lambda value, _: {} if value == 1 else {"begin_norm_axis": -value, "begin_params_axis": -value},
+                to_keep=_kept_axes,
             ),
         ),
-        lambda cell: (_Tuple(cell.normalized_shape),),
+        lambda cell: (Sizes(cell.normalized_shape),),
     ),
     "embedding": Description((_plain("padding_idx"),), attrgetter("vocab_size", "embedding_size")),
     "linear": Description(
-        (Field("activation", lambda cell: getattr(cell.activation, "cls_name", None), to_own=lambda *_: {}),),
+        (Field("activation", _activation, to_own=lambda *_: {}, to_keep=_kept_activation),),
         attrgetter("in_channels", "out_channels"),
-        lambda cell: {} if cell.has_bias else {"has_bias": False},
+        _has_bias,
     ),
     "leaky relu": Description((_plain("negative_slope", "alpha", 0.2),)),
     "gelu": Description(
@@ -350,8 +466,7 @@ _TABLE: dict[str, Description] = {
     "adaptive max pooling": Description((Field("output_size", _output_size, to_value=_output_sizes),)),
     "upsample": Description(
         (
-            _plain("size"),
-            _plain("scale_factor"),
+            Field("size", attrgetter("size"), None, "", _resized, _own_size, _size_text, to_keep=_kept_size),
             _plain("mode", default="nearest"),
             Field("align_corners", lambda cell: bool(cell.align_corners), False),
         )
@@ -365,5 +480,17 @@ _TABLE: dict[str, Description] = {
     "attention": Description(
         (_plain("batch_first", default=False), _plain("dropout", default=0.0), _plain("num_heads")),
         _one("embed_dim"),
+        lambda cell: {} if cell.in_proj_bias is not None else {"has_bias": False},
     ),
+    "pixelshuffle": Description((_first("upscale_factor"),)),
+    "pixelunshuffle": Description((_first("downscale_factor"),)),
+    "softshrink": Description((_primitive("lambd", "", 0.5, "softshrink.lambd"),)),
+    "glu": Description((Field("dim", attrgetter("dim"), -1, "axis", to_value=_axis),)),
+    "threshold": Description((_first("threshold"), _first("value"))),
+    **{
+        f"{mode}pad{count}d": Description((_SIDES,))
+        for mode in ("reflection", "replication", "zero")
+        for count in "123"
+    },
+    **{f"constantpad{count}d": Description((_SIDES, _first("value"))) for count in "123"},
 }

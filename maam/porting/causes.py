@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from maam.backend.adapter import Setting
 from maam.backend.settings import settings_differ
 from maam.porting.layers import Judgement
+from maam.porting.remedies import find_remedy
 from maam.porting.runs import Run
 from maam.porting.subject import Subject
 from maam.porting.trained import trained_problems
@@ -27,7 +28,8 @@ class Cause:
         kind: the kind of the layers; empty for code between layers.
         torch: the setting as PyTorch writes it.
         mindspore: the setting as MindSpore writes it.
-        remedy: the expression of the first layer, in the framework that receives the weights, that would agree.
+        remedy: the expression of the first layer, in the framework that receives the weights, that would agree; empty
+            if there is none, and `note` then says why.
         layers: the names of all layers that this concerns.
         seen: the results that it changes: "eval", "train", "statistics"; empty if it changed none.
         note: shapes, errors and places, or a description of the code.
@@ -92,9 +94,13 @@ def differing_settings(subject: Subject, run: Run) -> list[SettingDifference]:
 
 def _settings(subject: Subject, run: Run) -> tuple[Mapping[str, Setting], Mapping[str, Setting]]:
     """Return the settings of both layers for the sizes that PyTorch's layer sees."""
-    shapes = [x.shape for x in subject.recording("torch").calls[run.torch].inputs or ()]
+    shapes = _shapes(subject, run)
     left, right = run.pair
     return subject.torch.settings(left.name, shapes), subject.mindspore.settings(right.name, shapes)
+
+
+def _shapes(subject: Subject, run: Run) -> list[tuple[int, ...]]:
+    return [x.shape for x in subject.recording("torch").calls[run.torch].inputs or ()]
 
 
 def _matters(name: str, own: Mapping[str, Setting], other: Mapping[str, Setting]) -> bool:
@@ -122,15 +128,30 @@ def find_causes(subject: Subject, judged: Sequence[Judgement], after: str, direc
         after: a description of the code after the last layer if it differs.
         direction: the direction of the copy, whose target the remedies are written for.
     """
-    found = [cause for judgement in judged for cause in _of_layer(subject, judgement, direction)]
+    found = [cause for judgement in judged for cause in _of_layer(subject, judgement)]
     if after:
         found.append(Cause(CODE, "", "", "", "", ("the output",), ("eval",), after))
     for name, text in trained_problems(subject).items():
         found.append(Cause(TRAINED, "", "", "", "", (name,), ("train",), text))
-    return sorted(_grouped(found), key=lambda cause: not cause.seen)
+    causes = _with_remedies(subject, judged, _grouped(found), direction)
+    return sorted(causes, key=lambda cause: not cause.seen)
 
 
-def _of_layer(subject: Subject, judgement: Judgement, direction: str) -> Iterator[Cause]:
+def _with_remedies(
+    subject: Subject, judged: Sequence[Judgement], causes: Iterable[Cause], direction: str
+) -> Iterator[Cause]:
+    """Yield the causes with the remedies of their first layers."""
+    runs = {judgement.run.pair.name: judgement.run for judgement in reversed(judged)}
+    remedies: dict[str, tuple[str, str]] = {}
+    for cause in causes:
+        name = cause.layers[0]
+        if cause.torch and name not in remedies:
+            remedies[name] = _remedy(subject, runs[name], direction)
+        remedy, note = remedies[name] if cause.torch else ("", cause.note)
+        yield replace(cause, remedy=remedy, note="; ".join(dict.fromkeys(filter(None, (cause.note, note)))))
+
+
+def _of_layer(subject: Subject, judgement: Judgement) -> Iterator[Cause]:
     run = judgement.run
     kind, name = run.pair.torch.kind, run.pair.name
     if judgement.before:
@@ -140,7 +161,6 @@ def _of_layer(subject: Subject, judgement: Judgement, direction: str) -> Iterato
     settings = differing_settings(subject, run)
     seen = (*judgement.modes, *(["statistics"] if judgement.statistics else []))
     if settings:
-        remedy = _remedy(subject, run, settings, direction)
         note = "" if seen else "no effect on these inputs"
         for item in settings:
             yield Cause(
@@ -148,7 +168,7 @@ def _of_layer(subject: Subject, judgement: Judgement, direction: str) -> Iterato
                 kind,
                 _shown(item.name, item.torch),
                 _shown(item.name, item.mindspore),
-                remedy,
+                "",
                 (name,),
                 seen,
                 note,
@@ -157,14 +177,17 @@ def _of_layer(subject: Subject, judgement: Judgement, direction: str) -> Iterato
         yield Cause(UNKNOWN, kind, "", "", "", (name,), seen, _describe(subject, judgement))
 
 
-def _remedy(subject: Subject, run: Run, settings: Sequence[SettingDifference], direction: str) -> str:
-    """Return the layer as it agrees; padding is written for the sizes seen, also if it agrees for them already."""
-    if direction == "torch-to-mindspore":
-        own = _settings(subject, run)[0]
-        padding = {"padding": own["padding"].value} if "padding" in own else {}
-        values = {**padding, **{s.name: s.torch.value for s in settings}}
-        return subject.mindspore.write_layer(run.pair.mindspore.name, values)
-    return subject.torch.write_layer(run.pair.torch.name, {s.name: s.mindspore.value for s in settings})
+def _remedy(subject: Subject, run: Run, direction: str) -> tuple[str, str]:
+    """Return the layer as it agrees, and a note; padding is written for the sizes seen, also if it agrees already."""
+    settings = differing_settings(subject, run)
+    shapes = _shapes(subject, run)
+    if direction != "torch-to-mindspore":
+        values = {s.name: s.mindspore.value for s in settings}
+        return find_remedy(subject, run, values, shapes, subject.torch.framework)
+    own = _settings(subject, run)[0]
+    padding = {"padding": own["padding"].value} if "padding" in own else {}
+    values = {**padding, **{s.name: s.torch.value for s in settings}}
+    return find_remedy(subject, run, values, shapes, subject.mindspore.framework)
 
 
 def _shown(name: str, setting: Setting) -> str:
