@@ -244,7 +244,7 @@ class ModelAdapter(Protocol):
 
 def kind_of(cls: type, package: str) -> str:
     """Return the kind of a layer's class; `package` is the name of the framework's package."""
-    names = [base.__name__ for base in cls.__mro__ if base.__module__.split(".")[0] == package]
+    names = [base.__name__.removesuffix("Ext") for base in cls.__mro__ if base.__module__.split(".")[0] == package]
     known = next((KINDS[name] for name in names if name in KINDS), "")
     first = next((name for name in names if not name.startswith("_")), "Module")
     return known or (OWN if first in _CONTAINERS else first.lower())

@@ -123,8 +123,23 @@ def flat_sides(sides: Sequence[tuple[int, int]]) -> tuple[int, ...]:
     return tuple(side for pair in reversed(sides) for side in pair)
 
 
-def resized(size: Any, scale: Any, inputs: Shapes) -> Any:
-    """Return the size of a resized map for the shape of its input; what was given if that is unknown."""
+def resize_field(to_own: Callable[[Any, Any], dict[str, Any]]) -> Field:
+    """Return the field of the size of a resized map, which layers take as a size or as a factor."""
+
+    def kept(layer: Any) -> dict[str, Any]:
+        names = ("size", "scale_factor", "recompute_scale_factor")
+        given = {name: own for name in names if (own := getattr(layer, name, None)) is not None}
+        return given | {"size": Sizes(layer.size)} if isinstance(layer.size, (tuple, list)) else given
+
+    def text(layer: Any) -> str:
+        return ", ".join(f"{name}={shown(own)}" for name, own in kept(layer).items())
+
+    return Field("size", lambda layer: layer.size, to_value=_resized, to_own=to_own, describe=text, to_keep=kept)
+
+
+def _resized(size: Any, layer: Any, inputs: Shapes) -> Any:
+    """Return the size for the shape of the input; what was given if that is unknown."""
+    scale = layer.scale_factor
     if not inputs:
         return size, scale
     given = inputs[0][2:]

@@ -18,12 +18,21 @@ from maam.backend.settings import (
     chain,
     flat_sides,
     per_axis,
-    resized,
-    same_padding,
+    resize_field,
     shown,
 )
-
-_PAD_CELLS = {"zeros": "ConstantPad", "reflect": "ReflectionPad", "replicate": "ReplicationPad"}
+from maam.mindspore.padding import (
+    axes,
+    includes_padding,
+    kept_padding,
+    own_padding,
+    padding_text,
+    pads_before,
+    pooling_field,
+    sides,
+    spread,
+    transposed_sides,
+)
 
 
 def read_settings(kind: str, cell: Any, inputs: Shapes) -> dict[str, Setting]:
@@ -47,143 +56,22 @@ def write_cell(kind: str, cell: Any, values: Mapping[str, Any], inputs: Shapes =
     if (count := values.get("normalized axes", 1)) > 1:  # MindSpore takes -1 or an axis from the start only
         values["normalized axes"] = (len(inputs[0]) - count, len(inputs[0]) - len(cell.normalized_shape))
     try:
-        before = _pads_before(kind, cell, values)
+        before = pads_before(kind, cell, values)
         return chain("nn.SequentialCell", [*before, _TABLE[kind].write(f"nn.{own.__name__}", cell, values)])
     except AttributeError:  # the cells of mindspore.mint have other attributes
         return ""
-
-
-def _pads_before(kind: str, cell: Any, values: dict[str, Any]) -> list[str]:
-    """Return the cell that pads where the convolution itself cannot, and change the padding of the convolution."""
-    sides, mode, count = values.get("padding", ()), values.get("padding_mode", "zeros"), axes(cell)
-    alike = count > 1 or all(low == high for low, high in sides)
-    if kind != "convolution" or not any(map(any, sides)) or (mode == "zeros" and alike):
-        return []
-    if mode not in _PAD_CELLS:
-        raise InexpressibleError(f'MindSpore has no layer for padding_mode="{mode}"')
-    values["padding"] = ((0, 0),) * count
-    fill = ", 0.0" if mode == "zeros" else ""
-    return [f"nn.{_PAD_CELLS[mode]}{count}d({shown(flat_sides(sides))}{fill})"]
-
-
-def axes(cell: Any) -> int:
-    """Return the number of spatial axes, from the name of the class."""
-    name = type(cell).__name__
-    digits = [character for base in type(cell).__mro__ for character in base.__name__ if character in "123"]
-    return int(digits[0]) if digits and name else 2
 
 
 def _plain(name: str, argument: str = "", default: Any = None, attribute: str = "") -> Field:
     return Field(name, attrgetter(attribute or argument or name), default, argument)
 
 
-def _spread(value: Any, cell: Any, _inputs: Shapes) -> tuple[int, ...]:
-    return per_axis(value, axes(cell))
-
-
 def _sizes(name: str, default: Any, attribute: str = "") -> Field:
-    return Field(name, attrgetter(attribute or name), default, to_value=_spread)
-
-
-def _given(cell: Any) -> tuple[tuple[int, int], ...]:
-    """Return the padding of mode "pad" on both sides of each axis, from any of the forms that MindSpore takes."""
-    count = axes(cell)
-    own = getattr(cell, "padding", None)
-    if own is None:
-        pool = getattr(cell, "max_pool", None) or cell.avg_pool
-        own = next(v for v in (getattr(pool, n, None) for n in ("pads", "pad_list", "pad")) if v is not None)
-    if isinstance(own, int):
-        return ((own, own),) * count
-    if len(own) % 2 == 0 and len(own) >= 2 * count:
-        own = own[-2 * count :]
-        return tuple((int(own[2 * i]), int(own[2 * i + 1])) for i in range(count))
-    return tuple((p, p) for p in per_axis(own, count))
-
-
-def _mode(cell: Any) -> str:
-    return str(getattr(cell, "pad_mode", "pad")).lower()
-
-
-def _sides(_value: Any, cell: Any, inputs: Shapes) -> Any:
-    """Return the padding on both sides of each axis; that of mode "same" follows from the sizes of the input."""
-    count = axes(cell)
-    if _mode(cell) == "pad":
-        return _given(cell)
-    if _mode(cell) == "valid":
-        return ((0, 0),) * count
-    kernel, stride = per_axis(cell.kernel_size, count), per_axis(cell.stride, count)
-    dilation = per_axis(getattr(cell, "dilation", 1), count)
-    if inputs:
-        return same_padding(inputs[0][-count:], kernel, stride, dilation)
-    return same_padding((1,) * count, kernel, (1,) * count, dilation)
-
-
-def _transposed_sides(_value: Any, cell: Any, _inputs: Shapes) -> Any:
-    """Return the rows that are cut off on both sides."""
-    count = axes(cell)
-    if _mode(cell) != "same":
-        return _given(cell) if _mode(cell) == "pad" else ((0, 0),) * count
-    sizes = zip(*(per_axis(v, count) for v in (cell.kernel_size, cell.stride, cell.dilation)), strict=True)
-    totals = [max(d * (k - 1) + 1 - s, 0) for k, s, d in sizes]
-    return tuple((total // 2, total - total // 2) for total in totals)
-
-
-def _padding_text(cell: Any) -> str:
-    mode = _mode(cell)
-    if mode != "pad":
-        return f'pad_mode="{mode}"'
-    own = _given(cell)
-    flat = [side for pair in own for side in pair]
-    return f'pad_mode="pad", padding={shown(tuple(flat))}'
-
-
-def _own_padding(value: Any, cell: Any) -> dict[str, Any]:
-    """Return `pad_mode` and `padding`; pooling takes one number for both sides of an axis."""
-    flat = tuple(side for pair in value for side in pair)
-    if not any(flat):
-        return {} if _pools(cell) else {"pad_mode": "valid"}
-    if min(flat) < 0:
-        raise InexpressibleError("MindSpore does not compute rows beyond the last one that the kernel reaches")
-    if (_pools(cell) or len(value) == 1) and any(low != high for low, high in value):
-        raise InexpressibleError("MindSpore pads this layer by the same number on both sides")
-    if len(value) == 1:
-        return {"pad_mode": "pad", "padding": flat[0]}
-    return {"pad_mode": "pad", "padding": tuple(low for low, _ in value) if _pools(cell) else flat}
-
-
-def _kept_padding(cell: Any) -> dict[str, Any]:
-    """Return the arguments for the padding of a cell; mode "same" keeps its name, because its rows depend on sizes."""
-    if _mode(cell) == "same":
-        return {"pad_mode": "same"} if _pools(cell) else {}
-    return _own_padding(_given(cell) if _mode(cell) == "pad" else (), cell)
-
-
-def _pools(cell: Any) -> bool:
-    return hasattr(cell, "max_pool") or hasattr(cell, "avg_pool")
+    return Field(name, attrgetter(attribute or name), default, to_value=spread)
 
 
 def _rest(cell: Any) -> tuple[int, ...]:
     return per_axis(getattr(cell, "output_padding", 0), axes(cell))
-
-
-def _pool(name: str, default: Any) -> Field:
-    """Return a field of pooling whose value is in MindSpore's operator."""
-
-    def read(cell: Any) -> Any:
-        operator = getattr(cell, "max_pool", None) or cell.avg_pool
-        return getattr(operator, name, default) or default
-
-    def write(value: Any, _cell: Any) -> dict[str, Any]:
-        own = shown(value) if isinstance(value, tuple) else value
-        return {} if own in (default, str(default)) else {"pad_mode": "pad", name: value}  # only this mode takes it
-
-    spread = _spread if name == "dilation" else Field("", read).to_value
-    return Field(name, read, default, to_value=spread, to_own=write)
-
-
-def _include(cell: Any) -> bool:
-    """Return whether the mean counts padding; the operator for modes "same" and "valid" does not."""
-    return bool(getattr(cell.avg_pool, "count_include_pad", _mode(cell) == "valid"))
 
 
 def _statistics(cell: Any) -> str:
@@ -205,6 +93,22 @@ def _own_momentum(value: float | None, _cell: Any) -> dict[str, Any]:
     if value is None:
         raise InexpressibleError("MindSpore has no momentum=None, the mean over all batches")
     return {} if abs(value - 0.1) < 1e-9 else {"momentum": 1 - value}
+
+
+def _nonlinearity(cell: Any) -> str:
+    """Return the nonlinearity of an RNN, which MindSpore keeps as the class of a part."""
+    return "relu" if type(cell.rnn).__name__.endswith("Relu") else "tanh"
+
+
+def _untrained_row(value: Any, cell: Any, _inputs: Shapes) -> Any:
+    """Return None for `nn.Embedding`, whose padding_idx only sets the first values of a row that is then trained."""
+    return None if hasattr(cell, "vocab_size") else value
+
+
+def _own_index(value: int | None, _cell: Any) -> dict[str, Any]:
+    if value is not None:
+        raise InexpressibleError("MindSpore trains the row of padding_idx: set the gradient of this row to zero")
+    return {}
 
 
 def _axis(value: Any, _cell: Any, inputs: Shapes) -> Any:
@@ -234,19 +138,6 @@ def _own_size(value: Any, _cell: Any) -> dict[str, Any]:
     scale = value.scale if isinstance(value.scale, (tuple, list)) else (value.scale,)
     factors = tuple(map(float, scale))
     return {"scale_factor": factors if len(factors) > 1 else factors[0], "recompute_scale_factor": True}
-
-
-def _kept_size(cell: Any) -> dict[str, Any]:
-    names = ("size", "scale_factor", "recompute_scale_factor")
-    return {name: Sizes(own) if name == "size" else own for name in names if (own := getattr(cell, name)) is not None}
-
-
-def _size_text(cell: Any) -> str:
-    return ", ".join(f"{name}={shown(own)}" for name, own in _kept_size(cell).items())
-
-
-def _resized(size: Any, cell: Any, inputs: Shapes) -> Any:
-    return resized(size, cell.scale_factor, inputs)
 
 
 def _mirrored(cell: Any) -> Sizes:
@@ -308,10 +199,10 @@ def _trained(cell: Any) -> bool:
 
 
 _PADDING = Field(
-    "padding", _padding_text, to_value=_sides, to_own=_own_padding, to_keep=_kept_padding, describe=_padding_text
+    "padding", padding_text, to_value=sides, to_own=own_padding, to_keep=kept_padding, describe=padding_text
 )
-_CUT = replace(_PADDING, to_value=_transposed_sides)
-_KERNEL_SIZE = Field("kernel_size", attrgetter("kernel_size"), to_value=_spread, positional=True)
+_CUT = replace(_PADDING, to_value=transposed_sides)
+_KERNEL_SIZE = Field("kernel_size", attrgetter("kernel_size"), to_value=spread, positional=True)
 _CONVOLUTION = (
     _KERNEL_SIZE,
     _sizes("stride", 1),
@@ -419,7 +310,18 @@ _TABLE: dict[str, Description] = {
         ),
         lambda cell: (Sizes(cell.normalized_shape),),
     ),
-    "embedding": Description((_plain("padding_idx"),), attrgetter("vocab_size", "embedding_size")),
+    "embedding": Description(
+        (
+            Field(
+                "padding_idx",
+                attrgetter("padding_idx"),
+                to_value=_untrained_row,
+                to_own=_own_index,
+                to_keep=lambda cell: {} if cell.padding_idx is None else {"padding_idx": cell.padding_idx},
+            ),
+        ),
+        attrgetter("vocab_size", "embedding_size"),
+    ),
     "linear": Description(
         (Field("activation", _activation, to_own=lambda *_: {}, to_keep=_kept_activation),),
         attrgetter("in_channels", "out_channels"),
@@ -448,8 +350,8 @@ _TABLE: dict[str, Description] = {
             _KERNEL_SIZE,
             _sizes("stride", 1),
             _PADDING,
-            _pool("dilation", 1),
-            _pool("ceil_mode", False),
+            pooling_field("dilation", 1),
+            pooling_field("ceil_mode", False),
         )
     ),
     "average pooling": Description(
@@ -457,16 +359,16 @@ _TABLE: dict[str, Description] = {
             _KERNEL_SIZE,
             _sizes("stride", 1),
             _PADDING,
-            _pool("ceil_mode", False),
-            Field("count_include_pad", _include, True),
-            _pool("divisor_override", None),
+            pooling_field("ceil_mode", False),
+            Field("count_include_pad", includes_padding, True),
+            pooling_field("divisor_override", None),
         )
     ),
     "adaptive average pooling": Description((Field("output_size", _output_size, to_value=_output_sizes),)),
     "adaptive max pooling": Description((Field("output_size", _output_size, to_value=_output_sizes),)),
     "upsample": Description(
         (
-            Field("size", attrgetter("size"), None, "", _resized, _own_size, _size_text, to_keep=_kept_size),
+            resize_field(_own_size),
             _plain("mode", default="nearest"),
             Field("align_corners", lambda cell: bool(cell.align_corners), False),
         )
@@ -476,7 +378,7 @@ _TABLE: dict[str, Description] = {
     ),
     "lstm": _RECURRENT,
     "gru": _RECURRENT,
-    "rnn": _RECURRENT,
+    "rnn": replace(_RECURRENT, fields=(*_RECURRENT.fields, Field("nonlinearity", _nonlinearity, "tanh"))),
     "attention": Description(
         (_plain("batch_first", default=False), _plain("dropout", default=0.0), _plain("num_heads")),
         _one("embed_dim"),

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from maam.backend.adapter import Setting
 from maam.backend.settings import settings_differ
 from maam.porting.layers import Judgement
@@ -31,7 +33,7 @@ class Cause:
         remedy: the expression of the first layer, in the framework that receives the weights, that would agree; empty
             if there is none, and `note` then says why.
         layers: the names of all layers that this concerns.
-        seen: the results that it changes: "eval", "train", "statistics"; empty if it changed none.
+        seen: the results that it changes: "eval", "train", "statistics", "gradients"; empty if it changed none.
         note: shapes, errors and places, or a description of the code.
 
     Example:
@@ -161,8 +163,8 @@ def _of_layer(subject: Subject, judgement: Judgement) -> Iterator[Cause]:
     settings = differing_settings(subject, run)
     seen = (*judgement.modes, *(["statistics"] if judgement.statistics else []))
     if settings:
-        note = "" if seen else "no effect on these inputs"
         for item in settings:
+            results = (*seen, *_gradients(subject, run, item))
             yield Cause(
                 item.name,
                 kind,
@@ -170,11 +172,18 @@ def _of_layer(subject: Subject, judgement: Judgement) -> Iterator[Cause]:
                 _shown(item.name, item.mindspore),
                 "",
                 (name,),
-                seen,
-                note,
+                results,
+                "" if results else "no effect on these inputs",
             )
     elif judgement.differs:
         yield Cause(UNKNOWN, kind, "", "", "", (name,), seen, _describe(subject, judgement))
+
+
+def _gradients(subject: Subject, run: Run, item: SettingDifference) -> tuple[str, ...]:
+    """Return ("gradients",) for the row of an embedding that one model does not train, if the inputs have its index."""
+    indices = subject.recording("torch").calls[run.torch].inputs
+    rows = [setting.value for setting in item[1:] if setting.value is not None] if item.name == "padding_idx" else []
+    return ("gradients",) if indices and np.isin(rows, indices[0]).any() else ()
 
 
 def _remedy(subject: Subject, run: Run, direction: str) -> tuple[str, str]:
@@ -193,7 +202,11 @@ def _remedy(subject: Subject, run: Run, direction: str) -> tuple[str, str]:
 def _shown(name: str, setting: Setting) -> str:
     """Return a setting's text, with the rows and columns that padding adds if it adds unequal ones."""
     value: Any = setting.value
-    if name == "padding" and ("same" in setting.text or any(low != high for low, high in value)):
+    if (
+        name == "padding"
+        and not isinstance(value[0], int)
+        and ("same" in setting.text or any(low != high for low, high in value))
+    ):
         axes = ("depth", "rows", "columns")[-len(value) :] if len(value) > 1 else ("length",)
         sides = ", ".join(f"{axis} {low}+{high}" for axis, (low, high) in zip(axes, value, strict=True))
         return f"{setting.text} ({sides})"

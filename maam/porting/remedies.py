@@ -10,7 +10,8 @@ import numpy as np
 from maam.backend.adapter import Layer, ModelAdapter, Setting
 from maam.backend.settings import InexpressibleError, settings_differ
 from maam.porting.runs import Run
-from maam.porting.subject import Subject, first_line
+from maam.porting.subject import Array, Subject, first_line
+from maam.spec.node import join_path
 
 _CLOSE = 1e-3
 """The largest error of a layer with a remedy, as a share of the largest value; settings are compared exactly."""
@@ -38,7 +39,8 @@ def find_remedy(
         if text == adapter.write_layer(layer.name, {}, shapes):
             return "", "no argument of the layer changes this"
         built = adapter.build(text)
-        if len(built.layers()) == 1 and (left := _left(built.settings("", shapes), values)):
+        whole = not built.layers()[0].name  # and not in a container
+        if whole and (left := _left(built.settings("", shapes), values)):
             return "", f"no argument of the layer changes {left}"
         if not _agrees(subject, run, built, target):
             return "", "a layer with equal settings gives another result"
@@ -46,8 +48,7 @@ def find_remedy(
         return "", str(error)
     except Exception as error:  # a framework may refuse any argument, also at the first run
         return "", f"the layer cannot have these settings: {first_line(error)}"
-    renamed = len(built.layers()) > 1 and layer.slots
-    return text, "the names of its arrays change, because it is in a container" if renamed else ""
+    return text, "" if whole or not layer.slots else "the names of its arrays change, because it is in a container"
 
 
 def _left(settings: Mapping[str, Setting], values: Mapping[str, Any]) -> str:
@@ -64,12 +65,15 @@ def _agrees(subject: Subject, run: Run, built: ModelAdapter, target: str) -> boo
     left, right = run.pair
     own, other = (right, left) if target == subject.mindspore.framework else (left, right)
     source: ModelAdapter = subject.torch if own is right else subject.mindspore
-    arrays = {key: getattr(subject, target).read([slot.name])[slot.name] for key, slot in own.slots.items()}
-    for key, slot in other.slots.items():
-        if key in arrays:
-            arrays[key] = source.read([slot.name])[slot.name].reshape(arrays[key].shape)
+    before: Mapping[str, Array] = getattr(subject, target).read()
+    arrays = {name: before[full] for name in built.read() if (full := join_path(own.name, name)) in before}
     new = next(layer for layer in built.layers() if set(layer.slots) == set(own.slots))
-    built.write({slot.name: arrays[key] for key, slot in new.slots.items()})
+    for key, slot in new.slots.items():
+        arrays[slot.name] = before[own.slots[key].name]
+        if key in other.slots:
+            name = other.slots[key].name
+            arrays[slot.name] = source.read([name])[name].reshape(slot.shape)
+    built.write(arrays)
     if own is right:
         expected, actual = call.output, built.run_layer("", call.inputs, False, options)
     else:

@@ -17,7 +17,7 @@ from maam.backend.settings import (
     chain,
     flat_sides,
     per_axis,
-    resized,
+    resize_field,
     same_padding,
     shown,
 )
@@ -180,15 +180,6 @@ def _own_size(value: Any, _module: Any) -> dict[str, Any]:
     return {"size": value} if value.scale is None else {"scale_factor": value.scale}
 
 
-def _kept_size(module: Any) -> dict[str, Any]:
-    names = ("size", "scale_factor", "recompute_scale_factor")
-    return {name: own for name in names if (own := getattr(module, name, None)) is not None}
-
-
-def _size_text(module: Any) -> str:
-    return ", ".join(f"{name}={shown(own)}" for name, own in _kept_size(module).items())
-
-
 def _affine_text(module: Any) -> str:
     frozen = module.affine and not module.weight.requires_grad
     return f"affine={module.affine}{', frozen' if frozen else ''}"
@@ -234,10 +225,6 @@ def _norm_extra(module: Any) -> dict[str, Any]:
     if not module.elementwise_affine:
         return {"elementwise_affine": False}
     return _bias(module)
-
-
-def _resized(size: Any, module: Any, inputs: Shapes) -> Any:
-    return resized(size, module.scale_factor, inputs)
 
 
 def _one(name: str) -> Callable[[Any], tuple[Any, ...]]:
@@ -316,7 +303,7 @@ _TABLE: dict[str, Description] = {
     "adaptive max pooling": Description((Field("output_size", attrgetter("output_size"), to_value=_output_size),)),
     "upsample": Description(
         (
-            Field("size", attrgetter("size"), None, "", _resized, _own_size, _size_text, to_keep=_kept_size),
+            resize_field(_own_size),
             _plain("mode", "nearest"),
             Field("align_corners", lambda m: bool(m.align_corners), False),
         )
