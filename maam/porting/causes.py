@@ -202,11 +202,9 @@ def _remedy(subject: Subject, run: Run, direction: str) -> tuple[str, str]:
 def _shown(name: str, setting: Setting) -> str:
     """Return a setting's text, with the rows and columns that padding adds if it adds unequal ones."""
     value: Any = setting.value
-    if (
-        name == "padding"
-        and not isinstance(value[0], int)
-        and ("same" in setting.text or any(low != high for low, high in value))
-    ):
+    if name != "padding" or isinstance(value[0], int):  # a layer that only pads has one tuple of integers
+        return setting.text
+    if "same" in setting.text or any(low != high for low, high in value):
         axes = ("depth", "rows", "columns")[-len(value) :] if len(value) > 1 else ("length",)
         sides = ", ".join(f"{axis} {low}+{high}" for axis, (low, high) in zip(axes, value, strict=True))
         return f"{setting.text} ({sides})"

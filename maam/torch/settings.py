@@ -215,7 +215,9 @@ def _bias(module: Any) -> dict[str, Any]:
     return {} if module.bias is not None else {"bias": False}
 
 
-def _own_axes(_value: int, _module: Any) -> dict[str, Any]:
+def _own_axes(value: int, module: Any) -> dict[str, Any]:
+    if value == len(module.normalized_shape):
+        return {}
     raise InexpressibleError(
         "PyTorch's weight and bias have the shape of the normalized axes: rewrite the layer by hand"
     )
