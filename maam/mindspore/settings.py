@@ -49,9 +49,9 @@ def write_cell(kind: str, cell: Any, values: Mapping[str, Any], inputs: Shapes =
     Raises:
         InexpressibleError: MindSpore has no such cell.
     """
-    if kind not in _TABLE:
-        return ""
     own = next(base for base in type(cell).__mro__ if base.__module__.partition(".")[0] == "mindspore")
+    if kind not in _TABLE or own.__name__.endswith("Ext"):  # a class of mindspore.mint
+        return ""
     values = dict(values)
     if (count := values.get("normalized axes", 1)) > 1:  # MindSpore takes -1 or an axis from the start only
         values["normalized axes"] = (len(inputs[0]) - count, len(inputs[0]) - len(cell.normalized_shape))

@@ -206,7 +206,7 @@ def _shown(name: str, setting: Setting) -> str:
         return setting.text
     if "same" in setting.text or any(low != high for low, high in value):
         axes = ("depth", "rows", "columns")[-len(value) :] if len(value) > 1 else ("length",)
-        sides = ", ".join(f"{axis} {low}+{high}" for axis, (low, high) in zip(axes, value, strict=True))
+        sides = ", ".join(f"{axis} {low}{high:+d}" for axis, (low, high) in zip(axes, value, strict=True))
         return f"{setting.text} ({sides})"
     return setting.text
 
