@@ -175,8 +175,20 @@ class ModelAdapter(Protocol):
             inputs: the shapes of its inputs; empty if unknown. Padding that follows from the size needs them.
         """
 
-    def write_layer(self, name: str, values: Mapping[str, Any]) -> str:
-        """Return the expression that builds the layer `name` with other values of some settings; "" if unknown."""
+    def write_layer(self, name: str, values: Mapping[str, Any], inputs: Sequence[tuple[int, ...]] = ()) -> str:
+        """Return the expression that builds the layer `name` with other values of some settings; "" if unknown.
+
+        Args:
+            name: the layer's path.
+            values: the values, in PyTorch's meaning.
+            inputs: as in `settings`.
+
+        Raises:
+            maam.backend.settings.InexpressibleError: the framework has no such layer.
+        """
+
+    def build(self, expression: str) -> ModelAdapter:
+        """Return the adapter of a new layer from the expression of `write_layer`."""
 
     def read(self, names: Iterable[str] | None = None) -> dict[str, Array]:
         """Return copies of the arrays of these names, or of all layers."""
@@ -237,7 +249,7 @@ class ModelAdapter(Protocol):
 
 def kind_of(cls: type, package: str) -> str:
     """Return the kind of a layer's class; `package` is the name of the framework's package."""
-    names = [base.__name__ for base in cls.__mro__ if base.__module__.split(".")[0] == package]
+    names = [base.__name__.removesuffix("Ext") for base in cls.__mro__ if base.__module__.split(".")[0] == package]
     known = next((KINDS[name] for name in names if name in KINDS), "")
     first = next((name for name in names if not name.startswith("_")), "Module")
     if first in _CONTAINERS and is_dropout(cls):

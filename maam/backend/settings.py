@@ -17,6 +17,23 @@ from maam.backend.adapter import Setting
 Shapes = Sequence[tuple[int, ...]]
 
 
+class InexpressibleError(ValueError):
+    """A setting that the layer of a framework cannot have. The message says why."""
+
+
+class Sizes(tuple[int, ...]):
+    """A tuple that is written as one, also if its elements are equal.
+
+    Attributes:
+        scale: the factor that gave these sizes; None if they were given.
+    """
+
+    scale: Any = None
+
+    def __repr__(self) -> str:
+        return f"({', '.join(map(str, self))}{',' if len(self) == 1 else ''})"
+
+
 def _same(value: Any, _module: Any, _inputs: Shapes) -> Any:
     return value
 
@@ -31,7 +48,8 @@ class Field:
         default: the framework's own default; the argument is left out if it has this value.
         argument: the framework's name of the argument; empty if it is `name`.
         to_value: converts the own value to PyTorch's meaning, for a layer and the shapes of its inputs.
-        to_own: converts a value in PyTorch's meaning to arguments of the framework.
+        to_own: converts a value in PyTorch's meaning to arguments of the framework; it raises InexpressibleError if
+            there are none.
         describe: returns the text of the setting; None writes `argument=value`.
         positional: whether the argument follows the leading ones without its name.
         to_keep: returns the arguments of a layer whose value stays; None writes the value that it has without inputs.
@@ -95,9 +113,47 @@ class Description:
         return f"{constructor}({', '.join([*parts, *(f'{name}={shown(value)}' for name, value in options.items())])})"
 
 
+def chain(container: str, layers: Sequence[str]) -> str:
+    """Return the expression of layers that run one after the other; a single one needs no container."""
+    return layers[0] if len(layers) == 1 else f"{container}({', '.join(layers)})"
+
+
+def flat_sides(sides: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """Return padding as layers that only pad take it: the last axis first."""
+    return tuple(side for pair in reversed(sides) for side in pair)
+
+
+def resize_field(to_own: Callable[[Any, Any], dict[str, Any]]) -> Field:
+    """Return the field of the size of a resized map, which layers take as a size or as a factor."""
+
+    def kept(layer: Any) -> dict[str, Any]:
+        names = ("size", "scale_factor", "recompute_scale_factor")
+        given = {name: own for name in names if (own := getattr(layer, name, None)) is not None}
+        return given | {"size": Sizes(layer.size)} if isinstance(layer.size, (tuple, list)) else given
+
+    def text(layer: Any) -> str:
+        return ", ".join(f"{name}={shown(own)}" for name, own in kept(layer).items())
+
+    return Field("size", lambda layer: layer.size, to_value=_resized, to_own=to_own, describe=text, to_keep=kept)
+
+
+def _resized(size: Any, layer: Any, inputs: Shapes) -> Any:
+    """Return the size for the shape of the input; what was given if that is unknown."""
+    scale = layer.scale_factor
+    if not inputs:
+        return size, scale
+    given = inputs[0][2:]
+    if size is not None:
+        return Sizes(per_axis(size, len(given)))
+    scales = scale if isinstance(scale, (tuple, list)) else (scale,) * len(given)
+    found = Sizes(int(side * factor) for side, factor in zip(given, scales, strict=True))
+    found.scale = scale
+    return found
+
+
 def shown(value: Any) -> str:
     """Return a value as an expression; equal elements of a tuple are written once, and floats without noise."""
-    if type(value) in (tuple, list):
+    if type(value) in (tuple, list):  # not Sizes
         if value and all(isinstance(v, (int, np.integer)) and v == value[0] for v in value):
             return shown(value[0])
         return f"({', '.join(map(shown, value))}{',' if len(value) == 1 else ''})"

@@ -78,12 +78,16 @@ class ModelAdapter:
         precision = "float16" if flags.get("fp16") else "bfloat16" if flags.get("bf16") else "float32"
         return {**read_settings(_kind(cell), cell, inputs), "precision": Setting(precision, precision)}
 
-    def write_layer(self, name: str, values: Mapping[str, Any]) -> str:
+    def write_layer(self, name: str, values: Mapping[str, Any], inputs: Sequence[tuple[int, ...]] = ()) -> str:
         """Return the expression that builds the layer `name` with other values of some settings; "" if unknown."""
         cell = self._paths[name]
         holder = _holder(cell)
-        written = write_cell(_kind(cell), holder, values)
+        written = write_cell(_kind(cell), holder, values, inputs)
         return written if holder is cell else written.replace(type(holder).__name__, type(cell).__name__, 1)
+
+    def build(self, expression: str) -> ModelAdapter:
+        """Return the adapter of a new layer from the expression of `write_layer`."""
+        return ModelAdapter(eval(expression, {"nn": nn}))
 
     def read(self, names: Iterable[str] | None = None) -> dict[str, Array]:
         """Return copies of the arrays of these names, or of all layers."""

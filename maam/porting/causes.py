@@ -6,16 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from maam.backend.adapter import Setting
 from maam.backend.settings import settings_differ
 from maam.porting.layers import Judgement
 from maam.porting.matching import Pair
+from maam.porting.remedies import find_remedy
 from maam.porting.runs import Run
 from maam.porting.subject import Subject
 from maam.porting.trained import trained_problems
 from maam.porting.unmatched import other_kinds
 
-CODE, UNKNOWN, TRAINED, PRECISION = "code", "no setting differs", "trained arrays", "precision"
+CODE, UNKNOWN, TRAINED, PRECISION, KIND = "code", "no setting differs", "trained arrays", "precision", "kind"
 _PADDED = ("count_include_pad", "padding_mode")
 """Settings that matter only with padding."""
 
@@ -25,13 +28,14 @@ class Cause:
     """A reason why layers differ.
 
     Attributes:
-        what: the setting, such as "eps", or `CODE`, `UNKNOWN` or `TRAINED`.
+        what: the setting, such as "eps", or `CODE`, `UNKNOWN`, `TRAINED` or `KIND`.
         kind: the kind of the layers; empty for code between layers.
         torch: the setting as PyTorch writes it.
         mindspore: the setting as MindSpore writes it.
-        remedy: the expression of the first layer, in the framework that receives the weights, that would agree.
+        remedy: the expression of the first layer, in the framework that receives the weights, that would agree; empty
+            if there is none, and `note` then says why.
         layers: the names of all layers that this concerns.
-        seen: the results that it changes: "eval", "train", "statistics"; empty if it changed none.
+        seen: the results that it changes: "eval", "train", "statistics", "gradients"; empty if it changed none.
         note: shapes, errors and places, or a description of the code.
 
     Example:
@@ -94,9 +98,13 @@ def differing_settings(subject: Subject, run: Run) -> list[SettingDifference]:
 
 def _settings(subject: Subject, run: Run) -> tuple[Mapping[str, Setting], Mapping[str, Setting]]:
     """Return the settings of both layers for the sizes that PyTorch's layer sees."""
-    shapes = [x.shape for x in subject.recording("torch").calls[run.torch].inputs or ()]
+    shapes = _shapes(subject, run)
     left, right = run.pair
     return subject.torch.settings(left.name, shapes), subject.mindspore.settings(right.name, shapes)
+
+
+def _shapes(subject: Subject, run: Run) -> list[tuple[int, ...]]:
+    return [x.shape for x in subject.recording("torch").calls[run.torch].inputs or ()]
 
 
 def _matters(name: str, own: Mapping[str, Setting], other: Mapping[str, Setting]) -> bool:
@@ -124,7 +132,7 @@ def find_causes(subject: Subject, judged: Sequence[Judgement], after: str, direc
         after: a description of the code after the last layer if it differs.
         direction: the direction of the copy, whose target the remedies are written for.
     """
-    found = [cause for judgement in judged for cause in _of_layer(subject, judgement, direction)]
+    found = [cause for judgement in judged for cause in _of_layer(subject, judgement)]
     if after:
         found.append(Cause(CODE, "", "", "", "", ("the output",), ("eval",), after))
     if (mixed := subject.mindspore.mixed) and not any(cause.what == PRECISION for cause in found):
@@ -133,17 +141,33 @@ def find_causes(subject: Subject, judged: Sequence[Judgement], after: str, direc
         found.append(Cause(CODE, "", "", "", "", ("the whole model",), ("eval", "train"), subject.refusal))
     else:
         found += [
-            Cause("kind", own.kind, own.kind, other.kind, "", (Pair(own, other).name,), (), "no effect on these inputs")
+            Cause(KIND, own.kind, own.kind, other.kind, "", (Pair(own, other).name,), (), "no effect on these inputs")
             for own, other in other_kinds(subject)
         ]
     if subject.random:
         found.append(Cause(CODE, "", "", "", "", ("the whole model",), ("train",), subject.random))
     for name, text in trained_problems(subject).items():
         found.append(Cause(TRAINED, "", "", "", "", (name,), ("train",), text))
-    return sorted(_grouped(found), key=lambda cause: not cause.seen)
+    causes = _with_remedies(subject, judged, _grouped(found), direction)
+    return sorted(causes, key=lambda cause: not cause.seen)
 
 
-def _of_layer(subject: Subject, judgement: Judgement, direction: str) -> Iterator[Cause]:
+def _with_remedies(
+    subject: Subject, judged: Sequence[Judgement], causes: Iterable[Cause], direction: str
+) -> Iterator[Cause]:
+    """Yield the causes with the remedies of their first layers."""
+    runs = {judgement.run.pair.name: judgement.run for judgement in reversed(judged) if not judgement.swaps}
+    remedies: dict[str, tuple[str, str]] = {}
+    for cause in causes:
+        name = cause.layers[0]
+        written = cause.torch and name in runs and cause.what not in (KIND, PRECISION)  # a wrapper sets the precision
+        if written and name not in remedies:
+            remedies[name] = _remedy(subject, runs[name], direction)
+        remedy, note = remedies[name] if written else ("", cause.note)
+        yield replace(cause, remedy=remedy, note="; ".join(dict.fromkeys(filter(None, (cause.note, note)))))
+
+
+def _of_layer(subject: Subject, judgement: Judgement) -> Iterator[Cause]:
     run = judgement.run
     kind, name = run.pair.torch.kind, run.pair.name
     if judgement.before:
@@ -153,40 +177,51 @@ def _of_layer(subject: Subject, judgement: Judgement, direction: str) -> Iterato
     settings = differing_settings(subject, run)
     seen = (*judgement.modes, *(["statistics"] if judgement.statistics else []))
     if settings:
-        remedy = "" if judgement.swaps else _remedy(subject, run, settings, direction)
-        note = "" if seen else "no effect on these inputs"
-        note = "the code around MindSpore's layer swaps the axes" if judgement.swaps else note
+        swaps = "the code around MindSpore's layer swaps the axes" if judgement.swaps else ""
         for item in settings:
+            results = (*seen, *_gradients(subject, run, item))
             yield Cause(
                 item.name,
                 kind,
                 _shown(item.name, item.torch),
                 _shown(item.name, item.mindspore),
-                "" if item.name == PRECISION else remedy,  # a wrapper or a cast around the layer sets it
+                "",
                 (name,),
-                seen,
-                note,
+                results,
+                swaps or ("" if results else "no effect on these inputs"),
             )
     elif judgement.differs:
         yield Cause(UNKNOWN, kind, "", "", "", (name,), seen, _describe(subject, judgement))
 
 
-def _remedy(subject: Subject, run: Run, settings: Sequence[SettingDifference], direction: str) -> str:
-    """Return the layer as it agrees; padding is written for the sizes seen, also if it agrees for them already."""
-    if direction == "torch-to-mindspore":
-        own = _settings(subject, run)[0]
-        padding = {"padding": own["padding"].value} if "padding" in own else {}
-        values = {**padding, **{s.name: s.torch.value for s in settings}}
-        return subject.mindspore.write_layer(run.pair.mindspore.name, values)
-    return subject.torch.write_layer(run.pair.torch.name, {s.name: s.mindspore.value for s in settings})
+def _gradients(subject: Subject, run: Run, item: SettingDifference) -> tuple[str, ...]:
+    """Return ("gradients",) for the row of an embedding that one model does not train, if the inputs have its index."""
+    indices = subject.recording("torch").calls[run.torch].inputs
+    rows = [setting.value for setting in item[1:] if setting.value is not None] if item.name == "padding_idx" else []
+    return ("gradients",) if indices and np.isin(rows, indices[0]).any() else ()
+
+
+def _remedy(subject: Subject, run: Run, direction: str) -> tuple[str, str]:
+    """Return the layer as it agrees, and a note; padding is written for the sizes seen, also if it agrees already."""
+    settings = differing_settings(subject, run)
+    shapes = _shapes(subject, run)
+    if direction != "torch-to-mindspore":
+        values = {s.name: s.mindspore.value for s in settings}
+        return find_remedy(subject, run, values, shapes, subject.torch.framework)
+    own = _settings(subject, run)[0]
+    padding = {"padding": own["padding"].value} if "padding" in own else {}
+    values = {**padding, **{s.name: s.torch.value for s in settings}}
+    return find_remedy(subject, run, values, shapes, subject.mindspore.framework)
 
 
 def _shown(name: str, setting: Setting) -> str:
     """Return a setting's text, with the rows and columns that padding adds if it adds unequal ones."""
     value: Any = setting.value
-    if name == "padding" and ("same" in setting.text or any(low != high for low, high in value)):
+    if name != "padding" or isinstance(value[0], int):  # a layer that only pads has one tuple of integers
+        return setting.text
+    if "same" in setting.text or any(low != high for low, high in value):
         axes = ("depth", "rows", "columns")[-len(value) :] if len(value) > 1 else ("length",)
-        sides = ", ".join(f"{axis} {low}+{high}" for axis, (low, high) in zip(axes, value, strict=True))
+        sides = ", ".join(f"{axis} {low}{high:+d}" for axis, (low, high) in zip(axes, value, strict=True))
         return f"{setting.text} ({sides})"
     return setting.text
 

@@ -75,10 +75,15 @@ class ModelAdapter:
         precision = dtypes[0] if dtypes else "float32"
         return {**read_settings(module_kind(module), module, inputs), "precision": Setting(precision, precision)}
 
-    def write_layer(self, name: str, values: Mapping[str, Any]) -> str:
+    def write_layer(self, name: str, values: Mapping[str, Any], inputs: Sequence[tuple[int, ...]] = ()) -> str:
         """Return the expression that builds the layer `name` with other values of some settings; "" if unknown."""
         module = self._module(name)
         return "" if self.fixed else write_module(module_kind(module), module, values)
+
+    def build(self, expression: str) -> ModelAdapter:
+        """Return the adapter of a new layer from the expression of `write_layer`; the random state stays."""
+        with torch.random.fork_rng(devices=[]):
+            return ModelAdapter(eval(expression, {"nn": nn}))
 
     def read(self, names: Iterable[str] | None = None) -> dict[str, Array]:
         """Return copies of the arrays of these names, or of all layers."""

@@ -7,7 +7,20 @@ from operator import attrgetter
 from typing import Any
 
 from maam.backend.adapter import Setting
-from maam.backend.settings import Description, Field, Shapes, axis_from_end, per_axis, same_padding, shown
+from maam.backend.settings import (
+    Description,
+    Field,
+    InexpressibleError,
+    Shapes,
+    Sizes,
+    axis_from_end,
+    chain,
+    flat_sides,
+    per_axis,
+    resize_field,
+    same_padding,
+    shown,
+)
 
 
 def read_settings(kind: str, module: Any, inputs: Shapes) -> dict[str, Setting]:
@@ -16,10 +29,57 @@ def read_settings(kind: str, module: Any, inputs: Shapes) -> dict[str, Setting]:
 
 
 def write_module(kind: str, module: Any, values: Mapping[str, Any]) -> str:
-    """Return the expression that builds the module with other values of some settings; "" for other kinds."""
+    """Return the expression that builds the module with other values of some settings; "" for other kinds.
+
+    Raises:
+        InexpressibleError: PyTorch has no such layer.
+    """
     if kind not in _TABLE or type(module).__module__.partition(".")[0] != "torch":
         return ""
-    return _TABLE[kind].write(f"nn.{type(module).__name__.removeprefix('Parametrized')}", module, values)
+    values = dict(values)
+    after, before = _layers_after(kind, module, values), _pads_before(kind, module, values)
+    frozen = values.get("affine") is False and module.affine
+    if frozen:
+        values["affine"] = True
+    own = _TABLE[kind].write(f"nn.{type(module).__name__.removeprefix('Parametrized')}", module, values)
+    return chain("nn.Sequential", [*before, f"{own}.requires_grad_(False)" if frozen else own, *after])
+
+
+def _pads_before(kind: str, module: Any, values: dict[str, Any]) -> list[str]:
+    """Return the layer that pads where the layer itself cannot pad both sides differently, and change its padding."""
+    sides = values.get("padding", ())
+    if kind not in ("convolution", "max pooling", "average pooling") or all(low == high for low, high in sides):
+        return []
+    count = axes(module)
+    if kind == "average pooling" and not values.get("count_include_pad", module.count_include_pad):
+        raise InexpressibleError("PyTorch's mean leaves out padding only if it is the same on both sides")
+    if kind == "convolution":
+        kernel, stride, dilation = (
+            per_axis(values.get(name, getattr(module, name)), count) for name in ("kernel_size", "stride", "dilation")
+        )
+        if max(stride) == 1 and sides == same_padding((1,) * count, kernel, stride, dilation):
+            values["padding"] = "same"
+            return []
+    values["padding"] = ((0, 0),) * count
+    flat = shown(flat_sides(sides))
+    return [
+        f'nn.ConstantPad{count}d({flat}, float("-inf"))' if kind == "max pooling" else f"nn.ZeroPad{count}d({flat})"
+    ]
+
+
+def _layers_after(kind: str, module: Any, values: dict[str, Any]) -> list[str]:
+    """Return the layers that must follow: those that cut off or append rows, and activations."""
+    found = []
+    sides, zeros = values.get("padding", ()), values.get("appended zeros", ())
+    if kind == "transposed convolution" and any(high > low for low, high in sides):
+        values["padding"] = tuple((low, min(low, high)) for low, high in sides)
+        cut = [(0, min(low - high, 0)) for low, high in sides]
+        found.append(f"nn.ZeroPad{axes(module)}d({shown(flat_sides(cut))})")  # a negative number cuts off
+    if any(zeros):
+        found.append(f"nn.ZeroPad{axes(module)}d({shown(flat_sides([(0, more) for more in zeros]))})")
+    if values.get("activation"):
+        found.append(f"nn.{values['activation']}()")
+    return found
 
 
 def _plain(name: str, default: Any = None) -> Field:
@@ -56,10 +116,15 @@ def _transposed_sides(value: Any, module: Any, inputs: Shapes) -> Any:
 
 
 def _own_padding(value: Any, _module: Any) -> dict[str, Any]:
-    if any(low != high for low, high in value):
-        return {"padding": f"{value}: pad with nn.ZeroPad2d before, because PyTorch pads both sides equally"}
+    if value == "same":
+        return {"padding": value}
     own = tuple(low for low, _ in value)
     return {"padding": own} if any(own) else {}
+
+
+def _kept_padding(module: Any) -> dict[str, Any]:
+    names = [name for name in ("padding", "output_padding") if hasattr(module, name)]
+    return {name: own for name in names if shown(own := getattr(module, name)) not in ("0", '"valid"')}
 
 
 def _own_transposed_padding(value: Any, _module: Any) -> dict[str, Any]:
@@ -72,6 +137,8 @@ def _transposed_text(module: Any) -> str:
 
 
 def _axis(value: Any, _module: Any, inputs: Shapes) -> Any:
+    if value is None and inputs:  # PyTorch's rule for a softmax without an axis
+        value = 0 if len(inputs[0]) in (0, 1, 3) else 1
     return value if value is None else axis_from_end(value, inputs)
 
 
@@ -94,25 +161,53 @@ def _trained(value: Any, module: Any, _inputs: Shapes) -> bool:
     return bool(value and module.weight.requires_grad)
 
 
+def _own_statistics(value: str, module: Any) -> dict[str, Any]:
+    """Return `track_running_stats`, whose default is False in instance norms only."""
+    if value == "running":
+        raise InexpressibleError("PyTorch uses running statistics in eval mode only: call eval() of this layer")
+    default = not type(module).__name__.startswith("InstanceNorm")
+    tracked = value != "of the batch"
+    return {} if tracked == default else {"track_running_stats": tracked}
+
+
+def _own_affine(value: bool, module: Any) -> dict[str, Any]:
+    """Return `affine`, whose default is False in instance norms only."""
+    default = not type(module).__name__.startswith("InstanceNorm")
+    return {} if value == default else {"affine": value}
+
+
+def _own_size(value: Any, _module: Any) -> dict[str, Any]:
+    return {"size": value} if value.scale is None else {"scale_factor": value.scale}
+
+
 def _affine_text(module: Any) -> str:
     frozen = module.affine and not module.weight.requires_grad
     return f"affine={module.affine}{', frozen' if frozen else ''}"
 
 
 _KERNEL_SIZE = Field("kernel_size", attrgetter("kernel_size"), to_value=_spread, positional=True)
-_KERNEL = (_sizes("stride", 1), Field("padding", attrgetter("padding"), 0, to_value=_sides, to_own=_own_padding))
-_CHANNELS = attrgetter("in_channels", "out_channels", "kernel_size")
-_AFFINE = Field("affine", attrgetter("affine"), True, to_value=_trained, describe=_affine_text)
+_PADDING = Field("padding", attrgetter("padding"), 0, to_value=_sides, to_own=_own_padding, to_keep=_kept_padding)
+_KERNEL = (_sizes("stride", 1), _PADDING)
+_POOLED = (_KERNEL_SIZE, _sizes("stride", None), _PADDING)  # the default stride is the size of the kernel
+_AFFINE = Field(
+    "affine",
+    attrgetter("affine"),
+    to_value=_trained,
+    to_own=_own_affine,
+    describe=_affine_text,
+    to_keep=lambda module: _own_affine(module.affine, module),
+)
 _NORM = (_plain("eps", 1e-5), _AFFINE)
 _USE = Field(
     "use of statistics",
     _statistics,
     describe=_statistics_text,
-    to_own=lambda value, _: {"track_running_stats": False} if value == "of the batch" else {},
+    to_own=_own_statistics,
 )
 _RECURRENT = Description(
     (_plain("num_layers", 1), _plain("batch_first", False), _plain("bidirectional", False), _plain("dropout", 0.0)),
     attrgetter("input_size", "hidden_size"),
+    lambda module: {} if module.bias else {"bias": False},
 )
 
 
@@ -120,10 +215,27 @@ def _bias(module: Any) -> dict[str, Any]:
     return {} if module.bias is not None else {"bias": False}
 
 
+def _own_axes(value: int, module: Any) -> dict[str, Any]:
+    if value == len(module.normalized_shape):
+        return {}
+    raise InexpressibleError(
+        "PyTorch's weight and bias have the shape of the normalized axes: rewrite the layer by hand"
+    )
+
+
+def _norm_extra(module: Any) -> dict[str, Any]:
+    if not module.elementwise_affine:
+        return {"elementwise_affine": False}
+    return _bias(module)
+
+
 def _one(name: str) -> Callable[[Any], tuple[Any, ...]]:
     return lambda module: (getattr(module, name),)
 
 
+_CHANNEL_COUNT = Field("num_channels", attrgetter("num_channels"), positional=True)
+_SIDES = Field("padding", lambda m: Sizes(m.padding), positional=True)
+_FILL = Field("value", attrgetter("value"), positional=True)
 _CONVOLUTION = (
     _KERNEL_SIZE,
     *_KERNEL,
@@ -138,7 +250,12 @@ _TABLE: dict[str, Description] = {
             _KERNEL_SIZE,
             _sizes("stride", 1),
             Field(
-                "padding", attrgetter("padding"), 0, "", _transposed_sides, _own_transposed_padding, _transposed_text
+                "padding",
+                attrgetter("padding"),
+                to_value=_transposed_sides,
+                to_own=_own_transposed_padding,
+                describe=_transposed_text,
+                to_keep=_kept_padding,
             ),
             Field("appended zeros", lambda m: (0,) * axes(m), describe=lambda _: "none", to_own=lambda *_: {}),
             _sizes("dilation", 1),
@@ -149,17 +266,20 @@ _TABLE: dict[str, Description] = {
     ),
     "batch norm": Description((_plain("eps", 1e-5), _plain("momentum", 0.1), _AFFINE, _USE), _one("num_features")),
     "instance norm": Description((*_NORM, _USE), _one("num_features")),
-    "group norm": Description(_NORM, attrgetter("num_groups", "num_channels")),
+    "group norm": Description(
+        (Field("num_groups", attrgetter("num_groups"), positional=True), _CHANNEL_COUNT, *_NORM),
+    ),
     "layer norm": Description(
         (
             _plain("eps", 1e-5),
-            Field("normalized axes", lambda m: len(m.normalized_shape), to_own=lambda *_: {}),
+            Field("normalized axes", lambda m: len(m.normalized_shape), to_own=_own_axes, to_keep=lambda _: {}),
         ),
-        lambda m: (m.normalized_shape if len(m.normalized_shape) > 1 else m.normalized_shape[0],),
+        lambda m: (Sizes(m.normalized_shape) if len(m.normalized_shape) > 1 else m.normalized_shape[0],),
+        _norm_extra,
     ),
     "embedding": Description((_plain("padding_idx"),), attrgetter("num_embeddings", "embedding_dim")),
     "linear": Description(
-        (Field("activation", lambda _: None, describe=lambda _: "none", to_own=lambda *_: {}),),
+        (Field("activation", lambda _: "", describe=lambda _: "none", to_own=lambda *_: {}),),
         attrgetter("in_features", "out_features"),
         _bias,
     ),
@@ -172,11 +292,10 @@ _TABLE: dict[str, Description] = {
     "log softmax": Description((Field("dim", attrgetter("dim"), to_value=_axis),)),
     "dropout": Description((_plain("p", 0.5),)),
     "dropout of channels": Description((_plain("p", 0.5),)),
-    "max pooling": Description((_KERNEL_SIZE, *_KERNEL, _sizes("dilation", 1), _plain("ceil_mode", False))),
+    "max pooling": Description((*_POOLED, _sizes("dilation", 1), _plain("ceil_mode", False))),
     "average pooling": Description(
         (
-            _KERNEL_SIZE,
-            *_KERNEL,
+            *_POOLED,
             _plain("ceil_mode", False),
             _plain("count_include_pad", True),
             Field("divisor_override", lambda m: getattr(m, "divisor_override", None)),
@@ -186,19 +305,29 @@ _TABLE: dict[str, Description] = {
     "adaptive max pooling": Description((Field("output_size", attrgetter("output_size"), to_value=_output_size),)),
     "upsample": Description(
         (
-            _plain("size"),
-            Field("scale_factor", attrgetter("scale_factor")),
+            resize_field(_own_size),
             _plain("mode", "nearest"),
             Field("align_corners", lambda m: bool(m.align_corners), False),
         )
     ),
     "flatten": Description((_plain("start_dim", 1), Field("end_dim", attrgetter("end_dim"), -1, to_value=_axis))),
-    "pixelshuffle": Description((), _one("upscale_factor")),
+    "pixelshuffle": Description((Field("upscale_factor", attrgetter("upscale_factor"), positional=True),)),
+    "pixelunshuffle": Description((Field("downscale_factor", attrgetter("downscale_factor"), positional=True),)),
+    "softshrink": Description((_plain("lambd", 0.5),)),
+    "glu": Description((Field("dim", attrgetter("dim"), -1, to_value=_axis),)),
+    "threshold": Description(tuple(Field(name, attrgetter(name), positional=True) for name in ("threshold", "value"))),
+    **{
+        f"{mode}pad{count}d": Description((_SIDES,))
+        for mode in ("reflection", "replication", "zero")
+        for count in "123"
+    },
+    **{f"constantpad{count}d": Description((_SIDES, _FILL)) for count in "123"},
     "lstm": _RECURRENT,
     "gru": _RECURRENT,
     "rnn": Description((*_RECURRENT.fields, _plain("nonlinearity", "tanh")), _RECURRENT.leading),
     "attention": Description(
         (_plain("batch_first", False), _plain("dropout", 0.0), Field("num_heads", attrgetter("num_heads"))),
         _one("embed_dim"),
+        lambda module: {} if module.in_proj_bias is not None else {"bias": False},
     ),
 }

@@ -42,8 +42,17 @@ SETTINGS = {
         lambda: nn.Upsample((18, 16), mode="bilinear", align_corners=False),
     ),
     "p": (tnn.Dropout(0.2), lambda: nn.Dropout(0.2)),
+    "num_groups": (tnn.GroupNorm(2, 4), lambda: nn.GroupNorm(4, 4)),
 }
 """A layer and a cell that differ by one setting."""
+WITHOUT_REMEDY = {
+    "padding_idx": (tnn.Embedding(9, 4, padding_idx=2), nn.Embedding(9, 4), "gradients", "MindSpore trains the row"),
+    "momentum": (tnn.BatchNorm1d(8, momentum=None), nn.BatchNorm1d(8), "statistics", "no momentum=None"),
+    "alpha": (tnn.ELU(0.5), nn.ELU(), "eval", "cannot have these settings: ValueError"),
+    "size": (tnn.Upsample(scale_factor=2), nn.Upsample(size=(16,)), "", ""),
+    "mint": (tnn.Linear(8, 4), mindspore.mint.nn.Linear(8, 4), "", ""),
+}
+"""A layer, a cell, a result that changes, and a part of the reason why no layer of MindSpore agrees."""
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -52,7 +61,8 @@ def test_a_setting_is_the_cause_and_its_remedy_agrees(name):
     setting, _, kind = name.partition(" of ")
     before, before_cell = conv(4, 4)
     module = tnn.Sequential(before, layer)
-    report = port(module, nn.SequentialCell(before_cell, make()))
+    cell = nn.SequentialCell(before_cell, make())
+    report = port(module, cell)
     cause = next(cause for cause in report.causes if cause.what == setting)
     assert cause.layers == ("1",)
     assert kind in cause.kind
@@ -62,9 +72,23 @@ def test_a_setting_is_the_cause_and_its_remedy_agrees(name):
     again = port(module, nn.SequentialCell(before_cell, eval(cause.remedy, {"nn": nn})))
     assert again.passed, again.to_markdown()
     assert not again.causes
-    back = port(module, nn.SequentialCell(before_cell, make()), direction="mindspore-to-torch")
-    remedy = next(cause for cause in back.causes if cause.what == setting).remedy
-    assert remedy.startswith(f"nn.{type(layer).__name__}(")
+    back = partial(port, direction="mindspore-to-torch")
+    remedy = next(cause for cause in back(module, cell).causes if cause.what == setting).remedy
+    again = back(tnn.Sequential(before, eval(remedy, {"nn": tnn})), cell)
+    assert again.passed, again.to_markdown()
+    assert not again.causes
+
+
+@pytest.mark.parametrize("name", WITHOUT_REMEDY)
+def test_a_setting_without_a_remedy(name):
+    layer, cell, seen, note = WITHOUT_REMEDY[name]
+    x = np.arange(16).reshape(2, 8) % 5 if name == "padding_idx" else np.random.default_rng(0).normal(size=(2, 8))
+    if name == "size":
+        x = x[:, None]
+    report = maam.port(tnn.Sequential(layer), nn.SequentialCell(cell), inputs=x, steps=1)
+    assert report.passed != bool(seen), report.to_markdown()
+    found = [(cause.what, cause.remedy, seen in cause.seen, note in cause.note) for cause in report.causes]
+    assert found == ([(name, "", True, True)] if seen else [])
 
 
 CELLS = {
