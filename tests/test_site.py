@@ -47,7 +47,7 @@ def test_signatures(site, page, signature):
 
 def test_the_home_page_and_notebooks(site):
     text = text_of(site / "index.html")
-    for part in ("proof that both compute the same function", "pip install '.[torch]'", "make demo", "Limits"):
+    for part in ("both compute the same function", "pip install '.[torch]'", "make demo", "Limits"):
         assert part in text
     assert "assets/overview.svg" in (site / "index.html").read_text()
     page = site / "notebooks" / "pytorch.html"

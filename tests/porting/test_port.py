@@ -157,6 +157,20 @@ def test_models_that_cannot_be_paired():
         port(*reversed(pair()))
 
 
+def test_an_output_of_integers_has_no_gradients():
+    class Largest(torch.nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x).argmax(1)
+
+    class LargestCell(mindspore.nn.Conv2d):
+        def construct(self, x):
+            return super().construct(x).argmax(1)
+
+    report = port(Largest(4, 2, 1), LargestCell(4, 2, 1, has_bias=True), input_shape=(4, 6, 6))
+    assert report.passed, report.to_markdown()
+    assert [row.verdict for row in report.rows[-2:]] == [Verdict.NOT_APPLICABLE] * 2
+
+
 def test_a_batch_too_small_to_train_on():
     module, cell = chain(linear(8, 4), (torch.nn.BatchNorm1d(4), mindspore.nn.BatchNorm1d(4)))
     message = r"input \(1, 8\): PyTorch's model cannot run in train mode: ValueError: .* a batch that"
