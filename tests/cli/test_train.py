@@ -127,7 +127,9 @@ def test_progress_lines(tick, lines, monkeypatch, capsys):
 
 
 def test_progress_bar_on_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr(terminal, "SafeConsole", lambda **options: Console(**options, force_terminal=True, width=80))
+    monkeypatch.setattr(
+        terminal, "SafeConsole", lambda **options: Console(**{**options, "width": 80}, force_terminal=True)
+    )
     assert list(terminal.track(iter(range(4)), "torch", 4)) == [0, 1, 2, 3]
     out, error = capsys.readouterr()
     assert out == ""
