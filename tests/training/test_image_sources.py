@@ -99,7 +99,7 @@ found = batches.epoch(0)
 next(found)
 worker, = multiprocessing.active_children()
 for number in (signal.SIGINT, signal.SIGTERM):
-    subprocess.run(["sh", "-c", f"kill -{number:d} {worker.pid}"], check=True)  # not by the process that needs the worker
+    subprocess.run(["sh", "-c", f"kill -{number:d} {worker.pid}"], check=True)  # this process may end its workers
 time.sleep(1)
 assert worker.is_alive()
 print(1 + len(list(found)))
