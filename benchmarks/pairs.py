@@ -17,6 +17,7 @@ import typer
 
 from maam import _io
 from maam._system import environment
+from maam.backend.registry import load_porting_backend
 from maam.errors import MaamError, require
 
 EQUAL, BUT_FOR, OTHER = "equal", "equal but for", "another network"
@@ -92,6 +93,7 @@ def pairs(
 ) -> None:
     """Compare MindCV's networks with torchvision's and timm's, and print a table of what differs."""
     require("mindcv", "mindcv")
+    load_porting_backend("mindspore")  # before MindCV's networks compute: MindSpore 2.10 fails with NumPy 2 otherwise
     names = {name.strip() for name in only.split(",") if name.strip()}
     if unknown := names - {pair.mindcv for pair in NETWORKS}:
         raise MaamError(f"--only: unknown networks {', '.join(sorted(unknown))}")

@@ -53,6 +53,7 @@ def test_shape_and_macs_are_those_of_the_torch_module(example):
 KINDS = sorted(kind for kind, cls in Node.kinds.items() if cls.__module__.startswith("maam."))
 
 
+@pytest.mark.slow
 def test_every_kind_of_layer_and_merge_is_generated():
     missing = {*(("kind", kind) for kind in KINDS), *(("merge", merge) for merge in get_args(Merge))}
 

@@ -82,6 +82,7 @@ def test_finished_run_is_not_trained_again(copy, name):
     assert results == pytest.approx(before, rel=1e-5)
 
 
+@pytest.mark.slow_in("mindspore")
 def test_interrupted_run_is_resumed(copy, framework):
     """In both frameworks it ends as the run that was not interrupted."""
     folder = copy("interrupted")

@@ -44,7 +44,7 @@ def wait_for_steps(process, run, steps):
     ("framework", "number"),
     [
         ("torch", signal.SIGTERM),
-        ("mindspore", signal.SIGINT),
+        pytest.param("mindspore", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("torch", signal.SIGINT, marks=pytest.mark.slow),
         pytest.param("mindspore", signal.SIGTERM, marks=pytest.mark.slow),
     ],
