@@ -67,7 +67,7 @@ NETWORKS = (
     Networks("squeezenet1_1", "torchvision", "squeezenet1_1"),
     Networks("vgg11", "torchvision", "vgg11"),
     Networks("edgenext_xx_small", "timm", "edgenext_xx_small"),
-    Networks("ghostnet_100", "timm", "ghostnet_100", 128),
+    Networks("ghostnet_100", "timm", "ghostnet_100", 128, {"drop_rate": 0.0}, {"drop_rate": 0.0}),  # a function there
     Networks("mixnet_s", "timm", "mixnet_s"),
     Networks("mobilenet_v1_100", "timm", "mobilenetv1_100"),
     Networks("mobilevit_xx_small", "timm", "mobilevit_xxs"),
