@@ -116,8 +116,8 @@ def _obstacle(subject: Subject) -> tuple[str, Verdict] | None:
         return f"{reason} keeps the mode that it was made in", Verdict.NOT_APPLICABLE
     if subject.random:
         return subject.random, Verdict.NOT_RUN
-    if subject.recording("torch").output.dtype.kind != "f":
-        return "the output has no gradient, because it consists of integers", Verdict.NOT_APPLICABLE
+    if subject.recording("torch").output.dtype.kind in "biu":
+        return "integers and booleans have no gradient", Verdict.NOT_APPLICABLE
     if not _trained(subject):
         return "the models train no arrays in common", Verdict.NOT_APPLICABLE
     own, other = (recording.output.shape for recording in subject.recordings())

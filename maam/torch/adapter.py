@@ -192,7 +192,7 @@ class ModelAdapter:
         state, name = OrderedDict(self.original.state_dict()), json.dumps(str(path), ensure_ascii=False)
         if path.suffix == ".safetensors":
             if other := [key for key, value in state.items() if not isinstance(value, Tensor)]:
-                raise PortingError(f"{path}: .safetensors holds tensors only, {other[0]} is none; write a .pth file")
+                raise PortingError(f"{path}: expected tensors only, but {other[0]} is not one; write a .pth file")
             arrays = {key: to_numpy(value) for key, value in state.items()}
             write_safetensors(path, arrays, {"framework": self.framework, **note})
             return f"model.load_state_dict(safetensors.torch.load_file({name}))"

@@ -7,7 +7,7 @@ import pytest
 
 from maam import spec
 from maam.data import CenterCrop, ImageDataset, digits, imagefolder
-from maam.errors import DataError, TrainingError, WeightsError
+from maam.errors import DataError, MaamError, TrainingError, WeightsError
 from maam.training import Observer, default_recipe, train
 from maam.training.fingerprint import check_same_data, describe_data
 from maam.training.run_dir import RunFolder
@@ -163,6 +163,7 @@ def test_links_of_folders_to_themselves_and_thin_images(tmp_path):
     assert imagefolder(tmp_path).files == ("cat/1.jpg", "cat/more/2.jpg")
     for name in ("one", "two"):
         (folder / name).symlink_to(tmp_path / "train")
+    assert issubclass(DataError, MaamError)
     assert "this link leads to a folder that contains it" in error_of(DataError, imagefolder, tmp_path)
     frame = CenterCrop(224).frame(1, 60_000, np.random.default_rng(0))
     assert (frame.source, frame.size) == ((0, 29_992, 1, 16), (256, 4096))

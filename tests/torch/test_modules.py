@@ -155,6 +155,15 @@ def test_autocast(layer, x, step, training):
         assert torch.isfinite(actual[name]).all()
 
 
+def test_autocast_of_a_model():
+    model = build("maam_digits", seed=0).eval()
+    x = torch.rand(4, 1, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(x)
+    assert logits.dtype == torch.bfloat16
+    assert decibels(logits.detach(), model(x).detach()) > 25
+
+
 @pytest.mark.parametrize(("dtype", "least"), [(torch.bfloat16, 25), (torch.float16, 40)])
 def test_low_precision(layer, x, dtype, least):
     expected = layer.eval()(x).detach()
