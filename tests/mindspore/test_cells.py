@@ -53,6 +53,18 @@ def test_gradients(options, reference, scramble, x):
         assert gradient.any(), name
 
 
+def test_optimizer_applies_the_gradients(scramble, x):
+    cell = scramble(build(spec.maam(4, num_agents=2))).set_train()
+    optimizer = nn.SGD(cell.trainable_params(), 0.1)
+    before = read_arrays(cell)
+    _, found = weighted_step(cell, x)
+    names = {p.name: name for name, p in parameters_by_name(cell).items()}
+    optimizer(tuple(ms.Tensor(found[names[p.name]]) for p in cell.trainable_params()))
+    after = read_arrays(cell)
+    for name, gradient in found.items():
+        np.testing.assert_allclose(after[name], before[name] - np.float32(0.1) * gradient, rtol=1e-5, atol=1e-6)
+
+
 @graph_first
 def test_model(small, reference):
     labels = np.arange(24, dtype=np.int32) % 3  # a bright stripe at one of three heights

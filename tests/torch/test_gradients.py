@@ -30,6 +30,13 @@ def test_against_finite_differences(variant, scramble, training):
     assert torch.autograd.gradcheck(function, (x, *parameters), fast_mode=True)
 
 
+def test_every_entry_against_finite_differences(scramble):
+    layer = scramble(MAAM(2, 2, num_agents=2, scales=(1, 2), act_layer="tanh", dtype=torch.float64))
+    function, parameters = differentiable(layer)
+    x = torch.linspace(-1, 1, 64, dtype=torch.float64).sin().reshape(2, 2, 4, 4).requires_grad_()
+    assert torch.autograd.gradcheck(function, (x, *parameters))
+
+
 def test_recurrent_layer(scramble):
     model = scramble(build(spec.RNN(input_size=6, hidden_size=3), dtype=torch.float64))
     function, parameters = differentiable(model)
