@@ -80,6 +80,7 @@ class GradientReference:
         noise: the error of float32 PyTorch on its own side of the kinks, as a share of `largest`: the largest of three
             runs, one with the arrays and the input as they are and two with these moved by one unit in the last place.
         near: the number of values near a kink.
+        on_kinks: whether some values lie exactly on a kink, as the output of a layer norm over one channel does.
         crowded: whether there are too many of them, or the network is too deep, to find the sides of the kinks.
             `settle` then returns the gradients unchanged.
     """
@@ -99,6 +100,7 @@ class GradientReference:
         self._effects: dict[int, Arrays] = {}
         near = self._near(subject.single)
         self.near = len(near.kinks)
+        self.on_kinks = any(kink.distance == 0 for kink in near.kinks)
         self.crowded = self.near > CROWD or near.layers > DEEP
         tried = 0 if self.crowded else min(MOST, max(FEW, int(MAX_CROSSED * near.values)))
         self._kinks = list(near.kinks[:tried])

@@ -95,6 +95,13 @@ def test_smoothed():
     assert spec.Activation(function="relu").replace(function="silu") == smoothed(spec.Activation(function="relu"))
 
 
+def test_a_value_on_a_kink_does_not_fail_the_central_differences():
+    """A layer norm over one channel returns its bias, 0, where the ReLU after it has no derivative."""
+    report = check(spec.gc(4), frameworks=["torch"], compiled=False, stages=["gradients"])
+    assert report.passed, report.to_markdown()
+    assert SMOOTHED not in {row.stage for row in report.rows}  # only the central differences use other activations
+
+
 def block(inputs, width, **options):
     conv = spec.Conv2d(in_channels=inputs, out_channels=width, kernel_size=1, bias=False)
     return spec.Sequential(children={"conv": conv, "bn": spec.BatchNorm2d(num_features=width), **options})

@@ -49,13 +49,15 @@ def compare_gradients(subject: Subject, suspect: str = "") -> Findings:
     if obstacle := _obstacle(subject):
         return Findings(skip([FRESH], subject.runner_names, obstacle))
     index, reference = calm_batch(subject, subject.fresh, subject.cotangent)
-    if not reference.crowded:
+    if not (reference.crowded or reference.on_kinks):
         central = _compare_central_differences(subject, index, reference)
         return Findings([central, *_compare_bounded(subject, index, reference, FRESH, suspect or central.layer)])
     smooth = smooth_subject(subject)
     chosen = calm_batch(smooth, smooth.fresh, smooth.cotangent)
-    central = _compare_central_differences(smooth, *chosen)  # a step would move many values across their kinks
+    central = _compare_central_differences(smooth, *chosen)  # a step would move values across their kinks
     suspect = suspect or central.layer
+    if not reference.crowded:
+        return Findings([central, *_compare_bounded(subject, index, reference, FRESH, suspect)])
     return Findings(
         [
             central,
