@@ -33,7 +33,9 @@ _LINE_LENGTH = 70
 _MAX_MAPS = 6
 
 
-def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path: PathLike, title: str) -> None:
+def draw_training(
+    steps: Mapping[str, Array], epochs: Mapping[str, Array], path: PathLike, title: str, split: str = "test"
+) -> None:
     """Draw loss and accuracy of a run: of each training step, their mean over each epoch, and of the test images.
 
     Args:
@@ -41,6 +43,7 @@ def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path:
         epochs: "loss" and "accuracy" (0 to 1) on the test images after each epoch, (epochs,).
         path: the image to write; the suffix determines the format.
         title: the title.
+        split: "test" or "validation", for the legend.
 
     Raises:
         MissingFrameworkError: matplotlib is not installed.
@@ -64,7 +67,7 @@ def draw_training(steps: Mapping[str, Array], epochs: Mapping[str, Array], path:
         axis.plot(np.arange(1, total + 1) * count / total, values, color="tab:blue", linewidth=0.4, alpha=0.35)
         means = [part.mean() for part in np.array_split(values, count)]
         axis.plot(range(1, count + 1), means, "o-", color="tab:blue", markersize=3, label="training")
-        axis.plot(range(1, count + 1), scale * epochs[name], "o-", color="tab:orange", markersize=3, label="test")
+        axis.plot(range(1, count + 1), scale * epochs[name], "o-", color="tab:orange", markersize=3, label=split)
         axis.set(xlabel="epoch", ylabel="cross entropy" if name == "loss" else "accuracy, %")
         _mark_epochs(axis, 0, count)
         axis.grid(alpha=0.3)
@@ -242,7 +245,9 @@ def draw_accuracies(
     _save(figure, path)
 
 
-def draw_runs(training: Mapping[str, Array], test: Mapping[str, Array], path: PathLike, title: str) -> None:
+def draw_runs(
+    training: Mapping[str, Array], test: Mapping[str, Array], path: PathLike, title: str, split: str = "test"
+) -> None:
     """Draw training (dashed) and test accuracy of several runs by epoch.
 
     Args:
@@ -250,6 +255,7 @@ def draw_runs(training: Mapping[str, Array], test: Mapping[str, Array], path: Pa
         test: the test accuracy (0 to 1) of each run, (epochs,).
         path: the image to write; the suffix determines the format.
         title: the title.
+        split: "test", "validation" or both, for the label of the axis.
 
     Raises:
         MissingFrameworkError: matplotlib is not installed.
@@ -273,7 +279,7 @@ def draw_runs(training: Mapping[str, Array], test: Mapping[str, Array], path: Pa
         axis.plot(epochs, 100 * test[name], "o-", markersize=3, color=color, label=_plain(_shortened(name)))
         style = "x--" if len(epochs) == 1 else "--"
         axis.plot(epochs, 100 * training[name], style, linewidth=0.8, markersize=4, color=color)
-    axis.set(xlabel="epoch", ylabel="accuracy, %: test, and training (dashed)", title=_plain(title))
+    axis.set(xlabel="epoch", ylabel=f"accuracy, %: {split}, and training (dashed)", title=_plain(title))
     _mark_epochs(axis, 1, max(map(len, test.values())))
     axis.grid(alpha=0.3)
     figure.legend(loc="outside lower center", fontsize="small", ncols=columns)

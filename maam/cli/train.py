@@ -207,10 +207,11 @@ class Progress(Observer):
         return f", {timedelta(seconds=round(seconds))} left"
 
     def epoch(self, record: Record) -> None:
-        """Print the test accuracy of an epoch."""
-        self.accuracy = f" (test {record['test_accuracy']:.2%})"
-        text = f"{self.name}epoch {record['epoch'] + 1}: test accuracy {record['test_accuracy']:.2%}"
-        text += f", test loss {record['test_loss']:.4f}, {record['seconds']:.0f} s"
+        """Print the test or validation accuracy of an epoch."""
+        split, accuracy = record["split"], f"{record['test_accuracy']:.2%}"
+        self.accuracy = f" ({split} {accuracy})"
+        text = f"{self.name}epoch {record['epoch'] + 1}: {split} accuracy {accuracy}"
+        text += f", {split} loss {record['test_loss']:.4f}, {record['seconds']:.0f} s"
         if self.console.is_terminal:
             self.bar.console.print(text)
         else:

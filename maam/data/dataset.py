@@ -91,6 +91,33 @@ class ImageDataset:
             raise DataError(f"indices lie in {rows.min()}..{rows.max()}; expected 0..{len(self) - 1}")
         return ImageDataset(self.images[rows], self.labels[rows], self.class_names)
 
+    def hold_out(self, count: int, seed: int = 0) -> tuple[ImageDataset, ImageDataset]:
+        """Divide the images at random into those to train on and those to validate on, each class in proportion.
+
+        Args:
+            count: the number of images to validate on, 1..N - 1.
+            seed: determines the images.
+
+        Returns:
+            N - count images, and `count` images, each in their previous order.
+
+        Raises:
+            DataError: `count` is out of range.
+
+        Example:
+            >>> from maam import data
+            >>> rest, held_out = data.digits("train").hold_out(200)
+            >>> len(rest), len(held_out)
+            (1237, 200)
+        """
+        if not 0 < count < len(self):
+            raise DataError(f"count: expected 1 to {len(self) - 1} of the {len(self)} images, got {count}")
+        order = np.random.default_rng(seed).permutation(len(self))
+        order = order[np.argsort(self.labels[order], kind="stable")]  # by class, in random order in each
+        held_out = np.zeros(len(self), bool)
+        held_out[order[np.arange(count) * len(self) // count]] = True
+        return self.subset(np.flatnonzero(~held_out)), self.subset(np.flatnonzero(held_out))
+
 
 def digits(split: str = "train", test_fraction: float = 0.2, seed: int = 0) -> ImageDataset:
     """Return one split of the 1,797 digits in scikit-learn; this reads no file and needs no network.

@@ -21,9 +21,9 @@ Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 AUTO = "auto"
 NOTE = (
-    'Test accuracy is measured after the last finished epoch. "Best" is the highest test accuracy of all epochs; '
-    "because it is chosen on the test images, it is optimistic. Training accuracy is the mean over the steps of the "
-    "last epoch, on augmented images."
+    'The accuracy is measured after the last finished epoch. "Best" is the highest of all epochs; because it is chosen '
+    "on the images that it is measured on, it is optimistic. Training accuracy is the mean over the steps of the last "
+    "epoch, on augmented images."
 )
 _EXPECTED = "pass the folder of a run (--out of maam train) or one that contains runs"
 
@@ -157,7 +157,12 @@ def tabulate(runs: Sequence[RunSummary], *, together: bool = False) -> tuple[lis
             given = [f"{field} {cell}" for field, cell in zip(fields, cells, strict=True) if cell != "-"]
             cells = ["\n".join(given)]
         rows.append([run.name, *own, *cells, *_results(run)])
-    return [*start, "epochs trained", "test accuracy", "best", "training accuracy", "minutes"], rows
+    return [*start, "epochs trained", f"{splits(runs)} accuracy", "best", "training accuracy", "minutes"], rows
+
+
+def splits(runs: Sequence[RunSummary]) -> str:
+    """Return the images that the runs are measured on: "test", "validation" or "test or validation"."""
+    return " or ".join(sorted({run.recipe.split for run in runs}))
 
 
 def render_runs(runs: Sequence[RunSummary], path: Path) -> str:
@@ -175,7 +180,7 @@ def render_runs(runs: Sequence[RunSummary], path: Path) -> str:
     lines = ["# Runs", "", *table, "", NOTE, "", f"![accuracy by epoch]({quote(os.fsencode(picture.name))})", ""]
     text = "\n".join([*lines, f"Command: `{command_line()}`", ""])
     training = {run.name: run.training_accuracy for run in runs}
-    plots.draw_runs(training, {run.name: run.test_accuracy for run in runs}, picture, "Runs side by side")
+    plots.draw_runs(training, {run.name: run.test_accuracy for run in runs}, picture, "Runs side by side", splits(runs))
     _io.write_text(path, text)
     return text
 

@@ -258,6 +258,7 @@ class Loop:
             "step": self.step,
             "epoch": epoch,
             "seconds": seconds,
+            "split": self.recipe.split,
             "test_loss": found.loss,
             "test_accuracy": found.accuracy,
             "top5": found.top(5),

@@ -153,6 +153,8 @@ class Recipe(Section):
         images: cropping and normalization of image files, for data "imagefolder".
         limit: use at most this many images, for training and for testing. None for all. A folder of image files yields
             evenly spaced ones, other data sets their first ones.
+        validation: hold out this many training images, each class in proportion, and measure the run on them instead of
+            on the test images. They depend on the data set only, so all runs have the same. 0: no images.
         mixup: alpha of mixup, which blends pairs of training images and their labels (`maam.data.Mixing`); 0 for none.
         cutmix: alpha of CutMix, which replaces a rectangle of each training image by that of another one; 0 for none.
         epochs: the number of passes over the data.
@@ -195,6 +197,7 @@ class Recipe(Section):
     mixup: NonNegativeReal = 0.0
     cutmix: NonNegativeReal = 0.0
     limit: Size | None = None
+    validation: NonNegative = 0
     epochs: Size = 30
     max_steps: Size | None = None
     batch_size: Size = 64
@@ -247,10 +250,21 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_one_validation_set(self) -> Recipe:
+        if self.validation and self.data == IMAGE_FOLDER:
+            raise ValueError(f"validation: this has no effect on data {self.data}, which is measured on its folder val")
+        return self
+
+    @model_validator(mode="after")
     def _has_one_average(self) -> Recipe:
         if self.ema_decay is not None and self.lookahead.steps:
             raise ValueError("ema_decay: this cannot be combined with lookahead; leave one of them out")
         return self
+
+    @property
+    def split(self) -> str:
+        """The images that the run is measured on: "validation" or "test"."""
+        return "validation" if self.validation else "test"
 
     @property
     def averages(self) -> bool:

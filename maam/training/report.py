@@ -120,7 +120,7 @@ def write_report(folder: RunFolder, evaluation: Evaluation, class_names: tuple[s
 
     Args:
         folder: the folder of a run with at least one finished epoch.
-        evaluation: the final weights, evaluated on the test images.
+        evaluation: the final weights, evaluated on the test images, or on validation images that the recipe holds out.
         class_names: the name of each class.
 
     Returns:
@@ -134,7 +134,7 @@ def write_report(folder: RunFolder, evaluation: Evaluation, class_names: tuple[s
     records = folder.log.records()
     curves = read_curves(records, folder.recipe().batch_size)
     fusion = [record["fusion"] for record in records if record["kind"] in (START, "epoch") and record.get("fusion")]
-    draw_pictures(folder.path, curves, fusion, evaluation, class_names, title)
+    draw_pictures(folder.path, curves, fusion, evaluation, class_names, title, folder.recipe().split)
     path = folder.path / "report.md"
     _io.write_text(path, _text(title, sessions, folder.recipe(), curves, bool(fusion), evaluation))
     minutes = float(curves.minutes.sum())
@@ -150,11 +150,12 @@ def draw_pictures(
     evaluation: Evaluation,
     class_names: tuple[str, ...],
     title: str,
+    split: str = "test",
 ) -> None:
     """Draw loss and accuracy curves, the confusion matrix and, if the model has any, the fusion weights."""
     steps = {"loss": curves.loss, "accuracy": curves.accuracy}
     epochs = {"loss": curves.test_loss, "accuracy": curves.test_accuracy}
-    plots.draw_training(steps, epochs, path / "curves.png", title)
+    plots.draw_training(steps, epochs, path / "curves.png", title, split)
     plots.draw_confusion_matrix(
         evaluation.labels, evaluation.predictions, class_names, path / "confusion_matrix.png", title
     )
@@ -170,16 +171,17 @@ def _text(
     has_fusion: bool,
     evaluation: Evaluation,
 ) -> str:
-    session, best, macro = sessions[-1], int(curves.test_accuracy.argmax()), evaluation.macro()
+    session, best, macro, split = sessions[-1], int(curves.test_accuracy.argmax()), evaluation.macro(), recipe.split
+    highest = f"{curves.test_accuracy[best]:.2%}, epoch {curves.epochs[best] + 1}"
     rows = {
         "accuracy, last epoch": f"{evaluation.accuracy:.2%}",
         "top-5 accuracy": f"{evaluation.top(5):.2%}",
         "macro F1": f"{macro['f1']:.4f}",
         "macro precision": f"{macro['precision']:.4f}",
         "macro recall": f"{macro['recall']:.4f}",
-        "test loss": f"{evaluation.loss:.4f}",
-        "best epoch (chosen on the test images)": f"{curves.test_accuracy[best]:.2%}, epoch {curves.epochs[best] + 1}",
-        "test images": f"{len(evaluation.labels):,}",
+        f"{split} loss": f"{evaluation.loss:.4f}",
+        f"best epoch (chosen on the {split} images)": highest,
+        f"{split} images": f"{len(evaluation.labels):,}",
         "training images a second (median)": f"{curves.images_per_second:.0f}",
         "waiting for data (median)": f"{curves.waiting:.2%}",
         "training time": f"{curves.minutes.sum():.1f} min",

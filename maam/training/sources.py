@@ -46,7 +46,8 @@ class Source:
 
     Attributes:
         train: training batches.
-        test: test batches, in the order of the data set.
+        test: batches to measure on, in the order of the data set: test images, or validation images that the recipe
+            holds out.
         class_names: the name of each class.
         whole: the training batches of all processes together.
     """
@@ -125,7 +126,11 @@ def _open_folder(recipe: Recipe, root: Path | None, spec: Node, reading: ReadOpt
 
 
 def _open_memory(recipe: Recipe, root: Path | None, spec: Node, reading: ReadOptions, share: tuple[int, int]) -> Source:
-    train, test = (_dataset(recipe.data, root, split, recipe.limit) for split in ("train", "test"))
+    train = _dataset(recipe.data, root, "train", recipe.limit)
+    if recipe.validation:
+        train, test = _hold_out(train, recipe)
+    else:
+        test = _dataset(recipe.data, root, "test", recipe.limit)
     check_fit(spec, recipe.data, train.images.shape[1:], len(train.class_names))
     _check_augmentation(recipe, train.images.shape[2:])
     _check_shares(len(test), share)
@@ -139,6 +144,16 @@ def _open_memory(recipe: Recipe, root: Path | None, spec: Node, reading: ReadOpt
     )
     checked = data.BatchLoader(test, TEST_BATCH * share[1], shuffle=False, share=share)
     return Source(_mixed(loader, recipe, train, share), checked, train.class_names, everything)
+
+
+def _hold_out(train: data.ImageDataset, recipe: Recipe) -> tuple[data.ImageDataset, data.ImageDataset]:
+    most = len(train) - recipe.batch_size
+    if recipe.validation > most:
+        raise RecipeError(
+            f"validation: expected at most {max(most, 0):,}, so that a batch of {recipe.batch_size} is left of the "
+            f"{len(train):,} training images, got {recipe.validation:,}"
+        )
+    return train.hold_out(recipe.validation)
 
 
 def _mixed(

@@ -47,8 +47,8 @@ class TensorBoard(Observer):
 
     def epoch(self, record: Record) -> None:
         """Write the test figures and the weights of the branches, and flush the file."""
-        self._add("test/loss", record["test_loss"], record["step"])
-        self._add("test/accuracy", record["test_accuracy"], record["step"])
+        self._add(f"{record['split']}/loss", record["test_loss"], record["step"])
+        self._add(f"{record['split']}/accuracy", record["test_accuracy"], record["step"])
         for name, weights in record["fusion"].items():
             for index, weight in enumerate(weights):
                 self._add(f"fusion/{name}/{index}", weight, record["step"])

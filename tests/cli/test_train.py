@@ -27,7 +27,7 @@ for package in ("torch", "sklearn", "matplotlib"):
 SHORT = ("--epochs", "1", "-o", "batch_size=128", "-o", "optimizer.lr=0.05")
 PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "runs"
 RECORD = {"kind": "steps", "step": 30, "losses": [2.0, 1.0], "accuracies": [0.25, 0.75], "images_per_second": 123.4}
-EPOCH = {"kind": "epoch", "epoch": 0, "test_accuracy": 0.625, "test_loss": 1.25, "seconds": 7.0}
+EPOCH = {"kind": "epoch", "epoch": 0, "split": "test", "test_accuracy": 0.625, "test_loss": 1.25, "seconds": 7.0}
 
 
 def test_train(succeeds):
@@ -65,6 +65,22 @@ def test_limits_and_estimate(succeeds, monkeypatch):
     (session,) = RunFolder("run").sessions()
     assert (session["recipe"]["limit"], session["recipe"]["max_steps"]) == (300, 6)
     assert [r["epoch"] for r in RunFolder("run").log.records() if r["kind"] == "epoch"] == [0, 1, 2]
+
+
+def test_validation_images(succeeds, fails):
+    options = ("train", "maam_digits", "--batch-size", 300, "--epochs", 1)
+    out = succeeds(*options, "-o", "validation=200", "--out", "run").out
+    assert re.search(r"epoch 1: validation accuracy [\d.]+%, validation loss", out)
+    folder = RunFolder("run")
+    assert {name: found["images"] for name, found in folder.sessions()[0]["data"].items()} == {
+        "train": 1238,
+        "test": 200,
+    }
+    assert folder.log.records()[-1]["step"] == 1238 // 300
+    assert "| validation images | 200 |" in folder.path.joinpath("report.md").read_text()
+    assert "validation accuracy" in succeeds("runs", "run").out
+    message = "recipe: validation: expected at most 1,138, so that a batch of 300 is left of the 1,438 training images"
+    assert fails(*options, "-o", "validation=1139", "--out", "other").startswith(message.removeprefix("recipe: "))
 
 
 def test_curves_for_tensorboard(succeeds, fails, monkeypatch, tmp_path):

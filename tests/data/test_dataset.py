@@ -35,6 +35,23 @@ def test_invalid_indices(indices):
         ImageDataset(IMAGES, LABELS, NAMES).subset(indices)
 
 
+def test_held_out_images_have_each_class_in_proportion():
+    labels = np.repeat(np.arange(3, dtype=np.int32), (50, 30, 20))
+    images = np.arange(100, dtype=np.uint8)[:, None, None, None]
+    rest, held_out = ImageDataset(images, labels, NAMES).hold_out(20)
+    assert np.bincount(held_out.labels).tolist() == [10, 6, 4]
+    places = held_out.images.ravel().tolist()
+    assert sorted([*rest.images.ravel().tolist(), *places]) == list(range(100))
+    assert places == sorted(places) != list(range(0, 100, 5))
+    again, other = (
+        ImageDataset(images, labels, NAMES).hold_out(20, seed)[1].images.ravel().tolist() for seed in (0, 1)
+    )
+    assert again == places != other
+    for count in (0, 100):
+        with pytest.raises(DataError, match=f"count: expected 1 to 99 of the 100 images, got {count}"):
+            ImageDataset(images, labels, NAMES).hold_out(count)
+
+
 def test_arrays_that_do_not_match():
     wrong = [(images, LABELS) for images in (IMAGES.astype(np.float32), IMAGES.tolist(), IMAGES[:, :, :0])]
     wrong += [(IMAGES, labels) for labels in (LABELS.astype(np.float64), LABELS.tolist(), LABELS[:, np.newaxis])]

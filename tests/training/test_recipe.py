@@ -89,6 +89,10 @@ def test_recipe_round_trips_through_json():
         ({"label_smoothing": 1.0}, "label_smoothing: input should be less than 1"),
         ({"clip_norm": 0.0}, "clip_norm: input should be greater than 0, got 0.0"),
         ({"images": {"size": 64}}, "images: this has no effect on data cifar10; use augmentation"),
+        (
+            {"data": FOLDER, "validation": 10},
+            f"validation: this has no effect on data {FOLDER}, which is measured on its folder val",
+        ),
         ({"data": FOLDER, "augmentation": {"padding": 2}}, f"augmentation: this has no effect on data {FOLDER}"),
         ({"data": FOLDER, "images": {"size": 224, "resize": 200}}, "images: resize is 200; expected at least"),
         ({"data": FOLDER, "images": {"scale": (0, 1)}}, "images: scale is (0.0, 1.0); expected 0 < least"),
