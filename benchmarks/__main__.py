@@ -13,7 +13,11 @@ from maam.errors import MaamError
 PROGRAM = "python -m benchmarks"
 COMMANDS = {
     "cost": ("benchmarks.cost.command", "measure CPU time and memory of layers and models"),
-    "attention": ("benchmarks.attention", "compare attention modules in one small network: accuracy, cost, latency"),
+    "attention": ("benchmarks.variants", "compare attention modules in one small network: accuracy, cost, latency"),
+    "parts": (
+        "benchmarks.variants",
+        "compare branches, kernels and fusions of MAAM in one small network, as attention",
+    ),
     "training-step": ("benchmarks.training_step", "measure the CPU time of a training step in each framework"),
     "share": ("benchmarks.share", "measure every engine as a share of the processor's rate of matrix products"),
     "gpu": ("benchmarks.gpu", "check and measure the PyTorch backend on a GPU, in at most 8 minutes"),

@@ -1,4 +1,4 @@
-"""What attention brings: one small network with each module, one recipe, several seeds: accuracy, cost, latency."""
+"""What attention and the parts of MAAM bring: variants of one small network, one recipe, several seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -26,46 +26,114 @@ from maam.training.recipe_files import read_recipe
 from maam.training.run_dir import RunFolder
 
 MODULES = "none,se,eca,cbam,bam,coord,simam,triplet,gct,ema,maf,mafc,mafb,mrap"
-HEAD = ("attention", "accuracy, %", "deviation", "difference to none", "parameters", "MACs", "PyTorch", "MindSpore")
-FILE = "attention.json"
+CONTROL = "1 branch"
+WIDTHS = (30, 60, 90)
+PARTS: dict[str, dict[str, Any]] = {
+    CONTROL: {"num_agents": 1},
+    "2 branches": {"num_agents": 2},
+    "3 branches": {},
+    "5 branches": {"num_agents": 5},
+    "3 branches, mean": {"fusion": "mean"},
+    "3 branches, dynamic": {"fusion": "dynamic"},
+    "3 branches, kernels 1, 3, 5": {"kernel_sizes": (1, 3, 5), "channels": (24, 54, 81)},
+    "3 branches, reduce layer": {"reduce": True, "channels": (30, 57, 84)},
+}
+"""Options of `maam_net_s`; where the widths differ from `WIDTHS`, they give about the same multiply-accumulates."""
 Accuracies = dict[str, dict[str, float]]
+Rows = Mapping[str, Recipe]
+Root = Annotated[Path | None, typer.Option(help="folder of CIFAR-10")]
+Seeds = Annotated[str, typer.Option(help="comma-separated")]
+Epochs = Annotated[int, typer.Option(min=1, help="number of epochs")]
+Collect = Annotated[bool, typer.Option("--collect", help="make table and picture without training")]
 Attention = Annotated[str, typer.Option(help="comma-separated names of modules; none for no attention")]
 
 
+class Study(NamedTuple):
+    """Variants of a network to compare.
+
+    Attributes:
+        name: the name of the files.
+        heading: the heading of the first column.
+        first: the row that the others are compared with.
+        base: the recipe that all rows share.
+        rows: the recipe of each row.
+        seeds: the seeds.
+    """
+
+    name: str
+    heading: str
+    first: str
+    base: Recipe
+    rows: Rows
+    seeds: Sequence[int]
+
+
 def attention(
-    root: Annotated[Path | None, typer.Option(help="folder of CIFAR-10")] = None,
+    root: Root = None,
     runs: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/attention"),
     model: Annotated[str, typer.Option(help="preset that takes attention=")] = "maam_net_s",
     modules: Attention = MODULES,
-    seeds: Annotated[str, typer.Option(help="comma-separated")] = "0,1,2",
-    epochs: Annotated[int, typer.Option(min=1, help="number of epochs")] = 4,
+    seeds: Seeds = "0,1,2",
+    epochs: Epochs = 4,
     recipe: Annotated[str, typer.Option(help="name of a recipe or a .toml file, the same for all rows")] = "maam_net",
     override: Override = None,
     device: Device = None,
-    collect: Annotated[bool, typer.Option("--collect", help="make table and picture without training")] = False,
-    out: Annotated[Path, typer.Option(help=f"folder of {FILE}, attention.md and attention.png")] = Path("runs"),
+    collect: Collect = False,
+    out: Annotated[Path, typer.Option(help="folder of attention.json, attention.md and attention.png")] = Path("runs"),
 ) -> None:
     """Train a small network with each attention module and print accuracy, cost and latency of each.
 
     The accuracies are kept in attention.json; a run that is in it is not trained again. The deviation is the sample
     standard deviation over the seeds. A difference smaller than twice the standard error of the two means is marked as
-    noise. Latency is that of one image on this machine, relative to no attention.
+    noise. Latency is that of one image on this machine, relative to the first row.
     """
     names, numbers = list(dict.fromkeys(split("--modules", modules))), _seeds(seeds)
     base = read_recipe(recipe).replaced(changes({"model": model, "epochs": epochs}, override))
-    recipes = {name: _recipe_of(base, name) for name in names}
+    rows = {name: _variant(base, {"attention": None if name == "none" else name}) for name in names}
+    _compare(Study("attention", "attention", "none", base, rows, numbers), root, runs, device, collect, out)
+
+
+def parts(
+    root: Root = None,
+    runs: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/parts"),
+    seeds: Seeds = "0,1,2",
+    epochs: Epochs = 4,
+    override: Override = None,
+    device: Device = None,
+    collect: Collect = False,
+    out: Annotated[Path, typer.Option(help="folder of parts.json, parts.md and parts.png")] = Path("runs"),
+) -> None:
+    """Train a narrow maam_net_s with other branches, kernels and fusion, of about the same multiply-accumulates.
+
+    The accuracies are kept in parts.json; otherwise as `python -m benchmarks attention`. The first row, one branch, is
+    the network without MAAM.
+    """
+    given = changes({"model": "maam_net_s", "epochs": epochs}, override)
+    base = read_recipe("maam_net").replaced({"overrides.channels": list(WIDTHS), **given})
+    rows = {name: _variant(base, options) for name, options in PARTS.items()}
+    _compare(Study("parts", "parts", CONTROL, base, rows, _seeds(seeds)), root, runs, device, collect, out)
+
+
+def _compare(study: Study, root: Path | None, runs: Path, device: str | None, collect: bool, out: Path) -> None:
+    """Train the missing runs of a study, print its table, and write it with its picture."""
     out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{study.name}.json"
     if not collect:
         if root is None:
             raise MaamError("--root: expected the folder that `maam data cifar10 DIR` wrote, got none; add --root DIR")
-        _train(recipes, base, numbers, runs, root, device, out / FILE)
-    found = _read(out / FILE, base)
-    accuracies = {name: [found[name][str(n)] for n in numbers if str(n) in found.get(name, {})] for name in names}
-    text = "\n".join(markdown_table(HEAD, _rows(recipes, accuracies)))
-    note = f"{base.model}, {base.epochs} epochs, seeds {seeds}; {json.dumps(environment())}"
+        _train(study, runs, root, device, path)
+    found = _read(path, study.base)
+    accuracies = {
+        name: [found[name][str(seed)] for seed in study.seeds if str(seed) in found.get(name, {})]
+        for name in study.rows
+    }
+    text = "\n".join(markdown_table(_head(study), _table(study, accuracies)))
+    seeds = ",".join(map(str, study.seeds))
+    note = f"{study.base.model}, {study.base.epochs} epochs, seeds {seeds}; {json.dumps(environment())}"
     typer.echo(f"{text}\n\n{note}")
-    write_text(out / "attention.md", f"{text}\n\n{note}\n")
-    _draw(accuracies, out / "attention.png", f"{base.model} on CIFAR-10, {base.epochs} epochs")
+    write_text(out / f"{study.name}.md", f"{text}\n\n{note}\n")
+    title = f"{study.base.model} on CIFAR-10, {study.base.epochs} epochs"
+    _draw(accuracies, study.first, out / f"{study.name}.png", title)
 
 
 def _seeds(text: str) -> list[int]:
@@ -75,8 +143,8 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(map(int, parts)))
 
 
-def _recipe_of(base: Recipe, name: str) -> Recipe:
-    recipe = base.replaced({"overrides": {**base.overrides, "attention": None if name == "none" else name}})
+def _variant(base: Recipe, options: Mapping[str, Any]) -> Recipe:
+    recipe = base.replaced({"overrides": {**base.overrides, **options}})
     preset(recipe.model or "", **recipe.overrides)  # refuse an unknown name before anything is trained
     return recipe
 
@@ -100,43 +168,41 @@ def _add(path: Path, recipe: Recipe, name: str, seed: int, accuracy: float) -> N
     write_text(path, json.dumps({"recipe": recipe.model_dump(), "accuracies": found}, indent=1) + "\n")
 
 
-def _train(
-    recipes: Mapping[str, Recipe],
-    base: Recipe,
-    seeds: Sequence[int],
-    runs: Path,
-    root: Path,
-    device: str | None,
-    path: Path,
-) -> None:
+def _train(study: Study, runs: Path, root: Path, device: str | None, path: Path) -> None:
     """Train the missing runs, seed by seed, so that all rows have the same seeds at any time."""
     with Progress("run the same command again to resume from the last checkpoint") as progress:
-        for seed, name in itertools.product(seeds, recipes):
-            if str(seed) in _read(path, base).get(name, {}):
+        for seed, name in itertools.product(study.seeds, study.rows):
+            if str(seed) in _read(path, study.base).get(name, {}):
                 continue
-            folder = RunFolder(runs / f"{name}-seed{seed}")
+            folder = RunFolder(runs / f"{name.replace(', ', '-').replace(' ', '_')}-seed{seed}")
             if not folder.final.exists():
                 train(
-                    recipe=recipes[name].replaced({"seed": seed}),
+                    recipe=study.rows[name].replaced({"seed": seed}),
                     out=folder.path,
                     root=root,
                     device=device,
                     resume=folder.run.exists(),
                     observer=progress.named(folder.path.name),
                 )
-            _add(path, base, name, seed, round(100 * float(read_runs(folder.path)[0].test_accuracy[-1]), 2))
+            accuracy = round(100 * float(read_runs(folder.path)[0].test_accuracy[-1]), 2)
+            _add(path, study.base, name, seed, accuracy)
 
 
-def _rows(recipes: Mapping[str, Recipe], accuracies: Mapping[str, list[float]]) -> list[tuple[str, ...]]:
-    latencies = [_latencies(recipes, framework) for framework in ("torch", "mindspore")]
+def _head(study: Study) -> tuple[str, ...]:
+    costs = ("parameters", "MACs", "PyTorch", "MindSpore")
+    return (study.heading, "accuracy, %", "deviation", f"difference to {study.first}", *costs)
+
+
+def _table(study: Study, accuracies: Mapping[str, list[float]]) -> list[tuple[str, ...]]:
+    latencies = [_latencies(study.rows, framework) for framework in ("torch", "mindspore")]
     rows = []
-    for name, recipe in recipes.items():
+    for name, recipe in study.rows.items():
         spec, found = preset(recipe.model or "", **recipe.overrides), accuracies[name]
         mean = f"{statistics.mean(found):.2f}" if found else "not run"
         deviation = f"{statistics.stdev(found):.2f}" if len(found) > 1 else ""
         costs = (f"{spec.num_parameters:,}", f"{spec.macs(spec.input_shape):,}")
         times = (f"{times[name]:.2f}" if times else "not run" for times in latencies)
-        rows.append((name, mean, deviation, _difference(found, accuracies.get("none", [])), *costs, *times))
+        rows.append((name, mean, deviation, _difference(found, accuracies.get(study.first, [])), *costs, *times))
     return rows
 
 
@@ -150,7 +216,7 @@ def _difference(found: Sequence[float], plain: Sequence[float]) -> str:
     return f"{difference:+.2f}" + (" (noise)" if abs(difference) < 2 * error else "")
 
 
-def _latencies(recipes: Mapping[str, Recipe], framework: str) -> dict[str, float]:
+def _latencies(recipes: Rows, framework: str) -> dict[str, float]:
     """Return the time of each network for one image relative to the first one; empty without the framework."""
     functions: dict[str, Callable[[], object]] = {}
     for name, recipe in recipes.items():
@@ -165,8 +231,8 @@ def _latencies(recipes: Mapping[str, Recipe], framework: str) -> dict[str, float
     return {name: statistics.median(values) / first for name, values in times.items()}
 
 
-def _draw(accuracies: Mapping[str, list[float]], path: Path, title: str) -> None:
-    """Draw the runs of each module as points, and the range of the runs without attention as a band."""
+def _draw(accuracies: Mapping[str, list[float]], first: str, path: Path, title: str) -> None:
+    """Draw the runs of each row as points, and the range of the runs of row `first` as a band."""
     from matplotlib.figure import Figure
 
     names = sorted(
@@ -174,8 +240,8 @@ def _draw(accuracies: Mapping[str, list[float]], path: Path, title: str) -> None
     )
     figure = Figure(layout="constrained", figsize=(7, 1 + 0.3 * len(names)))
     axis = figure.subplots()
-    if plain := accuracies.get("none"):
-        axis.axvspan(min(plain), max(plain), color="tab:orange", alpha=0.25, label="range without attention")
+    if plain := accuracies.get(first):
+        axis.axvspan(min(plain), max(plain), color="tab:orange", alpha=0.25, label=f"range of {first}")
         axis.legend(loc="lower right")
     for place, name in enumerate(names):
         axis.plot(accuracies[name], [place] * len(accuracies[name]), "o", color="tab:blue", alpha=0.5)

@@ -1,10 +1,11 @@
-"""`python -m benchmarks attention`: what it trains, keeps, refuses and writes."""
+"""`python -m benchmarks attention` and `parts`: what it trains, keeps, refuses and writes."""
 
 import json
 from dataclasses import replace
 
 import pytest
 
+from benchmarks.variants import CONTROL, PARTS
 from maam.data import cifar
 from maam.training.run_dir import RunFolder
 from tests.data.conftest import RECORDS, write_data
@@ -19,7 +20,7 @@ TINY = ("attention", "--modules", "none,eca", "--epochs", 1, "-o", "batch_size=3
 def root(tmp_path, monkeypatch):
     """A folder with 60 images in place of CIFAR-10; times are not measured."""
     monkeypatch.setitem(cifar.LAYOUTS, "cifar10", replace(cifar.LAYOUTS["cifar10"], records=RECORDS))
-    monkeypatch.setattr("benchmarks.attention.interleave", lambda functions: {name: [1.0] for name in functions})
+    monkeypatch.setattr("benchmarks.variants.interleave", lambda functions: {name: [1.0] for name in functions})
     write_data("binary", "cifar10", tmp_path / "sets")
     return tmp_path / "sets"
 
@@ -38,7 +39,7 @@ def test_runs_are_kept_and_trained_once(run, fails, root, tmp_path, monkeypatch)
         assert kept["accuracies"][name] == {"0": pytest.approx(float(accuracy))}
         assert RunFolder(tmp_path / "runs" / "attention" / f"{name}-seed0").log.records()[-1]["step"] == 2
 
-    monkeypatch.setattr("benchmarks.attention.train", lambda **_: pytest.fail("trained again"))
+    monkeypatch.setattr("benchmarks.variants.train", lambda **_: pytest.fail("trained again"))
     assert rows(run(*command)) == found
     message = fails(*command, "-o", "optimizer.lr=0.1")
     assert message == "runs/attention.json: optimizer.lr is 0.75 in the file and 0.1 now; choose another --out"
@@ -53,3 +54,12 @@ def test_runs_are_kept_and_trained_once(run, fails, root, tmp_path, monkeypatch)
     ]
     assert (tmp_path / "runs" / "attention.md").read_text().strip() == out.strip()
     assert (tmp_path / "runs" / "attention.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_parts_have_about_the_same_cost(run, root):
+    found = rows(run("parts", "--epochs", 1, "-o", "batch_size=30", "--seeds", "0", "--root", root))
+    assert [name for name, *_ in found[2:]] == list(PARTS)
+    assert all(name == CONTROL or difference[0] in "+-" for name, _, _, difference, *_ in found[2:])
+    macs = [int(row[5].replace(",", "")) for row in found[2:]]
+    assert max(macs) < 1.02 * min(macs)
+    assert RunFolder("runs/parts/3_branches-mean-seed0").recipe().overrides["fusion"] == "mean"
