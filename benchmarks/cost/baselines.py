@@ -1,4 +1,4 @@
-"""Baselines in PyTorch that have no spec: timm's layers, two kinds of attention and ShuffleNetV2."""
+"""Baselines in PyTorch that have no spec: layers of timm and two kinds of attention."""
 
 from __future__ import annotations
 
@@ -78,15 +78,6 @@ def _timm_layer(name: str) -> Callable[[int], nn.Module]:
     return make
 
 
-def _shufflenet() -> nn.Module:
-    """Return torchvision's network with stride 1 in the stem and no max pooling, for images of 32x32."""
-    models = import_module("torchvision.models")
-    model = models.shufflenet_v2_x1_0(num_classes=10)
-    model.conv1[0].stride = (1, 1)
-    model.maxpool = nn.Identity()
-    return model
-
-
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "ECA (timm)": _timm_layer("eca"),
     "SE (timm)": _timm_layer("se"),
@@ -95,11 +86,10 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "softmax attention": SoftmaxAttention,
     "agent attention": AgentAttention,
 }
-MODELS: dict[str, Callable[[], nn.Module]] = {"ShuffleNetV2": _shufflenet}
 
 
 def make_baseline(name: str, channels: int) -> nn.Module:
-    """Return the baseline `name`, for maps of `channels` channels if it is a layer."""
+    """Return the baseline `name` for maps of `channels` channels."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return LAYERS[name](channels) if name in LAYERS else MODELS[name]()
+        return LAYERS[name](channels)

@@ -11,10 +11,12 @@ from maam.spec import (
     Conv2d,
     Flatten,
     GlobalPool,
+    Graph,
     Linear,
     Model,
     Node,
     Parallel,
+    Rearrange,
     Residual,
     Sequential,
     cbam,
@@ -49,6 +51,27 @@ def resnet20(num_classes: int = 10) -> Model:
     return Model(name="resnet20", input_shape=CIFAR, children=children)
 
 
+def shufflenet_v2(num_classes: int = 10) -> Model:
+    """Return ShuffleNetV2 x1.0 (arXiv 1807.11164) with stride 1 in the stem and no max pooling, for 32x32 images.
+
+    The parameters have the names of torchvision's `shufflenet_v2_x1_0`.
+    """
+    children: dict[str, Node] = {"conv1": _numbered(3, [(24, 3, 1, 1, True)])}
+    width = 24
+    for stage, (wider, units) in enumerate(((116, 4), (232, 8), (464, 4)), 2):
+        first = {"0": _shuffle_unit(width, wider)}
+        others = {str(index): _shuffle_unit(wider, wider) for index in range(1, units)}
+        children[f"stage{stage}"] = Sequential(children={**first, **others})
+        width = wider
+    children |= {
+        "conv5": _numbered(width, [(1024, 1, 1, 1, True)]),
+        "pool": GlobalPool(),
+        "flatten": Flatten(),
+        "fc": Linear(in_features=1024, out_features=num_classes),
+    }
+    return Model(name="shufflenet_v2", input_shape=CIFAR, children=children)
+
+
 LAYERS: dict[str, Callable[[int], Node]] = {
     "conv stage": conv_stage,
     "MAAM": maam,
@@ -66,6 +89,7 @@ MODELS: dict[str, Callable[[], Model]] = {
     "mafc_v2": lambda: preset("mafc_v2", cifar=True, num_classes=10),
     "MobileNetV2": lambda: preset("mobilenet_v2", cifar=True, num_classes=10),
     "ResNet-20": resnet20,
+    "ShuffleNetV2": shufflenet_v2,
 }
 """Classifiers for both frameworks."""
 
@@ -120,3 +144,37 @@ def _basic_block(in_channels: int, width: int, stride: int) -> Sequential:
         shortcut = _conv_block(in_channels, width, 1, stride, act=False)
         added = Parallel(children={"main": Sequential(children=main), "shortcut": shortcut})
     return Sequential(children={"sum": added, "act": Activation(function="relu")})
+
+
+def _shuffle_unit(in_channels: int, width: int) -> Graph:
+    """Return a unit of ShuffleNetV2: half of the channels are convolved; if the width changes, all in two branches."""
+    half, changes = width // 2, in_channels != width
+    stride, inner = (2, in_channels) if changes else (1, half)
+    children: dict[str, Node] = {
+        "branch2": _numbered(inner, [(half, 1, 1, 1, True), (half, 3, stride, half, False), (half, 1, 1, 1, True)]),
+        "shuffle": Rearrange(pattern="(g=2 c) h w -> (c g) h w"),
+    }
+    if changes:
+        children["branch1"] = _numbered(
+            in_channels, [(in_channels, 3, stride, in_channels, False), (half, 1, 1, 1, True)]
+        )
+    rest, convolved = ("branch1(x)", "x") if changes else (f"x[0:{half}]", f"x[{half}:{width}]")
+    return Graph(children=children, formula=f"shuffle(concat({rest}, branch2({convolved})))", in_channels=in_channels)
+
+
+def _numbered(in_channels: int, convs: list[tuple[int, int, int, int, bool]]) -> Sequential:
+    """Return convolutions (channels, kernel size, stride, groups, whether ReLU follows), each with batch norm."""
+    layers: list[Node] = []
+    for channels, kernel_size, stride, groups, act in convs:
+        conv = Conv2d(
+            in_channels=in_channels,
+            out_channels=channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            groups=groups,
+            bias=False,
+        )
+        layers += [conv, BatchNorm2d(num_features=channels), *([Activation(function="relu")] if act else [])]
+        in_channels = channels
+    return Sequential(children={str(index): layer for index, layer in enumerate(layers)})

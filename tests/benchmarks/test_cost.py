@@ -20,6 +20,7 @@ pytest.importorskip("matplotlib")
 from matplotlib.figure import Figure  # noqa: E402
 
 from benchmarks.cost import baselines  # noqa: E402
+from maam.torch import build  # noqa: E402
 
 MEASURE = importlib.import_module("benchmarks.cost.measure")  # the package has a function of the same name
 SMALL = {"batch": 2, "channels": 4, "size": 4, "rounds": 1}
@@ -50,13 +51,20 @@ class TestCases:
         shortcuts = 2_752  # two 1x1 convolutions with batch norm, where the paper pads
         assert node.num_parameters == 269_722 + shortcuts
 
+    def test_shufflenet_equals_torchvision(self):
+        models = pytest.importorskip("torchvision.models")
+        theirs = models.shufflenet_v2_x1_0(num_classes=10).eval()
+        theirs.conv1[0].stride, theirs.maxpool = (1, 1), torch.nn.Identity()
+        ours = build(make_case("ShuffleNetV2", 3), seed=0).eval()
+        ours.load_state_dict(theirs.state_dict())
+        x = torch.rand(2, 3, 32, 32)
+        torch.testing.assert_close(ours(x), theirs(x))
+
     def test_baselines_keep_their_shape(self):
         pytest.importorskip("timm")
-        pytest.importorskip("torchvision")
         for name in baselines.LAYERS:
             x = torch.rand(2, 16, 8, 8)
             assert baselines.make_baseline(name, 16).eval()(x).shape == x.shape, name
-        assert baselines.make_baseline("ShuffleNetV2", 3).eval()(torch.rand(2, 3, 32, 32)).shape == (2, 10)
 
     def test_agent_attention_equals_its_definition(self):
         """Compare with explicit matrices: 3x3 positions, at most 7x7 agents, so each position is an agent."""
