@@ -1,0 +1,148 @@
+"""Accuracy on CIFAR-10 beside latency: the networks of maam and published ones, as a table and a picture."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from benchmarks.cost.cases import MODELS
+from maam._io import replacing, write_text
+from maam.errors import MaamError
+from maam.spec import preset
+from maam.training.compare import markdown_table
+
+ENGINES = {
+    "PyTorch, eager": "PyTorch",
+    "optimize, auto": "PyTorch, optimized",
+    "MindSpore, graph, fused": "MindSpore, fused",
+}
+"""The engines of `share` that are shown, with their names here."""
+UNIT = ("ResNet-20", "PyTorch, eager")
+RUNS = Path("docs/results/runs")
+
+
+class Accuracy(NamedTuple):
+    """The accuracy of a network.
+
+    Attributes:
+        percent: the accuracy on the test images, in percent; the mean over the seeds.
+        epochs: the number of epochs of the training.
+        seeds: the number of seeds.
+        source: who measured it.
+    """
+
+    percent: float
+    epochs: int
+    seeds: int
+    source: str
+
+
+_CHENYAOFO = "github.com/chenyaofo/pytorch-cifar-models"
+PUBLISHED = {
+    "ResNet-20": Accuracy(92.60, 200, 1, _CHENYAOFO),
+    "MobileNetV2": Accuracy(93.79, 200, 1, _CHENYAOFO),
+    "ShuffleNetV2": Accuracy(92.98, 200, 1, _CHENYAOFO),
+}
+"""The accuracies of networks that were not trained here, with their parameters and MACs."""
+
+
+def networks(
+    share: Annotated[Path, typer.Argument(help="share.json of `python -m benchmarks share --only inference --out`")],
+    runs: Annotated[Path, typer.Option(help="folder of published runs")] = RUNS,
+    out: Annotated[Path, typer.Option(help="folder of networks.md and networks.png")] = Path("runs"),
+) -> None:
+    """Print accuracy, size and time of small networks on CIFAR-10, and draw accuracy by time.
+
+    The time is CPU time for one image, relative to that of ResNet-20 in eager PyTorch with the same batch.
+    """
+    document = _read(share)
+    times = _times(document)
+    accuracies = {**_own(runs), **PUBLISHED}
+    batches = sorted({batch for _, batch, _ in times})
+    text = "\n".join(_table(times, accuracies, batches))
+    typer.echo(text)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "networks.md", f"{text}\n\n{json.dumps(document.get('environment'))}\n")
+    _draw(times, accuracies, batches, out / "networks.png")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("inference"), list):
+        raise MaamError(f"{path}: expected the share.json that `python -m benchmarks share --out DIR` writes")
+    return found
+
+
+def _times(document: Mapping[str, Any]) -> dict[tuple[str, int, str], float]:
+    """Return the time for one image by network, batch size and engine, relative to `UNIT`."""
+    rows = [one for one in document["inference"] if one["engine"] in ENGINES]
+    units = {one["batch"]: one["images"] for one in rows if (one["network"], one["engine"]) == UNIT}
+    if missing := {one["batch"] for one in rows} - units.keys() or not rows:
+        raise MaamError(f"expected the speed of {UNIT[0]} in every batch, got none for {missing}; add it to --networks")
+    return {(one["network"], one["batch"], one["engine"]): units[one["batch"]] / one["images"] for one in rows}
+
+
+def _own(runs: Path) -> dict[str, Accuracy]:
+    """Return the accuracy of each preset that was trained on CIFAR-10 here: the mean of its longest runs."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for path in sorted(runs.glob("*/results.json")):
+        recipe = json.loads(path.with_name("run.json").read_text("utf-8"))["sessions"][-1]["recipe"]
+        if recipe["data"] == "cifar10" and not recipe["overrides"]:
+            percents = found.setdefault(recipe["model"], {}).setdefault(recipe["epochs"], [])
+            percents.append(100 * json.loads(path.read_text("utf-8"))["accuracy"])
+    longest = {model: max(by_epochs.items()) for model, by_epochs in found.items()}
+    return {
+        model: Accuracy(statistics.mean(values), epochs, len(values), "here")
+        for model, (epochs, values) in longest.items()
+    }
+
+
+def _table(
+    times: Mapping[tuple[str, int, str], float], accuracies: Mapping[str, Accuracy], batches: list[int]
+) -> list[str]:
+    columns = [(batch, engine) for batch in batches for engine in ENGINES]
+    head = ["network", "accuracy, %", "epochs", "seeds", "measured by", "parameters", "MACs"]
+    head += [f"{ENGINES[engine]}, batch {batch}" for batch, engine in columns]
+    rows = []
+    for name in dict.fromkeys(network for network, _, _ in times):
+        spec = MODELS[name]() if name in MODELS else preset(name)
+        accuracy = accuracies.get(name)
+        known = (f"{accuracy.percent:.2f}", *map(str, accuracy[1:])) if accuracy else ("not run", "", "", "")
+        cost = (f"{spec.num_parameters:,}", f"{spec.macs(spec.input_shape):,}")
+        own = [times.get((name, batch, engine)) for batch, engine in columns]
+        rows.append((name, *known, *cost, *("" if time is None else f"{time:.2f}" for time in own)))
+    return markdown_table(head, rows)
+
+
+def _draw(
+    times: Mapping[tuple[str, int, str], float], accuracies: Mapping[str, Accuracy], batches: list[int], path: Path
+) -> None:
+    """Draw one panel for each batch size; a line joins the engines of a network."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(layout="constrained", figsize=(5.5 * len(batches), 4.5))
+    markers = dict(zip(ENGINES, "os^", strict=True))
+    names = [name for name in dict.fromkeys(network for network, _, _ in times) if name in accuracies]
+    for axis, batch in zip(figure.subplots(1, len(batches), squeeze=False)[0], batches, strict=True):
+        for index, name in enumerate(names):
+            color, percent = f"C{index}", accuracies[name].percent
+            found = {engine: times[name, batch, engine] for engine in ENGINES if (name, batch, engine) in times}
+            axis.plot(list(found.values()), [percent] * len(found), color=color, linewidth=0.8, label=name)
+            for engine, time in found.items():
+                axis.plot(time, percent, markers[engine], color=color)
+        axis.set(xscale="log", xlabel="CPU time of an image, ResNet-20 in eager PyTorch = 1", title=f"batch {batch}")
+        axis.set_ylabel("CIFAR-10 test accuracy, %")
+        axis.grid(which="both", alpha=0.3)
+    for engine, marker in markers.items():
+        axis.plot([], [], marker, color="gray", label=ENGINES[engine])
+    axis.legend(fontsize="small", loc="best")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)
