@@ -25,6 +25,7 @@ COMMANDS = {
     "weighted-sum": ("benchmarks.weighted_sum", "measure implementations of equation 2 of the MAAM paper"),
     "weighted-sum-in-training": ("benchmarks.weighted_sum", "measure these implementations in whole training steps"),
     "paper": ("benchmarks.paper.command", "reproduce the tables and the figure of the MAAM paper"),
+    "halves": ("benchmarks.halves", "write CIFAR-10 as two image folders, to train on one and fine-tune on the other"),
     "publish-runs": ("benchmarks.publish", "copy runs into the documentation, without weights"),
     "parity-table": ("benchmarks.publish", "print reports of `maam parity --json` as a Markdown table"),
     "maf-outputs": ("benchmarks.maf_outputs", "compare the MAF networks with the outputs of their authors' code"),

@@ -1,12 +1,14 @@
-"""`python -m benchmarks attention` and `parts`: what it trains, keeps, refuses and writes."""
+"""`python -m benchmarks attention`, `parts` and `halves`: what they train, keep, refuse and write."""
 
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from benchmarks.halves import HALVES
 from benchmarks.variants import CONTROL, PARTS
-from maam.data import cifar
+from maam.data import cifar, cifar10, imagefolder
 from maam.training.run_dir import RunFolder
 from tests.data.conftest import RECORDS, write_data
 
@@ -63,3 +65,13 @@ def test_parts_have_about_the_same_cost(run, root):
     macs = [int(row[5].replace(",", "")) for row in found[2:]]
     assert max(macs) < 1.02 * min(macs)
     assert RunFolder("runs/parts/3_branches-mean-seed0").recipe().overrides["fusion"] == "mean"
+
+
+def test_halves_of_cifar10(run, fails, root):
+    run("halves", root, "halves", "--images", 2)
+    first, second = (imagefolder(f"halves/{half}", "train") for half in HALVES)
+    assert (first.class_names, second.class_names) == tuple(HALVES.values())
+    whole = cifar10(root, "train")
+    assert len(first) == sum(whole.class_names[label] in HALVES["first"] for label in whole.labels)
+    assert np.bincount(second.labels).tolist() == [2] * 5
+    assert fails("halves", root, "halves") == "halves: exists already; choose a new folder"
