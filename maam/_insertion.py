@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from maam._messages import nearest
 from maam.backend.layers import check_keeps_shape, find_layer
 from maam.errors import SpecError
+from maam.spec import gct
 
 
 class InsertionPoint(NamedTuple):
@@ -42,6 +43,8 @@ class LayerKinds(NamedTuple):
         noun: the framework's word for a module, for error messages.
         blend: a function from a layer and the layer that it replaces, or None for the identity, to one that starts as
             the second and can become the first.
+        compute: a function from a module and a number of channels C to the shape of its output for a map (2, C, 8, 8),
+            in eval mode.
     """
 
     by_name: Mapping[str, type]
@@ -49,6 +52,7 @@ class LayerKinds(NamedTuple):
     module: type
     noun: str
     blend: Callable[[Any, Any], Any]
+    compute: Callable[[Any, int], tuple[int, ...]]
 
 
 class Insertion(NamedTuple):
@@ -98,6 +102,8 @@ def channels_after(name: str, layers: Sequence[Any]) -> int:
         SpecError: there is none.
     """
     for layer in reversed(layers):
+        if "FrozenBatchNorm" in type(layer).__name__:
+            return len(layer.weight)
         for attribute in ("num_features", "out_channels", "num_channels"):
             if isinstance(found := getattr(layer, attribute, None), int):
                 return found
@@ -111,9 +117,15 @@ def check_network(network: object, module: type, name: str) -> None:
     """Raise `SpecError` unless a network is an object of the class `module` with this `name`."""
     if not isinstance(network, module):
         raise SpecError(
-            f"insert_attention: expected a {name}, got an object of type {type(network).__name__}; create_model(NAME, "
-            "attention=...) builds a network by its name"
+            f"insert_attention: expected a {name}, got an object of type {type(network).__name__}; pass the network "
+            "itself; create_model(NAME, attention=...) builds one by its name"
         )
+
+
+def inside(names: Iterable[str], ancestors: Iterable[str]) -> set[str]:
+    """Return the names of the modules inside of others: those that start with the name of an ancestor and a dot."""
+    starts = tuple(f"{one}." if one else "" for one in ancestors)
+    return {name for name in names if name.startswith(starts)}
 
 
 def make_layers(
@@ -153,5 +165,29 @@ def make_layers(
             )
         if isinstance(layer, kinds.base):
             check_keeps_shape(type(layer).__name__, layer.spec, point.channels)  # type: ignore[attr-defined]
-        made.append((point, kinds.blend(layer, point.current) if insertion.identity_init else layer))
+        else:
+            _check_computed_shape(layer, point.channels, kinds)
+        is_blended = insertion.identity_init and not (point.current is None and _starts_as_identity(layer))
+        made.append((point, kinds.blend(layer, point.current) if is_blended else layer))
     return made
+
+
+def _starts_as_identity(layer: Any) -> bool:
+    """Return whether a new layer returns its input, in which case all gradients of a blend with it would be 0."""
+    return getattr(type(layer), "composite", None) is gct
+
+
+def _check_computed_shape(layer: Any, channels: int, kinds: LayerKinds) -> None:
+    shape = (2, channels, 8, 8)
+    try:
+        found = kinds.compute(layer, channels)
+    except Exception as error:  # the layer is the user's
+        reason = " ".join(str(error).split())[:200]
+        raise SpecError(
+            f"attention: {type(layer).__name__} cannot compute a map {shape}: {type(error).__name__}: {reason}"
+        ) from error
+    if found != shape:
+        raise SpecError(
+            f"attention: expected a {kinds.noun} that keeps the shape of a map, but {type(layer).__name__} turns "
+            f"{shape} into {found}"
+        )

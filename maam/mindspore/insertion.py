@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-from mindspore import Parameter, Tensor, nn
+import numpy as np
+from mindspore import PYNATIVE_MODE, Parameter, Tensor, get_context, nn, set_context
 from mindspore.common.initializer import initializer
 
 from maam._insertion import Insertion, InsertionPoint, LayerKinds, channels_after, make_layers, matching
@@ -119,7 +120,21 @@ def insert_layers(network: nn.Cell, points: Sequence[InsertionPoint], insertion:
         parameter.name = names.get(id(parameter), name)
 
 
-KINDS = LayerKinds(LAYERS, Layer, nn.Cell, "cell", Blend)
+def compute_shape(layer: nn.Cell, channels: int) -> tuple[int, ...]:
+    """Return the shape of the output of a new cell for a map (2, channels, 8, 8), in eval mode.
+
+    The cell runs in PyNative mode, so that nothing is compiled.
+    """
+    mode = get_context("mode")
+    set_context(mode=PYNATIVE_MODE)
+    try:
+        values = np.random.default_rng(0).standard_normal((2, channels, 8, 8), np.float32)
+        return tuple(layer.set_train(False)(Tensor(values)).shape)
+    finally:
+        set_context(mode=mode)
+
+
+KINDS = LayerKinds(LAYERS, Layer, nn.Cell, "cell", Blend, compute_shape)
 
 
 class Attended(nn.SequentialCell):

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from maam._insertion import Insertion, InsertionPoint, LayerKinds, channels_after, make_layers, matching
+from maam._insertion import (
+    Insertion,
+    InsertionPoint,
+    LayerKinds,
+    channels_after,
+    check_network,
+    inside,
+    make_layers,
+    matching,
+)
 from maam.backend.layers import layers_in
+from maam.errors import SpecError
 from maam.spec import Activation, Node, Sequential
 from maam.torch import layers
 from maam.torch.layers import Layer
+from maam.torch.modules import Container
 
 MakeLayer = Callable[[int], nn.Module]
 """A function from a number of channels to a module."""
@@ -89,7 +100,8 @@ def insert_attention(
 
     The new layer becomes the child `attention` of the layer that it follows, and a forward hook applies it to the
     output. The other parameters keep their names and values, so checkpoints of the plain network load with
-    `strict=False`. A layer that was inserted before is replaced.
+    `strict=False`. A layer that was inserted there before is replaced. After an `nn.Sequential`, the new layer belongs
+    to the last layer in it. Insert layers before `torch.compile`, and after convolutions and batch norms are fused.
 
     Args:
         network: any network.
@@ -98,7 +110,7 @@ def insert_attention(
             shape (N, channels, H, W), such as `functools.partial(MAFC, rd_ratio=1 / 8)`.
         where: the names of the layers, as `named_modules()` lists them: a shell wildcard such as "layer*.*.bn2", in
             which `*` also matches dots, or a list of wildcards. The output of each layer is a map, whose channels are
-            those of its last convolution or batch norm.
+            those of its last convolution or batch norm. Layers of maam's own models and layers do not count.
         identity_init: whether the network computes the same as before until it is trained: y = x + gamma *
             (attention(x) - x), where gamma is learnable and starts at 0, and x stands for the output of the layer that
             is replaced, if there is one. For pretrained networks. Default: False.
@@ -107,8 +119,9 @@ def insert_attention(
         The network.
 
     Raises:
-        SpecError: no layer of the network matches, the number of its channels is unknown, no attention layer has that
-            name, or `attention` returns an object that is not a module or changes the shape. The network is then
+        SpecError: no layer of the network matches, the number of its channels is unknown, it belongs to a model of
+            maam, is a list of layers or has an attribute `attention`, no attention layer has that name, `attention`
+            returns an object that is not a module or changes the shape, or the network is compiled. The network is then
             unchanged.
 
     Example:
@@ -120,7 +133,8 @@ def insert_attention(
         >>> type(network[1].attention).__name__, network(torch.rand(2, 3, 8, 8)).shape
         ('CoordAttention', torch.Size([2, 8, 6, 6]))
     """
-    insert_layers(network, [], Insertion(attention, identity_init=identity_init, where=where), "")
+    points = list(_points_after(network, where))
+    insert_layers(network, points, Insertion(attention, every_block=True, identity_init=identity_init), "")
     return network
 
 
@@ -132,33 +146,98 @@ def insert_layers(network: nn.Module, points: Sequence[InsertionPoint], insertio
     if insertion.where is not None:
         points = list(_points_after(network, insertion.where))
     made = make_layers(network, points, insertion, KINDS, known)
-    like = next(network.parameters())
+    like = next((one for one in network.parameters() if one.is_floating_point()), torch.empty(0))
     for point, layer in made:
         if point.added_in_place and isinstance(layer, Layer) and _ends_in_activation(layer.spec):
             layer = Copied(layer)
         point.put(layer.to(device=like.device, dtype=like.dtype).train(network.training))
 
 
-KINDS = LayerKinds(LAYERS, Layer, nn.Module, "module", Blend)
+def _compute(layer: nn.Module, channels: int) -> tuple[int, ...]:
+    """Return the shape of the output of a layer for a map (2, channels, 8, 8), in eval mode."""
+    modes = {module: module.training for module in layer.modules()}
+    like = next((one for one in layer.parameters() if one.is_floating_point()), torch.empty(0))
+    try:
+        with torch.no_grad():
+            return tuple(layer.eval()(torch.ones(2, channels, 8, 8, dtype=like.dtype, device=like.device)).shape)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+KINDS = LayerKinds(LAYERS, Layer, nn.Module, "module", Blend, _compute)
 
 
 def _points_after(network: nn.Module, where: str | Sequence[str]) -> Iterator[InsertionPoint]:
     """Yield the points after the layers whose names match; the layers of inserted attention do not match."""
-    modules = dict(network.named_modules())
-    attended = [f"{name}.attention" for name, module in modules.items() if _apply in module._forward_hooks.values()]
-    names = [name for name in modules if not any(name == one or name.startswith(f"{one}.") for one in attended)]
-    for name in matching(names, where, network):
-        module = modules[name]
-        inside = [one for inner, one in module.named_modules() if not inner.startswith("attention")]
-        yield InsertionPoint(
-            channels_after(name, inside), getattr(module, "attention", None), partial(attach, module), True
+    check_network(network, nn.Module, "torch.nn.Module")
+    if isinstance(network, torch.jit.ScriptModule) or hasattr(network, "_orig_mod"):  # of torch.compile
+        raise SpecError(
+            f"insert_attention: expected a network that is not compiled, got a {type(network).__name__}; insert the "
+            "layers first, then compile"
         )
+    modules = dict(network.named_modules(remove_duplicate=False))
+    attended = [f"{name}.attention" for name, module in modules.items() if _is_attended(module)]
+    added = {*attended, *inside(modules, attended)}
+    found: dict[nn.Module, str] = {}
+    for name in matching([name for name in modules if name not in added], where, network):
+        place, module = _last_called(name, modules[name])
+        for one in (name, place):
+            _check_place(one, modules)
+        if place != name and sum(one is module for one in modules.values()) > 1:
+            raise SpecError(f"where: the last layer of {name!r} is used in several places; match the layer before it")
+        found.setdefault(module, name)
+    for module, name in found.items():
+        current = module.attention if _is_attended(module) else None
+        channels = channels_after(name, _layers_before(modules[name]))
+        yield InsertionPoint(channels, current, partial(attach, module), True)
+
+
+def _is_attended(module: nn.Module) -> bool:
+    return _apply in module._forward_hooks.values()
+
+
+def _last_called(name: str, module: nn.Module) -> tuple[str, nn.Module]:
+    """Return the layer that computes the output of a chain: the chain would also call a child `attention` itself."""
+    while type(module).forward is nn.Sequential.forward and len(module._modules):
+        last, child = list(module._modules.items())[-1]
+        name, module = f"{name}.{last}", cast(nn.Module, child)
+    return name, module
+
+
+def _check_place(name: str, modules: Mapping[str, nn.Module]) -> None:
+    """Raise `SpecError` if a layer cannot get a child `attention`."""
+    module, parts, reason = modules[name], name.split("."), ""
+    if any(isinstance(modules[".".join(parts[:count])], Container) for count in range(len(parts) + 1)):
+        reason = (
+            "belongs to a layer or model of maam, whose spec determines its layers; build a model with attention=NAME"
+        )
+    elif type(module).forward is nn.Sequential.forward:
+        reason = "" if module._modules else "is empty; match a layer with a convolution or batch norm"
+    elif isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        reason = "is a list of layers, which would contain the new one; match a layer inside it"
+    elif hasattr(module, "attention") and not _is_attended(module):
+        reason = "has an attribute attention of its own; match a layer inside it"
+    if reason:
+        raise SpecError(f"where: {name!r} {reason}")
+
+
+def _layers_before(module: nn.Module) -> list[nn.Module]:
+    """Return a module and the layers inside it, without inserted attention, and without maam's layers but MAAM.
+
+    Those keep the number of channels, but end in convolutions with other numbers.
+    """
+    modules = dict(module.named_modules())
+    gates = [name for name, one in modules.items() if isinstance(one, Layer) and not isinstance(one, layers.MAAM)]
+    attended = [f"{name}.attention".lstrip(".") for name, one in modules.items() if _is_attended(one)]
+    left_out = {*attended, *gates, *inside(modules, [*attended, *gates])}
+    return [one for name, one in modules.items() if name not in left_out]
 
 
 def attach(module: nn.Module, layer: nn.Module) -> None:
     """Apply a layer to the output of a module, as its child `attention`; another one is replaced."""
     module.attention = layer
-    if _apply not in module._forward_hooks.values():
+    if not _is_attended(module):
         module.register_forward_hook(_apply)
 
 
