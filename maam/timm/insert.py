@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
-from timm.models import VisionTransformer
+from timm.models import FeatureDictNet, FeatureHookNet, VisionTransformer
 from timm.models import _efficientnet_blocks as mobile
 from timm.models.convnext import ConvNeXtBlock
 from timm.models.densenet import DenseNet, DenseTransition
@@ -98,7 +98,12 @@ def insert_attention(
             "is built, if the preset has the option: maam.timm.create_model('mafc_v2', attention='se')"
         )
     points = [point for module in network.modules() for point in _points(module)]
+    hooks = {module: set(module._forward_hooks) for module in network.modules()}
     insert_layers(network, points, Insertion(attention, every_block, identity_init, where), KNOWN)
+    for module, before in hooks.items():  # timm's hooks, which return the maps, must run after ours
+        own: Any = module._forward_hooks
+        for new in [key for key in own if key not in before]:
+            own.move_to_end(new, last=False)
     return network
 
 
@@ -109,8 +114,10 @@ def _points(module: nn.Module) -> Iterator[InsertionPoint]:
                 yield _point_on_tokens(module, block)
     if isinstance(module, ConvNeXtBlock):
         yield _point_at_the_end(module)
-    if isinstance(module, (DenseTransition, DenseNet)):
-        yield _point_after_module(module.conv if isinstance(module, DenseTransition) else module.features.norm5)
+    if isinstance(module, DenseTransition):
+        yield _point_after_module(module.conv)
+    if (last := _last_norm(module)) is not None:
+        yield _point_after_module(last)
     if isinstance(module, (RegNetBlock, RegNetPreBlock)):
         conv = next(inner for inner in module.conv2.modules() if isinstance(inner, nn.Conv2d))
         yield _point_at_se(module, conv.out_channels, added_in_place=False)
@@ -120,6 +127,15 @@ def _points(module: nn.Module) -> Iterator[InsertionPoint]:
     for kind, name in MOBILE.items():
         if isinstance(module, kind):
             yield _point_at_se(module, _layer(module, name).in_channels, added_in_place=False)
+
+
+def _last_norm(module: nn.Module) -> nn.Module | None:
+    """Return the last batch norm of a DenseNet; with `features_only` it exists if the last map is returned."""
+    if isinstance(module, DenseNet):
+        return getattr(module.features, "norm5", None)
+    if isinstance(module, (FeatureDictNet, FeatureHookNet)):
+        return getattr(module, "features_norm5", None)
+    return None
 
 
 def _layer(block: nn.Module, path: str) -> Any:
