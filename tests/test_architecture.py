@@ -13,7 +13,7 @@ ORDER = [
     {"errors", "_cache", "_documents", "_io", "_messages", "_signals", "_system", "tolerance", "plots"},
     {"spec", "_config"},
     {"reference", "weights", "fusion", "data"},
-    {"backend", "_insertion", "_registration"},
+    {"backend", "_insertion", "_options", "_registration"},
     {"torch", "mindspore"},
     {"training"},
     {"parity", "porting", "deploy"},

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from timm.models import load_checkpoint, load_pretrained
+from timm.models import load_checkpoint
 from torch import nn
 
-from maam._messages import listed, shortened
+from maam._insertion import Insertion
+from maam._options import SAVED_WITH_ATTENTION, check_insertion, check_integer, shortened_reason
 from maam._registration import NotGiven, preset_name, unknown_model, with_attention
 from maam.errors import WeightsError
-from maam.timm.insert import insert_attention
 from maam.timm.presets import is_preset
+from maam.timm.pretrained import build_network, heads
 from maam.torch.insertion import LAYERS, MakeLayer
 from maam.torch.weights import choose_tensors, load_content
 from maam.weights.file import check_path
@@ -43,8 +43,8 @@ def create_model(
     Args:
         model_name: a model of timm, or a preset.
         pretrained: whether to load the weights that timm publishes, or those of a folder or repository
-            ("local-dir:PATH", "hf-hub:NAME"). If they contain the attention layers, which
-            needs the same arguments, these are loaded too; if not, the new layers keep their initial weights.
+            ("local-dir:PATH", "hf-hub:NAME"). If they contain the attention layers, under the names and in the shapes
+            that the same arguments give, these are loaded too; if not, the new layers keep their initial weights.
         attention: see `insert_attention`; None inserts nothing. For a preset this is the option `attention` of the
             preset: a name or a layer class, None for no attention. Default: the attention of the preset.
         every_block: see `insert_attention`; not available for a preset.
@@ -60,10 +60,12 @@ def create_model(
         The network, from (N, in_chans, H, W) to the logits (N, num_classes).
 
     Raises:
-        SpecError: see `insert_attention`; or an option of a preset is invalid.
-        PresetError: timm has no model of that name, or a preset has no such option.
-        WeightsError: `pretrained` is true for a preset, whose weights timm does not publish; or the file
-            `checkpoint_path` is missing, broken or of another network, or has no set `key` or no name with `prefix`.
+        SpecError: see `insert_attention`; or an option of a preset is invalid, or an argument of the insertion is set
+            without `attention`.
+        PresetError: timm has no model of that name, or refuses an option.
+        WeightsError: `pretrained` is true for a preset, whose weights timm does not publish; or the weights are
+            missing, broken, or of another network or another attention; or the file `checkpoint_path` has no set `key`
+            or no name with `prefix`.
 
     Example:
         >>> import maam.timm
@@ -83,73 +85,21 @@ def create_model(
         raise WeightsError(f"{os.fspath(checkpoint_path)}: no such file")
     if not checkpoint_path and (key is not None or prefix is not None):
         raise WeightsError(f"{'prefix' if key is None else 'key'}: this has no effect without checkpoint_path")
+    for option, minimum in (("num_classes", 0), ("in_chans", 1)):
+        if options.get(option) is not None:
+            check_integer(option, options[option], minimum)
     settings: dict[str, Any] = {"every_block": every_block, "identity_init": identity_init, "where": where}
-    own = is_preset(preset_name(model_name))
-    if own:
+    insertion = None
+    if is_preset(preset_name(model_name)):
         options = with_attention(model_name, options, attention, settings, LAYERS)
-    insert = None
-    if not own and attention is not None and not isinstance(attention, NotGiven):
-        insert = functools.partial(insert_attention, attention=attention, **settings)
-    try:
-        model = _create(model_name, pretrained, insert, options)
-    except RuntimeError as error:
-        if not str(error).startswith("Unknown model"):
-            raise
-        raise unknown_model(model_name, timm.list_models(), "timm.list_models()") from None
+    elif attention is None or isinstance(attention, NotGiven):
+        check_insertion(settings)
+    else:
+        insertion = Insertion(attention, **settings)
+    model = build_network(model_name, pretrained, insertion, options)
     if checkpoint_path:
         _load(model, Path(checkpoint_path), Selection(key, prefix), options.get("num_classes") is not None)
     return model
-
-
-def _create(
-    name: str, pretrained: bool, insert: Callable[[nn.Module], nn.Module] | None, options: dict[str, Any]
-) -> nn.Module:
-    """Build a network with its pretrained weights, and insert attention; the weights may contain the new layers."""
-    if insert is not None and pretrained and (":" in name or "pretrained_cfg_overlay" in options):
-        model = timm.create_model(name, **options)
-        plain = set(model.state_dict())
-        if _load_with_attention(insert(model), plain, options.get("in_chans", 3)):
-            return model
-    model = timm.create_model(name, pretrained, **options)
-    return model if insert is None else insert(model)
-
-
-def _load_with_attention(model: nn.Module, plain: set[str], in_chans: int) -> bool:
-    """Load the pretrained weights of a network if they contain its attention layers.
-
-    Args:
-        model: the network with attention layers.
-        plain: the names of its arrays without them.
-        in_chans: the number of channels of the image.
-
-    Returns:
-        Whether the weights contain attention layers. If not, the network is unusable.
-
-    Raises:
-        WeightsError: the weights contain other attention layers.
-    """
-    found: set[str] = set()
-
-    def record(arrays: dict[str, Any], _: nn.Module) -> dict[str, Any]:
-        found.update(arrays)
-        return arrays
-
-    classes: Any = model.num_classes
-    reason = ""
-    try:
-        load_pretrained(model, num_classes=classes, in_chans=in_chans, filter_fn=record, strict=False)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:300]
-    if found <= plain:
-        return False
-    replaced = tuple(f"{name}." for name in _heads(model))
-    wrong = sorted(name for name in set(model.state_dict()) ^ found if not name.startswith(replaced))
-    if reason or wrong:
-        raise WeightsError(
-            "the pretrained weights do not fit the network with these attention layers: "
-            f"{reason or listed(wrong[:3])}; choose the attention of the network that was saved"
-        )
-    return True
 
 
 def _load(model: nn.Module, path: Path, selection: Selection, own_head: bool) -> None:
@@ -168,7 +118,7 @@ def _load(model: nn.Module, path: Path, selection: Selection, own_head: bool) ->
         try:
             load_checkpoint(model, os.fspath(path))
         except Exception as error:  # each family has its own errors
-            reason = shortened(" ".join(str(error).split()), 300)
+            reason = shortened_reason(error)
             raise WeightsError(f"{path}: cannot be loaded into {type(model).__name__} by timm: {reason}") from None
         return
     content = load_content(path)
@@ -184,8 +134,8 @@ def _load(model: nn.Module, path: Path, selection: Selection, own_head: bool) ->
     try:
         model.load_state_dict(arrays)
     except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"{path}: does not fit the model: {shortened(reason, 600)}") from None
+        reason = shortened_reason(error, 600)
+        raise WeightsError(f"{path}: does not fit the model: {reason}; {SAVED_WITH_ATTENTION}") from None
 
 
 def _replaced(model: nn.Module, own: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -194,11 +144,4 @@ def _replaced(model: nn.Module, own: Mapping[str, Any], found: Mapping[str, Any]
         {name: tuple(array.shape) for name, array in arrays.items() if isinstance(array, torch.Tensor)}
         for arrays in (own, found)
     )
-    return arrays_of_other_classes(_heads(model), shapes, others)
-
-
-def _heads(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the last layers; networks with distillation have two."""
-    config: Any = getattr(model, "pretrained_cfg", {})
-    classifier = config.get("classifier") or ()
-    return (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    return arrays_of_other_classes(heads(model), shapes, others)
