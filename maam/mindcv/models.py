@@ -13,6 +13,7 @@ from mindcv.models.helpers import load_model_checkpoint
 from mindspore import load_param_into_net, nn
 
 from maam._messages import listed
+from maam._options import check_insertion, check_integer, refused_options
 from maam._registration import NotGiven, preset_name, unknown_model, with_attention
 from maam.backend.convert import read_file
 from maam.errors import WeightsError
@@ -76,8 +77,9 @@ def create_model(
         The cell, from (N, in_channels, H, W) to the logits (N, num_classes).
 
     Raises:
-        PresetError: MindCV has no model of that name, or a preset has no such option.
-        SpecError: see `insert_attention`; or an option of a preset is invalid.
+        PresetError: MindCV has no model of that name, or the model has no such option.
+        SpecError: see `insert_attention`; or an option of a preset is invalid, or an argument of the insertion is set
+            without `attention`.
         WeightsError: the checkpoint is missing or does not match the model, or a preset has no pretrained weights.
 
     Example:
@@ -102,6 +104,9 @@ def create_model(
         if not checkpoint_path:
             raise WeightsError(f"{given[0]}: this has no effect without checkpoint_path")
     selection = Selection(key if ema is None else _EMA if ema else REST, prefix)
+    for option, count in (("num_classes", num_classes), ("in_channels", in_channels)):
+        if count is not None:
+            check_integer(option, count, 1)
     own_head = num_classes is not None
     if num_classes is None:
         own = pretrained and is_preset(preset_name(model_name))
@@ -112,9 +117,14 @@ def create_model(
         if checkpoint_path:
             _load_preset(model, checkpoint_path, selection, auto_mapping, own_head)
         return model
-    model = mindcv.create_model(model_name, **arguments)
+    if attention is None or isinstance(attention, NotGiven):
+        attention = None
+        check_insertion(settings)
+    given_options = {**options, **({"pretrained": pretrained} if pretrained else {})}
+    with refused_options("MindCV", model_name, given_options, ("num_classes", "in_channels", "features_only")):
+        model = mindcv.create_model(model_name, **arguments)
     plain = {parameter.name for parameter in model.get_parameters()}
-    if attention is not None and not isinstance(attention, NotGiven):
+    if attention is not None:
         insert_attention(model, attention, **settings)
     if checkpoint_path:
         last = _last_dense(model) if own_head else []

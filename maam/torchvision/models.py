@@ -8,9 +8,10 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from maam._messages import suggestion
+from maam._messages import listed, shortened, suggestion
+from maam._options import check_insertion, check_integer, refused_options
 from maam._registration import unknown_model
-from maam.errors import PresetError
+from maam.errors import PresetError, WeightsError
 from maam.spec import list_presets
 from maam.torch.insertion import MakeLayer
 from maam.torchvision.insert import insert_attention
@@ -40,8 +41,9 @@ def create_model(
         The network, from (N, 3, H, W) to the logits (N, num_classes).
 
     Raises:
-        PresetError: torchvision has no classifier of that name.
-        SpecError: see `insert_attention`.
+        PresetError: torchvision has no classifier of that name, or refuses an option.
+        SpecError: see `insert_attention`; or an argument of the insertion is set without `attention`.
+        WeightsError: torchvision has no such weights for the classifier.
 
     Example:
         >>> import torch
@@ -57,10 +59,24 @@ def create_model(
                 f"maam.timm.create_model({name!r})"
             )
         raise unknown_model(name, list_models(), "maam.torchvision.list_models()")
-    network: nn.Module = torchvision.models.get_model(name, **options)
+    settings: dict[str, Any] = {"every_block": every_block, "identity_init": identity_init, "where": where}
     if attention is None:
-        return network
-    return insert_attention(network, attention, every_block=every_block, identity_init=identity_init, where=where)
+        check_insertion(settings)
+    if "num_classes" in options:
+        check_integer("num_classes", options["num_classes"], 1)
+    _check_weights(name, options.get("weights"))
+    with refused_options("torchvision", name, options, ("num_classes", "weights", "progress")):
+        network: nn.Module = torchvision.models.get_model(name, **options)
+    return network if attention is None else insert_attention(network, attention, **settings)
+
+
+def _check_weights(name: str, weights: object) -> None:
+    known = torchvision.models.get_model_weights(name)
+    if weights is None or isinstance(weights, known):
+        return
+    if not isinstance(weights, str) or weights.removeprefix(f"{known.__name__}.") not in known.__members__:
+        names = listed(map(repr, known.__members__))
+        raise WeightsError(f"weights: expected one of {names} or None for {name!r}, got {shortened(weights)}")
 
 
 def list_models() -> list[str]:
