@@ -98,12 +98,7 @@ def insert_attention(
             "is built, if the preset has the option: maam.timm.create_model('mafc_v2', attention='se')"
         )
     points = [point for module in network.modules() for point in _points(module)]
-    hooks = {module: set(module._forward_hooks) for module in network.modules()}
     insert_layers(network, points, Insertion(attention, every_block, identity_init, where), KNOWN)
-    for module, before in hooks.items():  # timm's hooks, which return the maps, must run after ours
-        own: Any = module._forward_hooks
-        for new in [key for key in own if key not in before]:
-            own.move_to_end(new, last=False)
     return network
 
 

@@ -238,7 +238,7 @@ def attach(module: nn.Module, layer: nn.Module) -> None:
     """Apply a layer to the output of a module, as its child `attention`; another one is replaced."""
     module.attention = layer
     if not _is_attended(module):
-        module.register_forward_hook(_apply)
+        module.register_forward_hook(_apply, prepend=True)  # so that other hooks get the attended output
 
 
 def _apply(module: Any, inputs: Any, output: Tensor) -> Tensor:
