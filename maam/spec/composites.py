@@ -94,7 +94,7 @@ def composite(function: Callable[P, NodeT]) -> Callable[P, NodeT]:
             raise
         except ValidationError as error:
             raise SpecError(f"{function.__name__}: {describe(error)}") from None
-        except ValueError as error:
+        except (ValueError, ArithmeticError) as error:  # such as an extreme number that overflows
             raise SpecError(f"{function.__name__}: {error}") from None
 
     return expand

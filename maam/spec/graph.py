@@ -5,19 +5,27 @@ from __future__ import annotations
 import ast
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 
+from maam._messages import shortened
 from maam.errors import ShapeError
 from maam.spec.containers import broadcast_shape, joined_shape
 from maam.spec.fields import FrozenDict, Ordered, Real, Shape, Size, describe
 from maam.spec.node import Children, Node, check_name, shape_below
 from maam.spec.parameters import Init, Parameter, Role
-from maam.spec.primitives import feature_map
+from maam.spec.primitives import BatchNorm2d, feature_map
 
 MAX_FORMULA = 2000
+MAX_LEVELS = 200
+"""The largest depth of a formula's syntax tree, far below the recursion limit of Python."""
+MAX_NUMBER = 3.4028234e38
+"""The largest number of formulas and arrays, that of float32."""
+_MAX_INTEGER = 2**53
+"""The largest integer that stays one; frameworks convert integers to int64."""
 _OPERATORS: dict[type[ast.operator], str] = {
     ast.Add: "add",
     ast.Sub: "sub",
@@ -26,6 +34,16 @@ _OPERATORS: dict[type[ast.operator], str] = {
     ast.MatMult: "matmul",
 }
 _EXPONENTS = {2: "square", 0.5: "sqrt", -0.5: "rsqrt"}
+_ARITHMETIC: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "square": lambda a: a * a,
+    "sqrt": lambda a: a**0.5,
+    "rsqrt": lambda a: a**-0.5,
+}
+"""The operations that numbers have, too."""
 _FUNCTIONS = {"concat": None, "stack": None, "like": 2, "resize": 2, "first": 2, "last": 2, "fold": 1, "unfold": 1}
 """The functions of formulas with their numbers of values; None for any number. fold and unfold also take a number."""
 
@@ -35,11 +53,12 @@ class Step(NamedTuple):
 
     Attributes:
         op: "call" (a child), "number", "add", "sub", "mul", "div", "matmul", "square", "sqrt", "rsqrt",
-            "channels" (a slice), or a function of formulas.
+            "channels" (a slice), or a function of formulas. Operations on numbers alone become "number".
         values: the operands as indices. Index 0 is the input; then come the arrays, then the results of earlier steps.
         name: the child of "call".
         numbers: the constants of "number", "channels", "fold" and "unfold".
-        folds: the number of groups that are folded into the batch in the result; 0 for a result without batch.
+        folds: the number of groups that are folded into the batch in the result; 0 if the result does not depend on x,
+            so that it has a batch of 1.
     """
 
     op: str
@@ -53,7 +72,7 @@ class FreeArray(NamedTuple):
     """A learnable array of a graph: its shape without batch, and the value that it starts with."""
 
     shape: Annotated[tuple[Size, ...], Ordered]
-    value: Real
+    value: Annotated[Real, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 
 
 def _parse_arrays(value: Any) -> FrozenDict:
@@ -89,6 +108,9 @@ class Graph(Node):
     - `fold(a, g)`: g groups of channels as separate samples, (N, g * C, H, W) to (N * g, C, H, W), so that the layers
       that follow treat all groups alike; `unfold(a, g)` is the inverse.
 
+    Arrays, and values computed from arrays alone, have a batch of 1. They broadcast in + - * / and @, but `concat`,
+    `stack` and `like` cannot combine them with values of x, and they cannot be folded.
+
     Args:
         children: the layers by name.
         formula: the formula.
@@ -97,7 +119,8 @@ class Graph(Node):
         in_channels: the required number of channels of x; None for any.
 
     Raises:
-        SpecError: the formula is not valid, or does not call every child once and use every array.
+        SpecError: the formula is not valid, or does not call every child once and use every array, or combines arrays
+            with x as if they had its batch, or a number in it is not finite.
 
     Example:
         >>> from maam import spec
@@ -129,6 +152,12 @@ class Graph(Node):
         used = {index for step in steps for index in step.values}
         if unused := [name for index, name in enumerate(self.arrays, 1) if index not in used]:
             raise ValueError(f"formula: does not use the array {unused[0]}")
+        for step in steps:
+            if step.op == "call" and not step.folds and _normalizes(self.children[step.name]):
+                raise ValueError(
+                    f"formula: {step.name}: batch norm needs a batch, but its input does not depend on x; call the "
+                    "layer on a value computed from x"
+                )
         if steps and steps[-1].folds != 1:
             raise ValueError("formula: expected a result with one map for each map of x (unfold what was folded)")
         return self
@@ -192,6 +221,10 @@ class Graph(Node):
             elif step.op == "call":
                 total += (step.folds - 1) * self.children[step.name].macs(shapes[step.values[0]])
         return total
+
+
+def _normalizes(node: Node) -> bool:
+    return any(isinstance(inner, BatchNorm2d) for _, inner in node.walk())
 
 
 def _result_shape(step: Step, given: Sequence[Shape]) -> Shape:
@@ -264,9 +297,14 @@ def compile_formula(formula: str, children: tuple[str, ...], arrays: tuple[str, 
                 f"{', '.join(_FUNCTIONS)}"
             )
     try:
-        body = ast.parse(formula).body
+        tree = ast.parse(formula)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         raise ValueError(f"formula: expected expressions in the syntax of Python, got {formula[:60]!r}") from None
+    if _levels(tree) > MAX_LEVELS:
+        raise ValueError(
+            f"formula: nested too deeply: expected at most {MAX_LEVELS} levels; assign parts of it to names"
+        )
+    body = tree.body
     if not body or not isinstance(body[-1], ast.Expr):
         raise ValueError("formula: expected an expression at the end")
     compiler = _Compiler(children, arrays)
@@ -277,6 +315,14 @@ def compile_formula(formula: str, children: tuple[str, ...], arrays: tuple[str, 
     return tuple(compiler.steps)
 
 
+def _levels(tree: ast.AST) -> int:
+    """Return the depth of a syntax tree."""
+    count, level = 0, [tree]
+    while level:
+        count, level = count + 1, [child for node in level for child in ast.iter_child_nodes(node)]
+    return count
+
+
 class _Compiler:
     """Translator of syntax trees into steps."""
 
@@ -284,6 +330,7 @@ class _Compiler:
         self.children = children
         self.names = {name: index for index, name in enumerate(("x", *arrays))}
         self.folds = [1] + [0] * len(arrays)
+        self.numbers: dict[int, int | float] = {}
         self.steps: list[Step] = []
 
     def assign(self, statement: ast.stmt) -> None:
@@ -300,16 +347,18 @@ class _Compiler:
         if isinstance(tree, ast.Name) and tree.id in self.names:
             return self.names[tree.id]
         if (number := _number(tree)) is not None:
-            return self._add("number", (), numbers=(number,))
+            return self._add_number(number)
         if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
-            return self._add("mul", (self._add("number", (), numbers=(-1,)), self.value(tree.operand)))
+            return self._add_arithmetic("mul", (self._add_number(-1), self.value(tree.operand)), tree)
         if isinstance(tree, ast.BinOp) and type(tree.op) in _OPERATORS:
-            return self._add(_OPERATORS[type(tree.op)], (self.value(tree.left), self.value(tree.right)))
+            return self._add_arithmetic(
+                _OPERATORS[type(tree.op)], (self.value(tree.left), self.value(tree.right)), tree
+            )
         power = (
             isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.Pow) and _EXPONENTS.get(_number(tree.right) or 0)
         )
         if isinstance(tree, ast.BinOp) and power:
-            return self._add(power, (self.value(tree.left),))
+            return self._add_arithmetic(power, (self.value(tree.left),), tree)
         if isinstance(tree, ast.Subscript) and isinstance(tree.slice, ast.Slice) and tree.slice.step is None:
             return self._channels(tree.value, tree.slice)
         if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and not tree.keywords:
@@ -320,13 +369,17 @@ class _Compiler:
         ends = [_number(end) for end in (bounds.lower, bounds.upper)]
         if not (isinstance(ends[0], int) and isinstance(ends[1], int) and 0 <= ends[0] < ends[1]):
             raise ValueError(f"formula: expected channels [i:j] with 0 <= i < j, got [{ast.unparse(bounds)[:60]}]")
-        return self._add("channels", (self.value(tree),), numbers=(ends[0], ends[1]))
+        value = self.value(tree)
+        self._refuse_numbers("channels", (tree,), (value,))
+        return self._add("channels", (value,), numbers=(ends[0], ends[1]))
 
     def _call(self, name: str, arguments: Sequence[ast.expr]) -> int:
         if name in self.children:
             if len(arguments) != 1:
                 raise ValueError(f"formula: {name}: expected one value, got {len(arguments)}")
-            return self._add("call", (self.value(arguments[0]),), name)
+            value = self.value(arguments[0])
+            self._refuse_numbers(name, arguments, (value,))
+            return self._add("call", (value,), name)
         if name not in _FUNCTIONS:
             known = ", ".join((*self.children, *_FUNCTIONS))
             raise ValueError(f"formula: no layer or function {name[:60]!r}; expected one of {known}")
@@ -339,13 +392,67 @@ class _Compiler:
         if len(arguments) != (expected or max(len(arguments), 1)) or (expected == 1) != bool(numbers):
             number = " and the number of groups" if expected == 1 else ""
             raise ValueError(f"formula: {name}: expected {expected or 'one or more'} value(s){number}")
-        return self._add(name, tuple(self.value(argument) for argument in arguments), numbers=numbers)
+        values = tuple(self.value(argument) for argument in arguments)
+        self._refuse_numbers(name, arguments, values)
+        self._check_batches(name, arguments, values)
+        return self._add(name, values, numbers=numbers)
+
+    def _refuse_numbers(self, name: str, arguments: Sequence[ast.expr], values: Sequence[int]) -> None:
+        for argument, index in zip(arguments, values, strict=True):
+            if index in self.numbers:
+                raise ValueError(
+                    f"formula: {name}: expected x, an array or a value computed from them, got the number "
+                    f"{ast.unparse(argument)[:60]}"
+                )
+
+    def _check_batches(self, name: str, arguments: Sequence[ast.expr], values: Sequence[int]) -> None:
+        """Raise ValueError if the function needs the batch of x, and a value, which has only arrays, lacks it."""
+        fixed = [ast.unparse(tree)[:60] for tree, index in zip(arguments, values, strict=True) if not self.folds[index]]
+        if name == "fold" and fixed:
+            raise ValueError(
+                f"formula: fold: {fixed[0]!r} does not depend on x, so it has no batch to fold groups into; give the "
+                "array the shape of one group"
+            )
+        if name in ("concat", "stack", "like") and 0 < len(fixed) < len(values):
+            raise ValueError(
+                f"formula: {name}: {fixed[0]!r} does not depend on x, so it has a batch of 1, unlike the other values; "
+                f"add zeros with the batch of x to it, as in `{fixed[0]} + 0 * x`"
+            )
+
+    def _add_number(self, value: int | float) -> int:
+        """Add a number. Large integers become floating point."""
+        index = self._add("number", (), numbers=(value if abs(value) <= _MAX_INTEGER else float(value),))
+        self.numbers[index] = value
+        return index
+
+    def _add_arithmetic(self, op: str, values: tuple[int, ...], tree: ast.expr) -> int:
+        """Add an operation that numbers have, too; compute it here if all its values are numbers."""
+        given = [self.numbers[index] for index in values if index in self.numbers]
+        if op == "matmul":
+            if given:
+                raise ValueError(f"formula: @: expected two values of x or arrays, got the number {given[0]}")
+            return self._add(op, values)
+        if op == "div" and self.numbers.get(values[1]) == 0:
+            raise ValueError(f"formula: division by zero in {ast.unparse(tree)[:60]!r}")
+        if len(given) < len(values):
+            return self._add(op, values)
+        try:
+            number = _ARITHMETIC[op](*given)
+        except ArithmeticError:  # overflow, or the power -0.5 of zero
+            number = math.inf
+        if isinstance(number, complex) or not abs(number) <= MAX_NUMBER:
+            raise ValueError(
+                f"formula: expected real numbers of at most {MAX_NUMBER:.2g}, got {ast.unparse(tree)[:60]!r}"
+            )
+        return self._add_number(number)
 
     def _add(self, op: str, values: tuple[int, ...], name: str = "", numbers: tuple[float, ...] = ()) -> int:
         given = {self.folds[index] for index in values} - {0}
         if len(given) > 1:
             raise ValueError(f"formula: {op}: one value has groups folded into the batch, another one has not")
         folds = given.pop() if given else 0
+        if op in ("resize", "first", "last"):  # the second value gives a size only
+            folds = self.folds[values[0]]
         if op == "fold":
             folds *= int(numbers[0])
         if op == "unfold":
@@ -358,11 +465,17 @@ class _Compiler:
 
 
 def _number(tree: ast.expr | None) -> int | float | None:
-    """Return the value of a constant, or None for another expression."""
+    """Return the value of a constant, or None for another expression.
+
+    Raises:
+        ValueError: the number is too large for float32.
+    """
     if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
         value = _number(tree.operand)
         return None if value is None else -value
     constant: Any = tree.value if isinstance(tree, ast.Constant) else None
-    if isinstance(constant, (int, float)) and not isinstance(constant, bool) and math.isfinite(constant):
-        return constant
-    return None
+    if not isinstance(constant, (int, float)) or isinstance(constant, bool):
+        return None
+    if abs(constant) > MAX_NUMBER:
+        raise ValueError(f"formula: expected numbers of at most {MAX_NUMBER:.2g}, got {shortened(constant)}")
+    return constant

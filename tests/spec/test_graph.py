@@ -1,5 +1,6 @@
 """Graphs and rearrangements: formulas and patterns, multiply-accumulates, and what is refused."""
 
+import contextlib
 from functools import partial
 from re import escape
 
@@ -10,6 +11,7 @@ from maam import spec
 from maam.errors import SpecError
 from maam.reference import ReferenceModel
 from maam.spec import Graph, Rearrange
+from maam.spec.composites import plain_signature
 
 SIGMOID = spec.Activation(function="sigmoid")
 CONV = spec.Conv2d(in_channels=2, out_channels=2, kernel_size=3, padding=1)
@@ -31,6 +33,10 @@ FORMULAS = {
     "s = stack(x, 2 * x); first(s, x) + last(s, x)": 3 * X,
     "unfold(fold(x, 2)[0:1] + fold(x, 2)[1:2], 2)": X[:, [0, 2]] + X[:, [1, 3]],
     "a = x * 1; like(a, a)": X,
+    "x * 2 ** 0.5 / 8 ** -0.5 + x * 99999999999999999999 / 1e20": 5 * X,
+    "a = weight + 0 * x; concat(first(a, x) * x, like(a, x), resize(bias, x) * x)": np.concatenate(
+        (2 * X, np.full_like(X, 2), 2 * X), 1
+    ),
 }
 PATTERNS = {
     "c h w -> h c w": X.transpose(0, 2, 1, 3),
@@ -99,6 +105,24 @@ INVALID_FORMULAS = {
     "x * 2": "expected one call of every child, got 0 of gate",
     "gate(x) + gate(x)": "expected one call of every child, got 2 of gate",
     "(" * 300 + "x": "expected expressions in the syntax of Python",
+    "x + " * 220 + "x": "nested too deeply: expected at most 200 levels",
+    "gate(x) * " + "9" * 400: "expected numbers of at most 3.4e+38, got 999",
+    "gate(x) * -1e999": "expected numbers of at most 3.4e+38, got inf",
+    "gate(x) * (1e30 * 1e30)": "expected real numbers of at most 3.4e+38, got '1e+30 * 1e+30'",
+    "gate(x) * (1 / 0)": "division by zero in '1 / 0'",
+    "gate(x) / (2 - 2)": "division by zero in 'gate(x) / (2 - 2)'",
+    "gate(x) * (0 - 2) ** 0.5": "expected real numbers of at most 3.4e+38, got '(0 - 2) ** 0.5'",
+    "gate(x) * 0 ** -0.5": "expected real numbers of at most 3.4e+38, got",
+    "gate(2) * x": "gate: expected x, an array or a value computed from them, got the number 2",
+    "like(gate(x), 2 + 3)": "like: expected x, an array or a value computed from them, got the number 2 + 3",
+    "gate(x) * 2[0:1]": "channels: expected x, an array or a value computed from them, got the number 2",
+    "gate(x) @ 2": "@: expected two values of x or arrays, got the number 2",
+    "concat(gate(x), weight)": "concat: 'weight' does not depend on x, so it has a batch of 1, unlike the other values",
+    "stack(weight, gate(x))": "stack: 'weight' does not depend on x, so it has a batch of 1",
+    "like(weight, gate(x))": "like: 'weight' does not depend on x",
+    "like(gate(x), weight)": "like: 'weight' does not depend on x",
+    "concat(gate(x), resize(weight, x))": "concat: 'resize(weight, x)' does not depend on x",
+    "unfold(fold(gate(x), 2) * fold(weight, 2), 2)": "fold: 'weight' does not depend on x, so it has no batch to fold",
 }
 INVALID_PATTERNS = {
     "c h w": "expected axes, an arrow and axes, such as 'c h w -> c (h w)', got 'c h w'",
@@ -110,6 +134,7 @@ INVALID_PATTERNS = {
     "c h W -> c h W": "expected a name of an axis, name=size or 1, got 'W'",
     "c=0 h w -> c h w": "expected a name of an axis, name=size or 1, got 'c=0'",
 }
+NORM = spec.BatchNorm2d(num_features=2)
 EMPTY = {"a": ((0,), 0.0)}
 INVALID = [
     *((partial(graph, formula, gate=SIGMOID), f"graph: formula: {text}") for formula, text in INVALID_FORMULAS.items()),
@@ -118,6 +143,14 @@ INVALID = [
     (partial(Graph, children={"0": SIGMOID}, formula="x * 2"), "'0' cannot be a name in it"),
     (partial(Graph, children={}, formula="x * 2", arrays={"a": ((1,), 0.0)}), "does not use the array a"),
     (partial(Graph, children={}, formula="x * a", arrays=EMPTY), "arrays: a: 0.0: input should be greater than"),
+    (
+        partial(Graph, children={}, formula="x * a", arrays={"a": ((1,), 1e39)}),
+        "arrays: a: 1: input should be less than",
+    ),
+    (
+        partial(Graph, children={"bn": NORM}, formula="x * bn(a)", arrays={"a": ((2, 1, 1), 1.0)}),
+        "formula: bn: batch norm needs",
+    ),
     (partial(Graph, children={}, formula="x * 2", arrays=3), "arrays: expected an object that maps names to"),
 ]
 
@@ -126,3 +159,32 @@ INVALID = [
 def test_invalid(make, message):
     with pytest.raises(SpecError, match=escape(message)):
         make()
+
+
+def test_deep_formulas_are_refused_in_every_version_of_python():
+    for formula in ("-" * 1500 + "x", "x" + ".a" * 900, "x" + "[0:1]" * 399):
+        with pytest.raises(SpecError, match=r"nested too deeply|expected expressions in the syntax of Python"):
+            Graph(children={}, formula=formula)
+
+
+LAYERS = [getattr(spec.layers, name) for name in spec.layers.__all__]
+NUMBERS = [
+    (composite, name)
+    for composite in (*LAYERS, spec.maam_net)
+    for name, one in plain_signature(composite).parameters.items()
+    if "float" in str(one.annotation)
+]
+
+
+@pytest.mark.parametrize(("composite", "name"), NUMBERS, ids=lambda one: getattr(one, "__name__", one))
+@pytest.mark.parametrize("value", [5e-324, 1e308, -1e308, 10**400])
+def test_extreme_numbers_make_a_layer_or_a_spec_error(composite, name, value):
+    required = [one for one in plain_signature(composite).parameters.values() if one.default is one.empty]
+    with contextlib.suppress(SpecError):
+        assert isinstance(composite(**{one.name: 64 for one in required} | {name: value}), spec.Node)
+
+
+def test_eca_refuses_kernels_that_are_too_large():
+    for options in ({"gamma": 5e-324}, {"beta": 1e308, "gamma": 1e-10}, {"gamma": 1e-8}):
+        with pytest.raises(SpecError, match=r"^eca: gamma, beta: .*; increase gamma, or pass kernel_size$"):
+            spec.eca(64, **options)

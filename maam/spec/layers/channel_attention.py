@@ -10,7 +10,7 @@ from typing import Literal
 
 from maam.spec.composites import OddSizes, as_tuple, composite
 from maam.spec.containers import Parallel, Scale, Sequential
-from maam.spec.fields import Flag, OddSize, Positive, Real, Size
+from maam.spec.fields import MAX_SIZE, Flag, OddSize, Positive, Real, Size
 from maam.spec.graph import Graph
 from maam.spec.layers.gates import GateName, Ratio, perceptron, reduced_width
 from maam.spec.node import Node
@@ -83,7 +83,13 @@ def eca(
         (3, 5)
     """
     if kernel_size is None:
-        size = int(abs(math.log2(channels) + beta) / gamma)
+        quotient = abs(math.log2(channels) + beta) / gamma
+        if not quotient <= MAX_SIZE:
+            raise ValueError(
+                f"gamma, beta: |log2(channels) + beta| / gamma is {quotient:g}; expected a kernel size of at most "
+                f"{MAX_SIZE}; increase gamma, or pass kernel_size"
+            )
+        size = int(quotient)
         kernel_size = max(size if size % 2 else size + 1, 3)
     conv = Conv1d(in_channels=1, out_channels=1, kernel_size=kernel_size, padding=kernel_size // 2, bias=False)
     children = {
