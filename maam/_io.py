@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from maam.errors import DeploymentError
+from maam.errors import DeploymentError, MaamError
 
 fcntl: Any = import_module("fcntl") if os.name == "posix" else None
 
@@ -188,6 +188,25 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = False, optio
         )
     if not os.access(target.parent, os.W_OK):
         raise DeploymentError(f"{shown}: the folder {target.parent} is not writable")
+
+
+PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".jpeg", ".tif", ".tiff", ".webp")
+"""The suffixes of pictures that matplotlib writes, in lower or upper case."""
+
+
+def check_picture(path: str | os.PathLike[str], option: str = "") -> None:
+    """Check that the suffix of a picture is one of `PICTURES`, before a long computation.
+
+    Args:
+        path: the file.
+        option: the option that names the file, for the message.
+
+    Raises:
+        MaamError: the suffix is missing or unknown.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in PICTURES:
+        raise MaamError(f"{option} {target}: expected a file name that ends in {', '.join(PICTURES)}".strip())
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maam._io import replacing
+from maam._io import check_picture, replacing
 from maam.errors import require
 
 Array = np.ndarray[Any, Any]
@@ -46,6 +46,7 @@ def draw_training(
         split: "test" or "validation", for the legend.
 
     Raises:
+        MaamError: the suffix of `path` is unknown.
         MissingFrameworkError: matplotlib is not installed.
 
     Example:
@@ -60,7 +61,7 @@ def draw_training(
         ...     os.path.getsize(path) > 0
         True
     """
-    figure = _figure(9, 4)
+    figure = _figure(9, 4, path)
     for axis, name, scale in zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True):
         count, total = len(epochs[name]), len(steps[name])
         values = scale * steps[name]
@@ -86,6 +87,7 @@ def draw_fusion(weights: Sequence[Mapping[str, Sequence[float]]], path: PathLike
         first: the epoch of the first weights; 0 if they are those before training.
 
     Raises:
+        MaamError: the suffix of `path` is unknown.
         MissingFrameworkError: matplotlib is not installed.
 
     Example:
@@ -99,7 +101,7 @@ def draw_fusion(weights: Sequence[Mapping[str, Sequence[float]]], path: PathLike
         ...     os.path.getsize(path) > 0
         True
     """
-    figure = _figure(6, 4)
+    figure = _figure(6, 4, path)
     axis = figure.subplots()
     for name in weights[0]:
         values = np.array([epoch[name] for epoch in weights])
@@ -123,6 +125,7 @@ def draw_losses(training: Mapping[str, Array], test: Mapping[str, Array], path: 
         title: the title.
 
     Raises:
+        MaamError: the suffix of `path` is unknown.
         MissingFrameworkError: matplotlib is not installed.
 
     Example:
@@ -136,7 +139,7 @@ def draw_losses(training: Mapping[str, Array], test: Mapping[str, Array], path: 
         ...     os.path.getsize(path) > 0
         True
     """
-    figure = _figure(7, 4.5)
+    figure = _figure(7, 4.5, path)
     axis = figure.subplots()
     for index, name in enumerate(training):
         for curves, style, kind in ((training, "-", "training"), (test, "--", "test")):
@@ -164,6 +167,7 @@ def draw_step_losses(losses: Mapping[str, Array], path: PathLike, title: str) ->
         title: the title.
 
     Raises:
+        MaamError: the suffix of `path` is unknown.
         MissingFrameworkError: matplotlib is not installed.
 
     Example:
@@ -177,7 +181,7 @@ def draw_step_losses(losses: Mapping[str, Array], path: PathLike, title: str) ->
         ...     os.path.getsize(path) > 0
         True
     """
-    figure = _figure(8, 5.5)
+    figure = _figure(8, 5.5, path)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     one, other = losses.values()
     width = max(1, len(one) // 200)
@@ -216,6 +220,7 @@ def draw_accuracies(
         notes: text below the names of models.
 
     Raises:
+        MaamError: the suffix of `path` is unknown.
         MissingFrameworkError: matplotlib is not installed.
 
     Example:
@@ -228,7 +233,7 @@ def draw_accuracies(
         ...     os.path.getsize(path) > 0
         True
     """
-    figure = _figure(1.5 + 1.6 * len(found), 4.5)
+    figure = _figure(1.5 + 1.6 * len(found), 4.5, path)
     axis = figure.subplots()
     for place, (name, values) in enumerate(found.items()):
         axis.bar(place - 0.2, 100 * np.mean(values) if values else 0, 0.38, color="tab:blue")
@@ -258,6 +263,7 @@ def draw_runs(
         split: "test", "validation" or both, for the label of the axis.
 
     Raises:
+        MaamError: the suffix of `path` is unknown.
         MissingFrameworkError: matplotlib is not installed.
 
     Example:
@@ -272,7 +278,7 @@ def draw_runs(
         True
     """
     columns = 1 if max(map(len, test)) > _LONG_NAME else 2
-    figure = _figure(8, 4.5 + 0.2 * len(test) / columns)
+    figure = _figure(8, 4.5 + 0.2 * len(test) / columns, path)
     axis = figure.subplots()
     for name, color in zip(test, _colors(len(test)), strict=True):
         epochs = range(1, len(test[name]) + 1)
@@ -313,7 +319,7 @@ def draw_confusion_matrix(labels: Array, predictions: Array, names: Sequence[str
     require("sklearn", "train")
     from sklearn.metrics import ConfusionMatrixDisplay
 
-    figure = _figure(6.5, 6)
+    figure = _figure(6.5, 6, path)
     axis = figure.subplots()
     ConfusionMatrixDisplay.from_predictions(
         labels,
@@ -343,6 +349,7 @@ def draw_attention(rows: Sequence[tuple[Array, Mapping[str, Array]]], path: Path
         title: the title.
 
     Raises:
+        MaamError: the suffix of `path` is unknown.
         MissingFrameworkError: matplotlib is not installed.
 
     Example:
@@ -358,7 +365,7 @@ def draw_attention(rows: Sequence[tuple[Array, Mapping[str, Array]]], path: Path
     """
     names = list(rows[0][1])
     chosen = [names[index] for index in sorted({int(i) for i in np.linspace(0, len(names) - 1, _MAX_MAPS).round()})]
-    figure = _figure(2.2 * (1 + len(chosen)), 2.4 * len(rows) + 0.4)
+    figure = _figure(2.2 * (1 + len(chosen)), 2.4 * len(rows) + 0.4, path)
     axes = figure.subplots(len(rows), 1 + len(chosen), squeeze=False)
     for line, (image, maps) in zip(axes, rows, strict=True):
         height, width = image.shape[:2]
@@ -405,7 +412,9 @@ def _plain(text: str) -> str:
     return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float, path: PathLike) -> Any:
+    """Return an empty figure, after checking that it can be written to `path`."""
+    check_picture(path)
     require("matplotlib", "train")
     from matplotlib.figure import Figure
 

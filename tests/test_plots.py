@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 
 from maam import plots
+from maam._io import PICTURES
+from maam.errors import MaamError
+from maam.parity import Report
+from maam.parity.report import draw_depth
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -68,3 +72,32 @@ def test_titles_and_legends_are_not_formulas(tmp_path):
     plots.draw_step_losses({ODD: np.ones(3), "b": np.ones(3)}, tmp_path / "d.png", ODD)
     plots.draw_accuracies({ODD: [0.5]}, {}, tmp_path / "e.png", ODD)
     assert len(list(tmp_path.iterdir())) == 5
+
+
+EPOCHS = {"loss": np.ones(2), "accuracy": np.ones(2)}
+CURVES = {"a": np.ones((1, 2))}
+DRAWN = {
+    "training": lambda path: plots.draw_training(EPOCHS, EPOCHS, path, ""),
+    "fusion": lambda path: plots.draw_fusion([{"alpha": [1.0]}], path, ""),
+    "losses": lambda path: plots.draw_losses(CURVES, CURVES, path, ""),
+    "step losses": lambda path: plots.draw_step_losses({"a": np.ones(3), "b": np.ones(3)}, path, ""),
+    "accuracies": lambda path: plots.draw_accuracies({"a": [0.5]}, {}, path, ""),
+    "runs": lambda path: plots.draw_runs({"a": np.ones(2)}, {"a": np.ones(2)}, path, ""),
+    "matrix": lambda path: plots.draw_confusion_matrix(np.arange(2), np.arange(2), ["a", "b"], path, ""),
+    "attention": lambda path: plots.draw_attention([(np.zeros((8, 8, 3)), {"a": np.eye(4)})], path, ""),
+    "depth": lambda path: draw_depth(Report("x", []), path),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_unknown_suffixes_are_refused(name, tmp_path):
+    for path in (tmp_path / "a.xyz", str(tmp_path / "a")):
+        with pytest.raises(MaamError, match=r"expected a file name that ends in \.png, \.svg, "):
+            DRAWN[name](path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_known_suffixes_are_drawn(tmp_path):
+    for suffix in (*PICTURES, ".PNG"):
+        DRAWN["attention"](tmp_path / f"a{suffix}")
+        assert (tmp_path / f"a{suffix}").stat().st_size > 1000

@@ -11,7 +11,7 @@ import typer
 
 from maam import _io
 from maam.cli import completion
-from maam.errors import DeploymentError, MaamError, RecipeError, SpecError
+from maam.errors import DeploymentError, MaamError, RecipeError, SpecError, require
 
 Model = Annotated[
     str,
@@ -138,6 +138,18 @@ def check_written(option: str, path: Path | None) -> None:
         return
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise MaamError(f"{option} {path}: expected a file in a folder that exists and is writable")
+
+
+def check_picture(option: str, path: Path | None) -> None:
+    """Check before long work that a picture can be drawn: matplotlib is installed, and the suffix is known.
+
+    Raises:
+        MaamError: the suffix of the file is unknown.
+        MissingFrameworkError: matplotlib is not installed.
+    """
+    if path is not None:
+        _io.check_picture(path, option)
+        require("matplotlib", "train")
 
 
 def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path] = ()) -> None:

@@ -13,9 +13,9 @@ from rich.text import Text
 from maam import _io
 from maam.cli import completion
 from maam.cli.images import check_images, check_root, load_images
-from maam.cli.options import Html, Json, Model, Root, check_outputs, split
+from maam.cli.options import Html, Json, Model, Root, check_outputs, check_picture, split
 from maam.cli.terminal import console
-from maam.errors import MaamError, require
+from maam.errors import MaamError
 from maam.parity import STAGES, Report, Verdict, check
 from maam.parity.report import draw_depth
 from maam.spec import Node
@@ -23,7 +23,6 @@ from maam.weights.lookup import find_spec
 
 Array = np.ndarray[Any, Any]
 _COLORS = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
-_PICTURES = (".png", ".svg", ".pdf")
 
 
 def parity(
@@ -56,7 +55,7 @@ def parity(
     """
     spec, arrays = find_spec(model)
     check_outputs({"--json": json, "--html": html, "--plot": plot}, [model])
-    _check_plot(plot)
+    check_picture("--plot", plot)
     images, labels = _images(spec, data, root)
     log = console(stderr=True)
     report = check(
@@ -103,14 +102,6 @@ def print_report(report: Report, images: str) -> None:
         out.print("Nothing was compared.", style="yellow")
     else:
         out.print("All results that were compared agree.", style="green")
-
-
-def _check_plot(plot: Path | None) -> None:
-    """Check before the run that the plot can be drawn."""
-    if plot is not None and plot.suffix not in _PICTURES:
-        raise MaamError(f"--plot {plot}: expected a file name that ends in {', '.join(_PICTURES)}")
-    if plot is not None:
-        require("matplotlib", "train")
 
 
 def _images(spec: Node, data: str | None, root: Path | None) -> tuple[Array | None, Array | None]:

@@ -24,6 +24,7 @@ from maam.cli.options import (
     Root,
     Trained,
     check_outputs,
+    check_picture,
     class_names,
     image_options,
     split,
@@ -31,6 +32,7 @@ from maam.cli.options import (
 from maam.cli.terminal import console, track
 from maam.plots import draw_attention
 from maam.training.attention_maps import attention_maps as find_attention_maps
+from maam.training.attention_maps import check_gates
 from maam.training.evaluate import Evaluation, check_device, evaluate_file
 from maam.training.predict import predict_files
 
@@ -140,6 +142,9 @@ def predict(
 ) -> None:
     """Show the most probable classes of image files."""
     check_outputs({"--json": json, "--attention-maps": attention_maps}, [model, *images])
+    check_picture("--attention-maps", attention_maps)
+    if attention_maps is not None:
+        check_gates(model)
     preparation = image_options(recipe, override)
     found = predict_files(
         model,

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-from maam._io import replacing
+from maam._io import check_picture, replacing
 from maam.errors import require
 from maam.tolerance import LAYER, Difference
 
@@ -219,12 +219,14 @@ def draw_depth(report: Report, path: str | os.PathLike[str]) -> None:
 
     Args:
         report: a report of the stage "layers".
-        path: the file to write; its suffix selects the format (.png, .svg, .pdf).
+        path: the file to write; its suffix selects the format.
 
     Raises:
+        MaamError: the suffix of `path` is unknown.
         MissingFrameworkError: matplotlib is not installed.
         OSError: the file cannot be written.
     """
+    check_picture(path)
     require("matplotlib", "train")
     from matplotlib.figure import Figure
 

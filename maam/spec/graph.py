@@ -181,7 +181,7 @@ class Graph(Node):
         """The required number of channels; if it is not set, that of the first child that has one."""
         return super().in_channels_expected if self.in_channels is None else self.in_channels
 
-    def _shapes(self, input_shape: Shape) -> list[Shape]:
+    def value_shapes(self, input_shape: Shape) -> list[Shape]:
         """Return the shapes of all values: the input, the arrays, and the result of each step; () for a number."""
         if self.in_channels is not None and input_shape[:1] != (self.in_channels,):
             raise ShapeError(f"expected {self.in_channels} channels, got shape {input_shape}")
@@ -196,14 +196,14 @@ class Graph(Node):
 
     def child_shapes(self, input_shape: Shape) -> Iterator[tuple[str, Node, Shape]]:
         """Yield each child with its input shape, in the order of execution."""
-        shapes = self._shapes(input_shape)
+        shapes = self.value_shapes(input_shape)
         for step in self.steps:
             if step.op == "call":
                 yield step.name, self.children[step.name], shapes[step.values[0]]
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of the last expression."""
-        return self._shapes(input_shape)[-1]
+        return self.value_shapes(input_shape)[-1]
 
     def own_parameters(self) -> tuple[Parameter, ...]:
         """Return the arrays, each with a first axis of size 1."""
@@ -214,7 +214,7 @@ class Graph(Node):
 
     def own_macs(self, input_shape: Shape) -> int:
         """Return those of the matrix products, and those of children for all folded groups but the first."""
-        shapes, total = self._shapes(input_shape), 0
+        shapes, total = self.value_shapes(input_shape), 0
         for step, shape in zip(self.steps, shapes[1 + len(self.arrays) :], strict=True):
             if step.op == "matmul":
                 total += math.prod(shape) * shapes[step.values[0]][-1] * step.folds

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from maam.errors import DataError
 from maam.reference import ReferenceModel
-from maam.spec import Graph, Node, Scale
+from maam.spec import Model
 from maam.training.evaluate import image_preparation
+from maam.training.gates import gate_paths, share_kept
 from maam.training.predict import check_images, classifier_of, image_paths
 from maam.training.recipe import Recipe
 from maam.training.run_dir import find_weights
 from maam.training.sources import ReadOptions, list_images
 from maam.weights.exchange import read_whole
+from maam.weights.file import read_weights
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
-_LAST = ("mul", "unfold", "add")
-"""The last operations of graphs that are gates; others, such as self-attention, mix positions."""
 _TINY = 1e-12
 
 
@@ -34,7 +35,7 @@ class AttentionMaps:
         path: the image file.
         image: the image as the network gets it, (H, W, 3), scaled to [0, 1].
         maps: for each gate by its path in the network, (h, w), the share that it keeps of each position:
-            sum_c |y_c| / sum_c |x_c| of its input x and output y.
+            sum_c |y_c| / sum_c |x_c| of its input x and output y. Where x is 0, it is the share of the whole map.
 
     Example:
         >>> import numpy as np
@@ -85,12 +86,7 @@ def attention_maps(
     weights = find_weights(model)
     spec, arrays = read_whole(weights.path, np.dtype(np.float32))
     classifier = classifier_of(spec, weights.path)
-    gates = set(gate_paths(classifier))
-    if not gates:
-        raise DataError(
-            f"{weights.path}: the network has no gate, so it has no attention maps; "
-            "expected attention such as se, mafc, coord or ema"
-        )
+    gates = _gates(classifier, weights.path)
     images = image_preparation(classifier, weights, recipe, changes)
     check_images(classifier, images)
     paths = tuple(image_paths(files))
@@ -100,20 +96,26 @@ def attention_maps(
     return [_maps_of(network, gates, path, image) for path, image in zip(paths, rows, strict=True)]
 
 
-def gate_paths(spec: Node) -> Iterator[str]:
-    """Yield the paths of all gates that are not inside another one.
+def check_gates(model: PathLike) -> None:
+    """Check that a network has gates, before long work.
 
-    Example:
-        >>> from maam import spec
-        >>> from maam.training.attention_maps import gate_paths
-        >>> list(gate_paths(spec.mafc(8)))
-        ['ChannelGate', 'SpatialGate']
+    Args:
+        model: a weights file or the folder of a run.
+
+    Raises:
+        DataError: the network has no gate.
     """
-    for name, node in spec.nodes.items():
-        if isinstance(node, Scale) or (isinstance(node, Graph) and node.steps[-1].op in _LAST):
-            yield name
-        else:
-            yield from (f"{name}.{path}" for path in gate_paths(node))
+    path = find_weights(model).path
+    _gates(classifier_of(read_weights(path)[0], path), path)
+
+
+def _gates(spec: Model, path: Path) -> set[str]:
+    if not (gates := set(gate_paths(spec, spec.input_shape))):
+        raise DataError(
+            f"{path}: the network has no gate, so it has no attention maps; expected attention such as se, mafc, "
+            "coord or ema; sk, mhsa and agent are not gates, because they mix branches or positions"
+        )
+    return gates
 
 
 def _maps_of(network: ReferenceModel, gates: set[str], path: str, image: Array) -> AttentionMaps:
@@ -121,7 +123,7 @@ def _maps_of(network: ReferenceModel, gates: set[str], path: str, image: Array) 
 
     def observe(layer: str, x: Array, y: Array) -> None:
         if layer in gates and x.ndim == 4:
-            found[layer] = np.abs(y[0]).sum(0) / np.maximum(np.abs(x[0]).sum(0), _TINY)
+            found[layer] = share_kept(x[0], y[0])
 
     network.observer = observe
     network(image[None])

@@ -36,7 +36,7 @@ def test_predict(succeeds, pictures):
         assert f"{max(one):.1%}" in line
 
 
-def test_attention_maps(succeeds, fails, pictures):
+def test_attention_maps(succeeds, pictures):
     """Each gate of a network has a map of its own size; the picture shows them over the images."""
     from maam.training import attention_maps, read_recipe
 
@@ -53,8 +53,22 @@ def test_attention_maps(succeeds, fails, pictures):
     assert all(((m > 0) & (m < 1)).all() for one in found for m in one.maps.values())
     first, second = (one.maps["backbone.stage1.unit1.cbamm"] for one in found)
     assert not np.array_equal(first, second)
-    message = fails("predict", WEIGHTS, files[0], *NO_WORKERS, "--attention-maps", "maps.png")
-    assert "the network has no gate, so it has no attention maps; expected attention such as se" in message
+
+
+def test_attention_maps_are_refused_before_the_work(fails, monkeypatch):
+    """A network without gates, such as one with selective kernels, and a name that is not that of a picture."""
+    monkeypatch.setattr("maam.cli.predict.predict_files", None)
+    options = {"attention": "sk", "width_multiplier": 0.25, "cifar": True, "num_classes": 10}
+    reference.save_weights(reference.build("mobilenet_v2", seed=0, **options), "sk.safetensors")
+    for weights in (WEIGHTS, "sk.safetensors"):
+        message = fails("predict", weights, "a.png", "--attention-maps", "maps.png")
+        assert "the network has no gate, so it has no attention maps; expected attention such as se" in message
+    for name in ("out.xyz", "out", "out.png.txt"):
+        message = fails("predict", WEIGHTS, "a.png", "--attention-maps", name)
+        assert message == (
+            f"--attention-maps {name}: expected a file name that ends in "
+            ".png, .svg, .pdf, .eps, .jpg, .jpeg, .tif, .tiff, .webp"
+        )
 
 
 def test_predict_shows_markup_as_text(succeeds, pictures):
