@@ -11,6 +11,7 @@ from maam import spec
 from maam.backend.registry import make_runners
 from maam.errors import ShapeError, SpecError
 from maam.parity import check
+from maam.reference import ReferenceModel
 from tests import frameworks
 
 GATES = {"MAF": spec.maf, "MAFC": spec.mafc, "MAFB": spec.mafb, "SE": spec.se, "CBAM": spec.cbam}
@@ -89,6 +90,25 @@ def test_standard_deviation_in_half_precision_does_not_overflow(framework):
     x = np.array([300.0, -300.0] * 32, np.float32).reshape(1, 1, 8, 8)  # their squares overflow float16
     found = framework.call(layer, x.astype(np.float16)).astype(np.float32)
     np.testing.assert_allclose(found.reshape(()), x.std(ddof=1), rtol=1e-3)
+
+
+HALVES = {"gct": (spec.gct(64), 2.5), "gct l1": (spec.gct(64, mode="l1"), 30.0), "simam": (spec.simam(), 1000.0)}
+HALVES |= {"sge": (spec.sge(64, groups=4), 300.0)}
+"""Attention of squares and sums, and the standard deviation of a map for which they overflow float16."""
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_attention_in_half_precision_does_not_overflow(framework, name):
+    """GCT, which starts as the identity, returns its input bit for bit."""
+    node, deviation = HALVES[name]
+    x = (np.abs(maps((1, 64, 112, 112))) * deviation).astype(np.float16)
+    layer = framework.maam.build(node, seed=0, dtype=framework.dtype("float16"))
+    found = framework.call(layer, x)
+    expected = ReferenceModel(node, spec.draw(node.parameters(), 0))(x.astype(np.float64))
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found.astype(np.float64), expected, rtol=2e-3, atol=1e-3 * np.abs(expected).max())
+    if name.startswith("gct"):
+        np.testing.assert_array_equal(found, x)
 
 
 def test_width_is_not_rounded():

@@ -306,6 +306,7 @@ class Container(_Base):
         self._weights = getattr(node, "weights", None)
         self._count = len(node.children)
         self._array_names = tuple(getattr(node, "arrays", ()))
+        self._wide = getattr(node, "computes_wide", False)
         self._program = _plain_steps(node) if isinstance(node, spec.Graph) else ()
         for parameter in node.own_parameters():
             initial = initializer(initializer_of(parameter), parameter.shape, mstype.float32)
@@ -333,9 +334,11 @@ class Container(_Base):
 
     def _compute(self, x: Tensor) -> Tensor:
         """Return the result of the formula of a graph."""
-        values = (x,)
+        wide = self._wide and x.dtype == mstype.float16
+        values = (ops.cast(x, mstype.float32) if wide else x,)
         for name in self._array_names:
-            values = values + (getattr(self, name),)
+            array = getattr(self, name)
+            values = values + (ops.cast(array, mstype.float32) if wide else array,)
         for op, given, cell, numbers in self._program:
             operands = ()
             for index in given:
@@ -344,7 +347,7 @@ class Container(_Base):
                 values = values + (self.cell_list[cell](operands[0]),)
             else:
                 values = values + (operate(op, operands, numbers),)
-        return values[-1]
+        return ops.cast(values[-1], x.dtype) if wide else values[-1]
 
     def _merge(self, x: Tensor) -> Tensor:
         outputs = ()

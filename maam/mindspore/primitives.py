@@ -246,12 +246,18 @@ class GlobalPool(nn.Cell):
             return variance(x, self.axes)
         if self.function == "max":
             return ops.amax(x, self.axes, True)
-        mean = ops.mean(x, self.axes, True)
-        return mean * _size(x, self.axes) if self.function == "sum" else mean
+        if self.function == "sum":
+            return ops.cast(ops.mean(_wide(x), self.axes, True) * _size(x, self.axes), x.dtype)
+        return ops.mean(x, self.axes, True)
 
     def extend_repr(self) -> str:
         """Return the statistic and its axes."""
         return f"{self.function}, axes={self.axes}"
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return x in float32 or wider."""
+    return ops.cast(x, mstype.float32) if x.dtype in (mstype.float16, mstype.bfloat16) else x
 
 
 def _size(x: Tensor, axes: tuple[int, ...]) -> int:
@@ -285,7 +291,7 @@ def variance(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def _squares(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """Return the sum of the squared distances to the mean."""
-    wide = ops.cast(x, mstype.float32) if x.dtype in (mstype.float16, mstype.bfloat16) else x
+    wide = _wide(x)
     return ops.mean(ops.square(wide - ops.mean(wide, axes, True)), axes, True) * _size(x, axes)
 
 

@@ -17,6 +17,7 @@ from maam.spec.containers import broadcast_shape, joined_shape
 from maam.spec.fields import FrozenDict, Ordered, Real, Shape, Size, describe
 from maam.spec.node import Children, Node, check_name, shape_below
 from maam.spec.parameters import Init, Parameter, Role
+from maam.spec.pooling import GlobalPool
 from maam.spec.primitives import BatchNorm2d, feature_map
 
 MAX_FORMULA = 2000
@@ -166,6 +167,17 @@ class Graph(Node):
     def steps(self) -> tuple[Step, ...]:
         """The operations of the formula, in order; the last one computes the output."""
         return compile_formula(self.formula, tuple(self.children), tuple(self.arrays))
+
+    @property
+    def computes_wide(self) -> bool:
+        """Whether backends compute the formula in float32 if the input is float16, because squares or sums overflow it.
+
+        A graph whose children have parameters does not, because they compute in the dtype of their parameters.
+        """
+        inner = [node for child in self.children.values() for _, node in child.walk()]
+        squares = any(step.op == "square" for step in self.steps)
+        sums = any(isinstance(node, GlobalPool) and node.function == "sum" for node in inner)
+        return (squares or sums) and not any(node.own_parameters() for node in inner)
 
     @property
     def nodes(self) -> dict[str, Node]:

@@ -19,14 +19,25 @@ from maam.errors import ShapeError, SpecError
 from maam.spec import Graph, InputRule, Parallel, Sequential
 from maam.spec.inputs import check_training_batch
 from maam.torch.arrays import read_arrays, unwrap, write_arrays
-from maam.torch.primitives import ACTIVATIONS, NORMS, WITH_ARRAYS, WITHOUT_ARRAYS, initialize, operate, resize
+from maam.torch.primitives import (
+    ACTIVATIONS,
+    NORMS,
+    WITH_ARRAYS,
+    WITHOUT_ARRAYS,
+    initialize,
+    narrow,
+    operate,
+    resize,
+    widen,
+)
 
 _TRAINING_SETTINGS = ("momentum=", "inplace=", "p=")
 """Settings in a module's repr that do not change its output in eval mode; p is that of dropout."""
 _FROZEN = "FrozenBatchNorm2d"
 """Batch norm of torchvision, timm and detectron2 that computes as in eval mode; all its arrays are buffers."""
 
-torch.fx.wrap("resize")  # its control flow depends on sizes, which symbolic tracing does not know
+for _name in ("resize", "widen", "narrow"):
+    torch.fx.wrap(_name)  # their control flow depends on sizes and dtypes, which symbolic tracing does not know
 
 
 def instantiate(node: spec.Node, **options: Any) -> nn.Module:
@@ -67,6 +78,7 @@ class Container(SpecContainer, nn.Module):
         self._mode, self._constants = getattr(node, "merge", ""), getattr(node, "weights", None)
         self.names = tuple(node.children)
         self._program, self._array_names = getattr(node, "steps", ()), tuple(getattr(node, "arrays", ()))
+        self._wide = getattr(node, "computes_wide", False)
         for name in (*node.nodes, *self._array_names):
             if hasattr(self, name):
                 raise SpecError(f"layer name {name!r} is an attribute of a PyTorch module; choose another")
@@ -163,10 +175,12 @@ class Container(SpecContainer, nn.Module):
     def _compute(self, x: Tensor) -> Tensor:
         """Return the result of the formula of a graph."""
         values: list[Any] = [x, *(getattr(self, name) for name in self._array_names)]
+        if self._wide:
+            values = [widen(value) for value in values]
         for step in self._program:
             given = [values[index] for index in step.values]
             values.append(self._modules[step.name](given[0]) if step.op == "call" else operate(step, given))  # type: ignore[misc]
-        return cast(Tensor, values[-1])
+        return narrow(values[-1], x) if self._wide else cast(Tensor, values[-1])
 
     def _merge(self, x: Tensor, outputs: list[Tensor]) -> Tensor:
         if self._mode == "concat":

@@ -369,6 +369,17 @@ def unfold(x: Tensor, groups: int) -> Tensor:
 for _name in ("fold", "unfold"):
     torch.fx.wrap(_name)  # symbolic tracing cannot iterate over a shape
 
+
+def widen(x: Tensor) -> Tensor:
+    """Return float16 as float32, and other dtypes unchanged."""
+    return x.float() if x.dtype == torch.float16 else x
+
+
+def narrow(y: Tensor, x: Tensor) -> Tensor:
+    """Return y as float16 if x, which `widen` changed, is float16; otherwise unchanged."""
+    return y.half() if x.dtype == torch.float16 else y
+
+
 OPERATIONS: dict[str, Callable[..., Any]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,

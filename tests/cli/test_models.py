@@ -129,3 +129,14 @@ def test_convert_takes_a_spec_document(succeeds, layer, document):
     succeeds("convert", layer, "layer.pt")
     succeeds("convert", "layer.pt", "out.safetensors", "--spec", document(spec.maam(3)))
     assert read_weights("out.safetensors")[0] == spec.maam(3)
+
+
+@pytest.mark.parametrize("formula", ["x * w * " + "9" * 400, "-" * 1500 + "x * w", "concat(x, w)"])
+def test_info_refuses_a_file_with_an_impossible_formula_in_one_line(fails, formula):
+    node = spec.Graph(children={}, formula="x * w", arrays={"w": ((1, 1, 1), 1.0)})
+    document = node.to_json().replace("x * w", formula)
+    metadata = {"format": "maam", "format_version": "1", "spec": document}
+    save_file({"w": np.ones((1, 1, 1, 1), np.float32)}, "net.safetensors", metadata)
+    message = fails("info", "net.safetensors")
+    assert message.startswith("net.safetensors: the header's spec is invalid: graph: formula: ")
+    assert "\n" not in message
