@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from maam import spec
 from maam.weights import read_weights
