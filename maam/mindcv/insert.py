@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
 
 from mindcv.models.mobilenetv1 import MobileNetV1
 from mindcv.models.mobilenetv2 import InvertedResidual
@@ -14,7 +14,16 @@ from mindcv.models.resnetv2 import PreActBottleneck
 from mindspore import nn
 
 from maam._insertion import Insertion, InsertionPoint, check_network
-from maam.mindspore.insertion import MakeLayer, insert_layers
+from maam.mindspore.arrays import unwrap
+from maam.mindspore.insertion import (
+    Attended,
+    MakeLayer,
+    attach,
+    insert_layers,
+    is_inserted,
+    points_after,
+    replace_child,
+)
 
 LAST_OF_BRANCH = {BasicBlock: "bn2", Bottleneck: "bn3", PreActBottleneck: "conv3"}
 """The blocks of ResNets, and the layer whose output is added to the shortcut."""
@@ -69,7 +78,10 @@ def insert_attention(
         'MAFC'
     """
     check_network(network, nn.Cell, "mindspore.nn.Cell")
-    points = [point for _, cell in network.cells_and_names() for point in _points(cell)]
+    if where is None:
+        points = [point for _, cell in network.cells_and_names() for point in _points(cell)]
+    else:
+        points = list(points_after(network, where))
     insert_layers(network, points, Insertion(attention, every_block, identity_init, where), KNOWN)
     return network
 
@@ -80,23 +92,39 @@ def _points(cell: nn.Cell) -> Iterator[InsertionPoint]:
     elif isinstance(cell, (InvertedResidual, MobileBottleneck)):
         yield _point_in_chain(cell.layers)
     elif isinstance(cell, MobileNetV1):  # its blocks have no separate class
-        yield from (_point_in_chain(unit) for unit in cell.features if isinstance(unit, nn.SequentialCell))
+        yield from (_point_in_chain(unit) for unit in cell.features if isinstance(_plain(unit), nn.SequentialCell))
+
+
+def _plain(cell: nn.Cell) -> nn.Cell:
+    """Return the cell of the network inside a chain that `where` has inserted and inside mixed precision."""
+    return unwrap(cell[0] if isinstance(cell, Attended) else cell)
+
+
+def _attention_of(chain: Attended) -> tuple[nn.Cell, partial[None]]:
+    """Return the attention layer of a chain, and a function that replaces it."""
+    return chain[1], partial(replace_child, chain, "attention")
 
 
 def _point_after(block: nn.Cell, name: str) -> InsertionPoint:
     last = getattr(block, name)
-    last, current = (last[0], last[1]) if isinstance(last, nn.SequentialCell) else (last, None)
-
-    def put(layer: nn.Cell) -> None:
-        setattr(block, name, nn.SequentialCell(OrderedDict({"last": last, "attention": layer})))
-
-    channels = last.out_channels if isinstance(last, nn.Conv2d) else last.num_features
-    return InsertionPoint(channels, current, put)
+    plain = _plain(last)
+    channels = plain.out_channels if isinstance(plain, nn.Conv2d) else plain.num_features
+    if isinstance(last, Attended):
+        return InsertionPoint(channels, *_attention_of(last))
+    return InsertionPoint(channels, None, partial(attach, block, name))
 
 
 def _point_in_chain(chain: nn.SequentialCell) -> InsertionPoint:
     """Return the point of the attention layer, or else the end of the chain, so that other layers keep their index."""
-    index = next((index for index, cell in enumerate(chain) if not isinstance(cell, _PLAIN)), None)
-    norms = [cell for cell in list(chain)[:index] if isinstance(cell, nn.BatchNorm2d)]
-    put = chain.append if index is None else functools.partial(chain.__setitem__, index)
-    return InsertionPoint(norms[-1].num_features, None if index is None else chain[index], put)
+    cells: Any = _plain(chain)
+    plain = [_plain(cell) for cell in cells]
+    attended = (i for i, cell in enumerate(plain) if is_inserted(cell) or not isinstance(cell, _PLAIN))
+    index = next(attended, None)
+    channels = [cell.num_features for cell in plain[:index] if isinstance(cell, nn.BatchNorm2d)][-1]
+    if index is not None:
+        name = list(cells._cells)[index]
+        return InsertionPoint(channels, cells[index], partial(replace_child, cells, name))
+    for end in (chain, cells[-1]):
+        if isinstance(end, Attended):
+            return InsertionPoint(channels, *_attention_of(end))
+    return InsertionPoint(channels, None, partial(replace_child, cells, str(len(cells))))
