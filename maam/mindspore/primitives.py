@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from mindspore.common.initializer import initializer
 from mindspore.ops import constexpr
 
 from maam import spec
+from maam.errors import ShapeError
 from maam.spec import Node
 from maam.spec.pooling import AXES, averaging_matrix
 from maam.spec.rearrange import parse, plan
@@ -63,7 +65,19 @@ def convert(parameter: Parameter, dtype: Any) -> None:
         parameter.set_dtype(dtype)
 
 
-class Tanh(nn.Cell):
+class _Primitive(nn.SequentialCell):
+    """Base of the cells of this module.
+
+    It is a chain without cells, because mixed precision of level O1 copies the source of other cells, and of the
+    functions that they call, into another module, where their names are not defined. So O1 leaves these cells as they
+    are.
+    """
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class Tanh(_Primitive):
     """`spec.Activation` tanh: any shape to the same shape."""
 
     def construct(self, x: Tensor) -> Tensor:
@@ -71,7 +85,7 @@ class Tanh(nn.Cell):
         return 2 * ops.sigmoid(2 * x) - 1
 
 
-class Abs(nn.Cell):
+class Abs(_Primitive):
     """`spec.Activation` abs: any shape to the same shape."""
 
     def construct(self, x: Tensor) -> Tensor:
@@ -89,7 +103,7 @@ def softmax(x: Tensor, axis: int | tuple[int, ...]) -> Tensor:
     return powers / ops.ReduceSum(keep_dims=True)(powers, axis)
 
 
-class Softmax(nn.Cell):
+class Softmax(_Primitive):
     """`spec.Softmax`, and `spec.Activation` softmax over the channels: any shape to the same shape."""
 
     def __init__(self, axes: tuple[int, ...] = (1,)) -> None:
@@ -101,7 +115,7 @@ class Softmax(nn.Cell):
         return softmax(x, self.axes)
 
 
-class TopK(nn.Cell):
+class TopK(_Primitive):
     """`spec.TopK`: (N, C, ...) to (N, k, ...)."""
 
     def __init__(self, node: spec.TopK) -> None:
@@ -113,37 +127,86 @@ class TopK(nn.Cell):
         return ops.topk(x, self.k, 1)[0]
 
 
-class Rearrange(nn.Cell):
+class Rearrange(_Primitive):
     """`spec.Rearrange`: a batch to a batch with other axes."""
 
     def __init__(self, node: spec.Rearrange) -> None:
         super().__init__()
         self.pattern = node.pattern
+        self._sizes, self._order, self._full, self._merged = _free_plan(node.pattern)
 
     def construct(self, x: Tensor) -> Tensor:
         """Return x with its axes, except the batch, rearranged."""
+        if _is_free(x.shape):
+            return self._rearrange_free(x)
         split, order, single, full, merged = _plan(self.pattern, x.shape)
         y = ops.transpose(ops.reshape(x, split), order)
         if single != full:
             y = ops.broadcast_to(ops.reshape(y, single), full)
         return ops.reshape(y, merged)
 
+    def _rearrange_free(self, x: Tensor) -> Tensor:
+        """Return the same in a graph in which height or width are free: sizes are computed when it runs."""
+        sizes = ()
+        for axis, known, stated in self._sizes:
+            sizes = sizes + (stated if axis < 0 else x.shape[axis] // known,)
+        split, single, full, merged = (x.shape[0],), (x.shape[0],), (x.shape[0],), (x.shape[0],)
+        for index in range(len(self._order) - 1):
+            split = split + (sizes[index],)
+        y = ops.transpose(ops.reshape(x, split), self._order)
+        for index, is_new in self._full:
+            single = single + (1 if is_new else sizes[index],)
+            full = full + (sizes[index],)
+        if single != full:
+            y = ops.broadcast_to(ops.reshape(y, single), full)
+        for group in self._merged:
+            size = 1
+            for index in group:
+                size = size * sizes[index]
+            merged = merged + (size,)
+        return ops.reshape(y, merged)
+
 
 @constexpr  # type: ignore[untyped-decorator]
-def _plan(pattern: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Return the plan of a pattern with the batch in front."""
+def _is_free(shape: tuple[Any, ...]) -> bool:
+    """Return whether a size other than the batch is only known when the graph runs."""
+    return None in shape[1:]
+
+
+@constexpr  # type: ignore[untyped-decorator]
+def _plan(pattern: str, shape: tuple[Any, ...]) -> tuple[tuple[int, ...], ...]:
+    """Return the plan of a pattern with the batch in front, -1 if it is free."""
     found = plan(parse(pattern), tuple(shape[1:]))
+    batch = -1 if shape[0] is None else shape[0]
     order = (0, *(axis + 1 for axis in found.order))
-    return (
-        (shape[0], *found.split),
-        order,
-        (shape[0], *found.single),
-        (shape[0], *found.full),
-        (shape[0], *found.merged),
-    )
+    return (batch, *found.split), order, (batch, *found.single), (batch, *found.full), (batch, *found.merged)
 
 
-class AdaptiveAvgPool2d(nn.Cell):
+def _free_plan(pattern: str) -> tuple[tuple[Any, ...], ...]:
+    """Return a pattern as plain tuples for sizes that are computed later.
+
+    Returns:
+        For each name of an axis, those of the left side first: the axis of the input, the product of the stated sizes
+        in its group, and its stated size; the axis is -1 if the size is stated. The order of the transposition. The
+        names of the right side by index, each with whether it is new. The groups of the right side.
+    """
+    left, right, stated = parse(pattern)
+    given = dict(stated)
+    sizes = {}
+    for axis, group in enumerate(left, start=1):
+        known = math.prod(given.get(name, 1) for name in group)
+        for name in group:
+            sizes[name] = (-1, 1, given[name]) if name in given else (axis, known, 0)
+    before = list(sizes)
+    after = [name for group in right for name in group]
+    sizes.update({name: (-1, 1, given[name]) for name in after if name not in sizes})
+    names = list(sizes)
+    order = (0, *(before.index(name) + 1 for name in after if name in before))
+    full = tuple((names.index(name), name not in before) for name in after)
+    return tuple(sizes.values()), order, full, tuple(tuple(names.index(name) for name in group) for group in right)
+
+
+class AdaptiveAvgPool2d(_Primitive):
     """`spec.AdaptiveAvgPool2d`: (N, C, H, W) to (N, C, output_size, output_size)."""
 
     def __init__(self, node: spec.AdaptiveAvgPool2d) -> None:
@@ -152,6 +215,8 @@ class AdaptiveAvgPool2d(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the means, by products with two matrices: MindSpore's own operator cannot be exported to ONNX."""
+        if _is_free(x.shape):
+            return ops.adaptive_avg_pool2d(x, self.output_size)
         rows = ops.cast(_averaging(x.shape[2], self.output_size), x.dtype)  # (output_size, H)
         columns = ops.cast(_averaging(x.shape[3], self.output_size), x.dtype)  # (output_size, W)
         return ops.matmul(ops.matmul(rows, x), ops.transpose(columns, (1, 0)))
@@ -162,7 +227,7 @@ def _averaging(size: int, output_size: int) -> Tensor:
     return Tensor(np.array(averaging_matrix(size, output_size)), mstype.float32)
 
 
-class Conv1d(nn.Cell):
+class Conv1d(_Primitive):
     """`spec.Conv1d`: (N, in_channels, L) to (N, out_channels, L').
 
     It is not an nn.Conv1d, whose weight has four dimensions.
@@ -184,7 +249,7 @@ class Conv1d(nn.Cell):
         return y + ops.reshape(self.bias, (1, -1, 1)) if self.has_bias else y
 
 
-class GroupNorm(nn.Cell):
+class GroupNorm(_Primitive):
     """`spec.GroupNorm`: (N, C, ...) to the same shape."""
 
     def __init__(self, node: spec.GroupNorm) -> None:
@@ -205,7 +270,7 @@ class GroupNorm(nn.Cell):
         return y * ops.reshape(self.gamma, each) + ops.reshape(self.beta, each)
 
 
-class RowRNN(nn.Cell):
+class RowRNN(_Primitive):
     """`spec.RNN`: (N, C, H, W) to the last state (N, hidden_size)."""
 
     def __init__(self, node: spec.RNN) -> None:
@@ -230,7 +295,7 @@ class RowRNN(nn.Cell):
         return f"{input_size}, {hidden_size}"
 
 
-class GlobalPool(nn.Cell):
+class GlobalPool(_Primitive):
     """`spec.GlobalPool`: (N, C, H, W) to the same with size 1 along the axes."""
 
     def __init__(self, node: spec.GlobalPool) -> None:
@@ -295,7 +360,7 @@ def _squares(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     return ops.mean(ops.square(wide - ops.mean(wide, axes, True)), axes, True) * _size(x, axes)
 
 
-class Unflatten(nn.Cell):
+class Unflatten(_Primitive):
     """`spec.Unflatten`: (N, C) to (N, C, 1, 1)."""
 
     def construct(self, x: Tensor) -> Tensor:
@@ -303,7 +368,7 @@ class Unflatten(nn.Cell):
         return x.reshape(x.shape + (1, 1))  # (N, C) -> (N, C, 1, 1)
 
 
-class Flatten(nn.Cell):
+class Flatten(_Primitive):
     """`spec.Flatten`: (N, C, H, W) to (N, C * H * W)."""
 
     def construct(self, x: Tensor) -> Tensor:
@@ -398,7 +463,11 @@ WITHOUT_ARRAYS: dict[type[spec.Node], Callable[[Any], nn.Cell]] = {
 
 
 @constexpr  # type: ignore[untyped-decorator]
-def _source_index(size: int, target: int) -> Tensor:
+def _source_index(size: int | None, target: int | None) -> Tensor:
+    if size is None or target is None:
+        raise ShapeError(
+            "a graph with a free height or width cannot resize a map; pass both sizes to set_inputs, with a free batch"
+        )
     return Tensor(np.arange(target) * size // target, mstype.int32)
 
 
