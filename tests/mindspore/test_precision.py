@@ -9,7 +9,7 @@ from mindspore import amp, nn
 
 from maam import spec
 from maam.errors import ShapeError
-from maam.mindspore import MAAM, build
+from maam.mindspore import GCT, MAAM, SE, AgentAttention, SoftmaxAttention, build
 from maam.mindspore.arrays import read_arrays, unwrap
 from maam.tolerance import signal_to_noise
 from tests.errors import error_of
@@ -99,6 +99,16 @@ def test_root_layer(kind, level, scramble, reference, x):
         expected = expected / np.sqrt(1 + 1e-5) + 1
     y = amp.auto_mixed_precision(layer, level).set_train(False)(ms.Tensor(x))
     check("O0" if level == "O1" else level, y.asnumpy(), expected)
+
+
+@pytest.mark.slow_in("graph")
+@pytest.mark.parametrize("kind", [SE, GCT, SoftmaxAttention, AgentAttention])
+def test_layers_in_a_chain(kind):
+    """O1 used to copy the source of primitives such as GlobalPool, where the names of their functions are missing."""
+    x = ms.Tensor(np.random.default_rng(0).random((2, 8, 8, 8), np.float32))
+    chain = nn.SequentialCell(nn.Conv2d(8, 8, 3), kind(8)).set_train(False)
+    expected = chain(x).asnumpy()
+    check("O1", amp.auto_mixed_precision(chain, "O1")(x).asnumpy(), expected)
 
 
 def test_parameters_in_half_precision(x):
