@@ -540,6 +540,13 @@ class TestMindSpore:
             assert before < shapes(network)
         ms.nn.Momentum(network.trainable_params(), 0.1, 0.9)  # refuses equal names
 
+    def test_a_layer_that_starts_as_the_identity_is_not_blended(self):
+        """All gradients would be 0."""
+        network = self.insert(ms_chain(), "gct", where="1.1", identity_init=True)
+        assert new_layers(network) == ["1.1.attention"]
+        network = self.insert(network, "gct", where="1.1", identity_init=True)
+        assert new_layers(network) == ["1.1.attention.start", "1.1.attention.layer"]
+
     def test_a_checkpoint_loads_with_identity_init(self, tmp_path):
         options = {"num_classes": 3, "attention": "eca", "identity_init": True}
         network, path = maam.mindcv.create_model(MINDCV.mobilenet, **options), str(tmp_path / "network.ckpt")
