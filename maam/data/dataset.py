@@ -108,7 +108,7 @@ class ImageDataset:
             >>> from maam import data
             >>> rest, held_out = data.digits("train").hold_out(200)
             >>> len(rest), len(held_out)
-            (1237, 200)
+            (1238, 200)
         """
         if not 0 < count < len(self):
             raise DataError(f"count: expected 1 to {len(self) - 1} of the {len(self)} images, got {count}")
