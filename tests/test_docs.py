@@ -18,8 +18,14 @@ WIDEST_CODE, WIDEST_CELL = 95, 88
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RESULTS = sorted((ROOT / "docs" / "results").glob("*.md"))
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+COMPILED = ("deployment.md", 2)
+"""A block that compiles a model in every precision."""
 BLOCKS = [
-    pytest.param(block, id=f"{page.name}-{at}", marks=[pytest.mark.slow] * (page.name == "moving.md" and at % 8 > 0))
+    pytest.param(
+        block,
+        id=f"{page.name}-{at}",
+        marks=[pytest.mark.slow] * ((page.name == "moving.md" and at % 8 > 0) or (page.name, at) == COMPILED),
+    )
     for page in PAGES
     for at, block in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
 ]

@@ -67,7 +67,7 @@ class Images(Section):
 
     @model_validator(mode="after")
     def _can_be_framed(self) -> Images:
-        self.framings(self.size or 224)
+        self.framings(self.size or min(self.resize or 224, 224))  # the size of the model is not known here
         return self
 
     def framings(self, size: int) -> tuple[RandomResizedCrop, CenterCrop]:

@@ -78,7 +78,9 @@ CONFIGS = {"no_json": "{", "no_name": "[]", "unknown": '{"architecture": "resnet
 CONFIGS |= dict.fromkeys(("no_weights", "broken"), '{"architecture": "resnet10t", "num_classes": 3}')
 
 
-@pytest.mark.parametrize("more", [{}, {"attention": "eca"}, {"num_classes": 2}])
+@pytest.mark.parametrize(
+    "more", [{}, *(pytest.param(more, marks=pytest.mark.slow) for more in ({"attention": "eca"}, {"num_classes": 2}))]
+)
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [

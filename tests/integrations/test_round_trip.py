@@ -21,17 +21,20 @@ pytestmark = [
 FOLDER = "local-dir:folder"
 again = partial(maam.timm.create_model, FOLDER, pretrained=True)
 NETWORKS = [  # network, attention, arguments
-    ("ecaresnet26t", "eca", {}),  # the new layers have the names and shapes of those that they replace
-    ("seresnet18", "se", {}),  # the same names, other shapes
-    ("regnety_002", "se", {}),
+    ("seresnet18", "se", {}),  # the new layers have the names of those that they replace, and other shapes
     ("mobilenetv3_small_050", "simam", {}),  # no arrays
+    ("resnet10t", "eca", {"where": "layer*.*.bn2"}),
+]
+MORE_NETWORKS = [
+    ("ecaresnet26t", "eca", {}),  # the same names and shapes
+    ("regnety_002", "se", {}),
     ("regnety_002", "simam", {}),
     ("seresnet18", "se", {"identity_init": True}),
     ("mobilenetv3_small_050", "eca", {"every_block": True}),
-    ("resnet10t", "eca", {"where": "layer*.*.bn2"}),
     ("convnext_atto", "eca", {}),
     ("densenet121", "eca", {}),
 ]
+slow = pytest.mark.slow
 
 
 def saved(name="resnet10t", attention="eca", **options):
@@ -51,7 +54,9 @@ def different(network, other):
     return [name for name in own if not torch.equal(own[name], found[name])]
 
 
-@pytest.mark.parametrize(("name", "attention", "options"), NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "attention", "options"), [*NETWORKS, *(pytest.param(*case, marks=slow) for case in MORE_NETWORKS)]
+)
 def test_a_folder_and_a_checkpoint(name, attention, options, images):
     network = saved(name, attention, **options)
     options = {"attention": attention, **options}
@@ -64,7 +69,9 @@ def test_a_folder_and_a_checkpoint(name, attention, options, images):
     assert torch.equal(features(x)[-1], network.forward_features(x))
 
 
-@pytest.mark.parametrize("options", [{}, *({"feature_cls": name} for name in ("dict", "hook", "getter"))])
+@pytest.mark.parametrize(
+    "options", [{}, *(pytest.param({"feature_cls": name}, marks=slow) for name in ("dict", "hook", "getter"))]
+)
 def test_the_last_map_of_a_densenet(options, images):
     """The layer after the last batch norm applies to the last map, and only if that map is returned."""
     network = saved("densenet121", "eca")
@@ -86,7 +93,7 @@ def test_the_last_map_of_a_densenet(options, images):
         ({"attention": "se"}, "the network with these attention layers: .*; choose the attention of the saved netwo"),
     ],
 )
-@pytest.mark.parametrize("more", [{}, {"num_classes": 7}, {"features_only": True}])
+@pytest.mark.parametrize("more", [{}, {"num_classes": 7}, pytest.param({"features_only": True}, marks=slow)])
 def test_another_attention_is_refused(name, attention, options, message, more):
     """Also with a new last layer and with `features_only`, for which timm does not compare the names."""
     saved(name, attention)

@@ -25,13 +25,13 @@ def check(cell, shape, size=(4, 4)):
             np.testing.assert_allclose(cell(ms.Tensor(x[:batch])).asnumpy(), expected[:batch], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [BATCH, ALL], ids=["batch", "all"])
+@pytest.mark.parametrize("shape", [pytest.param(BATCH, marks=pytest.mark.slow), ALL], ids=["batch", "all"])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_rearrangements(pattern, shape):
     check(instantiate(spec.Rearrange(pattern=pattern)), shape)
 
 
-@pytest.mark.parametrize("shape", [BATCH, ALL], ids=["batch", "all"])
+@pytest.mark.parametrize("shape", [BATCH, pytest.param(ALL, marks=pytest.mark.slow)], ids=["batch", "all"])
 @pytest.mark.parametrize("kind", [ECA, AgentAttention])
 def test_layers(kind, shape):
     check(kind(8), shape)

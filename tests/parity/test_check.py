@@ -57,9 +57,11 @@ def test_every_runner_goes_through_every_stage(full, tmp_path):
     assert all(row.absolute == 0 and row.note == "3 cases" for row in rows)
 
 
-@pytest.mark.parametrize("frameworks", [["torch"], pytest.param(["torch", "mindspore"], marks=slow)])
-def test_every_optimizer(frameworks):
-    report = check(SMALL, frameworks=frameworks, stages=["steps"])
+@pytest.mark.parametrize(
+    ("frameworks", "compiled"), [(["torch"], False), pytest.param(["torch", "mindspore"], True, marks=slow)]
+)
+def test_every_optimizer(frameworks, compiled):
+    report = check(SMALL, frameworks=frameworks, compiled=compiled, stages=["steps"])
     assert report.complete, report.to_markdown()
     assert {row.stage for row in report.rows} == {"ten steps, sgd", "ten steps, adam", "ten steps, adamw"}
 

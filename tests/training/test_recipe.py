@@ -292,3 +292,8 @@ def test_ends(name, warmup):
     found = ours(name=name, warmup=warmup)
     assert all(0 <= rate <= PEAK for rate in found)
     assert (found[0] == PEAK) == (warmup == 0)
+
+
+def test_images_may_be_resized_to_the_size_of_a_small_model():
+    recipe = Recipe(data=FOLDER, images={"resize": 32})
+    assert [crop.size for crop in recipe.images.framings(32)] == [32, 32]
