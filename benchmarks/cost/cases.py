@@ -118,18 +118,22 @@ def starts_with(kind: str, start: str) -> bool:
     return kind.replace(",", "").startswith(start.replace(",", ""))
 
 
-def _conv_block(
-    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, act: bool = True
-) -> Sequential:
-    conv = Conv2d(
+def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int, groups: int = 1) -> Conv2d:
+    return Conv2d(
         in_channels=in_channels,
         out_channels=out_channels,
         kernel_size=kernel_size,
         stride=stride,
         padding=kernel_size // 2,
+        groups=groups,
         bias=False,
-        init="kaiming_normal",
     )
+
+
+def _conv_block(
+    in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, act: bool = True
+) -> Sequential:
+    conv = _conv(in_channels, out_channels, kernel_size, stride).replace(init="kaiming_normal")
     children: dict[str, Node] = {"conv": conv, "bn": BatchNorm2d(num_features=out_channels)}
     return Sequential(children={**children, **({"act": Activation(function="relu")} if act else {})})
 
@@ -166,15 +170,7 @@ def _numbered(in_channels: int, convs: list[tuple[int, int, int, int, bool]]) ->
     """Return convolutions (channels, kernel size, stride, groups, whether ReLU follows), each with batch norm."""
     layers: list[Node] = []
     for channels, kernel_size, stride, groups, act in convs:
-        conv = Conv2d(
-            in_channels=in_channels,
-            out_channels=channels,
-            kernel_size=kernel_size,
-            stride=stride,
-            padding=kernel_size // 2,
-            groups=groups,
-            bias=False,
-        )
+        conv = _conv(in_channels, channels, kernel_size, stride, groups)
         layers += [conv, BatchNorm2d(num_features=channels), *([Activation(function="relu")] if act else [])]
         in_channels = channels
     return Sequential(children={str(index): layer for index, layer in enumerate(layers)})
