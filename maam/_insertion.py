@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from maam._messages import nearest
+from maam.backend.integrity import SpecContainer
 from maam.backend.layers import check_keeps_shape, find_layer
 from maam.errors import SpecError
-from maam.spec import gct
+from maam.spec import gct, input_rule
+from maam.spec.inputs import example_shape
 
 
 class InsertionPoint(NamedTuple):
@@ -90,27 +92,52 @@ def matching(names: Iterable[str], where: str | Sequence[str], network: object) 
     return found
 
 
-def channels_after(name: str, layers: Sequence[Any]) -> int:
+def channels_after(name: str, layer: Any, layers_inside: Callable[[Any], Iterable[Any]]) -> int:
     """Return the number of channels of the output of a layer.
 
     Args:
         name: the name of the layer, for the error message.
-        layers: the layer and all layers inside it, in the order of execution; the last convolution or batch norm
-            determines the number.
+        layer: the layer; the last convolution, batch norm or layer of maam inside determines the number.
+        layers_inside: a function that returns the layers directly inside of another in the order of execution, without
+            inserted attention.
 
     Raises:
         SpecError: there is none.
     """
-    for layer in reversed(layers):
-        if "FrozenBatchNorm" in type(layer).__name__:
-            return len(layer.weight)
-        for attribute in ("num_features", "out_channels", "num_channels"):
-            if isinstance(found := getattr(layer, attribute, None), int):
-                return found
-    raise SpecError(
-        f"where: the number of channels after {name!r} is unknown, because it has no convolution and no batch norm; "
-        "match a layer that has one"
-    )
+    if (found := _find_channels(layer, layers_inside)) is None:
+        raise SpecError(
+            f"where: the number of channels after {name!r} is unknown, because it has no convolution and no batch "
+            "norm; match a layer that has one"
+        )
+    return found
+
+
+def _find_channels(layer: Any, layers_inside: Callable[[Any], Iterable[Any]]) -> int | None:
+    if isinstance(layer, SpecContainer):
+        if input_rule(layer.spec).channels is None:  # such as SimAM, which keeps any number
+            return None
+        return int(layer.spec.output_shape(example_shape(layer.spec))[0])
+    for inner in reversed(list(layers_inside(layer))):
+        if (found := _find_channels(inner, layers_inside)) is not None:
+            return found
+    if "FrozenBatchNorm" in type(layer).__name__:
+        return len(layer.weight)
+    sizes = (getattr(layer, attribute, None) for attribute in ("num_features", "out_channels", "num_channels"))
+    return next((size for size in sizes if isinstance(size, int)), None)
+
+
+def check_is_free(name: str, around: Iterable[object]) -> None:
+    """Raise `SpecError` if a layer belongs to a model or layer of maam.
+
+    Args:
+        name: the name of the layer, for the error message.
+        around: the layers that contain it.
+    """
+    if any(isinstance(one, SpecContainer) for one in around):
+        raise SpecError(
+            f"where: {name!r} belongs to a layer or model of maam, whose spec determines its layers; build a model "
+            "with attention=NAME"
+        )
 
 
 def check_network(network: object, module: type, name: str) -> None:

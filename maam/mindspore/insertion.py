@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,15 +12,22 @@ from mindspore import PYNATIVE_MODE, Parameter, Tensor, amp, get_context, nn, se
 from mindspore import dtype as mstype
 from mindspore.common.initializer import initializer
 
-from maam._insertion import Insertion, InsertionPoint, LayerKinds, channels_after, check_network, make_layers, matching
+from maam._insertion import (
+    Insertion,
+    InsertionPoint,
+    LayerKinds,
+    channels_after,
+    check_is_free,
+    check_network,
+    make_layers,
+    matching,
+)
 from maam.backend.layers import layers_in
 from maam.errors import SpecError
 from maam.mindspore import layers
 from maam.mindspore.cells import Container
 from maam.mindspore.layers import Layer
 from maam.mindspore.primitives import convert
-from maam.spec import input_rule
-from maam.spec.inputs import example_shape
 
 MakeLayer = Callable[[int], nn.Cell]
 """A function from a number of channels to a cell."""
@@ -97,9 +103,9 @@ def insert_attention(
         The network.
 
     Raises:
-        SpecError: no cell of the network matches, the number of its channels is unknown, no attention layer has that
-            name, or `attention` returns an object that is not a cell or changes the shape. The network is then
-            unchanged.
+        SpecError: no cell of the network matches, the number of its channels is unknown, it is inside of a model or
+            layer of maam, no attention layer has that name, or `attention` returns an object that is not a cell or
+            changes the shape. The network is then unchanged.
 
     Example:
         >>> from mindspore import nn, ops
@@ -237,6 +243,8 @@ def points_after(network: nn.Cell, where: Any) -> Iterator[InsertionPoint]:
     replaced: list[nn.Cell] = []
     for name in matching(paths, where, network):
         parent, _, local = paths[name].rpartition(".")
+        parts = parent.split(".") if parent else []
+        check_is_free(name, (found[".".join(parts[:count])] for count in range(len(parts) + 1)))
         point = _point_after(name, found[parent], local)
         if point.current is None or not any(point.current is one for one in replaced):
             replaced.append(point.current)
@@ -255,7 +263,7 @@ def _point_after(name: str, parent: nn.Cell, local: str) -> InsertionPoint:
             f"where: {name!r} is a {type(cell).__name__}, not a layer, because it has no output; match the cells "
             f"inside, such as '{name}.*'"
         )
-    channels = channels_after(name, list(_with_channels(cell)))
+    channels = channels_after(name, cell, _layers_inside)
     if isinstance(cell, Attended):
         return InsertionPoint(channels, cell[1], partial(replace_child, cell, "attention"))
     if is_inserted(cell):
@@ -273,16 +281,9 @@ def _names_after(parent: nn.Cell, name: str) -> list[str]:
     return names[names.index(name) + 1 :][:1]
 
 
-def _with_channels(cell: nn.Cell) -> Iterator[Any]:
-    """Yield the cells inside that determine the number of channels, without attention layers."""
-    if isinstance(cell, Container):
-        if input_rule(cell.spec).channels is not None:  # others keep the number, as SimAM does
-            yield SimpleNamespace(out_channels=cell.spec.output_shape(example_shape(cell.spec))[0])
-        return
-    yield cell
-    for inner in list(cell.cells())[:1] if isinstance(cell, Attended) else cell.cells():
-        if not is_inserted(inner):
-            yield from _with_channels(inner)
+def _layers_inside(cell: nn.Cell) -> list[nn.Cell]:
+    """Return the cells directly inside of another, without inserted attention."""
+    return [inner for inner in cell.cells() if not is_inserted(inner)]
 
 
 def attach(parent: nn.Cell, name: str, layer: nn.Cell) -> None:

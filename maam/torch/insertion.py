@@ -14,6 +14,7 @@ from maam._insertion import (
     InsertionPoint,
     LayerKinds,
     channels_after,
+    check_is_free,
     check_network,
     inside,
     make_layers,
@@ -24,7 +25,6 @@ from maam.errors import SpecError
 from maam.spec import Activation, Node, Sequential
 from maam.torch import layers
 from maam.torch.layers import Layer
-from maam.torch.modules import Container
 
 MakeLayer = Callable[[int], nn.Module]
 """A function from a number of channels to a module."""
@@ -189,7 +189,7 @@ def _points_after(network: nn.Module, where: str | Sequence[str]) -> Iterator[In
         found.setdefault(module, name)
     for module, name in found.items():
         current = module.attention if _is_attended(module) else None
-        channels = channels_after(name, _layers_before(modules[name]))
+        channels = channels_after(name, modules[name], _layers_inside)
         yield InsertionPoint(channels, current, partial(attach, module), True)
 
 
@@ -208,11 +208,8 @@ def _last_called(name: str, module: nn.Module) -> tuple[str, nn.Module]:
 def _check_place(name: str, modules: Mapping[str, nn.Module]) -> None:
     """Raise `SpecError` if a layer cannot get a child `attention`."""
     module, parts, reason = modules[name], name.split("."), ""
-    if any(isinstance(modules[".".join(parts[:count])], Container) for count in range(len(parts) + 1)):
-        reason = (
-            "belongs to a layer or model of maam, whose spec determines its layers; build a model with attention=NAME"
-        )
-    elif type(module).forward is nn.Sequential.forward:
+    check_is_free(name, (modules[".".join(parts[:count])] for count in range(len(parts) + 1)))
+    if type(module).forward is nn.Sequential.forward:
         reason = "" if module._modules else "is empty; match a layer with a convolution or batch norm"
     elif isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
         reason = "is a list of layers, which would contain the new one; match a layer inside it"
@@ -222,16 +219,10 @@ def _check_place(name: str, modules: Mapping[str, nn.Module]) -> None:
         raise SpecError(f"where: {name!r} {reason}")
 
 
-def _layers_before(module: nn.Module) -> list[nn.Module]:
-    """Return a module and the layers inside it, without inserted attention, and without maam's layers but MAAM.
-
-    Those keep the number of channels, but end in convolutions with other numbers.
-    """
-    modules = dict(module.named_modules())
-    gates = [name for name, one in modules.items() if isinstance(one, Layer) and not isinstance(one, layers.MAAM)]
-    attended = [f"{name}.attention".lstrip(".") for name, one in modules.items() if _is_attended(one)]
-    left_out = {*attended, *gates, *inside(modules, [*attended, *gates])}
-    return [one for name, one in modules.items() if name not in left_out]
+def _layers_inside(module: nn.Module) -> list[nn.Module]:
+    """Return the children of a module, without inserted attention."""
+    inserted = module.attention if _is_attended(module) else None
+    return [child for child in module.children() if child is not inserted]
 
 
 def attach(module: nn.Module, layer: nn.Module) -> None:

@@ -55,6 +55,13 @@ class TestMindSpore:
             assert before < shapes(network)
         ms.nn.Momentum(network.trainable_params(), 0.1, 0.9)  # refuses equal names
 
+    @pytest.mark.parametrize(("layer", "channels"), [("CBAM", 8), ("SimAM", 8), ("MAAM", 5)])
+    def test_channels_after_layers_of_maam(self, layer, channels, ms_images):
+        options = {"SimAM": (), "MAAM": (8, 5)}.get(layer, (8,))
+        cells = ms.nn.SequentialCell(*ms_chain(), getattr(maam.mindspore, layer)(*options))
+        network = self.insert(ms.nn.SequentialCell(cells), "se", where="0")
+        assert network(ms_images()).shape[1] == channels
+
     def test_a_layer_that_starts_as_the_identity_is_not_blended(self):
         """All gradients would be 0."""
         network = self.insert(ms_chain(), "gct", where="1.1", identity_init=True)
@@ -88,12 +95,6 @@ class TestMindSpore:
         """The last batch norm of MAFC has one channel."""
         network = self.insert(ms_chain(), "mafc", where="1.1")
         assert inserted(self.insert(network, "eca", where="1"), maam.mindspore.ECA)
-        gates = ms.nn.SequentialCell(maam.mindspore.MAAM(3, 8), maam.mindspore.CBAM(8))
-        (layer,) = inserted(self.insert(ms.nn.SequentialCell(gates), "se", where="0"), maam.mindspore.SE)
-        assert layer.arguments == {"channels": 8}
-        preset = maam.mindspore.build("mafc_v2", cifar=True, width_multiplier=0.25)
-        (layer,) = inserted(self.insert(preset, "se", where="backbone.stage1"), maam.mindspore.SE)
-        assert layer.arguments == {"channels": preset.spec.until("backbone.stage1").output_shape((3, 32, 32))[0]}
 
     def test_parameters_in_half_precision(self):
         network = ms_chain()
@@ -132,10 +133,18 @@ class TestMindSpore:
             (None, "eca", None, "where: expected a pattern such as 'layer*.*.bn2', or a list of patterns, got None"),
             (None, lambda c: ms.nn.Conv2d(c, 2 * c, 1), "1.1", "Conv2d turns (2, 8, 8, 8) into (2, 16, 8, 8)"),
             (None, lambda c: ms.nn.Conv2d(9, c, 1), "1.1", "attention: Conv2d cannot compute a map (2, 8, 8, 8): "),
+            ("maam_digits", "eca", "reduce.conv", "where: 'reduce.conv' belongs to a layer or model of maam"),
+            ("CBAM", "eca", "2.*.fc1", "where: '2.ChannelGate.fc1' belongs to a layer or model of maam"),
         ],
     )
     def test_refused_arguments(self, network, attention, where, message):
-        network = network or self.insert(ms_chain(), "se", where="1.1")
+        match network:
+            case None:
+                network = self.insert(ms_chain(), "se", where="1.1")
+            case "maam_digits":
+                network = maam.mindspore.build(network)
+            case "CBAM":
+                network = ms.nn.SequentialCell(*ms_chain(), maam.mindspore.CBAM(8))
         before = None if isinstance(network, str) else shapes(network)
         for start in (False, True):
             with pytest.raises(SpecError, match=escape(message)):

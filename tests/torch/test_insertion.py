@@ -4,7 +4,7 @@ import pytest
 
 from maam import SpecError
 from maam.torch import build, insert_attention
-from maam.torch.layers import CBAM, ECA, GCT, MAFC, SE
+from maam.torch.layers import CBAM, ECA, GCT, MAAM, MAFC, SE, SimAM
 
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
@@ -38,10 +38,14 @@ def test_a_chain_is_attended_once(where):
     assert isinstance(network[0][1].attention, ECA)
 
 
-@pytest.mark.parametrize("gate", [CBAM(8), MAFC(8)], ids=["CBAM", "MAFC"])
-def test_channels_are_not_those_inside_of_gates(gate):
-    network = insert_attention(chain(gate, nn.ReLU()), "eca", where="0")
-    assert network(X).shape == (2, 8, 6, 6)
+@pytest.mark.parametrize("layer", [CBAM(8), MAFC(8), SimAM(), MAAM(8, 5)], ids=lambda layer: type(layer).__name__)
+def test_channels_after_layers_of_maam(layer):
+    """They are those of the output, not of the last convolution inside."""
+    network = insert_attention(chain(layer, nn.ReLU()), "se", where="0")
+    assert network(X).shape[1] == (5 if isinstance(layer, MAAM) else 8)
+
+
+def test_channels_are_not_those_of_inserted_gates():
     network = insert_attention(chain(nn.BatchNorm2d(8)), "mafc", where="0.1")
     assert insert_attention(network, "se", where="0.0")(X).shape == (2, 8, 6, 6)
 
@@ -74,6 +78,7 @@ REFUSED = [
         "where: the last layer of '0' is used in several places",
     ),
     (build("maam_digits"), "eca", "*.conv*", "belongs to a layer or model of maam"),
+    (chain(CBAM(8)), "eca", "0.1.*.fc1", "where: '0.1.ChannelGate.fc1' belongs to a layer or model of maam"),
     (torch.compile(chain(), backend="eager"), "se", "0", "expected a network that is not compiled"),
     (chain(), lambda c: nn.Conv2d(c, 2 * c, 1), "0", "Conv2d turns (2, 8, 8, 8) into (2, 16, 8, 8)"),
     (chain(), lambda c: nn.Linear(5, 5), "0", "Linear cannot compute a map (2, 8, 8, 8): RuntimeError"),
