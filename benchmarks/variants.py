@@ -84,8 +84,9 @@ def attention(
     """Train a small network with each attention module and print accuracy, cost and latency of each.
 
     The accuracies are kept in attention.json; a run that is in it is not trained again. The deviation is the sample
-    standard deviation over the seeds. A difference smaller than twice the standard error of the two means is marked as
-    noise. Latency is that of one image on this machine, relative to the first row.
+    standard deviation over the seeds. p is the p-value of the difference to the first row, by Dunnett's test over all
+    rows: if no row differed, the probability that at least one would differ as much. Latency is that of one image on
+    this machine, relative to the first row.
     """
     names, numbers = list(dict.fromkeys(split("--modules", modules))), _seeds(seeds)
     base = read_recipe(recipe).replaced(changes({"model": model, "epochs": epochs}, override))
@@ -190,30 +191,39 @@ def _train(study: Study, runs: Path, root: Path, device: str | None, path: Path)
 
 def _head(study: Study) -> tuple[str, ...]:
     costs = ("parameters", "MACs", "PyTorch", "MindSpore")
-    return (study.heading, "accuracy, %", "deviation", f"difference to {study.first}", *costs)
+    return (study.heading, "accuracy, %", "deviation", f"difference to {study.first}", "p", *costs)
 
 
 def _table(study: Study, accuracies: Mapping[str, list[float]]) -> list[tuple[str, ...]]:
     latencies = [_latencies(study.rows, framework) for framework in ("torch", "mindspore")]
-    rows = []
+    control, p_values, rows = accuracies.get(study.first, []), _p_values(accuracies, study.first), []
     for name, recipe in study.rows.items():
         spec, found = preset(recipe.model or "", **recipe.overrides), accuracies[name]
         mean = f"{statistics.mean(found):.2f}" if found else "not run"
         deviation = f"{statistics.stdev(found):.2f}" if len(found) > 1 else ""
+        compared = found and control and name != study.first
+        difference = f"{statistics.mean(found) - statistics.mean(control):+.2f}" if compared else ""
+        p_value = f"{p_values[name]:.3f}" if name in p_values else ""
         costs = (f"{spec.num_parameters:,}", f"{spec.macs(spec.input_shape):,}")
         times = (f"{times[name]:.2f}" if times else "not run" for times in latencies)
-        rows.append((name, mean, deviation, _difference(found, accuracies.get(study.first, [])), *costs, *times))
+        rows.append((name, mean, deviation, difference, p_value, *costs, *times))
     return rows
 
 
-def _difference(found: Sequence[float], plain: Sequence[float]) -> str:
-    if not found or not plain or found is plain:
-        return ""
-    difference = statistics.mean(found) - statistics.mean(plain)
-    if min(len(found), len(plain)) < 2:
-        return f"{difference:+.2f}"
-    error = (statistics.variance(found) / len(found) + statistics.variance(plain) / len(plain)) ** 0.5
-    return f"{difference:+.2f}" + (" (noise)" if abs(difference) < 2 * error else "")
+def _p_values(accuracies: Mapping[str, list[float]], first: str) -> dict[str, float]:
+    """Return the p-value of each row's difference to row `first`, by Dunnett's test.
+
+    It compares several means with one control. The deviation is that of all rows together, and the p-values account
+    for the number of comparisons. Empty if no row has two runs.
+    """
+    from scipy.stats import dunnett  # a dependency of scikit-learn
+
+    others = {name: found for name, found in accuracies.items() if found and name != first}
+    control = accuracies.get(first, [])
+    if not control or sum(map(len, others.values())) + len(control) <= len(others) + 1:
+        return {}
+    found = dunnett(*others.values(), control=control, random_state=np.random.default_rng(0))
+    return dict(zip(others, map(float, found.pvalue), strict=True))
 
 
 def _latencies(recipes: Rows, framework: str) -> dict[str, float]:

@@ -51,9 +51,13 @@ def test_runs_are_kept_and_trained_once(run, fails, root, tmp_path, monkeypatch)
     assert [row[1:4] for row in rows(out)[2:]] == [
         ["51.00", "1.41", ""],
         ["54.25", "0.35", "+3.25"],
-        ["51.75", "0.35", "+0.75 (noise)"],
+        ["51.75", "0.35", "+0.75"],
         ["not run", "", ""],
     ]
+    p_values = [row[4] for row in rows(out)[2:]]
+    assert [p_values[0], p_values[3]] == ["", ""]
+    # Two-sided Dunnett, two comparisons, 3 degrees of freedom: t = 3.25 / 0.866 and 0.75 / 0.866.
+    assert [float(p) for p in p_values[1:3]] == pytest.approx([0.054, 0.647], abs=0.01)
     assert (tmp_path / "runs" / "attention.md").read_text().strip() == out.strip()
     assert (tmp_path / "runs" / "attention.png").read_bytes().startswith(b"\x89PNG")
 
@@ -62,7 +66,7 @@ def test_parts_have_about_the_same_cost(run, root):
     found = rows(run("parts", "--epochs", 1, "-o", "batch_size=30", "--seeds", "0", "--root", root))
     assert [name for name, *_ in found[2:]] == list(PARTS)
     assert all(name == CONTROL or difference[0] in "+-" for name, _, _, difference, *_ in found[2:])
-    macs = [int(row[5].replace(",", "")) for row in found[2:]]
+    macs = [int(row[6].replace(",", "")) for row in found[2:]]
     assert max(macs) < 1.02 * min(macs)
     assert RunFolder("runs/parts/3_branches-mean-seed0").recipe().overrides["fusion"] == "mean"
 
