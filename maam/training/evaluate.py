@@ -41,7 +41,7 @@ class Evaluation:
         logits: float (N, classes).
         labels: int32 (N,).
         mirrored: the mean of the logits of each image and of its mirror image, float (N, classes); None if it was not
-            asked for. All figures but `mirrored_accuracy` are those of `logits`.
+            asked for. Only `mirrored_accuracy` uses them; all other figures use `logits`.
         notes: remarks on the figures, such as the classes without images.
 
     Example:
@@ -155,8 +155,8 @@ def evaluate_file(
         device: as in `train`.
         limit: the number of images; None for all. A folder of image files yields evenly spaced ones, other data sets
             their first ones.
-        class_names: the class of each output. They label a folder of image files, which may lack some class folders.
-            Default: the names in the run's description, or else the sorted names of the class folders.
+        class_names: the class name of each output. They label a folder of image files, which may lack some class
+            folders. Default: the names in the run's description, or else the sorted names of the class folders.
         recipe: determines how image files are cropped and normalized. Default: the recipe of the run, or the default
             recipe of the preset.
         changes: changed fields of the recipe, such as {"images.size": 160}.
@@ -170,7 +170,7 @@ def evaluate_file(
         Logits and labels, with accuracy, loss and other figures. Its notes name the classes without images.
 
     Raises:
-        MaamError: the file, the data, the framework or the device does not fit.
+        MaamError: the file, the data, the framework or the device is not suitable.
 
     Example:
         >>> from maam import reference
