@@ -135,8 +135,8 @@ def check_is_free(name: str, around: Iterable[object]) -> None:
     """
     if any(isinstance(one, SpecContainer) for one in around):
         raise SpecError(
-            f"where: {name!r} belongs to a layer or model of maam, whose spec determines its layers; build a model "
-            "with attention=NAME"
+            f"where: {name!r} belongs to a layer or model of maam, whose spec determines its layers; match a layer "
+            "outside it, or build the model with attention=NAME"
         )
 
 

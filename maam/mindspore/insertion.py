@@ -96,8 +96,8 @@ def insert_attention(
             which `*` also matches dots, or a list of wildcards. Each cell must return a map; its last convolution or
             batch norm determines the number of channels. The cells inside a layer or model of maam are refused.
         identity_init: whether the network computes the same as before until it is trained: y = x + gamma *
-            (attention(x) - x), where gamma is learnable and starts at 0, and x stands for the output of the layer that
-            is replaced, if there is one. For pretrained networks. Default: False.
+            (attention(x) - x), where gamma is learnable and starts at 0. If the layer replaces another one, x is the
+            output of the old layer. Use it for pretrained networks. Default: False.
 
     Returns:
         The network.

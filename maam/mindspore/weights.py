@@ -104,7 +104,7 @@ def save_weights(model: nn.Cell, path: PathLike) -> None:
     """Save the parameters, running statistics and spec of a cell to a weights file.
 
     Args:
-        model: a model or layer of maam, also inside the wrappers of mixed precision.
+        model: a model or layer of maam. It may be wrapped for mixed precision.
         path: the file to write; an existing file is replaced atomically.
 
     Raises:

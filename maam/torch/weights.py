@@ -104,7 +104,7 @@ def save_weights(model: nn.Module, path: PathLike) -> None:
     """Save the parameters, running statistics and spec of a module to a weights file.
 
     Args:
-        model: a model or layer of maam, also inside DistributedDataParallel, AveragedModel or torch.compile.
+        model: a model or layer of maam. It may be wrapped by DistributedDataParallel, AveragedModel or torch.compile.
         path: the file to write; an existing file is replaced atomically.
 
     Raises:
