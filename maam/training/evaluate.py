@@ -186,13 +186,13 @@ def evaluate_file(
     images = Images()
     name, root = _find_data(weights, spec, name, root)
     if name != IMAGE_FOLDER and (recipe is not None or changes):
-        raise RecipeError(f"recipe: this has an effect on data {IMAGE_FOLDER} only; leave it out for data {name}")
+        raise RecipeError(f"recipe: this applies to data {IMAGE_FOLDER} only; omit it for data {name}")
     if name == IMAGE_FOLDER and isinstance(spec, Model):
         images = image_preparation(spec, weights, recipe, changes)
     if name == IMAGE_FOLDER and class_names is None and weights.run is not None:
         class_names = weights.run.class_names()
     elif name != IMAGE_FOLDER and class_names is not None:
-        raise DataError(f"class_names: this has an effect on data {IMAGE_FOLDER} only; leave it out for data {name}")
+        raise DataError(f"class_names: this applies to data {IMAGE_FOLDER} only; omit it for data {name}")
     reading = ReadOptions(framework, num_workers, on_broken)
     place = None if root is None else Path(root)
     test = open_test(name, place, spec, limit, images=images, reading=reading, class_names=class_names)

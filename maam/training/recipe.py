@@ -249,13 +249,15 @@ class Recipe(Section):
         unused = unused_table(self.data)
         used = "images" if unused == "augmentation" else "augmentation"
         if getattr(self, unused) != type(self).model_fields[unused].default:
-            raise ValueError(f"{unused}: this has no effect on data {self.data}; use {used}")
+            raise ValueError(f"{unused}: this has no effect with data {self.data}; use {used}")
         return self
 
     @model_validator(mode="after")
     def _has_one_validation_set(self) -> Recipe:
         if self.validation and self.data == IMAGE_FOLDER:
-            raise ValueError(f"validation: this has no effect on data {self.data}, which is measured on its folder val")
+            raise ValueError(
+                f"validation: this has no effect with data {self.data}, which is measured on its folder val"
+            )
         return self
 
     @model_validator(mode="after")
@@ -280,7 +282,7 @@ class Recipe(Section):
         Args:
             changes: values by path, such as {"optimizer.lr": 0.1}. A dictionary for a table changes only the fields
                 in it. Another optimizer or schedule resets the settings that have no effect with it. Other `data`
-                resets the table that has no effect on it, `augmentation` or `images`.
+                resets the table that has no effect with it, `augmentation` or `images`.
             fields: further changes by name, such as epochs=2.
 
         Raises:
@@ -325,7 +327,7 @@ def _to_json(path: str, value: Any) -> Any:
 
 
 def unused_table(data: Any) -> str:
-    """Return the name of the table that has no effect on `data`."""
+    """Return the name of the table that has no effect with `data`."""
     return "augmentation" if data == IMAGE_FOLDER else "images"
 
 
