@@ -43,8 +43,8 @@ class LayerKinds(NamedTuple):
         base: their base class, whose objects have a `spec`.
         module: the framework's class of all modules.
         noun: the framework's word for a module, for error messages.
-        blend: a function from a layer and the layer that it replaces, or None for the identity, to one that starts as
-            the second and can become the first.
+        blend: a function of a new layer and the layer that it replaces (None for the identity). It returns a layer
+            that first computes the same as the replaced one, and can learn to compute the same as the new one.
         compute: a function from a module and a number of channels C to the shape of its output for a map (2, C, 8, 8),
             in eval mode.
     """
@@ -64,8 +64,8 @@ class Insertion(NamedTuple):
         attention: a name, a layer class, or a function from a number of channels to a module.
         every_block: whether to use all points. False: if any point is occupied, only occupied points are used.
         identity_init: whether the network computes the same as before until it is trained.
-        where: patterns of the names of layers, after each of which a layer goes; None for the points that the library
-            knows.
+        where: patterns of names of layers; a new layer follows each layer that matches. None for the insertion points
+            that are known for the library.
     """
 
     attention: Any
@@ -98,11 +98,11 @@ def channels_after(name: str, layer: Any, layers_inside: Callable[[Any], Iterabl
     Args:
         name: the name of the layer, for the error message.
         layer: the layer; the last convolution, batch norm or layer of maam inside determines the number.
-        layers_inside: a function that returns the layers directly inside of another in the order of execution, without
+        layers_inside: a function that returns the layers directly inside a layer, in the order of execution and without
             inserted attention.
 
     Raises:
-        SpecError: there is none.
+        SpecError: no layer determines the number.
     """
     if (found := _find_channels(layer, layers_inside)) is None:
         raise SpecError(
@@ -135,8 +135,8 @@ def check_is_free(name: str, around: Iterable[object]) -> None:
     """
     if any(isinstance(one, SpecContainer) for one in around):
         raise SpecError(
-            f"where: {name!r} belongs to a layer or model of maam, whose spec determines its layers; build a model "
-            "with attention=NAME"
+            f"where: {name!r} belongs to a layer or model of maam, whose spec determines its layers; match a layer "
+            "outside it, or build the model with attention=NAME"
         )
 
 
@@ -150,7 +150,7 @@ def check_network(network: object, module: type, name: str) -> None:
 
 
 def inside(names: Iterable[str], ancestors: Iterable[str]) -> set[str]:
-    """Return the names of the modules inside of others: those that start with the name of an ancestor and a dot."""
+    """Return the names of the modules inside others: those that start with the name of an ancestor and a dot."""
     starts = tuple(f"{one}." if one else "" for one in ancestors)
     return {name for name in names if name.startswith(starts)}
 

@@ -65,7 +65,7 @@ def maf(
         )
         return
     refuse_given(
-        context, ("epochs", "resume"), "this has no effect on -e (--evaluate), which does not train; remove it"
+        context, ("epochs", "resume"), "this has no effect with -e (--evaluate), which does not train; remove it"
     )
     trained = (folder / OWN).exists()
     with tempfile.TemporaryDirectory() as temporary:

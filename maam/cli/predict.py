@@ -133,7 +133,7 @@ def predict(
         Path | None, typer.Option(help="write all probabilities to this file; replaced if it exists")
     ] = None,
     attention_maps: Annotated[
-        Path | None, typer.Option(help="draw the share of each position that the gates keep, to this image file")
+        Path | None, typer.Option(help="draw how much of each position the gates keep, to this image file")
     ] = None,
     recipe: ImageRecipe = None,
     override: ImageOverride = None,

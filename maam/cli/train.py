@@ -54,7 +54,10 @@ def train(
     root: Root = None,
     weights: Annotated[
         Path | None,
-        typer.Option(help="weights file or run folder to start from (fine-tuning); default: random weights"),
+        typer.Option(
+            help="weights to start from (fine-tuning): a weights file, the folder of a run, or a preset with "
+            "pretrained weights; default: random weights"
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the run; default: runs/MODEL")] = None,
     framework: Annotated[
@@ -71,7 +74,7 @@ def train(
         typer.Option(help="number of epochs; default: from the recipe; with --resume, a larger number trains longer"),
     ] = None,
     max_steps: Annotated[
-        int | None, typer.Option(help="largest number of steps, where the schedule ends; default: all epochs")
+        int | None, typer.Option(help="end the run and its schedule after this many steps; default: all epochs")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="largest number of images, for a quick trial; default: all")] = None,
     batch_size: Annotated[

@@ -1,4 +1,4 @@
-"""Labelled images in memory, and the digits of scikit-learn."""
+"""Labeled images in memory, and the digits of scikit-learn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BRIGHTEST_DIGIT_PIXEL = 16
 # Arrays have no single truth value, so a generated __eq__ would raise; datasets compare by identity.
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Labelled images of one size, in memory.
+    """Labeled images of one size, in memory.
 
     Attributes:
         images: uint8 (N, C, H, W), 0..255.

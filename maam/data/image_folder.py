@@ -26,7 +26,7 @@ _MAX_NAMES = 5
 
 @dataclass(frozen=True, eq=False)
 class ImageFolder:
-    """Labelled image files, not decoded.
+    """Labeled image files, not decoded.
 
     Attributes:
         folder: the folder of the split, root/train or root/val.

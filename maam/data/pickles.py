@@ -56,7 +56,7 @@ class _Array:
         if not isinstance(described, _Array) or described.dtype is None or not isinstance(raw, bytes):
             raise PickleContentError("an array without numeric elements")
         if not all(type(size) is int and size >= 0 for size in shape):
-            raise PickleContentError("an array with another shape than integers of at least 0")
+            raise PickleContentError("an array whose shape is not a tuple of integers of at least 0")
         if math.prod(shape) * described.dtype.itemsize != len(raw):
             raise PickleContentError("an array whose shape does not fit its bytes")
         self.value = np.frombuffer(raw, described.dtype).reshape(shape, order="F" if is_fortran else "C")
@@ -167,14 +167,14 @@ def _call(function: Any, arguments: Any) -> Any:
             return _Array(np.dtype(_text(first)))
         if function == "encode" and isinstance(first, str) and _text(arguments[1]) == "latin1":
             return first.encode("latin-1")
-    raise PickleContentError("it calls something else than the functions of a numeric array")
+    raise PickleContentError("it calls a function that does not belong to a numeric array")
 
 
 def _text(value: Any) -> str:
     if isinstance(value, bytes):
         return value.decode("ascii")
     if not isinstance(value, str):
-        raise PickleContentError("it has another object in place of a text")
+        raise PickleContentError("it has another object where a text belongs")
     return value
 
 

@@ -83,7 +83,7 @@ def export(
         format: "onnx", "openvino", "pt2", "executorch", "mindir" or "air"; None takes it from the suffix of `dst`.
         size: height and width of the input; None takes the model's own, or 32 for a layer.
         dynamic_size: whether height and width of the input are free too, for models that accept any size. The metadata
-            contain `size` as the usual one. Not for .pte and .air.
+            then contains `size` as the usual size. Not available for .pte and .air.
         fused: whether to fuse batch norm and branch weights first.
         class_names: one name for each output, stored as metadata.
         mean: the mean of each channel, for pixels in [0, 1], stored as metadata.
@@ -178,9 +178,9 @@ def _check_outputs(path: Path, reference: ReferenceModel, shape: Shape) -> float
 def open_exported(path: Path | str, *, trusted: bool = False) -> tuple[Predict, dict[str, str]]:
     """Open an exported file for inference on NumPy arrays.
 
-    Files in the formats .pt2 and .mindir can contain code. By default none runs: the model of a .pt2 file is built
-    from the spec and the weights in the file, and files that maam did not write or that contain such operators are
-    refused. See docs/security.md.
+    Files in the formats .pt2 and .mindir can contain code. By default, maam does not run it. It builds the model of a
+    .pt2 file from the spec and the weights in the file, and refuses .pt2 files that it did not write and .mindir files
+    with operators that can run code. See docs/security.md.
 
     Args:
         path: a file in one of `FORMATS`; its suffix selects the format.

@@ -58,8 +58,8 @@ def insert_attention(
             channels, H, W), such as `functools.partial(MAFC, rd_ratio=1 / 8)`.
         every_block: whether the blocks of a MobileNetV3 without squeeze and excitation get a layer too, at their end.
         identity_init: whether the network computes the same as before until it is trained: y = x + gamma *
-            (attention(x) - x), where gamma is learnable and starts at 0, and x stands for the output of the layer that
-            is replaced, if there is one. For pretrained networks. Default: False.
+            (attention(x) - x), where gamma is learnable and starts at 0. If the layer replaces another one, x is the
+            output of the old layer. Use it for pretrained networks. Default: False.
         where: the names of the layers after which attention goes, in place of the blocks above; see
             `maam.mindspore.insert_attention`. Default: None.
 

@@ -54,7 +54,8 @@ def create_model(
 
     Args:
         model_name: a model of MindCV, or a preset.
-        num_classes: the length of the logits. Default: 1000, or with pretrained weights of a preset their number.
+        num_classes: the length of the logits. Default: 1000, or with pretrained weights of a preset their number of
+            classes.
         pretrained: whether to load the weights that MindCV publishes, or for a preset those in maam. They are loaded
             before attention is inserted, and the new layers keep their initial weights.
         in_channels: the number of channels of the image.
@@ -62,7 +63,7 @@ def create_model(
             weights file of maam (.safetensors). If `num_classes` is given and the checkpoint has another number, the
             last layer keeps its initial weights, as with `pretrained`.
         ema: whether to take the moving average in the checkpoint, the arrays named `ema.*`. None takes it if there is
-            one, as every function of maam, and warns.
+            one, as every function of maam does, and issues a warning.
         auto_mapping: see `mindcv.create_model`; if true, maam does not check the checkpoint.
         key: the key of the set of weights, for a checkpoint with several; see `maam.convert`.
         prefix: a prefix of the names to remove; see `maam.convert`.

@@ -27,7 +27,7 @@ REGISTRY = Registry("MindCV", __name__, is_model, model_entrypoint, register_mod
 def register_presets(pattern: str = "*") -> list[str]:
     """Register the presets that match a shell wildcard and are classifiers in MindCV's registry.
 
-    Importing `maam.mindcv` registers all presets. Call this function after `maam.register_preset`.
+    Importing `maam.mindcv` calls this function for all presets. Call it again after `maam.register_preset`.
 
     Args:
         pattern: a shell wildcard for names of presets.

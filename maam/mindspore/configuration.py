@@ -30,7 +30,7 @@ class Configuration:
     """The settings that `configure` has made; `apply` applies the level of mixed precision to a cell.
 
     Attributes:
-        device: "cpu", "cuda" or "ascend".
+        device: "cpu" or "ascend".
         mode: "graph" or "pynative".
         jit_level: the optimization level of graphs.
         graph_kernel: whether elementwise operators are fused.
@@ -71,7 +71,7 @@ def configure(
     tested on hardware.
 
     Args:
-        device: "cpu", "cuda" or "ascend"; None chooses Ascend if available, otherwise the CPU.
+        device: "cpu" or "ascend"; None chooses Ascend if available, otherwise the CPU.
         mode: "graph", or "pynative" (operator by operator, slower).
         jit_level: the optimization level of graphs: "O0", "O1" or, on Ascend only, "O2" for whole graphs. None chooses
             O0 on a CPU and O1 elsewhere. Graph mode only.

@@ -93,19 +93,19 @@ def insert_attention(
             subclass of `maam.mindspore.layers.Layer`; or a function from the number of channels to a cell that keeps
             the shape (N, channels, H, W), such as `functools.partial(MAFC, rd_ratio=1 / 8)`.
         where: the names of the cells, as `cells_and_names()` lists them: a shell wildcard such as "layer*.*.bn2", in
-            which `*` also matches dots, or a list of wildcards. The output of each cell is a map, whose channels are
-            those of its last convolution or batch norm.
+            which `*` also matches dots, or a list of wildcards. Each cell must return a map; its last convolution or
+            batch norm determines the number of channels. The cells inside a layer or model of maam are refused.
         identity_init: whether the network computes the same as before until it is trained: y = x + gamma *
-            (attention(x) - x), where gamma is learnable and starts at 0, and x stands for the output of the layer that
-            is replaced, if there is one. For pretrained networks. Default: False.
+            (attention(x) - x), where gamma is learnable and starts at 0. If the layer replaces another one, x is the
+            output of the old layer. Use it for pretrained networks. Default: False.
 
     Returns:
         The network.
 
     Raises:
-        SpecError: no cell of the network matches, the number of its channels is unknown, it is inside of a model or
-            layer of maam, no attention layer has that name, or `attention` returns an object that is not a cell or
-            changes the shape. The network is then unchanged.
+        SpecError: no cell of the network matches; a cell that matches is inside a layer or model of maam, is a list of
+            cells, or has an unknown number of channels; no attention layer has that name; or `attention` returns an
+            object that is not a cell or changes the shape. The network is then unchanged.
 
     Example:
         >>> from mindspore import nn, ops
@@ -282,7 +282,7 @@ def _names_after(parent: nn.Cell, name: str) -> list[str]:
 
 
 def _layers_inside(cell: nn.Cell) -> list[nn.Cell]:
-    """Return the cells directly inside of another, without inserted attention."""
+    """Return the cells directly inside a cell, without inserted attention."""
     return [inner for inner in cell.cells() if not is_inserted(inner)]
 
 

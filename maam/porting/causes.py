@@ -32,8 +32,8 @@ class Cause:
         kind: the kind of the layers; empty for code between layers.
         torch: the setting as PyTorch writes it.
         mindspore: the setting as MindSpore writes it.
-        remedy: the expression of the first layer, in the framework that receives the weights, that would agree; empty
-            if there is none, and `note` then says why.
+        remedy: the expression that builds the first of these layers so that it agrees, in the framework that receives
+            the weights. If it is empty, no layer agrees, and `note` says why.
         layers: the names of all layers that this concerns.
         seen: the results that it changes: "eval", "train", "statistics", "gradients"; empty if it changed none.
         note: shapes, errors and places, or a description of the code.

@@ -44,7 +44,7 @@ def layer_rows(subject: Subject, judged: Sequence[Judgement]) -> list[Row]:
         for judgement in alone:
             worst = worse(worst, judgement.found[mode])
         groups = sum(bool(judgement.group) for judgement in judged)
-        note = f"{len(alone)} runs of layers" + (f"; {groups} judged with their neighbours" if groups else "")
+        note = f"{len(alone)} runs of layers" + (f"; {groups} judged with their neighbors" if groups else "")
         if bad:
             note = "; ".join(filter(None, (f"{len(bad)} runs of layers differ", bad[0].note)))
         rows.append(row(stage, RUNNER, worst, LAYER, bad[0].run.pair.name if bad else "", note))

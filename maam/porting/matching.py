@@ -207,7 +207,7 @@ def merge(layers: Sequence[Layer], others: Sequence[Layer]) -> list[Layer]:
 
 
 def _groups(layers: Sequence[Layer], index: int, others: Sequence[Layer]) -> Iterator[Sequence[Layer]]:
-    """Yield the groups that may be joined with a layer: query, key and value by name, or else neighbours."""
+    """Yield the groups that may be joined with a layer: query, key and value by name, or else neighbors."""
     role, place = _role(layers[index].name)
     if role:
         by_role = {r: layer for layer in reversed(layers) for r, where in [_role(layer.name)] if where == place}

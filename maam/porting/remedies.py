@@ -20,7 +20,7 @@ _CLOSE = 1e-3
 def find_remedy(
     subject: Subject, run: Run, wanted: Mapping[str, Any], shapes: Sequence[tuple[int, ...]], target: str
 ) -> tuple[str, str]:
-    """Return the expression of a layer with other settings, or an empty text, and what the user must know about it.
+    """Return the expression of a layer with other settings, or an empty text, and a note for the user.
 
     Args:
         subject: the models.

@@ -44,7 +44,7 @@ class PortReport(Report):
         pairs: the layers with weights, in PyTorch's order.
         how: how they were paired, such as "by name".
         causes: the causes of all differences, those that change results first.
-        remarks: what else to know about the models, such as constant tables that only one of them stores.
+        remarks: further facts about the models, such as constant tables that only one of them stores.
         layout: all layers of both models, in the order in which PyTorch runs them.
         refusal: the error message of a MindSpore model that cannot run; empty if it can.
 

@@ -55,8 +55,8 @@ def port(
     Args:
         torch_module: a torch.nn.Module with one output. Wrappers, such as that of torch.compile, are removed.
         mindspore_cell: the corresponding mindspore.nn.Cell; it runs in PyNative mode.
-        input_shape: the shape of one sample, such as (C, H, W); normal random inputs are drawn. Pass exactly one of
-            `input_shape` and `inputs`.
+        input_shape: the shape of one sample, such as (C, H, W), for random inputs from a normal distribution. Pass
+            exactly one of `input_shape` and `inputs`.
         inputs: a batch (N, ...) of real numbers or integers, or a tuple of batches for a model with several inputs.
         names: MindSpore's path for a path in PyTorch, of a layer or a container; other layers are paired as usual.
         skip: paths of layers, in either model, that have no counterpart.

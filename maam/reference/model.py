@@ -195,7 +195,7 @@ def build(
     Raises:
         SpecError: `spec` is neither a spec nor a name, has an unknown kind of layer, or a value is invalid.
         PresetError: there is no such preset or option.
-        WeightsError: `pretrained`, and the package has no weights for the preset or for its options.
+        WeightsError: `pretrained` is True, and the package has no weights for the preset or for these options.
 
     Example:
         >>> import numpy as np

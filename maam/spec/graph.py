@@ -225,7 +225,7 @@ class Graph(Node):
         )
 
     def own_macs(self, input_shape: Shape) -> int:
-        """Return those of the matrix products, and those of children for all folded groups but the first."""
+        """Return the MACs of the matrix products, and those of children for all folded groups but the first."""
         shapes, total = self.value_shapes(input_shape), 0
         for step, shape in zip(self.steps, shapes[1 + len(self.arrays) :], strict=True):
             if step.op == "matmul":

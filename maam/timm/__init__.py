@@ -1,6 +1,7 @@
 """Presets in timm's registry, attention layers in timm's networks, and MAAM as the stem of vision transformers.
 
-Importing this module registers every preset that is a classifier, so `timm.create_model("mafc_v2")` builds it.
+Importing this module registers every preset that is a classifier with at least three feature maps, so
+`timm.create_model("mafc_v2")` builds it.
 """
 
 from maam.errors import MissingFrameworkError, require

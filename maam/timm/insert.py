@@ -66,14 +66,14 @@ def insert_attention(
     The other parameters keep their names and values.
 
     Args:
-        network: a network of timm, also one with `features_only`, or a module with such blocks.
+        network: a network of timm, with or without `features_only`, or a module with such blocks.
         attention: the name of a layer, such as "eca" (`list_attention` returns all names); a subclass of
             `maam.torch.layers.Layer`; or a function from the number of channels to a module that keeps the shape (N,
             channels, H, W), such as `functools.partial(MAFC, rd_ratio=1 / 8)`. It is called without other arguments.
         every_block: whether blocks without attention get a layer too, if the network has attention in some blocks.
         identity_init: whether the network computes the same as before until it is trained: y = x + gamma *
-            (attention(x) - x), where gamma is learnable and starts at 0, and x stands for the output of the layer that
-            is replaced, if there is one. For pretrained networks. Default: False.
+            (attention(x) - x), where gamma is learnable and starts at 0. If the layer replaces another one, x is the
+            output of the old layer. Use it for pretrained networks. Default: False.
         where: the names of the layers after which attention goes, in place of the blocks above; see
             `maam.torch.insert_attention`. Default: None.
 

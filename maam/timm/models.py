@@ -42,9 +42,9 @@ def create_model(
 
     Args:
         model_name: a model of timm, or a preset.
-        pretrained: whether to load the weights that timm publishes, or those of a folder or repository
-            ("local-dir:PATH", "hf-hub:NAME"). If they contain the attention layers, under the names and in the shapes
-            that the same arguments give, these are loaded too; if not, the new layers keep their initial weights.
+        pretrained: whether to load weights: those that timm publishes, those of a folder or repository
+            ("local-dir:PATH", "hf-hub:NAME"), or for a preset those in maam. If they contain attention layers with the
+            names and shapes of the new ones, these are loaded too; if not, the new layers keep their initial weights.
         attention: see `insert_attention`; None inserts nothing. For a preset this is the option `attention` of the
             preset: a name or a layer class, None for no attention. Default: the attention of the preset.
         every_block: see `insert_attention`; not available for a preset.
@@ -63,9 +63,9 @@ def create_model(
         SpecError: see `insert_attention`; or an option of a preset is invalid, or an argument of the insertion is set
             without `attention`.
         PresetError: timm has no model of that name, or refuses an option.
-        WeightsError: `pretrained` is true for a preset, whose weights timm does not publish; or the weights are
-            missing, broken, or of another network or another attention; or the file `checkpoint_path` has no set `key`
-            or no name with `prefix`.
+        WeightsError: `pretrained` is true for a preset without pretrained weights; or the weights are missing or
+            broken, or belong to another network or to other attention layers; or the file `checkpoint_path` has no set
+            `key` or no name with `prefix`.
 
     Example:
         >>> import maam.timm

@@ -44,7 +44,7 @@ def register_presets(pattern: str = "*") -> list[str]:
     """Register the presets that match a shell wildcard in timm's registry, if timm can use them.
 
     These are the classifiers with at least three feature maps, the number that timm's own tests require.
-    Importing `maam.timm` registers all presets. Call this function after `maam.register_preset`.
+    Importing `maam.timm` calls this function for all presets. Call it again after `maam.register_preset`.
 
     Args:
         pattern: a shell wildcard for names of presets.

@@ -37,7 +37,7 @@ def build_network(name: str, pretrained: bool, insertion: Insertion | None, opti
 
     Weights that timm publishes are those of the plain network. Other weights, of a folder, a repository or a file,
     can contain the attention layers. They are loaded into the network with attention if names and shapes are equal, and
-    else into the plain network.
+    otherwise into the plain network.
 
     Args:
         name: see `maam.timm.create_model`.

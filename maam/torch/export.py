@@ -54,9 +54,8 @@ def open_pt2(path: Path, trusted: bool = False) -> tuple[Predict, dict[str, str]
         found = [entry for entry in archive.infolist() if entry.filename.endswith(f"/{_WEIGHTS}")]
         if not found:
             raise DeploymentError(
-                f"{path}: a .pt2 file that maam export did not write, or an earlier version of it; opening it can run "
-                "any code, so it is opened only with trusted=True, for a file from a source that you trust; or export "
-                "the weights again"
+                f"{path}: expected a .pt2 file that this version of maam export wrote; other .pt2 files can run any "
+                "code when they are opened; if you trust the source, pass trusted=True, or export the weights again"
             )
         if found[0].file_size > path.stat().st_size:
             raise ValueError("its weights are larger than the file")

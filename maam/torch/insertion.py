@@ -100,8 +100,9 @@ def insert_attention(
 
     The new layer becomes the child `attention` of the layer that it follows, and a forward hook applies it to the
     output. The other parameters keep their names and values, so checkpoints of the plain network load with
-    `strict=False`. A layer that was inserted there before is replaced. After an `nn.Sequential`, the new layer belongs
-    to the last layer in it. Insert layers before `torch.compile`, and after convolutions and batch norms are fused.
+    `strict=False`. A layer that was inserted there before is replaced. If the name of an `nn.Sequential` matches, the
+    new layer becomes the child of its last layer. Insert layers before `torch.compile`, and after convolutions and
+    batch norms are fused.
 
     Args:
         network: any network.
@@ -109,20 +110,20 @@ def insert_attention(
             subclass of `maam.torch.layers.Layer`; or a function from the number of channels to a module that keeps the
             shape (N, channels, H, W), such as `functools.partial(MAFC, rd_ratio=1 / 8)`.
         where: the names of the layers, as `named_modules()` lists them: a shell wildcard such as "layer*.*.bn2", in
-            which `*` also matches dots, or a list of wildcards. The output of each layer is a map, whose channels are
-            those of its last convolution or batch norm. Layers of maam's own models and layers do not count.
+            which `*` also matches dots, or a list of wildcards. Each layer must return a map; its last convolution or
+            batch norm determines the number of channels. Layers of maam, and the layers inside them, are refused.
         identity_init: whether the network computes the same as before until it is trained: y = x + gamma *
-            (attention(x) - x), where gamma is learnable and starts at 0, and x stands for the output of the layer that
-            is replaced, if there is one. For pretrained networks. Default: False.
+            (attention(x) - x), where gamma is learnable and starts at 0. If the layer replaces another one, x is the
+            output of the old layer. Use it for pretrained networks. Default: False.
 
     Returns:
         The network.
 
     Raises:
-        SpecError: no layer of the network matches, the number of its channels is unknown, it belongs to a model of
-            maam, is a list of layers or has an attribute `attention`, no attention layer has that name, `attention`
-            returns an object that is not a module or changes the shape, or the network is compiled. The network is then
-            unchanged.
+        SpecError: no layer of the network matches, or the network is compiled; a layer that matches belongs to a layer
+            or model of maam, is a list of layers, has an unknown number of channels or an attribute `attention`; no
+            attention layer has that name; or `attention` returns an object that is not a module or changes the shape.
+            The network is then unchanged.
 
     Example:
         >>> import torch

@@ -41,7 +41,7 @@ class Optimized:
     Attributes:
         engine: the engine that runs it: "torch", "onnxruntime" or "openvino".
         precision: the precision of the computation: "fp32", "bf16" or "fp16".
-        form: "unchanged", "fused" or "compiled" (fused, too).
+        form: "unchanged", "fused", or "compiled" (after fusion).
 
     Example:
         >>> import torch
@@ -92,14 +92,16 @@ def optimize(
 
     Args:
         model: a module in eval mode; layers of maam in it are fused.
-        example: a float32 input (N, C, H, W) of the most important batch and image size; other batches work too.
+        example: a float32 input (N, C, H, W) with the batch size and image size to optimize for; other batch sizes work
+            too.
         precision: "fp32", "bf16", "fp16", or "auto" for fp32, or bf16 if the hardware supports it and it is faster.
         engine: "torch", "onnxruntime" (fp32 on a CPU), "openvino" (fp32 and bf16 on a CPU), or "auto" for the fastest
             of the installed engines, which may be the unchanged model in eager mode.
-        compile: whether to compile the copy in PyTorch, which takes seconds to minutes and needs a C++ compiler. None:
-            not with "auto" on a CPU, which takes 2 to 5 seconds of CPU time, and up to 16 for a deep network.
-        cache: whether "auto" uses the choice of an earlier call for such a model on this machine, and keeps its own.
-            The environment variable MAAM_CACHE="off" does the same as False.
+        compile: whether to compile the copy in PyTorch, which takes seconds to minutes and needs a C++ compiler. None
+            compiles, except with engine "auto" on a CPU. Without compilation, "auto" takes 2 to 5 seconds of CPU time,
+            and up to 16 for a deep network.
+        cache: whether engine "auto" reuses the choice of an earlier call for the same kind of model on this machine,
+            and stores its own choice. The environment variable MAAM_CACHE="off" has the same effect as False.
 
     Returns:
         The function, with the attributes `engine` and `precision`.

@@ -65,7 +65,7 @@ def build(
             options. With another `num_classes` the last layer is new, drawn from `seed` (0 by default), and the other
             layers keep their weights.
         device: the device of the parameters.
-        dtype: the dtype of the parameters, a floating-point one; None uses PyTorch's default dtype.
+        dtype: the floating-point dtype of the parameters; None uses PyTorch's default dtype.
         options: options of the preset, such as `num_classes`.
 
     Returns:
@@ -75,7 +75,7 @@ def build(
         SpecError: `spec` is neither a spec nor a name, PyTorch has no primitive for one of its nodes, or the seed, the
             dtype or an option is invalid.
         PresetError: no preset has that name, or it has no such option.
-        WeightsError: `pretrained`, and the package has no weights for the preset or for its options.
+        WeightsError: `pretrained` is True, and the package has no weights for the preset or for these options.
 
     Example:
         >>> import torch
@@ -104,7 +104,7 @@ def save_weights(model: nn.Module, path: PathLike) -> None:
     """Save the parameters, running statistics and spec of a module to a weights file.
 
     Args:
-        model: a model or layer of maam, also inside DistributedDataParallel, AveragedModel or torch.compile.
+        model: a model or layer of maam. It may be wrapped by DistributedDataParallel, AveragedModel or torch.compile.
         path: the file to write; an existing file is replaced atomically.
 
     Raises:
@@ -200,7 +200,7 @@ def load(
             and the others keep their weights.
         seed: the seed for the weights of the new layer, which are bit-identical in every framework.
         device: the device of the model; None uses the CPU.
-        spec: the name of a preset or a spec, for a file without a spec, such as a checkpoint.
+        spec: a spec or the name of a preset, for a file that contains no spec, such as a checkpoint.
         key: the key of the set of weights, for a file with several; see `maam.convert`.
         prefix: a prefix of the names to remove; see `maam.convert`.
 
@@ -208,8 +208,9 @@ def load(
         The module; its attribute `spec` is the spec of the file, with the new number of classes.
 
     Raises:
-        WeightsError: the file is broken, its arrays do not fit its spec, there is no spec or `spec` computes something
-            else, there is no set `key`, or a value is too large for `dtype`.
+        WeightsError: the file is broken, its arrays do not fit its spec, the file has no spec and `spec` is None, the
+            file's spec and `spec` compute different functions, there is no set `key`, or a value is too large for
+            `dtype`.
         SpecError: the file's model is not a classifier, or `num_classes` or `seed` is invalid.
 
     Example:

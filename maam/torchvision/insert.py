@@ -97,8 +97,8 @@ def insert_attention(
             channels, H, W), such as `functools.partial(MAFC, rd_ratio=1 / 8)`. It is called without other arguments.
         every_block: whether blocks without attention get a layer too, if the network has attention in some blocks.
         identity_init: whether the network computes the same as before until it is trained: y = x + gamma *
-            (attention(x) - x), where gamma is learnable and starts at 0, and x stands for the output of the layer that
-            is replaced, if there is one. For pretrained networks. Default: False.
+            (attention(x) - x), where gamma is learnable and starts at 0. If the layer replaces another one, x is the
+            output of the old layer. Use it for pretrained networks. Default: False.
         where: the names of the layers after which attention goes, in place of the blocks above; see
             `maam.torch.insert_attention`. Default: None.
 

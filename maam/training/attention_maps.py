@@ -60,7 +60,8 @@ def attention_maps(
     """Return the attention maps of image files. The NumPy reference computes them.
 
     Args:
-        model: a weights file or the folder of a run; the model must take RGB images and have gates.
+        model: a weights file, the folder of a run, or a preset with pretrained weights; the model must take RGB images
+            and have gates.
         files: image files, or folders, as in `predict_files`.
         recipe: as in `predict_files`.
         changes: as in `predict_files`.

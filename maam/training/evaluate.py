@@ -41,7 +41,7 @@ class Evaluation:
         logits: float (N, classes).
         labels: int32 (N,).
         mirrored: the mean of the logits of each image and of its mirror image, float (N, classes); None if it was not
-            asked for. All figures but `mirrored_accuracy` are those of `logits`.
+            asked for. Only `mirrored_accuracy` uses them; all other figures use `logits`.
         notes: remarks on the figures, such as the classes without images.
 
     Example:
@@ -155,8 +155,8 @@ def evaluate_file(
         device: as in `train`.
         limit: the number of images; None for all. A folder of image files yields evenly spaced ones, other data sets
             their first ones.
-        class_names: the class of each output. They label a folder of image files, which may lack some class folders.
-            Default: the names in the run's description, or else the sorted names of the class folders.
+        class_names: the class name of each output. They label a folder of image files, which may lack some class
+            folders. Default: the names in the run's description, or else the sorted names of the class folders.
         recipe: determines how image files are cropped and normalized. Default: the recipe of the run, or the default
             recipe of the preset.
         changes: changed fields of the recipe, such as {"images.size": 160}.
@@ -170,7 +170,7 @@ def evaluate_file(
         Logits and labels, with accuracy, loss and other figures. Its notes name the classes without images.
 
     Raises:
-        MaamError: the file, the data, the framework or the device does not fit.
+        MaamError: the file, the data, the framework or the device is not suitable.
 
     Example:
         >>> from maam import reference
@@ -186,13 +186,13 @@ def evaluate_file(
     images = Images()
     name, root = _find_data(weights, spec, name, root)
     if name != IMAGE_FOLDER and (recipe is not None or changes):
-        raise RecipeError(f"recipe: this has an effect on data {IMAGE_FOLDER} only; leave it out for data {name}")
+        raise RecipeError(f"recipe: this applies to data {IMAGE_FOLDER} only; omit it for data {name}")
     if name == IMAGE_FOLDER and isinstance(spec, Model):
         images = image_preparation(spec, weights, recipe, changes)
     if name == IMAGE_FOLDER and class_names is None and weights.run is not None:
         class_names = weights.run.class_names()
     elif name != IMAGE_FOLDER and class_names is not None:
-        raise DataError(f"class_names: this has an effect on data {IMAGE_FOLDER} only; leave it out for data {name}")
+        raise DataError(f"class_names: this applies to data {IMAGE_FOLDER} only; omit it for data {name}")
     reading = ReadOptions(framework, num_workers, on_broken)
     place = None if root is None else Path(root)
     test = open_test(name, place, spec, limit, images=images, reading=reading, class_names=class_names)

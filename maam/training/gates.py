@@ -174,7 +174,8 @@ def _moved(step: Step, given: Sequence[_Multiple | None], shape: Shape) -> _Mult
 def share_kept(x: Array, y: Array) -> Array:
     """Return the share of each position that a gate keeps, sum_c |y_c| / sum_c |x_c|: (C, H, W) twice to (H, W).
 
-    A position where x is 0 does not tell its weight; it gets the share of the whole map, or 1 if x is 0 everywhere.
+    Where x is 0, the weight cannot be determined; the position gets the share of the whole map, or 1 if x is 0
+    everywhere.
     """
     before, after = np.abs(x).sum(0), np.abs(y).sum(0)
     total = math.fsum(before.ravel())

@@ -132,7 +132,8 @@ class Lookahead(Section):
 
     Attributes:
         steps: the number of steps between two averages; 0 for no averaging.
-        decay: the share of the previous average at the end of the run. It grows from 0 with the cube of the progress.
+        decay: the share of the previous average at the end of the run. It grows from 0 with the cube of the share of
+            steps done.
     """
 
     steps: NonNegative = 0
@@ -146,19 +147,21 @@ class Recipe(Section):
         model: the preset, weights file or spec document to train if the command names none.
         presets: shell wildcards of the presets that use this recipe by default.
         overrides: options of the preset, such as `num_classes`; for a file, only `num_classes` is allowed.
-        weights: a weights file or the folder of a run to start from (fine-tuning), with the same network. If only the
-            number of classes differs, `seed` draws a new last layer. None: `seed` draws all weights.
+        weights: the weights of the same network to start from (fine-tuning): a weights file, the folder of a run, or a
+            preset with pretrained weights. If only the number of classes differs, `seed` draws a new last layer. None:
+            `seed` draws all weights.
         data: the name of the data set.
         augmentation: random changes of training images, for data sets in memory.
         images: cropping and normalization of image files, for data "imagefolder".
         limit: use at most this many images, for training and for testing. None for all. A folder of image files yields
             evenly spaced ones, other data sets their first ones.
-        validation: hold out this many training images, each class in proportion, and measure the run on them instead of
-            on the test images. They depend on the data set only, so all runs have the same. 0: no images.
+        validation: hold out this many training images, in proportion to the classes, and measure the run on them
+            instead of on the test images. The choice depends on the data set only, so all runs hold out the same
+            images. 0: hold out no images.
         mixup: alpha of mixup, which blends pairs of training images and their labels (`maam.data.Mixing`); 0 for none.
         cutmix: alpha of CutMix, which replaces a rectangle of each training image by that of another one; 0 for none.
         epochs: the number of passes over the data.
-        max_steps: the largest number of steps; the schedule ends there. None for all steps of all epochs.
+        max_steps: the number of steps after which the run and its schedule end. None for all steps of all epochs.
         batch_size: the number of images in a step, over all processes; a smaller last batch is dropped.
         optimizer: see `Optimizer`.
         schedule: the learning rate over the run; see `Schedule`.
@@ -246,13 +249,15 @@ class Recipe(Section):
         unused = unused_table(self.data)
         used = "images" if unused == "augmentation" else "augmentation"
         if getattr(self, unused) != type(self).model_fields[unused].default:
-            raise ValueError(f"{unused}: this has no effect on data {self.data}; use {used}")
+            raise ValueError(f"{unused}: this has no effect with data {self.data}; use {used}")
         return self
 
     @model_validator(mode="after")
     def _has_one_validation_set(self) -> Recipe:
         if self.validation and self.data == IMAGE_FOLDER:
-            raise ValueError(f"validation: this has no effect on data {self.data}, which is measured on its folder val")
+            raise ValueError(
+                f"validation: this has no effect with data {self.data}, which is measured on its folder val"
+            )
         return self
 
     @model_validator(mode="after")
@@ -276,8 +281,8 @@ class Recipe(Section):
 
         Args:
             changes: values by path, such as {"optimizer.lr": 0.1}. A dictionary for a table changes only the fields
-                in it. A new optimizer or schedule name resets the settings that have no effect under the new name;
-                new `data` resets the table that has no effect on it, `augmentation` or `images`.
+                in it. Another optimizer or schedule resets the settings that have no effect with it. Other `data`
+                resets the table that has no effect with it, `augmentation` or `images`.
             fields: further changes by name, such as epochs=2.
 
         Raises:
@@ -322,7 +327,7 @@ def _to_json(path: str, value: Any) -> Any:
 
 
 def unused_table(data: Any) -> str:
-    """Return the name of the table that has no effect on `data`."""
+    """Return the name of the table that has no effect with `data`."""
     return "augmentation" if data == IMAGE_FOLDER else "images"
 
 

@@ -99,7 +99,7 @@ def average_decay(recipe: Recipe, step: int, steps: int) -> float | None:
 
 
 def lookahead_decay(lookahead: Lookahead, step: int, steps: int) -> float | None:
-    """Return the decay of look-ahead averaging after a step, which grows with the cube of the progress.
+    """Return the decay of look-ahead averaging after a step, which grows with the cube of the share of steps done.
 
     Example:
         >>> from maam.training.recipe import Lookahead

@@ -121,7 +121,7 @@ def parse_weights(data: bytes, source: str) -> tuple[Node, dict[str, Array], dic
     header, tensors = _parse(data, source)
     spec = _spec(source, header)
     if spec is None:
-        raise WeightsError(f"{source}: the weights in it are without the header of maam")
+        raise WeightsError(f"{source}: the weights in this file have no header of maam")
     arrays, _ = match(spec, _arrays(source, tensors), source=source)
     return spec, arrays, {name: text for name, text in header.items() if name.startswith("maam.")}
 

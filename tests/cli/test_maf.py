@@ -62,5 +62,5 @@ def test_missing_files(fails, root):
     pytest.importorskip("torch")
     expected = "../../../datasets/ImageNet/train: no such folder; expected ../../../datasets/ImageNet/train/CLASS/*.jpg"
     assert fails("maf").startswith(expected)
-    assert fails("maf", "-e", "--epochs", 3).startswith("--epochs: this has no effect on -e (--evaluate)")
+    assert fails("maf", "-e", "--epochs", 3).startswith("--epochs: this has no effect with -e (--evaluate)")
     assert fails("maf", "-a", "MAFCV9").startswith("no preset 'MAFCV9'")

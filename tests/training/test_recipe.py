@@ -88,12 +88,12 @@ def test_recipe_round_trips_through_json():
         ({"data": "mnist"}, "data: input should be 'cifar10'"),
         ({"label_smoothing": 1.0}, "label_smoothing: input should be less than 1"),
         ({"clip_norm": 0.0}, "clip_norm: input should be greater than 0, got 0.0"),
-        ({"images": {"size": 64}}, "images: this has no effect on data cifar10; use augmentation"),
+        ({"images": {"size": 64}}, "images: this has no effect with data cifar10; use augmentation"),
         (
             {"data": FOLDER, "validation": 10},
-            f"validation: this has no effect on data {FOLDER}, which is measured on its folder val",
+            f"validation: this has no effect with data {FOLDER}, which is measured on its folder val",
         ),
-        ({"data": FOLDER, "augmentation": {"padding": 2}}, f"augmentation: this has no effect on data {FOLDER}"),
+        ({"data": FOLDER, "augmentation": {"padding": 2}}, f"augmentation: this has no effect with data {FOLDER}"),
         ({"data": FOLDER, "images": {"size": 224, "resize": 200}}, "images: resize is 200; expected at least"),
         ({"data": FOLDER, "images": {"scale": (0, 1)}}, "images: scale is (0.0, 1.0); expected 0 < least"),
         ({"data": FOLDER, "images": {"std": (1, 0, 1)}}, "images.std.1: input should be greater than 0"),
@@ -230,7 +230,7 @@ def test_recipe_for_other_data(name, data, kept, field, value, other):
     assert (after.augmentation, after.images) == (Recipe().augmentation, Recipe().images) or data == "cifar10"
     assert getattr(after, kept) == getattr(before, kept)
     assert after == before.replaced({field: value, "data": data})
-    assert "has no effect on data" in error_of(RecipeError, before.replaced, {other: 2, "data": data})
+    assert "has no effect with data" in error_of(RecipeError, before.replaced, {other: 2, "data": data})
 
 
 def test_no_recipe(tmp_path, monkeypatch):

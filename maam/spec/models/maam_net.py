@@ -61,8 +61,8 @@ def maam_net(
         scales: the window of the average pooling in front of a branch; one value or one for each branch. Default: 1.
         fusion: how the branches are weighted. "softmax": softmax of one learnable scalar per branch. "mean": equal
             weights. "dynamic": softmax of a linear layer on the globally average-pooled input. Default: "softmax".
-        reduce: whether a 1x1 convolution, normalization and activation follow the sum of the branches. With one branch
-            there is none. Default: False.
+        reduce: whether a 1x1 convolution, normalization and activation follow the sum of the branches. No effect
+            with one branch. Default: False.
         act_layer: the activation: "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "sigmoid",
             "hard_sigmoid", "tanh" or "identity". Default: "gelu".
         attention: a layer after each stage, by the name of its function in `maam.spec`, such as "eca". The parameters
