@@ -9,7 +9,7 @@ from maam.mindspore.runner import Runner
 from maam.mindspore.weights import build
 from maam.spec import Node
 
-TARGETS = {"cpu": "CPU", "cuda": "GPU", "ascend": "Ascend"}
+TARGETS = {"cpu": "CPU", "ascend": "Ascend"}
 
 
 def list_devices() -> dict[str, str]:

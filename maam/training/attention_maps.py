@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,7 +86,7 @@ def attention_maps(
     weights = find_weights(model)
     spec, arrays = read_whole(weights.path, np.dtype(np.float32))
     classifier = classifier_of(spec, weights.path)
-    gates = _gates(classifier, weights.path)
+    gates = _gates(classifier, model)
     images = image_preparation(classifier, weights, recipe, changes)
     check_images(classifier, images)
     paths = tuple(image_paths(files))
@@ -107,13 +106,13 @@ def check_gates(model: PathLike) -> None:
         DataError: the network has no gate.
     """
     path = find_weights(model).path
-    _gates(classifier_of(read_weights(path)[0], path), path)
+    _gates(classifier_of(read_weights(path)[0], path), model)
 
 
-def _gates(spec: Model, path: Path) -> set[str]:
+def _gates(spec: Model, model: PathLike) -> set[str]:
     if not (gates := set(gate_paths(spec, spec.input_shape))):
         raise DataError(
-            f"{path}: the network has no gate, so it has no attention maps; expected attention such as se, mafc, "
+            f"{model}: the network has no gate, so it has no attention maps; expected attention such as se, mafc, "
             "coord or ema; sk, mhsa and agent are not gates, because they mix branches or positions"
         )
     return gates

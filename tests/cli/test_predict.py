@@ -60,9 +60,11 @@ def test_attention_maps_are_refused_before_the_work(fails, monkeypatch):
     monkeypatch.setattr("maam.cli.predict.predict_files", None)
     options = {"attention": "sk", "width_multiplier": 0.25, "cifar": True, "num_classes": 10}
     reference.save_weights(reference.build("mobilenet_v2", seed=0, **options), "sk.safetensors")
-    for weights in (WEIGHTS, "sk.safetensors"):
+    for weights in (WEIGHTS, "sk.safetensors", "maam_net_s"):
         message = fails("predict", weights, "a.png", "--attention-maps", "maps.png")
-        assert "the network has no gate, so it has no attention maps; expected attention such as se" in message
+        assert message.startswith(
+            f"{weights}: the network has no gate, so it has no attention maps; expected attention"
+        )
     for name in ("out.xyz", "out", "out.png.txt"):
         message = fails("predict", WEIGHTS, "a.png", "--attention-maps", name)
         assert message == (
