@@ -181,9 +181,14 @@ def test_an_lstm_with_another_first_axis(swaps):
     assert (cause.what, bool(cause.seen), bool(cause.remedy)) == ("batch_first", not swaps, not swaps)
 
 
-@pytest.mark.parametrize("sides", [(0,), (1,), (0, 1)])
-def test_random_code_is_a_cause(sides):
-    """Dropout that is called as a function cannot be switched off, and is not rounding."""
+@pytest.mark.parametrize(("sides", "seed"), [((0,), 0), ((1,), 0), ((0, 1), 0), ((0, 1), 18)])
+def test_random_code_is_a_cause(sides, seed):
+    """Dropout that is called as a function cannot be switched off, and is not rounding.
+
+    With seed 18, the first outputs of both models are equal by chance.
+    """
+    torch.manual_seed(seed)
+    mindspore.set_seed(seed + 1)
     layer, cell = linear(4, 3)
     functions = [lambda m, x: m.fc(x)] * 2
     for side in sides:
