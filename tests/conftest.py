@@ -1,6 +1,7 @@
 """Settings that hold for all tests; environment variables are set before any framework is imported."""
 
 import os
+import sys
 
 os.environ.setdefault("GLOG_v", "4")  # failed compilations are tested on purpose: MindSpore would print pages
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers on two cores
@@ -37,6 +38,23 @@ def own_presets(monkeypatch):
 def installed(monkeypatch):
     """Messages name the commands of an installed package, also if the tests run in a checkout."""
     monkeypatch.setattr(errors, "_checkout", lambda: None)
+
+
+@pytest.fixture(autouse=True)
+def mindspore_mode():
+    """A test in graph mode leaves it: in all tests after it, MindSpore would compile each cell."""
+    before = _mindspore().get_context("mode") if _mindspore() else None
+    yield
+    if mindspore := _mindspore():
+        before = mindspore.PYNATIVE_MODE if before is None else before
+        if mindspore.get_context("mode") != before:
+            mindspore.set_context(mode=before)
+
+
+def _mindspore():
+    """Return MindSpore if it is imported."""
+    module = sys.modules.get("mindspore")
+    return module if hasattr(module, "get_context") else None
 
 
 @pytest.fixture(scope="session")
