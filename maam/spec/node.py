@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import keyword
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
@@ -244,6 +244,21 @@ class Node(BaseModel):
 def join_path(path: str, name: str) -> str:
     """Return the canonical name of a child or a parameter of the layer at `path`; the path of the model is ""."""
     return f"{path}.{name}" if path else name
+
+
+def map_layers(node: Node, change: Callable[[Node], Node]) -> Node:
+    """Return the spec with `change(layer)` in place of each layer without children; names and containers stay.
+
+    Example:
+        >>> from maam import spec
+        >>> chain = spec.Sequential(children={"act": spec.Activation(function="relu"), "flatten": spec.Flatten()})
+        >>> changed = map_layers(chain, lambda layer: spec.Identity() if layer.kind == "activation" else layer)
+        >>> [layer.kind for layer in changed.nodes.values()]
+        ['identity', 'flatten']
+    """
+    if not node.nodes:
+        return change(node)
+    return node.with_nodes({name: map_layers(child, change) for name, child in node.nodes.items()})
 
 
 def shape_below(name: str, child: Node, shape: Shape) -> Shape:

@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from maam._config import nearest
 from maam.errors import RecipeError
 from maam.spec import BatchNorm2d, Conv2d, Node, Parallel
+from maam.spec.node import map_layers
 from maam.training.recipe import Initialization
 from maam.training.sources import Batches
 
@@ -59,9 +60,7 @@ def with_momentum(spec: Node, momentum: float | None) -> Node:
     """
     if momentum is None:
         return spec
-    if isinstance(spec, BatchNorm2d):
-        return spec.replace(momentum=momentum)
-    return spec.with_nodes({name: with_momentum(node, momentum) for name, node in spec.nodes.items()})
+    return map_layers(spec, lambda node: node.replace(momentum=momentum) if isinstance(node, BatchNorm2d) else node)
 
 
 def dirac(weight: Array, groups: int = 1, branch: int = 0) -> Array:

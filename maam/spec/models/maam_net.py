@@ -9,7 +9,7 @@ from maam.spec.containers import Model, Parallel, Sequential
 from maam.spec.fields import Flag, Positive, Probability, Size
 from maam.spec.layers.maam import Fusion, NumAgents, agent_block, maam
 from maam.spec.models.attention import GATES, Attention
-from maam.spec.node import Node
+from maam.spec.node import Node, map_layers
 from maam.spec.pooling import GlobalPool
 from maam.spec.presets import preset_signature, register_preset
 from maam.spec.primitives import Activation, Conv2d, Dropout, ElementwiseName, Flatten, Identity, Linear
@@ -97,7 +97,7 @@ def maam_net(
             stage = agent_block(width, wider, hidden_channels=wider, **first, **branch)
         else:
             stage = maam(width, wider, hidden_channels=max(wider // num_agents, 1), **several, **branch)
-        body[f"stage{index + 1}"] = _with_default_init(stage)
+        body[f"stage{index + 1}"] = map_layers(stage, _with_default_init)
         if attention is not None:
             body[f"attention{index + 1}"] = GATES[attention](wider)
         width = wider
@@ -106,11 +106,9 @@ def maam_net(
     return Model(name=name, input_shape=(in_channels, image_size, image_size), children=body)
 
 
-def _with_default_init(node: Node) -> Node:
-    """Return a layer whose convolutions start smaller than He's, as those do that start as the identity."""
-    if isinstance(node, Conv2d):
-        return node.replace(init="fan_in_uniform")
-    return node.with_nodes({name: _with_default_init(child) for name, child in node.nodes.items()})
+def _with_default_init(layer: Node) -> Node:
+    """Return a convolution that starts smaller than He's, as those do that start as the identity, or another layer."""
+    return layer.replace(init="fan_in_uniform") if isinstance(layer, Conv2d) else layer
 
 
 def _classifier(in_features: int, num_classes: int, factor: float, dropout: float) -> Sequential:
