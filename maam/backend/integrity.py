@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from maam.errors import MaamError
-from maam.spec.node import join_path
+from maam.spec.node import is_within, join_path
 
 
 class SpecContainer:
@@ -66,7 +66,7 @@ def check_integrity(model: Any, action: str, error: type[MaamError], skip: Seque
         skip: canonical names of layers that may differ.
     """
     for path, was, now in _changes(model, ""):
-        if any(path == layer or path.startswith(f"{layer}.") for layer in skip):
+        if is_within(path, skip):
             continue
         raise error(
             f"{action}: layer {path!r} was {was} and is {now}, so the spec no longer describes it; build a model "

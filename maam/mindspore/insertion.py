@@ -28,6 +28,7 @@ from maam.mindspore import layers
 from maam.mindspore.cells import Container
 from maam.mindspore.layers import Layer
 from maam.mindspore.primitives import convert
+from maam.spec.node import is_within
 
 MakeLayer = Callable[[int], nn.Cell]
 """A function from a number of channels to a cell."""
@@ -188,7 +189,7 @@ def _without_chains(path: str, chains: Sequence[str]) -> str:
     """Return the path of a cell or parameter without the chains of inserted layers, as in the plain network."""
     for chain in sorted(chains, key=len, reverse=True):
         start = f"{chain}.last" if chain else "last"
-        if path == start or path.startswith(f"{start}."):
+        if is_within(path, [start]):
             path = (chain + path[len(start) :]).removeprefix(".")
     return path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import keyword
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
@@ -244,6 +244,16 @@ class Node(BaseModel):
 def join_path(path: str, name: str) -> str:
     """Return the canonical name of a child or a parameter of the layer at `path`; the path of the model is ""."""
     return f"{path}.{name}" if path else name
+
+
+def is_within(path: str, layers: Iterable[str]) -> bool:
+    """Return whether a path is one of `layers`, or that of a layer or parameter inside one of them.
+
+    Example:
+        >>> is_within("reduce.conv.weight", ["reduce"]), is_within("reduce2.conv.weight", ["reduce"])
+        (True, False)
+    """
+    return any(path == layer or path.startswith(f"{layer}.") for layer in layers)
 
 
 def map_layers(node: Node, change: Callable[[Node], Node]) -> Node:
