@@ -19,6 +19,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from maam._messages import one_line
 from maam._system import SLOW_ONEDNN, cpu_features, environment
 from maam.backend.devices import DEVICES, choose_device
 from maam.backend.optimizer import Optimizer
@@ -183,7 +184,7 @@ def check_backend(name: str) -> Finding:
         backend = load_backend(name)
         logits = backend.make_runner(backend.build("maam_digits", seed=0), _uncompiled_mode(entry)).forward(images)
     except Exception as error:  # a broken installation can raise anything
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         return Finding(name, Status.BAD, f"{type(error).__name__}: {reason}", f"reinstall it: {install}")
     seconds, difference = time.perf_counter() - start, float(np.abs(logits - expected).max())
     if not np.allclose(logits, expected, rtol=TOLERANCE, atol=TOLERANCE):
@@ -204,7 +205,7 @@ def check_engine(name: str) -> Finding:
     try:
         importlib.import_module(name)
     except Exception as error:  # a broken installation can raise anything
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         return Finding(name, Status.BAD, f"{type(error).__name__}: {reason}", "reinstall it")
     return Finding(name, Status.GOOD, "can be imported")
 
@@ -233,7 +234,7 @@ def _check_device(name: str, device: str) -> Finding:
     except DeviceError as error:
         return Finding(subject, Status.ABSENT, str(error))
     except Exception as error:  # a broken installation can raise anything
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         return Finding(subject, Status.BAD, f"{type(error).__name__}: {reason}", "see docs/install.md")
     bound = TOLERANCE if device == "cpu" else REDUCED
     text = (

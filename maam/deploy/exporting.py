@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maam import _documents, _io
+from maam._messages import one_line
 from maam.backend.engines import OPENERS
 from maam.backend.protocol import Predict
 from maam.backend.registry import export_formats, load_export_backend
@@ -232,7 +233,7 @@ def open_exported(path: Path | str, *, trusted: bool = False) -> tuple[Predict, 
     except MaamError:
         raise
     except Exception as error:  # each engine has its own errors
-        raise DeploymentError(f"{path}: cannot be read as {name}: {' '.join(str(error).split())[:200]}") from None
+        raise DeploymentError(f"{path}: cannot be read as {name}: {one_line(error, 200)}") from None
     try:
         rule = exported_rule(metadata)
     except (SpecError, KeyError, TypeError, ValueError, RecursionError) as error:

@@ -15,6 +15,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import amp, nn
 
+from maam._messages import one_line
 from maam._system import SLOW_ONEDNN, cpu_features
 from maam.errors import DeploymentError, DeviceError, require
 from maam.mindspore.devices import select_device
@@ -132,7 +133,7 @@ def _select(device: str | None) -> str:
     except RuntimeError as error:
         if isinstance(error, DeviceError):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise DeviceError(
             f"device {device!r}: MindSpore cannot select it ({reason}); call configure() before the first operator runs"
         ) from None

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from maam._messages import one_line
 from maam.backend.engines import open_onnx, open_openvino
 from maam.backend.protocol import Predict
 from maam.torch.export import onnx_program
@@ -106,7 +107,7 @@ def _compiled(model: nn.Module, example: Tensor) -> dict[str, Function]:
     try:
         frozen(example)
     except (RuntimeError, OSError) as error:  # most often there is no C++ compiler
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         warnings.warn(f"optimize: torch.compile failed, so the model is not compiled: {reason}", stacklevel=6)
         return {}
     return {"compiled": frozen}

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from maam._messages import one_line
 from maam._system import share_protobuf
 from maam.backend.engines import read_companion
 from maam.backend.protocol import Predict
@@ -173,7 +174,7 @@ def _program(
         with _quiet(), torch.no_grad():
             return torch.export.export(model, (tensor,), dynamic_shapes=(free,))
     except (RuntimeError, torch._dynamo.exc.UserError) as error:
-        raise DeploymentError(f"torch.export: {' '.join(str(error).split())[:300]}") from None
+        raise DeploymentError(f"torch.export: {one_line(error, 300)}") from None
 
 
 def _run(function: Callable[[Any], Any], x: Array) -> Array:

@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from maam import _io
-from maam._messages import listed
+from maam._messages import listed, one_line
 from maam.errors import SpecError, WeightsError
 from maam.spec import Node, parse_json
 from maam.weights.match import is_batch_counter, match, names_of
@@ -263,7 +263,7 @@ def _parse(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, str], l
             raise ValueError(f"a header of {length} bytes, expected at most {max(min(rest, MAX_HEADER), 0)}")
         tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except (safetensors.SafetensorError, ValueError) as error:
-        raise _FormatError(f"{path}: not a safetensors file, or truncated: {_cut(error)}") from None
+        raise _FormatError(f"{path}: not a safetensors file, or truncated: {one_line(error, 200)}") from None
     table, end = _table(data)
     header = table.get("__metadata__") or {}
     if header.get("format") in (FORMAT, CHECKPOINT_FORMAT) and CHECKSUM in header:
@@ -342,10 +342,6 @@ def _arrays(path: str | os.PathLike[str], tensors: list[tuple[str, dict[str, Any
             arrays[name] = np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
         except (ValueError, OverflowError):  # NumPy limits the number and size of dimensions
             raise WeightsError(
-                f"{path}: {listed([name])} has a shape that NumPy does not support: {_cut(view['shape'])}"
+                f"{path}: {listed([name])} has a shape that NumPy does not support: {one_line(view['shape'], 200)}"
             ) from None
     return arrays
-
-
-def _cut(value: object) -> str:
-    return " ".join(str(value).split())[:200]
