@@ -12,6 +12,7 @@ import numpy as np
 
 from maam.data.image_folder import EXTENSIONS, find_images
 from maam.errors import DataError, ShapeError
+from maam.reference.functions import softmax
 from maam.spec import Model, Node, input_rule
 from maam.training.evaluate import Track, image_preparation, open_model, untracked
 from maam.training.recipe import Images, Recipe
@@ -113,7 +114,8 @@ def predict_files(
     predict = open_model(spec, arrays, framework, device)
     logits = [np.asarray(predict(x)) for x, _ in track(batches.epoch(0), framework, len(batches))]
     read = [path for path in paths if path not in batches.broken]
-    return [Prediction(path, p, names) for path, p in zip(read, _softmax(np.concatenate(logits)), strict=True)]
+    probabilities = softmax(np.concatenate(logits).astype(np.float64))  # (N, classes)
+    return [Prediction(path, p, names) for path, p in zip(read, probabilities, strict=True)]
 
 
 def _check_order(model: object) -> None:
@@ -165,9 +167,3 @@ def image_paths(files: Sequence[PathLike] | PathLike) -> Iterator[str]:
             yield from find_images(path)
         else:
             yield str(Path(path))
-
-
-def _softmax(logits: Array) -> Array:
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)  # (N, classes)
-    powers = np.exp(shifted)
-    return np.asarray(powers / powers.sum(1, keepdims=True))
