@@ -11,7 +11,7 @@ from maam.spec.layers.maam import Fusion, NumAgents, agent_block, maam
 from maam.spec.models.attention import GATES, Attention
 from maam.spec.node import Node, map_layers
 from maam.spec.pooling import GlobalPool
-from maam.spec.presets import preset_signature, register_preset
+from maam.spec.presets import register_variant
 from maam.spec.primitives import Activation, Conv2d, Dropout, ElementwiseName, Flatten, Identity, Linear
 
 
@@ -129,14 +129,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 """Widths that 1, 2, 3 and 5 divide, so that controls with other numbers of branches have the same costs."""
 
 
-def _register(name: str, settings: dict[str, Any]) -> None:
-    def build(**overrides: Any) -> Model:
-        return maam_net(**{**settings, "name": name, **overrides})
-
-    build.__signature__ = preset_signature(maam_net, settings, ("name",))  # type: ignore[attr-defined]
-    register_preset(build, name)
-
-
 for _name, _settings in _SETTINGS.items():
-    _register(_name, _settings)
-    _register(f"{_name}_control", {**_settings, "num_agents": 1})
+    register_variant(maam_net, _name, _settings)
+    register_variant(maam_net, f"{_name}_control", {**_settings, "num_agents": 1})
