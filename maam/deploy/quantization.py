@@ -24,12 +24,12 @@ from maam.deploy.exporting import (
     FORMATS,
     companions,
     find_format,
-    make_metadata,
     move,
     open_exported,
     scratch_folder,
     write,
 )
+from maam.deploy.metadata import make_metadata
 from maam.deploy.sensitivity import Sensitivity, rank_nodes
 from maam.deploy.source import read_source
 from maam.errors import DataError, DeploymentError, require
