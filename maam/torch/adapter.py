@@ -18,7 +18,7 @@ from maam._io import replacing
 from maam.backend.adapter import Call, Inputs, Layer, Setting, Slot, first_of, is_dropout, with_first
 from maam.errors import PortingError
 from maam.spec.node import join_path
-from maam.torch.arrays import from_numpy, to_numpy
+from maam.torch.arrays import from_numpy, preserve_modes, to_numpy
 from maam.torch.settings import read_settings, write_module
 from maam.torch.structure import (
     computed_weights,
@@ -231,30 +231,27 @@ class ModelAdapter:
     def _mode(self, training: bool, part: nn.Module | None = None) -> Iterator[None]:
         """Run the model or a part of it in a mode; restore the modes of its modules and its counters."""
         part = self.model if part is None else part
-        before = {module: module.training for module in part.modules()}
         counters = [(b, b.clone()) for b in part.buffers() if not b.is_floating_point()]
-        with suppress(NotImplementedError):  # exported modules have one mode
-            part.train(training)
-        for module in before:
-            if is_dropout(type(module)):
-                module.eval()
-        try:
-            with _without_compiling() if self._compiled else nullcontext():
-                yield
-        finally:
-            for module, mode in before.items():
-                module.training = mode
-            with torch.no_grad():
-                for buffer, value in counters:
-                    buffer.copy_(value)
+        with preserve_modes(part) as modes:
+            with suppress(NotImplementedError):  # exported modules have one mode
+                part.train(training)
+            for module in modes:
+                if is_dropout(type(module)):
+                    module.eval()
+            try:
+                with _without_compiling() if self._compiled else nullcontext():
+                    yield
+            finally:
+                with torch.no_grad():
+                    for buffer, value in counters:
+                        buffer.copy_(value)
 
 
 def _assign_computed(module: nn.Module, name: str, tensor: Tensor) -> bool:
     """Assign a value to an array that a parametrization computes; return whether it now has this value."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()  # spectral_norm takes a step in train mode
     try:
-        with torch.no_grad():
+        with torch.no_grad(), preserve_modes(module):
+            module.eval()  # spectral_norm takes a step in train mode
             hook = next((hook for hook in old_hooks(module) if hook.name == name), None)
             if hook is None:
                 setattr(module, name, tensor.detach().clone())  # a Parameter would be registered
@@ -265,9 +262,6 @@ def _assign_computed(module: nn.Module, name: str, tensor: Tensor) -> bool:
             return torch.allclose(getattr(module, name), tensor, rtol=1e-4, atol=1e-6)
     except Exception:  # parametrizations may raise anything
         return False
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from maam.backend.optimizer import Optimizer, find_frozen
 from maam.backend.protocol import Gradients, LossScale, Objective, OptimizerState, ProcessGroup, SingleProcess
 from maam.backend.registry import find_entry
 from maam.spec import Node
-from maam.torch.arrays import from_numpy, read_arrays, tensors, to_numpy, unwrap, write_arrays
+from maam.torch.arrays import from_numpy, preserve_modes, read_arrays, tensors, to_numpy, unwrap, write_arrays
 from maam.torch.modules import Container
 from maam.torch.weights import build
 from maam.weights.exchange import spec_of
@@ -260,13 +260,12 @@ class Runner:
     @contextmanager
     def preserve_state(self) -> Iterator[None]:
         """Restore the model's arrays and the mode of each layer on leaving the context."""
-        arrays, modes = self.read_arrays(), {module: module.training for module in self.model.modules()}
-        try:
-            yield
-        finally:
-            self.write_arrays(arrays)
-            for module, training in modes.items():
-                module.training = training
+        arrays = self.read_arrays()
+        with preserve_modes(self.model):
+            try:
+                yield
+            finally:
+                self.write_arrays(arrays)
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return the output for x (N, C, H, W); train mode updates the running statistics."""
