@@ -18,7 +18,7 @@ from maam._io import replacing
 from maam.backend.adapter import Call, Inputs, Layer, Setting, Slot, first_of, is_dropout, with_first
 from maam.errors import PortingError
 from maam.spec.node import join_path
-from maam.torch.arrays import from_numpy, preserve_modes, to_numpy
+from maam.torch.arrays import dtype_name, from_numpy, preserve_modes, to_numpy
 from maam.torch.settings import read_settings, write_module
 from maam.torch.structure import (
     computed_weights,
@@ -71,7 +71,7 @@ class ModelAdapter:
         module = self._module(name)
         if self.fixed:
             return {}
-        dtypes = [str(tensor.dtype).removeprefix("torch.") for tensor in own_tensors(module).values()]
+        dtypes = [dtype_name(tensor.dtype) for tensor in own_tensors(module).values()]
         precision = dtypes[0] if dtypes else "float32"
         return {**read_settings(module_kind(module), module, inputs), "precision": Setting(precision, precision)}
 

@@ -19,6 +19,10 @@ from maam.weights.match import INNER_WRAPPERS, is_batch_counter
 Array = np.ndarray[Any, Any]
 
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The dtypes of the precisions in which models train and are optimized."""
+
+
 class Wrapper(nn.Module):
     """A module that contains another one as `model`, computes the same, and is saved as the inner one."""
 
@@ -86,6 +90,11 @@ def preserve_modes(module: nn.Module) -> Iterator[dict[nn.Module, bool]]:
     finally:
         for part, training in modes.items():
             part.training = training
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return NumPy's name of a dtype, such as "float32"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def to_numpy(tensor: Tensor) -> Array:

@@ -21,6 +21,7 @@ from maam.backend.devices import choose_precision
 from maam.backend.engines import AUTO, check_engine, check_output
 from maam.errors import DeploymentError, MaamError
 from maam.spec import InputRule
+from maam.torch.arrays import PRECISIONS, dtype_name
 from maam.torch.devices import has_native_bf16, select_precision
 from maam.torch.engines import BUILDERS, Function, Source
 from maam.torch.weights import load
@@ -68,7 +69,7 @@ class Optimized:
             ShapeError: the input does not fit the model, or is not float32.
         """
         if self._rule is not None:
-            self._rule.check(tuple(x.shape), str(x.dtype).removeprefix("torch."), "float32")
+            self._rule.check(tuple(x.shape), dtype_name(x.dtype), "float32")
         return self._function(x)
 
     def __repr__(self) -> str:
@@ -237,7 +238,7 @@ def _recall(source: Source, choice: dict[str, Any], example: Tensor, expected: A
     engine, precision, form = (choice.get(name) for name in ("engine", "precision", "form"))
     if form == "unchanged":
         return _eager(source)
-    if engine not in BUILDERS or precision not in ("fp32", "bf16", "fp16"):
+    if engine not in BUILDERS or precision not in PRECISIONS:
         return None
     compile, source.compile = source.compile, form == "compiled"
     try:

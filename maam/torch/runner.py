@@ -19,7 +19,16 @@ from maam.backend.optimizer import Optimizer, find_frozen
 from maam.backend.protocol import Gradients, LossScale, Objective, OptimizerState, ProcessGroup, SingleProcess
 from maam.backend.registry import find_entry
 from maam.spec import Node
-from maam.torch.arrays import from_numpy, preserve_modes, read_arrays, tensors, to_numpy, unwrap, write_arrays
+from maam.torch.arrays import (
+    PRECISIONS,
+    from_numpy,
+    preserve_modes,
+    read_arrays,
+    tensors,
+    to_numpy,
+    unwrap,
+    write_arrays,
+)
 from maam.torch.modules import Container
 from maam.torch.weights import build
 from maam.weights.exchange import spec_of
@@ -28,7 +37,6 @@ Array = np.ndarray[Any, Any]
 EAGER, COMPILED = "torch", "torch compiled"
 """The names of the modes in the registry."""
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Processes:
