@@ -28,6 +28,7 @@ from maam.backend.adapter import (
 )
 from maam.errors import PortingError
 from maam.mindspore.arrays import DTYPES, NAMES, assign, from_numpy, to_numpy
+from maam.mindspore.configuration import preserve_mode
 from maam.mindspore.settings import read_settings, write_cell
 from maam.mindspore.weights import write_records
 from maam.spec import Role
@@ -207,25 +208,23 @@ class ModelAdapter:
     @contextmanager
     def _mode(self, training: bool, part: nn.Cell | None = None) -> Iterator[None]:
         """Run the model or a part of it in a mode, and restore the modes of all its cells."""
-        mode = ms.get_context("mode")
         part = self.model if part is None else part
         before = {cell: cell.training for _, cell in part.cells_and_names()}
-        ms.set_context(mode=ms.PYNATIVE_MODE)
-        part.set_train(training)
-        for cell in before:
-            if is_dropout(type(cell)):
-                cell.set_train(False)
-        try:
-            yield
-        except Exception:
-            _settle()
-            raise
-        finally:
-            part.set_train(before[part])
-            for cell, was in before.items():  # set_train reaches all cells inside
-                if cell.training != was:
-                    cell.set_train(was)
-            ms.set_context(mode=mode)
+        with preserve_mode(ms.PYNATIVE_MODE):
+            part.set_train(training)
+            for cell in before:
+                if is_dropout(type(cell)):
+                    cell.set_train(False)
+            try:
+                yield
+            except Exception:
+                _settle()
+                raise
+            finally:
+                part.set_train(before[part])
+                for cell, was in before.items():  # set_train reaches all cells inside
+                    if cell.training != was:
+                        cell.set_train(was)
 
 
 def _cells_by_path(model: nn.Cell) -> dict[str, nn.Cell]:

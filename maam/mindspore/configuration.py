@@ -7,6 +7,7 @@ import ctypes
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,21 @@ def _set_ascend(parity: bool) -> None:
     precision.matmul_allow_hf32(not parity)
     if parity:
         precision.precision_mode("must_keep_origin_dtype")
+
+
+@contextlib.contextmanager
+def preserve_mode(mode: int | None = None) -> Iterator[None]:
+    """Run in a mode of MindSpore, graph or PyNative, and restore the mode on leaving the context; None sets no mode.
+
+    The mode applies to all models of the process, and some functions of MindSpore leave another one behind.
+    """
+    before = ms.get_context("mode")
+    if mode is not None:
+        ms.set_context(mode=mode)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=before)
 
 
 def cap_instructions() -> None:

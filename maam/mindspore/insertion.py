@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from mindspore import PYNATIVE_MODE, Parameter, Tensor, amp, get_context, nn, set_context
+from mindspore import PYNATIVE_MODE, Parameter, Tensor, amp, nn
 from mindspore import dtype as mstype
 from mindspore.common.initializer import initializer
 
@@ -26,6 +26,7 @@ from maam.backend.layers import layers_in
 from maam.errors import SpecError
 from maam.mindspore import layers
 from maam.mindspore.cells import Container
+from maam.mindspore.configuration import preserve_mode
 from maam.mindspore.layers import Layer
 from maam.mindspore.primitives import convert
 from maam.spec.node import is_within
@@ -151,13 +152,9 @@ def compute_shape(layer: nn.Cell, channels: int) -> tuple[int, ...]:
 
     The cell runs in PyNative mode, so that nothing is compiled.
     """
-    mode = get_context("mode")
-    set_context(mode=PYNATIVE_MODE)
-    try:
-        values = np.random.default_rng(0).standard_normal((2, channels, 8, 8), np.float32)
+    values = np.random.default_rng(0).standard_normal((2, channels, 8, 8), np.float32)
+    with preserve_mode(PYNATIVE_MODE):
         return tuple(layer.set_train(False)(Tensor(values)).shape)
-    finally:
-        set_context(mode=mode)
 
 
 KINDS = LayerKinds(LAYERS, Layer, nn.Cell, "cell", Blend, compute_shape)
