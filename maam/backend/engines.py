@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,18 @@ def thread_limit() -> int | None:
     return int(value) if value.isdecimal() and int(value) > 0 else None
 
 
+def write_companion(path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the metadata of a model whose format cannot hold it to a JSON file beside the model."""
+    _companion(path).write_text(json.dumps(metadata, indent=1))
+
+
 def read_companion(path: Path) -> dict[str, str]:
-    """Return the metadata in the JSON file beside a model whose format cannot hold metadata."""
-    return dict(parse_json(read_text(f"{path}.json", _MAX_METADATA)))
+    """Return the metadata that `write_companion` has written."""
+    return dict(parse_json(read_text(_companion(path), _MAX_METADATA)))
+
+
+def _companion(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
 
 
 OPENERS: dict[str, Callable[[Path], tuple[Predict, dict[str, str]]]] = {"onnx": open_onnx, "openvino": open_openvino}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -17,7 +16,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from maam.backend.engines import read_companion
+from maam.backend.engines import read_companion, write_companion
 from maam.backend.protocol import Predict
 from maam.errors import DeploymentError
 from maam.mindspore.arrays import from_numpy, to_numpy, write_arrays
@@ -56,7 +55,7 @@ def _write(path: Path, spec: Node, arrays: Mapping[str, Array], example: Any, ki
         with preserve_mode():
             ms.export(model, example, file_name=str(plain), file_format=kind)
         shutil.move(plain, path)
-    path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
+    write_companion(path, metadata)
 
 
 def open_mindir(path: Path, trusted: bool = False) -> tuple[Predict, dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import warnings
 import zipfile
@@ -18,7 +17,7 @@ from torch import nn
 
 from maam._messages import one_line
 from maam._system import share_protobuf
-from maam.backend.engines import read_companion
+from maam.backend.engines import read_companion, write_companion
 from maam.backend.protocol import Predict
 from maam.errors import DeploymentError, require
 from maam.spec import Node
@@ -133,7 +132,7 @@ def write_executorch(path: Path, spec: Node, arrays: Mapping[str, Array], shape:
         program = _program(_model(spec, arrays), shape, largest=64)
         edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
         path.write_bytes(edge.to_executorch().buffer)
-    path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
+    write_companion(path, metadata)
 
 
 def open_executorch(path: Path, trusted: bool = False) -> tuple[Predict, dict[str, str]]:
