@@ -35,6 +35,12 @@ class SpecContainer:
         """Return a text that identifies what a layer computes: its class and settings."""
         raise NotImplementedError
 
+    def _describe_combination(self) -> str:
+        """Return how the branches are merged, or the formula of a graph; empty for other nodes."""
+        if self._spec.kind == "graph":
+            return str(self._spec.formula)
+        return f"merge={self._spec.merge!r}" if self._spec.kind == "parallel" else ""
+
     @property
     def spec(self) -> Any:
         """The node, with the present nodes of the containers inside."""

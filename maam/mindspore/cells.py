@@ -378,9 +378,7 @@ class Container(_Base):
 
     def extend_repr(self) -> str:
         """Return how the branches are merged, or the formula of a graph; empty for other nodes."""
-        if self.kind == "graph":
-            return str(self.spec.formula)
-        return f"merge={self._mode!r}" if self.kind == "parallel" else ""
+        return self._describe_combination()
 
 
 def _plain_steps(node: spec.Graph) -> tuple[tuple[Any, ...], ...]:

@@ -143,9 +143,7 @@ class Container(SpecContainer, nn.Module):
 
     def extra_repr(self) -> str:
         """Return how the branches are merged, or the formula of a graph; empty for other nodes."""
-        if self.kind == "graph":
-            return str(self.spec.formula)
-        return f"merge={self._mode!r}" if self.kind == "parallel" else ""
+        return self._describe_combination()
 
     # --- the computation
 
