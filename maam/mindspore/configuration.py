@@ -17,7 +17,7 @@ import numpy as np
 from mindspore import amp, nn
 
 from maam._messages import one_line
-from maam._system import SLOW_ONEDNN, cpu_features
+from maam._system import SLOW_ONEDNN, cpu_features, release
 from maam.errors import DeploymentError, DeviceError, require
 from maam.mindspore.devices import select_device
 
@@ -176,8 +176,7 @@ def cap_instructions() -> None:
     Importing `maam.mindspore` calls this function. It calls MindSpore's own copy of oneDNN, because the environment
     variable would also slow down PyTorch in the same process. oneDNN accepts a limit until the first operator runs.
     """
-    version = tuple(int(part) for part in ms.__version__.split(".")[:2])
-    if version < SLOW_ONEDNN or "avx512f" not in cpu_features() or "ONEDNN_MAX_CPU_ISA" in os.environ:
+    if release(ms.__version__) < SLOW_ONEDNN or "avx512f" not in cpu_features() or "ONEDNN_MAX_CPU_ISA" in os.environ:
         return
     if not _limit_onednn():
         warnings.warn(

@@ -8,7 +8,6 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from maam._cache import read_cached, write_cached
-from maam._system import environment, interleave, ratios
+from maam._system import environment, find_version, interleave, ratios
 from maam.backend.devices import choose_precision
 from maam.backend.engines import AUTO, check_engine, check_output
 from maam.errors import DeploymentError, MaamError
@@ -279,15 +278,9 @@ def _key(source: Source, device: str, precision: str) -> dict[str, Any]:
         "compile": source.compile,
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "versions": environment() | {name: _version(name) for name in ("onnxruntime", "openvino")},
+        "versions": environment()
+        | {name: find_version(name) or "not installed" for name in ("onnxruntime", "openvino")},
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def measure(
