@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from maam._messages import listed
+from maam._messages import listed, nearest
 from maam.backend.adapter import Layer
 from maam.errors import PortingError
 from maam.porting.matching import Pair, mismatch
@@ -96,6 +95,6 @@ def _paths(layers: Iterable[Layer]) -> list[str]:
 def _check_path(option: str, name: object, paths: Sequence[str], statement: str) -> None:
     if name in paths:
         return
-    close = difflib.get_close_matches(str(name), paths, 1)
+    close = nearest(name, paths)
     hint = f"did you mean {listed(close)}?" if close else f"known are {listed(paths[:8])}, ..."
     raise PortingError(f"{option}: {statement} layer with weights named {listed([str(name)])}; {hint}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from maam._config import nearest
+from maam._config import name_hint
 from maam.errors import RecipeError
 from maam.spec import BatchNorm2d, Conv2d, Node, Parallel
 from maam.spec.node import map_layers
@@ -144,7 +144,7 @@ def _first_conv(spec: Node, path: str) -> Conv2d:
     field = "initialization.whiten"
     convs = [name for name, node in spec.walk() if isinstance(node, Conv2d)]
     if path not in convs:
-        raise RecipeError(f"{field}: no convolution {path!r} in the model{nearest(path, convs)}")
+        raise RecipeError(f"{field}: no convolution {path!r} in the model{name_hint(path, convs)}")
     if path != next(name for name, node in spec.walk() if not node.nodes):
         raise RecipeError(f"{field}: {path} is not the first layer of the model; only images can be whitened")
     conv = spec.at(path)
@@ -170,7 +170,7 @@ def _matching(spec: Node, patterns: Iterable[str]) -> list[str]:
     for pattern in patterns:
         matched = [path for path in convs if fnmatchcase(path, pattern)]
         if not matched:
-            raise RecipeError(f"initialization.dirac: {pattern!r} matches no convolution{nearest(pattern, convs)}")
+            raise RecipeError(f"initialization.dirac: {pattern!r} matches no convolution{name_hint(pattern, convs)}")
         found += matched
     for path in found:
         if (size := convs[path].kernel_size) % 2 == 0:
