@@ -271,6 +271,21 @@ def map_layers(node: Node, change: Callable[[Node], Node]) -> Node:
     return node.with_nodes({name: map_layers(child, change) for name, child in node.nodes.items()})
 
 
+def with_layer(node: Node, path: str, layer: Node) -> Node:
+    """Return the spec with another layer at a path; "" is the node itself.
+
+    Example:
+        >>> from maam import spec
+        >>> changed = with_layer(spec.preset("maam_digits"), "reduce.act", spec.Activation(function="gelu"))
+        >>> changed.at("reduce.act").function
+        'gelu'
+    """
+    if not path:
+        return layer
+    name, _, rest = path.partition(".")
+    return node.with_nodes({**node.nodes, name: with_layer(node.nodes[name], rest, layer)})
+
+
 def shape_below(name: str, child: Node, shape: Shape) -> Shape:
     """Return `child.output_shape(shape)`; errors get `name` in front of the path."""
     try:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from maam.errors import DeploymentError, SpecError
 from maam.spec import Dropout, Identity, Model, Node, Sequential, draw, head, input_rule, with_num_classes
-from maam.spec.node import is_within, join_path
+from maam.spec.node import is_within, join_path, with_layer
 from maam.timm.structure import analyze
 from maam.torch.arrays import write_arrays
 from maam.torch.modules import Container, check_input, instantiate
@@ -268,14 +268,7 @@ def _with_dropout(spec: Model, p: float | None) -> Model:
     index = list(above.nodes).index(name)
     nodes = list(above.nodes.items())
     changed = above.with_nodes(dict([*nodes[:index], ("dropout", layer), *nodes[index:]]))
-    return cast(Model, _replaced(spec, path, changed))
-
-
-def _replaced(node: Node, path: str, layer: Node) -> Node:
-    if not path:
-        return layer
-    name, _, rest = path.partition(".")
-    return node.with_nodes({**node.nodes, name: _replaced(node.nodes[name], rest, layer)})
+    return cast(Model, with_layer(spec, path, changed))
 
 
 def _chain(container: Any, path: str, opened: frozenset[str]) -> list[tuple[str, nn.Module]]:
