@@ -15,7 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from maam._io import replacing
-from maam.backend.adapter import Call, Inputs, Layer, Setting, Slot, first_of, is_dropout, with_first
+from maam.backend.adapter import (
+    Call,
+    Inputs,
+    Layer,
+    Recorder,
+    Setting,
+    Slot,
+    check_model,
+    first_of,
+    is_dropout,
+    with_first,
+)
 from maam.errors import PortingError
 from maam.spec.node import join_path
 from maam.torch.arrays import dtype_name, from_numpy, preserve_modes, to_numpy
@@ -43,12 +54,7 @@ class ModelAdapter:
     mixed = ""
 
     def __init__(self, model: Any) -> None:
-        if isinstance(model, type) and issubclass(model, nn.Module):
-            raise PortingError(
-                f"expected a model, got the class {model.__name__}; pass an instance: {model.__name__}()"
-            )
-        if not isinstance(model, nn.Module):
-            raise PortingError(f"expected a torch.nn.Module, got an object of type {type(model).__name__}")
+        check_model(model, nn.Module, "torch.nn.Module")
         self.original, self.model = model, model
         self.remarks: tuple[str, ...] = ()
         if computed := computed_weights(model):
@@ -125,12 +131,10 @@ class ModelAdapter:
         self, inputs: Inputs, training: bool = False, replaced: Mapping[tuple[str, int], Array] | None = None
     ) -> tuple[Array, list[Call]]:
         """Return the output, and the calls of all layers in the order of execution."""
-        calls: list[Call] = []
-        if self.fixed:
-            return self.forward(inputs, training), calls
-        with _hooks(self._modules(), calls, replaced or {}):
+        recorder = Recorder(Tensor, to_numpy, replaced)
+        with _hooks([] if self.fixed else self._modules(), recorder):
             output = self.forward(inputs, training)
-        return output, calls
+        return output, recorder.calls
 
     def run_layer(
         self, name: str, inputs: Inputs, training: bool = False, options: Mapping[str, Any] | None = None
@@ -292,16 +296,13 @@ def _loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 @contextmanager
-def _hooks(
-    modules: Sequence[tuple[str, nn.Module]], calls: list[Call], replaced: Mapping[tuple[str, int], Array]
-) -> Iterator[None]:
+def _hooks(modules: Sequence[tuple[str, nn.Module]], recorder: Recorder) -> Iterator[None]:
     """Record the calls of modules; inputs are copied before a layer runs, because many layers change them in place."""
     entered: list[tuple[Inputs | None, Mapping[str, Any]]] = []
-    counts: dict[str, int] = {}
     handles = []
     for name, module in modules:
-        handles.append(module.register_forward_pre_hook(_enter(entered), with_kwargs=True))
-        handles.append(module.register_forward_hook(_leave(name, entered, calls, counts, replaced)))
+        handles.append(module.register_forward_pre_hook(_enter(entered, recorder), with_kwargs=True))
+        handles.append(module.register_forward_hook(_leave(name, entered, recorder)))
     try:
         yield
     finally:
@@ -309,28 +310,20 @@ def _hooks(
             handle.remove()
 
 
-def _enter(entered: list[tuple[Inputs | None, Mapping[str, Any]]]) -> Callable[[Any, Any, Any], None]:
+def _enter(
+    entered: list[tuple[Inputs | None, Mapping[str, Any]]], recorder: Recorder
+) -> Callable[[Any, Any, Any], None]:
     def hook(_module: Any, inputs: Any, named: Any) -> None:
-        plain = all(isinstance(x, Tensor) for x in inputs) and not any(isinstance(x, Tensor) for x in named.values())
-        entered.append((tuple(to_numpy(x) for x in inputs) if plain else None, dict(named)))
+        entered.append((recorder.copy_inputs(inputs, named), dict(named)))
 
     return hook
 
 
 def _leave(
-    name: str,
-    entered: list[tuple[Inputs | None, Mapping[str, Any]]],
-    calls: list[Call],
-    counts: dict[str, int],
-    replaced: Mapping[tuple[str, int], Array],
+    name: str, entered: list[tuple[Inputs | None, Mapping[str, Any]]], recorder: Recorder
 ) -> Callable[[Any, Any, Any], Any]:
     def hook(_module: Any, _inputs: Any, output: Any) -> Any:
-        inputs, named = entered.pop()
-        tensor = first_of(output, Tensor)
-        calls.append(Call(name, inputs, None if tensor is None else to_numpy(tensor), named))
-        index = counts[name] = counts.get(name, -1) + 1
-        if tensor is None or (name, index) not in replaced:
-            return None
-        return with_first(output, Tensor, from_numpy(replaced[name, index]).to(tensor))
+        new = recorder.add(name, *entered.pop(), output)
+        return None if new is None else with_first(output, Tensor, from_numpy(new).to(first_of(output, Tensor)))
 
     return hook
