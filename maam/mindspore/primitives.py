@@ -225,7 +225,7 @@ class AdaptiveAvgPool2d(_Primitive):
             return ops.adaptive_avg_pool2d(x, self.output_size)
         rows = ops.cast(_averaging(x.shape[2], self.output_size), x.dtype)  # (output_size, H)
         columns = ops.cast(_averaging(x.shape[3], self.output_size), x.dtype)  # (output_size, W)
-        return ops.matmul(ops.matmul(rows, x), ops.transpose(columns, (1, 0)))
+        return ops.matmul(ops.matmul(rows, x), ops.transpose(columns, (1, 0)))  # (N, C, output_size, output_size)
 
 
 @constexpr  # type: ignore[untyped-decorator]
@@ -248,7 +248,7 @@ class Conv1d(_Primitive):
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the convolution."""
-        y = self.conv2d(ops.expand_dims(x, 2), ops.expand_dims(self.weight, 2))  # (N, C, 1, L)
+        y = self.conv2d(ops.expand_dims(x, 2), ops.expand_dims(self.weight, 2))  # (N, out_channels, 1, L')
         y = ops.reshape(y, (y.shape[0], y.shape[1], y.shape[3]))  # (N, out_channels, L')
         return y + ops.reshape(self.bias, (1, -1, 1)) if self.has_bias else y
 

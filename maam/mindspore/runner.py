@@ -259,7 +259,7 @@ class Trainer:
         return [cell for cell in cells if id(getattr(cell, "moving_mean", None)) in frozen]
 
     def _loss(self, x: Tensor, labels: Tensor, scale: Tensor) -> Any:
-        logits = self._model(x)
+        logits = self._model(x)  # (N, classes)
         smoothing = self.objective.label_smoothing
         loss = ops.cross_entropy(logits, labels, label_smoothing=smoothing)
         return loss * scale, logits
