@@ -21,6 +21,7 @@ from maam.backend.registry import load_gradient_reference
 from maam.parity.subject import Subject
 from maam.spec import Activation, Node
 from maam.spec.node import map_layers
+from maam.spec.primitives import CURVES
 from maam.tolerance import (
     DEEP,
     GRADIENT_FLOOR,
@@ -49,13 +50,7 @@ TRIES = 8
 """The number of batches among which `calm_batch` chooses."""
 NEIGHBORS = 2
 """The number of runs from slightly changed weights and inputs that measure rounding noise."""
-SMOOTH = {
-    "relu": "silu",
-    "relu6": "silu",
-    "leaky_relu": "silu",
-    "hard_swish": "silu",
-    "hard_sigmoid": "sigmoid",
-}
+SMOOTH = {name: curve.smooth for name, curve in CURVES.items() if curve.smooth}
 """The smooth function that replaces each activation with a kink."""
 
 
