@@ -71,7 +71,7 @@ def write_weights(path: str | os.PathLike[str], spec: Node, arrays: Mapping[str,
     for name, array in arrays.items():
         check_dtype(array.dtype, f"{path}: {listed([name])}")
     matched, _ = match(spec, arrays, source=f"{path}: not written")
-    write_safetensors(path, matched, {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json()})
+    write_safetensors(path, matched, model_header(spec))
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
@@ -108,8 +108,12 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
 
 def weights_bytes(spec: Node, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     """Return the bytes of a weights file with more metadata, to put it into another file."""
-    header = {**metadata, "format": FORMAT, "format_version": VERSION, "spec": spec.to_json()}
-    return serialize({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, header)
+    return serialize(arrays, {**metadata, **model_header(spec)})
+
+
+def model_header(spec: Node) -> dict[str, str]:
+    """Return the metadata of a weights file."""
+    return {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json()}
 
 
 def parse_weights(data: bytes, source: str) -> tuple[Node, dict[str, Array], dict[str, str]]:
@@ -134,9 +138,8 @@ def write_safetensors(path: str | os.PathLike[str], arrays: Mapping[str, Array],
             unchanged.
     """
     check_suffix(path)
-    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     try:
-        _io.write_bytes(path, serialize(contiguous, header))
+        _io.write_bytes(path, serialize(arrays, header))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be written: {error.strerror or error}") from None
 
@@ -303,7 +306,8 @@ def serialize(arrays: Mapping[str, Array], header: Mapping[str, str]) -> bytes:
     The metadata has a fixed order; the safetensors library orders it randomly.
     """
     header = {name: text for name, text in header.items() if name != CHECKSUM}
-    data = safetensors.numpy.save(dict(arrays), header)
+    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
+    data = safetensors.numpy.save(contiguous, header)
     table, end = _table(data)
     marked = {**header, CHECKSUM: _checksum(header, table, memoryview(data)[end:])}
     text = json.dumps({**table, "__metadata__": marked}, separators=(",", ":")).encode()
