@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,12 +17,26 @@ from maam.errors import DeploymentError, DeviceError, require
 from maam.tolerance import LOGITS, SIGNAL_TO_NOISE, difference, signal_to_noise
 
 Array = np.ndarray[Any, Any]
+
+
+class Engine(NamedTuple):
+    """The facts about an inference engine.
+
+    Attributes:
+        packages: the packages that it needs; the extra `deploy` installs them.
+        cpu_only: whether maam runs it on the CPU only.
+    """
+
+    packages: tuple[str, ...] = ()
+    cpu_only: bool = True
+
+
 ENGINES = {
-    "torch": (),
-    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
+    "torch": Engine(cpu_only=False),
+    "onnxruntime": Engine(("onnx", "onnxscript", "onnxruntime")),
+    "openvino": Engine(("onnx", "onnxscript", "openvino")),
 }
-"""The packages that each engine needs, by the engine's name; the extra `deploy` installs them."""
+"""The engines by name."""
 AUTO = "auto"
 """The name that stands for the fastest installed engine."""
 _MAX_METADATA = 16 << 20
@@ -107,9 +121,9 @@ def check_engine(engine: str, device: str) -> None:
         return
     if engine not in ENGINES:
         raise DeploymentError(f"engine: expected one of {', '.join(ENGINES)}, {AUTO}, got {engine!r}")
-    for package in ENGINES[engine]:
+    for package in ENGINES[engine].packages:
         require(package, "deploy")
-    if engine != "torch" and device != "cpu":
+    if ENGINES[engine].cpu_only and device != "cpu":
         raise DeviceError(f"engine {engine!r} runs on the CPU only, and the model is on {device!r}; move it to the CPU")
 
 
