@@ -60,11 +60,11 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
     A table that checks itself names its field alone; the message names the path, such as "optimizer.lr".
     """
-    tables = "|".join(name for name in model.model_fields if _fields_of(model, name))
+    tables = "|".join(name for name in model.model_fields if _table_fields(model, name))
     return re.sub(rf"(^|; )({tables}): (?=\w+(\.\w+)*: )", r"\1\2.", f"{describe(error)}{_hint(error, model)}")
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def name_hint(name: str, known: Iterable[str]) -> str:
     """Return the end of a message: the most similar known name, or all of them."""
     known = list(known)
     if name in _UNLIKE:
@@ -74,20 +74,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; expected one of: {', '.join(known)}"
 
 
-def nearest_field(path: str, model: type[BaseModel]) -> str:
+def field_hint(path: str, model: type[BaseModel]) -> str:
     """Return the end of a message: the fields, such as "optimizer.lr", that are similar to `path`.
 
     The last part of the path counts; the name of the table can be missing or wrong.
     """
     if _last(path) in _UNLIKE:
-        return nearest(_last(path), model.model_fields)
+        return name_hint(_last(path), model.model_fields)
     known = list(_paths(model))
     lasts = [_last(other) for other in known]
     names = [_SYNONYMS.get(_last(path), _last(path))] if "." in path else _near(path, lasts, 0.6)
     same = [other for other in known if _last(other) in names]
     close = _messages.nearest(path, same or known, 1, 0 if same else 0.6) if "." in path else same
     if not close:
-        return nearest(path.partition(".")[0], model.model_fields)
+        return name_hint(path.partition(".")[0], model.model_fields)
     return f"; did you mean {' or '.join(map(repr, close))}?"
 
 
@@ -106,7 +106,7 @@ def _hint(error: ValidationError, model: type[BaseModel]) -> str:
     for detail in error.errors(include_url=False):
         *path, field = detail["loc"] or ("",)
         if detail["type"] == "extra_forbidden":
-            return nearest(str(field), _fields(model, path)) if path else nearest_field(str(field), model)
+            return name_hint(str(field), _fields_at(model, path)) if path else field_hint(str(field), model)
         if detail["type"] == "literal_error":
             choices = re.findall("'([^']*)'", detail["ctx"]["expected"])
             hint = _messages.suggestion(detail["input"], choices, cutoff=0.5)
@@ -114,7 +114,7 @@ def _hint(error: ValidationError, model: type[BaseModel]) -> str:
     return ""
 
 
-def _fields_of(model: type[BaseModel], name: str) -> dict[str, Any]:
+def _table_fields(model: type[BaseModel], name: str) -> dict[str, Any]:
     """Return the fields of a table of a recipe; none for a field that is no table."""
     table = model.model_fields[name].annotation
     return table.model_fields if isinstance(table, type) and issubclass(table, BaseModel) else {}
@@ -127,7 +127,7 @@ def _paths(model: type[BaseModel], before: str = "") -> Iterator[str]:
             yield from _paths(field.annotation, f"{before}{name}.")
 
 
-def _fields(model: Any, path: list[int | str]) -> dict[str, Any]:
+def _fields_at(model: Any, path: list[int | str]) -> dict[str, Any]:
     for part in path:
         model = model.model_fields[str(part)].annotation
     return model.model_fields

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from maam._messages import nearest
+from maam._messages import nearest, one_line
 from maam.backend.integrity import SpecContainer
 from maam.backend.layers import check_keeps_shape, find_layer
 from maam.errors import SpecError
@@ -209,7 +209,7 @@ def _check_computed_shape(layer: Any, channels: int, kinds: LayerKinds) -> None:
     try:
         found = kinds.compute(layer, channels)
     except Exception as error:  # the layer is the user's
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise SpecError(
             f"attention: {type(layer).__name__} cannot compute a map {shape}: {type(error).__name__}: {reason}"
         ) from error

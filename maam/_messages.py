@@ -50,6 +50,16 @@ def _readable(name: str) -> str:
     return repr(name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}...")
 
 
+def one_line(value: object, limit: int | None = None) -> str:
+    r"""Return the text of a value, such as an error of a library, as one line of at most `limit` characters.
+
+    Example:
+        >>> one_line(ValueError("two\n   lines"))
+        'two lines'
+    """
+    return " ".join(str(value).split())[:limit]
+
+
 def shortened(value: object, limit: int = 60) -> str:
     """Return the repr of any value as one line of at most `limit` characters."""
     try:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
-from maam._messages import shortened, suggestion
+from maam._messages import one_line, shortened, suggestion
 from maam.errors import MaamError, OptionError, SpecError
 
 SAVED_WITH_ATTENTION = "if the network was saved with attention, pass attention=NAME, with the arguments it had"
@@ -69,5 +69,5 @@ def refused_options(library: str, name: str, options: Mapping[str, Any], known: 
 
 def shortened_reason(error: BaseException, limit: int = 300) -> str:
     """Return the message of an error as one line of at most `limit` characters."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."

@@ -17,8 +17,8 @@ PACKAGES = ("maam", "numpy", "torch", "mindspore")
 FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "bf16")
 SLOW_ONEDNN = (2, 9)
 """The first version of MindSpore whose oneDNN convolves very slowly on CPUs with AVX-512."""
-_OWN_PROTOBUF = (2, 10)
-"""The first version of MindSpore that can be imported after onnx."""
+NUMPY_2 = (2, 10)
+"""The first version of MindSpore that supports NumPy 2, and can be imported after onnx."""
 _PROTOBUF = "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"
 Clock = Callable[[], float]
 
@@ -29,12 +29,26 @@ def environment() -> dict[str, str]:
     The keys are always the same; the version of a missing package is "not installed".
     """
     found = {"python": platform.python_version(), "machine": _processor(), "cores": str(os.cpu_count())}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return found | {package: find_version(package) or "not installed" for package in PACKAGES}
+
+
+def find_version(package: str) -> str | None:
+    """Return the version of a package; None if it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def release(version: str | None) -> tuple[int, ...]:
+    """Return the first two numbers of a version; () for None.
+
+    Example:
+        >>> release("2.10.0"), release(None)
+        ((2, 10), ())
+    """
+    parts = (version or "").split(".")[:2]
+    return tuple(int(part) for part in parts if part.isdigit())
 
 
 def _processor() -> str:
@@ -63,11 +77,8 @@ def can_import_mindspore() -> bool:
 
 
 def _needs_python_protobuf() -> bool:
-    try:
-        version = importlib.metadata.version("mindspore")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return tuple(int(part) for part in version.split(".")[:2]) < _OWN_PROTOBUF
+    version = find_version("mindspore")
+    return version is not None and release(version) < NUMPY_2
 
 
 def cpu_features() -> list[str]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+from maam.errors import PortingError
 
 Array = np.ndarray[Any, Any]
 Inputs = tuple[Array, ...]
@@ -245,6 +248,46 @@ class ModelAdapter(Protocol):
         Returns:
             The code that loads the file.
         """
+
+
+class Recorder:
+    """The calls of layers in a forward pass, in the order of execution; hooks of a framework add them.
+
+    Args:
+        tensor: the framework's class of tensors.
+        to_numpy: copies a tensor into an array.
+        replaced: arrays that replace the output of a call, by the name of the layer and the number of its call.
+    """
+
+    def __init__(
+        self, tensor: type, to_numpy: Callable[[Any], Array], replaced: Mapping[tuple[str, int], Array] | None
+    ) -> None:
+        self.calls: list[Call] = []
+        self._tensor, self._to_numpy, self._replaced = tensor, to_numpy, replaced or {}
+        self._counts: Counter[str] = Counter()
+
+    def copy_inputs(self, inputs: Iterable[Any], options: Mapping[str, Any]) -> Inputs | None:
+        """Return copies of the inputs of a call; None if they cannot be given again as arrays alone."""
+        named = any(isinstance(value, self._tensor) for value in options.values())
+        if named or not all(isinstance(x, self._tensor) for x in inputs):
+            return None
+        return tuple(self._to_numpy(x) for x in inputs)
+
+    def add(self, name: str, inputs: Inputs | None, options: Mapping[str, Any], output: Any) -> Array | None:
+        """Add a call of a layer; return the array that replaces the first tensor of its output, or None."""
+        tensor = first_of(output, self._tensor)
+        self.calls.append(Call(name, inputs, None if tensor is None else self._to_numpy(tensor), dict(options)))
+        index = self._counts[name]
+        self._counts[name] += 1
+        return None if tensor is None else self._replaced.get((name, index))
+
+
+def check_model(model: Any, base: type, name: str) -> None:
+    """Raise `PortingError` unless a model is an object of the framework's class `base`, which is called `name`."""
+    if isinstance(model, type) and issubclass(model, base):
+        raise PortingError(f"expected a model, got the class {model.__name__}; pass an instance: {model.__name__}()")
+    if not isinstance(model, base):
+        raise PortingError(f"expected a {name}, got an object of type {type(model).__name__}")
 
 
 def kind_of(cls: type, package: str) -> str:

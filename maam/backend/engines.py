@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,12 +17,26 @@ from maam.errors import DeploymentError, DeviceError, require
 from maam.tolerance import LOGITS, SIGNAL_TO_NOISE, difference, signal_to_noise
 
 Array = np.ndarray[Any, Any]
+
+
+class Engine(NamedTuple):
+    """The facts about an inference engine.
+
+    Attributes:
+        packages: the packages that it needs; the extra `deploy` installs them.
+        cpu_only: whether maam runs it on the CPU only.
+    """
+
+    packages: tuple[str, ...] = ()
+    cpu_only: bool = True
+
+
 ENGINES = {
-    "torch": (),
-    "onnxruntime": ("onnx", "onnxscript", "onnxruntime"),
-    "openvino": ("onnx", "onnxscript", "openvino"),
+    "torch": Engine(cpu_only=False),
+    "onnxruntime": Engine(("onnx", "onnxscript", "onnxruntime")),
+    "openvino": Engine(("onnx", "onnxscript", "openvino")),
 }
-"""The packages that each engine needs, by the engine's name; the extra `deploy` installs them."""
+"""The engines by name."""
 AUTO = "auto"
 """The name that stands for the fastest installed engine."""
 _MAX_METADATA = 16 << 20
@@ -76,9 +91,18 @@ def thread_limit() -> int | None:
     return int(value) if value.isdecimal() and int(value) > 0 else None
 
 
+def write_companion(path: Path, metadata: Mapping[str, str]) -> None:
+    """Write the metadata of a model whose format cannot hold it to a JSON file beside the model."""
+    _companion(path).write_text(json.dumps(metadata, indent=1))
+
+
 def read_companion(path: Path) -> dict[str, str]:
-    """Return the metadata in the JSON file beside a model whose format cannot hold metadata."""
-    return dict(parse_json(read_text(f"{path}.json", _MAX_METADATA)))
+    """Return the metadata that `write_companion` has written."""
+    return dict(parse_json(read_text(_companion(path), _MAX_METADATA)))
+
+
+def _companion(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
 
 
 OPENERS: dict[str, Callable[[Path], tuple[Predict, dict[str, str]]]] = {"onnx": open_onnx, "openvino": open_openvino}
@@ -97,9 +121,9 @@ def check_engine(engine: str, device: str) -> None:
         return
     if engine not in ENGINES:
         raise DeploymentError(f"engine: expected one of {', '.join(ENGINES)}, {AUTO}, got {engine!r}")
-    for package in ENGINES[engine]:
+    for package in ENGINES[engine].packages:
         require(package, "deploy")
-    if engine != "torch" and device != "cpu":
+    if ENGINES[engine].cpu_only and device != "cpu":
         raise DeviceError(f"engine {engine!r} runs on the CPU only, and the model is on {device!r}; move it to the CPU")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from maam.errors import MaamError
-from maam.spec.node import join_path
+from maam.spec.node import is_within, join_path
 
 
 class SpecContainer:
@@ -34,6 +34,12 @@ class SpecContainer:
     def _fingerprint(self, layer: Any) -> str:
         """Return a text that identifies what a layer computes: its class and settings."""
         raise NotImplementedError
+
+    def _describe_combination(self) -> str:
+        """Return how the branches are merged, or the formula of a graph; empty for other nodes."""
+        if self._spec.kind == "graph":
+            return str(self._spec.formula)
+        return f"merge={self._spec.merge!r}" if self._spec.kind == "parallel" else ""
 
     @property
     def spec(self) -> Any:
@@ -66,7 +72,7 @@ def check_integrity(model: Any, action: str, error: type[MaamError], skip: Seque
         skip: canonical names of layers that may differ.
     """
     for path, was, now in _changes(model, ""):
-        if any(path == layer or path.startswith(f"{layer}.") for layer in skip):
+        if is_within(path, skip):
             continue
         raise error(
             f"{action}: layer {path!r} was {was} and is {now}, so the spec no longer describes it; build a model "

@@ -11,7 +11,7 @@ import numpy as np
 
 from maam.backend.optimizer import Optimizer
 from maam.backend.protocol import Objective
-from maam.backend.registry import find_entry
+from maam.backend.registry import find_entry, trainable_names
 from maam.errors import TrainingError
 from maam.reference.model import ReferenceModel, build, load, save_weights
 from maam.spec import Node
@@ -59,15 +59,20 @@ class Runner:
 
     def gradients(self, x: Array, cotangent: Array) -> NoReturn:
         """Raise TrainingError: the reference computes no gradients."""
-        raise TrainingError("the NumPy reference computes no gradients; use framework='torch' or 'mindspore'")
+        raise TrainingError(f"the NumPy reference computes no gradients; use {_others()}")
 
     def trainer(self, optimizer: Optimizer, objective: Objective | None = None) -> NoReturn:
         """Raise TrainingError: the reference does not train."""
-        raise TrainingError("the NumPy reference does not train; use framework='torch' or 'mindspore'")
+        raise TrainingError(f"the NumPy reference does not train; use {_others()}")
 
     def clone_with(self, spec: Node, arrays: Mapping[str, Array], dtype: str = "float64") -> Runner:
         """Return a runner with a new model; its arrays are rounded to `dtype`, the arithmetic stays float64."""
         return Runner(ReferenceModel(spec, {name: np.asarray(array).astype(dtype) for name, array in arrays.items()}))
+
+
+def _others() -> str:
+    """Return the argument that names a backend that trains, for messages."""
+    return f"framework={' or '.join(map(repr, trainable_names()))}"
 
 
 class ReferenceBackend:

@@ -6,8 +6,10 @@ each side, for the sizes that the layer sees.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ import numpy as np
 from maam.backend.adapter import Setting
 
 Shapes = Sequence[tuple[int, ...]]
+_DIMENSION = re.compile("([123])d(?![a-z])")
+"""The dimension in the name of a class."""
 
 
 class InexpressibleError(ValueError):
@@ -162,6 +166,36 @@ def shown(value: Any) -> str:
     if isinstance(value, np.integer):
         return str(int(value))
     return repr(value).replace("'", '"') if isinstance(value, str) else repr(value)
+
+
+def spatial_axes(layer: Any) -> int:
+    """Return the number of spatial axes of a layer, from the name of its class or of a base, such as Conv2dTranspose.
+
+    Example:
+        >>> class Conv1d: ...
+        >>> class Block3(Conv1d): ...
+        >>> spatial_axes(Block3()), spatial_axes("a layer without a number")
+        (1, 2)
+    """
+    names = (_DIMENSION.search(base.__name__) for base in type(layer).__mro__)
+    return next((int(found[1]) for found in names if found), 2)
+
+
+def spread(value: Any, layer: Any, _inputs: Shapes) -> tuple[int, ...]:
+    """Return a value for each spatial axis of a layer."""
+    return per_axis(value, spatial_axes(layer))
+
+
+def sizes_field(name: str, default: Any) -> Field:
+    """Return the field of a setting that has a value for each spatial axis."""
+    return Field(name, attrgetter(name), default, to_value=spread)
+
+
+def output_sizes(value: Any, layer: Any, inputs: Shapes) -> Any:
+    """Return the output size of adaptive pooling for each axis; None, in MindSpore -1 too, is the size of the input."""
+    count = spatial_axes(layer)
+    own = tuple(value) if isinstance(value, (tuple, list)) else (value,) * count
+    return tuple(inputs[0][i - count] if v in (None, -1) and inputs else v for i, v in enumerate(own))
 
 
 def per_axis(value: Any, axes: int) -> tuple[int, ...]:

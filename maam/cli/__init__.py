@@ -7,7 +7,7 @@ import warnings
 from typing import NoReturn, TextIO
 
 from maam import _signals
-from maam._messages import printable
+from maam._messages import one_line, printable
 from maam.errors import MaamError
 
 _INTERRUPTED = 130
@@ -52,14 +52,14 @@ def _show_warning(
 ) -> None:
     """Print a warning of maam as one line, and other warnings as Python does."""
     if category.__module__.startswith("maam."):
-        text = f"maam: warning: {' '.join(str(message).split())}\n"
+        text = f"maam: warning: {one_line(message)}\n"
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line)
     (file or sys.stderr).write(text)
 
 
 def _fail(message: str) -> NoReturn:
-    text = " ".join(message.split())
+    text = one_line(message)
     if len(text) > _SCREEN:
         text = f"{text[: _SCREEN // 2]} ... {text[-_SCREEN // 3 :]}"
     if sys.stderr is not None:

@@ -28,8 +28,8 @@ from maam.cli.images import (
 )
 from maam.cli.options import Classes, Mean, Overwrite, Root, Size, Std, class_names, numbers, refuse_given, split
 from maam.cli.terminal import console, track
-from maam.deploy.exporting import check_preprocessing
 from maam.deploy.fusing import agreements, fuse_file
+from maam.deploy.metadata import check_preprocessing
 from maam.errors import DataError, DeploymentError, MaamError, require
 from maam.spec.inputs import example_shape
 from maam.weights.exchange import read_whole

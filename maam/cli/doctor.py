@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import importlib.util
 import os
 import platform
@@ -19,7 +18,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from maam._system import SLOW_ONEDNN, cpu_features, environment
+from maam._messages import one_line
+from maam._system import NUMPY_2, SLOW_ONEDNN, cpu_features, environment, find_version, release
 from maam.backend.devices import DEVICES, choose_device
 from maam.backend.optimizer import Optimizer
 from maam.backend.protocol import Capability
@@ -46,9 +46,6 @@ TOLERANCE = 1e-4
 """The largest difference of logits, absolute and relative, as in parity."""
 REDUCED = 1e-2
 """The same on a GPU or on Ascend, whose float32 convolutions may round to TF32 or HF32 (10 bits)."""
-NUMPY_2 = (2, 10)
-"""The first version of MindSpore that supports NumPy 2, and can be imported after onnx."""
-
 SIMILAR = "MindSpore 2.8 and 2.10 train about equally fast on CPUs without AVX-512"
 OLDER = (
     "with AVX-512, a training step takes 1.22 times as long as PyTorch's with MindSpore 2.8, and 1.58 with 2.10",
@@ -122,17 +119,12 @@ def _table(findings: list[Finding]) -> Table:
 def versions() -> dict[str, str]:
     """Return the versions of the installed packages that maam can use."""
     found = {"python": ".".join(map(str, sys.version_info[:3]))}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return found | {package: version for package in PACKAGES if (version := find_version(package)) is not None}
 
 
 def known_problems(installed: dict[str, str], features: list[str]) -> Iterator[Finding]:
     """Yield combinations of versions and processor that are known to fail, each with a remedy."""
-    mindspore, numpy = _number(installed.get("mindspore")), _number(installed.get("numpy"))
+    mindspore, numpy = release(installed.get("mindspore")), release(installed.get("numpy"))
     if mindspore and mindspore < NUMPY_2 and numpy >= (2,):
         text = f"MindSpore {installed['mindspore']} is compiled for numpy 1, and fails with numpy {installed['numpy']}"
         yield Finding("mindspore, numpy", Status.BAD, text, "pip install 'mindspore>=2.10'")
@@ -157,7 +149,7 @@ def known_problems(installed: dict[str, str], features: list[str]) -> Iterator[F
 
 def compare_speed(installed: dict[str, str], features: list[str]) -> Iterator[Finding]:
     """Yield the faster tested version of MindSpore on this processor; nothing if it was not measured."""
-    mindspore = _number(installed.get("mindspore"))
+    mindspore = release(installed.get("mindspore"))
     if not mindspore or "avx2" not in features:
         return
     if "avx512f" not in features:
@@ -183,7 +175,7 @@ def check_backend(name: str) -> Finding:
         backend = load_backend(name)
         logits = backend.make_runner(backend.build("maam_digits", seed=0), _uncompiled_mode(entry)).forward(images)
     except Exception as error:  # a broken installation can raise anything
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         return Finding(name, Status.BAD, f"{type(error).__name__}: {reason}", f"reinstall it: {install}")
     seconds, difference = time.perf_counter() - start, float(np.abs(logits - expected).max())
     if not np.allclose(logits, expected, rtol=TOLERANCE, atol=TOLERANCE):
@@ -204,7 +196,7 @@ def check_engine(name: str) -> Finding:
     try:
         importlib.import_module(name)
     except Exception as error:  # a broken installation can raise anything
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         return Finding(name, Status.BAD, f"{type(error).__name__}: {reason}", "reinstall it")
     return Finding(name, Status.GOOD, "can be imported")
 
@@ -233,7 +225,7 @@ def _check_device(name: str, device: str) -> Finding:
     except DeviceError as error:
         return Finding(subject, Status.ABSENT, str(error))
     except Exception as error:  # a broken installation can raise anything
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         return Finding(subject, Status.BAD, f"{type(error).__name__}: {reason}", "see docs/install.md")
     bound = TOLERANCE if device == "cpu" else REDUCED
     text = (
@@ -251,9 +243,3 @@ def devices() -> list[str]:
         with contextlib.suppress(Exception):  # a broken installation can raise anything; the backend's row reports it
             found |= load_training_backend(name).list_devices()
     return list(found.values())
-
-
-def _number(version: str | None) -> tuple[int, ...]:
-    """Return the first two numbers of a version, such as (2, 8); () for None."""
-    parts = (version or "").split(".")[:2]
-    return tuple(int(part) for part in parts if part.isdigit())

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from maam import _io
-from maam._messages import raw_stream
+from maam._messages import one_line, raw_stream
 from maam.data.checks import check_choice
 from maam.data.cifar import BINARY_SUFFIX, LAYOUTS, PIXELS, Layout, find_folder, read_dataset
 from maam.errors import DataError
@@ -200,7 +200,7 @@ def _read_chunks(url: str) -> Iterator[tuple[bytes, int | None]]:
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it keeps the connection open
         raise DataError(
-            f"{url}: cannot be downloaded ({_one_line(error)}); check the network and the url, then try again"
+            f"{url}: cannot be downloaded ({one_line(error)}); check the network and the url, then try again"
         ) from error
 
 
@@ -242,11 +242,7 @@ def _unpack(layout: Layout, archive: Archive, packed: IO[bytes], target: Path) -
     except DataError:
         raise
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, RecursionError, ValueError) as error:
-        raise DataError(f"{archive.url}: not a valid tar.gz archive ({_one_line(error)}); try another url") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise DataError(f"{archive.url}: not a valid tar.gz archive ({one_line(error)}); try another url") from error
 
 
 def _move(source: Path, target: Path) -> Path:

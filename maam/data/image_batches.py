@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from maam._messages import one_line
 from maam.data.checks import check_choice, check_count, check_type
 from maam.data.image_folder import ImageFolder
 from maam.data.loader import Batch, EpochOrder, Rows, Share
@@ -214,7 +215,7 @@ def reason_of(error: Exception, path: Path) -> str:
         return "not an image"
     if isinstance(cause, OSError) and cause.errno is not None:
         return f"cannot be read ({cause.strerror})"
-    return f"a broken image ({' '.join(str(cause).split())})"
+    return f"a broken image ({one_line(cause)})"
 
 
 def open_picture(file: Any) -> Any:

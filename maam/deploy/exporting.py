@@ -6,32 +6,32 @@ An exported file is written under a temporary name, run and compared with the mo
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from maam import _documents, _io
+from maam import _io
+from maam._messages import one_line
 from maam.backend.engines import OPENERS
 from maam.backend.protocol import Predict
 from maam.backend.registry import export_formats, load_export_backend
+from maam.deploy.metadata import exported_rule, make_metadata
 from maam.deploy.source import read_source
 from maam.errors import DeploymentError, MaamError, SpecError, WeightsError, require
 from maam.fusion import fuse, is_fusible
 from maam.reference import ReferenceModel
-from maam.spec import InputRule, Model, Node, input_rule, parse_json
+from maam.spec import InputRule, Node, Shape, input_rule
 from maam.spec.fields import plain_integer
 from maam.spec.inputs import example_shape
 from maam.tolerance import LOGITS, difference
 from maam.weights.exchange import PathLike
 
 Array = np.ndarray[Any, Any]
-Shape = tuple[int, ...]
 FORMATS = {name: one for name, (one, _) in export_formats().items()}
 """The formats by name."""
 BATCHES = (1, 3)
@@ -232,7 +232,7 @@ def open_exported(path: Path | str, *, trusted: bool = False) -> tuple[Predict, 
     except MaamError:
         raise
     except Exception as error:  # each engine has its own errors
-        raise DeploymentError(f"{path}: cannot be read as {name}: {' '.join(str(error).split())[:200]}") from None
+        raise DeploymentError(f"{path}: cannot be read as {name}: {one_line(error, 200)}") from None
     try:
         rule = exported_rule(metadata)
     except (SpecError, KeyError, TypeError, ValueError, RecursionError) as error:
@@ -318,119 +318,3 @@ def move(temporary: Path, target: Path, name: str) -> None:
     ):
         source.chmod(_io.mode_of(path))
         os.replace(source, os.path.realpath(path))  # a symbolic link is preserved
-
-
-def make_metadata(
-    spec: Node,
-    shape: Shape,
-    *,
-    class_names: Sequence[str] | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    dynamic_size: bool = False,
-) -> dict[str, str]:
-    """Return the metadata of an exported file as strings: maam.name, maam.spec, maam.preprocessing, maam.class_names.
-
-    Args:
-        spec: the exported spec, after fusion.
-        shape: the shape of one input, (C, H, W) or (features,).
-        class_names: one name for each output.
-        mean: the mean of each channel, for pixels in [0, 1]; None for 0.
-        std: the standard deviation of each channel, for pixels in [0, 1]; None for 1.
-        dynamic_size: whether height and width are free.
-
-    Raises:
-        DeploymentError: `class_names` is not a list with a string for each output, or `mean` or `std` is invalid.
-    """
-    output = spec.output_shape(shape)
-    names = _check_names(class_names)
-    if names is not None and (len(output) != 1 or len(names) != output[0]):
-        raise DeploymentError(f"class_names: expected {output[0]} names, one for each output, got {len(names)}")
-    means, deviations = check_preprocessing(shape, mean, std)
-    found = {
-        "maam.name": spec.name if isinstance(spec, Model) else spec.kind,
-        "maam.spec": spec.to_json(),
-        "maam.preprocessing": json.dumps(
-            _preprocessing(shape, means, deviations) | ({"dynamic_size": True} if dynamic_size else {})
-        ),
-    }
-    return found if names is None else {**found, "maam.class_names": json.dumps(names)}
-
-
-def exported_rule(metadata: Mapping[str, str]) -> InputRule | None:
-    """Return the inputs that an exported file takes; None if its metadata has no spec.
-
-    Raises:
-        SpecError: the spec is broken, or written by a later version.
-        KeyError, TypeError, ValueError: other metadata is missing or broken.
-    """
-    if "maam.spec" not in metadata:
-        return None
-    rule = input_rule(parse_json(metadata["maam.spec"]))
-    described = _documents.parse_json(metadata["maam.preprocessing"])
-    if "size" not in described:
-        return rule
-    if described.get("dynamic_size"):
-        return rule._replace(channels=len(described["mean"]))
-    height, width = described["size"]
-    return rule._replace(rank=4, channels=len(described["mean"]), size=(height, width))
-
-
-def check_preprocessing(
-    shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> tuple[list[float] | None, list[float] | None]:
-    """Return mean and standard deviation as lists of Python numbers, after checking them.
-
-    Args:
-        shape: the shape of one input, (C, H, W) or (features,).
-        mean: one number for each channel, or None.
-        std: one positive number for each channel, or None.
-
-    Raises:
-        DeploymentError: there is not one finite number for each channel, or a standard deviation is not positive.
-    """
-    means, deviations = (_check_numbers(name, values, shape[0]) for name, values in (("mean", mean), ("std", std)))
-    if deviations is not None and min(deviations) <= 0:
-        raise DeploymentError(f"std: expected positive values, got {min(deviations)}")
-    return means, deviations
-
-
-def _check_numbers(name: str, values: Any, count: int) -> list[float] | None:
-    if values is None:
-        return None
-    expected = f"{name}: expected a list of {count} number{'s' * (count > 1)}, one for each channel"
-    try:
-        numbers = [float(value) for value in values]
-    except (TypeError, ValueError):
-        raise DeploymentError(f"{expected}, got {str(values)[:60]!r}") from None
-    if len(numbers) != count:
-        raise DeploymentError(f"{expected}, got {len(numbers)}")
-    if wrong := [number for number in numbers if not math.isfinite(number)]:
-        raise DeploymentError(f"{name}: expected finite values, got {wrong[0]}")
-    return numbers
-
-
-def _check_names(names: Any) -> list[str] | None:
-    """Return the class names as a list; a single string is an error."""
-    if names is None:
-        return None
-    given = None if isinstance(names, (str, bytes)) or not isinstance(names, Iterable) else list(names)
-    if given is None or not all(isinstance(name, str) for name in given):
-        raise DeploymentError(f"class_names: expected a list of strings, got {str(names)[:60]!r}")
-    return [str(name) for name in given]
-
-
-def _preprocessing(shape: Shape, mean: Sequence[float] | None, std: Sequence[float] | None) -> dict[str, Any]:
-    """Return the description of preprocessing: resize, scale pixels to [0, 1], subtract mean, divide by std."""
-    if len(shape) != 3:
-        return {"layout": "NF", "dtype": "float32"}
-    colors = {1: "gray", 3: "RGB"}.get(shape[0], f"{shape[0]} channels")
-    return {
-        "layout": "NCHW",
-        "dtype": "float32",
-        "channels": colors,
-        "size": list(shape[1:]),
-        "range": [0, 1],
-        "mean": list(mean or [0.0] * shape[0]),
-        "std": list(std or [1.0] * shape[0]),
-    }

@@ -24,12 +24,12 @@ from maam.deploy.exporting import (
     FORMATS,
     companions,
     find_format,
-    make_metadata,
     move,
     open_exported,
     scratch_folder,
     write,
 )
+from maam.deploy.metadata import make_metadata
 from maam.deploy.sensitivity import Sensitivity, rank_nodes
 from maam.deploy.source import read_source
 from maam.errors import DataError, DeploymentError, require
@@ -50,11 +50,13 @@ class Quantizer(NamedTuple):
 
     Attributes:
         write: a function that writes an int8 file.
+        format: the name of the file's format.
         packages: the packages of the extra `deploy` that it needs.
         averaged: whether it averages the ranges of activations over the images.
     """
 
     write: Writer
+    format: str
     packages: tuple[str, ...]
     averaged: bool
 
@@ -215,14 +217,15 @@ def check_calibration(spec: Node, images: Array) -> None:
 
 def _find_engine(target: Path, engine: str | None) -> tuple[str, str]:
     """Return the engine and the name of its format."""
-    formats = {"openvino": "openvino", "onnxruntime": "onnx"}
+    suffixes = {known: FORMATS[one.format].suffix for known, one in QUANTIZERS.items()}
     if engine is None:
-        engine = next((known for known, one in formats.items() if target.name.endswith(FORMATS[one].suffix)), None)
+        engine = next((known for known, suffix in suffixes.items() if target.name.endswith(suffix)), None)
         if engine is None:
-            raise DeploymentError(f"{target}: expected a name that ends in .xml (openvino) or .onnx (onnxruntime)")
-    if engine not in formats:
-        raise DeploymentError(f"engine: expected one of {', '.join(formats)}, got {engine!r}")
-    name = find_format(target, formats[engine])
+            expected = " or ".join(f"{suffix} ({known})" for known, suffix in suffixes.items())
+            raise DeploymentError(f"{target}: expected a name that ends in {expected}")
+    if engine not in QUANTIZERS:
+        raise DeploymentError(f"engine: expected one of {', '.join(QUANTIZERS)}, got {engine!r}")
+    name = find_format(target, QUANTIZERS[engine].format)
     for package in QUANTIZERS[engine].packages:
         require(package, "deploy")
     return engine, name
@@ -298,8 +301,8 @@ def by_onnxruntime(
 
 
 QUANTIZERS = {
-    "openvino": Quantizer(by_openvino, ("openvino", "nncf"), averaged=True),
-    "onnxruntime": Quantizer(by_onnxruntime, ("onnx", "onnxruntime"), averaged=False),
+    "openvino": Quantizer(by_openvino, "openvino", ("openvino", "nncf"), averaged=True),
+    "onnxruntime": Quantizer(by_onnxruntime, "onnx", ("onnx", "onnxruntime"), averaged=False),
 }
 """The quantizer of each engine."""
 

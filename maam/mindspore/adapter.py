@@ -18,8 +18,10 @@ from maam.backend.adapter import (
     Call,
     Inputs,
     Layer,
+    Recorder,
     Setting,
     Slot,
+    check_model,
     first_of,
     is_dropout,
     is_neutral,
@@ -28,6 +30,7 @@ from maam.backend.adapter import (
 )
 from maam.errors import PortingError
 from maam.mindspore.arrays import DTYPES, NAMES, assign, from_numpy, to_numpy
+from maam.mindspore.configuration import preserve_mode
 from maam.mindspore.settings import read_settings, write_cell
 from maam.mindspore.weights import write_records
 from maam.spec import Role
@@ -52,12 +55,7 @@ class ModelAdapter:
     remarks: tuple[str, ...] = ()
 
     def __init__(self, model: Any) -> None:
-        if isinstance(model, type) and issubclass(model, nn.Cell):
-            raise PortingError(
-                f"expected a model, got the class {model.__name__}; pass an instance: {model.__name__}()"
-            )
-        if not isinstance(model, nn.Cell):
-            raise PortingError(f"expected a mindspore.nn.Cell, got an object of type {type(model).__name__}")
+        check_model(model, nn.Cell, "mindspore.nn.Cell")
         self.model = model
         self.fixed = "a graph loaded from a file" if isinstance(model, nn.GraphCell) else ""
         level = getattr(model, "_amp_level", "O0")
@@ -112,12 +110,10 @@ class ModelAdapter:
         self, inputs: Inputs, training: bool = False, replaced: Mapping[tuple[str, int], Array] | None = None
     ) -> tuple[Array, list[Call]]:
         """Return the output, and the calls of all layers in the order of execution."""
-        calls: list[Call] = []
-        if self.fixed:
-            return self.forward(inputs, training), calls
-        with _hooks(self._cells(), calls, replaced or {}):
+        recorder = Recorder(Tensor, to_numpy, replaced)
+        with _hooks([] if self.fixed else self._cells(), recorder):
             output = self.forward(inputs, training)
-        return output, calls
+        return output, recorder.calls
 
     def run_layer(
         self, name: str, inputs: Inputs, training: bool = False, options: Mapping[str, Any] | None = None
@@ -207,25 +203,23 @@ class ModelAdapter:
     @contextmanager
     def _mode(self, training: bool, part: nn.Cell | None = None) -> Iterator[None]:
         """Run the model or a part of it in a mode, and restore the modes of all its cells."""
-        mode = ms.get_context("mode")
         part = self.model if part is None else part
         before = {cell: cell.training for _, cell in part.cells_and_names()}
-        ms.set_context(mode=ms.PYNATIVE_MODE)
-        part.set_train(training)
-        for cell in before:
-            if is_dropout(type(cell)):
-                cell.set_train(False)
-        try:
-            yield
-        except Exception:
-            _settle()
-            raise
-        finally:
-            part.set_train(before[part])
-            for cell, was in before.items():  # set_train reaches all cells inside
-                if cell.training != was:
-                    cell.set_train(was)
-            ms.set_context(mode=mode)
+        with preserve_mode(ms.PYNATIVE_MODE):
+            part.set_train(training)
+            for cell in before:
+                if is_dropout(type(cell)):
+                    cell.set_train(False)
+            try:
+                yield
+            except Exception:
+                _settle()
+                raise
+            finally:
+                part.set_train(before[part])
+                for cell, was in before.items():  # set_train reaches all cells inside
+                    if cell.training != was:
+                        cell.set_train(was)
 
 
 def _cells_by_path(model: nn.Cell) -> dict[str, nn.Cell]:
@@ -305,13 +299,9 @@ def _loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 @contextmanager
-def _hooks(
-    cells: Sequence[tuple[str, nn.Cell]], calls: list[Call], replaced: Mapping[tuple[str, int], Array]
-) -> Iterator[None]:
-    counts: dict[str, int] = {}
-    handles = [
-        cell.register_forward_hook(_leave(name, calls, counts, replaced), with_kwargs=True) for name, cell in cells
-    ]
+def _hooks(cells: Sequence[tuple[str, nn.Cell]], recorder: Recorder) -> Iterator[None]:
+    """Record the calls of cells."""
+    handles = [cell.register_forward_hook(_leave(name, recorder), with_kwargs=True) for name, cell in cells]
     try:
         yield
     finally:
@@ -319,17 +309,11 @@ def _hooks(
             handle.remove()
 
 
-def _leave(
-    name: str, calls: list[Call], counts: dict[str, int], replaced: Mapping[tuple[str, int], Array]
-) -> Callable[[Any, Any, Any, Any], Any]:
+def _leave(name: str, recorder: Recorder) -> Callable[[Any, Any, Any, Any], Any]:
     def hook(_cell: Any, inputs: Any, named: Any, output: Any) -> Any:
-        plain = all(isinstance(x, Tensor) for x in inputs) and not any(isinstance(x, Tensor) for x in named.values())
-        tensor = first_of(output, Tensor)
-        own = tuple(to_numpy(x) for x in inputs) if plain else None
-        calls.append(Call(name, own, None if tensor is None else to_numpy(tensor), dict(named)))
-        index = counts[name] = counts.get(name, -1) + 1
-        if tensor is None or (name, index) not in replaced:
+        new = recorder.add(name, recorder.copy_inputs(inputs, named), named, output)
+        if new is None:
             return None
-        return with_first(output, Tensor, from_numpy(replaced[name, index]).astype(tensor.dtype))
+        return with_first(output, Tensor, from_numpy(new).astype(first_of(output, Tensor).dtype))
 
     return hook

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Tensor, nn, ops
 from mindspore import dtype as mstype
 from mindspore.common import api
-from mindspore.common.initializer import initializer
 from mindspore.nn.layer.normalization import _BatchNorm
 from mindspore.ops import constexpr
 
@@ -25,8 +24,8 @@ from maam.mindspore.primitives import (
     NORMS,
     WITH_ARRAYS,
     WITHOUT_ARRAYS,
+    add_parameters,
     convert,
-    initializer_of,
     operate,
     resize,
     softmax,
@@ -308,9 +307,8 @@ class Container(_Base):
         self._array_names = tuple(getattr(node, "arrays", ()))
         self._wide = getattr(node, "computes_wide", False)
         self._program = _plain_steps(node) if isinstance(node, spec.Graph) else ()
+        add_parameters(self, node.own_parameters())
         for parameter in node.own_parameters():
-            initial = initializer(initializer_of(parameter), parameter.shape, mstype.float32)
-            setattr(self, parameter.name, Parameter(initial, name=parameter.name))
             convert(getattr(self, parameter.name), dtype)
 
     def construct(self, x: Tensor) -> Tensor:
@@ -380,9 +378,7 @@ class Container(_Base):
 
     def extend_repr(self) -> str:
         """Return how the branches are merged, or the formula of a graph; empty for other nodes."""
-        if self.kind == "graph":
-            return str(self.spec.formula)
-        return f"merge={self._mode!r}" if self.kind == "parallel" else ""
+        return self._describe_combination()
 
 
 def _plain_steps(node: spec.Graph) -> tuple[tuple[Any, ...], ...]:

@@ -7,6 +7,7 @@ import ctypes
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import amp, nn
 
-from maam._system import SLOW_ONEDNN, cpu_features
+from maam._messages import one_line
+from maam._system import SLOW_ONEDNN, cpu_features, release
 from maam.errors import DeploymentError, DeviceError, require
 from maam.mindspore.devices import select_device
 
@@ -132,7 +134,7 @@ def _select(device: str | None) -> str:
     except RuntimeError as error:
         if isinstance(error, DeviceError):
             raise
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise DeviceError(
             f"device {device!r}: MindSpore cannot select it ({reason}); call configure() before the first operator runs"
         ) from None
@@ -153,14 +155,28 @@ def _set_ascend(parity: bool) -> None:
         precision.precision_mode("must_keep_origin_dtype")
 
 
+@contextlib.contextmanager
+def preserve_mode(mode: int | None = None) -> Iterator[None]:
+    """Run in a mode of MindSpore, graph or PyNative, and restore the mode on leaving the context; None sets no mode.
+
+    The mode applies to all models of the process, and some functions of MindSpore leave another one behind.
+    """
+    before = ms.get_context("mode")
+    if mode is not None:
+        ms.set_context(mode=mode)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=before)
+
+
 def cap_instructions() -> None:
     """Limit MindSpore's oneDNN to AVX2 if it is slow with AVX-512 and the user has not set ONEDNN_MAX_CPU_ISA.
 
     Importing `maam.mindspore` calls this function. It calls MindSpore's own copy of oneDNN, because the environment
     variable would also slow down PyTorch in the same process. oneDNN accepts a limit until the first operator runs.
     """
-    version = tuple(int(part) for part in ms.__version__.split(".")[:2])
-    if version < SLOW_ONEDNN or "avx512f" not in cpu_features() or "ONEDNN_MAX_CPU_ISA" in os.environ:
+    if release(ms.__version__) < SLOW_ONEDNN or "avx512f" not in cpu_features() or "ONEDNN_MAX_CPU_ISA" in os.environ:
         return
     if not _limit_onednn():
         warnings.warn(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -17,10 +16,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn
 
-from maam.backend.engines import read_companion
+from maam.backend.engines import read_companion, write_companion
 from maam.backend.protocol import Predict
 from maam.errors import DeploymentError
 from maam.mindspore.arrays import from_numpy, to_numpy, write_arrays
+from maam.mindspore.configuration import preserve_mode
 from maam.mindspore.devices import select_device
 from maam.mindspore.weights import build
 from maam.spec import Node
@@ -52,10 +52,10 @@ def _write(path: Path, spec: Node, arrays: Mapping[str, Array], example: Any, ki
     write_arrays(model, arrays)
     with _plain_folder() as folder:
         plain = folder / f"model{path.suffix}"
-        with _restore_mode():
+        with preserve_mode():
             ms.export(model, example, file_name=str(plain), file_format=kind)
         shutil.move(plain, path)
-    path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
+    write_companion(path, metadata)
 
 
 def open_mindir(path: Path, trusted: bool = False) -> tuple[Predict, dict[str, str]]:
@@ -79,8 +79,7 @@ def open_mindir(path: Path, trusted: bool = False) -> tuple[Predict, dict[str, s
     lock = threading.Lock()  # MindSpore gives wrong outputs if several threads run one cell
 
     def predict(x: Array) -> Array:
-        with lock, _restore_mode():
-            ms.set_context(mode=ms.GRAPH_MODE)
+        with lock, preserve_mode(ms.GRAPH_MODE):
             return to_numpy(cell(from_numpy(np.asarray(x, np.float32))))
 
     return predict, metadata
@@ -102,15 +101,6 @@ def _plain_folder() -> Iterator[Path]:
         f"MindSpore needs a temporary folder whose path has only letters, digits and the characters @ _ - . : /, got "
         f"{tempfile.gettempdir()}; set the environment variable TMPDIR to one"
     )
-
-
-@contextlib.contextmanager
-def _restore_mode() -> Iterator[None]:
-    mode = ms.get_context("mode")
-    try:
-        yield
-    finally:
-        ms.set_context(mode=mode)
 
 
 WRITERS = {"mindir": write_mindir, "air": write_air}

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from mindspore import PYNATIVE_MODE, Parameter, Tensor, amp, get_context, nn, set_context
+from mindspore import PYNATIVE_MODE, Parameter, Tensor, amp, nn
 from mindspore import dtype as mstype
 from mindspore.common.initializer import initializer
 
@@ -26,8 +26,10 @@ from maam.backend.layers import layers_in
 from maam.errors import SpecError
 from maam.mindspore import layers
 from maam.mindspore.cells import Container
+from maam.mindspore.configuration import preserve_mode
 from maam.mindspore.layers import Layer
 from maam.mindspore.primitives import convert
+from maam.spec.node import is_within
 
 MakeLayer = Callable[[int], nn.Cell]
 """A function from a number of channels to a cell."""
@@ -150,13 +152,9 @@ def compute_shape(layer: nn.Cell, channels: int) -> tuple[int, ...]:
 
     The cell runs in PyNative mode, so that nothing is compiled.
     """
-    mode = get_context("mode")
-    set_context(mode=PYNATIVE_MODE)
-    try:
-        values = np.random.default_rng(0).standard_normal((2, channels, 8, 8), np.float32)
+    values = np.random.default_rng(0).standard_normal((2, channels, 8, 8), np.float32)
+    with preserve_mode(PYNATIVE_MODE):
         return tuple(layer.set_train(False)(Tensor(values)).shape)
-    finally:
-        set_context(mode=mode)
 
 
 KINDS = LayerKinds(LAYERS, Layer, nn.Cell, "cell", Blend, compute_shape)
@@ -188,7 +186,7 @@ def _without_chains(path: str, chains: Sequence[str]) -> str:
     """Return the path of a cell or parameter without the chains of inserted layers, as in the plain network."""
     for chain in sorted(chains, key=len, reverse=True):
         start = f"{chain}.last" if chain else "last"
-        if path == start or path.startswith(f"{start}."):
+        if is_within(path, [start]):
             path = (chain + path[len(start) :]).removeprefix(".")
     return path
 

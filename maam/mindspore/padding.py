@@ -7,26 +7,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from maam.backend.settings import Field, InexpressibleError, Shapes, flat_sides, per_axis, same_padding, shown
+from maam.backend.settings import (
+    Field,
+    InexpressibleError,
+    Shapes,
+    flat_sides,
+    per_axis,
+    same_padding,
+    shown,
+    spatial_axes,
+    spread,
+)
 
 _PAD_CELLS = {"zeros": "ConstantPad", "reflect": "ReflectionPad", "replicate": "ReplicationPad"}
 
 
-def axes(cell: Any) -> int:
-    """Return the number of spatial axes, from the name of the class."""
-    name = type(cell).__name__
-    digits = [character for base in type(cell).__mro__ for character in base.__name__ if character in "123"]
-    return int(digits[0]) if digits and name else 2
-
-
-def spread(value: Any, cell: Any, _inputs: Shapes) -> tuple[int, ...]:
-    """Return a value for each spatial axis."""
-    return per_axis(value, axes(cell))
-
-
 def _given(cell: Any) -> tuple[tuple[int, int], ...]:
     """Return the padding of mode "pad" on both sides of each axis, from any of the forms that MindSpore takes."""
-    count = axes(cell)
+    count = spatial_axes(cell)
     own = getattr(cell, "padding", None)
     if own is None:
         pool = getattr(cell, "max_pool", None) or cell.avg_pool
@@ -46,7 +44,7 @@ def pad_mode(cell: Any) -> str:
 
 def sides(_value: Any, cell: Any, inputs: Shapes) -> Any:
     """Return the padding on both sides of each axis; that of mode "same" follows from the sizes of the input."""
-    count = axes(cell)
+    count = spatial_axes(cell)
     if pad_mode(cell) == "pad":
         return _given(cell)
     if pad_mode(cell) == "valid":
@@ -60,7 +58,7 @@ def sides(_value: Any, cell: Any, inputs: Shapes) -> Any:
 
 def transposed_sides(_value: Any, cell: Any, _inputs: Shapes) -> Any:
     """Return the rows that are cut off on both sides."""
-    count = axes(cell)
+    count = spatial_axes(cell)
     if pad_mode(cell) != "same":
         return _given(cell) if pad_mode(cell) == "pad" else ((0, 0),) * count
     sizes = zip(*(per_axis(v, count) for v in (cell.kernel_size, cell.stride, cell.dilation)), strict=True)
@@ -105,7 +103,7 @@ def _pools(cell: Any) -> bool:
 
 def pads_before(kind: str, cell: Any, values: dict[str, Any]) -> list[str]:
     """Return the cell that pads where the convolution itself cannot, and change the padding of the convolution."""
-    wanted, mode, count = values.get("padding", ()), values.get("padding_mode", "zeros"), axes(cell)
+    wanted, mode, count = values.get("padding", ()), values.get("padding_mode", "zeros"), spatial_axes(cell)
     if kind != "convolution" or not any(map(any, wanted)):
         return []
     if mode == "zeros" and (count > 1 or all(low == high for low, high in wanted)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from mindspore.ops import constexpr
 
 from maam import spec
 from maam.errors import ShapeError
+from maam.mindspore.arrays import mindspore_name
 from maam.spec import Node
 from maam.spec.pooling import AXES, averaging_matrix
 from maam.spec.rearrange import parse, plan
@@ -56,7 +57,12 @@ def weight_and_bias(node: Node) -> dict[str, Any]:
     return {f"{parameter.name}_init": initializer_of(parameter) for parameter in node.own_parameters()}
 
 
-Options = dict[str, Any]
+def add_parameters(cell: nn.Cell, parameters: Iterable[spec.Parameter]) -> None:
+    """Add the arrays of a layer to a cell, in float32, under MindSpore's names."""
+    for parameter in parameters:
+        name = mindspore_name(parameter.name, parameter.role)
+        initial = initializer(initializer_of(parameter), parameter.shape, mstype.float32)
+        setattr(cell, name, Parameter(initial, name=name))
 
 
 def convert(parameter: Parameter, dtype: Any) -> None:
@@ -219,7 +225,7 @@ class AdaptiveAvgPool2d(_Primitive):
             return ops.adaptive_avg_pool2d(x, self.output_size)
         rows = ops.cast(_averaging(x.shape[2], self.output_size), x.dtype)  # (output_size, H)
         columns = ops.cast(_averaging(x.shape[3], self.output_size), x.dtype)  # (output_size, W)
-        return ops.matmul(ops.matmul(rows, x), ops.transpose(columns, (1, 0)))
+        return ops.matmul(ops.matmul(rows, x), ops.transpose(columns, (1, 0)))  # (N, C, output_size, output_size)
 
 
 @constexpr  # type: ignore[untyped-decorator]
@@ -236,37 +242,32 @@ class Conv1d(_Primitive):
     def __init__(self, node: spec.Conv1d) -> None:
         super().__init__()
         self.kernel_size, self.padding, self.has_bias = node.kernel_size, node.padding, node.bias
-        for parameter in node.own_parameters():
-            initial = initializer(initializer_of(parameter), parameter.shape, mstype.float32)
-            setattr(self, parameter.name, Parameter(initial, name=parameter.name))
+        add_parameters(self, node.own_parameters())
         pad = (0, 0, node.padding, node.padding)
         self.conv2d = ops.Conv2D(node.out_channels, (1, node.kernel_size), pad_mode="pad", pad=pad)
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the convolution."""
-        y = self.conv2d(ops.expand_dims(x, 2), ops.expand_dims(self.weight, 2))  # (N, C, 1, L)
-        y = ops.reshape(y, (y.shape[0], y.shape[1], y.shape[3]))
+        y = self.conv2d(ops.expand_dims(x, 2), ops.expand_dims(self.weight, 2))  # (N, out_channels, 1, L')
+        y = ops.reshape(y, (y.shape[0], y.shape[1], y.shape[3]))  # (N, out_channels, L')
         return y + ops.reshape(self.bias, (1, -1, 1)) if self.has_bias else y
 
 
 class GroupNorm(_Primitive):
-    """`spec.GroupNorm`: (N, C, ...) to the same shape."""
+    """`spec.GroupNorm`: (N, C, H, W) to the same shape."""
 
     def __init__(self, node: spec.GroupNorm) -> None:
         super().__init__()
         self.num_groups, self.eps = node.num_groups, node.eps
-        for name, parameter in zip(("gamma", "beta"), node.own_parameters(), strict=True):
-            initial = initializer(initializer_of(parameter), parameter.shape, mstype.float32)
-            setattr(self, name, Parameter(initial, name=name))
+        add_parameters(self, node.own_parameters())  # gamma and beta
 
     def construct(self, x: Tensor) -> Tensor:
         """Return the normalized map; the statistics are computed in float32 or wider."""
-        wide = ops.cast(x, mstype.float32) if x.dtype in (mstype.float16, mstype.bfloat16) else x
-        groups = ops.reshape(wide, (x.shape[0], self.num_groups, -1))
+        groups = ops.reshape(_wide(x), (x.shape[0], self.num_groups, -1))  # (N, groups, C / groups * H * W)
         centered = groups - ops.mean(groups, 2, True)
         normal = centered / ops.sqrt(ops.mean(ops.square(centered), 2, True) + self.eps)
-        y = ops.cast(ops.reshape(normal, x.shape), x.dtype)
-        each = (1, -1, 1, 1)
+        y = ops.cast(ops.reshape(normal, x.shape), x.dtype)  # (N, C, H, W)
+        each = (1, -1, 1, 1)  # one value for each channel
         return y * ops.reshape(self.gamma, each) + ops.reshape(self.beta, each)
 
 
@@ -275,9 +276,7 @@ class RowRNN(_Primitive):
 
     def __init__(self, node: spec.RNN) -> None:
         super().__init__()
-        for parameter in node.own_parameters():
-            initial = initializer(initializer_of(parameter), parameter.shape, mstype.float32)
-            setattr(self, parameter.name, Parameter(initial, name=parameter.name))
+        add_parameters(self, node.own_parameters())
         self.tanh = Tanh()
 
     def construct(self, x: Tensor) -> Tensor:
@@ -395,7 +394,7 @@ NORMS: dict[str, Any] = {"batch_norm": nn.BatchNorm2d, "identity": nn.Identity}
 
 
 def _activation(node: spec.Activation) -> nn.Cell:
-    arguments: dict[str, Options] = {
+    arguments: dict[str, dict[str, Any]] = {
         "leaky_relu": {"alpha": node.negative_slope},
         "gelu": {"approximate": False},
     }
@@ -429,13 +428,15 @@ def _batch_norm(node: spec.BatchNorm2d) -> nn.Cell:
 
 
 def _max_pool(node: spec.MaxPool2d) -> nn.Cell:
-    padding = {"pad_mode": "pad", "padding": node.padding} if node.padding else {"pad_mode": "valid"}
-    return nn.MaxPool2d(node.kernel_size, node.step, **padding)
+    return nn.MaxPool2d(node.kernel_size, node.step, **_padding(node.padding))
 
 
 def _avg_pool(node: spec.AvgPool2d) -> nn.Cell:
-    padding = {"pad_mode": "pad", "padding": node.padding} if node.padding else {"pad_mode": "valid"}
-    return nn.AvgPool2d(node.kernel_size, node.step, **padding, count_include_pad=False)
+    return nn.AvgPool2d(node.kernel_size, node.step, **_padding(node.padding), count_include_pad=False)
+
+
+def _padding(padding: int) -> dict[str, Any]:
+    return {"pad_mode": "pad", "padding": padding} if padding else {"pad_mode": "valid"}
 
 
 WITH_ARRAYS: dict[type[spec.Node], Callable[..., nn.Cell]] = {

@@ -85,17 +85,21 @@ def leave_processes() -> None:
 
 def make_reducer(weights: Any) -> nn.Cell | None:
     """Return a cell that averages the gradients of `weights` over all processes; None in a single process."""
-    if not communication.GlobalComm.INITED or communication.get_group_size() == 1:
+    if not _together():
         return None
     return nn.DistributedGradReducer(weights, mean=True, degree=communication.get_group_size())
 
 
 def mean_over_processes(values: Array) -> Array:
     """Return the mean of each value over all processes."""
-    if not communication.GlobalComm.INITED or communication.get_group_size() == 1:
+    if not _together():
         return values
     total = ops.AllReduce()(Tensor(values.astype(np.float32))).asnumpy()
     return np.asarray(total / communication.get_group_size())
+
+
+def _together() -> bool:
+    return bool(communication.GlobalComm.INITED) and communication.get_group_size() > 1
 
 
 _each = ops.HyperMap()
@@ -255,7 +259,7 @@ class Trainer:
         return [cell for cell in cells if id(getattr(cell, "moving_mean", None)) in frozen]
 
     def _loss(self, x: Tensor, labels: Tensor, scale: Tensor) -> Any:
-        logits = self._model(x)
+        logits = self._model(x)  # (N, classes)
         smoothing = self.objective.label_smoothing
         loss = ops.cross_entropy(logits, labels, label_smoothing=smoothing)
         return loss * scale, logits

@@ -17,12 +17,15 @@ from maam.backend.settings import (
     axis_from_end,
     chain,
     flat_sides,
+    output_sizes,
     per_axis,
     resize_field,
     shown,
+    sizes_field,
+    spatial_axes,
+    spread,
 )
 from maam.mindspore.padding import (
-    axes,
     includes_padding,
     kept_padding,
     own_padding,
@@ -30,7 +33,6 @@ from maam.mindspore.padding import (
     pads_before,
     pooling_field,
     sides,
-    spread,
     transposed_sides,
 )
 
@@ -66,12 +68,8 @@ def _plain(name: str, argument: str = "", default: Any = None, attribute: str = 
     return Field(name, attrgetter(attribute or argument or name), default, argument)
 
 
-def _sizes(name: str, default: Any, attribute: str = "") -> Field:
-    return Field(name, attrgetter(attribute or name), default, to_value=spread)
-
-
 def _rest(cell: Any) -> tuple[int, ...]:
-    return per_axis(getattr(cell, "output_padding", 0), axes(cell))
+    return per_axis(getattr(cell, "output_padding", 0), spatial_axes(cell))
 
 
 def _statistics(cell: Any) -> str:
@@ -165,12 +163,6 @@ def _output_size(cell: Any) -> Any:
     return operator.output_size if operator is not None else cell.output_size
 
 
-def _output_sizes(value: Any, cell: Any, inputs: Shapes) -> Any:
-    count = axes(cell)
-    own = (value,) * count if not isinstance(value, (tuple, list)) else tuple(value)
-    return tuple(inputs[0][i - count] if v in (None, -1) and inputs else v for i, v in enumerate(own))
-
-
 def _bias(cell: Any) -> dict[str, Any]:
     """Return `has_bias` of a convolution, whose default is False."""
     return {"has_bias": True} if cell.has_bias else {}
@@ -205,9 +197,9 @@ _CUT = replace(_PADDING, to_value=transposed_sides)
 _KERNEL_SIZE = Field("kernel_size", attrgetter("kernel_size"), to_value=spread, positional=True)
 _CONVOLUTION = (
     _KERNEL_SIZE,
-    _sizes("stride", 1),
+    sizes_field("stride", 1),
     _PADDING,
-    _sizes("dilation", 1),
+    sizes_field("dilation", 1),
     _plain("groups", "group", 1),
     Field("padding_mode", lambda _: "zeros", describe=lambda _: "zeros", to_own=lambda *_: {}),
 )
@@ -246,7 +238,7 @@ _TABLE: dict[str, Description] = {
     "transposed convolution": Description(
         (
             _KERNEL_SIZE,
-            _sizes("stride", 1),
+            sizes_field("stride", 1),
             _CUT,
             Field(
                 "appended zeros",
@@ -255,7 +247,7 @@ _TABLE: dict[str, Description] = {
                 describe=lambda cell: f"output_padding={shown(_rest(cell))} appends zeros",
                 to_own=lambda value, _: {"output_padding": value} if any(value) else {},
             ),
-            _sizes("dilation", 1),
+            sizes_field("dilation", 1),
             _plain("groups", "group", 1),
         ),
         attrgetter("in_channels", "out_channels"),
@@ -348,7 +340,7 @@ _TABLE: dict[str, Description] = {
     "max pooling": Description(
         (
             _KERNEL_SIZE,
-            _sizes("stride", 1),
+            sizes_field("stride", 1),
             _PADDING,
             pooling_field("dilation", 1),
             pooling_field("ceil_mode", False),
@@ -357,15 +349,15 @@ _TABLE: dict[str, Description] = {
     "average pooling": Description(
         (
             _KERNEL_SIZE,
-            _sizes("stride", 1),
+            sizes_field("stride", 1),
             _PADDING,
             pooling_field("ceil_mode", False),
             Field("count_include_pad", includes_padding, True),
             pooling_field("divisor_override", None),
         )
     ),
-    "adaptive average pooling": Description((Field("output_size", _output_size, to_value=_output_sizes),)),
-    "adaptive max pooling": Description((Field("output_size", _output_size, to_value=_output_sizes),)),
+    "adaptive average pooling": Description((Field("output_size", _output_size, to_value=output_sizes),)),
+    "adaptive max pooling": Description((Field("output_size", _output_size, to_value=output_sizes),)),
     "upsample": Description(
         (
             resize_field(_own_size),

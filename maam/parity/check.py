@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from maam._messages import check_counts
+from maam._messages import check_counts, one_line
 from maam._system import environment
 from maam.backend.protocol import Runner
 from maam.backend.registry import make_double, make_runners
@@ -107,7 +107,7 @@ def _run_stage(name: str, subject: Subject, suspect: str) -> Findings:
     except (MaamError, MemoryError):
         raise
     except Exception as error:
-        text = f"stopped by {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        text = f"stopped by {type(error).__name__}: {one_line(error, 200)}"
         return Findings([Row(name, ", ".join(subject.runner_names), Verdict.FAIL, layer=suspect, note=text)])
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from maam.parity.report import Depth, Report, Verdict
+from maam.parity.report import SMALLEST, Depth, Report, Verdict
 from maam.tolerance import LAYER
 
 _STYLE = """
@@ -24,7 +24,6 @@ p.verdict { font-size: 1.1em; padding: 8px 12px; border-left: 4px solid; backgro
 """
 _CLASSES = {Verdict.PASS: "pass", Verdict.FAIL: "fail"}
 _COLORS = ("#0969da", "#bc4c00", "#8250df", "#1a7f37", "#cf222e", "#57606a", "#9a6700", "#0550ae")
-_SMALLEST = 1e-9
 _WIDTH, _HEIGHT = 1160, 290
 
 
@@ -105,12 +104,12 @@ def draw_depth(points: Sequence[Depth]) -> str:
     layers = list(dict.fromkeys(point.layer for point in points))
     series = list(dict.fromkeys((point.runner, point.mode) for point in points))
     index = {name: i for i, name in enumerate(layers)}
-    finite = [_share(point) for point in points if math.isfinite(point.absolute)]
+    finite = [point.share for point in points if math.isfinite(point.absolute)]
     top = math.ceil(math.log10(max([LAYER.absolute, *finite]))) + 0.5
-    bottom = math.log10(_SMALLEST)
+    bottom = math.log10(SMALLEST)
 
     def place(layer: str, value: float) -> tuple[float, float]:
-        shown = top - 0.25 if not math.isfinite(value) else min(math.log10(max(value, _SMALLEST)), top)
+        shown = top - 0.25 if not math.isfinite(value) else min(math.log10(max(value, SMALLEST)), top)
         x = 60 + (_WIDTH - 80) * (index[layer] + 0.5) / max(len(layers), 1)
         return round(x, 1), round(10 + (_HEIGHT - 70) * (top - shown) / (top - bottom), 1)
 
@@ -130,7 +129,7 @@ def draw_depth(points: Sequence[Depth]) -> str:
         )
         for point in points:
             if (point.runner, point.mode) == (runner, mode):
-                x, y = place(point.layer, _share(point))
+                x, y = place(point.layer, point.share)
                 label = escape(f"{point.layer or 'the whole model'}: {point.absolute:.1e} ({mode})")
                 parts.append(f'<circle cx="{x}" cy="{y}" r="{size}" fill="{color}"><title>{label}</title></circle>')
     note = (
@@ -138,8 +137,3 @@ def draw_depth(points: Sequence[Depth]) -> str:
         "dashed line is the bound; 0 is drawn at the bottom, and a layer that cannot run at the top."
     )
     return "\n".join([*parts, "</svg>", f'<p class="muted">{note}</p>'])
-
-
-def _share(point: Depth) -> float:
-    """Return the difference as a share of the layer's largest value, if that is above 1."""
-    return point.absolute / max(point.largest, 1.0)

@@ -20,6 +20,8 @@ from maam.backend.protocol import NearKinks, Runner
 from maam.backend.registry import load_gradient_reference
 from maam.parity.subject import Subject
 from maam.spec import Activation, Node
+from maam.spec.node import map_layers
+from maam.spec.primitives import CURVES
 from maam.tolerance import (
     DEEP,
     GRADIENT_FLOOR,
@@ -48,13 +50,7 @@ TRIES = 8
 """The number of batches among which `calm_batch` chooses."""
 NEIGHBORS = 2
 """The number of runs from slightly changed weights and inputs that measure rounding noise."""
-SMOOTH = {
-    "relu": "silu",
-    "relu6": "silu",
-    "leaky_relu": "silu",
-    "hard_swish": "silu",
-    "hard_sigmoid": "sigmoid",
-}
+SMOOTH = {name: curve.smooth for name, curve in CURVES.items() if curve.smooth}
 """The smooth function that replaces each activation with a kink."""
 
 
@@ -230,6 +226,8 @@ def crossings(count: int) -> str:
 
 def smoothed(spec: Node) -> Node:
     """Return a spec whose activations have no kinks; layers, shapes and canonical names stay the same."""
-    if isinstance(spec, Activation):
-        return spec.replace(function=SMOOTH.get(spec.function, spec.function))
-    return spec.with_nodes({name: smoothed(node) for name, node in spec.nodes.items()}) if spec.nodes else spec
+
+    def smooth(node: Node) -> Node:
+        return node.replace(function=SMOOTH.get(node.function, node.function)) if isinstance(node, Activation) else node
+
+    return map_layers(spec, smooth)

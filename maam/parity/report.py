@@ -86,6 +86,11 @@ class Depth:
     absolute: float
     largest: float
 
+    @property
+    def share(self) -> float:
+        """The difference as a share of the layer's largest value, if that is above 1."""
+        return self.absolute / max(self.largest, 1.0)
+
 
 class Findings(NamedTuple):
     """The results of one stage.
@@ -209,7 +214,8 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
 
 
 _MODES = ("eval", "train")
-_SMALLEST = 1e-9
+SMALLEST = 1e-9
+"""The smallest difference that the plots over the depth show; smaller ones are drawn at the bottom."""
 
 
 def draw_depth(report: Report, path: str | os.PathLike[str]) -> None:
@@ -246,11 +252,11 @@ def _draw_mode(axis: Any, points: list[Depth], layers: list[str], mode: str) -> 
     for runner, marker in zip(dict.fromkeys(point.runner for point in points), "osv^D", strict=False):
         own = [point for point in points if point.runner == runner]
         x = [layers.index(point.layer) for point in own]
-        y = [max(point.absolute / max(point.largest, 1.0), _SMALLEST) for point in own]
+        y = [max(point.share, SMALLEST) for point in own]
         axis.semilogy(x, y, marker, markersize=4, label=runner, alpha=0.8)
     axis.axhline(LAYER.absolute, color="tab:red", linewidth=1, linestyle="--", label="bound")
     axis.set_ylabel(f"{mode} mode: largest difference\n(share of the largest value, if above 1)")
     top = max([LAYER.absolute, *(point.absolute for point in points)])
-    axis.set_ylim(_SMALLEST / 2, 30 * top)
+    axis.set_ylim(SMALLEST / 2, 30 * top)
     axis.grid(alpha=0.3)
     axis.legend(fontsize=8, loc="upper left", ncols=5)

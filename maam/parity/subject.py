@@ -11,12 +11,15 @@ import numpy as np
 from maam.backend.protocol import Capability, Runner
 from maam.reference import ReferenceModel
 from maam.spec import BatchNorm2d, Dropout, Model, Node, draw, input_rule
+from maam.spec.inputs import example_shape
 from maam.tolerance import DEEP, LONG_SERIAL_SUMS, SERIAL_SUMS, Allowance
 
 Array = np.ndarray[Any, Any]
 RANDOM = "dropout is random; compare with dropout=0"
 WHOLE = "the whole model"
 """The name of the model itself in reports."""
+_LEAST_SIZE = 16
+"""The height and width of random maps for a layer that takes maps of any size."""
 
 
 @dataclass
@@ -81,6 +84,17 @@ class Subject:
         """Return a new float64 reference with the given arrays, or with the subject's own."""
         return ReferenceModel(self.spec, self.arrays if arrays is None else arrays)
 
+    def layer_inputs(self, x: Array, training: bool, arrays: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """Return the reference's input of each layer by path, float32, in running order, layers before their container.
+
+        `arrays` are as for `reference`, x is the input of the model.
+        """
+        reference = self.reference(arrays)
+        inputs: dict[str, Array] = {}
+        reference.observer = lambda path, given, output: inputs.__setitem__(path, given.astype(np.float32))
+        reference(x, training=training)
+        return inputs
+
     def clone_with(self, spec: Node, arrays: Mapping[str, Array], images: Array, labels: Array) -> Subject:
         """Return a subject of another spec with new models in the same frameworks and modes."""
         return Subject(
@@ -102,16 +116,11 @@ def random_images(spec: Node, count: int, seed: int = 0) -> tuple[Array, Array]:
     The images are 16x16, or the smallest valid size above, if the spec takes any size.
     """
     generator = np.random.default_rng([seed, 3])
-    shape = spec.input_shape if isinstance(spec, Model) else _example_shape(spec)
+    size = None if isinstance(spec, Model) else max(input_rule(spec).minimum, _LEAST_SIZE)
+    shape = example_shape(spec, size)
     classes = spec.output_shape(shape)[0]
     images = generator.random((count, *shape)).astype(np.float32)
     return images, generator.integers(0, classes, count).astype(np.int32)
-
-
-def _example_shape(spec: Node) -> tuple[int, ...]:
-    rule = input_rule(spec)
-    channels = rule.channels or 3
-    return (channels,) if rule.rank == 2 else (channels, max(rule.minimum, 16), max(rule.minimum, 16))
 
 
 def has_dropout(node: Node) -> bool:

@@ -225,8 +225,7 @@ def _chains(subject: Subject, side: str, index: int) -> list[range]:
 
 
 def _without_weights(subject: Subject, side: str) -> set[str]:
-    layers = subject.layers[0 if side == "torch" else 1]
-    return {layer.name for layer in layers if not layer.slots}
+    return {layer.name for layer in subject.layers_of(side) if not layer.slots}
 
 
 def _feeds(calls: list[Call], first: int, second: int) -> bool:
@@ -248,7 +247,9 @@ def _agree_together(subject: Subject, own: range, other: range, mode: str) -> bo
     single = subject.recording("torch", training).calls
     names = [subject.recording("mindspore").calls[i].name for i in other]
     x, expected = single[own[0]].inputs, single[own[-1]].output
-    slots = [slot.name for layer in subject.layers[1] if layer.name in names for slot in layer.slots.values()]
+    slots = [
+        slot.name for layer in subject.layers_of("mindspore") if layer.name in names for slot in layer.slots.values()
+    ]
     before = subject.mindspore.read(slots) if training else {}
     try:
         for name in names:

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from maam._messages import listed
+from maam._messages import listed, nearest
 from maam.backend.adapter import Layer
 from maam.errors import PortingError
 from maam.porting.matching import Pair, mismatch
-
-
-def is_below(name: str, paths: Sequence[str]) -> bool:
-    """Return whether a path equals one of `paths`, or lies below one of them."""
-    return any(name == path or name.startswith(f"{path}.") for path in paths)
+from maam.spec.node import is_within
 
 
 def pair_named(own: Sequence[Layer], other: Sequence[Layer], names: Mapping[str, str], writable: str) -> list[Pair]:
@@ -40,7 +35,7 @@ def pair_named(own: Sequence[Layer], other: Sequence[Layer], names: Mapping[str,
 def _starts(own: Sequence[Layer], names: Mapping[str, str]) -> Iterator[tuple[str, Layer]]:
     """Yield each layer at or below a path in `names`, with the longest such path."""
     for layer in own:
-        if above := [name for name in names if is_below(layer.name, [name])]:
+        if above := [name for name in names if is_within(layer.name, [name])]:
             yield max(above, key=len), layer
 
 
@@ -56,7 +51,7 @@ def _pair_rest(
     taken = {pair.torch.name for pair in found}, {pair.mindspore.name for pair in found}
     inner = [layer for above, layer in _starts(own, names) if above == start]
     left = [layer for layer in inner if layer.name not in taken[0]]
-    rest = [layer for layer in other if is_below(layer.name, [target]) and layer.name not in taken[1]]
+    rest = [layer for layer in other if is_within(layer.name, [target]) and layer.name not in taken[1]]
     if left and len(left) == len(rest):
         return [Pair(*both) for both in zip(left, rest, strict=True)]
     if inner and len(left) == len(inner):
@@ -100,6 +95,6 @@ def _paths(layers: Iterable[Layer]) -> list[str]:
 def _check_path(option: str, name: object, paths: Sequence[str], statement: str) -> None:
     if name in paths:
         return
-    close = difflib.get_close_matches(str(name), paths, 1)
+    close = nearest(name, paths)
     hint = f"did you mean {listed(close)}?" if close else f"known are {listed(paths[:8])}, ..."
     raise PortingError(f"{option}: {statement} layer with weights named {listed([str(name)])}; {hint}")

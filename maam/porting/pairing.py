@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from maam.backend.adapter import OWN, Layer
 from maam.errors import PortingError
 from maam.porting.matching import Pair, exact_signature, explain_mismatch, merge, mismatch, signature
-from maam.porting.names import check_names, is_below, pair_named
+from maam.porting.names import check_names, pair_named
+from maam.spec.node import is_within
 
 BY_NAME = "by name"
 BY_REGISTRATION = "by order of registration"
@@ -66,7 +67,7 @@ def pair_layers(
     names = {} if names is None else names
     own, other = ([x for x in layers if x.slots or x.kind.endswith(" norm")] for layers in (torch, mindspore))
     check_names(own, other, names, skip)
-    own, other = ([layer for layer in layers if not is_below(layer.name, skip)] for layers in (own, other))
+    own, other = ([layer for layer in layers if not is_within(layer.name, skip)] for layers in (own, other))
     fixed = pair_named(own, other, names, writable)
     taken = {pair.torch.name for pair in fixed}, {pair.mindspore.name for pair in fixed}
     rest = tuple([x for x in layers if x.name not in gone] for layers, gone in zip((own, other), taken, strict=True))

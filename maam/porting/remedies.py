@@ -10,7 +10,7 @@ import numpy as np
 from maam.backend.adapter import Layer, ModelAdapter, Setting
 from maam.backend.settings import InexpressibleError, settings_differ
 from maam.porting.runs import Run
-from maam.porting.subject import Array, Subject, first_line
+from maam.porting.subject import Subject, first_line
 from maam.spec.node import join_path
 
 _CLOSE = 1e-3
@@ -29,7 +29,7 @@ def find_remedy(
         shapes: the shapes of the inputs of the layer.
         target: the framework of the layer.
     """
-    adapter: ModelAdapter = getattr(subject, target)
+    adapter = subject.adapters[target]
     layer: Layer = getattr(run.pair, target)
     values = {name: value for name, value in wanted.items() if name != "precision"}
     try:
@@ -65,7 +65,7 @@ def _agrees(subject: Subject, run: Run, built: ModelAdapter, target: str) -> boo
     left, right = run.pair
     own, other = (right, left) if target == subject.mindspore.framework else (left, right)
     source: ModelAdapter = subject.torch if own is right else subject.mindspore
-    before: Mapping[str, Array] = getattr(subject, target).read()
+    before = subject.adapters[target].read()
     arrays = {name: before[full] for name in built.read() if (full := join_path(own.name, name)) in before}
     new = next(layer for layer in built.layers() if set(layer.slots) == set(own.slots))
     for key, slot in new.slots.items():

@@ -136,6 +136,5 @@ def _unpaired(subject: Subject, calls: Sequence[Any], indices: range, taken: set
 
 
 def _expression(subject: Subject, side: str, name: str) -> str:
-    layers = subject.layers[0 if side == "torch" else 1]
-    kind = next((layer.kind for layer in layers if layer.name == name), "")
-    return getattr(subject, side).write_layer(name, {}) or kind
+    kind = next((layer.kind for layer in subject.layers_of(side) if layer.name == name), "")
+    return subject.adapters[side].write_layer(name, {}) or kind

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maam.backend.adapter import Call, Inputs, Layer, ModelAdapter
+from maam.backend.registry import find_entry
 from maam.porting.matching import ArrayPair, Pair, convert
 from maam.porting.runs import Run
 from maam.tolerance import BROKEN, LOGITS, PORT_MARGIN, PORT_MAX_ROUNDING, Bound, Difference, difference
@@ -69,6 +70,15 @@ class Subject:
     _double: ModelAdapter | None = None
 
     @property
+    def adapters(self) -> dict[str, ModelAdapter]:
+        """The adapters of both models by the names of their backends, PyTorch's first."""
+        return {adapter.framework: adapter for adapter in (self.torch, self.mindspore)}
+
+    def layers_of(self, side: str) -> Sequence[Layer]:
+        """Return all layers of the model of a backend."""
+        return self.layers[list(self.adapters).index(side)]
+
+    @property
     def double(self) -> ModelAdapter:
         """The PyTorch module in float64, the reference; the float32 module if it cannot run in float64."""
         if self._double is None:
@@ -89,7 +99,7 @@ class Subject:
     @functools.cached_property
     def code_bound(self) -> Bound:
         """The bound for code between layers; in mixed precision, each cast between layers rounds to half precision."""
-        sides = zip((self.torch, self.mindspore), self.layers, strict=True)
+        sides = zip(self.adapters.values(), self.layers, strict=True)
         settings = [adapter.settings(layer.name, ()) for adapter, layers in sides for layer in layers]
         found = {own["precision"].value for own in settings if "precision" in own}
         if not found & set(_HALF) and not self.mindspore.mixed:
@@ -112,9 +122,9 @@ class Subject:
         return [item for item in self.arrays if item.torch and item.mindspore]
 
     def recording(self, side: str, training: bool = False) -> Recording:
-        """Return the recorded forward pass of "torch" or "mindspore", and restore the model's arrays."""
+        """Return the recorded forward pass of the model of a backend, and restore the model's arrays."""
         if (side, training) not in self._recordings:
-            self._recordings[side, training] = record(getattr(self, side), self.inputs, training)
+            self._recordings[side, training] = record(self.adapters[side], self.inputs, training)
         return self._recordings[side, training]
 
     def recordings(self, training: bool = False) -> tuple[Recording, Recording]:
@@ -134,11 +144,11 @@ class Subject:
     def find_random_code(self, training: bool) -> str:
         """Run each model again; return and keep the reason if one gives another output than before."""
         found = []
-        for side, title in (("torch", "PyTorch"), ("mindspore", "MindSpore")):
+        for side, adapter in self.adapters.items():
             first = self.recording(side, training).output
-            again = record(getattr(self, side), self.inputs, training).output
+            again = record(adapter, self.inputs, training).output
             if compare_arrays(again, first, first, LOGITS).used > 1:
-                found.append(title)
+                found.append(find_entry(side).title)
         if found:
             what = "random code, such as dropout that is called as a function"
             mode = "train" if training else "eval"

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from maam.backend.adapter import Call, Layer
+from maam.backend.registry import find_entry
 from maam.porting.subject import Subject, compare_arrays
 from maam.tolerance import LAYER
-
-_SIDES = (("torch", "PyTorch"), ("mindspore", "MindSpore"))
 
 
 def unmatched(subject: Subject, index: int) -> tuple[list[Call], list[Call]]:
     """Return PyTorch's and MindSpore's calls without counterpart between two runs of layers."""
     found: list[list[Call]] = []
-    for place, (side, _) in enumerate(_SIDES):
+    for place, side in enumerate(subject.adapters):
         calls = subject.recording(side).calls
         ends = [(run.torch, run.mindspore)[place] for run in subject.runs]
         start = max([i for i in ends[:index] if i is not None], default=-1)
@@ -26,10 +25,10 @@ def unmatched(subject: Subject, index: int) -> tuple[list[Call], list[Call]]:
 def describe_unmatched(subject: Subject, index: int) -> str:
     """Return the kinds of the layers without counterpart between two runs; empty if there are none."""
     texts = []
-    for place, here in enumerate(unmatched(subject, index)):
+    for place, (side, here) in enumerate(zip(subject.adapters, unmatched(subject, index), strict=True)):
         if here:
             kinds = dict.fromkeys(_layer(subject, place, call).kind for call in here)
-            texts.append(f"{_SIDES[place][1]} runs {', '.join(kinds)}")
+            texts.append(f"{find_entry(side).title} runs {', '.join(kinds)}")
     return f" ({'; '.join(texts)})" if texts else ""
 
 
@@ -65,7 +64,7 @@ def _agrees(subject: Subject, own: Call, other: Call) -> bool:
 def lonely_dropout(subject: Subject) -> str:
     """Return a remark on the dropout layers that only one model runs; empty if both run as many."""
     found: list[list[str]] = []
-    for place, (side, _) in enumerate(_SIDES):
+    for place, side in enumerate(subject.adapters):
         paired = {(run.torch, run.mindspore)[place] for run in subject.runs}
         calls = [call for i, call in enumerate(subject.recording(side).calls) if i not in paired]
         found.append([call.name for call in calls if _drops(subject, place, call)])
@@ -74,14 +73,15 @@ def lonely_dropout(subject: Subject) -> str:
     place = int(len(found[1]) > len(found[0]))
     names = list(dict.fromkeys(found[place]))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    titles = [find_entry(side).title for side in subject.adapters]
     return (
-        f"dropout in {_SIDES[place][1]} without a counterpart in {_SIDES[1 - place][1]}, which no result shows "
+        f"dropout in {titles[place]} without a counterpart in {titles[1 - place]}, which no result shows "
         f"because dropout is off: {', '.join(names[:3])}{more}"
     )
 
 
 def _drops(subject: Subject, place: int, call: Call) -> bool:
     """Return whether a call is that of dropout with a rate above 0."""
-    adapter = (subject.torch, subject.mindspore)[place]
+    adapter = list(subject.adapters.values())[place]
     rate = adapter.settings(call.name, ()).get("p")
     return _layer(subject, place, call).kind.startswith("dropout") and (rate is None or bool(rate.value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from maam.errors import SpecError
 from maam.spec.containers import Model, Sequential
-from maam.spec.node import Node
+from maam.spec.node import Node, with_layer
 from maam.spec.primitives import BatchNorm2d, Conv2d, Linear
 
 
@@ -52,7 +52,8 @@ def with_num_classes(model: Node, num_classes: int) -> Model:
     path = head(model)
     layer = model.at(path)
     field = "out_channels" if isinstance(layer, Conv2d) else "out_features"
-    changed = _replaced(model, path.split("."), layer.replace(**{field: num_classes}))
+    _check_chain(model, path)
+    changed = with_layer(model, path, layer.replace(**{field: num_classes}))
     assert isinstance(changed, Model)
     return changed
 
@@ -61,11 +62,9 @@ def _size(layer: Node) -> int:
     return layer.out_channels if isinstance(layer, Conv2d) else layer.out_features if isinstance(layer, Linear) else 0
 
 
-def _replaced(node: Node, names: list[str], layer: Node) -> Node:
-    if not names:
-        return layer
-    if not isinstance(node, Sequential):
-        raise SpecError(f"the last layer is inside a {node.kind}; expected a chain of layers")
-    children = dict(node.children)
-    children[names[0]] = _replaced(children[names[0]], names[1:], layer)
-    return node.replace(children=children)
+def _check_chain(node: Node, path: str) -> None:
+    """Raise `SpecError` if a container above the layer at a path is not a chain."""
+    for name in path.split("."):
+        if not isinstance(node, Sequential):
+            raise SpecError(f"the last layer is inside a {node.kind}; expected a chain of layers")
+        node = node.nodes[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import keyword
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
@@ -244,6 +244,46 @@ class Node(BaseModel):
 def join_path(path: str, name: str) -> str:
     """Return the canonical name of a child or a parameter of the layer at `path`; the path of the model is ""."""
     return f"{path}.{name}" if path else name
+
+
+def is_within(path: str, layers: Iterable[str]) -> bool:
+    """Return whether a path is one of `layers`, or that of a layer or parameter inside one of them.
+
+    Example:
+        >>> is_within("reduce.conv.weight", ["reduce"]), is_within("reduce2.conv.weight", ["reduce"])
+        (True, False)
+    """
+    return any(path == layer or path.startswith(f"{layer}.") for layer in layers)
+
+
+def map_layers(node: Node, change: Callable[[Node], Node]) -> Node:
+    """Return the spec with `change(layer)` in place of each layer without children; names and containers stay.
+
+    Example:
+        >>> from maam import spec
+        >>> chain = spec.Sequential(children={"act": spec.Activation(function="relu"), "flatten": spec.Flatten()})
+        >>> changed = map_layers(chain, lambda layer: spec.Identity() if layer.kind == "activation" else layer)
+        >>> [layer.kind for layer in changed.nodes.values()]
+        ['identity', 'flatten']
+    """
+    if not node.nodes:
+        return change(node)
+    return node.with_nodes({name: map_layers(child, change) for name, child in node.nodes.items()})
+
+
+def with_layer(node: Node, path: str, layer: Node) -> Node:
+    """Return the spec with another layer at a path; "" is the node itself.
+
+    Example:
+        >>> from maam import spec
+        >>> changed = with_layer(spec.preset("maam_digits"), "reduce.act", spec.Activation(function="gelu"))
+        >>> changed.at("reduce.act").function
+        'gelu'
+    """
+    if not path:
+        return layer
+    name, _, rest = path.partition(".")
+    return node.with_nodes({**node.nodes, name: with_layer(node.nodes[name], rest, layer)})
 
 
 def shape_below(name: str, child: Node, shape: Shape) -> Shape:

@@ -120,6 +120,24 @@ def preset_signature(
     return inspect.Signature([*added, *kept])
 
 
+def register_variant(composite: Factory, name: str, settings: Mapping[str, Any], **fixed: Any) -> None:
+    """Register a preset that calls a composite with other defaults.
+
+    Args:
+        composite: the composite, which has an argument `name`; it gets the name of the preset.
+        name: the name of the preset.
+        settings: defaults that replace those of the composite.
+        **fixed: further arguments of the composite that are not options of the preset.
+    """
+    constant = {**fixed, "name": name}
+
+    def build(**overrides: Any) -> Model:
+        return composite(**{**constant, **settings, **overrides})
+
+    build.__signature__ = preset_signature(composite, settings, constant)  # type: ignore[attr-defined]
+    register_preset(build, name)
+
+
 def preset(name: str, /, **overrides: Any) -> Model:
     """Return the spec of a preset.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import model_validator
 
@@ -343,6 +343,38 @@ ActivationName = Literal[ElementwiseName, "softmax", "abs"]
 """relu6: min(max(x, 0), 6). elu: alpha is 1. gelu: x * Phi(x), with the exact normal distribution function.
 silu: x * sigmoid(x). hard_sigmoid: relu6(x + 3) / 6. hard_swish: x * hard_sigmoid(x).
 softmax: over axis 1. abs: |x|."""
+
+
+class Curve(NamedTuple):
+    """The properties of an activation that other parts of maam depend on.
+
+    Attributes:
+        keeps_zero: whether f(0) = 0.
+        kinks: the inputs where the slope jumps.
+        smooth: a similar activation without kinks, for comparisons; "" if there is none, or none is needed.
+    """
+
+    keeps_zero: bool
+    kinks: tuple[float, ...] = ()
+    smooth: str = ""
+
+
+CURVES: dict[str, Curve] = {
+    "relu": Curve(True, (0.0,), "silu"),
+    "relu6": Curve(True, (0.0, 6.0), "silu"),
+    "leaky_relu": Curve(True, (0.0,), "silu"),
+    "elu": Curve(True),
+    "gelu": Curve(True),
+    "silu": Curve(True),
+    "hard_swish": Curve(True, (-3.0, 3.0), "silu"),
+    "sigmoid": Curve(False),
+    "hard_sigmoid": Curve(False, (-3.0, 3.0), "sigmoid"),
+    "tanh": Curve(True),
+    "identity": Curve(True),
+    "softmax": Curve(False),
+    "abs": Curve(True, (0.0,)),
+}
+"""The curve of each activation."""
 
 
 class Activation(Node):

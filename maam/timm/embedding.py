@@ -48,7 +48,7 @@ class TokenMap(nn.Module):
         prefix, tokens = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
         height, width = self._grid(tokens.shape[1])
         maps = tokens.reshape(-1, height, width, tokens.shape[2]).permute(0, 3, 1, 2)  # (N, C, H, W), a view
-        y = self.layer(maps).permute(0, 2, 3, 1).flatten(1, 2)
+        y = self.layer(maps).permute(0, 2, 3, 1).flatten(1, 2)  # (N, H * W, C)
         return torch.cat((prefix, y), 1) if self.num_prefix_tokens else y
 
     def extra_repr(self) -> str:

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from maam.errors import DeploymentError, SpecError
 from maam.spec import Dropout, Identity, Model, Node, Sequential, draw, head, input_rule, with_num_classes
-from maam.spec.node import join_path
+from maam.spec.node import is_within, join_path, with_layer
 from maam.timm.structure import analyze
 from maam.torch.arrays import write_arrays
 from maam.torch.modules import Container, check_input, instantiate
@@ -135,7 +135,7 @@ class PresetModel(Container):
                 x = self._run(module, x)
             if path in wanted:
                 found.append(x)
-            if stop_early and _is_in(self.feature_info[last]["module"], path):
+            if stop_early and is_within(self.feature_info[last]["module"], [path]):
                 break
         return found if intermediates_only else (x, found)
 
@@ -154,10 +154,10 @@ class PresetModel(Container):
         take, last = feature_take_indices(len(self.feature_info), indices)
         if prune_head or last < len(self.feature_info) - 1:
             name = self.feature_info[last]["module"]
-            step = next(path for path, _ in self._features() if _is_in(name, path))
+            step = next(path for path, _ in self._features() if is_within(name, [path]))
             _truncate(self, step)
             taken = [self.feature_info[index]["module"] for index in take]
-            if name != step and [other for other in taken if _is_in(other, step)] == [name]:
+            if name != step and [other for other in taken if is_within(other, [step])] == [name]:
                 _keep_branch(self, step, name.removeprefix(f"{step}."))
                 self.structure = self.structure._replace(opened=self.structure.opened | {step})
             self.rule = input_rule(self.spec)
@@ -268,14 +268,7 @@ def _with_dropout(spec: Model, p: float | None) -> Model:
     index = list(above.nodes).index(name)
     nodes = list(above.nodes.items())
     changed = above.with_nodes(dict([*nodes[:index], ("dropout", layer), *nodes[index:]]))
-    return cast(Model, _replaced(spec, path, changed))
-
-
-def _replaced(node: Node, path: str, layer: Node) -> Node:
-    if not path:
-        return layer
-    name, _, rest = path.partition(".")
-    return node.with_nodes({**node.nodes, name: _replaced(node.nodes[name], rest, layer)})
+    return cast(Model, with_layer(spec, path, changed))
 
 
 def _chain(container: Any, path: str, opened: frozenset[str]) -> list[tuple[str, nn.Module]]:
@@ -286,11 +279,6 @@ def _chain(container: Any, path: str, opened: frozenset[str]) -> list[tuple[str,
         module = container._modules[name]
         found += _chain(module, below, opened) if below in opened else [(below, module)]
     return found
-
-
-def _is_in(name: str, path: str) -> bool:
-    """Return whether the map `name` is that of the step `path` or of one of its branches."""
-    return f"{name}.".startswith(f"{path}.")
 
 
 def _truncate(container: Any, path: str) -> None:

@@ -15,10 +15,21 @@ import torch
 from torch import Tensor, nn
 
 from maam._io import replacing
-from maam.backend.adapter import Call, Inputs, Layer, Setting, Slot, first_of, is_dropout, with_first
+from maam.backend.adapter import (
+    Call,
+    Inputs,
+    Layer,
+    Recorder,
+    Setting,
+    Slot,
+    check_model,
+    first_of,
+    is_dropout,
+    with_first,
+)
 from maam.errors import PortingError
 from maam.spec.node import join_path
-from maam.torch.arrays import from_numpy, to_numpy
+from maam.torch.arrays import dtype_name, from_numpy, preserve_modes, to_numpy
 from maam.torch.settings import read_settings, write_module
 from maam.torch.structure import (
     computed_weights,
@@ -43,12 +54,7 @@ class ModelAdapter:
     mixed = ""
 
     def __init__(self, model: Any) -> None:
-        if isinstance(model, type) and issubclass(model, nn.Module):
-            raise PortingError(
-                f"expected a model, got the class {model.__name__}; pass an instance: {model.__name__}()"
-            )
-        if not isinstance(model, nn.Module):
-            raise PortingError(f"expected a torch.nn.Module, got an object of type {type(model).__name__}")
+        check_model(model, nn.Module, "torch.nn.Module")
         self.original, self.model = model, model
         self.remarks: tuple[str, ...] = ()
         if computed := computed_weights(model):
@@ -71,7 +77,7 @@ class ModelAdapter:
         module = self._module(name)
         if self.fixed:
             return {}
-        dtypes = [str(tensor.dtype).removeprefix("torch.") for tensor in own_tensors(module).values()]
+        dtypes = [dtype_name(tensor.dtype) for tensor in own_tensors(module).values()]
         precision = dtypes[0] if dtypes else "float32"
         return {**read_settings(module_kind(module), module, inputs), "precision": Setting(precision, precision)}
 
@@ -125,12 +131,10 @@ class ModelAdapter:
         self, inputs: Inputs, training: bool = False, replaced: Mapping[tuple[str, int], Array] | None = None
     ) -> tuple[Array, list[Call]]:
         """Return the output, and the calls of all layers in the order of execution."""
-        calls: list[Call] = []
-        if self.fixed:
-            return self.forward(inputs, training), calls
-        with _hooks(self._modules(), calls, replaced or {}):
+        recorder = Recorder(Tensor, to_numpy, replaced)
+        with _hooks([] if self.fixed else self._modules(), recorder):
             output = self.forward(inputs, training)
-        return output, calls
+        return output, recorder.calls
 
     def run_layer(
         self, name: str, inputs: Inputs, training: bool = False, options: Mapping[str, Any] | None = None
@@ -231,30 +235,27 @@ class ModelAdapter:
     def _mode(self, training: bool, part: nn.Module | None = None) -> Iterator[None]:
         """Run the model or a part of it in a mode; restore the modes of its modules and its counters."""
         part = self.model if part is None else part
-        before = {module: module.training for module in part.modules()}
         counters = [(b, b.clone()) for b in part.buffers() if not b.is_floating_point()]
-        with suppress(NotImplementedError):  # exported modules have one mode
-            part.train(training)
-        for module in before:
-            if is_dropout(type(module)):
-                module.eval()
-        try:
-            with _without_compiling() if self._compiled else nullcontext():
-                yield
-        finally:
-            for module, mode in before.items():
-                module.training = mode
-            with torch.no_grad():
-                for buffer, value in counters:
-                    buffer.copy_(value)
+        with preserve_modes(part) as modes:
+            with suppress(NotImplementedError):  # exported modules have one mode
+                part.train(training)
+            for module in modes:
+                if is_dropout(type(module)):
+                    module.eval()
+            try:
+                with _without_compiling() if self._compiled else nullcontext():
+                    yield
+            finally:
+                with torch.no_grad():
+                    for buffer, value in counters:
+                        buffer.copy_(value)
 
 
 def _assign_computed(module: nn.Module, name: str, tensor: Tensor) -> bool:
     """Assign a value to an array that a parametrization computes; return whether it now has this value."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()  # spectral_norm takes a step in train mode
     try:
-        with torch.no_grad():
+        with torch.no_grad(), preserve_modes(module):
+            module.eval()  # spectral_norm takes a step in train mode
             hook = next((hook for hook in old_hooks(module) if hook.name == name), None)
             if hook is None:
                 setattr(module, name, tensor.detach().clone())  # a Parameter would be registered
@@ -265,9 +266,6 @@ def _assign_computed(module: nn.Module, name: str, tensor: Tensor) -> bool:
             return torch.allclose(getattr(module, name), tensor, rtol=1e-4, atol=1e-6)
     except Exception:  # parametrizations may raise anything
         return False
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 @contextmanager
@@ -298,16 +296,13 @@ def _loss(output: Tensor, target: Tensor) -> Tensor:
 
 
 @contextmanager
-def _hooks(
-    modules: Sequence[tuple[str, nn.Module]], calls: list[Call], replaced: Mapping[tuple[str, int], Array]
-) -> Iterator[None]:
+def _hooks(modules: Sequence[tuple[str, nn.Module]], recorder: Recorder) -> Iterator[None]:
     """Record the calls of modules; inputs are copied before a layer runs, because many layers change them in place."""
     entered: list[tuple[Inputs | None, Mapping[str, Any]]] = []
-    counts: dict[str, int] = {}
     handles = []
     for name, module in modules:
-        handles.append(module.register_forward_pre_hook(_enter(entered), with_kwargs=True))
-        handles.append(module.register_forward_hook(_leave(name, entered, calls, counts, replaced)))
+        handles.append(module.register_forward_pre_hook(_enter(entered, recorder), with_kwargs=True))
+        handles.append(module.register_forward_hook(_leave(name, entered, recorder)))
     try:
         yield
     finally:
@@ -315,28 +310,20 @@ def _hooks(
             handle.remove()
 
 
-def _enter(entered: list[tuple[Inputs | None, Mapping[str, Any]]]) -> Callable[[Any, Any, Any], None]:
+def _enter(
+    entered: list[tuple[Inputs | None, Mapping[str, Any]]], recorder: Recorder
+) -> Callable[[Any, Any, Any], None]:
     def hook(_module: Any, inputs: Any, named: Any) -> None:
-        plain = all(isinstance(x, Tensor) for x in inputs) and not any(isinstance(x, Tensor) for x in named.values())
-        entered.append((tuple(to_numpy(x) for x in inputs) if plain else None, dict(named)))
+        entered.append((recorder.copy_inputs(inputs, named), dict(named)))
 
     return hook
 
 
 def _leave(
-    name: str,
-    entered: list[tuple[Inputs | None, Mapping[str, Any]]],
-    calls: list[Call],
-    counts: dict[str, int],
-    replaced: Mapping[tuple[str, int], Array],
+    name: str, entered: list[tuple[Inputs | None, Mapping[str, Any]]], recorder: Recorder
 ) -> Callable[[Any, Any, Any], Any]:
     def hook(_module: Any, _inputs: Any, output: Any) -> Any:
-        inputs, named = entered.pop()
-        tensor = first_of(output, Tensor)
-        calls.append(Call(name, inputs, None if tensor is None else to_numpy(tensor), named))
-        index = counts[name] = counts.get(name, -1) + 1
-        if tensor is None or (name, index) not in replaced:
-            return None
-        return with_first(output, Tensor, from_numpy(replaced[name, index]).to(tensor))
+        new = recorder.add(name, *entered.pop(), output)
+        return None if new is None else with_first(output, Tensor, from_numpy(new).to(first_of(output, Tensor)))
 
     return hook

@@ -1,4 +1,4 @@
-"""The arrays of a PyTorch module by canonical name, and conversion between tensors and NumPy arrays.
+"""The arrays of a PyTorch module by canonical name, its modes, and conversion between tensors and NumPy arrays.
 
 bfloat16 arrays have the dtype of ml_dtypes.
 """
@@ -6,6 +6,7 @@ bfloat16 arrays have the dtype of ml_dtypes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import ml_dtypes
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 from maam.weights.match import INNER_WRAPPERS, is_batch_counter
 
 Array = np.ndarray[Any, Any]
+
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""The dtypes of the precisions in which models train and are optimized."""
 
 
 class Wrapper(nn.Module):
@@ -71,6 +76,25 @@ def write_arrays(model: nn.Module, arrays: Mapping[str, Array]) -> None:
     with torch.no_grad():
         for name, array in arrays.items():
             own[name].copy_(from_numpy(array))
+
+
+@contextmanager
+def preserve_modes(module: nn.Module) -> Iterator[dict[nn.Module, bool]]:
+    """Restore the mode, train or eval, of each layer on leaving the context; yield the modes.
+
+    `train()` of the whole module would change layers that a user has frozen.
+    """
+    modes = {part: part.training for part in module.modules()}
+    try:
+        yield modes
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return NumPy's name of a dtype, such as "float32"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def to_numpy(tensor: Tensor) -> Array:

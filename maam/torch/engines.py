@@ -13,13 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from maam._messages import one_line
 from maam.backend.engines import open_onnx, open_openvino
 from maam.backend.protocol import Predict
+from maam.torch.arrays import PRECISIONS
 from maam.torch.export import onnx_program
 from maam.torch.modules import Container
 
 Function = Callable[[Tensor], Tensor]
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Source:
@@ -79,7 +80,7 @@ def _fused_copy(model: nn.Module) -> nn.Module:
 
 def _torch(source: Source, precision: str) -> dict[str, Function]:
     """Return the model in eager mode and compiled: on some machines compiled code is not faster for small batches."""
-    dtype, example = DTYPES[precision], source.example
+    dtype, example = PRECISIONS[precision], source.example
     # With one channel both layouts have the same strides, and compiled code confuses them (PyTorch 2.15).
     layout = torch.channels_last if example.dim() == 4 and example.shape[1] > 1 else torch.contiguous_format
     prepared = source.fused_copy().to(dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
@@ -106,7 +107,7 @@ def _compiled(model: nn.Module, example: Tensor) -> dict[str, Function]:
     try:
         frozen(example)
     except (RuntimeError, OSError) as error:  # most often there is no C++ compiler
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         warnings.warn(f"optimize: torch.compile failed, so the model is not compiled: {reason}", stacklevel=6)
         return {}
     return {"compiled": frozen}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import warnings
 import zipfile
@@ -16,8 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from maam._messages import one_line
 from maam._system import share_protobuf
-from maam.backend.engines import read_companion
+from maam.backend.engines import read_companion, write_companion
 from maam.backend.protocol import Predict
 from maam.errors import DeploymentError, require
 from maam.spec import Node
@@ -131,7 +131,7 @@ def write_executorch(path: Path, spec: Node, arrays: Mapping[str, Array], shape:
         program = _program(_model(spec, arrays), shape, largest=64)
         edge = exir.to_edge_transform_and_lower(program, partitioner=[xnnpack.XnnpackPartitioner()])
         path.write_bytes(edge.to_executorch().buffer)
-    path.with_name(f"{path.name}.json").write_text(json.dumps(metadata, indent=1))
+    write_companion(path, metadata)
 
 
 def open_executorch(path: Path, trusted: bool = False) -> tuple[Predict, dict[str, str]]:
@@ -172,7 +172,7 @@ def _program(
         with _quiet(), torch.no_grad():
             return torch.export.export(model, (tensor,), dynamic_shapes=(free,))
     except (RuntimeError, torch._dynamo.exc.UserError) as error:
-        raise DeploymentError(f"torch.export: {' '.join(str(error).split())[:300]}") from None
+        raise DeploymentError(f"torch.export: {one_line(error, 300)}") from None
 
 
 def _run(function: Callable[[Any], Any], x: Array) -> Array:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from maam._messages import suggestion
+from maam._messages import one_line, suggestion
 from maam.errors import ArgumentError, MaamError, WeightsError, require
 
 require("huggingface_hub", "huggingface")
@@ -178,14 +178,14 @@ class HubModel(Wrapper, ModelHubMixin):
                 loading=loading,
             )
         except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise WeightsError(
                 f"{model_id}: expected a folder with {FILE} or a repository of the Hub, which cannot be read: {reason}"
             ) from None
         except MaamError:
             raise
         except (AttributeError, RecursionError, ValueError) as error:  # huggingface_hub reads config.json unchecked
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error, 200)
             raise WeightsError(f"{model_id}: cannot be loaded; check its config.json: {reason}") from None
 
     @classmethod

@@ -24,6 +24,7 @@ from maam.backend.layers import layers_in
 from maam.errors import SpecError
 from maam.spec import Activation, Node, Sequential
 from maam.torch import layers
+from maam.torch.arrays import preserve_modes
 from maam.torch.layers import Layer
 
 MakeLayer = Callable[[int], nn.Module]
@@ -156,14 +157,9 @@ def insert_layers(network: nn.Module, points: Sequence[InsertionPoint], insertio
 
 def _compute(layer: nn.Module, channels: int) -> tuple[int, ...]:
     """Return the shape of the output of a layer for a map (2, channels, 8, 8), in eval mode."""
-    modes = {module: module.training for module in layer.modules()}
     like = next((one for one in layer.parameters() if one.is_floating_point()), torch.empty(0))
-    try:
-        with torch.no_grad():
-            return tuple(layer.eval()(torch.ones(2, channels, 8, 8, dtype=like.dtype, device=like.device)).shape)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with torch.no_grad(), preserve_modes(layer):
+        return tuple(layer.eval()(torch.ones(2, channels, 8, 8, dtype=like.dtype, device=like.device)).shape)
 
 
 KINDS = LayerKinds(LAYERS, Layer, nn.Module, "module", Blend, _compute)

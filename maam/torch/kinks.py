@@ -16,22 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from maam.backend.protocol import Kink, NearKinks
+from maam.spec.primitives import CURVES
 from maam.torch.arrays import from_numpy
-from maam.torch.primitives import Abs, GlobalPool
+from maam.torch.primitives import ACTIVATIONS, GlobalPool
 
 Array = np.ndarray[Any, Any]
 ULP = 2.0**-23
 REACH = 8.0
 """The largest expected rounding error of another framework, in units of PyTorch's rounding error in float32."""
 
-KINKS: dict[type[nn.Module], tuple[float, ...]] = {
-    nn.ReLU: (0.0,),
-    nn.LeakyReLU: (0.0,),
-    Abs: (0.0,),
-    nn.ReLU6: (0.0, 6.0),
-    nn.Hardswish: (-3.0, 3.0),
-    nn.Hardsigmoid: (-3.0, 3.0),
-}
+KINKS = {ACTIVATIONS[name]: curve.kinks for name, curve in CURVES.items() if curve.kinks}
 """The inputs where the slope of an activation jumps."""
 
 

@@ -18,7 +18,7 @@ from maam.backend.reparameterize import fused_form, stays_trainable
 from maam.errors import ShapeError, SpecError
 from maam.spec import Graph, InputRule, Parallel, Sequential
 from maam.spec.inputs import check_training_batch
-from maam.torch.arrays import read_arrays, unwrap, write_arrays
+from maam.torch.arrays import dtype_name, read_arrays, unwrap, write_arrays
 from maam.torch.primitives import (
     ACTIVATIONS,
     NORMS,
@@ -143,9 +143,7 @@ class Container(SpecContainer, nn.Module):
 
     def extra_repr(self) -> str:
         """Return how the branches are merged, or the formula of a graph; empty for other nodes."""
-        if self.kind == "graph":
-            return str(self.spec.formula)
-        return f"merge={self._mode!r}" if self.kind == "parallel" else ""
+        return self._describe_combination()
 
     # --- the computation
 
@@ -337,7 +335,7 @@ def _check(module: Any, rule: InputRule, x: Tensor) -> None:
     expected = None if own != x.dtype and _casts(x) else own
     accepted = rule.accepts(x.shape) and x.is_floating_point() and expected in (None, x.dtype)
     if not accepted:
-        rule.check(tuple(x.shape), _dtype_name(x.dtype), None if expected is None else _dtype_name(expected))
+        rule.check(tuple(x.shape), dtype_name(x.dtype), None if expected is None else dtype_name(expected))
     if module.training and not torch.compiler.is_compiling() and x.shape[0] == 1:
         check_training_batch(module.spec, tuple(x.shape), lambda path: _normalizes(module, path))
 
@@ -346,10 +344,6 @@ def _casts(x: Tensor) -> bool:
     """Return whether automatic mixed precision is on and converts `x`; it does not convert float64."""
     kind = x.device.type  # the meta device has no such state
     return x.dtype != torch.float64 and kind != "meta" and torch.is_autocast_enabled(kind)
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _normalizes(module: nn.Module, path: str) -> bool:

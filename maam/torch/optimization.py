@@ -8,7 +8,6 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from maam._cache import read_cached, write_cached
-from maam._system import environment, interleave, ratios
+from maam._system import environment, find_version, interleave, ratios
 from maam.backend.devices import choose_precision
 from maam.backend.engines import AUTO, check_engine, check_output
 from maam.errors import DeploymentError, MaamError
 from maam.spec import InputRule
+from maam.torch.arrays import PRECISIONS, dtype_name
 from maam.torch.devices import has_native_bf16, select_precision
 from maam.torch.engines import BUILDERS, Function, Source
 from maam.torch.weights import load
@@ -68,7 +68,7 @@ class Optimized:
             ShapeError: the input does not fit the model, or is not float32.
         """
         if self._rule is not None:
-            self._rule.check(tuple(x.shape), str(x.dtype).removeprefix("torch."), "float32")
+            self._rule.check(tuple(x.shape), dtype_name(x.dtype), "float32")
         return self._function(x)
 
     def __repr__(self) -> str:
@@ -239,7 +239,7 @@ def _recall(source: Source, choice: dict[str, Any], example: Tensor, expected: A
     engine, precision, form = (choice.get(name) for name in ("engine", "precision", "form"))
     if form == "unchanged":
         return _eager(source)
-    if engine not in BUILDERS or precision not in ("fp32", "bf16", "fp16"):
+    if engine not in BUILDERS or precision not in PRECISIONS:
         return None
     compile, source.compile = source.compile, form == "compiled"
     try:
@@ -280,15 +280,9 @@ def _key(source: Source, device: str, precision: str) -> dict[str, Any]:
         "compile": source.compile,
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "versions": environment() | {name: _version(name) for name in ("onnxruntime", "openvino")},
+        "versions": environment()
+        | {name: find_version(name) or "not installed" for name in ("onnxruntime", "openvino")},
     }
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def measure(

@@ -219,7 +219,7 @@ class Softmax(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return softmax along the axis."""
         if self.axis == "spatial":
-            return torch.softmax(x.flatten(2), -1).view_as(x)
+            return torch.softmax(x.flatten(2), -1).view_as(x)  # over H * W of (N, C, H * W)
         return torch.softmax(x, AXES[self.axis][0])
 
     def extra_repr(self) -> str:

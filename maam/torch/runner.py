@@ -19,7 +19,16 @@ from maam.backend.optimizer import Optimizer, find_frozen
 from maam.backend.protocol import Gradients, LossScale, Objective, OptimizerState, ProcessGroup, SingleProcess
 from maam.backend.registry import find_entry
 from maam.spec import Node
-from maam.torch.arrays import from_numpy, read_arrays, tensors, to_numpy, unwrap, write_arrays
+from maam.torch.arrays import (
+    PRECISIONS,
+    from_numpy,
+    preserve_modes,
+    read_arrays,
+    tensors,
+    to_numpy,
+    unwrap,
+    write_arrays,
+)
 from maam.torch.modules import Container
 from maam.torch.weights import build
 from maam.weights.exchange import spec_of
@@ -28,7 +37,6 @@ Array = np.ndarray[Any, Any]
 EAGER, COMPILED = "torch", "torch compiled"
 """The names of the modes in the registry."""
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Processes:
@@ -260,13 +268,12 @@ class Runner:
     @contextmanager
     def preserve_state(self) -> Iterator[None]:
         """Restore the model's arrays and the mode of each layer on leaving the context."""
-        arrays, modes = self.read_arrays(), {module: module.training for module in self.model.modules()}
-        try:
-            yield
-        finally:
-            self.write_arrays(arrays)
-            for module, training in modes.items():
-                module.training = training
+        arrays = self.read_arrays()
+        with preserve_modes(self.model):
+            try:
+                yield
+            finally:
+                self.write_arrays(arrays)
 
     def forward(self, x: Array, training: bool = False) -> Array:
         """Return the output for x (N, C, H, W); train mode updates the running statistics."""

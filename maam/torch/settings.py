@@ -16,10 +16,14 @@ from maam.backend.settings import (
     axis_from_end,
     chain,
     flat_sides,
+    output_sizes,
     per_axis,
     resize_field,
     same_padding,
     shown,
+    sizes_field,
+    spatial_axes,
+    spread,
 )
 
 
@@ -50,7 +54,7 @@ def _pads_before(kind: str, module: Any, values: dict[str, Any]) -> list[str]:
     sides = values.get("padding", ())
     if kind not in ("convolution", "max pooling", "average pooling") or all(low == high for low, high in sides):
         return []
-    count = axes(module)
+    count = spatial_axes(module)
     if kind == "average pooling" and not values.get("count_include_pad", module.count_include_pad):
         raise InexpressibleError("PyTorch's mean leaves out padding only if it is the same on both sides")
     if kind == "convolution":
@@ -74,9 +78,9 @@ def _layers_after(kind: str, module: Any, values: dict[str, Any]) -> list[str]:
     if kind == "transposed convolution" and any(high > low for low, high in sides):
         values["padding"] = tuple((low, min(low, high)) for low, high in sides)
         cut = [(0, min(low - high, 0)) for low, high in sides]
-        found.append(f"nn.ZeroPad{axes(module)}d({shown(flat_sides(cut))})")  # a negative number cuts off
+        found.append(f"nn.ZeroPad{spatial_axes(module)}d({shown(flat_sides(cut))})")  # a negative number cuts off
     if any(zeros):
-        found.append(f"nn.ZeroPad{axes(module)}d({shown(flat_sides([(0, more) for more in zeros]))})")
+        found.append(f"nn.ZeroPad{spatial_axes(module)}d({shown(flat_sides([(0, more) for more in zeros]))})")
     if values.get("activation"):
         found.append(f"nn.{values['activation']}()")
     return found
@@ -86,23 +90,9 @@ def _plain(name: str, default: Any = None) -> Field:
     return Field(name, attrgetter(name), default)
 
 
-def axes(module: Any) -> int:
-    """Return the number of spatial axes, from the name of the class."""
-    name = next((base.__name__ for base in type(module).__mro__ if base.__name__[-2:] in ("1d", "2d", "3d")), "2d")
-    return int(name[-2])
-
-
-def _spread(value: Any, module: Any, _inputs: Shapes) -> tuple[int, ...]:
-    return per_axis(value, axes(module))
-
-
-def _sizes(name: str, default: Any) -> Field:
-    return Field(name, attrgetter(name), default, to_value=_spread)
-
-
 def _sides(value: Any, module: Any, inputs: Shapes) -> Any:
     """Return the padding on both sides of each axis."""
-    count = axes(module)
+    count = spatial_axes(module)
     if value == "same":
         kernel, dilation = per_axis(module.kernel_size, count), per_axis(module.dilation, count)
         return same_padding((1,) * count, kernel, (1,) * count, dilation)
@@ -111,7 +101,7 @@ def _sides(value: Any, module: Any, inputs: Shapes) -> Any:
 
 def _transposed_sides(value: Any, module: Any, inputs: Shapes) -> Any:
     """Return the rows that are cut off on both sides; `output_padding` cuts off fewer at the end."""
-    more = per_axis(module.output_padding, axes(module))
+    more = per_axis(module.output_padding, spatial_axes(module))
     return tuple((low, high - add) for (low, high), add in zip(_sides(value, module, inputs), more, strict=True))
 
 
@@ -150,12 +140,6 @@ def _statistics_text(module: Any) -> str:
     return f"track_running_stats={module.track_running_stats}"
 
 
-def _output_size(value: Any, module: Any, inputs: Shapes) -> Any:
-    count = axes(module)
-    own = (value,) * count if not isinstance(value, (tuple, list)) else tuple(value)
-    return tuple(inputs[0][i - count] if v is None and inputs else v for i, v in enumerate(own))
-
-
 def _trained(value: Any, module: Any, _inputs: Shapes) -> bool:
     """Return whether weight and bias are trained; a frozen norm behaves like one without them."""
     return bool(value and module.weight.requires_grad)
@@ -185,10 +169,10 @@ def _affine_text(module: Any) -> str:
     return f"affine={module.affine}{', frozen' if frozen else ''}"
 
 
-_KERNEL_SIZE = Field("kernel_size", attrgetter("kernel_size"), to_value=_spread, positional=True)
+_KERNEL_SIZE = Field("kernel_size", attrgetter("kernel_size"), to_value=spread, positional=True)
 _PADDING = Field("padding", attrgetter("padding"), 0, to_value=_sides, to_own=_own_padding, to_keep=_kept_padding)
-_KERNEL = (_sizes("stride", 1), _PADDING)
-_POOLED = (_KERNEL_SIZE, _sizes("stride", None), _PADDING)  # the default stride is the size of the kernel
+_KERNEL = (sizes_field("stride", 1), _PADDING)
+_POOLED = (_KERNEL_SIZE, sizes_field("stride", None), _PADDING)  # the default stride is the size of the kernel
 _AFFINE = Field(
     "affine",
     attrgetter("affine"),
@@ -239,7 +223,7 @@ _FILL = Field("value", attrgetter("value"), positional=True)
 _CONVOLUTION = (
     _KERNEL_SIZE,
     *_KERNEL,
-    _sizes("dilation", 1),
+    sizes_field("dilation", 1),
     _plain("groups", 1),
     _plain("padding_mode", "zeros"),
 )
@@ -248,7 +232,7 @@ _TABLE: dict[str, Description] = {
     "transposed convolution": Description(
         (
             _KERNEL_SIZE,
-            _sizes("stride", 1),
+            sizes_field("stride", 1),
             Field(
                 "padding",
                 attrgetter("padding"),
@@ -257,8 +241,8 @@ _TABLE: dict[str, Description] = {
                 describe=_transposed_text,
                 to_keep=_kept_padding,
             ),
-            Field("appended zeros", lambda m: (0,) * axes(m), describe=lambda _: "none", to_own=lambda *_: {}),
-            _sizes("dilation", 1),
+            Field("appended zeros", lambda m: (0,) * spatial_axes(m), describe=lambda _: "none", to_own=lambda *_: {}),
+            sizes_field("dilation", 1),
             _plain("groups", 1),
         ),
         attrgetter("in_channels", "out_channels"),
@@ -292,7 +276,7 @@ _TABLE: dict[str, Description] = {
     "log softmax": Description((Field("dim", attrgetter("dim"), to_value=_axis),)),
     "dropout": Description((_plain("p", 0.5),)),
     "dropout of channels": Description((_plain("p", 0.5),)),
-    "max pooling": Description((*_POOLED, _sizes("dilation", 1), _plain("ceil_mode", False))),
+    "max pooling": Description((*_POOLED, sizes_field("dilation", 1), _plain("ceil_mode", False))),
     "average pooling": Description(
         (
             *_POOLED,
@@ -301,8 +285,8 @@ _TABLE: dict[str, Description] = {
             Field("divisor_override", lambda m: getattr(m, "divisor_override", None)),
         )
     ),
-    "adaptive average pooling": Description((Field("output_size", attrgetter("output_size"), to_value=_output_size),)),
-    "adaptive max pooling": Description((Field("output_size", attrgetter("output_size"), to_value=_output_size),)),
+    "adaptive average pooling": Description((Field("output_size", attrgetter("output_size"), to_value=output_sizes),)),
+    "adaptive max pooling": Description((Field("output_size", attrgetter("output_size"), to_value=output_sizes),)),
     "upsample": Description(
         (
             resize_field(_own_size),

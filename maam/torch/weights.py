@@ -24,7 +24,7 @@ from maam.backend.integrity import check_integrity, check_methods
 from maam.errors import SpecError, WeightsError
 from maam.spec import Node, parse_json
 from maam.spec.presets import resolve
-from maam.torch.arrays import from_numpy, read_arrays, tensors, to_numpy, unwrap, write_arrays
+from maam.torch.arrays import dtype_name, from_numpy, read_arrays, tensors, to_numpy, unwrap, write_arrays
 from maam.torch.modules import Container, instantiate
 from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
@@ -367,9 +367,7 @@ def _array(path: Path, name: object, value: object) -> Array:
         raise WeightsError(f"{path}: contains a {type(value).__name__} under {listed([str(name)])}; {_EXPECTED}")
     if value.dtype not in FLOATING:
         known = ", ".join(dtype.name for dtype in FLOATING.values())
-        raise WeightsError(
-            f"{path}: {listed([name])} has dtype {str(value.dtype).removeprefix('torch.')}; expected one of {known}"
-        )
+        raise WeightsError(f"{path}: {listed([name])} has dtype {dtype_name(value.dtype)}; expected one of {known}")
     if not _is_dense(value):
         raise WeightsError(f"{path}: {listed([name])} is not a dense tensor with data in the file; save a dense one")
     return to_numpy(value)

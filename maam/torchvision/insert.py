@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,7 +15,12 @@ from maam.torch.insertion import MakeLayer, insert_layers
 
 
 class _Gated:
-    """Base of the blocks with attention: the layers of a block under the same names, and `attention`."""
+    """Base of the blocks with attention: the layers of a block under the same names, and `attention`.
+
+    `last` is the name of the convolution before the attention, with a batch norm between them.
+    """
+
+    last = ""
 
     def __init__(self: Any, block: Any, attention: nn.Module) -> None:
         nn.Module.__init__(self)
@@ -34,6 +39,8 @@ class GatedBasicBlock(_Gated, BasicBlock):  # type: ignore[misc]
         attention: the layer before the addition.
     """
 
+    last = "conv2"
+
     def forward(self, x: Tensor) -> Tensor:
         """Return a map (N, planes, H / stride, W / stride) for (N, C, H, W)."""
         y = self.relu(self.bn1(self.conv1(x)))
@@ -49,6 +56,8 @@ class GatedBottleneck(_Gated, Bottleneck):  # type: ignore[misc]
         attention: the layer before the addition.
     """
 
+    last = "conv3"
+
     def forward(self, x: Tensor) -> Tensor:
         """Return a map (N, 4 * planes, H / stride, W / stride) for (N, C, H, W)."""
         y = self.relu(self.bn1(self.conv1(x)))
@@ -61,11 +70,8 @@ def _shortcut(block: Any, x: Tensor) -> Tensor:
     return x if block.downsample is None else block.downsample(x)
 
 
-RESIDUAL: dict[type[nn.Module], tuple[Callable[..., nn.Module], str]] = {
-    BasicBlock: (GatedBasicBlock, "conv2"),
-    Bottleneck: (GatedBottleneck, "conv3"),
-}
-"""The blocks of ResNets: the block with attention, and the convolution before it (with a batch norm between them)."""
+RESIDUAL: dict[type[nn.Module], type[_Gated]] = {BasicBlock: GatedBasicBlock, Bottleneck: GatedBottleneck}
+"""The blocks of ResNets, each with the block that has attention."""
 CHAINS: dict[type[nn.Module], str] = {
     mobilenetv2.InvertedResidual: "conv",
     mobilenetv3.InvertedResidual: "block",
@@ -133,20 +139,19 @@ def _points(module: nn.Module) -> Iterator[InsertionPoint]:
 
 
 def _point_before_addition(parent: nn.Module, name: str, block: Any) -> InsertionPoint:
-    gated, last = RESIDUAL[type(block)]
+    gated = RESIDUAL[type(block)]
 
     def put(layer: nn.Module) -> None:
         setattr(parent, name, gated(block, layer))
 
-    return InsertionPoint(block.get_submodule(last).out_channels, None, put)
+    return InsertionPoint(block.get_submodule(gated.last).out_channels, None, put)
 
 
 def _point_of_gated(block: Any) -> InsertionPoint:
     def put(layer: nn.Module) -> None:
         block.attention = layer
 
-    last = "conv3" if isinstance(block, GatedBottleneck) else "conv2"
-    return InsertionPoint(block.get_submodule(last).out_channels, block.attention, put)
+    return InsertionPoint(block.get_submodule(block.last).out_channels, block.attention, put)
 
 
 def _point_in_chain(block: Any, chain: Any) -> InsertionPoint:

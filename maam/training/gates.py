@@ -25,10 +25,9 @@ from maam.spec.containers import Resize
 from maam.spec.fields import Shape
 from maam.spec.graph import Step
 from maam.spec.node import join_path
+from maam.spec.primitives import CURVES
 
 Array = np.ndarray[Any, Any]
-_THROUGH_ZERO = ("relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hard_swish", "tanh", "abs", "identity")
-"""Activations that are 0 at 0, so that their output is a multiple of their input."""
 
 
 class _Multiple(NamedTuple):
@@ -93,7 +92,8 @@ def _through(node: Node, x: _Multiple | None) -> _Multiple | None:
     if isinstance(node, Rearrange):
         return x._replace(positions=F.rearrange(x.positions, node.pattern))
     if isinstance(node, Activation):  # of an element alone it is no gate, but a gate may end in one
-        return x if node.function == "identity" or (x.weighted and node.function in _THROUGH_ZERO) else None
+        is_multiple = CURVES[node.function].keeps_zero  # where f(0) = 0, f(x) is a multiple of x
+        return x if node.function == "identity" or (x.weighted and is_multiple) else None
     if isinstance(node, Scale):
         return x._replace(weighted=True)
     if isinstance(node, Graph):

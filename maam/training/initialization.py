@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from maam._config import nearest
+from maam._config import name_hint
 from maam.errors import RecipeError
 from maam.spec import BatchNorm2d, Conv2d, Node, Parallel
+from maam.spec.node import map_layers
 from maam.training.recipe import Initialization
 from maam.training.sources import Batches
 
@@ -59,9 +60,7 @@ def with_momentum(spec: Node, momentum: float | None) -> Node:
     """
     if momentum is None:
         return spec
-    if isinstance(spec, BatchNorm2d):
-        return spec.replace(momentum=momentum)
-    return spec.with_nodes({name: with_momentum(node, momentum) for name, node in spec.nodes.items()})
+    return map_layers(spec, lambda node: node.replace(momentum=momentum) if isinstance(node, BatchNorm2d) else node)
 
 
 def dirac(weight: Array, groups: int = 1, branch: int = 0) -> Array:
@@ -145,7 +144,7 @@ def _first_conv(spec: Node, path: str) -> Conv2d:
     field = "initialization.whiten"
     convs = [name for name, node in spec.walk() if isinstance(node, Conv2d)]
     if path not in convs:
-        raise RecipeError(f"{field}: no convolution {path!r} in the model{nearest(path, convs)}")
+        raise RecipeError(f"{field}: no convolution {path!r} in the model{name_hint(path, convs)}")
     if path != next(name for name, node in spec.walk() if not node.nodes):
         raise RecipeError(f"{field}: {path} is not the first layer of the model; only images can be whitened")
     conv = spec.at(path)
@@ -171,7 +170,7 @@ def _matching(spec: Node, patterns: Iterable[str]) -> list[str]:
     for pattern in patterns:
         matched = [path for path in convs if fnmatchcase(path, pattern)]
         if not matched:
-            raise RecipeError(f"initialization.dirac: {pattern!r} matches no convolution{nearest(pattern, convs)}")
+            raise RecipeError(f"initialization.dirac: {pattern!r} matches no convolution{name_hint(pattern, convs)}")
         found += matched
     for path in found:
         if (size := convs[path].kernel_size) % 2 == 0:

@@ -17,6 +17,7 @@ from maam._messages import listed
 from maam._signals import Deferred
 from maam.backend.protocol import ProcessGroup, Runner, SingleProcess, Trainer
 from maam.errors import TrainingError
+from maam.reference.functions import softmax
 from maam.spec import Dropout, Node, Parallel
 from maam.training.checkpoint import Checkpoint, find_not_finite
 from maam.training.evaluate import Evaluation, evaluate
@@ -377,8 +378,4 @@ def fusion_scalars(spec: Node) -> list[str]:
 
 def fusion_weights(names: Sequence[str], arrays: Mapping[str, Array]) -> dict[str, list[float]]:
     """Return the weight of each branch, by the name of the scalars (branches,) in `arrays`."""
-    found = {}
-    for name in names:
-        powers = np.exp(arrays[name].astype(np.float64) - arrays[name].max())
-        found[name] = (powers / powers.sum()).tolist()
-    return found
+    return {name: softmax(arrays[name].astype(np.float64), 0).tolist() for name in names}

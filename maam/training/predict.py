@@ -12,11 +12,12 @@ import numpy as np
 
 from maam.data.image_folder import EXTENSIONS, find_images
 from maam.errors import DataError, ShapeError
+from maam.reference.functions import softmax
 from maam.spec import Model, Node, input_rule
 from maam.training.evaluate import Track, image_preparation, open_model, untracked
 from maam.training.recipe import Images, Recipe
 from maam.training.run_dir import find_weights
-from maam.training.sources import ReadOptions, list_images
+from maam.training.sources import ReadOptions, image_channels, list_images
 from maam.weights.exchange import read_whole
 from maam.weights.pretrained import read_card
 
@@ -113,7 +114,8 @@ def predict_files(
     predict = open_model(spec, arrays, framework, device)
     logits = [np.asarray(predict(x)) for x, _ in track(batches.epoch(0), framework, len(batches))]
     read = [path for path in paths if path not in batches.broken]
-    return [Prediction(path, p, names) for path, p in zip(read, _softmax(np.concatenate(logits)), strict=True)]
+    probabilities = softmax(np.concatenate(logits).astype(np.float64))  # (N, classes)
+    return [Prediction(path, p, names) for path, p in zip(read, probabilities, strict=True)]
 
 
 def _check_order(model: object) -> None:
@@ -134,7 +136,7 @@ def classifier_of(spec: Node, path: Path) -> Model:
 
 
 def _class_names(spec: Model, given: Sequence[str] | None) -> tuple[str, ...]:
-    classes = spec.output_shape(spec.input_shape)[0]
+    classes = spec.num_classes
     if isinstance(given, (str, Mapping)):
         raise DataError(f"class_names: expected a sequence with one name for each class, got {given!r}")
     names = tuple(f"class {index}" for index in range(classes)) if given is None else tuple(map(str, given))
@@ -145,7 +147,7 @@ def _class_names(spec: Model, given: Sequence[str] | None) -> tuple[str, ...]:
 
 def check_images(spec: Model, images: Images) -> None:
     """Raise DataError unless the model accepts RGB or gray images of the recipe's size."""
-    channels = 1 if spec.input_shape[0] == 1 else 3
+    channels = image_channels(spec)
     try:
         input_rule(spec).check((1, channels, images.size or 0, images.size or 0))
     except ShapeError as error:
@@ -165,9 +167,3 @@ def image_paths(files: Sequence[PathLike] | PathLike) -> Iterator[str]:
             yield from find_images(path)
         else:
             yield str(Path(path))
-
-
-def _softmax(logits: Array) -> Array:
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)  # (N, classes)
-    powers = np.exp(shifted)
-    return np.asarray(powers / powers.sum(1, keepdims=True))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from maam._config import Section, explain, nearest_field
+from maam._config import Section, explain, field_hint
 from maam._documents import count_objects
 from maam.backend.optimizer import NonNegativeReal, Optimizer
 from maam.data import IMAGENET_MEAN, IMAGENET_STD, CenterCrop, RandomResizedCrop
@@ -304,7 +304,7 @@ class Recipe(Section):
             for name in tables:
                 table = table.get(name) if isinstance(table, dict) else None
             if not isinstance(table, dict):
-                raise RecipeError(f"recipe: {path}: no such field{nearest_field(path, Recipe)}")
+                raise RecipeError(f"recipe: {path}: no such field{field_hint(path, Recipe)}")
             table[field] = _merged(table.get(field), value) if field != "overrides" else value
             if path in _NAMES:
                 unused = type(getattr(self, tables[0])).foreign(value)

@@ -11,10 +11,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from maam._config import nearest
+from maam._config import name_hint
 from maam._documents import check_brackets, count_objects
 from maam._io import read_text
-from maam._messages import nearest as nearest_names
+from maam._messages import nearest
 from maam.errors import PresetError, RecipeError
 from maam.spec import Model, Node, list_presets, preset, preset_options, with_num_classes
 from maam.spec.presets import aliases
@@ -62,7 +62,7 @@ def read_recipe(name: str | os.PathLike[str]) -> Recipe:
     if name.endswith(".toml"):
         return _parse(name, _read_text(Path(name)))
     if name not in list_recipes():
-        raise RecipeError(f"no recipe {name!r}, and no file that ends in .toml{nearest(name, list_recipes())}")
+        raise RecipeError(f"no recipe {name!r}, and no file that ends in .toml{name_hint(name, list_recipes())}")
     return _parse(name, (_FOLDER / f"{name}.toml").read_text("utf-8"))
 
 
@@ -213,7 +213,7 @@ def find_network(name: str, overrides: Mapping[str, Any]) -> Node:
 
 
 def _check_is_preset(name: str) -> None:
-    if name in list_presets() or name in aliases() or nearest_names(name, list_presets()):
+    if name in list_presets() or name in aliases() or nearest(name, list_presets()):
         return  # `preset` suggests similar names
     raise PresetError(
         f"no preset {name[:60]!r}; `maam list` shows all. maam trains presets, weights files and spec documents; "

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from maam import data
-from maam.backend.registry import is_installed, load_training_backend, trainable_names
+from maam.backend.registry import find_entry, is_installed, load_training_backend, trainable_names
 from maam.data import ImageBatches, ImageFolder, imagefolder
 from maam.data.image_batches import check_on_broken
 from maam.data.mixing import MixedBatches
@@ -197,7 +197,7 @@ def open_test(
     if name == IMAGE_FOLDER:
         folder = _folder(root, "val", limit, class_names)
         size = images.size or _image_size(spec)
-        check_fit(spec, name, (_image_channels(spec), size, size), len(folder.class_names), training=False)
+        check_fit(spec, name, (image_channels(spec), size, size), len(folder.class_names), training=False)
         return _central_crops(folder, images, spec, reading)
     test = _dataset(name, root, "test", limit)
     check_fit(spec, name, test.images.shape[1:], len(test.class_names), training=False)
@@ -250,7 +250,7 @@ class GrayBatches:
 
 def _central_crops(folder: ImageFolder, images: Images, spec: Node, reading: ReadOptions) -> ImageBatches | GrayBatches:
     crop = images.framings(_image_size(spec))[1]
-    if _image_channels(spec) != 1:
+    if image_channels(spec) != 1:
         return _batches(folder, TEST_BATCH, crop, images, reading, shuffle=False)
     plain = images.model_copy(update={"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)})
     return GrayBatches(_batches(folder, TEST_BATCH, crop, plain, reading, shuffle=False), images)
@@ -297,7 +297,7 @@ def _image_size(spec: Node) -> int:
     return spec.input_shape[1]
 
 
-def _image_channels(spec: Node) -> int:
+def image_channels(spec: Node) -> int:
     """Return the number of channels of image files for a model: 1 for a model with one channel, else 3."""
     return 1 if isinstance(spec, Model) and spec.input_shape[0] == 1 else 3
 
@@ -323,7 +323,9 @@ def _decoder(framework: str) -> str:
     names = trainable_names()
     for name in [framework] if framework in names else filter(is_installed, names):
         return name
-    raise MissingFrameworkError(f"image files are decoded by PyTorch or MindSpore; run: {install_command('torch')}")
+    decoders = [find_entry(name) for name in names]
+    titles = " or ".join(entry.title for entry in decoders)
+    raise MissingFrameworkError(f"image files are decoded by {titles}; run: {install_command(decoders[0].extra)}")
 
 
 def check_fit(spec: Node, name: str, image_shape: tuple[int, ...], classes: int, *, training: bool = True) -> None:

@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from maam import _io
-from maam._messages import listed
+from maam._messages import listed, one_line
 from maam.errors import SpecError, WeightsError
 from maam.spec import Node, parse_json
 from maam.weights.match import is_batch_counter, match, names_of
@@ -71,7 +71,7 @@ def write_weights(path: str | os.PathLike[str], spec: Node, arrays: Mapping[str,
     for name, array in arrays.items():
         check_dtype(array.dtype, f"{path}: {listed([name])}")
     matched, _ = match(spec, arrays, source=f"{path}: not written")
-    write_safetensors(path, matched, {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json()})
+    write_safetensors(path, matched, model_header(spec))
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
@@ -108,8 +108,12 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[Node, dict[str, Array]]:
 
 def weights_bytes(spec: Node, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> bytes:
     """Return the bytes of a weights file with more metadata, to put it into another file."""
-    header = {**metadata, "format": FORMAT, "format_version": VERSION, "spec": spec.to_json()}
-    return serialize({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, header)
+    return serialize(arrays, {**metadata, **model_header(spec)})
+
+
+def model_header(spec: Node) -> dict[str, str]:
+    """Return the metadata of a weights file."""
+    return {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json()}
 
 
 def parse_weights(data: bytes, source: str) -> tuple[Node, dict[str, Array], dict[str, str]]:
@@ -134,9 +138,8 @@ def write_safetensors(path: str | os.PathLike[str], arrays: Mapping[str, Array],
             unchanged.
     """
     check_suffix(path)
-    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
     try:
-        _io.write_bytes(path, serialize(contiguous, header))
+        _io.write_bytes(path, serialize(arrays, header))
     except OSError as error:
         raise WeightsError(f"{path}: cannot be written: {error.strerror or error}") from None
 
@@ -263,7 +266,7 @@ def _parse(data: bytes, path: str | os.PathLike[str]) -> tuple[dict[str, str], l
             raise ValueError(f"a header of {length} bytes, expected at most {max(min(rest, MAX_HEADER), 0)}")
         tensors = safetensors.deserialize(data)  # type: ignore[no-untyped-call]
     except (safetensors.SafetensorError, ValueError) as error:
-        raise _FormatError(f"{path}: not a safetensors file, or truncated: {_cut(error)}") from None
+        raise _FormatError(f"{path}: not a safetensors file, or truncated: {one_line(error, 200)}") from None
     table, end = _table(data)
     header = table.get("__metadata__") or {}
     if header.get("format") in (FORMAT, CHECKPOINT_FORMAT) and CHECKSUM in header:
@@ -303,7 +306,8 @@ def serialize(arrays: Mapping[str, Array], header: Mapping[str, str]) -> bytes:
     The metadata has a fixed order; the safetensors library orders it randomly.
     """
     header = {name: text for name, text in header.items() if name != CHECKSUM}
-    data = safetensors.numpy.save(dict(arrays), header)
+    contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}
+    data = safetensors.numpy.save(contiguous, header)
     table, end = _table(data)
     marked = {**header, CHECKSUM: _checksum(header, table, memoryview(data)[end:])}
     text = json.dumps({**table, "__metadata__": marked}, separators=(",", ":")).encode()
@@ -342,10 +346,6 @@ def _arrays(path: str | os.PathLike[str], tensors: list[tuple[str, dict[str, Any
             arrays[name] = np.frombuffer(view["data"], DTYPES[view["dtype"]]).reshape(view["shape"])
         except (ValueError, OverflowError):  # NumPy limits the number and size of dimensions
             raise WeightsError(
-                f"{path}: {listed([name])} has a shape that NumPy does not support: {_cut(view['shape'])}"
+                f"{path}: {listed([name])} has a shape that NumPy does not support: {one_line(view['shape'], 200)}"
             ) from None
     return arrays
-
-
-def _cut(value: object) -> str:
-    return " ".join(str(value).split())[:200]

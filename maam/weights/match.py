@@ -11,7 +11,7 @@ from maam._messages import listed, suggestion
 from maam.errors import SpecError, WeightsError
 from maam.spec import Dropout, Node, Role, head
 from maam.spec.fields import Shape
-from maam.spec.node import join_path
+from maam.spec.node import is_within, join_path
 
 Array = np.ndarray[Any, Any]
 Value = TypeVar("Value")
@@ -112,8 +112,8 @@ def match(
             "of maam is one"
         )
     _check_layers(spec, skip)
-    given = {name: array for name, array in _canonical(arrays, source).items() if not _is_within(name, skip)}
-    wanted = {p.name: p.shape for p in spec.parameters() if not _is_within(p.name, skip)}
+    given = {name: array for name, array in _canonical(arrays, source).items() if not is_within(name, skip)}
+    wanted = {p.name: p.shape for p in spec.parameters() if not is_within(p.name, skip)}
     missing = tuple(name for name in wanted if name not in given)
     unexpected = tuple(name for name in given if name not in wanted)
     misshapen = [name for name in wanted if name in given and tuple(given[name].shape) != wanted[name]]
@@ -150,10 +150,6 @@ def _check_layers(spec: Node, skip: Sequence[str]) -> None:
         if name not in paths:
             hint = suggestion(name, paths, f"its layers: {listed(spec.nodes)}")
             raise WeightsError(f"skip: the model has no layer {listed([str(name)])}; {hint}")
-
-
-def _is_within(name: str, layers: Sequence[str]) -> bool:
-    return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
 
 
 def _classes(spec: Node, given: Mapping[str, Array], misshapen: Sequence[str]) -> tuple[int, int] | None:
@@ -204,7 +200,7 @@ def arrays_of_other_classes(layers: Sequence[str], own: Mapping[str, Shape], fou
         own: the shapes of the network's arrays by name.
         found: the shapes of the file's arrays by name.
     """
-    shapes = [(name, shape, found[name]) for name, shape in own.items() if name in found and _is_within(name, layers)]
+    shapes = [(name, shape, found[name]) for name, shape in own.items() if name in found and is_within(name, layers)]
     return [name for name, shape, other in shapes if shape != other and shape[1:] == other[1:]]
 
 

@@ -14,7 +14,7 @@ from maam.errors import WeightsError
 from maam.spec import Model, Node, preset
 from maam.spec.presets import aliases, list_presets
 from maam.weights.exchange import PathLike, cast, read_whole
-from maam.weights.file import FORMAT, VERSION, read_header_and_arrays, write_safetensors
+from maam.weights.file import model_header, read_header_and_arrays, write_safetensors
 from maam.weights.match import check_same_function, match
 
 Array = np.ndarray[Any, Any]
@@ -148,5 +148,4 @@ def write_pretrained(source: PathLike, target: PathLike, card: Card) -> None:
     spec = preset(trained.name) if isinstance(trained, Model) else trained
     check_same_function(spec, trained, source=str(source))  # a recipe may have changed the momentum of batch norms
     half = cast(arrays, dict.fromkeys(arrays, np.dtype(np.float16)), source=str(source))
-    header = {"format": FORMAT, "format_version": VERSION, "spec": spec.to_json(), _KEY: json.dumps(card._asdict())}
-    write_safetensors(target, half, header)
+    write_safetensors(target, half, {**model_header(spec), _KEY: json.dumps(card._asdict())})

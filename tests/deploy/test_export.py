@@ -19,7 +19,7 @@ import maam
 from maam import DeploymentError, MissingFrameworkError, ShapeError, WeightsError, _system, export, spec
 from maam.backend import load_backend
 from maam.deploy import FORMATS, exporting, open_exported
-from maam.deploy.exporting import make_metadata
+from maam.deploy.metadata import make_metadata
 from maam.errors import DeviceError
 from maam.reference import ReferenceModel
 from maam.weights import write_weights

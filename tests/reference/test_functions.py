@@ -1,12 +1,14 @@
 """The primitives in NumPy, against sums written by hand."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from maam.reference import functions
 from maam.spec import Activation, Conv2d, GlobalPool
+from maam.spec.primitives import CURVES, ActivationName
 
 RANDOM = np.random.default_rng(0)
 
@@ -86,6 +88,20 @@ def test_activations(name, slope):
     known = {"sigmoid": (math.log(3), 0.75), "gelu": (1.0, 0.8413447460685429), "elu": (-math.log(2), -0.5)}
     x, expected = known.get(name, (0.0, by_definition(name, 0.0, slope)))
     assert functions.activation(np.array([x]), Activation(function=name))[0] == pytest.approx(expected)
+
+
+def test_every_activation_has_a_curve():
+    assert CURVES.keys() == {*get_args(ActivationName)}
+    assert not [name for name, curve in CURVES.items() if curve.smooth and CURVES[curve.smooth].kinks]
+
+
+@pytest.mark.parametrize("name", sorted(CURVES.keys() - {"softmax"}))
+def test_curves(name):
+    node, points, step = Activation(function=name), np.arange(-8.0, 9.0), 1e-6
+    before, at, after = (functions.activation(points + shift, node) for shift in (-step, 0.0, step))
+    jumps = np.abs((after - at) - (at - before)) / step > 1e-3
+    assert points[jumps].tolist() == sorted(CURVES[name].kinks)
+    assert (at[points == 0] == 0).all() == CURVES[name].keeps_zero
 
 
 @pytest.mark.parametrize("axis", [0, 1])

@@ -64,7 +64,7 @@ def test_pytorch(model, x, precision, compile):
 @pytest.mark.slow_in("openvino-auto")
 @pytest.mark.parametrize(("engine", "precision"), [("onnxruntime", "auto"), ("openvino", "fp32"), ("openvino", "auto")])
 def test_engines(model, x, engine, precision):
-    for package in ENGINES[engine]:
+    for package in ENGINES[engine].packages:
         pytest.importorskip(package)
     check(optimize(model, x, engine=engine, precision=precision), model, x)
 

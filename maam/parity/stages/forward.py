@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from maam._messages import one_line
 from maam.backend.protocol import Runner
 from maam.fusion import fuse, is_fusible
 from maam.parity.report import Findings, Row, Verdict, row, skip
@@ -153,7 +154,7 @@ def _measure(subject: Subject, runner: Runner, dtype: str, least: float, x: Arra
 
 def _operator(error: Exception) -> str:
     """Return the operator that a framework's message names, or ""."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     named = re.search(r"(?:primitive|operator) ?\[(\w+)\]", text) or re.search(r"kernel.*?\b([A-Z]\w+[a-z]\w+)", text)
     return named.group(1) if named else ""
 

@@ -123,7 +123,9 @@ def _compare_crowded(subject: Subject, index: int, reference: GradientReference,
 
 def _compare_parts(subject: Subject, suspect: str) -> Iterator[Row]:
     """Compare the parts of a network, each with its own weights and its own input in the network."""
-    parts = list(_parts(replace(subject, runners=[]), "", _inputs(subject)))
+    x, _ = subject.batch(0, _BATCHES * subject.batch_size)
+    inputs = subject.layer_inputs(x, training=True, arrays=subject.fresh)
+    parts = list(_parts(replace(subject, runners=[]), "", inputs))
     for runner in subject.runners:
         if Capability.SINGLE_LAYERS not in runner.capabilities:
             continue
@@ -153,15 +155,6 @@ def _parts(
             yield from _parts(subject, f"{start}{name}", inputs)
     else:
         yield path, part, index, reference
-
-
-def _inputs(subject: Subject) -> dict[str, Array]:
-    """Return the reference's inputs of all nodes by path, float32, in train mode at fresh weights."""
-    reference = subject.reference(subject.fresh)
-    inputs: dict[str, Array] = {}
-    reference.observer = lambda path, x, y: inputs.__setitem__(path, x.astype(np.float32))
-    reference(subject.batch(0, _BATCHES * subject.batch_size)[0], training=True)
-    return inputs
 
 
 def _gradients_of(runner: Runner, arrays: Mapping[str, Array], x: Array, cotangent: Array) -> dict[str, Array]:

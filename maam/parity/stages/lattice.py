@@ -28,8 +28,8 @@ from maam.spec import (
     Resize,
     Role,
     Sequential,
-    parse_document,
 )
+from maam.spec.node import map_layers
 from maam.tolerance import EXACT, NONE, difference, worse
 
 Array = np.ndarray[Any, Any]
@@ -72,7 +72,7 @@ def _lattice_models(subject: Subject) -> tuple[Node, list[dict[str, Array]]]:
     for path, node in subject.spec.walk():
         if not _is_exact(node):
             raise _DegenerateError(f"{path or node.kind} is not exact in float32")
-    spec = parse_document(_with_exact_eps(subject.spec.to_document()))
+    spec = map_layers(subject.spec, lambda node: node.replace(eps=EPS) if isinstance(node, BatchNorm2d) else node)
     return spec, list(_cases(spec, subject.seed))
 
 
@@ -84,13 +84,6 @@ def _is_exact(node: Node) -> bool:
     if isinstance(node, Parallel):
         return node.merge in ("sum", "concat", "softmax")
     return isinstance(node, _EXACT_NODES)
-
-
-def _with_exact_eps(document: Any) -> Any:
-    if isinstance(document, dict):
-        changed = {name: _with_exact_eps(value) for name, value in document.items()}
-        return {**changed, "eps": EPS} if document.get("kind") == "batch_norm2d" else changed
-    return [_with_exact_eps(item) for item in document] if isinstance(document, list) else document
 
 
 def _cases(spec: Node, seed: int) -> Iterator[dict[str, Array]]:

@@ -34,7 +34,7 @@ def compare_layers(subject: Subject, suspect: str = "") -> Findings:
     rows: list[Row] = []
     depth: list[Depth] = []
     for training in (False, True):
-        inputs = layer_inputs(subject, training)
+        inputs = subject.layer_inputs(subject.batch(0)[0], training)
         for runner in subject.runners:
             if Capability.SINGLE_LAYERS not in runner.capabilities:
                 continue
@@ -51,7 +51,8 @@ def compare_layers(subject: Subject, suspect: str = "") -> Findings:
 
 def _compare_probes(subject: Subject) -> Iterator[Row]:
     """Compare each activation and max pooling on `POINTS`; where layers are costly, one of each kind."""
-    inputs = {path: probe_input(x) for path, x in layer_inputs(subject, False).items() if _bends(subject.spec.at(path))}
+    given = subject.layer_inputs(subject.batch(0)[0], training=False)
+    inputs = {path: probe_input(x) for path, x in given.items() if _bends(subject.spec.at(path))}
     reference = subject.reference()
     expected = {path: reference.run(path, x.astype(np.float64)) for path, x in inputs.items()}
     kinds = {subject.spec.at(path): path for path in reversed(inputs)}.values()
@@ -81,15 +82,6 @@ def probe_input(x: Array) -> Array:
     half = -(-samples // 2)
     found = np.concatenate([values[:half], -np.abs(values[: samples - half])])
     return found.astype(np.float32).reshape(samples, *x.shape[1:])
-
-
-def layer_inputs(subject: Subject, training: bool) -> dict[str, Array]:
-    """Return the reference's input of each layer by path, float32, in running order, layers before their container."""
-    reference = subject.reference()
-    inputs: dict[str, Array] = {}
-    reference.observer = lambda path, x, y: inputs.__setitem__(path, x.astype(np.float32))
-    reference(subject.batch(0)[0], training=training)
-    return inputs
 
 
 def layer_bound(node: Node) -> Bound:

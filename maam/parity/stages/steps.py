@@ -16,6 +16,7 @@ from maam.parity.optimizers import Outcome, StepDifferences, compare_step, gradi
 from maam.parity.report import Findings, Row, Verdict, row, skip
 from maam.parity.stages.gradients import smooth_subject
 from maam.parity.subject import RANDOM, Subject, allowance, has_dropout
+from maam.reference.functions import softmax
 from maam.spec import Node
 from maam.tolerance import FREE_RUN_FACTOR, LOSS_ROUNDING, STATISTICS, STEP, Difference
 from maam.training import one_cycle
@@ -139,8 +140,7 @@ def loss_cotangent(subject: Subject, arrays: Mapping[str, Array], batch: int) ->
     """Return the gradient of the mean cross entropy with respect to the logits: (softmax - one-hot) / N."""
     x, labels = subject.batch(batch)
     logits = subject.reference(arrays)(x, training=True)
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities = powers / powers.sum(1, keepdims=True)
+    probabilities = softmax(logits)
     probabilities[np.arange(len(labels)), labels] -= 1
     return np.asarray(probabilities / len(labels))
 

@@ -13,7 +13,7 @@ from maam.spec.fields import Flag, Probability, Size
 from maam.spec.layers.maam import NUM_CONVS, Fusion, NormName, NumAgents, agent_block, maam, maam_stem, reduce_layer
 from maam.spec.node import Node
 from maam.spec.pooling import GlobalPool, MaxPool2d
-from maam.spec.presets import preset_signature, register_preset
+from maam.spec.presets import preset_signature, register_preset, register_variant
 from maam.spec.primitives import Activation, Dropout, ElementwiseName, Flatten, Linear
 
 Ablation = Literal["none", "t_cnn", "without_agent_attention", "without_fusion", "without_reduce"]
@@ -256,15 +256,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
         "hidden_features": 64,
     },
 }
-_FIXED = ("name", "ablation")
-
-
-def _register(name: str) -> None:
-    def build(**overrides: Any) -> Model:
-        return maam_classifier(**{**_SETTINGS[name], "name": name, **overrides})
-
-    build.__signature__ = preset_signature(maam_classifier, _SETTINGS[name], _FIXED)  # type: ignore[attr-defined]
-    register_preset(build, name)
 
 
 def _register_ablation(name: Ablation, base: str = "maam_cifar10_2m3") -> None:
@@ -273,14 +264,14 @@ def _register_ablation(name: Ablation, base: str = "maam_cifar10_2m3") -> None:
             raise PresetError(f"base: expected one of {', '.join(_SETTINGS)}, got {base!r}")
         return maam_classifier(**{**_SETTINGS[base], "name": name, "ablation": name, **overrides})
 
-    left_out = (*_FIXED, *VARIANTS[name].ignored)
+    left_out = ("name", "ablation", *VARIANTS[name].ignored)
     options = preset_signature(maam_classifier, _SETTINGS[base], left_out, base=base)
     build.__signature__ = options  # type: ignore[attr-defined]
     register_preset(build, name)
 
 
-for _name in _SETTINGS:
-    _register(_name)
+for _name, _settings in _SETTINGS.items():
+    register_variant(maam_classifier, _name, _settings, ablation="none")
 for _ablation in VARIANTS:
     if _ablation != "none":
         _register_ablation(_ablation)

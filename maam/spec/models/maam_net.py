@@ -9,9 +9,9 @@ from maam.spec.containers import Model, Parallel, Sequential
 from maam.spec.fields import Flag, Positive, Probability, Size
 from maam.spec.layers.maam import Fusion, NumAgents, agent_block, maam
 from maam.spec.models.attention import GATES, Attention
-from maam.spec.node import Node
+from maam.spec.node import Node, map_layers
 from maam.spec.pooling import GlobalPool
-from maam.spec.presets import preset_signature, register_preset
+from maam.spec.presets import register_variant
 from maam.spec.primitives import Activation, Conv2d, Dropout, ElementwiseName, Flatten, Identity, Linear
 
 
@@ -97,7 +97,7 @@ def maam_net(
             stage = agent_block(width, wider, hidden_channels=wider, **first, **branch)
         else:
             stage = maam(width, wider, hidden_channels=max(wider // num_agents, 1), **several, **branch)
-        body[f"stage{index + 1}"] = _with_default_init(stage)
+        body[f"stage{index + 1}"] = map_layers(stage, _with_default_init)
         if attention is not None:
             body[f"attention{index + 1}"] = GATES[attention](wider)
         width = wider
@@ -106,11 +106,9 @@ def maam_net(
     return Model(name=name, input_shape=(in_channels, image_size, image_size), children=body)
 
 
-def _with_default_init(node: Node) -> Node:
-    """Return a layer whose convolutions start smaller than He's, as those do that start as the identity."""
-    if isinstance(node, Conv2d):
-        return node.replace(init="fan_in_uniform")
-    return node.with_nodes({name: _with_default_init(child) for name, child in node.nodes.items()})
+def _with_default_init(layer: Node) -> Node:
+    """Return a convolution that starts smaller than He's, as those do that start as the identity, or another layer."""
+    return layer.replace(init="fan_in_uniform") if isinstance(layer, Conv2d) else layer
 
 
 def _classifier(in_features: int, num_classes: int, factor: float, dropout: float) -> Sequential:
@@ -131,14 +129,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 """Widths that 1, 2, 3 and 5 divide, so that controls with other numbers of branches have the same costs."""
 
 
-def _register(name: str, settings: dict[str, Any]) -> None:
-    def build(**overrides: Any) -> Model:
-        return maam_net(**{**settings, "name": name, **overrides})
-
-    build.__signature__ = preset_signature(maam_net, settings, ("name",))  # type: ignore[attr-defined]
-    register_preset(build, name)
-
-
 for _name, _settings in _SETTINGS.items():
-    _register(_name, _settings)
-    _register(f"{_name}_control", {**_settings, "num_agents": 1})
+    register_variant(maam_net, _name, _settings)
+    register_variant(maam_net, f"{_name}_control", {**_settings, "num_agents": 1})

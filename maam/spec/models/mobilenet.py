@@ -19,7 +19,7 @@ from maam.spec.fields import AsNumber, Flag, Size
 from maam.spec.models.attention import GATES, Attention, StageGate, UnitGate
 from maam.spec.node import Node
 from maam.spec.pooling import GlobalPool
-from maam.spec.presets import preset_signature, register_alias, register_preset
+from maam.spec.presets import register_alias, register_variant
 from maam.spec.primitives import Activation, BatchNorm2d, Conv2d, ElementwiseName, Flatten
 
 
@@ -300,19 +300,8 @@ class _Builder:
         return scaled
 
 
-def _register(name: str, version: str, attention: Attention | None) -> None:
-    settings = {"attention": attention}
-    fixed = {"version": version, "name": name}
-
-    def build(**overrides: Any) -> Model:
-        return mobilenet(**{**fixed, **settings, **overrides})
-
-    build.__signature__ = preset_signature(mobilenet, settings, fixed)  # type: ignore[attr-defined]
-    register_preset(build, name)
-
-
 for _version in NETWORKS:
-    _register(f"mobilenet_{_version}", _version, None)
-    _register(f"mafc_{_version}", _version, "mafc")
+    register_variant(mobilenet, f"mobilenet_{_version}", {"attention": None}, version=_version)
+    register_variant(mobilenet, f"mafc_{_version}", {"attention": "mafc"}, version=_version)
 for _version in ("v1", "v2", "v3"):  # the names on the authors' command line
     register_alias(f"MAFC{_version.upper()}", f"mafc_{_version}")
