@@ -62,6 +62,7 @@ def test_a_wrong_epoch(backend, loader, epoch):
 
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
 class TestTorch:
+    @pytest.mark.slow_in("spawn")
     @pytest.mark.parametrize("options", [*({"num_workers": n} for n in (0, 1, 3)), SPAWNED, PERSISTENT], ids=str)
     def test_workers_keep_bytes_and_order_and_an_epoch_stays(self, backend, loader, options):
         dataset = make_dataset(backend, loader, 5)

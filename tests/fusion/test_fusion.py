@@ -242,19 +242,21 @@ def test_agreements_count_different_predictions():
         next(agreements([(plain, same)], x[:0]))
 
 
+slow = pytest.mark.slow
 MODES = ("torch", "mindspore graph", "mindspore pynative")
-COMPILED = ("hard_swish-softmax", "gelu-dynamic")
-"""The layers that are not too slow for every test run in graph mode."""
+COMPILED = ("hard_swish-softmax", "gelu-dynamic", "maam_cifar10", "maam_net_s", "t_cnn", "without_reduce")
+"""The layers and presets that every test run computes in MindSpore, too."""
 CASES = [
-    *((mode, small(name), LOGITS, name.startswith(("mafc", "mobilenet"))) for mode in MODES for name in PRESETS),
-    *((mode, layer, LAYER, name not in COMPILED) for mode in MODES for name, layer in LAYERS.items()),
+    pytest.param(mode, node, bound, id=f"{mode}-{name}", marks=[slow] * (mode != "torch" and name not in COMPILED))
+    for mode in MODES
+    for name, node, bound in [
+        *((name, small(name), LOGITS) for name in PRESETS),
+        *((name, layer, LAYER) for name, layer in LAYERS.items()),
+    ]
 ]
 
 
-@pytest.mark.parametrize(
-    ("mode", "node", "bound"),
-    [pytest.param(*case, marks=pytest.mark.slow if slow and case[0] != "torch" else ()) for *case, slow in CASES],
-)
+@pytest.mark.parametrize(("mode", "node", "bound"), CASES)
 def test_every_preset_and_activation_in_every_mode(mode, node, bound, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     framework = mode.split()[0]

@@ -49,6 +49,7 @@ def test_layers_and_models(network, transform, step):
 
 
 class TestCompile:
+    @pytest.mark.slow  # tests of optimize compile with inductor, too
     @pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="inductor needs a C++ compiler")
     def test_inductor(self, x, step, scramble):
         layer = scramble(MAAM(4, 8, num_agents=2, scales=(1, 2)))

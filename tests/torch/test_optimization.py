@@ -69,9 +69,11 @@ def test_engines(model, x, engine, precision):
     check(optimize(model, x, engine=engine, precision=precision), model, x)
 
 
-def test_model_and_function_are_independent(model, x):
+@pytest.mark.slow_in("True")
+@pytest.mark.parametrize("compile", [False, True])
+def test_model_and_function_are_independent(model, x, compile):
     own = copy.deepcopy(model)
-    fast = optimize(own, x, precision="fp32")
+    fast = optimize(own, x, precision="fp32", compile=compile)
     expected = fast(x)
     assert own.spec == model.spec
     torch.testing.assert_close(own.state_dict(), model.state_dict(), rtol=0, atol=0)

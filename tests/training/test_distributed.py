@@ -72,18 +72,27 @@ def test_gradients_are_the_mean_of_both_processes(framework, tmp_path):
         assert (tmp_path / name / "report.md").exists()
 
 
-@pytest.mark.slow_in("mindspore")
-def test_command(framework, recipe, recipe_file, tmp_path):
-    """`maam train` in two processes resumes a run of one process; after an error, both processes end."""
-    recipe = recipe.replaced({"epochs": 1, "precision": "fp32"})
-    out = tmp_path / "run"
+@pytest.fixture
+def begun(framework, recipe, recipe_file, tmp_path):
+    """A run of one process that was stopped, and the command that began it."""
+    recipe, out = recipe.replaced({"epochs": 1, "precision": "fp32"}), tmp_path / "run"
     stop(recipe, out, framework=framework, at=8)
-    command = ("-m", "maam", "train", "--recipe", recipe_file(recipe), "--framework", framework, "--out", out)
+    return out, ("-m", "maam", "train", "--recipe", recipe_file(recipe), "--framework", framework, "--out", out)
+
+
+@pytest.mark.slow_in("mindspore")
+def test_two_processes_resume_a_run_of_one(framework, begun, tmp_path):
+    out, command = begun
     status, printed = launch(framework, tmp_path, *command, "--resume")
     assert status == 0, printed[-4000:]
     records = RunFolder(out).log.records()
     assert [record["step"] for record in records if record["kind"] == "steps"] == [*range(1, 5), 11]
     check_figures(out, framework)
+
+
+@pytest.mark.slow
+def test_both_processes_end_after_an_error(framework, begun, tmp_path):
+    out, command = begun
     before = {path: path.read_bytes() for path in out.iterdir()}
     status, printed = launch(framework, tmp_path, *command)
     assert status != 0
