@@ -6,7 +6,8 @@ such values. If a runner's gradients are off by more than rounding, the values a
 nearest first, and the float64 gradients are computed again. If the runner's gradients show the change, the runner took
 that side, and the float64 gradients keep it. No element is left out of the comparison.
 
-A deep network has too many such values to try them one by one; see `GradientReference.crowded`.
+A deep network has too many such values to try them one by one; see `GradientReference.crowded`. The reasons, with
+figures, are in docs/parity.md, "How rounding is handled".
 """
 
 from __future__ import annotations

@@ -3,7 +3,11 @@
 Three runs locate a difference. First, each MindSpore layer gets the input of PyTorch's layer. Second, a layer that
 differs is compared together with the layers without weights around it, because one model may pad in a separate layer.
 Third, MindSpore's model runs with the output of every layer replaced by PyTorch's. The code between two layers then
-starts from the right values, so that an error in it shows at the next layer.
+starts from the right values, so that an error in it shows at the next layer. For a layer `b` after a layer `a`:
+
+    1. alone      b(input of PyTorch's b)                   against the output of PyTorch's b
+    2. a group    conv(pad(input of PyTorch's conv))        against the output of PyTorch's conv
+    3. in model   the input of b, after PyTorch's output of a   against the input of PyTorch's b
 """
 
 from __future__ import annotations
@@ -31,6 +35,10 @@ _NEIGHBOURS = 2
 @dataclass
 class Judgement:
     """What the comparisons of one run of a layer found.
+
+    `judge_layers` fills it in this order: `_judge_alone` sets `found`, `statistics`, `note`, `border` and `swaps`;
+    `_find_group` sets `group` and `members` of a layer that differs; `_judge_in_model` sets `before`, and `found` and
+    `note` of a layer that could not run alone; `_explain_containers` sets `group` of containers.
 
     Attributes:
         run: the layer's run in both models.
