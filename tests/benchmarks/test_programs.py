@@ -33,6 +33,12 @@ def test_commands_are_listed_documented_and_apart_from_the_library(run, fails):
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "results").glob("*.md")]
     for page in pages:
         assert commands_in(page.read_text()) <= set(COMMANDS), page
+    table = set(re.findall(r"`([\w/]+(?:\.py|/))`", README[README.index("## Files") :]))
+    folder = ROOT / "benchmarks"
+    assert table == {
+        *(path.name for path in folder.glob("[!_]*.py")),
+        *(f"{path.parent.name}/" for path in folder.glob("*/__init__.py")),
+    }
     links = re.findall(r"\]\(([^)#]+)", README)
     assert [link for link in links if not (ROOT / "benchmarks" / link).exists()] == []
     files = (ROOT / "maam").rglob("*.py")
