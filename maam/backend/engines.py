@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,10 +82,36 @@ def open_openvino(path: Path, precision: str = "f32", threads: int | None = None
     settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": precision}
     if (threads := threads or thread_limit()) is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = core.compile_model(model, "CPU", settings)
+    with keep_signal_stack():
+        compiled = core.compile_model(model, "CPU", settings)
     info = model.get_rt_info()
     metadata = {key: str(model.get_rt_info([key]).astype(str)) for key in info if str(key).startswith("maam.")}
     return lambda x: np.asarray(compiled(np.ascontiguousarray(x, np.float32))[0]), metadata
+
+
+class _SignalStack(ctypes.Structure):
+    """The type stack_t of the C library of Linux."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@contextmanager
+def keep_signal_stack() -> Iterator[None]:
+    """Restore the stack on which this thread handles signals at the end, for work that loads OpenVINO's CPU plugin.
+
+    Each instance of the plugin sets a stack of its own, and unmaps it when it is destroyed. If instances end in another
+    order than they began, the thread keeps an unmapped stack, and the next signal that Python handles, such as that of
+    a child that ends, ends the process with SIGSEGV. Python has such a stack if `faulthandler` is enabled.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    library, before = ctypes.CDLL(None), _SignalStack()
+    library.sigaltstack(None, ctypes.byref(before))
+    try:
+        yield
+    finally:
+        library.sigaltstack(ctypes.byref(before), None)
 
 
 def thread_limit() -> int | None:

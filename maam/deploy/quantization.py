@@ -19,6 +19,7 @@ import numpy as np
 
 from maam import _io
 from maam._system import share_protobuf
+from maam.backend.engines import keep_signal_stack
 from maam.backend.protocol import Predict
 from maam.deploy.exporting import (
     FORMATS,
@@ -253,7 +254,7 @@ def by_openvino(
 
     model = openvino.Core().read_model(source)
     batches = list(_batches(images))
-    with _quiet("nncf"), _quiet("torch.utils.cpp_extension"):  # it warns without CUDA
+    with keep_signal_stack(), _quiet("nncf"), _quiet("torch.utils.cpp_extension"):  # it warns without CUDA
         quantized = nncf.quantize(
             model,
             nncf.Dataset(batches),

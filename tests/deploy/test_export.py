@@ -377,3 +377,29 @@ def test_air_without_ascend(digits, tmp_path):
     message = error_of(DeviceError, export, digits, tmp_path / "model.air")
     assert message == "device 'ascend' is not available to MindSpore on this machine; available: cpu"
     assert list(tmp_path.iterdir()) == [digits]
+
+
+SIGNALS = """
+import faulthandler, signal, sys
+from maam.backend.engines import open_openvino
+faulthandler.enable()
+first, second = (open_openvino(sys.argv[1]) for _ in range(2))
+del first
+del second
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO sets a signal stack on Linux only")
+def test_signals_are_handled_after_openvino(tmp_path):
+    """Its CPU plugin leaves an unmapped stack for signals, if its instances end in the order in which they began."""
+    pytest.importorskip("openvino")
+    import_packages("onnx")
+    node = spec.preset("maam_digits")
+    write_weights(tmp_path / "in.safetensors", node, scrambled(node))
+    export(tmp_path / "in.safetensors", tmp_path / "m.onnx")
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALS, str(tmp_path / "m.onnx")], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

@@ -122,7 +122,7 @@ else:
 
 @pytest.mark.parametrize("program", [SECOND, OWN_HANDLERS, IMPORT], ids=["second signal", "own handlers", "import"])
 def test_handlers(program, tmp_path):
-    """In a process of its own: after NNCF has run, a signal to this process ends it with SIGSEGV."""
+    """In a process of its own, whose handlers are those of the program."""
     result = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
 
