@@ -534,4 +534,5 @@ def _by_another(op: str, a: Tensor, b: Tensor) -> Tensor:
         return a[:, :, : b.shape[2]]
     if op == "last":
         return a[:, :, a.shape[2] - b.shape[2] :]
-    return ops.matmul(a, b)
+    # ops.matmul fails in the backward pass of (1, n, 1) @ (1, 1, n), and BatchMatMul does not broadcast an array.
+    return ops.BatchMatMul()(a, b) if a.ndim == b.ndim else ops.matmul(a, b)

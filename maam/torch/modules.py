@@ -331,13 +331,20 @@ def check_input(module: Any, rule: InputRule, x: Any) -> None:
 
 
 def _check(module: Any, rule: InputRule, x: Tensor) -> None:
-    own = next((parameter.dtype for parameter in module.parameters()), None)
+    own = _own_dtype(module)
     expected = None if own != x.dtype and _casts(x) else own
     accepted = rule.accepts(x.shape) and x.is_floating_point() and expected in (None, x.dtype)
     if not accepted:
         rule.check(tuple(x.shape), dtype_name(x.dtype), None if expected is None else dtype_name(expected))
     if module.training and not torch.compiler.is_compiling() and x.shape[0] == 1:
         check_training_batch(module.spec, tuple(x.shape), lambda path: _normalizes(module, path))
+
+
+def _own_dtype(module: nn.Module) -> torch.dtype | None:
+    """Return the dtype of the first parameter; torch.compile of PyTorch 2.8 refuses `next` with a default."""
+    for parameter in module.parameters():
+        return parameter.dtype
+    return None
 
 
 def _casts(x: Tensor) -> bool:
