@@ -203,7 +203,9 @@ def _table(study: Study, accuracies: Mapping[str, list[float]]) -> list[tuple[st
         deviation = f"{statistics.stdev(found):.2f}" if len(found) > 1 else ""
         compared = found and control and name != study.first
         difference = f"{statistics.mean(found) - statistics.mean(control):+.2f}" if compared else ""
-        p_value = f"{p_values[name]:.3f}" if name in p_values else ""
+        p_value = ""
+        if name in p_values:
+            p_value = f"{p_values[name]:.3f}" if p_values[name] >= 0.001 else "< 0.001"
         costs = (f"{spec.num_parameters:,}", f"{spec.macs(spec.input_shape):,}")
         times = (f"{times[name]:.2f}" if times else "not run" for times in latencies)
         rows.append((name, mean, deviation, difference, p_value, *costs, *times))

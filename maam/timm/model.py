@@ -222,7 +222,10 @@ class PresetModel(Container):
 
     def _features(self) -> list[tuple[str, nn.Module]]:
         steps, ends = self._steps(), (self.structure.cut, self.structure.head)
-        return steps[: next((i for i, (path, _) in enumerate(steps) if path in ends), len(steps))]
+        for index, (path, _) in enumerate(steps):  # torch.compile of PyTorch 2.8 refuses `next` with a default
+            if path in ends:
+                return steps[:index]
+        return steps
 
     def _steps(self) -> list[tuple[str, nn.Module]]:
         """Return the current steps; fusion removes and changes some, but neither the pooling nor the last layer."""

@@ -83,10 +83,16 @@ def onnx_program(model: nn.Module, shape: Any, example: Any = None) -> Any:
     """Return a model in eval mode as a program of torch.onnx with a free batch axis; arguments as in `_program`."""
     share_protobuf()
     exported = _program(model, shape, example)
-    with _quiet():
-        program = torch.onnx.export(
-            exported, input_names=["input"], output_names=["output"], opset_version=OPSET, verbose=False
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                exported, input_names=["input"], output_names=["output"], opset_version=OPSET, verbose=False
+            )
+    except torch.onnx.OnnxExporterError as error:  # PyTorch 2.8 lacks global max pooling
+        reason = one_line(error.__cause__ or error, 200)
+        raise DeploymentError(
+            f"PyTorch {torch.__version__} cannot write this model as ONNX: {reason}; later versions write more models"
+        ) from error
     _name_axes(program, exported)
     return program
 
