@@ -264,7 +264,9 @@ def rearrange(x: Tensor, pattern: Parsed) -> Tensor:
     """Return x with its axes, except the batch, rearranged by the pattern of a `spec.Rearrange`."""
     found = plan(pattern, tuple(x.shape[1:]))
     batch = x.shape[0]
-    y = x.reshape(batch, *found.split).permute(0, *(axis + 1 for axis in found.order))
+    y = x.reshape(batch, *found.split)
+    if found.order != tuple(range(len(found.order))):  # torch.compile takes any permute before `@` for a transposition
+        y = y.permute(0, *(axis + 1 for axis in found.order))
     if found.single != found.full:
         y = y.reshape(batch, *found.single).expand(batch, *found.full)
     return y.reshape(batch, *found.merged)

@@ -55,6 +55,13 @@ class TestCompile:
         layer = scramble(MAAM(4, 8, num_agents=2, scales=(1, 2)))
         torch.testing.assert_close(step(compiled(layer, "inductor"), x), step(layer, x), **CLOSE)
 
+    @pytest.mark.slow
+    def test_attention_in_inference(self):
+        """Inductor took a permute that changes nothing for a transposition, and failed or wrote beyond its memory."""
+        layer, x = build(spec.agent(16), seed=0).eval(), torch.randn(4, 16, 14, 14)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled(layer, "inductor")(x), layer(x), **CLOSE)
+
     def test_dynamic_sizes_compile_once(self, scramble):
         layer = scramble(MAAM(4, scales=(1, 2, 1))).eval()
         counter = torch._dynamo.testing.CompileCounter()
