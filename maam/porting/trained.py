@@ -191,7 +191,7 @@ def _select(arrays: Arrays, names: list[str]) -> Arrays:
 def perturbed_run(adapter: ModelAdapter, inputs: Inputs, compute: Compute, seed: int, index: int) -> Arrays:
     """Return the result for weights and inputs changed by rounding, and restore the model's arrays.
 
-    In float32, the rounding inside of the computation changes as well, which float64 does not show: a sum of values
+    In float32, the rounding inside the computation changes as well, which float64 does not show: a sum of values
     that cancel is all rounding.
     """
     before = adapter.read()
