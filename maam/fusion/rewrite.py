@@ -28,6 +28,7 @@ from maam.spec import (
     Sequential,
     Unflatten,
 )
+from maam.spec.primitives import CURVES
 from maam.weights import match
 
 Array = np.ndarray[Any, Any]
@@ -158,7 +159,7 @@ def branch_weights(part: Part) -> Array:
 def is_homogeneous(node: Node) -> bool:
     """Return whether f(c * x) = c * f(x) for every c >= 0."""
     if isinstance(node, Activation):
-        return node.function in ("relu", "leaky_relu", "identity")
+        return CURVES[node.function].homogeneous
     if type(node) in CHAINS or (isinstance(node, Parallel) and node.merge in ("sum", "concat", "stack", "weighted")):
         return all(is_homogeneous(child) for child in node.nodes.values())
     return isinstance(node, (AvgPool2d, Dropout, Flatten, GlobalPool, Identity, MaxPool2d, Unflatten))

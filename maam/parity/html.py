@@ -50,7 +50,7 @@ def render(report: Report, before: Sequence[tuple[str, str]] = (), after: Sequen
         _summary(report),
     ]
     stages = ("Stages", _stages(report))
-    depth = [("Differences along the depth of the network", draw_depth(report.depth))] if report.depth else []
+    depth = [("Differences along the depth of the network", depth_svg(report.depth))] if report.depth else []
     parts += [f"<h2>{escape(title)}</h2>\n{body}" for title, body in (*before, stages, *depth, *after)]
     return "\n".join([*parts, "</body></html>\n"])
 
@@ -99,7 +99,7 @@ def table(
     return "\n".join([*lines, "</tbody></table>"])
 
 
-def draw_depth(points: Sequence[Depth]) -> str:
+def depth_svg(points: Sequence[Depth]) -> str:
     """Return an SVG with the largest difference of each layer, on a logarithmic axis, for each runner and mode."""
     layers = list(dict.fromkeys(point.layer for point in points))
     series = list(dict.fromkeys((point.runner, point.mode) for point in points))

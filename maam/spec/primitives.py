@@ -352,17 +352,19 @@ class Curve(NamedTuple):
         keeps_zero: whether f(0) = 0.
         kinks: the inputs where the slope jumps.
         smooth: a similar activation without kinks, for comparisons; "" if there is none, or none is needed.
+        homogeneous: whether f(c * x) = c * f(x) for every c >= 0.
     """
 
     keeps_zero: bool
     kinks: tuple[float, ...] = ()
     smooth: str = ""
+    homogeneous: bool = False
 
 
 CURVES: dict[str, Curve] = {
-    "relu": Curve(True, (0.0,), "silu"),
+    "relu": Curve(True, (0.0,), "silu", homogeneous=True),
     "relu6": Curve(True, (0.0, 6.0), "silu"),
-    "leaky_relu": Curve(True, (0.0,), "silu"),
+    "leaky_relu": Curve(True, (0.0,), "silu", homogeneous=True),
     "elu": Curve(True),
     "gelu": Curve(True),
     "silu": Curve(True),
@@ -370,9 +372,9 @@ CURVES: dict[str, Curve] = {
     "sigmoid": Curve(False),
     "hard_sigmoid": Curve(False, (-3.0, 3.0), "sigmoid"),
     "tanh": Curve(True),
-    "identity": Curve(True),
+    "identity": Curve(True, homogeneous=True),
     "softmax": Curve(False),
-    "abs": Curve(True, (0.0,)),
+    "abs": Curve(True, (0.0,), homogeneous=True),
 }
 """The curve of each activation."""
 
