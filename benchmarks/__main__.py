@@ -20,6 +20,7 @@ COMMANDS = {
     ),
     "training-step": ("benchmarks.training_step", "measure the CPU time of a training step in each framework"),
     "share": ("benchmarks.share", "measure every engine as a share of the processor's rate of matrix products"),
+    "layer-times": ("benchmarks.layer_times", "measure the layers of a network in OpenVINO: what limits its speed"),
     "networks": ("benchmarks.networks", "show accuracy on CIFAR-10 beside the latency that share measured"),
     "gpu": ("benchmarks.gpu", "check and measure the PyTorch backend on a GPU, in at most 8 minutes"),
     "weighted-sum": ("benchmarks.weighted_sum", "measure implementations of equation 2 of the MAAM paper"),

@@ -134,7 +134,8 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise OutOfTimeError
 
     handler = signal.signal(signal.SIGALRM, stop)
-    before, start = signal.setitimer(signal.ITIMER_REAL, seconds)[0], time.monotonic()
+    # It repeats, because code that a library calls, such as a destructor, can swallow the exception.
+    before, start = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)[0], time.monotonic()
     try:
         yield
     finally:

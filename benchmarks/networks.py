@@ -10,10 +10,9 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from benchmarks.cost.cases import MODELS
+from benchmarks.cost.cases import find_network
 from maam._io import replacing, write_text
 from maam.errors import MaamError
-from maam.spec import preset
 from maam.training.compare import markdown_table
 
 ENGINES = {
@@ -113,7 +112,7 @@ def _table(
     head += [f"{ENGINES[engine]}, batch {batch}" for batch, engine in columns]
     rows = []
     for name in dict.fromkeys(network for network, _, _ in times):
-        spec = MODELS[name]() if name in MODELS else preset(name)
+        spec = find_network(name)
         accuracy = accuracies.get(name)
         known = (f"{accuracy.percent:.2f}", *map(str, accuracy[1:])) if accuracy else ("not run", "", "", "")
         cost = (f"{spec.num_parameters:,}", f"{spec.macs(spec.input_shape):,}")

@@ -28,14 +28,14 @@ from maam.torch.runner import Runner as TorchRunner
 import torch
 
 from benchmarks import rates
-from benchmarks.cost.cases import MODELS
+from benchmarks.cost.cases import find_network
 from benchmarks.cost.torch_functions import infer_int8
 from benchmarks.training_step import SGD
 from maam._io import write_text
 from maam._system import environment, interleave
 from maam.cli.options import split
 from maam.errors import MaamError
-from maam.spec import Conv2d, Model, preset
+from maam.spec import Conv2d, Model
 from maam.training import Trainer
 from maam.training.compare import markdown_table
 
@@ -124,11 +124,6 @@ def share(
         }
         write_text(out / "share.json", json.dumps(document, indent=1) + "\n")
         write_text(out / "share.md", text + "\n")
-
-
-def find_network(name: str) -> Model:
-    """Return a network of `cost models`, or a preset."""
-    return MODELS[name]() if name in MODELS else preset(name)
 
 
 def batches(node: Model) -> tuple[int, int]:

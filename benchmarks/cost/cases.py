@@ -101,6 +101,11 @@ def make_case(name: str, channels: int) -> Node | None:
     return MODELS[name]() if name in MODELS else None
 
 
+def find_network(name: str) -> Model:
+    """Return a network of `cost models`, or a preset."""
+    return MODELS[name]() if name in MODELS else preset(name)
+
+
 def check_cases(names: list[str], known: list[str]) -> None:
     """Raise `SpecError` for an unknown name."""
     if unknown := [name for name in names if name not in known]:

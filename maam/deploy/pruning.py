@@ -10,7 +10,8 @@ import numpy as np
 from maam._io import check_target
 from maam.deploy.channels import Channels, prune_channels
 from maam.errors import DeploymentError
-from maam.fusion.rewrite import Part, branch_weights
+from maam.fusion.part import Part
+from maam.fusion.rewrite import branch_weights
 from maam.spec import Model, Node, Parallel
 from maam.spec.fields import plain_number
 from maam.weights import match, write_weights

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maam.errors import DeploymentError
+from maam.fusion.joining import join_branches
+from maam.fusion.part import Part
 from maam.spec import (
     Activation,
     AvgPool2d,
@@ -43,6 +45,8 @@ def fuse(spec: Node, weights: Mapping[str, Array] | None = None) -> tuple[Node, 
       Otherwise it becomes a depthwise 1x1 convolution.
     - Constant branch weights, including softmax(alpha), are fused into the last convolution of the branch if all layers
       after it are positively homogeneous. Otherwise they remain as constants.
+    - If the branches of a sum begin with like convolutions, one convolution computes the channels of all: it is faster
+      than several narrow ones. The branches become a `Graph`.
     - Dropout and identity layers are removed.
     - Parts that depend on the input (dynamic fusion, gates) do not change.
 
@@ -116,34 +120,6 @@ def is_fusible(spec: Node) -> bool:
         isinstance(node, BatchNorm2d) or (isinstance(node, Parallel) and node.merge == "softmax")
         for _, node in spec.walk()
     )
-
-
-class Part(NamedTuple):
-    """A node and its float64 arrays by local name."""
-
-    node: Node
-    arrays: dict[str, Array]
-
-    @property
-    def parts(self) -> dict[str, Part]:
-        """The child nodes with their arrays."""
-        return {name: Part(child, _below(self.arrays, name)) for name, child in self.node.nodes.items()}
-
-    def replace(self, **fields: Any) -> Part:
-        """Return the part with other values in some fields of the node."""
-        return self._replace(node=self.node.replace(**fields))
-
-    def with_parts(self, parts: Mapping[str, Part]) -> Part:
-        """Return the part with other children and their arrays."""
-        arrays = {p.name: self.arrays[p.name] for p in self.node.own_parameters()}
-        for name, part in parts.items():
-            arrays |= {f"{name}.{local}": array for local, array in part.arrays.items()}
-        return Part(self.node.with_nodes({name: part.node for name, part in parts.items()}), arrays)
-
-
-def _below(arrays: Mapping[str, Array], name: str) -> dict[str, Array]:
-    start = f"{name}."
-    return {local.removeprefix(start): array for local, array in arrays.items() if local.startswith(start)}
 
 
 def branch_weights(part: Part) -> Array:
@@ -345,7 +321,7 @@ def _is_inert(node: Node) -> bool:
 def _fuse_branches(part: Part, node: Parallel) -> Part:
     parts = {name: _fuse(child) for name, child in part.parts.items()}
     if node.merge not in ("softmax", "weighted"):
-        return part.with_parts(parts)
+        return join_branches(part.with_parts(parts))
     kept: list[float] = []
     for name, factor in zip(node.children, branch_weights(part).tolist(), strict=True):
         found = multiply(parts[name], factor) if factor >= 0 else None
@@ -353,4 +329,4 @@ def _fuse_branches(part: Part, node: Parallel) -> Part:
         parts[name] = parts[name] if found is None else found
     plain = all(weight == 1 for weight in kept)
     merged: dict[str, Any] = {"merge": "sum", "weights": None} if plain else {"merge": "weighted", "weights": kept}
-    return Part(node.replace(**merged), {}).with_parts(parts)
+    return join_branches(Part(node.replace(**merged), {}).with_parts(parts))

@@ -30,6 +30,8 @@ BN = spec.BatchNorm2d(num_features=4)
 RELU = spec.Activation(function="relu")
 POOL, AVG, GLOBAL = spec.MaxPool2d(kernel_size=2), spec.AvgPool2d(kernel_size=2), spec.GlobalPool()
 FLATTEN = spec.Flatten()
+SILU, CHANNELS = spec.Activation(function="silu"), spec.Activation(function="softmax")
+BN2 = spec.BatchNorm2d(num_features=2)
 
 
 def small(name):
@@ -153,7 +155,7 @@ def branches(merge, *nodes, **options):
     ],
 )
 def test_branch_weights(inner, merge):
-    assert check(branches("softmax", inner, inner)).merge == merge
+    assert check(branches("softmax", inner, chain(inner))).merge == merge  # they do not begin alike
 
 
 def test_each_branch_has_its_own_weight():
@@ -162,6 +164,63 @@ def test_each_branch_has_its_own_weight():
     assert all(0 < weight < 1 for weight in fused.weights[1:])
     fused = check(chain(branches("weighted", conv(), conv(), weights=(-2.0, 3.0)), BN))
     assert fused.at("0").weights == (-2.0, 1.0)  # a negative constant cannot be fused
+
+
+def sum_of(*nodes):
+    return branches("sum", *nodes)
+
+
+@pytest.mark.parametrize(
+    ("node", "formula", "joined"),
+    [
+        (
+            sum_of(chain(conv(4, 2), BN2, RELU, POOL, conv(2)), chain(conv(4, 3), RELU, POOL, conv(3), BN)),
+            "branch0(maps[0:2]) + branch1(maps[2:5])",
+            ["conv2d", "activation", "max_pool2d"],
+        ),
+        (sum_of(chain(conv(), RELU, BN), chain(conv(), SILU)), "branch0(maps[0:4]) + branch1(maps[4:8])", ["conv2d"]),
+        (sum_of(chain(conv(), AVG, BN), chain(conv(), AVG)), "maps[0:4] + maps[4:8]", ["conv2d", "avg_pool2d"]),
+        (sum_of(chain(conv(), BN), chain(conv(), RELU)), "maps[0:4] + branch1(maps[4:8])", ["conv2d"]),
+        (
+            branches("weighted", chain(conv(), SILU, BN, SILU), chain(conv(), SILU, SILU), weights=(0.5, 0.5)),
+            "0.5 * (branch0(maps[0:4]) + branch1(maps[4:8]))",
+            ["conv2d", "activation"],
+        ),
+        (
+            branches("weighted", chain(conv(), BN, SILU), chain(conv(), SILU), weights=(0.5, -2.0)),
+            "0.5 * maps[0:4] + -2.0 * maps[4:8]",
+            ["conv2d", "activation"],
+        ),
+        (
+            sum_of(chain(conv(), CHANNELS, BN), chain(conv(), CHANNELS, BN)),
+            "branch0(maps[0:4]) + branch1(maps[4:8])",
+            ["conv2d"],
+        ),
+    ],
+)
+def test_branches_that_begin_alike_share_a_layer(node, formula, joined):
+    fused = check(node)
+    assert fused.formula == f"maps = head(x); {formula}"
+    assert kinds(fused.children["head"])[:-1] == joined
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        sum_of(chain(conv(), BN), chain(conv(size=1))),
+        sum_of(chain(conv(), BN), chain(conv(dilation=2, padding=2))),
+        sum_of(chain(conv(groups=2), BN), chain(conv(groups=2))),
+        sum_of(chain(conv(), BN), chain(conv(bias=False))),
+        sum_of(chain(conv(), BN), conv()),
+        sum_of(chain(conv(), BN), chain(chain(conv()))),
+        sum_of(chain(conv(), BN), chain(RELU, conv())),
+        sum_of(chain(conv(), BN)),
+        sum_of(*(chain(conv(), BN) for _ in range(33))),
+        branches("concat", chain(conv(), BN), chain(conv(), BN)),
+    ],
+)
+def test_branches_that_begin_differently_stay(node):
+    assert check(node).children.keys() == node.children.keys()
 
 
 def test_nothing_to_fuse():
