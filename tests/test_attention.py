@@ -52,14 +52,6 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=CLOSE * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_reference_computes_what_the_published_code_computes(name):
-    arrays, x, _ = drawn(PUBLISHED[name])
-    model = ReferenceModel(NODES[name], arrays)
-    close(model(x), ARRAYS[f"{name}.eval"])
-    close(model(x, training=True), ARRAYS.get(f"{name}.train", ARRAYS[f"{name}.eval"]))
-
-
 def output_and_gradient(model, x, cotangent, training):
     torch = pytest.importorskip("torch")
     x = torch.tensor(x, requires_grad=True)
@@ -69,14 +61,17 @@ def output_and_gradient(model, x, cotangent, training):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_weights_load_strictly_and_pytorch_computes_the_same(name):
+def test_the_published_code_computes_the_same_with_the_same_names(name):
     arrays, x, cotangent = drawn(PUBLISHED[name])
+    expected = {False: ARRAYS[f"{name}.eval"], True: ARRAYS.get(f"{name}.train", ARRAYS[f"{name}.eval"])}
+    for training in (False, True):
+        close(ReferenceModel(NODES[name], arrays)(x, training=training), expected[training])
     model = torch_model(NODES[name], arrays)
     assert sorted(model.state_dict()) == sorted(key for key, _ in PUBLISHED[name]["keys"])
-    close(output_and_gradient(model, x, cotangent, training=False)[0], ARRAYS[f"{name}.eval"])
-    found = output_and_gradient(model, x, cotangent, training=True)
-    close(found[0], ARRAYS.get(f"{name}.train", ARRAYS[f"{name}.eval"]))
-    close(found[1], ARRAYS[f"{name}.input_gradient"])
+    for training in (False, True):
+        output, gradient = output_and_gradient(model, x, cotangent, training)
+        close(output, expected[training])
+    close(gradient, ARRAYS[f"{name}.input_gradient"])
 
 
 def gather_excite(layers, **options):
@@ -155,19 +150,18 @@ def ge_by_hand(torch, layer, x):
     return x * torch.nn.functional.interpolate(y, size=x.shape[2:]).sigmoid()
 
 
-@pytest.mark.parametrize(
-    ("node", "by_hand"),
-    [
-        (spec.scse(8), scse_by_hand),
-        (spec.agent(8, 4, agent_num=9, qkv_bias=True), agent_by_hand),
-        (spec.ge(8, extent=4, extra_params=True), ge_by_hand),
-    ],
-    ids=["scse", "agent", "ge with convolutions"],
-)
+BY_HAND = {
+    "scse": (spec.scse(8), scse_by_hand),
+    "agent": (spec.agent(8, 4, agent_num=9, qkv_bias=True), agent_by_hand),
+    "ge with convolutions": (spec.ge(8, extent=4, extra_params=True), ge_by_hand),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
 @pytest.mark.parametrize("size", [(5, 7), (2, 1)])
-def test_equations(node, by_hand, size):
-    torch = pytest.importorskip("torch")
-    generator = np.random.default_rng(0)
+def test_equations(name, size):
+    torch, generator = pytest.importorskip("torch"), np.random.default_rng(0)
+    node, by_hand = BY_HAND[name]
     model = torch_model(node, {p.name: generator.uniform(0.1, 0.9, p.shape) for p in node.parameters()})
     x = torch.as_tensor(generator.standard_normal((2, 8, *size)))
     close(model.eval()(x).detach().numpy(), by_hand(torch, model, x).detach().numpy())

@@ -43,16 +43,12 @@ def draw_arrays(rng, keys):
     """Return weights by published key, drawn in the order of the keys."""
     arrays = {}
     for key, shape in keys:
-        if key.endswith("num_batches_tracked"):
-            continue
-        if key.endswith("running_var"):
-            arrays[key] = rng.uniform(0.5, 1.5, shape)
-        elif key.endswith(("running_mean", "bias")):
+        if key.endswith(("running_mean", "bias")):
             arrays[key] = 0.1 * rng.standard_normal(shape)
-        elif len(shape) < 2:
-            arrays[key] = rng.uniform(0.5, 1.5, shape)
-        else:
+        elif len(shape) > 1:
             arrays[key] = rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+        elif not key.endswith("num_batches_tracked"):
+            arrays[key] = rng.uniform(0.5, 1.5, shape)
     return arrays
 
 

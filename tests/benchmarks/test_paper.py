@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +66,7 @@ def is_png(path):
 def read_rows(path, column, expected):
     """Read a CSV file of three seeds; TRAINED has two runs, which have the expected value, and MISSING none."""
     rows = list(csv.DictReader(path.read_text().splitlines()))
-    assert [(row["model"], row["seed"]) for row in rows] == [
-        (model, seed) for model in ("Ours", "Other") for seed in "012"
-    ]
+    assert [(row["model"], row["seed"]) for row in rows] == list(product(("Ours", "Other"), "012"))
     assert [row[column] for row in rows] == [expected, expected, *4 * ["not run"]]
     return rows
 
@@ -104,15 +103,15 @@ class TestRuns:
         with pytest.raises(TrainingError, match=r"differ: maam_digits-seed0-torch, .* \(batch_size 256, 128\)"):
             paper.collect(ONE_ROW, copy, SEEDS)
 
-    @pytest.mark.parametrize("content", ["{}", "[", "null"])
-    def test_missing_and_broken_results(self, tmp_path, content):
+    def test_missing_and_broken_results(self, tmp_path):
         with pytest.raises(TrainingError, match="no finished run of these rows in torch with seeds 0, 1; train them"):
             paper.collect(ONE_ROW, tmp_path, SEEDS)
         folder = tmp_path / "maam_digits-seed0-torch"
         folder.mkdir()
-        (folder / "results.json").write_text(content)
-        with pytest.raises(TrainingError, match=r"maam_digits-seed0-torch: the files of this run are broken: "):
-            paper.collect(ONE_ROW, tmp_path, SEEDS)
+        for content in ("{}", "[", "null"):
+            (folder / "results.json").write_text(content)
+            with pytest.raises(TrainingError, match=r"maam_digits-seed0-torch: the files of this run are broken: "):
+                paper.collect(ONE_ROW, tmp_path, SEEDS)
 
     def test_origin_names_each_session_that_differs(self, edited):
         copy = edited(1, lambda sessions: sessions.append({**sessions[0], "framework": "mindspore"}))
@@ -159,8 +158,8 @@ class TestPages:
         assert "## Other: `cnn`\n\nNot run.\n" in text
         assert "\nThe figure in the paper has no numbers. The text says: It falls.\n" in text
         rows = read_rows(tmp_path / "figure9.csv", "epoch", expected="1")
-        lines = (runs / "maam_digits-seed1-torch" / "log.jsonl").read_text().splitlines()
-        records = [json.loads(line) for line in lines]
+        log = (runs / "maam_digits-seed1-torch" / "log.jsonl").read_text()
+        records = [json.loads(line) for line in log.splitlines()]
         losses = [loss for record in records if record["kind"] == "steps" for loss in record["losses"]]
         assert float(rows[1]["training_loss"]) == pytest.approx(sum(losses) / len(losses), abs=1e-6)
         assert float(rows[1]["test_loss"]) == pytest.approx(records[-1]["test_loss"], abs=1e-6)
@@ -212,28 +211,25 @@ class TestFrameworks:
 
 
 class TestCommand:
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ("table3", "expected one of table1, table2, figure2, frameworks, got 'table3'"),
-            ("table1", "--root: expected the folder that `maam data cifar10 DIR` wrote"),
-            ("table1 --collect --framework jax", "--framework: expected one of torch, mindspore, got 'jax'"),
-            ("table1 --collect --runs none", "--runs none: no such folder"),
-            ("table1 --collect --runs .", ".: no finished run of these rows in torch with seeds 0, 1, 2"),
-            ("table1 -o seed=3", "-o seed=3: use --seeds"),
-            ("table1 -o model=cnn", "-o model=cnn: the rows define the models; use --only"),
-            ("table1 --epochs 0", "recipe: epochs: input should be greater than or equal to 1, got 0"),
-            ("table1 --seeds a", "--seeds: expected comma-separated integers such as 0,1,2, got 'a'"),
-            ("table1 --seeds 0,-3", "--seeds: expected comma-separated integers such as 0,1,2, got '0,-3'"),
-            ("frameworks --framework torch", "--framework: frameworks trains in both; remove this option"),
-            ("table1 --collect --only rnn", "--only: --collect does not train; remove this option"),
-            ("table1 --recipe none", "no recipe 'none'"),
-            ("table1 --root . --only mlp,x", "--only: expected some of maam_cifar10_2m3, cnn, mlp, rnn, "),
-        ],
-    )
-    def test_refusals(self, fails, tmp_path, arguments, message):
-        assert fails("paper", *arguments.split()).startswith(message)
-        assert list(tmp_path.iterdir()) == []
+    def test_refusals(self, fails, tmp_path):
+        for arguments, message in {
+            "table3": "expected one of table1, table2, figure2, frameworks, got 'table3'",
+            "table1": "--root: expected the folder that `maam data cifar10 DIR` wrote",
+            "table1 --collect --framework jax": "--framework: expected one of torch, mindspore, got 'jax'",
+            "table1 --collect --runs none": "--runs none: no such folder",
+            "table1 --collect --runs .": ".: no finished run of these rows in torch with seeds 0, 1, 2",
+            "table1 -o seed=3": "-o seed=3: use --seeds",
+            "table1 -o model=cnn": "-o model=cnn: the rows define the models; use --only",
+            "table1 --epochs 0": "recipe: epochs: input should be greater than or equal to 1, got 0",
+            "table1 --seeds a": "--seeds: expected comma-separated integers such as 0,1,2, got 'a'",
+            "table1 --seeds 0,-3": "--seeds: expected comma-separated integers such as 0,1,2, got '0,-3'",
+            "frameworks --framework torch": "--framework: frameworks trains in both; remove this option",
+            "table1 --collect --only rnn": "--only: --collect does not train; remove this option",
+            "table1 --recipe none": "no recipe 'none'",
+            "table1 --root . --only mlp,x": "--only: expected some of maam_cifar10_2m3, cnn, mlp, rnn, ",
+        }.items():
+            assert fails("paper", *arguments.split()).startswith(message), arguments
+            assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("name", [*EXPERIMENTS, "frameworks"])
     def test_published_pages(self, run, tmp_path, name):

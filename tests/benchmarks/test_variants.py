@@ -1,4 +1,4 @@
-"""`python -m benchmarks attention`, `parts` and `halves`: what they train, keep, refuse and write."""
+"""`python -m benchmarks attention`, `parts`, `halves` and `networks`: what they train, keep, refuse and write."""
 
 import json
 from dataclasses import replace
@@ -13,15 +13,16 @@ from maam.spec import preset
 from maam.training.run_dir import RunFolder
 from tests.data.conftest import RECORDS, write_data
 
-pytest.importorskip("torch")
 pytest.importorskip("matplotlib")
-
+EAGER, FAST, OTHER = "PyTorch, eager", "optimize, auto", "int8, OpenVINO"
+SPEEDS = [("ResNet-20", EAGER, 200.0), ("ResNet-20", FAST, 800.0), ("maam_digits", EAGER, 400.0), ("cnn", OTHER, 1.0)]
 TINY = ("attention", "--modules", "none,eca", "--epochs", 1, "-o", "batch_size=30", "-o", "overrides.channels=[6, 6]")
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """A folder with 60 images in place of CIFAR-10; times are not measured."""
+    pytest.importorskip("torch")
     monkeypatch.setitem(cifar.LAYOUTS, "cifar10", replace(cifar.LAYOUTS["cifar10"], records=RECORDS))
     monkeypatch.setattr("benchmarks.variants.interleave", lambda functions: {name: [1.0] for name in functions})
     write_data("binary", "cifar10", tmp_path / "sets")
@@ -83,3 +84,31 @@ def test_halves_of_cifar10(run, fails, root):
     assert len(first) == sum(whole.class_names[label] in HALVES["first"] for label in whole.labels)
     assert np.bincount(second.labels).tolist() == [2] * 5
     assert fails("halves", root, "halves") == "halves: exists already; choose a new folder"
+
+
+def write(path, document):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
+
+
+def test_accuracy_beside_time(run, fails, tmp_path):
+    """Of the runs with the most epochs, the mean counts; networks without a run keep their times."""
+    trained = [("a", 10, 0.5, {}), ("b", 20, 0.6, {}), ("c", 20, 0.62, {}), ("d", 30, 0.9, {"fusion": "mean"})]
+    for name, epochs, accuracy, overrides in trained:
+        recipe = {"model": "maam_digits", "epochs": epochs, "data": "cifar10", "overrides": overrides}
+        write(tmp_path / "published" / name / "run.json", {"sessions": [{"recipe": recipe}]})
+        write(tmp_path / "published" / name / "results.json", {"accuracy": accuracy})
+    measured = [{"network": name, "engine": engine, "batch": 1, "images": speed} for name, engine, speed in SPEEDS]
+    write(tmp_path / "share.json", {"inference": measured, "environment": {}})
+    found = rows(run("networks", "share.json", "--runs", "published"))
+    assert found[2][:5] == ["ResNet-20", "92.60", "200", "1", "github.com/chenyaofo/pytorch-cifar-models"]
+    assert found[2][7:] == ["1.00", "0.25", ""]
+    assert found[3] == ["maam_digits", "61.00", "20", "2", "here", "49,117", "962,176", "0.50", "", ""]
+    assert len(found) == 4
+    assert (tmp_path / "runs" / "networks.png").read_bytes().startswith(b"\x89PNG")
+
+    write(tmp_path / "share.json", {"inference": measured[2:]})
+    assert "expected the speed of ResNet-20 in every batch" in fails("networks", "share.json")
+    for text in ("{", "[]", "{}"):
+        (tmp_path / "share.json").write_text(text)
+        assert fails("networks", "share.json").startswith("share.json: expected the share.json that")
