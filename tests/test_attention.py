@@ -4,6 +4,7 @@ tests/published/attention.npz has the float64 outputs of the authors' code in ev
 gradients, for weights, an input and a cotangent drawn from a seed.
 """
 
+import importlib
 import json
 from pathlib import Path
 from re import escape
@@ -96,8 +97,8 @@ TIMM = {
         spec.sk(12, rd_channels=5, kernel_sizes=(3, 7), keep_3x3=False, split_input=True, groups=2),
         lambda timm: timm.SelectiveKernel(12, None, [3, 7], rd_channels=5, keep_3x3=False, groups=2),
     ),
-    "coord": (spec.coord(12, rd_channels=5, bias=False), lambda timm: timm.CoordAttn(12, rd_channels=5)),
-    "mhsa": (spec.mhsa(12, num_heads=3), lambda timm: timm.Attention2d(12, num_heads=3)),
+    "coord": (spec.coord(12, rd_channels=5, bias=False), lambda timm: timm.coord_attn.CoordAttn(12, rd_channels=5)),
+    "mhsa": (spec.mhsa(12, num_heads=3), lambda timm: timm.attention2d.Attention2d(12, num_heads=3)),
 }
 
 
@@ -105,11 +106,9 @@ TIMM = {
 @pytest.mark.parametrize("size", [(7, 5), (1, 1)])
 def test_timm_computes_the_same_with_the_same_names(name, size):
     torch, layers = pytest.importorskip("torch"), pytest.importorskip("timm.layers")
+    for module in ("coord_attn", "attention2d"):
+        importlib.import_module(f"timm.layers.{module}")
     node, make = TIMM[name]
-    if not all(hasattr(layers, wanted) for wanted in ("CoordAttn", "Attention2d")):
-        from timm.layers import attention2d, coord_attn
-
-        layers.CoordAttn, layers.Attention2d = coord_attn.CoordAttn, attention2d.Attention2d
     torch.manual_seed(0)
     theirs = make(layers).double()
     for array in theirs.state_dict().values():

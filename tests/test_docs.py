@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,7 @@ class TestPages:
 
     def test_links_lead_somewhere_and_code_fits(self):
         assert len(BLOCKS) >= 4
+        assert [one.stem for one in NOTEBOOKS] == ["both_frameworks", "pytorch"]
         for page in (*PAGES, *RESULTS):
             text = page.read_text()
             targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
@@ -117,12 +119,10 @@ class TestPages:
 
 class TestDocstrings:
     @pytest.mark.parametrize("name", MODULES)
-    def test_examples_run(self, name, tmp_path, monkeypatch, request):
+    def test_examples_run(self, name, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         module = load_module(name)
         if mindspore := sys.modules.get("mindspore"):  # its default, graph mode, compiles each layer for a second
-            mode = mindspore.get_context("mode")
-            request.addfinalizer(lambda: mindspore.set_context(mode=mode))
             mindspore.set_context(mode=mindspore.PYNATIVE_MODE)
         runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
         said = []
@@ -156,9 +156,6 @@ def count_pictures(cells):
 
 
 class TestNotebooks:
-    def test_both_are_found(self):
-        assert [one.stem for one in NOTEBOOKS] == ["both_frameworks", "pytorch"]
-
     @in_notebooks
     def test_are_valid_and_have_the_outputs_of_a_complete_run(self, notebook):
         cells = code_cells(json.loads(notebook.read_text())["cells"])
@@ -206,18 +203,15 @@ def text_of(page):
 
 
 class TestSite:
-    @pytest.mark.parametrize(
-        ("page", "signature"),
-        [
+    def test_signatures(self, site):
+        for page, signature in (
             ("deploy", r"export\( src: Any, dst: PathLike,"),  # a function, and a module of the same name
             ("spec", r"maam\( in_channels: Size,"),
             ("spec", r"RNN\(\*, input_size: Size, hidden_size: Size\)"),  # a model of pydantic
             ("spec", r"Parameter\(name: str, shape: Shape, role: Role, init: Init\)"),  # a named tuple
             ("torch", r"SE\( channels: int, rd_ratio: float = 0.0625,.*? device: .*? dtype: "),  # of its composite
-        ],
-    )
-    def test_signatures(self, site, page, signature):
-        assert re.search(signature, text_of(site / "api" / f"{page}.html"))
+        ):
+            assert re.search(signature, text_of(site / "api" / f"{page}.html")), signature
         assert "device" not in re.search(r"SE\( channels: .*?\)", text_of(site / "api" / "mindspore.html"))[0]
 
     def test_the_home_page_and_notebooks(self, site):
@@ -244,19 +238,16 @@ class TestSite:
             )
             assert [name for name in ast.literal_eval(listed[1]) if f'id="maam.{package}.{name}"' not in page] == []
 
-    @pytest.mark.parametrize(
-        ("page", "given", "expected"),
-        [
+    def test_links_out_of_the_documentation(self, monkeypatch):
+        errors = pytest.importorskip("mkdocs.exceptions")
+        links = load(ROOT / "tools" / "site" / "links.py", monkeypatch)
+        for page, given, expected in (
             ("parity.md", "[a](../README.md)", "[a](index.md)"),
             ("results/growth.md", "[a](../../CHANGELOG.md#x)", "[a](../changelog.md#x)"),
             ("results/growth.md", "[a](../parity.md)", "[a](../parity.md)"),
             ("training.md", "[some](../maam/training/recipes)", "some (`maam/training/recipes`)"),
-        ],
-    )
-    def test_links_out_of_the_documentation(self, page, given, expected, monkeypatch):
-        errors = pytest.importorskip("mkdocs.exceptions")
-        links = load(ROOT / "tools" / "site" / "links.py", monkeypatch)
-        assert links.LINK.sub(lambda link: links.inside(link, page, ROOT), given) == expected
+        ):
+            assert links.LINK.sub(partial(links.inside, page=page, root=ROOT), given) == expected
         with pytest.raises(
             errors.PluginError, match=r"parity\.md: a link leads to maam/nothing\.py, which does not ex"
         ):

@@ -52,14 +52,11 @@ LOADED = {
 }
 
 
-def test_packages_that_are_loaded():
+def test_packages_and_parts_that_are_loaded():
     before = {*loaded_by("pass")}
     for statement, allowed in LOADED.items():
         loaded = {name.partition(".")[0] for name in {*loaded_by(statement)} - before} - sys.stdlib_module_names
         assert {name for name in loaded if not name.startswith("_")} <= allowed, statement
-
-
-def test_parts_are_loaded_as_they_are_used():
     assert parts_of_maam(loaded_by("import maam; dir(maam)")) == ["maam"]
     assert parts_of_maam(loaded_by("import maam; maam.SpecError")) == ["maam", "maam.errors"]
     loaded_by("import maam; assert (maam.deploy.__name__, maam.plots.__name__) == ('maam.deploy', 'maam.plots')")
@@ -76,10 +73,14 @@ def test_a_layer_loads_little(framework):
     assert ({"torch", "mindspore"} - {framework}).isdisjoint(loaded)
 
 
-def test_public_names_resolve():
+def test_public_names_resolve_and_type_checkers_see_them():
     names = set(maam.__all__) - OPTIONAL
     assert names <= set(dir(maam))
     assert [name for name in names if getattr(maam, name) is None] == []
+    block = next(node for node in ast.parse(Path(maam.__file__).read_text()).body if isinstance(node, ast.If))
+    assert {alias.asname: node.module for node in block.body for alias in node.names} == maam._HOMES
+    found = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert found <= set(maam.__all__)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -107,13 +108,6 @@ def test_errors_for_an_unknown_name_and_for_those_of_a_submodule():
             module, _, last = home.rpartition(".")
             assert (module[:5], last) == ("maam.", name)
             assert f'"{name}"' in (PACKAGE / module[5:] / "__init__.py").read_text()
-
-
-def test_type_checkers_see_all_names():
-    block = next(node for node in ast.parse(Path(maam.__file__).read_text()).body if isinstance(node, ast.If))
-    assert {alias.asname: node.module for node in block.body for alias in node.names} == maam._HOMES
-    found = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
-    assert found <= set(maam.__all__)
 
 
 def test_the_version_is_the_installed_one():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from maam import spec
+from maam.backend.registry import make_runners
 from maam.reference import ReferenceModel
 from maam.tolerance import LOGITS, difference
 
@@ -74,18 +75,13 @@ def share(actual, document, training):
     return np.abs(actual - expected).max() / np.abs(expected).max()
 
 
-def test_keys_shapes_and_count(published):
-    node = preset_of(published)
-    keys = {key: tuple(shape) for key, shape in published["keys"] if not key.endswith("num_batches_tracked")}
-    assert {p.name: p.shape for p in node.parameters()} == keys
-    assert node.num_parameters == published["parameters"]
-
-
 @pytest.mark.parametrize("training", OUTPUTS, ids=OUTPUTS.values())
-def test_reference_and_torch_in_float64(published, training):
-    arrays, x = drawn(published)
-    assert share(ReferenceModel(preset_of(published), arrays)(x, training=training), published, training) < CLOSE
-    model = torch_model(preset_of(published), arrays).train(training)
+def test_keys_and_outputs_of_the_reference_and_torch_in_float64(published, training):
+    node, (arrays, x) = preset_of(published), drawn(published)
+    assert {p.name: p.shape for p in node.parameters()} == {name: array.shape for name, array in arrays.items()}
+    assert node.num_parameters == published["parameters"]
+    assert share(ReferenceModel(node, arrays)(x, training=training), published, training) < CLOSE
+    model = torch_model(node, arrays).train(training)
     assert sorted(model.state_dict()) == sorted(key for key, _ in published["keys"])
     found = model(next(model.parameters()).new_tensor(x)).detach().numpy()
     assert share(found, published, training) < CLOSE
@@ -97,8 +93,6 @@ def test_reference_and_torch_in_float64(published, training):
 def test_float32_is_within_the_tolerance(framework, name):
     assert len(FILES) == 7
     pytest.importorskip(framework)
-    from maam.backend.registry import make_runners
-
     document = read(Path(__file__).parent / "published" / f"{name}.json")
     arrays, x = drawn(document)
     single = {key: array.astype(np.float32) for key, array in arrays.items()}

@@ -147,15 +147,12 @@ def test_each_round_runs_all_functions_and_ratios_are_within_a_round():
     assert ratios(times, "base") == {"base": 1.0, "fast": 2.0, "odd": 2.0}
 
 
-def test_parts_of_messages():
+def test_parts_of_messages_and_counts():
     assert listed(["conv1", "", "a\nb", "x" * 300]) == f"conv1, '', 'a\\nb', '{'x' * 200}...'"
     assert shortened(np.zeros((9, 9))).endswith("...")
     assert shortened(10**5000) == "a huge int"
     assert suggestion("maff", ["maf", "mafc", "se"], count=2) == "did you mean 'maf' or 'mafc'?"
     assert suggestion("relu", ["maf", "se"], "`maam list` shows all") == "`maam list` shows all"
-
-
-def test_counts():
     check_counts(steps=1, rounds=np.int64(3))
     for value in (0, -1, True, 2.0, "1", None):
         with pytest.raises(SpecError, match=rf"^steps: expected an integer of at least 1, got {value!r}$"):

@@ -40,27 +40,17 @@ def runs(tmp_path_factory):
     return out
 
 
-@pytest.fixture
-def edited(runs, tmp_path):
-    """A copy of the runs, and a function that edits the description of one of them."""
-
-    def edit(seed, change):
-        copy = shutil.copytree(runs, tmp_path / "copy")
-        path = copy / f"maam_digits-seed{seed}-torch" / "run.json"
-        document = json.loads(path.read_text())
-        change(document["sessions"])
-        path.write_text(json.dumps(document))
-        return copy
-
-    return edit
+def edited(runs, folder, seed, change):
+    """Copy the runs to a folder, and edit the description of one of them there."""
+    path = shutil.copytree(runs, folder / "copy") / f"maam_digits-seed{seed}-torch" / "run.json"
+    document = json.loads(path.read_text())
+    change(document["sessions"])
+    path.write_text(json.dumps(document))
+    return folder / "copy"
 
 
 def state_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-
-
-def is_png(path):
-    return path.read_bytes().startswith(b"\x89PNG")
 
 
 def read_rows(path, column, expected):
@@ -98,8 +88,8 @@ class TestRuns:
         for precision in ("auto", "fp32"):  # "auto" is the precision of the run
             paper.check_recipe(ONE_ROW, RECIPE.replaced({"precision": precision}), runs, SEEDS)
 
-    def test_runs_with_different_recipes_make_no_table(self, edited):
-        copy = edited(0, lambda sessions: sessions[-1]["recipe"].update(batch_size=256))
+    def test_runs_with_different_recipes_make_no_table(self, runs, tmp_path):
+        copy = edited(runs, tmp_path, 0, lambda sessions: sessions[-1]["recipe"].update(batch_size=256))
         with pytest.raises(TrainingError, match=r"differ: maam_digits-seed0-torch, .* \(batch_size 256, 128\)"):
             paper.collect(ONE_ROW, copy, SEEDS)
 
@@ -113,8 +103,8 @@ class TestRuns:
             with pytest.raises(TrainingError, match=r"maam_digits-seed0-torch: the files of this run are broken: "):
                 paper.collect(ONE_ROW, tmp_path, SEEDS)
 
-    def test_origin_names_each_session_that_differs(self, edited):
-        copy = edited(1, lambda sessions: sessions.append({**sessions[0], "framework": "mindspore"}))
+    def test_origin_names_each_session_that_differs(self, runs, tmp_path):
+        copy = edited(runs, tmp_path, 1, lambda sessions: sessions.append({**sessions[0], "framework": "mindspore"}))
         assert "; then mindspore fp32, cpu: " in describe_origin(RunFolder(copy / "maam_digits-seed1-torch"))
 
     def test_published_runs_make_the_same_table(self, run, runs, tmp_path):
@@ -136,7 +126,6 @@ class TestPages:
     def test_table_with_a_row_that_was_not_run(self, runs, tmp_path):
         experiment = Experiment("A title", (TRAINED, MISSING))
         text = paper.render("table9", experiment, paper.collect(experiment, runs, (*SEEDS, 2)), tmp_path)
-        assert (tmp_path / "table9.md").read_text() == text
         trained, missing = [line for line in text.splitlines() if line.startswith(("| Ours", "| Other"))]
         assert "| 2 of 3 | `digits, batch_size 128` | 1 | 0." in trained
         assert "±" in trained
@@ -147,12 +136,10 @@ class TestPages:
         assert all(row["accuracy"] == "" for row in rows[2:])
         found = json.loads((runs / "maam_digits-seed1-torch" / "results.json").read_text())
         assert float(rows[1]["accuracy"]) == found["accuracy"]
-        assert is_png(tmp_path / "table9.png")
 
     def test_figure_shows_losses(self, runs, tmp_path):
         experiment = Experiment("A title", (TRAINED, MISSING), "It falls.")
         text = paper.render("figure9", experiment, paper.collect(experiment, runs, (*SEEDS, 2)), tmp_path)
-        assert (tmp_path / "figure9.md").read_text() == text
         assert "| epoch | training, seed 0 | training, seed 1 | test, seed 0 | test, seed 1 | training, all |" in text
         assert "Seeds: 2 of 3. Recipe: `digits, batch_size 128`. Epochs: 1." in text
         assert "## Other: `cnn`\n\nNot run.\n" in text
@@ -163,28 +150,19 @@ class TestPages:
         losses = [loss for record in records if record["kind"] == "steps" for loss in record["losses"]]
         assert float(rows[1]["training_loss"]) == pytest.approx(sum(losses) / len(losses), abs=1e-6)
         assert float(rows[1]["test_loss"]) == pytest.approx(records[-1]["test_loss"], abs=1e-6)
-        assert is_png(tmp_path / "figure9.png")
 
-    def test_machines_are_named_once_or_for_each_run(self, runs, edited, tmp_path):
+    def test_machines_are_named_once_or_for_each_run(self, runs, tmp_path):
         text = paper.render("table9", ONE_ROW, paper.collect(ONE_ROW, runs, SEEDS), tmp_path)
         assert text.count("Trained with torch fp32, cpu: ") == 1
-        copy = edited(1, lambda sessions: sessions[-1]["recipe"].update(precision="bf16"))  # differs between machines
+        copy = edited(runs, tmp_path, 1, lambda sessions: sessions[-1]["recipe"].update(precision="bf16"))
         text = paper.render("table9", ONE_ROW, paper.collect(ONE_ROW, copy, SEEDS), tmp_path)
         assert re.search("Trained with torch fp32, .*: maam_digits seed 0\n", text)
         assert re.search("Trained with torch bf16, .*: maam_digits seed 1\n", text)
 
 
 class TestFrameworks:
-    def test_losses_and_times_of_the_same_run(self, tmp_path):
+    def test_other_times_and_a_run_that_was_stopped(self, tmp_path):
         sides = paper.read_sides(MAAM, PUBLISHED, 0)
-        assert [len(side.losses) for side in sides.values()] == [23_430, 23_430]
-        assert all(side.speed > 0 and side.minutes > 0 for side in sides.values())
-        text = paper.render_frameworks(MAAM, sides, tmp_path)
-        assert (tmp_path / "frameworks.md").read_text() == text
-        assert is_png(tmp_path / "frameworks.png")
-        assert "| 1 to 1 | 0.0e+00 |" in text  # the same weights and the same batch
-        assert "| 1,001 to 23,430 |" in text
-        assert text.count("Trained with ") == 2
         found = {name: side._replace(minutes=time) for (name, side), time in zip(sides.items(), (2, 3), strict=True)}
         text = paper.render_frameworks(MAAM, found, tmp_path)
         assert "| torch | 23,430 | 2.00 |" in text
@@ -234,12 +212,14 @@ class TestCommand:
     @pytest.mark.parametrize("name", [*EXPERIMENTS, "frameworks"])
     def test_published_pages(self, run, tmp_path, name):
         """The pages of the documentation are the output of the command, except for the folder in it."""
-        run("paper", name, "--collect", "--runs", PUBLISHED, "--out", tmp_path)
+        out = run("paper", name, "--collect", "--runs", PUBLISHED, "--out", tmp_path)
         made = (tmp_path / f"{name}.md").read_text()
+        assert out == f"{made}\n"
         made = made.replace(str(PUBLISHED), "docs/results/runs").replace(str(tmp_path), "docs/results")
         assert made == (PUBLISHED.parent / f"{name}.md").read_text()
         for path in tmp_path.glob("*.csv"):
             assert path.read_text() == (PUBLISHED.parent / path.name).read_text()
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
     @pytest.mark.parametrize("collect", [("--collect",), ("--root", ".")])
     def test_recipe_must_be_that_of_the_runs(self, run, fails, monkeypatch, runs, tmp_path, collect):

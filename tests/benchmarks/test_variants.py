@@ -30,7 +30,9 @@ def root(tmp_path, monkeypatch):
 
 
 def rows(text):
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    """Return the cells of a table, without its head."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
 
 
 def test_runs_are_kept_and_trained_once(run, fails, root, tmp_path, monkeypatch):
@@ -38,8 +40,8 @@ def test_runs_are_kept_and_trained_once(run, fails, root, tmp_path, monkeypatch)
     found = rows(run(*command))
     kept = json.loads(file.read_text())
     assert kept["recipe"]["overrides"] == {"channels": [6, 6]}
-    assert [name for name, *_ in found[2:]] == list(kept["accuracies"]) == ["none", "eca"]
-    for name, accuracy, *_ in found[2:]:
+    assert [name for name, *_ in found] == list(kept["accuracies"]) == ["none", "eca"]
+    for name, accuracy, *_ in found:
         assert kept["accuracies"][name] == {"0": pytest.approx(float(accuracy))}
         assert RunFolder(tmp_path / "runs" / "attention" / f"{name}-seed0").log.records()[-1]["step"] == 2
 
@@ -50,29 +52,27 @@ def test_runs_are_kept_and_trained_once(run, fails, root, tmp_path, monkeypatch)
     kept["accuracies"] = {"none": {"0": 50, "1": 52}, "eca": {"0": 54, "1": 54.5}, "se": {"0": 51.5, "1": 52}}
     file.write_text(json.dumps(kept))
     out = run(*TINY, "--collect", "--modules", "none,eca,se,gct", "--seeds", "0,1")
-    assert [row[1:4] for row in rows(out)[2:]] == [
-        ["51.00", "1.41", ""],
-        ["54.25", "0.35", "+3.25"],
-        ["51.75", "0.35", "+0.75"],
-        ["not run", "", ""],
-    ]
-    p_values = [row[4] for row in rows(out)[2:]]
-    assert [p_values[0], p_values[3]] == ["", ""]
     # Two-sided Dunnett, two comparisons, 3 degrees of freedom: t = 3.25 / 0.866 and 0.75 / 0.866.
-    assert [float(p) for p in p_values[1:3]] == pytest.approx([0.054, 0.647], abs=0.01)
+    low, high = (pytest.approx(p, abs=0.01) for p in (0.054, 0.647))
+    assert [[*row[1:4], row[4] and float(row[4])] for row in rows(out)] == [
+        ["51.00", "1.41", "", ""],
+        ["54.25", "0.35", "+3.25", low],
+        ["51.75", "0.35", "+0.75", high],
+        ["not run", "", "", ""],
+    ]
     assert (tmp_path / "runs" / "attention.md").read_text().strip() == out.strip()
     assert (tmp_path / "runs" / "attention.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_parts_have_about_the_same_cost(run, root, monkeypatch):
-    macs = [preset("maam_net_s", **{"channels": WIDTHS, **options}).macs((3, 32, 32)) for options in PARTS.values()]
-    assert max(macs) < 1.02 * min(macs)
+    models = {name: preset("maam_net_s", **{"channels": WIDTHS, **options}) for name, options in PARTS.items()}
+    macs = {name: model.macs((3, 32, 32)) for name, model in models.items()}
+    assert max(macs.values()) < 1.02 * min(macs.values())
     names = (CONTROL, "3 branches, mean")
     monkeypatch.setattr("benchmarks.variants.PARTS", {name: PARTS[name] for name in names})
     found = rows(run("parts", "--epochs", 1, "-o", "batch_size=30", "--seeds", "0", "--root", root))
-    assert [row[0] for row in found[2:]] == list(names)
-    assert [row[3][:1] for row in found[2:]] in (["", "+"], ["", "-"])
-    assert [int(row[6].replace(",", "")) for row in found[2:]] == [macs[list(PARTS).index(name)] for name in names]
+    assert [(row[0], row[6]) for row in found] == [(name, f"{macs[name]:,}") for name in names]
+    assert [row[3][:1] for row in found] in (["", "+"], ["", "-"])
     assert RunFolder("runs/parts/3_branches-mean-seed0").recipe().overrides["fusion"] == "mean"
 
 
@@ -101,10 +101,9 @@ def test_accuracy_beside_time(run, fails, tmp_path):
     measured = [{"network": name, "engine": engine, "batch": 1, "images": speed} for name, engine, speed in SPEEDS]
     write(tmp_path / "share.json", {"inference": measured, "environment": {}})
     found = rows(run("networks", "share.json", "--runs", "published"))
-    assert found[2][:5] == ["ResNet-20", "92.60", "200", "1", "github.com/chenyaofo/pytorch-cifar-models"]
-    assert found[2][7:] == ["1.00", "0.25", ""]
-    assert found[3] == ["maam_digits", "61.00", "20", "2", "here", "49,117", "962,176", "0.50", "", ""]
-    assert len(found) == 4
+    assert found[0][:5] == ["ResNet-20", "92.60", "200", "1", "github.com/chenyaofo/pytorch-cifar-models"]
+    assert found[0][7:] == ["1.00", "0.25", ""]
+    assert found[1:] == [["maam_digits", "61.00", "20", "2", "here", "49,117", "962,176", "0.50", "", ""]]
     assert (tmp_path / "runs" / "networks.png").read_bytes().startswith(b"\x89PNG")
 
     write(tmp_path / "share.json", {"inference": measured[2:]})

@@ -72,22 +72,14 @@ def distributions(tmp_path_factory):
     return sdist, wheel
 
 
-@pytest.fixture(scope="module")
-def wheel(distributions):
-    """The files of the wheel: their contents by name, without the folder of the metadata."""
+def test_files_metadata_and_requirements_of_the_wheel(distributions):
     with zipfile.ZipFile(distributions[1]) as archive:
-        return {re.sub(r"^maam-[^/]*\.dist-info", "info", name): archive.read(name) for name in archive.namelist()}
-
-
-def test_files_of_the_wheel(wheel):
+        wheel = {re.sub(r"^maam-[^/]*\.dist-info", "info", name): archive.read(name) for name in archive.namelist()}
     assert {name.partition("/")[0] for name in wheel} == {"maam", "info"}
     recipes = {f"maam/training/recipes/{name}.toml" for name in list_recipes()}
     assert {"maam/py.typed", "info/licenses/LICENSE"} | recipes | tracked("maam") <= wheel.keys()
     assert not [name for name in wheel if "__pycache__" in name]
     assert wheel["info/entry_points.txt"].decode() == "[console_scripts]\nmaam = maam.cli:main\n"
-
-
-def test_metadata_and_requirements(wheel):
     metadata = message_from_bytes(wheel["info/METADATA"])
     assert (metadata["Name"], metadata["Version"]) == ("maam", maam.__version__)
     assert metadata["Requires-Python"] == ">=3.10"
