@@ -174,6 +174,9 @@ class MindSpore(Framework):
     def state(self, model):
         return {p.name: p.asnumpy().copy() for p in model.get_parameters()}
 
+    def compile(self, function):
+        return self.ms.jit(function) if self.ms.get_context("mode") == self.ms.GRAPH_MODE else function
+
     def _step(self, model, x, weights):
         def forward(x):
             y = model(x)
@@ -181,7 +184,7 @@ class MindSpore(Framework):
 
         parameters = model.trainable_params()
         function = self.ms.value_and_grad(forward, 0, self.ms.ParameterTuple(parameters), has_aux=True)
-        (_, y), (dx, gradients) = (self.ms.jit(function) if self.mode == "graph" else function)(x)
+        (_, y), (dx, gradients) = self.compile(function)(x)
         return {"output": y, "input": dx, **{p.name: g for p, g in zip(parameters, gradients, strict=True)}}
 
 

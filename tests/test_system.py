@@ -117,7 +117,7 @@ def test_the_cache_folder(settings, expected, monkeypatch):
     assert cache_folder() == expected
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"key": 1, "result": {}}', "\udcff"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"key": 1, "result": {"engine": "torch"}}', "\udcff"])
 def test_results_are_cached_by_key_and_broken_files_and_folders_count_as_empty(text, tmp_path, monkeypatch):
     monkeypatch.setenv("MAAM_CACHE", str(tmp_path / "cache"))
     assert read_cached("engines", KEY) == {}
