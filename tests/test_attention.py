@@ -182,8 +182,10 @@ def test_fusion(node):
     close(ReferenceModel(fused, weights)(x), ReferenceModel(node, arrays)(x))
 
 
-def test_defaults():
-    """Adaptive defaults are those of the authors at the widths that they use."""
+def test_widths():
+    """Adaptive defaults are those of the authors at the widths that they use; those of MAF are not rounded."""
+    assert [spec.maf(c).at("mlp.1").out_features for c in (8, 40)] == [1, 2]
+    assert spec.maf(8, rd_channels=5).at("mlp.1").out_features == 5
     assert [spec.eca(c).at("conv").kernel_size for c in (4, 64, 128, 256, 512)] == [3, 3, 5, 5, 5]
     assert [spec.sge(c).arrays["weight"][0][0] for c in (12, 64, 2048)] == [4, 64, 64]
     assert [spec.ema(c).at("gn").num_channels for c in (3, 12, 64)] == [3, 3, 8]

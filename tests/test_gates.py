@@ -115,12 +115,6 @@ def test_attention_in_half_precision_does_not_overflow(framework, name):
         np.testing.assert_array_equal(found, x)
 
 
-def test_width_is_not_rounded():
-    assert spec.maf(40).at("mlp.1").out_features == 2
-    assert spec.maf(8).at("mlp.1").out_features == 1
-    assert spec.maf(8, rd_channels=5).at("mlp.1").out_features == 5
-
-
 def test_the_table_in_the_documentation():
     page = (Path(__file__).parents[1] / "docs" / "gates.md").read_text()
     for name, composite in {**LAYERS, "MAAM": spec.maam}.items():

@@ -25,11 +25,6 @@ def read(path):
     return json.loads(path.read_text())
 
 
-@pytest.fixture(params=FILES, ids=lambda path: path.stem)
-def published(request):
-    return read(request.param)
-
-
 def preset_of(document):
     return spec.preset(
         PRESETS[document["arch"]],
@@ -76,7 +71,9 @@ def share(actual, document, training):
 
 
 @pytest.mark.parametrize("training", OUTPUTS, ids=OUTPUTS.values())
-def test_keys_and_outputs_of_the_reference_and_torch_in_float64(published, training):
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_keys_and_outputs_of_the_reference_and_torch_in_float64(path, training):
+    published = read(path)
     node, (arrays, x) = preset_of(published), drawn(published)
     assert {p.name: p.shape for p in node.parameters()} == {name: array.shape for name, array in arrays.items()}
     assert node.num_parameters == published["parameters"]
