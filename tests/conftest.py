@@ -29,14 +29,9 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def own_presets(monkeypatch):
-    """A preset that a test registers is gone after it: other tests list them all."""
+def clean_state(monkeypatch):
+    """Drop the presets that a test registers; name the commands of an installed package, also in a checkout."""
     monkeypatch.setattr(presets, "_FACTORIES", dict(presets._FACTORIES))
-
-
-@pytest.fixture(autouse=True)
-def installed(monkeypatch):
-    """Messages name the commands of an installed package, also if the tests run in a checkout."""
     monkeypatch.setattr(errors, "_checkout", lambda: None)
 
 

@@ -2,9 +2,8 @@
 
 import ast
 from graphlib import TopologicalSorter
+from itertools import product
 from pathlib import Path
-
-import pytest
 
 import maam
 
@@ -49,28 +48,26 @@ def imported(tree):
 
 def executed(tree):
     """Yield what is imported when the module is: not in functions, and not for type checkers alone."""
-    body = [node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))]
-    for node in body:
-        if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+    for node in tree.body:
+        for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if not for_types and not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             yield from imported(node)
 
 
 INNER = [name for name in TREES if part(name) not in ("", "__main__")]
 
 
-def test_every_part_has_a_place():
+def test_every_part_has_a_place_and_imports_point_down_without_cycles():
     assert {part(name) for name in INNER} == set(RANK)
+    for name in INNER:
+        own = {other for other in imported(TREES[name]) if other.startswith("maam.")}
+        assert not {other for other in own if RANK[part(other)] > RANK[part(name)]}, name
+    graph = {name: set(executed(tree)) & set(TREES) - {name} for name, tree in TREES.items()}
+    TopologicalSorter(graph).prepare()  # its error names a cycle
 
 
-@pytest.mark.parametrize("name", INNER)
-def test_imports_point_down(name):
-    own = {other for other in imported(TREES[name]) if other.startswith("maam.")}
-    assert not {other for other in own if RANK[part(other)] > RANK[part(name)]}
-
-
-@pytest.mark.parametrize("framework", sorted(FRAMEWORKS))
-def test_only_its_backend_imports_a_framework(framework):
-    for name, tree in TREES.items():
+def test_only_its_backend_imports_a_framework():
+    for framework, (name, tree) in product(FRAMEWORKS, TREES.items()):
         if LIBRARIES.get(part(name), part(name)) != framework:
             found = set(imported(tree))
             assert framework not in {other.split(".")[0] for other in found}, name
@@ -78,41 +75,32 @@ def test_only_its_backend_imports_a_framework(framework):
                 assert framework not in {part(other) for other in found if other.startswith("maam.")}, name
 
 
-def test_no_cycles():
-    graph = {name: set(executed(tree)) & set(TREES) - {name} for name, tree in TREES.items()}
-    TopologicalSorter(graph).prepare()  # its error names a cycle
-
-
-@pytest.mark.parametrize("name", INNER)
-def test_frameworks_are_known_to_the_registry_alone(name):
-    """No other module imports a framework by a string, lists the frameworks, or asks for a mode by its name."""
-    if name == REGISTRY:
-        return
-    own = {part(name)}
-    for node in ast.walk(TREES[name]):
-        if isinstance(node, (ast.Tuple, ast.List, ast.Set, ast.Dict)):
-            items = [*node.keys, *node.values] if isinstance(node, ast.Dict) else node.elts
-            found = constants(items)  # a list with NumPy is one of packages, whose versions are shown
-            assert "numpy" in found or not found >= FRAMEWORKS, f"line {node.lineno}: a table of frameworks"
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            text = ast.unparse(node.args[0]).strip("f'\"")
-            assert not text.startswith(("maam.{", "maam.torch", "maam.mindspore", *FRAMEWORKS - own)), text
-        if isinstance(node, ast.Compare) and own.isdisjoint(FRAMEWORKS):
-            modes = {"torch compiled", "mindspore graph", "mindspore pynative"}
-            assert modes.isdisjoint(constants([node.left, *node.comparators])), f"line {node.lineno}: use capabilities"
-
-
 def constants(nodes):
     return {node.value for node in nodes if isinstance(node, ast.Constant)}
 
 
+def test_frameworks_are_known_to_the_registry_alone():
+    """No other module imports a framework by a string, lists the frameworks, or asks for a mode by its name."""
+    modes = {"torch compiled", "mindspore graph", "mindspore pynative"}
+    nodes = [(name, node) for name in INNER if name != REGISTRY for node in ast.walk(TREES[name])]
+    for name, node in nodes:
+        if isinstance(node, (ast.Tuple, ast.List, ast.Set, ast.Dict)):
+            items = [*node.keys, *node.values] if isinstance(node, ast.Dict) else node.elts
+            found = constants(items)  # a list with NumPy is one of packages, whose versions are shown
+            assert "numpy" in found or not found >= FRAMEWORKS, f"{name}, {node.lineno}: a table of frameworks"
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            text = ast.unparse(node.args[0]).strip("f'\"")
+            assert not text.startswith(("maam.{", "maam.torch", "maam.mindspore", *FRAMEWORKS - {part(name)})), name
+        if isinstance(node, ast.Compare) and part(name) not in FRAMEWORKS:
+            found = constants([node.left, *node.comparators])
+            assert modes.isdisjoint(found), f"{name}, {node.lineno}: use capabilities"
+
+
 def test_files_and_functions_are_read_in_one_sitting():
-    sizes = {name: len(path.read_text("utf-8").splitlines()) for path, name in FILES.items()}
-    assert max(sizes.values()) <= 600
+    assert max(len(path.read_text("utf-8").splitlines()) for path in FILES) <= 600
     for name, tree in TREES.items():
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 length = node.end_lineno - node.body[0].lineno + 1
-                docstring = ast.get_docstring(node)
-                length -= len(docstring.splitlines()) if docstring else 0
+                length -= len((ast.get_docstring(node) or "").splitlines())
                 assert length <= 60, f"{name}.{node.name}: {length} lines"

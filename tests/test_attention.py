@@ -4,6 +4,7 @@ tests/published/attention.npz has the float64 outputs of the authors' code in ev
 gradients, for weights, an input and a cotangent drawn from a seed.
 """
 
+import importlib
 import json
 from pathlib import Path
 from re import escape
@@ -52,14 +53,6 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=CLOSE * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_reference_computes_what_the_published_code_computes(name):
-    arrays, x, _ = drawn(PUBLISHED[name])
-    model = ReferenceModel(NODES[name], arrays)
-    close(model(x), ARRAYS[f"{name}.eval"])
-    close(model(x, training=True), ARRAYS.get(f"{name}.train", ARRAYS[f"{name}.eval"]))
-
-
 def output_and_gradient(model, x, cotangent, training):
     torch = pytest.importorskip("torch")
     x = torch.tensor(x, requires_grad=True)
@@ -69,14 +62,17 @@ def output_and_gradient(model, x, cotangent, training):
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_published_weights_load_strictly_and_pytorch_computes_the_same(name):
+def test_the_published_code_computes_the_same_with_the_same_names(name):
     arrays, x, cotangent = drawn(PUBLISHED[name])
+    expected = {False: ARRAYS[f"{name}.eval"], True: ARRAYS.get(f"{name}.train", ARRAYS[f"{name}.eval"])}
+    for training in (False, True):
+        close(ReferenceModel(NODES[name], arrays)(x, training=training), expected[training])
     model = torch_model(NODES[name], arrays)
     assert sorted(model.state_dict()) == sorted(key for key, _ in PUBLISHED[name]["keys"])
-    close(output_and_gradient(model, x, cotangent, training=False)[0], ARRAYS[f"{name}.eval"])
-    found = output_and_gradient(model, x, cotangent, training=True)
-    close(found[0], ARRAYS.get(f"{name}.train", ARRAYS[f"{name}.eval"]))
-    close(found[1], ARRAYS[f"{name}.input_gradient"])
+    for training in (False, True):
+        output, gradient = output_and_gradient(model, x, cotangent, training)
+        close(output, expected[training])
+    close(gradient, ARRAYS[f"{name}.input_gradient"])
 
 
 def gather_excite(layers, **options):
@@ -101,8 +97,8 @@ TIMM = {
         spec.sk(12, rd_channels=5, kernel_sizes=(3, 7), keep_3x3=False, split_input=True, groups=2),
         lambda timm: timm.SelectiveKernel(12, None, [3, 7], rd_channels=5, keep_3x3=False, groups=2),
     ),
-    "coord": (spec.coord(12, rd_channels=5, bias=False), lambda timm: timm.CoordAttn(12, rd_channels=5)),
-    "mhsa": (spec.mhsa(12, num_heads=3), lambda timm: timm.Attention2d(12, num_heads=3)),
+    "coord": (spec.coord(12, rd_channels=5, bias=False), lambda timm: timm.coord_attn.CoordAttn(12, rd_channels=5)),
+    "mhsa": (spec.mhsa(12, num_heads=3), lambda timm: timm.attention2d.Attention2d(12, num_heads=3)),
 }
 
 
@@ -110,11 +106,9 @@ TIMM = {
 @pytest.mark.parametrize("size", [(7, 5), (1, 1)])
 def test_timm_computes_the_same_with_the_same_names(name, size):
     torch, layers = pytest.importorskip("torch"), pytest.importorskip("timm.layers")
+    for module in ("coord_attn", "attention2d"):
+        importlib.import_module(f"timm.layers.{module}")
     node, make = TIMM[name]
-    if not all(hasattr(layers, wanted) for wanted in ("CoordAttn", "Attention2d")):
-        from timm.layers import attention2d, coord_attn
-
-        layers.CoordAttn, layers.Attention2d = coord_attn.CoordAttn, attention2d.Attention2d
     torch.manual_seed(0)
     theirs = make(layers).double()
     for array in theirs.state_dict().values():
@@ -155,19 +149,18 @@ def ge_by_hand(torch, layer, x):
     return x * torch.nn.functional.interpolate(y, size=x.shape[2:]).sigmoid()
 
 
-@pytest.mark.parametrize(
-    ("node", "by_hand"),
-    [
-        (spec.scse(8), scse_by_hand),
-        (spec.agent(8, 4, agent_num=9, qkv_bias=True), agent_by_hand),
-        (spec.ge(8, extent=4, extra_params=True), ge_by_hand),
-    ],
-    ids=["scse", "agent", "ge with convolutions"],
-)
+BY_HAND = {
+    "scse": (spec.scse(8), scse_by_hand),
+    "agent": (spec.agent(8, 4, agent_num=9, qkv_bias=True), agent_by_hand),
+    "ge with convolutions": (spec.ge(8, extent=4, extra_params=True), ge_by_hand),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
 @pytest.mark.parametrize("size", [(5, 7), (2, 1)])
-def test_equations(node, by_hand, size):
-    torch = pytest.importorskip("torch")
-    generator = np.random.default_rng(0)
+def test_equations(name, size):
+    torch, generator = pytest.importorskip("torch"), np.random.default_rng(0)
+    node, by_hand = BY_HAND[name]
     model = torch_model(node, {p.name: generator.uniform(0.1, 0.9, p.shape) for p in node.parameters()})
     x = torch.as_tensor(generator.standard_normal((2, 8, *size)))
     close(model.eval()(x).detach().numpy(), by_hand(torch, model, x).detach().numpy())
@@ -189,8 +182,10 @@ def test_fusion(node):
     close(ReferenceModel(fused, weights)(x), ReferenceModel(node, arrays)(x))
 
 
-def test_defaults():
-    """Adaptive defaults are those of the authors at the widths that they use."""
+def test_widths():
+    """Adaptive defaults are those of the authors at the widths that they use; those of MAF are not rounded."""
+    assert [spec.maf(c).at("mlp.1").out_features for c in (8, 40)] == [1, 2]
+    assert spec.maf(8, rd_channels=5).at("mlp.1").out_features == 5
     assert [spec.eca(c).at("conv").kernel_size for c in (4, 64, 128, 256, 512)] == [3, 3, 5, 5, 5]
     assert [spec.sge(c).arrays["weight"][0][0] for c in (12, 64, 2048)] == [4, 64, 64]
     assert [spec.ema(c).at("gn").num_channels for c in (3, 12, 64)] == [3, 3, 8]

@@ -21,12 +21,27 @@ ATTENTION |= {"TripletAttention": spec.triplet, "VANAttention": spec.van, "SGE":
 ATTENTION |= {"ShuffleAttention": spec.shuffle, "MRAP": spec.mrap, "SoftmaxAttention": spec.mhsa}
 ATTENTION |= {"AgentAttention": spec.agent}
 LAYERS = {**GATES, **ATTENTION}
-QUICK = ("CoordAttention",)
+QUICK = "CoordAttention"
 """The module whose parity `make test` checks in all modes; `make test-all` checks all modules."""
 TINY = spec.preset("mafc_v3_small", width_multiplier=0.25, num_classes=3)
 STAGES = ["exchange", "layers", "forward", "gradients", "precision"]
 STATISTICS = [("avg", "std", "max"), "avg", "std", "max", ("max", "std")]
 slow = pytest.mark.slow
+
+
+@pytest.fixture(params=["torch", "mindspore"])
+def framework(request):
+    return frameworks.make(request.param)
+
+
+def maps(shape, value=None):
+    x = np.random.default_rng(0).standard_normal(shape) if value is None else np.full(shape, value)
+    return x.astype(np.float32)
+
+
+def run(framework, layer, x, training=False):
+    framework.train(layer, training)
+    return framework.call(layer, x)
 
 
 CASES = [(gate(channels), STAGES) for channels in (8, 32) for gate in GATES.values()]
@@ -40,30 +55,23 @@ def test_parity(node, stages):
     assert report.passed, report.to_markdown()
 
 
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[slow] * (name != QUICK)) for name in ATTENTION])
 @pytest.mark.parametrize(
-    ("name", "shape"),
-    [
-        *((name, (8, 5, 7)) for name in QUICK),
-        *(
-            pytest.param(name, shape, marks=slow)
-            for name in ATTENTION
-            for shape in [(8, 5, 7), (16, 1, 1), (2, 6, 6), (1, 4, 5)]
-            if (name, shape[0]) != ("ShuffleAttention", 1) and (name not in QUICK or shape != (8, 5, 7))
-        ),
-    ],
+    "shape", [(8, 5, 7), *(pytest.param(s, marks=slow) for s in [(16, 1, 1), (2, 6, 6), (1, 4, 5)])]
 )
 @pytest.mark.parametrize("batch_size", [4, pytest.param(1, marks=slow)])
 def test_parity_of_attention(name, shape, batch_size):
     """Odd maps, 1x1 maps, one and two channels, one image; the slow test also compiles with PyTorch."""
     pytest.importorskip("torch")
+    if (name, shape[0]) == ("ShuffleAttention", 1):
+        pytest.skip("it halves the channels")
     node = ATTENTION[name](shape[0])
     pooled = shape[1:] == (1, 1) or name in ("BAM", "SK")  # these two normalize means over the whole map
     if batch_size == 1 and pooled and any(n.kind == "batch_norm2d" for _, n in node.walk()):
         pytest.skip("batch norm needs more than one value")
-    images = np.random.default_rng(0).standard_normal((batch_size, *shape)).astype(np.float32)
     single = name == "AgentAttention" and shape[0] < 16  # one channel per head: PyTorch 2.14 ends the process
-    labels, compiled = np.zeros(batch_size, np.int32), name not in QUICK and not single
-    report = check(node, images=images, labels=labels, batch_size=batch_size, compiled=compiled, stages=STAGES[:4])
+    batch = {"images": maps((batch_size, *shape)), "labels": np.zeros(batch_size, np.int32), "batch_size": batch_size}
+    report = check(node, compiled=name != QUICK and not single, stages=STAGES[:4], **batch)
     assert report.passed, report.to_markdown()
 
 
@@ -79,11 +87,6 @@ def test_constant_maps_have_finite_outputs_and_gradients(name, shape):
             assert np.isfinite(runner.forward(x)).all()
             found = runner.gradients(x, np.ones_like(x))
             assert all(np.isfinite(array).all() for array in (found.input, *found.parameters.values()))
-
-
-@pytest.fixture(params=["torch", "mindspore"])
-def framework(request):
-    return frameworks.make(request.param)
 
 
 def test_standard_deviation_in_half_precision_does_not_overflow(framework):
@@ -112,28 +115,11 @@ def test_attention_in_half_precision_does_not_overflow(framework, name):
         np.testing.assert_array_equal(found, x)
 
 
-def test_width_is_not_rounded():
-    assert spec.maf(40).at("mlp.1").out_features == 2
-    assert spec.maf(8).at("mlp.1").out_features == 1
-    assert spec.maf(8, rd_channels=5).at("mlp.1").out_features == 5
-
-
-@pytest.mark.parametrize("name", ["MAAM", *LAYERS])
-def test_the_table_in_the_documentation(name):
+def test_the_table_in_the_documentation():
     page = (Path(__file__).parents[1] / "docs" / "gates.md").read_text()
-    composite = {**LAYERS, "MAAM": spec.maam}[name]
-    row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` | {composite.__name__} |"))
-    assert row.endswith(f"| {composite(256).num_parameters:,} | {composite(256).macs((256, 14, 14)):,} |")
-
-
-def maps(shape, value=None):
-    x = np.random.default_rng(0).standard_normal(shape) if value is None else np.full(shape, value)
-    return x.astype(np.float32)
-
-
-def run(framework, layer, x, training=False):
-    framework.train(layer, training)
-    return framework.call(layer, x)
+    for name, composite in {**LAYERS, "MAAM": spec.maam}.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` | {composite.__name__} |"))
+        assert row.endswith(f"| {composite(256).num_parameters:,} | {composite(256).macs((256, 14, 14)):,} |")
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -150,33 +136,26 @@ def test_signatures_and_errors_of_layer_classes(framework, name):
 SHAPES_OF_GATES = [(2, 1, 5, 4), (2, 3, 5, 4), (2, 15, 5, 4), (1, 16, 5, 4), (2, 16, 1, 1), (1, 16, 1, 2)]
 SHAPES_OF_ATTENTION = [(2, 16, 5, 4), (1, 2, 3, 6), (1, 16, 1, 2), (2, 4, 1, 1)]
 EDGE_CASES = [*product(GATES, SHAPES_OF_GATES), *product(ATTENTION, SHAPES_OF_ATTENTION)]
+EDGE_CASES += product(["MAFC", "MAFB", "CBAM"], [(1, 16, 1, 1)])
+ONE_VALUE = r"bn.*: expected more than 1 value per channel when training, got .*; use a larger"
 
 
 @pytest.mark.parametrize(("name", "shape"), EDGE_CASES, ids=str)
 def test_edge_cases_have_finite_outputs_and_statistics(framework, name, shape):
-    """Random and constant maps; BAM and SK have a batch norm of pooled maps, which cannot train on one image."""
+    """Random and constant maps. One value per channel cannot be trained with, and changes no running statistics."""
     layer = getattr(framework.maam, name)(shape[1])
+    one_value = shape[0] == 1 and (shape[2:] == (1, 1) or name in ("BAM", "SK"))  # these two normalize pooled maps
     for value, training in product((None, 0.0, 1.0, -7.5), (False, True)):
-        if training and shape[0] == 1 and name in ("BAM", "SK"):
-            with pytest.raises(ShapeError, match=r"bn.*: expected more than 1 value per channel when training, got "):
+        if training and one_value:
+            before = framework.read(layer)
+            with pytest.raises(ShapeError, match=ONE_VALUE):
                 run(framework, layer, maps(shape, value), training)
+            np.testing.assert_equal(framework.read(layer), before)
         else:
             y = run(framework, layer, maps(shape, value), training)
             assert y.shape == shape
             assert np.isfinite(y).all()
     assert all(np.isfinite(array).all() for array in framework.read(layer).values())
-
-
-@pytest.mark.parametrize("name", ["MAFC", "MAFB", "CBAM"])
-def test_one_image_of_one_position(framework, name):
-    """Inference works; training raises an error and does not change the running statistics."""
-    layer, x = getattr(framework.maam, name)(16), maps((1, 16, 1, 1))
-    assert np.isfinite(run(framework, layer, x)).all()
-    before = framework.read(layer)
-    with pytest.raises(ShapeError, match=r"expected more than 1 value per channel when training, got .*; use a larger"):
-        run(framework, layer, x, training=True)
-    for key, array in framework.read(layer).items():
-        np.testing.assert_array_equal(array, before[key])
 
 
 def test_the_error_names_the_layer_with_one_value(framework):
@@ -188,25 +167,18 @@ def test_the_error_names_the_layer_with_one_value(framework):
 
 NOT_EXPORTED = {"ESE": "no HSigmoid", "GCT": "no Reciprocal", "VANAttention": "no Erf"}
 NOT_EXPORTED |= {"ECA": "loses the padding of the convolution over the channels"}
-EXPORTED = ("MAF", "MAFC", "EMA")
-"""The modules whose export `make test` checks, with CoordAttention, whose hard swish MindSpore cannot export."""
 SIZE = (16, 7, 9)
+EXPORTED = [("MAF", {}, SIZE), ("MAFC", {}, SIZE), ("EMA", {}, SIZE), ("MAFC", {}, (8, 1, 1))]
+EXPORTED += [("CoordAttention", {"act_layer": "relu"}, SIZE)]  # MindSpore cannot export its hard swish
+"""The modules whose export `make test` checks."""
+SLOW_EXPORTS = [(name, {}, SIZE) for name in LAYERS if name not in (one for one, *_ in EXPORTED)]
+SLOW_EXPORTS += [("MAFC", {"pool_types": ("avg", "std", "max")}, SIZE), ("MAF", {"pool_types": "std"}, SIZE)]
+EXPORTED += [pytest.param(*case, marks=slow) for case in SLOW_EXPORTS]
 ignore_exporter = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 @ignore_exporter
-@pytest.mark.parametrize(
-    ("name", "options", "shape"),
-    [
-        *((name, {}, SIZE) for name in EXPORTED),
-        ("CoordAttention", {"act_layer": "relu"}, SIZE),
-        ("MAFC", {}, (8, 1, 1)),
-        *(pytest.param(name, {}, SIZE, marks=slow) for name in LAYERS if name not in (*EXPORTED, "CoordAttention")),
-        pytest.param("MAFC", {"pool_types": ("avg", "std", "max")}, SIZE, marks=slow),
-        pytest.param("MAF", {"pool_types": "std"}, SIZE, marks=slow),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("name", "options", "shape"), EXPORTED, ids=str)
 def test_onnx(framework, name, options, shape, tmp_path):
     """The file has only standard operators, and ONNX Runtime computes the same; from PyTorch, for any batch size."""
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
@@ -241,7 +213,7 @@ def test_graphs_of_pytorch(composite):
     from maam.torch import build
 
     model = build(composite(8), seed=0).eval()
-    x = torch.as_tensor(np.random.default_rng(0).standard_normal((2, 8, 6, 5)).astype(np.float32))
+    x = torch.as_tensor(maps((2, 8, 6, 5)))
     expected = model(x)
     torch._dynamo.reset()
     torch.testing.assert_close(torch.compile(model, backend="eager", fullgraph=True)(x), expected)

@@ -12,6 +12,7 @@ import maam
 from maam import errors, spec
 from maam._system import command_line
 from maam.errors import SpecError
+from tests.errors import error_of
 
 PACKAGE = Path(maam.__file__).parent
 BACKENDS = ("torch", "mindspore", "reference")
@@ -43,24 +44,19 @@ def backend(name):
     return getattr(maam, name)
 
 
-@pytest.mark.parametrize(
-    ("statement", "allowed"),
-    [
-        ("import maam; dir(maam); maam.SpecError", {"maam"}),
-        ("import maam.spec as s; s.preset('maam_digits').to_json()", LIGHT),
-        (
-            "import maam.reference as r, numpy as n; r.build('maam_digits')(n.zeros((2, 1, 8, 8)), training=True)",
-            WEIGHTS,
-        ),
-        ("import maam.backend.convert; from maam.backend import load_backend", WEIGHTS),
-    ],
-)
-def test_packages_that_are_loaded(statement, allowed):
-    loaded = {name.partition(".")[0] for name in {*loaded_by(statement)} - {*loaded_by("pass")}}
-    assert {name for name in loaded - set(sys.stdlib_module_names) if not name.startswith("_")} <= allowed
+LOADED = {
+    "import maam; dir(maam); maam.SpecError": {"maam"},
+    "import maam.spec as s; s.preset('maam_digits').to_json()": LIGHT,
+    "import maam.reference as r, numpy; r.build('maam_digits')(numpy.zeros((2, 1, 8, 8)), training=True)": WEIGHTS,
+    "import maam.backend.convert; from maam.backend import load_backend": WEIGHTS,
+}
 
 
-def test_parts_are_loaded_as_they_are_used():
+def test_packages_and_parts_that_are_loaded():
+    before = {*loaded_by("pass")}
+    for statement, allowed in LOADED.items():
+        loaded = {name.partition(".")[0] for name in {*loaded_by(statement)} - before} - sys.stdlib_module_names
+        assert {name for name in loaded if not name.startswith("_")} <= allowed, statement
     assert parts_of_maam(loaded_by("import maam; dir(maam)")) == ["maam"]
     assert parts_of_maam(loaded_by("import maam; maam.SpecError")) == ["maam", "maam.errors"]
     loaded_by("import maam; assert (maam.deploy.__name__, maam.plots.__name__) == ('maam.deploy', 'maam.plots')")
@@ -77,46 +73,24 @@ def test_a_layer_loads_little(framework):
     assert ({"torch", "mindspore"} - {framework}).isdisjoint(loaded)
 
 
-@pytest.mark.parametrize("name", sorted(set(maam.__all__) - OPTIONAL))
-def test_public_names_resolve(name):
-    assert getattr(maam, name) is not None
-    assert name in dir(maam)
-
-
-@pytest.mark.parametrize("name", BACKENDS)
-def test_backends_resolve(name):
-    module = backend(name)
-    assert module.__name__ == f"maam.{name}"
-    assert all(hasattr(module, public) for public in module.__all__)
-
-
-def test_an_unknown_name():
-    with pytest.raises(AttributeError, match="module 'maam' has no attribute 'nonsense'"):
-        maam.nonsense  # noqa: B018
-
-
-@pytest.mark.parametrize("name", sorted(maam._ELSEWHERE))
-def test_the_error_for_a_name_of_a_submodule(name):
-    with pytest.raises(AttributeError) as caught:
-        getattr(maam, name)
-    refused, _, hint = str(caught.value).partition("; use ")
-    assert refused == f"module 'maam' has no attribute {name!r}"
-    for home in hint.replace(" or ", ", ").split(", "):
-        module, _, last = home.rpartition(".")
-        assert (module[:5], last) == ("maam.", name)
-        assert f'"{name}"' in (PACKAGE / module[5:] / "__init__.py").read_text()
-
-
-def test_type_checkers_see_all_names():
+def test_public_names_resolve_and_type_checkers_see_them():
+    names = set(maam.__all__) - OPTIONAL
+    assert names <= set(dir(maam))
+    assert [name for name in names if getattr(maam, name) is None] == []
     block = next(node for node in ast.parse(Path(maam.__file__).read_text()).body if isinstance(node, ast.If))
     assert {alias.asname: node.module for node in block.body for alias in node.names} == maam._HOMES
     found = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
     assert found <= set(maam.__all__)
 
 
-def test_the_version_is_the_installed_one():
-    assert maam.__version__ == importlib.metadata.version("maam")
-    assert f"\nversion: {maam.__version__}\n" in (Path(__file__).parents[1] / "CITATION.cff").read_text()
+@pytest.mark.parametrize("name", BACKENDS)
+def test_backends_resolve_and_refuse_other_objects(name):
+    module = backend(name)
+    assert module.__name__ == f"maam.{name}"
+    assert all(hasattr(module, public) for public in module.__all__)
+    for given in (3, None, b"maam_digits", {"kind": "identity"}, spec.maam, spec.Conv2d, object()):
+        expected = f"expected a spec or the name of a preset, got an object of type {type(given).__name__}"
+        assert error_of(SpecError, module.build, given) == expected
 
 
 def test_backends_offer_the_same_names():
@@ -125,12 +99,20 @@ def test_backends_offer_the_same_names():
     assert set(maam.reference.__all__) - {"ReferenceModel"} <= torch & mindspore
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-@pytest.mark.parametrize("given", [3, None, b"maam_digits", {"kind": "identity"}, spec.maam, spec.Conv2d, object()])
-def test_build_refuses_other_objects(name, given):
-    expected = f"expected a spec or the name of a preset, got an object of type {type(given).__name__}$"
-    with pytest.raises(SpecError, match=f"^{expected}"):
-        backend(name).build(given)
+def test_errors_for_an_unknown_name_and_for_those_of_a_submodule():
+    assert error_of(AttributeError, getattr, maam, "nonsense") == "module 'maam' has no attribute 'nonsense'"
+    for name in maam._ELSEWHERE:
+        refused, _, hint = error_of(AttributeError, getattr, maam, name).partition("; use ")
+        assert refused == f"module 'maam' has no attribute {name!r}"
+        for home in hint.replace(" or ", ", ").split(", "):
+            module, _, last = home.rpartition(".")
+            assert (module[:5], last) == ("maam.", name)
+            assert f'"{name}"' in (PACKAGE / module[5:] / "__init__.py").read_text()
+
+
+def test_the_version_is_the_installed_one():
+    assert maam.__version__ == importlib.metadata.version("maam")
+    assert f"\nversion: {maam.__version__}\n" in (Path(__file__).parents[1] / "CITATION.cff").read_text()
 
 
 @pytest.mark.parametrize("program", ["/somewhere/bin/maam", "/somewhere/maam/__main__.py"])

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -39,35 +40,23 @@ def runs(tmp_path_factory):
     return out
 
 
-@pytest.fixture
-def edited(runs, tmp_path):
-    """A copy of the runs, and a function that edits the description of one of them."""
-
-    def edit(seed, change):
-        copy = shutil.copytree(runs, tmp_path / "copy")
-        path = copy / f"maam_digits-seed{seed}-torch" / "run.json"
-        document = json.loads(path.read_text())
-        change(document["sessions"])
-        path.write_text(json.dumps(document))
-        return copy
-
-    return edit
+def edited(runs, folder, seed, change):
+    """Copy the runs to a folder, and edit the description of one of them there."""
+    path = shutil.copytree(runs, folder / "copy") / f"maam_digits-seed{seed}-torch" / "run.json"
+    document = json.loads(path.read_text())
+    change(document["sessions"])
+    path.write_text(json.dumps(document))
+    return folder / "copy"
 
 
 def state_of(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def is_png(path):
-    return path.read_bytes().startswith(b"\x89PNG")
-
-
 def read_rows(path, column, expected):
     """Read a CSV file of three seeds; TRAINED has two runs, which have the expected value, and MISSING none."""
     rows = list(csv.DictReader(path.read_text().splitlines()))
-    assert [(row["model"], row["seed"]) for row in rows] == [
-        (model, seed) for model in ("Ours", "Other") for seed in "012"
-    ]
+    assert [(row["model"], row["seed"]) for row in rows] == list(product(("Ours", "Other"), "012"))
     assert [row[column] for row in rows] == [expected, expected, *4 * ["not run"]]
     return rows
 
@@ -99,23 +88,23 @@ class TestRuns:
         for precision in ("auto", "fp32"):  # "auto" is the precision of the run
             paper.check_recipe(ONE_ROW, RECIPE.replaced({"precision": precision}), runs, SEEDS)
 
-    def test_runs_with_different_recipes_make_no_table(self, edited):
-        copy = edited(0, lambda sessions: sessions[-1]["recipe"].update(batch_size=256))
+    def test_runs_with_different_recipes_make_no_table(self, runs, tmp_path):
+        copy = edited(runs, tmp_path, 0, lambda sessions: sessions[-1]["recipe"].update(batch_size=256))
         with pytest.raises(TrainingError, match=r"differ: maam_digits-seed0-torch, .* \(batch_size 256, 128\)"):
             paper.collect(ONE_ROW, copy, SEEDS)
 
-    @pytest.mark.parametrize("content", ["{}", "[", "null"])
-    def test_missing_and_broken_results(self, tmp_path, content):
+    def test_missing_and_broken_results(self, tmp_path):
         with pytest.raises(TrainingError, match="no finished run of these rows in torch with seeds 0, 1; train them"):
             paper.collect(ONE_ROW, tmp_path, SEEDS)
         folder = tmp_path / "maam_digits-seed0-torch"
         folder.mkdir()
-        (folder / "results.json").write_text(content)
-        with pytest.raises(TrainingError, match=r"maam_digits-seed0-torch: the files of this run are broken: "):
-            paper.collect(ONE_ROW, tmp_path, SEEDS)
+        for content in ("{}", "[", "null"):
+            (folder / "results.json").write_text(content)
+            with pytest.raises(TrainingError, match=r"maam_digits-seed0-torch: the files of this run are broken: "):
+                paper.collect(ONE_ROW, tmp_path, SEEDS)
 
-    def test_origin_names_each_session_that_differs(self, edited):
-        copy = edited(1, lambda sessions: sessions.append({**sessions[0], "framework": "mindspore"}))
+    def test_origin_names_each_session_that_differs(self, runs, tmp_path):
+        copy = edited(runs, tmp_path, 1, lambda sessions: sessions.append({**sessions[0], "framework": "mindspore"}))
         assert "; then mindspore fp32, cpu: " in describe_origin(RunFolder(copy / "maam_digits-seed1-torch"))
 
     def test_published_runs_make_the_same_table(self, run, runs, tmp_path):
@@ -137,7 +126,6 @@ class TestPages:
     def test_table_with_a_row_that_was_not_run(self, runs, tmp_path):
         experiment = Experiment("A title", (TRAINED, MISSING))
         text = paper.render("table9", experiment, paper.collect(experiment, runs, (*SEEDS, 2)), tmp_path)
-        assert (tmp_path / "table9.md").read_text() == text
         trained, missing = [line for line in text.splitlines() if line.startswith(("| Ours", "| Other"))]
         assert "| 2 of 3 | `digits, batch_size 128` | 1 | 0." in trained
         assert "±" in trained
@@ -148,44 +136,33 @@ class TestPages:
         assert all(row["accuracy"] == "" for row in rows[2:])
         found = json.loads((runs / "maam_digits-seed1-torch" / "results.json").read_text())
         assert float(rows[1]["accuracy"]) == found["accuracy"]
-        assert is_png(tmp_path / "table9.png")
 
     def test_figure_shows_losses(self, runs, tmp_path):
         experiment = Experiment("A title", (TRAINED, MISSING), "It falls.")
         text = paper.render("figure9", experiment, paper.collect(experiment, runs, (*SEEDS, 2)), tmp_path)
-        assert (tmp_path / "figure9.md").read_text() == text
         assert "| epoch | training, seed 0 | training, seed 1 | test, seed 0 | test, seed 1 | training, all |" in text
         assert "Seeds: 2 of 3. Recipe: `digits, batch_size 128`. Epochs: 1." in text
         assert "## Other: `cnn`\n\nNot run.\n" in text
         assert "\nThe figure in the paper has no numbers. The text says: It falls.\n" in text
         rows = read_rows(tmp_path / "figure9.csv", "epoch", expected="1")
-        lines = (runs / "maam_digits-seed1-torch" / "log.jsonl").read_text().splitlines()
-        records = [json.loads(line) for line in lines]
+        log = (runs / "maam_digits-seed1-torch" / "log.jsonl").read_text()
+        records = [json.loads(line) for line in log.splitlines()]
         losses = [loss for record in records if record["kind"] == "steps" for loss in record["losses"]]
         assert float(rows[1]["training_loss"]) == pytest.approx(sum(losses) / len(losses), abs=1e-6)
         assert float(rows[1]["test_loss"]) == pytest.approx(records[-1]["test_loss"], abs=1e-6)
-        assert is_png(tmp_path / "figure9.png")
 
-    def test_machines_are_named_once_or_for_each_run(self, runs, edited, tmp_path):
+    def test_machines_are_named_once_or_for_each_run(self, runs, tmp_path):
         text = paper.render("table9", ONE_ROW, paper.collect(ONE_ROW, runs, SEEDS), tmp_path)
         assert text.count("Trained with torch fp32, cpu: ") == 1
-        copy = edited(1, lambda sessions: sessions[-1]["recipe"].update(precision="bf16"))  # differs between machines
+        copy = edited(runs, tmp_path, 1, lambda sessions: sessions[-1]["recipe"].update(precision="bf16"))
         text = paper.render("table9", ONE_ROW, paper.collect(ONE_ROW, copy, SEEDS), tmp_path)
         assert re.search("Trained with torch fp32, .*: maam_digits seed 0\n", text)
         assert re.search("Trained with torch bf16, .*: maam_digits seed 1\n", text)
 
 
 class TestFrameworks:
-    def test_losses_and_times_of_the_same_run(self, tmp_path):
+    def test_other_times_and_a_run_that_was_stopped(self, tmp_path):
         sides = paper.read_sides(MAAM, PUBLISHED, 0)
-        assert [len(side.losses) for side in sides.values()] == [23_430, 23_430]
-        assert all(side.speed > 0 and side.minutes > 0 for side in sides.values())
-        text = paper.render_frameworks(MAAM, sides, tmp_path)
-        assert (tmp_path / "frameworks.md").read_text() == text
-        assert is_png(tmp_path / "frameworks.png")
-        assert "| 1 to 1 | 0.0e+00 |" in text  # the same weights and the same batch
-        assert "| 1,001 to 23,430 |" in text
-        assert text.count("Trained with ") == 2
         found = {name: side._replace(minutes=time) for (name, side), time in zip(sides.items(), (2, 3), strict=True)}
         text = paper.render_frameworks(MAAM, found, tmp_path)
         assert "| torch | 23,430 | 2.00 |" in text
@@ -212,38 +189,37 @@ class TestFrameworks:
 
 
 class TestCommand:
-    @pytest.mark.parametrize(
-        ("arguments", "message"),
-        [
-            ("table3", "expected one of table1, table2, figure2, frameworks, got 'table3'"),
-            ("table1", "--root: expected the folder that `maam data cifar10 DIR` wrote"),
-            ("table1 --collect --framework jax", "--framework: expected one of torch, mindspore, got 'jax'"),
-            ("table1 --collect --runs none", "--runs none: no such folder"),
-            ("table1 --collect --runs .", ".: no finished run of these rows in torch with seeds 0, 1, 2"),
-            ("table1 -o seed=3", "-o seed=3: use --seeds"),
-            ("table1 -o model=cnn", "-o model=cnn: the rows define the models; use --only"),
-            ("table1 --epochs 0", "recipe: epochs: input should be greater than or equal to 1, got 0"),
-            ("table1 --seeds a", "--seeds: expected comma-separated integers such as 0,1,2, got 'a'"),
-            ("table1 --seeds 0,-3", "--seeds: expected comma-separated integers such as 0,1,2, got '0,-3'"),
-            ("frameworks --framework torch", "--framework: frameworks trains in both; remove this option"),
-            ("table1 --collect --only rnn", "--only: --collect does not train; remove this option"),
-            ("table1 --recipe none", "no recipe 'none'"),
-            ("table1 --root . --only mlp,x", "--only: expected some of maam_cifar10_2m3, cnn, mlp, rnn, "),
-        ],
-    )
-    def test_refusals(self, fails, tmp_path, arguments, message):
-        assert fails("paper", *arguments.split()).startswith(message)
-        assert list(tmp_path.iterdir()) == []
+    def test_refusals(self, fails, tmp_path):
+        for arguments, message in {
+            "table3": "expected one of table1, table2, figure2, frameworks, got 'table3'",
+            "table1": "--root: expected the folder that `maam data cifar10 DIR` wrote",
+            "table1 --collect --framework jax": "--framework: expected one of torch, mindspore, got 'jax'",
+            "table1 --collect --runs none": "--runs none: no such folder",
+            "table1 --collect --runs .": ".: no finished run of these rows in torch with seeds 0, 1, 2",
+            "table1 -o seed=3": "-o seed=3: use --seeds",
+            "table1 -o model=cnn": "-o model=cnn: the rows define the models; use --only",
+            "table1 --epochs 0": "recipe: epochs: input should be greater than or equal to 1, got 0",
+            "table1 --seeds a": "--seeds: expected comma-separated integers such as 0,1,2, got 'a'",
+            "table1 --seeds 0,-3": "--seeds: expected comma-separated integers such as 0,1,2, got '0,-3'",
+            "frameworks --framework torch": "--framework: frameworks trains in both; remove this option",
+            "table1 --collect --only rnn": "--only: --collect does not train; remove this option",
+            "table1 --recipe none": "no recipe 'none'",
+            "table1 --root . --only mlp,x": "--only: expected some of maam_cifar10_2m3, cnn, mlp, rnn, ",
+        }.items():
+            assert fails("paper", *arguments.split()).startswith(message), arguments
+            assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("name", [*EXPERIMENTS, "frameworks"])
     def test_published_pages(self, run, tmp_path, name):
         """The pages of the documentation are the output of the command, except for the folder in it."""
-        run("paper", name, "--collect", "--runs", PUBLISHED, "--out", tmp_path)
+        out = run("paper", name, "--collect", "--runs", PUBLISHED, "--out", tmp_path)
         made = (tmp_path / f"{name}.md").read_text()
+        assert out == f"{made}\n"
         made = made.replace(str(PUBLISHED), "docs/results/runs").replace(str(tmp_path), "docs/results")
         assert made == (PUBLISHED.parent / f"{name}.md").read_text()
         for path in tmp_path.glob("*.csv"):
             assert path.read_text() == (PUBLISHED.parent / path.name).read_text()
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
     @pytest.mark.parametrize("collect", [("--collect",), ("--root", ".")])
     def test_recipe_must_be_that_of_the_runs(self, run, fails, monkeypatch, runs, tmp_path, collect):
