@@ -52,6 +52,17 @@ def test_whole_demo(tmp_path):
     assert {"torch", "mindspore graph", "mindspore pynative"} <= {row["runner"] for row in report["rows"]}
 
 
+def answers(wrong=None, absent=None):
+    """Return a `_predict` that returns the labels, with one error in the backend `wrong`."""
+
+    def predict(name, weights, images):
+        labels = data.digits("test").labels.astype(np.int64)
+        labels[100] = (labels[100] + (name == wrong)) % 10
+        return None if name == absent else labels
+
+    return predict
+
+
 @pytest.fixture
 def untrained(monkeypatch):
     """Evaluate weights drawn from a seed, without training and parity."""
@@ -60,45 +71,33 @@ def untrained(monkeypatch):
         node = spec.preset("maam_digits")
         write_weights(weights, node, spec.draw(node.parameters(), seed))
 
-    monkeypatch.setattr(demo, "_train", write)
-    monkeypatch.setattr(demo, "_compare", lambda *arguments: True)
-    monkeypatch.setattr(demo, "LEAST_ACCURACY", 0.0)
-    monkeypatch.setattr(demo, "_predict", answers())
+    changes = {"_train": write, "_compare": lambda *_: True, "LEAST_ACCURACY": 0.0, "_predict": answers()}
+    for name, value in changes.items():
+        monkeypatch.setattr(demo, name, value)
     return monkeypatch
 
 
-def answers(wrong=None, absent=()):
-    """Return a `_predict` that returns the labels, with one error in the backend `wrong`."""
-
-    def predict(name, weights, images):
-        labels = data.digits("test").labels.astype(np.int64)
-        if name == wrong:
-            labels[100] = (labels[100] + 1) % 10
-        return None if name in absent else labels
-
-    return predict
+SAME = "the same prediction for every image in 3 backends"
+LOW = {"_predict": lambda name, weights, images: np.zeros(len(images), np.int64), "LEAST_ACCURACY": 0.97}
+VERDICTS = {
+    "all agree": ({}, SAME),
+    **{f"{name} differs": ({"_predict": answers(name)}, f"NOT {SAME}") for name in ("torch", "mindspore", "reference")},
+    "parity fails": ({"_compare": lambda *_: False}, SAME),
+    "low accuracy": (LOW, "the accuracy is below 97%; train for more epochs (--epochs)"),
+}
 
 
-@pytest.mark.parametrize("wrong", [None, "torch", "mindspore", "reference"])
-def test_one_different_prediction(tmp_path, untrained, capsys, wrong):
-    untrained.setattr(demo, "_predict", answers(wrong))
-    assert demo.run(tmp_path) is (wrong is None)
-    words = "the same prediction for every image in 3 backends"
-    assert f"   {words if wrong is None else f'NOT {words}'}" in capsys.readouterr().out
-
-
-def test_failed_parity_and_low_accuracy(tmp_path, untrained, capsys):
-    with untrained.context() as patch:
-        patch.setattr(demo, "_compare", lambda *arguments: False)
-        assert demo.run(tmp_path) is False
-    untrained.setattr(demo, "_predict", lambda name, weights, images: np.zeros(len(images), np.int64))
-    untrained.setattr(demo, "LEAST_ACCURACY", 0.97)
-    assert demo.run(tmp_path) is False
-    assert "the accuracy is below 97%; train for more epochs (--epochs)" in capsys.readouterr().out
+@pytest.mark.parametrize("case", VERDICTS)
+def test_verdict(tmp_path, untrained, capsys, case):
+    changes, printed = VERDICTS[case]
+    for name, value in changes.items():
+        untrained.setattr(demo, name, value)
+    assert demo.run(tmp_path) is (case == "all agree")
+    assert f"   {printed}" in capsys.readouterr().out
 
 
 def test_missing_framework(tmp_path, untrained, capsys):
-    untrained.setattr(demo, "_predict", answers(absent=("mindspore",)))
+    untrained.setattr(demo, "_predict", answers(absent="mindspore"))
     assert demo.run(tmp_path / "[" / "bold]") is True  # the name of the folder looks like markup
     printed = capsys.readouterr().out
     assert "   MindSpore not installed" in printed
