@@ -1,6 +1,5 @@
 """`maam evaluate`, `maam predict`, and `maam maf` on a small image folder of real CIFAR-10 images."""
 
-import inspect
 import json
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 
 from maam import reference, spec
 from maam.cli import terminal
-from maam.cli.maf import maf
 from tests.image_folders import NAMES, write_folder
 
 SHIPPED = Path(__file__).parents[2] / "weights"
@@ -101,13 +99,6 @@ def test_evaluate_with_a_limit(run, finished):
 def root(tmp_path):
     pytest.importorskip("sklearn")
     return write_folder(tmp_path / "images", classes=5)
-
-
-def test_defaults_of_the_authors_of_maf():
-    defaults = {name: parameter.default for name, parameter in inspect.signature(maf).parameters.items()}
-    assert defaults["arch"] == "MAFCV1"
-    assert defaults["root"] == Path("../../../datasets/ImageNet")
-    assert defaults["evaluate"] is False
 
 
 @pytest.mark.parametrize("framework", ["torch", pytest.param("mindspore", marks=pytest.mark.slow)])

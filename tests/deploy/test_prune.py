@@ -15,7 +15,7 @@ from tests.parity.models import scrambled
 ARRAYS = scrambled(NODE)
 MAPS = (3, 8, 8)
 RELU, NORM = Activation(function="relu"), BatchNorm2d(num_features=8)
-WEIGHTS = "expected a spec and its weights"
+NEEDED = "prune: expected a spec and its weights, got"
 ADVICE = r"to prune a .* use maam\.deploy\.prune_file"
 SHARE = r"expected a number in \[0, 1\), got"
 
@@ -118,8 +118,8 @@ def test_rounding_of_shares():
     assert prune(NODE, ARRAYS, channels=np.float32(0.5))[0] == prune(NODE, ARRAYS, channels=0.5)[0]
 
 
-INNER = Residual(children={"a": conv(3, 3), "b": BatchNorm2d(num_features=3)})
-OUTPUTS = chain(INNER, *FIRST, Activation(function="softmax"))
+BLOCK = Residual(children={"a": conv(3, 3), "b": BatchNorm2d(num_features=3)})
+OUTPUTS = chain(BLOCK, *FIRST, Activation(function="softmax"))
 """All channels belong to the input, the output or a softmax."""
 
 
@@ -128,29 +128,21 @@ def equal(node, count=3, dtype=float):
     return node, scrambled(node) | {"agents.alpha": np.zeros(count, dtype)}
 
 
+FEW = "no layer with a batch norm has enough channels; pass larger values, and a model t"
+MANY = {count: spec.maam(2, num_agents=count, hidden_channels=2) for count in (5, 25)}
+SMALLEST = [(count, equal(node, count, dtype)) for count, node in MANY.items() for dtype in (np.float16, np.float32)]
+"""Networks whose branches have exactly the smallest weight, 1 / count."""
 REFUSED = [
     (equal(NODE), {"channels": 1.0}, rf"^channels: {SHARE} 1\.0$"),
     (equal(NODE), {"min_weight": -0.1}, rf"^min_weight: {SHARE} -0\.1$"),
     (equal(NODE), {"channels": True}, f"^channels: {SHARE} True$"),
     (equal(NODE), {}, r"^nothing to prune with min_weight=0\.0 and channels=0\.0: no branch has a smaller weight"),
     (equal(NODE), {"min_weight": 0.1}, "nothing to prune"),
-    (
-        equal(NODE),
-        {"channels": 0.01},
-        "no layer with a batch norm has enough channels; pass larger values, and a model t",
-    ),
+    (equal(NODE), {"channels": 0.01}, FEW),
     *(((node, scrambled(node)), {"channels": 0.5}, "nothing to prune") for node in (spec.preset("cnn"), OUTPUTS)),
-    *(
-        (
-            equal(spec.maam(2, num_agents=count, hidden_channels=2), count, dtype),
-            {"min_weight": 1 / count},
-            "nothing to pr",
-        )
-        for count in (5, 25)
-        for dtype in (np.float16, np.float32)
-    ),
-    ((NODE,), {"channels": 0.5}, rf"^prune: {WEIGHTS}, got a spec alone; {ADVICE}$"),
-    (("x.safetensors",), {"channels": 0.5}, rf"^prune: {WEIGHTS}, got an object of type str; {ADVICE}$"),
+    *((given, {"min_weight": 1 / count}, "nothing to prune") for count, given in SMALLEST),
+    ((NODE,), {"channels": 0.5}, rf"^{NEEDED} a spec alone; {ADVICE}$"),
+    (("x.safetensors",), {"channels": 0.5}, rf"^{NEEDED} an object of type str; {ADVICE}$"),
 ]
 
 
@@ -178,25 +170,21 @@ def test_a_flattened_channel_is_several_channels_of_the_next_map():
         ("maam_digits", 0.55, "88 of 250 channels removed (35 %); 10 are fixed by inputs and outputs, 64 have no b"),
     ],
 )
-def test_half_of_the_channels_through_gates_and_across_units(tmp_path, name, least, text):
+def test_files_with_half_of_the_channels(tmp_path, name, least, text):
+    """Channels go through gates and across units."""
+    source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     small = {"cifar": True, "width_multiplier": 0.25} if name != "maam_digits" else {}
     node = spec.preset(name, num_classes=10, **small)
-    write_weights(tmp_path / "in.safetensors", node, spec.draw(node.parameters(), 0))
-    found = prune_file(tmp_path / "in.safetensors", tmp_path / "out.safetensors", channels=0.5)
-    assert found.parameters[1] < (1 - least) * found.parameters[0]
-    assert text in str(found.channels)
-    assert found.spec.output_shape(node.input_shape) == (10,)
-
-
-def test_files(tmp_path):
-    source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     with pytest.raises(WeightsError, match="is the suffix of another format"):
         prune_file(source, tmp_path / "out.pth", channels=0.5)
-    write_weights(source, NODE, scrambled(NODE))
+    write_weights(source, node, spec.draw(node.parameters(), 0))
     found = prune_file(source, target, channels=0.5)
-    node, kept = read_weights(target)
-    assert node == found.spec
-    assert found.parameters == (NODE.num_parameters, node.num_parameters)
-    assert found.macs == (NODE.macs(NODE.input_shape), node.macs(NODE.input_shape))
+    pruned, kept = read_weights(target)
+    assert pruned == found.spec
+    assert pruned.output_shape(node.input_shape) == (10,)
+    assert found.parameters == (node.num_parameters, pruned.num_parameters)
+    assert found.macs == (node.macs(node.input_shape), pruned.macs(node.input_shape))
+    assert found.parameters[1] < (1 - least) * found.parameters[0]
+    assert text in str(found.channels)
     assert {array.dtype for array in kept.values()} == {np.dtype(np.float32)}
     assert "exists" in error_of(DeploymentError, prune_file, source, target, channels=0.5)
