@@ -109,8 +109,8 @@ def test_convert_takes_one_of_several_sets(run, succeeds, digits):
     torch = pytest.importorskip("torch")
     succeeds("convert", digits, "own.pth")
     own = torch.load("own.pth", weights_only=True)
-    names = {f"net.{name}": tensor for name, tensor in own.items()}
-    torch.save({"model": {**names, "loss.weight": torch.ones(2)}, "ema": own}, "both.pth")
+    wrapped = {f"net.{name}": tensor for name, tensor in own.items()}
+    torch.save({"model": {**wrapped, "loss.weight": torch.ones(2)}, "ema": own}, "both.pth")
     command = ("convert", "both.pth", "out.safetensors", "--spec", "maam_digits")
     assert run(*command, "--key", "ema") == (0, "both.pth -> out.safetensors\n", "")
     succeeds(*command, "--key", "model", "--prefix", "net")

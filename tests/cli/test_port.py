@@ -21,14 +21,15 @@ def module():
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten())
 
-def cell():
-    return nn.SequentialCell(nn.Conv2d(3, 4, 3, pad_mode="pad", padding=1, has_bias=True), nn.ReLU(), nn.Flatten())
+def cell(last=nn.Flatten, pad_mode="pad", padding=1):
+    conv = nn.Conv2d(3, 4, 3, pad_mode=pad_mode, padding=padding, has_bias=True)
+    return nn.SequentialCell(conv, nn.ReLU(), last())
 
 def valid():
-    return nn.SequentialCell(nn.Conv2d(3, 4, 3, pad_mode="valid", has_bias=True), nn.ReLU(), nn.Flatten())
+    return cell(pad_mode="valid", padding=0)
 
 def refusing():
-    return nn.SequentialCell(nn.Conv2d(3, 4, 3, has_bias=True), nn.ReLU(), nn.Dense(1, 1))
+    return cell(lambda: nn.Dense(1, 1))
 
 def broken():
     raise KeyError("no weights here")

@@ -164,34 +164,30 @@ def test_fuse_takes_files_and_refuses_what_has_no_weights():
     source, reference = saved(GATED)
     node, arrays = maam.fuse(source)
     check_outputs(ReferenceModel(node, arrays), reference, (3, 8, 8))
-    for arguments, message in (
-        ((GATED,), "a spec has no weights; pass its arrays too"),
-        ((source, arrays), "arrays are only allowed with a spec"),
-        ((3,), "expected the path of a weights file or a model of maam, got an object of type int"),
-    ):
-        assert message in error_of(DeploymentError, maam.fuse, *arguments)
+    assert "a spec has no weights; pass its arrays too" in error_of(DeploymentError, maam.fuse, GATED)
+    assert "arrays are only allowed with a spec" in error_of(DeploymentError, maam.fuse, source, arrays)
+    expected = "expected the path of a weights file or a model of maam, got an object of type int"
+    assert expected in error_of(DeploymentError, maam.fuse, 3)
 
 
-BOTH = """
+OWN = """
 import maam
 for name in ("a.onnx", "a.mindir"):
     maam.export(maam.reference.build("maam_digits", seed=0), name)
 """
-FOREIGN = "cannot be imported after onnx, because both load protobuf"
+PROGRAMS = {"own": OWN, "foreign": "import onnx; import maam.mindspore"}
 
 
 @pytest.mark.slow_in("own")
-@pytest.mark.parametrize(
-    ("program", "message"), [(BOTH, ""), ("import onnx; import maam.mindspore", FOREIGN)], ids=("own", "foreign")
-)
-def test_orders_of_imports(program, message):
+@pytest.mark.parametrize("order", PROGRAMS)
+def test_orders_of_imports(order):
     """MindSpore before 2.10 ends the process when it is imported after onnx; later versions need no order."""
     import_packages("onnx", "mindir")
     environment = {key: text for key, text in os.environ.items() if not key.startswith("PROTOCOL_BUFFERS")}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    refused = bool(message) and _system._needs_python_protobuf()
+    done = subprocess.run([sys.executable, "-c", PROGRAMS[order]], capture_output=True, text=True, env=environment)
+    refused = order == "foreign" and _system._needs_python_protobuf()
     assert done.returncode == int(refused), done.stderr
-    assert not refused or message in done.stderr
+    assert not refused or "cannot be imported after onnx, because both load protobuf" in done.stderr
 
 
 @pytest.mark.slow_in("maam_cifar10_2m3", "mafc_v3_small")
