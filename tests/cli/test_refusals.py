@@ -58,7 +58,7 @@ PLAIN = {
     f"parity maam_digits --stages exchange --seed {10**30}": "seed: expected an integer in [0, 2**63), got 1000",
 }
 WITH_PACKAGES = {
-    **{f"{command} none.safetensors": ABSENT for command in ("optimize", "evaluate", "train cnn --weights")},
+    **{f"{command} none.safetensors": ABSENT for command in ("optimize", "evaluate", "train maam_digits --weights")},
     **{f"{command} none.safetensors m.pt2": ABSENT for command in ("predict", "export", "quantize --data digits")},
     "export net.safetensors": "give OUT, a file name with the suffix of a format, or --format: onnx, openvino, pt2, ",
     "export net.safetensors --format tflite": "--format: expected one of onnx, openvino, pt2, executorch, air, mindir,",

@@ -26,7 +26,8 @@ RECORD = {"kind": "steps", "step": 30, "losses": [2.0, 1.0], "accuracies": [0.25
 EPOCH = {"kind": "epoch", "epoch": 0, "split": "test", "test_accuracy": 0.625, "test_loss": 1.25, "seconds": 7.0}
 
 
-def test_train(succeeds):
+def test_train_and_resume(fails, succeeds):
+    """Resumption and evaluation take what is left out from the run."""
     options = ("--epochs", "1", "--batch-size", "128", "--lr", "0.05")
     result = succeeds("train", "maam_digits", *options, "--out", "run")
     assert result.out.startswith("epoch 1: test accuracy ")
@@ -35,14 +36,10 @@ def test_train(succeeds):
     assert session["recipe"]["optimizer"]["lr"] == 0.05
     assert session["command"].startswith("maam train maam_digits --epochs 1")
     assert [record["kind"] for record in RUN.log.records()] == ["start", "steps", "epoch"]
-    succeeds("train", "maam_digits", *SHORT, "--out", "run", "--resume")
-
-
-def test_resume_and_evaluation_take_what_is_left_out_from_the_run(fails, succeeds):
-    succeeds("train", "maam_digits", *SHORT, "--out", "run")
     before = RUN.final.read_bytes()
-    succeeds("train", "--resume", "--out", "run")
-    assert RUN.final.read_bytes() == before
+    for given in (("maam_digits", *SHORT), ()):
+        succeeds("train", *given, "--out", "run", "--resume")
+        assert RUN.final.read_bytes() == before
     result = succeeds("train", "--resume", "--out", "run", "--epochs", 2)
     assert "epochs: 1 before, 2 now; the schedule (one_cycle) now spans all 2 epochs, so the learning" in result.out
     assert [record["epoch"] for record in RUN.log.records() if record["kind"] == "epoch"] == [0, 1]
