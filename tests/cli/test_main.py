@@ -111,9 +111,9 @@ def test_process():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a shell")
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&- <&-", "| :"])
-def test_closed_streams_and_pipes(closed):
-    status, _, error = process("sh", "-c", f"{sys.executable} -m maam info maam_digits --json {closed}")
+@pytest.mark.parametrize("line", ["list cnn >&-", "list cnn 2>&-", "list cnn >&- 2>&- <&-", "info cnn --json | :"])
+def test_closed_streams_and_pipes(line):
+    status, _, error = process("sh", "-c", f"{sys.executable} -m maam {line}")
     assert (status, error) == (0, "")
 
 
