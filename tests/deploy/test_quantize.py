@@ -39,7 +39,10 @@ def engines():
 @pytest.mark.parametrize(("engine", "name"), [("openvino", "q.xml"), ("onnxruntime", "q.onnx")])
 def test_files_of_both_engines(engine, name, source, images, tmp_path):
     seen = []
-    accept = lambda before, after: seen.append(np.abs(before(images) - after(images)).max())  # noqa: E731
+
+    def accept(before, after):
+        seen.append(np.abs(before(images) - after(images)).max())
+
     found = quantize(source, tmp_path / name, images, class_names=list("0123456789"), accept=accept)
     assert found.engine == engine
     assert found.size_after < found.size_before == source.stat().st_size
