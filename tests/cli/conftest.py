@@ -1,6 +1,8 @@
-"""Fixtures that run commands in this process and return their exit status and output."""
+"""Commands that run in this process or in another one, with their exit status and output."""
 
+import os
 import re
+import subprocess
 import sys
 from typing import NamedTuple
 
@@ -9,6 +11,7 @@ import pytest
 from maam import spec
 from maam.cli import main
 from maam.reference import build, save_weights
+from tests.frameworks import working_folder  # noqa: F401
 
 
 class Result(NamedTuple):
@@ -20,13 +23,15 @@ class Result(NamedTuple):
 
     @property
     def rows(self):
-        return [line.replace("│", " ").split() for line in self.out.splitlines() if line.startswith("│")]
+        """The cells of the rows of all tables."""
+        lines = [line for line in self.out.splitlines() if line.startswith("│")]
+        return [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
 
 
-@pytest.fixture(autouse=True)
-def _working_folder(tmp_path, monkeypatch):
-    """Run in `tmp_path`: relative paths in tests mean it, and MindSpore writes folders there."""
-    monkeypatch.chdir(tmp_path)
+def process(*command, **variables):
+    """Run a program with these environment variables."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **variables})
+    return Result(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from maam.deploy import FORMATS
 from maam.parity import STAGES
 from maam.spec import list_presets
 from maam.training.recipe_files import list_recipes
+from tests.cli.conftest import process
 
 FRAMEWORKS = ["torch", "mindspore"]
 BASE = "import numpy, pydantic, typer, rich.console, safetensors"
@@ -20,33 +20,33 @@ MAIN = "import sys; from maam.cli import main; sys.argv = ['maam', *sys.argv[1:]
 HEAVY = {*FRAMEWORKS, "sklearn", "matplotlib", "onnx", "openvino", "torchvision"}
 MARGIN_SECONDS = 0.6
 """Twice the aim of 0.3 s, because tests run beside others."""
-OFFERED = [
-    ("par", ["parity"]),
-    ("optimi", ["optimize"]),
-    ("info ", list_presets()),
-    ("info maam_d", ["maam_digits"]),
-    ("info nothing", []),
-    ("list maf", list_presets("maf*")),
-    ("train mafc_v3", list_presets("mafc_v3*")),
-    ("train maam_digits --recipe ", list_recipes()),
-    ("train --framework ", FRAMEWORKS),
-    ("train --device c", ["cpu", "cuda"]),
-    ("train --precision f", ["fp32", "fp16"]),
-    ("train --data ", ["cifar10", "cifar100", "digits", "imagefolder"]),
-    ("evaluate w.safetensors --framework ", [*FRAMEWORKS, "reference"]),
-    ("evaluate w.safetensors --framework torch,", ["torch,mindspore", "torch,reference"]),
-    ("evaluate w.safetensors --recipe ", list_recipes()),
-    ("parity ", list_presets()),
-    ("parity --frameworks torch,mi", ["torch,mindspore"]),
-    ("parity --stages ", [name for name in STAGES if " " not in name]),
-    ("parity --data ", ["digits", "cifar10", "cifar100"]),
-    ("convert a.pth b.ckpt --spec cn", ["cnn"]),
-    ("fuse a b --data d", ["digits"]),
-    ("export w.safetensors --format ", list(FORMATS)),
-    ("maf --arch mafc_v1", ["mafc_v1"]),
-    ("optimize w.safetensors --precision fp32,", ["fp32,auto", "fp32,bf16", "fp32,fp16"]),
-    ("data ", list(ARCHIVES)),
-]
+OFFERED = {
+    "par": ["parity"],
+    "optimi": ["optimize"],
+    "info ": list_presets(),
+    "info maam_d": ["maam_digits"],
+    "info nothing": [],
+    "list maf": list_presets("maf*"),
+    "train mafc_v3": list_presets("mafc_v3*"),
+    "train maam_digits --recipe ": list_recipes(),
+    "train --framework ": FRAMEWORKS,
+    "train --device c": ["cpu", "cuda"],
+    "train --precision f": ["fp32", "fp16"],
+    "train --data ": ["cifar10", "cifar100", "digits", "imagefolder"],
+    "evaluate w.safetensors --framework ": [*FRAMEWORKS, "reference"],
+    "evaluate w.safetensors --framework torch,": ["torch,mindspore", "torch,reference"],
+    "evaluate w.safetensors --recipe ": list_recipes(),
+    "parity ": list_presets(),
+    "parity --frameworks torch,mi": ["torch,mindspore"],
+    "parity --stages ": [name for name in STAGES if " " not in name],
+    "parity --data ": ["digits", "cifar10", "cifar100"],
+    "convert a.pth b.ckpt --spec cn": ["cnn"],
+    "fuse a b --data d": ["digits"],
+    "export w.safetensors --format ": list(FORMATS),
+    "maf --arch mafc_v1": ["mafc_v1"],
+    "optimize w.safetensors --precision fp32,": ["fp32,auto", "fp32,bf16", "fp32,fp16"],
+    "data ": list(ARCHIVES),
+}
 
 
 def environment(line, shell="bash"):
@@ -55,26 +55,13 @@ def environment(line, shell="bash"):
     return {**variables, "COMP_CWORD": str(len(words.split(" ")) - 1)}
 
 
-@pytest.fixture
-def complete(run, monkeypatch):
-
-    def offered(line, shell="bash"):
-        for name, value in environment(line, shell).items():
-            monkeypatch.setenv(name, value)
-        result = run()
-        assert (result.status, result.err) == (0, "")
-        return result.out.split()
-
-    return offered
-
-
-@pytest.mark.parametrize(("line", "expected"), OFFERED, ids=[line for line, _ in OFFERED])
-def test_offered(complete, line, expected):
-    assert complete(line) == expected
-
-
-def test_another_shell(complete):
-    assert "maam_digits" in " ".join(complete("info maam_d", "zsh"))
+@pytest.mark.parametrize(("line", "shell"), [*((line, "bash") for line in OFFERED), ("info maam_d", "zsh")])
+def test_offered(succeeds, monkeypatch, line, shell):
+    for name, value in environment(line, shell).items():
+        monkeypatch.setenv(name, value)
+    result = succeeds()
+    assert result.err == ""
+    assert result.out.split() == OFFERED[line] if shell == "bash" else OFFERED[line][0] in result.out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -86,11 +73,6 @@ def test_script_is_shown_and_installed(succeeds, monkeypatch, tmp_path, shell):
     assert "_MAAM_COMPLETE" in succeeds("--show-completion", shell).out
     succeeds("--install-completion", shell)
     assert any("_MAAM_COMPLETE" in path.read_text() for path in tmp_path.rglob("*") if path.is_file())
-
-
-def process(*command, **variables):
-    options = {"capture_output": True, "text": True, "timeout": 120, "check": True}
-    return subprocess.run(command, env={**os.environ, **variables}, **options)
 
 
 def test_in_a_real_shell():
@@ -105,35 +87,34 @@ _maam_completion maam
 echo "${COMPREPLY[@]}"
 """
     path = os.pathsep.join([str(program.parent), os.environ["PATH"]])
-    assert process(bash, "--norc", "-c", script, PATH=path).stdout.split() == ["maam_digits"]
+    assert process(bash, "--norc", "-c", script, PATH=path)[:2] == (0, "maam_digits\n")
 
 
-def imported(done):
-    """Return the modules that a process with `-X importtime` imported, after a check that none is heavy."""
-    modules = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
+def imports(*command, **variables):
+    """Return the output of a Python process and the modules that it imports, after a check that none is heavy."""
+    status, out, error = process(sys.executable, "-X", "importtime", *command, **variables)
+    modules = [line.rpartition("|")[2].strip() for line in error.splitlines()]
     assert not {name.partition(".")[0] for name in modules} & HEAVY
-    return modules
+    assert status == 0, error
+    return out, [name for name in modules if name.partition(".")[0] == "maam"]
 
 
 def test_completion_imports_no_framework():
-    done = process(sys.executable, "-X", "importtime", "-m", "maam", **environment("export a --format "))
-    assert done.stdout.split() == list(FORMATS)
-    assert "maam" in imported(done)
+    out, modules = imports("-m", "maam", **environment("export a --format "))
+    assert out.split() == list(FORMATS)
+    assert "maam" in modules
 
 
-@pytest.mark.parametrize(
-    ("command", "most"), [(("--help",), 12), (("--version",), 12), (("list",), 45), (("info", "cnn"), 70)]
-)
-def test_imported_modules(command, most):
-    modules = imported(process(sys.executable, "-X", "importtime", "-c", MAIN, *command))
-    own = [name for name in modules if name.partition(".")[0] == "maam"]
+@pytest.mark.parametrize(("line", "most"), [("--help", 12), ("--version", 12), ("list", 45), ("info cnn", 70)])
+def test_imported_modules(line, most):
+    _, own = imports("-c", MAIN, *line.split())
     assert 3 <= len(own) <= most, own
     assert not [name for name in own if name.startswith(("maam.training", "maam.parity", "maam.deploy"))]
 
 
 def cpu_seconds(*arguments):
     before = os.times()
-    process(sys.executable, "-c", *arguments)
+    assert process(sys.executable, "-c", *arguments).status == 0
     after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system
 

@@ -63,13 +63,11 @@ def test_the_faster_version_of_mindspore(features, mindspore, status, remedy):
     assert all("MindSpore 2.8" in finding.text and "2.10" in finding.text for finding in found)
 
 
-def test_a_device(run, monkeypatch):
+def test_a_device(monkeypatch):
     found = doctor.check_device("cpu")
     assert {finding.status for finding in found} == {Status.GOOD}, found
     assert [one.subject for one in found] == [f"{name} on cpu" for name in trainable_names() if is_installed(name)]
     assert all("after 5 steps" in finding.text for finding in found)
-    message = run("doctor", "--quick", "--device", "tpu").err
-    assert message == "maam: device: expected one of cpu, cuda, ascend, got 'tpu'\n"
     if "ascend" not in " ".join(doctor.devices()):
         found = {finding.subject: finding for finding in doctor.check_device("ascend")}
         assert found.pop("ascend").status is Status.BAD
@@ -89,19 +87,17 @@ def test_working_backend(name):
     assert found.text.startswith("agrees with the reference to ")
 
 
-def test_backend_that_differs(monkeypatch):
-    backend = load_backend("reference")
-
-    def make_wrong(model, mode=None):
-        runner = backend.make_runner(model)
-        monkeypatch.setattr(runner, "forward", lambda x, training=False: np.zeros((2, 10)), raising=False)
-        return runner
-
-    wrong = SimpleNamespace(build=backend.build, make_runner=make_wrong)
+def test_backends_that_differ_or_are_absent(monkeypatch):
+    backend, runner = load_backend("reference"), Mock()
+    runner.forward.return_value = np.zeros((2, 10))
+    wrong = SimpleNamespace(build=backend.build, make_runner=lambda model, mode=None: runner)
     monkeypatch.setattr(doctor, "load_backend", lambda name: wrong)
     found = doctor.check_backend("reference")
     assert found.status is Status.BAD
     assert found.text.startswith("differs from the reference by ")
+    monkeypatch.setattr(doctor, "is_installed", lambda name: False)
+    found = doctor.check_backend("torch")
+    assert (found.status, found.remedy) == (Status.ABSENT, "pip install 'maam[torch]'")
 
 
 @pytest.mark.parametrize("kind", [ImportError, AttributeError, SystemError])
@@ -114,19 +110,12 @@ def test_backend_that_cannot_be_imported(monkeypatch, kind):
     assert doctor.devices() == ["cpu"]
 
 
-def test_backend_that_is_not_installed(monkeypatch):
-    monkeypatch.setattr(doctor, "is_installed", lambda name: False)
-    found = doctor.check_backend("torch")
-    assert (found.status, found.remedy) == (Status.ABSENT, "pip install 'maam[torch]'")
-
-
 def test_engines(monkeypatch, tmp_path):
     (tmp_path / "brokenengine.py").write_text("raise RuntimeError('no such instruction')")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(doctor.ENGINES, "brokenengine", "deploy")
+    monkeypatch.setitem(doctor.ENGINES, "absentengine", "deploy")
     found = doctor.check_engine("brokenengine")
     assert (found.status, found.text) == (Status.BAD, "RuntimeError: no such instruction")
-    monkeypatch.setitem(doctor.ENGINES, "absentengine", "deploy")
     assert doctor.check_engine("absentengine").remedy == "pip install 'maam[deploy]'"
     assert doctor.check_engine("json").status is Status.GOOD
 

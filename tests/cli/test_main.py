@@ -1,15 +1,35 @@
-"""The contract of all commands: help, one line for an error, exit status and no traceback; and real processes."""
+"""The contract of all commands: help, one line for an error, exit status, no traceback, harmless text; processes."""
 
-import subprocess
+import json
+import os
+import shutil
 import sys
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from rich.table import Table
 
 import maam
+from maam import spec
+from maam._messages import printable
 from maam.cli import models
 from maam.cli.app import COMMANDS
+from maam.cli.terminal import console
 from maam.errors import MissingFrameworkError
+from maam.reference import build, save_weights
+from tests.cli.conftest import process
+
+FULL = "CPUAllocator: can't allocate memory"
+USAGES = ["nonsense", "info", "info maam_digits --nonsense", "convert a.safetensors", "data cifar10"]
+INVALID = [f"info maam_digits {option}" for option in ("--size 0", "--size big", "--depth -1")]
+INVALID += [f"parity maam_digits --{o}" for o in ("batch-size 1", "batch-size 1000000000", "steps 1", "seed -1")]
+INVALID += ["demo --epochs 0", "quantize a.safetensors b.onnx --data digits --images 63"]
+"""Command lines whose last option has an invalid value."""
+ESCAPES = "\x1b[2J\x1b]0;title\x07\r\x9b31m\u202eleft"
+SAFE = r"\x1b[2J\x1b]0;title\x07\r\x9b31m\u202eleft"
+UNSAFE = ("\x1b", "\x07", "\r", "\x9b", "\u202e")
+RUBBISH = ('{"kind": "epoch", "step": 1}', '{"kind": "steps", "step": 1, "losses": 3}', "\0" * 50)
 
 
 @pytest.mark.parametrize("arguments", [("--help",), *((command, "--help") for command in COMMANDS)], ids=" ".join)
@@ -20,14 +40,9 @@ def test_help(run, arguments):
     assert not [line for line in result.out.splitlines()[1:] if line.endswith("...")]  # no text is cut short
 
 
-def test_help_lists_every_command_with_its_summary(run):
-    lines = run("--help").out.splitlines()
-    assert [line.split()[0] for line in lines[-len(COMMANDS) :]] == list(COMMANDS)
-    for name, entry in COMMANDS.items():
-        assert any(line.split(maxsplit=1) == [name, entry.summary] for line in lines)
-
-
-def test_summaries_are_whole_on_narrow_terminals(run, monkeypatch):
+def test_help_lists_every_command_with_its_whole_summary(run, monkeypatch):
+    lines = [line.split(maxsplit=1) for line in run("--help").out.splitlines()]
+    assert lines[-len(COMMANDS) :] == [[name, entry.summary] for name, entry in COMMANDS.items()]
     monkeypatch.setenv("COLUMNS", "50")
     words = " ".join(run("--help").out.split())
     assert all(entry.summary in words for entry in COMMANDS.values())
@@ -38,32 +53,12 @@ def test_version_and_unknown_command(run):
     assert "No such command 'trai'. Did you mean 'train'?" in run("trai").err
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "nonsense",
-        "info",
-        "info maam_digits --nonsense",
-        "info maam_digits --size 0",
-        "info maam_digits --size big",
-        "info maam_digits --depth -1",
-        "parity maam_digits --batch-size 1",
-        "parity maam_digits --batch-size 1000000000",
-        "parity maam_digits --steps 1",
-        "parity maam_digits --seed -1",
-        "convert a.safetensors",
-        "data cifar10",
-        "demo --epochs 0",
-    ],
-)
+@pytest.mark.parametrize("line", [*USAGES, *INVALID])
 def test_wrong_usage_ends_with_status_2(run, line):
     result = run(*line.split())
     assert (result.status, result.out) == (2, "")
-    assert "Error: " in result.err
+    assert ("Error: " if line in USAGES else f"Error: Invalid value for '{line.split()[-2]}'") in result.err
     assert "Traceback" not in result.err
-
-
-FULL = "CPUAllocator: can't allocate memory"
 
 
 @pytest.mark.parametrize(
@@ -91,13 +86,12 @@ def test_interrupt_ends_with_status_130_and_no_traceback(run, monkeypatch):
     assert result.status == 130
     assert "Traceback" not in result.err
 
-    class Interrupting:
-        def find_spec(self, name, path=None, target=None):
-            if name == "maam.cli.app":
-                raise KeyboardInterrupt
+    def interrupt(name, path=None, target=None):
+        if name == "maam.cli.app":
+            raise KeyboardInterrupt
 
     monkeypatch.delitem(sys.modules, "maam.cli.app", raising=False)
-    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    monkeypatch.setattr(sys, "meta_path", [Mock(find_spec=interrupt), *sys.meta_path])
     assert run("list") == (130, "", "")
 
 
@@ -107,24 +101,79 @@ def test_unexpected_error_keeps_its_traceback(run, monkeypatch):
         run("list")
 
 
-def process(*arguments):
-    command = [sys.executable, "-m", "maam", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
 def test_process():
-    status, out, error = process("list", "maam_*")
+    status, out, error = process(sys.executable, "-m", "maam", "list", "maam_*")
     assert (status, error) == (0, "")
     assert "maam_digits" in out
-    status, out, error = process("info", "maam_digit")
+    status, out, error = process(sys.executable, "-m", "maam", "info", "maam_digit")
     assert (status, out, error.count("\n")) == (1, "", 1)
     assert error.startswith("maam: no preset 'maam_digit'; did you mean 'maam_digits' ")
 
 
-def test_closed_pipe():
-    command = [sys.executable, "-m", "maam", "info", "maam_digits", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        running.stdout.close()
-        error = running.stderr.read()
-    assert "Traceback" not in error
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize("line", ["list cnn >&-", "list cnn 2>&-", "list cnn >&- 2>&- <&-", "info cnn --json | :"])
+def test_closed_streams_and_pipes(line):
+    status, _, error = process("sh", "-c", f"{sys.executable} -m maam {line}")
+    assert (status, error) == (0, "")
+
+
+def test_printable():
+    assert printable(ESCAPES) == SAFE
+    assert printable("two\n\tlines \u00e4\u732b \udcff") == "two\n\tlines \u00e4\u732b \\udcff"
+    assert printable(SAFE) == SAFE
+
+
+def test_texts_have_no_markup(capsys):
+    table = Table("[/x]")
+    table.add_row("[red]a[/] :cat:")
+    console().print("[/y] [red]b[/]", table)
+    shown = capsys.readouterr().out
+    assert all(text in shown for text in ("[/x]", "[red]a[/] :cat:", "[/y] [red]b[/]"))
+
+
+def check(result):
+    assert not [char for char in UNSAFE if char in result.out + result.err]
+    return result
+
+
+@pytest.mark.parametrize(
+    "command", ["info {}", "parity {} --stages lattice --frameworks torch", "prune {} p.safetensors --channels 0.5"]
+)
+def test_names_of_models(run, command):
+    """The name of a network controls a terminal."""
+    pytest.importorskip("torch")
+    node = spec.preset("maam_digits", channels=4, hidden_channels=2, hidden_features=8).replace(name=f"net{ESCAPES}")
+    save_weights(build(node, seed=0), "named.safetensors")
+    found = check(run(*command.format("named.safetensors").split()))
+    assert r"net\x1b[2J\x1b]0;title\x07" in found.out or command != "info {}"
+
+
+def test_names_of_files(run):
+    path = f"w{ESCAPES}.safetensors"
+    for command in (("info", path), ("evaluate", path, "--data", "digits"), ("export", path)):
+        assert check(run(*command)).status != 0
+    assert SAFE.partition("\\r")[0] in check(run("info", path)).err  # white space of messages is one blank
+    assert check(run("list", ESCAPES)).err.startswith("maam: no preset matches")
+
+
+def test_descriptions_of_runs(run, finished):
+    """A line of rubbish in the log of one run does not stop the others."""
+    for name in ("good", "bad"):
+        shutil.copytree(finished, Path("runs", name))
+    description, log = Path("runs/bad/run.json"), Path("runs/bad/log.jsonl")
+    document = json.loads(description.read_text())
+    document["sessions"][-1]["framework"] = f"torch{ESCAPES}"
+    document["sessions"][-1]["recipe"]["overrides"] = {"act_layer": ESCAPES}
+    description.write_text(json.dumps(document))
+    whole = log.read_text()
+    epochs = [line for line in whole.splitlines() if '"kind": "epoch"' in line]
+    for content in (whole, *("\n".join([line, *epochs]) for line in RUBBISH)):
+        log.write_text(content)
+        result = check(run("runs", "runs"))
+        assert (result.status, "good" in result.out) == (0, True), content
+
+
+def test_long_messages_are_cut(run):
+    result = run("info", "x" * 4000 + ".json")
+    assert result.status == 1
+    assert len(result.err) < 2000

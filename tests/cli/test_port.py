@@ -1,12 +1,13 @@
 """`maam port`: options, files, verdicts and errors. tests/porting tests the comparisons."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 from safetensors import safe_open
+
+from tests.cli.conftest import process
 
 torch = pytest.importorskip("torch")
 mindspore = pytest.importorskip("mindspore")
@@ -20,14 +21,15 @@ def module():
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.ReLU(), torch.nn.Flatten())
 
-def cell():
-    return nn.SequentialCell(nn.Conv2d(3, 4, 3, pad_mode="pad", padding=1, has_bias=True), nn.ReLU(), nn.Flatten())
+def cell(last=nn.Flatten, pad_mode="pad", padding=1):
+    conv = nn.Conv2d(3, 4, 3, pad_mode=pad_mode, padding=padding, has_bias=True)
+    return nn.SequentialCell(conv, nn.ReLU(), last())
 
 def valid():
-    return nn.SequentialCell(nn.Conv2d(3, 4, 3, pad_mode="valid", has_bias=True), nn.ReLU(), nn.Flatten())
+    return cell(pad_mode="valid", padding=0)
 
 def refusing():
-    return nn.SequentialCell(nn.Conv2d(3, 4, 3, has_bias=True), nn.ReLU(), nn.Dense(1, 1))
+    return cell(lambda: nn.Dense(1, 1))
 
 def broken():
     raise KeyError("no weights here")
@@ -81,34 +83,31 @@ def expected():
     return sys.modules["own_models"].module()[0].weight.detach().numpy()
 
 
-def loaded_by(line, **names):
+def load_as_advised(result, **names):
     """Run the code that the last line of a command prints."""
-    code = line.removeprefix("load them with: ")
+    code = result.out.splitlines()[-1].removeprefix("load them with: ")
     eval(code, {"mindspore": mindspore, "torch": torch, **names})
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 def test_agreeing_models(succeeds, models, tmp_path, suffix):
-    out = tmp_path / f"own{suffix}"
-    files = ("--out", out, "--names-out", "map.json", "--json", "report.json", "--html", "report.html")
+    files = ("--out", f"own{suffix}", "--names-out", "map.json", "--json", "report.json", "--html", "report.html")
     result = succeeds("port", f"{models}.py:module", f"{models}.py:cell", *ARGUMENTS, *files)
     assert "All results that were compared agree." in result.out
-    cell = sys.modules["own_models"].cell()
-    loaded_by(result.out.splitlines()[-1], cell=cell)
+    load_as_advised(result, cell=(cell := sys.modules["own_models"].cell()))
     assert np.array_equal(cell[0].weight.asnumpy(), expected())
     assert json.loads((tmp_path / "map.json").read_text()) == {"0": "0"}
     assert json.loads((tmp_path / "report.json").read_text())["passed"] is True
     assert "All results that were compared agree." in (tmp_path / "report.html").read_text()
-    again = ("--names", "map.json", "--input", "image.npy")
+    again = ("--names", "map.json", "--input", "image.npy", "--steps", "1")
     np.save(tmp_path / "image.npy", np.ones((2, 3, 6, 6), np.float32))
-    succeeds("port", f"{models}:instance", f"{models}:cell", *again, "--steps", "1")
+    succeeds("port", f"{models}:instance", f"{models}:cell", *again)
 
 
-def test_weights_for_pytorch(succeeds, models, tmp_path):
-    options = (*ARGUMENTS, "--direction", "mindspore-to-torch", "--out", tmp_path / "own.pth")
+def test_weights_for_pytorch(succeeds, models):
+    options = (*ARGUMENTS, "--direction", "mindspore-to-torch", "--out", "own.pth")
     result = succeeds("port", f"{models}:module", f"{models}:cell", *options)
-    model = sys.modules["own_models"].module()
-    loaded_by(result.out.splitlines()[-1], model=model)
+    load_as_advised(result, model=(model := sys.modules["own_models"].module()))
     assert not np.array_equal(model[0].weight.detach().numpy(), expected())
 
 
@@ -122,8 +121,7 @@ def test_differing_models_write_nothing_unless_asked(run, models, tmp_path):
     assert run(*command, "--out-anyway").status == 1
     with safe_open(tmp_path / "own.safetensors", "np") as file:
         assert file.metadata()["maam_port"] == "the models differ, first at 0"
-    command = (*command[:-1], tmp_path / "own.ckpt", "--out-anyway")
-    assert run(*command).status == 1
+    assert run(*command[:-1], tmp_path / "own.ckpt", "--out-anyway").status == 1
     assert mindspore.load_checkpoint(str(tmp_path / "own.ckpt"))["maam_port"] == "the models differ, first at 0"
 
 
@@ -145,5 +143,5 @@ def test_a_file_may_run_operators_when_it_is_imported(tmp_path):
     lines = ("from mindspore import nn", "cell = nn.Dense(1, 1)", "cell.weight.set_data(cell.weight * 0.5)")
     (tmp_path / "own.py").write_text("\n".join(lines))
     code = "from maam.porting import load_factory; print(load_factory('own.py:cell').in_channels)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
+    status, out, error = process(sys.executable, "-c", code)
+    assert (status, out) == (0, "1\n"), error

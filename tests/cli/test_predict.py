@@ -1,4 +1,4 @@
-"""`maam evaluate` and `maam predict`."""
+"""`maam evaluate`, `maam predict`, and `maam maf` on a small image folder of real CIFAR-10 images."""
 
 import json
 from pathlib import Path
@@ -6,17 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maam import reference
+from maam import reference, spec
+from maam.cli import terminal
 from tests.image_folders import NAMES, write_folder
 
-pytest.importorskip("torchvision")
 SHIPPED = Path(__file__).parents[2] / "weights"
 WEIGHTS, CLASSES = SHIPPED / "maam_cifar10_2m3.safetensors", SHIPPED / "cifar10_classes.txt"
 NO_WORKERS = ("--num-workers", 0)  # a process that is forked after MindSpore has run can crash
+SMALL = {"num_classes": 5, "width_multiplier": 0.25, "cifar": True}
+FIELDS = {f"overrides.{name}": str(value).lower() for name, value in SMALL.items()}
+FIELDS |= {"images.size": 32, "images.resize": 36, "batch_size": 16}
+OPTIONS = [part for name, value in FIELDS.items() for part in ("-o", f"{name}={value}")]
 
 
 @pytest.fixture
 def pictures(tmp_path):
+    pytest.importorskip("torchvision")
     return write_folder(tmp_path / "pictures", train=1, val=1, sides=(32, 33), suffix=".png") / "val"
 
 
@@ -55,24 +60,6 @@ def test_attention_maps(succeeds, pictures):
     assert not np.array_equal(first, second)
 
 
-def test_attention_maps_are_refused_before_the_work(fails, monkeypatch):
-    """A network without gates, such as one with selective kernels, and a name that is not that of a picture."""
-    monkeypatch.setattr("maam.cli.predict.predict_files", None)
-    options = {"attention": "sk", "width_multiplier": 0.25, "cifar": True, "num_classes": 10}
-    reference.save_weights(reference.build("mobilenet_v2", seed=0, **options), "sk.safetensors")
-    for weights in (WEIGHTS, "sk.safetensors", "maam_net_s"):
-        message = fails("predict", weights, "a.png", "--attention-maps", "maps.png")
-        assert message.startswith(
-            f"{weights}: the network has no gate, so it has no attention maps; expected attention"
-        )
-    for name in ("out.xyz", "out", "out.png.txt"):
-        message = fails("predict", WEIGHTS, "a.png", "--attention-maps", name)
-        assert message == (
-            f"--attention-maps {name}: expected a file name that ends in "
-            ".png, .svg, .pdf, .eps, .jpg, .jpeg, .tif, .tiff, .webp"
-        )
-
-
 def test_predict_shows_markup_as_text(succeeds, pictures):
     odd = pictures / "a[bold][" / "b].png"
     odd.parent.mkdir()
@@ -84,19 +71,22 @@ def test_predict_shows_markup_as_text(succeeds, pictures):
 
 
 @pytest.mark.parametrize("framework", ["torch", "mindspore", "reference", "torch,mindspore,reference"])
-def test_evaluate(succeeds, finished, framework):
-    for name in framework.split(","):
-        pytest.importorskip(name) if name != "reference" else None
+def test_evaluate(succeeds, finished, monkeypatch, framework):
+    names = framework.split(",")
+    for name in {"torchvision", *names} - {"reference"}:
+        pytest.importorskip(name)
+    monkeypatch.setattr(terminal, "SECONDS", 0.0)
     result = succeeds("evaluate", finished, "--data", "digits", "--framework", framework, "--json", "found.json")
     found = json.loads(Path("found.json").read_text())
-    assert list(found) == framework.split(",")
+    assert list(found) == names
     assert len({json.dumps(one["predictions"]) for one in found.values()}) == 1
     assert f"{next(iter(found.values()))['accuracy']:.2%}" in result.out
-    if "," in framework:
-        assert "reference: the same prediction as torch on 359 of 359 images" in result.out
+    assert len(names) == 1 or "reference: the same prediction as torch on 359 of 359 images" in result.out
+    assert result.err.startswith(f"{names[0]}: 0%")
 
 
 def test_evaluate_with_a_limit(run, finished):
+    pytest.importorskip("torchvision")
     command = ("evaluate", finished / "best.safetensors", "--data", "digits", "--limit", "20")
     assert " 20 " in run(*command).out
     result = run(*command, "--mirror", "--json", "found.json")
@@ -105,15 +95,34 @@ def test_evaluate_with_a_limit(run, finished):
     assert "mirrored" in result.out
 
 
-def test_unwritable_json_is_refused_before_the_work(fails, finished, monkeypatch):
-    monkeypatch.setattr("maam.cli.predict.evaluate_file", None)
-    monkeypatch.setattr("maam.cli.predict.predict_files", None)
-    for command in (("evaluate", finished, "--data", "digits"), ("predict", finished, "a.png")):
-        for target in ("/nonexistent/x.json", "."):
-            assert "expected a file in a folder that exists" in fails(*command, "--json", target)
-    twice = fails("predict", finished, "a.png", "--json", "m", "--attention-maps", "m")
-    assert twice == "--attention-maps m: --json writes this file too; give each result its own name"
-    Path("a.png").touch()
-    assert "the command reads this file" in fails("predict", finished, "a.png", "--json", "a.png")
-    message = fails("evaluate", finished, "--data", "digits", "--framework", "reference,torch", "--device", "cuda:9")
-    assert "got 'cuda:9'" in message
+@pytest.fixture
+def root(tmp_path):
+    pytest.importorskip("sklearn")
+    return write_folder(tmp_path / "images", classes=5)
+
+
+@pytest.mark.parametrize("framework", ["torch", pytest.param("mindspore", marks=pytest.mark.slow)])
+def test_maf_trains_and_evaluates(succeeds, root, framework):
+    pytest.importorskip(framework)
+    common = ["-a", "MAFCV1", "--root", root, "--framework", framework, "-j", 0, *OPTIONS]
+    succeeds("maf", *common, "--epochs", 1)
+    written = {path.name for path in Path("runs/MAFCV1_").iterdir()}
+    assert {"final.safetensors", "best.safetensors", "report.md"} <= written
+    measured = succeeds("maf", "-e", *common)
+    assert "top 5" in measured.out
+    assert "100.00%" in measured.out  # top 5 of five classes
+
+
+def test_maf_evaluates_a_published_checkpoint(succeeds, fails, root):
+    torch = pytest.importorskip("torch")
+    from maam.torch import build
+
+    state = build(spec.preset("mafc_v2", **SMALL), seed=0).state_dict()
+    saved = {"epoch": 100, "arch": "MAFCV2", "best_prec1": 70.0, "optimizer": {}}
+    saved["state_dict"] = {f"module.{name}": tensor for name, tensor in state.items()}
+    Path("runs/MAFCV2_").mkdir(parents=True)
+    torch.save(saved, "runs/MAFCV2_/model_best.pth.tar")
+    assert "top 5" in succeeds("maf", "-a", "MAFCV2", "-e", "--root", root, "-j", 0, *OPTIONS).out
+    torch.save(saved, "runs/MAFCV2_/another.pth.tar")
+    message = fails("maf", "-a", "MAFCV2", "-e", "--root", root, *OPTIONS)
+    assert message.startswith("runs/MAFCV2_: 2 checkpoints; expected one of final.safetensors, ")

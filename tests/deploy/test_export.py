@@ -21,27 +21,16 @@ from maam.backend import load_backend
 from maam.deploy import FORMATS, exporting, open_exported
 from maam.deploy.metadata import make_metadata
 from maam.errors import DeviceError
-from maam.reference import ReferenceModel
-from maam.weights import write_weights
+from maam.reference import ReferenceModel, save_weights
 from tests.errors import error_of
 from tests.frameworks import MindSpore, working_folder  # noqa: F401
 from tests.parity.models import SMALL, scrambled
 
 SIZES = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
-GATED = spec.Model(
-    name="gated",
-    input_shape=(3, 8, 8),
-    children={
-        "bn": spec.BatchNorm2d(num_features=3),
-        "conv": spec.Conv2d(in_channels=3, out_channels=16, kernel_size=3, padding=1),
-        "mafc": spec.mafc(16, pool_types=("avg", "std", "max")),
-        "mafb": spec.mafb(16),
-        "cbam": spec.cbam(16),
-        "pool": spec.GlobalPool(),
-        "flatten": spec.Flatten(),
-        "fc": spec.Linear(in_features=16, out_features=10),
-    },
-)
+LAYERS = [spec.BatchNorm2d(num_features=3), spec.Conv2d(in_channels=3, out_channels=16, kernel_size=3, padding=1)]
+LAYERS += [spec.mafc(16, pool_types=("avg", "std", "max")), spec.mafb(16), spec.cbam(16), spec.GlobalPool()]
+LAYERS += [spec.Flatten(), spec.Linear(in_features=16, out_features=10)]
+GATED = spec.Model(name="gated", input_shape=(3, 8, 8), children={str(i): node for i, node in enumerate(LAYERS)})
 DYNAMIC = spec.preset("maam_digits", **SIZES, scales=(1, 2, 1), fusion="dynamic")
 HARD_SWISH = spec.preset("maam_digits", **SIZES, act_layer="hard_swish")
 NAMES = [f"class {index}" for index in range(10)]
@@ -49,20 +38,15 @@ SIZE = r"size: expected an integer of at least 1 \(height and width are equal\),
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
-@pytest.fixture
-def saved(tmp_path):
-    """Return a function that writes a weights file and returns its path and the reference."""
-
-    def save(node, arrays=None):
-        arrays = arrays or scrambled(node)
-        write_weights(tmp_path / "in.safetensors", node, arrays)
-        return tmp_path / "in.safetensors", ReferenceModel(node, arrays)
-
-    return save
+def saved(node, arrays=None):
+    """Write a weights file to the working folder; return its path and the reference."""
+    reference = ReferenceModel(node, arrays or scrambled(node))
+    save_weights(reference, "in.safetensors")
+    return Path("in.safetensors"), reference
 
 
 @pytest.fixture
-def digits(saved):
+def digits():
     pytest.importorskip("torch")
     return saved(SMALL)[0]
 
@@ -91,7 +75,7 @@ def check_outputs(predict, expected, shape, counts=(2,), tolerance=1e-4):
 
 @pytest.mark.slow_in("hard_swish", "gated")
 @pytest.mark.parametrize("node", [DYNAMIC, HARD_SWISH, GATED], ids=["dynamic", "hard_swish", "gated"])
-def test_every_format(name, node, saved, tmp_path):
+def test_every_format(name, node, tmp_path):
     source, reference = saved(node)
     folder = tmp_path / "blanks +(é)"  # MindSpore refuses such paths
     folder.mkdir()
@@ -104,8 +88,7 @@ def test_every_format(name, node, saved, tmp_path):
     check_outputs(predict, reference, node.input_shape, (1, 2, 5))
     assert json.loads(metadata["maam.class_names"]) == NAMES
     preprocessing = json.loads(metadata["maam.preprocessing"])
-    assert preprocessing["size"] == list(node.input_shape[1:])
-    assert preprocessing["mean"] == [0.5] * node.input_shape[0]
+    assert (preprocessing["size"], preprocessing["mean"]) == ([8, 8], [0.5] * node.input_shape[0])
     assert "batch_norm2d" not in metadata["maam.spec"]
     check_that_other_inputs_are_errors(predict, node.input_shape)
 
@@ -122,9 +105,9 @@ def check_that_other_inputs_are_errors(predict, shape):
 
 
 @pytest.mark.slow_in("mindir")
-def test_free_height_and_width(name, saved, tmp_path):
+def test_free_height_and_width(name):
     source, reference = saved(GATED)
-    target = tmp_path / f"model{FORMATS[name].suffix}"
+    target = f"model{FORMATS[name].suffix}"
     assert export(source, target, dynamic_size=True).difference < 1e-4
     predict, metadata = open_exported(target)
     assert json.loads(metadata["maam.preprocessing"])["size"] == [8, 8]
@@ -138,102 +121,97 @@ def axes(value):
     return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
 
 
-def test_onnx_has_standard_operators_and_is_read_without_the_exporter(saved, tmp_path):
+def test_onnx_has_standard_operators_and_is_read_without_the_exporter():
     import_packages("onnx")
     import onnx
 
     source, _ = saved(GATED)
     for options, shape in (({}, ["batch", 3, 8, 8]), ({"dynamic_size": True}, ["batch", 3, "height", "width"])):
-        export(source, tmp_path / "model.onnx", overwrite=True, **options)
-        model = onnx.load(tmp_path / "model.onnx")
+        export(source, "model.onnx", overwrite=True, **options)
+        model = onnx.load("model.onnx")
         assert (axes(model.graph.input[0]), axes(model.graph.output[0])) == (shape, ["batch", 10])
         symbols = [str(axis) for value in model.graph.value_info for axis in axes(value)]
         assert not re.search(r"\bs\d+\b", " ".join(symbols))
         onnx.checker.check_model(model, full_check=True)
         assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
         assert not model.functions
-    program = f"""
+    program = """
 import importlib.util, sys
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name in ("torch", "onnx", "onnxscript") else find(name, *rest)
 import numpy as np
 from maam.deploy import open_exported
-assert open_exported({str(tmp_path / "model.onnx")!r})[0](np.zeros((2, 3, 8, 8), np.float32)).shape == (2, 10)
+assert open_exported("model.onnx")[0](np.zeros((2, 3, 8, 8), np.float32)).shape == (2, 10)
 assert "torch" not in sys.modules and "onnx" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("framework", ["torch", "mindspore", "reference"])
-def test_models_are_exported_and_fused_like_their_files(framework, tmp_path):
+def test_models_are_exported_and_fused_like_their_files(framework):
     for package in {"torch", framework} - {"reference"}:
         pytest.importorskip(package)
     model, arrays = load_backend(framework).build(SMALL, seed=0), spec.draw(SMALL.parameters(), 0)
-    assert export(model, tmp_path / "m.pt2").difference < 1e-4
+    assert export(model, "m.pt2").difference < 1e-4
     reference = ReferenceModel(SMALL, arrays)
-    check_outputs(open_exported(tmp_path / "m.pt2")[0], reference, (1, 8, 8))
+    check_outputs(open_exported("m.pt2")[0], reference, (1, 8, 8))
     fused, fused_arrays = maam.fuse(model)
     assert fused == maam.fuse(SMALL, arrays)[0]
     check_outputs(ReferenceModel(fused, fused_arrays), reference, (1, 8, 8))
 
 
-def test_fuse_takes_files_and_refuses_what_has_no_weights(saved):
+def test_fuse_takes_files_and_refuses_what_has_no_weights():
     source, reference = saved(GATED)
     node, arrays = maam.fuse(source)
     check_outputs(ReferenceModel(node, arrays), reference, (3, 8, 8))
-    for arguments, message in (
-        ((GATED,), "a spec has no weights; pass its arrays too"),
-        ((source, arrays), "arrays are only allowed with a spec"),
-        ((3,), "expected the path of a weights file or a model of maam, got an object of type int"),
-    ):
-        assert message in error_of(DeploymentError, maam.fuse, *arguments)
+    assert "a spec has no weights; pass its arrays too" in error_of(DeploymentError, maam.fuse, GATED)
+    assert "arrays are only allowed with a spec" in error_of(DeploymentError, maam.fuse, source, arrays)
+    expected = "expected the path of a weights file or a model of maam, got an object of type int"
+    assert expected in error_of(DeploymentError, maam.fuse, 3)
 
 
-BOTH = """
+OWN = """
 import maam
 for name in ("a.onnx", "a.mindir"):
     maam.export(maam.reference.build("maam_digits", seed=0), name)
 """
-FOREIGN = "cannot be imported after onnx, because both load protobuf"
+PROGRAMS = {"own": OWN, "foreign": "import onnx; import maam.mindspore"}
 
 
 @pytest.mark.slow_in("own")
-@pytest.mark.parametrize(
-    ("program", "message"), [(BOTH, ""), ("import onnx; import maam.mindspore", FOREIGN)], ids=("own", "foreign")
-)
-def test_orders_of_imports(program, message, tmp_path):
+@pytest.mark.parametrize("order", PROGRAMS)
+def test_orders_of_imports(order):
     """MindSpore before 2.10 ends the process when it is imported after onnx; later versions need no order."""
     import_packages("onnx", "mindir")
     environment = {key: text for key, text in os.environ.items() if not key.startswith("PROTOCOL_BUFFERS")}
-    command = [sys.executable, "-c", program]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    refused = bool(message) and _system._needs_python_protobuf()
+    done = subprocess.run([sys.executable, "-c", PROGRAMS[order]], capture_output=True, text=True, env=environment)
+    refused = order == "foreign" and _system._needs_python_protobuf()
     assert done.returncode == int(refused), done.stderr
-    assert not refused or message in done.stderr
+    assert not refused or "cannot be imported after onnx, because both load protobuf" in done.stderr
 
 
 @pytest.mark.slow_in("maam_cifar10_2m3", "mafc_v3_small")
 @pytest.mark.parametrize("preset", ["maam_digits", "maam_cifar10_2m3", "mafc_v3_small"])
-def test_executorch(preset, saved, tmp_path):
+def test_executorch(preset):
     pytest.importorskip("executorch")
     node = spec.preset(preset)
     source, reference = saved(node, spec.draw(node.parameters(), 0))
-    assert export(source, tmp_path / "m.pte").format == "executorch"
-    predict, metadata = open_exported(tmp_path / "m.pte")
+    assert export(source, "m.pte").format == "executorch"
+    predict, metadata = open_exported("m.pte")
     assert metadata["maam.name"] == node.name
     assert json.loads(metadata["maam.preprocessing"])["size"] == list(node.input_shape[1:])
     check_outputs(predict, reference, node.input_shape, (1, 5))
 
 
 @pytest.mark.slow
-def test_mindir_preserves_the_mode(saved, tmp_path):
+def test_mindir_preserves_the_mode():
     import_packages("mindir")
     source, _ = saved(spec.maam(4))
     for name in ("pynative", "graph"):
         with MindSpore(name) as framework:
             before = framework.ms.get_context("mode")
-            export(source, tmp_path / "layer.mindir", size=8, overwrite=True)
-            open_exported(tmp_path / "layer.mindir")[0](images((4, 8, 8)))
+            export(source, "layer.mindir", size=8, overwrite=True)
+            open_exported("layer.mindir")[0](images((4, 8, 8)))
             assert framework.ms.get_context("mode") == before
 
 
@@ -245,7 +223,7 @@ class TestErrors:
         (tmp_path / "there.pt2").write_bytes(b"old")
 
         def check(dst, match, **options):
-            assert re.search(match, error_of(DeploymentError, export, digits, tmp_path / dst, **options))
+            assert re.search(match, error_of(DeploymentError, export, digits, dst, **options))
             assert sorted(path.name for path in tmp_path.iterdir()) == ["in.safetensors", "there.pt2"]
             assert (tmp_path / "there.pt2").read_bytes() == b"old"
 
@@ -282,31 +260,31 @@ class TestErrors:
         right = exporting.open_exported
         wrong = lambda path, **options: ((lambda x: right(path, **options)[0](x) + 0.01), {})  # noqa: E731
         monkeypatch.setattr(exporting, "open_exported", wrong)
-        message = r"m\.pt2: the outputs of the written file differ from the model's by 1\.0e-02 with a batch of 1"
-        refused("m.pt2", message)
+        refused(
+            "m.pt2", r"m\.pt2: the outputs of the written file differ from the model's by 1\.0e-02 with a batch of 1"
+        )
 
 
 @pytest.mark.parametrize("format", ["onnx", "openvino", "pt2", "executorch", "mindir"])
-def test_a_missing_package(format, saved, tmp_path, monkeypatch):
+def test_a_missing_package(format, monkeypatch):
     package = {"onnx": "onnxruntime", "pt2": "torch", "mindir": "mindspore"}.get(format, format)
     extra = "deploy" if format in ("onnx", "openvino") else package
     source, _ = saved(SMALL)
     others = {name: object() for name in ("onnx", "onnxscript", "torch")} | {package: None}
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: others[name] if name in others else find_spec(name))
-    message = error_of(MissingFrameworkError, export, source, tmp_path / f"m{FORMATS[format].suffix}")
+    message = error_of(MissingFrameworkError, export, source, f"m{FORMATS[format].suffix}")
     assert message == f"{package} is not installed; run: pip install 'maam[{extra}]'"
 
 
-def test_the_size_of_a_model_that_takes_any_size(saved, tmp_path):
+def test_the_size_of_a_model_that_takes_any_size():
     pytest.importorskip("torch")
     source, reference = saved(spec.preset("mafc_v3_small", num_classes=3))
-    export(source, tmp_path / "m.pt2", size=64)
-    check_outputs(open_exported(tmp_path / "m.pt2")[0], reference, (3, 64, 64))
-    source, _ = saved(SMALL)
-    message = error_of(ShapeError, export, source, tmp_path / "n.pt2", size=16)
+    export(source, "m.pt2", size=64)
+    check_outputs(open_exported("m.pt2")[0], reference, (3, 64, 64))
+    message = error_of(ShapeError, export, saved(SMALL)[0], "n.pt2", size=16)
     assert "expected an input (N, 1, 8, 8), got (1, 1, 16, 16)" in message
-    assert not (tmp_path / "n.pt2").exists()
+    assert not Path("n.pt2").exists()
 
 
 def test_metadata_from_numpy_values():
@@ -314,28 +292,29 @@ def test_metadata_from_numpy_values():
     found = make_metadata(node, (3, 32, 32), mean=np.full(3, 0.5, np.float32), std=np.full(3, 0.25), class_names=NAMES)
     assert json.loads(found["maam.preprocessing"])["mean"] == [0.5] * 3
     assert json.loads(found["maam.preprocessing"])["std"] == [0.25] * 3
-    for names in ("abcdefghij", range(10), 10):
-        message = error_of(DeploymentError, make_metadata, node, (3, 32, 32), class_names=names)
-        assert "class_names: expected a list of strings, got" in message
-    for mean in (0.5, "abc", [None] * 3):
-        message = error_of(DeploymentError, make_metadata, node, (3, 32, 32), mean=mean)
-        assert "mean: expected a list of 3 numbers, one for each channel, got" in message
+    for field, given, expected in (
+        ("class_names", ("abcdefghij", range(10), 10), "a list of strings"),
+        ("mean", (0.5, "abc", [None] * 3), "a list of 3 numbers, one for each channel"),
+    ):
+        for value in given:
+            message = error_of(DeploymentError, make_metadata, node, (3, 32, 32), **{field: value})
+            assert f"{field}: expected {expected}, got" in message
 
 
-def test_a_layer_without_fusion_permissions_and_overwrite(saved, tmp_path):
+def test_a_layer_without_fusion_permissions_and_overwrite():
     pytest.importorskip("torch")
-    source, reference = saved(spec.maam(4))
+    (source, reference), path = saved(spec.maam(4)), Path("m.pt2")
     before = os.umask(0o077)
     try:
-        export(source, tmp_path / "m.pt2", size=8)
-        assert (tmp_path / "m.pt2").stat().st_mode & 0o777 == 0o600
-        (tmp_path / "m.pt2").write_bytes(b"old")
-        (tmp_path / "m.pt2").chmod(0o640)
-        export(source, tmp_path / "m.pt2", size=8, fused=False, overwrite=True)
-        assert (tmp_path / "m.pt2").stat().st_mode & 0o777 == 0o640
+        export(source, path, size=8)
+        assert path.stat().st_mode & 0o777 == 0o600
+        path.write_bytes(b"old")
+        path.chmod(0o640)
+        export(source, path, size=8, fused=False, overwrite=True)
+        assert path.stat().st_mode & 0o777 == 0o640
     finally:
         os.umask(before)
-    predict, metadata = open_exported(tmp_path / "m.pt2")
+    predict, metadata = open_exported(path)
     check_outputs(predict, reference, (4, 8, 8), tolerance=1e-5)
     assert "batch_norm2d" in metadata["maam.spec"]
     assert "maam.class_names" not in metadata
@@ -343,30 +322,30 @@ def test_a_layer_without_fusion_permissions_and_overwrite(saved, tmp_path):
 
 
 def test_sources_and_files_that_cannot_be_read(tmp_path):
-    message = error_of(DeploymentError, export, GATED, tmp_path / "model.onnx")
+    message = error_of(DeploymentError, export, GATED, "model.onnx")
     assert "expected the path of a weights file or a model of maam, got an obj" in message
     import_packages("pt2", "onnx")
-    assert "no such file" in error_of(WeightsError, export, tmp_path / "none.safetensors", tmp_path / "m.pt2")
+    assert "no such file" in error_of(WeightsError, export, "none.safetensors", "m.pt2")
     assert not list(tmp_path.iterdir())
-    (tmp_path / "bad.onnx").write_bytes(b"nothing")
+    Path("bad.onnx").write_bytes(b"nothing")
     for name, message in (("none.pt2", "no such file"), ("bad.onnx", "cannot be read as onnx: ")):
-        assert f"{name}: {message}" in error_of(DeploymentError, open_exported, tmp_path / name)
+        assert f"{name}: {message}" in error_of(DeploymentError, open_exported, name)
 
 
-def test_air_is_written_by_mindspore_on_ascend(digits, tmp_path, monkeypatch):
+def test_air_is_written_by_mindspore_on_ascend(digits, monkeypatch):
     """Without an Ascend device, MindSpore's calls are recorded."""
     ms = pytest.importorskip("mindspore")
     write = Mock(side_effect=lambda *_, file_name, file_format: Path(file_name).write_bytes(b"air"))
     monkeypatch.setattr(ms.device_context.ascend, "is_available", lambda: True)
     monkeypatch.setattr(ms, "set_device", device := Mock())
     monkeypatch.setattr(ms, "export", write)
-    found = export(digits, tmp_path / "model.air")
+    found = export(digits, "model.air")
     model, example = write.call_args.args
     assert (example.shape, write.call_args.kwargs["file_format"], "bn1" in str(model)) == ((1, 1, 8, 8), "AIR", False)
     device.assert_called_with("Ascend")
     assert np.isnan(found.difference)
     assert [path.name for path in found.files] == ["model.air", "model.air.json"]
-    message = error_of(DeploymentError, open_exported, tmp_path / "model.air")
+    message = error_of(DeploymentError, open_exported, "model.air")
     assert "model.air: air files cannot be run here; compile the file with atc" in message
 
 
@@ -374,16 +353,16 @@ def test_air_without_ascend(digits, tmp_path):
     ms = pytest.importorskip("mindspore")
     if ms.device_context.ascend.is_available():
         pytest.skip("an Ascend device is available")
-    message = error_of(DeviceError, export, digits, tmp_path / "model.air")
+    message = error_of(DeviceError, export, digits, "model.air")
     assert message == "device 'ascend' is not available to MindSpore on this machine; available: cpu"
-    assert list(tmp_path.iterdir()) == [digits]
+    assert [path.name for path in tmp_path.iterdir()] == [digits.name]
 
 
 SIGNALS = """
-import faulthandler, signal, sys
+import faulthandler, signal
 from maam.backend.engines import open_openvino
 faulthandler.enable()
-first, second = (open_openvino(sys.argv[1]) for _ in range(2))
+first, second = (open_openvino("m.onnx") for _ in range(2))
 del first
 del second
 signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
@@ -392,14 +371,10 @@ signal.raise_signal(signal.SIGUSR1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO sets a signal stack on Linux only")
-def test_signals_are_handled_after_openvino(tmp_path):
+def test_signals_are_handled_after_openvino():
     """Its CPU plugin leaves an unmapped stack for signals, if its instances end in the order in which they began."""
     pytest.importorskip("openvino")
     import_packages("onnx")
-    node = spec.preset("maam_digits")
-    write_weights(tmp_path / "in.safetensors", node, scrambled(node))
-    export(tmp_path / "in.safetensors", tmp_path / "m.onnx")
-    done = subprocess.run(
-        [sys.executable, "-c", SIGNALS, str(tmp_path / "m.onnx")], capture_output=True, text=True, timeout=120
-    )
+    export(saved(spec.preset("maam_digits"))[0], "m.onnx")
+    done = subprocess.run([sys.executable, "-c", SIGNALS], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr

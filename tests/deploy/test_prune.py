@@ -12,8 +12,11 @@ from tests.errors import error_of
 from tests.parity.models import SMALL as NODE
 from tests.parity.models import scrambled
 
+ARRAYS = scrambled(NODE)
 MAPS = (3, 8, 8)
 RELU, NORM = Activation(function="relu"), BatchNorm2d(num_features=8)
+NEEDED = "prune: expected a spec and its weights, got"
+ADVICE = r"to prune a .* use maam\.deploy\.prune_file"
 SHARE = r"expected a number in \[0, 1\), got"
 
 
@@ -42,14 +45,14 @@ def assert_same_outputs(one, other, x, tolerance):
 
 
 def test_branches_of_small_weight():
-    arrays = {**scrambled(NODE), "agents.alpha": np.array([1.0, -9.0, 1.5], np.float32)}
+    arrays = {**ARRAYS, "agents.alpha": np.array([1.0, -9.0, 1.5], np.float32)}
     pruned, kept = prune(NODE, arrays, min_weight=0.01)
     assert list(pruned.at("agents").children) == ["0", "2"]
     np.testing.assert_array_equal(kept["agents.alpha"], [1.0, 1.5])
     assert set(kept) == {name for name in arrays if not name.startswith("agents.1.")}
     assert_same_outputs((pruned, kept), (NODE, arrays), np.random.default_rng(0).random((3, 1, 8, 8)), 1e-3)
 
-    pruned, _ = prune(NODE, {**scrambled(NODE), "agents.alpha": np.array([0.0, 0.1, 0.0])}, min_weight=0.9)
+    pruned, _ = prune(NODE, {**ARRAYS, "agents.alpha": np.array([0.0, 0.1, 0.0])}, min_weight=0.9)
     assert list(pruned.at("agents").children) == ["1"]  # the branch of the largest weight is always kept
 
 
@@ -95,12 +98,9 @@ def test_depthwise_convolutions_between_follow():
 
 @pytest.mark.parametrize("name", [n for n in spec.list_presets("m*") if n not in ("mlp", "maam_imagenet")])
 def test_presets(name):
-    if name.startswith(("mafc", "mobile")):
-        node = spec.preset(name, cifar=True, width_multiplier=0.2)
-    elif name.startswith("maam_net"):
-        node = spec.preset(name, channels=(12, 24, 24))
-    else:
-        node = spec.preset(name, channels=8, hidden_channels=4, hidden_features=16)
+    options = {"cifar": True, "width_multiplier": 0.2, "channels": (12, 24, 24) if "net" in name else 8}
+    options |= {"hidden_channels": 4, "hidden_features": 16}
+    node = spec.preset(name, **{key: options[key] for key in options.keys() & spec.preset_options(name).keys()})
     pruned, kept = prune(node, scrambled(node), channels=0.3)
     assert pruned.macs(node.input_shape) < node.macs(node.input_shape)
     assert pruned.output_shape(node.input_shape) == node.output_shape(node.input_shape)
@@ -110,51 +110,47 @@ def test_presets(name):
 
 def test_rounding_of_shares():
     """Each layer keeps a channel; 0.29 * 100 is less than 29 in binary; a number can be one of NumPy."""
-    pruned, _ = prune(NODE, scrambled(NODE), channels=0.99)
+    pruned, _ = prune(NODE, ARRAYS, channels=0.99)
     paths = ("agents.0.conv1", "reduce.conv", "agents.0.conv2")  # the last one: the same channel in all branches
     assert [pruned.at(path).out_channels for path in paths] == [1, 1, 1]
     node = chain(conv(2, 100), BatchNorm2d(num_features=100), conv(100, 2, 1))
     assert prune(node, scrambled(node), channels=0.29)[0].at("0").out_channels == 71
-    assert prune(NODE, scrambled(NODE), channels=np.float32(0.5))[0] == prune(NODE, scrambled(NODE), channels=0.5)[0]
+    assert prune(NODE, ARRAYS, channels=np.float32(0.5))[0] == prune(NODE, ARRAYS, channels=0.5)[0]
 
 
-INNER = Residual(children={"a": conv(3, 3), "b": BatchNorm2d(num_features=3)})
-OUTPUTS = chain(INNER, *FIRST, Activation(function="softmax"))
+BLOCK = Residual(children={"a": conv(3, 3), "b": BatchNorm2d(num_features=3)})
+OUTPUTS = chain(BLOCK, *FIRST, Activation(function="softmax"))
 """All channels belong to the input, the output or a softmax."""
 
 
-@pytest.mark.parametrize(
-    ("node", "options", "message"),
-    [
-        (NODE, {"channels": 1.0}, rf"^channels: {SHARE} 1\.0$"),
-        (NODE, {"min_weight": -0.1}, rf"^min_weight: {SHARE} -0\.1$"),
-        (NODE, {"channels": True}, f"^channels: {SHARE} True$"),
-        (NODE, {}, r"^nothing to prune with min_weight=0\.0 and channels=0\.0: no branch has a smaller weight"),
-        (NODE, {"min_weight": 0.1}, "nothing to prune"),
-        (NODE, {"channels": 0.01}, "no layer with a batch norm has enough channels; pass larger values, and a model t"),
-        (spec.preset("cnn"), {"channels": 0.5}, "nothing to prune"),
-        (OUTPUTS, {"channels": 0.5}, "nothing to prune"),
-    ],
-)
-def test_invalid_shares_and_networks_without_free_channels(node, options, message):
-    arrays = scrambled(node) | ({"agents.alpha": np.zeros(3)} if node is NODE else {})
+def equal(node, count=3, dtype=float):
+    """Return a spec, and weights with equal branches."""
+    return node, scrambled(node) | {"agents.alpha": np.zeros(count, dtype)}
+
+
+FEW = "no layer with a batch norm has enough channels; pass larger values, and a model t"
+MANY = {count: spec.maam(2, num_agents=count, hidden_channels=2) for count in (5, 25)}
+SMALLEST = [(count, equal(node, count, dtype)) for count, node in MANY.items() for dtype in (np.float16, np.float32)]
+"""Networks whose branches have exactly the smallest weight, 1 / count."""
+REFUSED = [
+    (equal(NODE), {"channels": 1.0}, rf"^channels: {SHARE} 1\.0$"),
+    (equal(NODE), {"min_weight": -0.1}, rf"^min_weight: {SHARE} -0\.1$"),
+    (equal(NODE), {"channels": True}, f"^channels: {SHARE} True$"),
+    (equal(NODE), {}, r"^nothing to prune with min_weight=0\.0 and channels=0\.0: no branch has a smaller weight"),
+    (equal(NODE), {"min_weight": 0.1}, "nothing to prune"),
+    (equal(NODE), {"channels": 0.01}, FEW),
+    *(((node, scrambled(node)), {"channels": 0.5}, "nothing to prune") for node in (spec.preset("cnn"), OUTPUTS)),
+    *((given, {"min_weight": 1 / count}, "nothing to prune") for count, given in SMALLEST),
+    ((NODE,), {"channels": 0.5}, rf"^{NEEDED} a spec alone; {ADVICE}$"),
+    (("x.safetensors",), {"channels": 0.5}, rf"^{NEEDED} an object of type str; {ADVICE}$"),
+]
+
+
+@pytest.mark.parametrize(("given", "options", "message"), REFUSED)
+def test_refused(given, options, message):
+    """Wrong shares, networks without free channels, branches of exactly the smallest weight, and no weights."""
     with pytest.raises(DeploymentError, match=message):
-        prune(node, arrays, **options)
-
-
-@pytest.mark.parametrize(("given", "named"), [(NODE, "a spec alone"), ("x.safetensors", "an object of type str")])
-def test_a_call_without_weights(given, named):
-    message = rf"^prune: expected a spec and its weights, got {named}; to prune a .* use maam\.deploy\.prune_file$"
-    with pytest.raises(DeploymentError, match=message):
-        prune(given, channels=0.5)
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("count", [5, 25])
-def test_branches_of_exactly_the_smallest_weight_are_kept(count, dtype):
-    node = spec.maam(2, num_agents=count, hidden_channels=2)
-    with pytest.raises(DeploymentError, match="nothing to prune"):
-        prune(node, scrambled(node) | {"agents.alpha": np.zeros(count, dtype)}, min_weight=1 / count)
+        prune(*given, **options)
 
 
 def test_a_flattened_channel_is_several_channels_of_the_next_map():
@@ -174,25 +170,21 @@ def test_a_flattened_channel_is_several_channels_of_the_next_map():
         ("maam_digits", 0.55, "88 of 250 channels removed (35 %); 10 are fixed by inputs and outputs, 64 have no b"),
     ],
 )
-def test_half_of_the_channels_through_gates_and_across_units(tmp_path, name, least, text):
+def test_files_with_half_of_the_channels(tmp_path, name, least, text):
+    """Channels go through gates and across units."""
+    source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     small = {"cifar": True, "width_multiplier": 0.25} if name != "maam_digits" else {}
     node = spec.preset(name, num_classes=10, **small)
-    write_weights(tmp_path / "in.safetensors", node, spec.draw(node.parameters(), 0))
-    found = prune_file(tmp_path / "in.safetensors", tmp_path / "out.safetensors", channels=0.5)
-    assert found.parameters[1] < (1 - least) * found.parameters[0]
-    assert text in str(found.channels)
-    assert found.spec.output_shape(node.input_shape) == (10,)
-
-
-def test_files(tmp_path):
-    source, target = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
     with pytest.raises(WeightsError, match="is the suffix of another format"):
         prune_file(source, tmp_path / "out.pth", channels=0.5)
-    write_weights(source, NODE, scrambled(NODE))
+    write_weights(source, node, spec.draw(node.parameters(), 0))
     found = prune_file(source, target, channels=0.5)
-    node, kept = read_weights(target)
-    assert node == found.spec
-    assert found.parameters == (NODE.num_parameters, node.num_parameters)
-    assert found.macs == (NODE.macs(NODE.input_shape), node.macs(NODE.input_shape))
+    pruned, kept = read_weights(target)
+    assert pruned == found.spec
+    assert pruned.output_shape(node.input_shape) == (10,)
+    assert found.parameters == (node.num_parameters, pruned.num_parameters)
+    assert found.macs == (node.macs(node.input_shape), pruned.macs(node.input_shape))
+    assert found.parameters[1] < (1 - least) * found.parameters[0]
+    assert text in str(found.channels)
     assert {array.dtype for array in kept.values()} == {np.dtype(np.float32)}
     assert "exists" in error_of(DeploymentError, prune_file, source, target, channels=0.5)

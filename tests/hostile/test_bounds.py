@@ -5,12 +5,14 @@ after its import.
 """
 
 import gzip
+import importlib
 import json
 import os
 import subprocess
 import sys
 import time
 import zipfile
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -49,10 +51,7 @@ def deep(depth, start="[", end="]"):
 
 
 def nested_document(depth):
-    document = {"kind": "flatten"}
-    for _ in range(depth):
-        document = {"kind": "sequential", "children": {"a": document}}
-    return document
+    return reduce(lambda inner, _: {"kind": "sequential", "children": {"a": inner}}, range(depth), {"kind": "flatten"})
 
 
 def wide_document(count, name="layer"):
@@ -60,20 +59,19 @@ def wide_document(count, name="layer"):
 
 
 def safetensors_file(header):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text
+    return len(header).to_bytes(8, "little") + header
 
 
 def weights_file(names=(), **metadata):
     empty = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     header = {"__metadata__": {"format": "maam", "format_version": "1", **metadata}}
-    return safetensors_file({**dict.fromkeys(names, empty), **header})
+    return safetensors_file(json.dumps({**dict.fromkeys(names, empty), **header}).encode())
 
 
 def checkpoint(step=1, **metadata):
     header = {"format": CHECKPOINT_FORMAT, "spec": SPEC.to_json(), "recipe": '{"model": "maam_digits"}'}
-    progress = json.dumps({"step": step, "loss_scale": None, "best_accuracy": 0})
-    return weights_file(**{**header, "progress": progress, **metadata})
+    header["progress"] = json.dumps({"step": step, "loss_scale": None, "best_accuracy": 0})
+    return weights_file(**{**header, **metadata})
 
 
 def overridden(text):
@@ -84,8 +82,8 @@ def overridden(text):
 def cases():
     """Yield a name, a function that must refuse its argument, and the argument, or a file and its content."""
     for depth in DEPTHS:
-        texts = (nested_json(depth), deep(depth), deep(depth, '{"a":', "}"), "[" * depth)
-        for kind, text in zip(("layers", "lists", "objects", "open"), texts, strict=True):
+        texts = {"layers": nested_json(depth), "lists": deep(depth), "objects": deep(depth, '{"a":', "}")}
+        for kind, text in (texts | {"open": "[" * depth}).items():
             yield f"spec {kind} {depth}", parse_json, text
             yield f"header {kind} {depth}", read_weights, "a.safetensors", weights_file(spec=text)
         yield f"document {depth}", parse_document, nested_document(depth)
@@ -146,15 +144,13 @@ def test_pipes_as_checkpoints(suffix, tmp_path):
 
 def test_a_checkpoint_that_expands(tmp_path):
     torch = pytest.importorskip("torch")
-    torch.save({"weight": torch.zeros(2**18)}, tmp_path / "stored.pth")
-    with (
-        zipfile.ZipFile(tmp_path / "stored.pth") as stored,
-        zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED) as packed,
-    ):
-        for name in stored.namelist():
-            packed.writestr(name, stored.read(name))
+    stored, packed = tmp_path / "stored.pth", tmp_path / "packed.pth"
+    torch.save({"weight": torch.zeros(2**18)}, stored)
+    with zipfile.ZipFile(stored) as old, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
     with pytest.raises(MaamError, match=r"packed.pth: the file of \d+ bytes expands to \d+; expected a checkpoint"):
-        convert(tmp_path / "packed.pth", tmp_path / "out.safetensors", "maam_digits")
+        convert(packed, tmp_path / "out.safetensors", "maam_digits")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs getrusage")
@@ -163,9 +159,8 @@ def test_refused_in_one_process(framework, tmp_path):
     """The process neither dies nor needs much memory."""
     if framework:
         pytest.importorskip(framework)
-    root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "tests.hostile.test_bounds", str(tmp_path), framework]
-    found = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+    found = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300)
     assert found.returncode == 0, found.stderr[-2000:]
     report = json.loads(found.stdout.splitlines()[-1])
     assert report["refused"] == len(CASES)
@@ -173,7 +168,6 @@ def test_refused_in_one_process(framework, tmp_path):
 
 
 def main(folder, framework):
-    import importlib
     import resource
 
     if framework:

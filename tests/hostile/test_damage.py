@@ -1,9 +1,11 @@
 """Damage that changes no size: flipped bits in weights and checkpoints, and data that changed under a run."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from maam import spec
 from maam.data import CenterCrop, ImageDataset, digits, imagefolder
@@ -18,6 +20,7 @@ from tests.errors import error_of
 from tests.image_folders import write_folder
 
 NODE = spec.preset("maam_digits", channels=4, hidden_channels=2, hidden_features=8)
+ARRAYS = spec.draw(NODE.parameters(), 0)
 
 
 def flip(path, position, bit=3):
@@ -29,7 +32,7 @@ def flip(path, position, bit=3):
 
 def test_every_flipped_bit_in_a_weights_file_is_found(tmp_path):
     path = tmp_path / "w.safetensors"
-    write_weights(path, NODE, spec.draw(NODE.parameters(), 0))
+    write_weights(path, NODE, ARRAYS)
     whole = path.read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
     rng, damaged = np.random.default_rng(0), 0
@@ -48,19 +51,16 @@ def test_every_flipped_bit_in_a_weights_file_is_found(tmp_path):
     assert f"{path}: the file is damaged: " in error_of(WeightsError, read_weights, path)
 
 
-def test_a_file_without_a_checksum_is_read(tmp_path):
-    import safetensors.numpy
-
-    arrays = spec.draw(NODE.parameters(), 0)
+def test_files_without_a_checksum_or_in_another_order_are_read(tmp_path):
+    """Another program may write the same content in another order."""
     header = {"format": "maam", "format_version": "1", "spec": NODE.to_json()}
     path = tmp_path / "old.safetensors"
-    safetensors.numpy.save_file(arrays, path, header)
+    save_file(ARRAYS, path, header)
     assert read_weights(path)[0] == NODE
-    write_weights(path, NODE, arrays)
-    assert read_header_and_arrays(path)[0]["checksum"].startswith("sha256:")
-    with safetensors.safe_open(path, "numpy") as file:  # another program may write the same content in another order
-        kept = dict(reversed(file.metadata().items()))
-    safetensors.numpy.save_file(dict(reversed(arrays.items())), path, kept)
+    write_weights(path, NODE, ARRAYS)
+    kept = read_header_and_arrays(path)[0]
+    assert kept["checksum"].startswith("sha256:")
+    save_file(dict(reversed(ARRAYS.items())), path, dict(reversed(kept.items())))
     assert read_weights(path)[0] == NODE
 
 
@@ -68,17 +68,17 @@ def test_a_file_without_a_checksum_is_read(tmp_path):
 def stopped(tmp_path):
     """A run of 22 steps that was stopped after step 12; its checkpoints are of steps 11 and 12."""
     pytest.importorskip("torch")
-    recipe = default_recipe("maam_digits").replaced({"epochs": 2, "batch_size": 128})
 
     class Stopper(Observer):
         def steps(self, record):
             if record["step"] == 13:
                 raise InterruptedError
 
-    options = {"out": tmp_path / "run", "checkpoint_steps": 2, "log_steps": 1}
+    recipe = default_recipe("maam_digits").replaced({"epochs": 2, "batch_size": 128})
+    again = partial(train, "maam_digits", recipe, out=tmp_path / "run", checkpoint_steps=2, log_steps=1)
     with pytest.raises(InterruptedError):
-        train("maam_digits", recipe, observer=Stopper(), **options)
-    return RunFolder(tmp_path / "run"), lambda: train("maam_digits", recipe, resume=True, **options)
+        again(observer=Stopper())
+    return RunFolder(tmp_path / "run"), partial(again, resume=True)
 
 
 def test_damaged_checkpoints(stopped):
@@ -97,12 +97,6 @@ def test_damaged_checkpoints(stopped):
     assert run.log.records()[-1]["step"] == 22
 
 
-@pytest.fixture
-def images(tmp_path):
-    """The root of a small image folder."""
-    return write_folder(tmp_path / "images", classes=3, train=3, val=2)
-
-
 def open_data(root):
     """Return an image folder as the data of a run."""
     from maam.torch import ImageFolderBatches
@@ -114,41 +108,36 @@ def open_data(root):
     return Source(**{**found, "test": test_set, "class_names": train_set.dataset.class_names})
 
 
-@pytest.mark.parametrize(
-    ("renamed", "found"),
-    [
-        (
-            {"train/airplane": "train/zeppelin", "val/airplane": "val/zeppelin"},
-            "the classes differ (missing: airplane; new: zeppelin)",
-        ),
-        ({"train/bird/00.jpg": "removed.jpg"}, "8 training images, 9 before"),
-        ({"val/bird/03.jpg": "val/bird/x.jpg"}, "the test images have other names, labels or pixels than before"),
-        (
-            {"train/bird/00.jpg": "train/automobile/99.jpg"},
-            "the training images have other names, labels or pixels than before",
-        ),
-    ],
-)
-def test_data_that_changed_under_a_run(images, tmp_path, renamed, found):
+OTHER = "images have other names, labels or pixels than before"
+CHANGES = {
+    "the classes differ (missing: airplane; new: zeppelin)": "train/airplane train/zeppelin val/airplane val/zeppelin",
+    "8 training images, 9 before": "train/bird/00.jpg removed.jpg",
+    f"the test {OTHER}": "val/bird/03.jpg val/bird/x.jpg",
+    f"the training {OTHER}": "train/bird/00.jpg train/automobile/99.jpg",
+}
+"""What is found, and the old and new names of files."""
+
+
+@pytest.mark.parametrize("found", CHANGES)
+def test_data_that_changed_under_a_run(tmp_path, found):
     pytest.importorskip("torch")
+    images = write_folder(tmp_path / "images", classes=3, train=3, val=2)
     run, before = RunFolder(tmp_path), open_data(images)
     session = {"class_names": before.class_names, "data": describe_data(before)}
     run.run.write_text(json.dumps({"sessions": [session]}))
     check_same_data(run, open_data(images))
-    for old, new in renamed.items():
-        (images / old).rename(images / new)
+    names = [images / name for name in CHANGES[found].split()]
+    for old, new in zip(names[::2], names[1::2], strict=True):
+        old.rename(new)
     message = error_of(TrainingError, check_same_data, run, open_data(images))
     assert f"the data is not that of this run: {found}; restore the data" in message
 
 
 def test_a_resumed_run_compares_its_data(stopped, monkeypatch):
     run, resume = stopped
-
-    def other(split):
-        found = digits(split)
-        return ImageDataset(found.images ^ np.uint8(1), found.labels, found.class_names)
-
-    monkeypatch.setattr("maam.data.digits", other)
+    found = digits("train")
+    other = ImageDataset(found.images ^ np.uint8(1), found.labels, found.class_names)
+    monkeypatch.setattr("maam.data.digits", lambda split: other if split == "train" else digits(split))
     last = run.last.read_bytes()
     assert "the training images have other names, labels or pixels" in error_of(TrainingError, resume)
     assert run.last.read_bytes() == last
