@@ -20,7 +20,7 @@ from maam import mindspore as layers  # noqa: E402
 from maam.errors import SpecError  # noqa: E402
 from maam.mindspore import insert_attention as insert  # noqa: E402
 from tests.errors import error_of  # noqa: E402
-from tests.integrations.test_insertion import MINDCV, Halving, call, inserted, shallow_resnet, shapes, slow  # noqa: E402
+from tests.integrations.test_insertion import MINDCV, Halving, call, inserted, shallow_resnet, shapes  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("seeded", "mode")
 
@@ -49,7 +49,8 @@ class TestMindCV:
         new = {p.name for p in layer.get_parameters()}
         assert {array for array in shapes(network) if array[0] not in new} == before
 
-    @pytest.mark.parametrize("name", ["mobilenet_v3_small_075", slow("mobilenet_v1_025"), slow("mobilenet_v2_035_96")])
+    @pytest.mark.slow_in("mobilenet_v1_025", "mobilenet_v2_035_96")
+    @pytest.mark.parametrize("name", ["mobilenet_v3_small_075", "mobilenet_v1_025", "mobilenet_v2_035_96"])
     def test_a_mobilenet_trains(self, name, ms_images, ms_train):
         network = maam.mindcv.create_model(name, num_classes=10, attention="se")
         losses, unchanged = ms_train(network, ms_images(), steps=1)
