@@ -70,6 +70,12 @@ def test_other_classes(num_classes, made, images):
     assert model(x).shape[1] == (num_classes or model.head_hidden_size)
 
 
+def test_gray_images(made, images):
+    whole, x = saved("maam_cifar10"), images(channels=1)
+    model = from_file(made, "maam_cifar10", in_chans=1)
+    assert torch.allclose(model(x), whole(x.expand(-1, 3, -1, -1)), atol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channels(channels, made, images):
     own = saved()
@@ -84,12 +90,6 @@ def test_other_channels(channels, made, images):
         assert torch.allclose(kernel, own_kernel.sum(1, keepdim=True))
     assert torch.allclose(norm, own_norm.mean().expand(channels))
     assert model(images(channels=channels)).isfinite().all()
-
-
-def test_gray_images_for_a_maam_classifier(made, images):
-    whole, x = saved("maam_cifar10"), images(channels=1)
-    model = from_file(made, "maam_cifar10", in_chans=1)
-    assert torch.allclose(model(x), whole(x.expand(-1, 3, -1, -1)), atol=1e-5)
 
 
 def test_features_only(made, images):
