@@ -1,9 +1,7 @@
 """Attention layers in the networks of timm, torchvision and MindCV: where they go, what stays, what is refused."""
 
-from collections.abc import Callable
+from collections import namedtuple
 from functools import partial
-from types import ModuleType
-from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -28,18 +26,8 @@ from tests.errors import error_of  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("seeded", "mode")
 
-
-class Library(NamedTuple):
-    create: Callable[..., Any]
-    resnet: ModuleType
-    mobilenet: str
-    maam: ModuleType
-    layers: ModuleType
-    nn: ModuleType
-    attribute: str = "attention"
-
-
-TIMM = Library(timm.create_model, timm_resnet, "mobilenetv3_small_050", maam.timm, maam.torch, nn, "se")
+Library = namedtuple("Library", "create resnet mobilenet maam layers nn")
+TIMM = Library(timm.create_model, timm_resnet, "mobilenetv3_small_050", maam.timm, maam.torch, nn)
 VISION = Library(torch_models.get_model, torchvision_resnet, "mobilenet_v3_small", maam.torchvision, maam.torch, nn)
 MINDCV = Library(mindcv.create_model, mindcv_resnet, "mobilenet_v3_small_075", maam.mindcv, maam.mindspore, ms.nn)
 LIBRARIES = {"timm": TIMM, "torchvision": VISION, "mindcv": MINDCV}
@@ -242,7 +230,7 @@ def test_a_second_layer_replaces_the_first(library):
 @PYTORCH
 def test_device_dtype_mode_and_defaults(library):
     network = library.maam.insert_attention(shallow_resnet(library).double().eval(), "mafc")
-    layer = inserted(network)[f"layer1.0.{library.attribute}"]
+    layer = inserted(network)["layer1.0.se" if library is TIMM else "layer1.0.attention"]
     assert {p.dtype for p in layer.parameters()} == {torch.float64}
     assert not any(module.training for module in network.modules())
     assert layer(torch.rand(1, layer.arguments["channels"], 4, 4, dtype=torch.float64)).dtype == torch.float64
