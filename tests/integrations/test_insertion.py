@@ -261,38 +261,31 @@ def test_export_and_compile(library, block, channels, attention, exported):
         torch.testing.assert_close(torch.compile(network, backend="eager", fullgraph=True)(x), network(x))
 
 
-@pytest.mark.parametrize(
-    ("attention", "where", "message"),
-    [
+def test_refused_arguments_leave_the_network_unchanged(library):
+    maf_with, maam_with = (partial(partial, kind) for kind in (library.layers.MAF, library.layers.MAAM))
+    module, pool = ("cell", "max_pool") if library is MINDCV else ("module", "maxpool")
+    built = library.layers.MAFC(8)
+    network = create(library, "resnet18") if library is TIMM else shallow_resnet(library)
+    before = shapes(network)
+    for attention, where, message in (
         ("mafcc", None, "no layer 'mafcc'; did you mean 'mafc'?"),
         ("", None, "no layer ''; known layers: maam, "),
         (16, None, "attention: expected a name, a layer class or a function of the channels, got an object of"),
-        (str, None, "attention: expected a function that returns a {module}, got one that returns a str"),
-        ("built", None, "got a built MAFC; each block needs its own layer: pass the class, or functools.p"),
-        ({"rd_ratio": 2.0}, None, "rd_ratio: input should be less than or equal to 1, got 2.0"),
-        ({"ratio": 2}, None, "maf: got an unexpected keyword argument 'ratio'"),
-        ({"pool": 2}, None, "attention: MAAM turns (64, 64, 64) into (64, 32, 32); expected a layer"),
-        ({"out_channels": 4}, None, "MAAM turns (64, 64, 64) into (4, 64, 64); expected a layer that ke"),
-        ({"out_channels": 256}, None, "MAAM turns (64, 64, 64) into (256, 64, 64)"),
-        ({"out_channels": 64}, None, "MAAM turns (128, 64, 64) into (64, 64, 64)"),  # in a later block
+        (str, None, f"attention: expected a function that returns a {module}, got one that returns a str"),
+        (built, None, "got a built MAFC; each block needs its own layer: pass the class, or functools.p"),
+        (maf_with(rd_ratio=2.0), None, "rd_ratio: input should be less than or equal to 1, got 2.0"),
+        (maf_with(ratio=2), None, "maf: got an unexpected keyword argument 'ratio'"),
+        (maam_with(pool=2), None, "attention: MAAM turns (64, 64, 64) into (64, 32, 32); expected a layer"),
+        (maam_with(out_channels=4), None, "MAAM turns (64, 64, 64) into (4, 64, 64); expected a layer that ke"),
+        (maam_with(out_channels=256), None, "MAAM turns (64, 64, 64) into (256, 64, 64)"),
+        (maam_with(out_channels=64), None, "MAAM turns (128, 64, 64) into (64, 64, 64)"),  # a later block
         ("se", "layer9*", "where: no layer of ResNet matches 'layer9*'; its layers have names such as '"),
         ("se", 3, "where: expected a pattern such as 'layer*.*.bn2', or a list of patterns, got 3"),
-        ("se", "max*pool", "where: the number of channels after '{pool}' is unknown, because it has no conv"),
-    ],
-)
-def test_refused_arguments_leave_the_network_unchanged(library, attention, where, message):
-    network = create(library, "resnet18") if library is TIMM else shallow_resnet(library)
-    before = shapes(network)
-    if attention == "built":
-        attention = library.layers.MAFC(8)
-    elif isinstance(attention, dict):
-        kind = library.layers.MAF if set(attention) & {"rd_ratio", "ratio"} else library.layers.MAAM
-        attention = partial(kind, **attention)
-    words = {"module": "cell", "pool": "max_pool"} if library is MINDCV else {"module": "module", "pool": "maxpool"}
-    found = error_of(SpecError, library.maam.insert_attention, network, attention, where=where)
-    assert message.format(**words) in found
-    assert shapes(network) == before
-    assert not inserted(network)
+        ("se", "max*pool", f"where: the number of channels after '{pool}' is unknown, because it has no conv"),
+    ):
+        assert message in error_of(SpecError, library.maam.insert_attention, network, attention, where=where)
+        assert shapes(network) == before
+        assert not inserted(network)
 
 
 @pytest.mark.slow_in("mindcv-maam", "mindcv-mhsa")

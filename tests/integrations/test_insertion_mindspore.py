@@ -165,29 +165,24 @@ class TestMindSpore:
             assert list(map(type, inserted(network).values())) == [layers.ECA]
             assert shapes(block()) < shapes(network)
 
-    @pytest.mark.parametrize(
-        ("network", "attention", "where", "message"),
-        [
+    def test_refused_arguments(self):
+        network = insert(chain(), "se", where="1.1")
+        of_list = ms.nn.SequentialCell(ms.nn.CellList([ms.nn.Conv2d(3, 8, 3)]))
+        for given, attention, where, message in (
             ("resnet18", "eca", "1", "insert_attention: expected a mindspore.nn.Cell, got an object of type str; "),
-            ("chain", "eca", None, "where: expected a pattern such as 'layer*.*.bn2', or a list of patterns, got None"),
-            ("chain", lambda c: ms.nn.Conv2d(c, 2 * c, 1), "1.1", "Conv2d turns (2, 8, 8, 8) into (2, 16, 8, 8)"),
-            ("chain", lambda c: ms.nn.Conv2d(9, c, 1), "1.1", "attention: Conv2d cannot compute a map (2, 8, 8, 8): "),
-            ("maam_digits", "eca", "reduce.conv", "where: 'reduce.conv' belongs to a layer or model of maam"),
-            ("CBAM", "eca", "2.*.fc1", "where: '2.ChannelGate.fc1' belongs to a layer or model of maam"),
-            ("list", "eca", "0", "where: '0' is a CellList, not a layer, because it has no output; match"),
-        ],
-    )
-    def test_refused_arguments(self, network, attention, where, message):
-        match network:
-            case "chain":
-                network = insert(chain(), "se", where="1.1")
-            case "maam_digits":
-                network = layers.build(network)
-            case "CBAM":
-                network = chain(layers.CBAM(8))
-            case "list":
-                network = ms.nn.SequentialCell(ms.nn.CellList([ms.nn.Conv2d(3, 8, 3)]))
-        before = None if isinstance(network, str) else shapes(network)
-        for start in (False, True):
-            assert message in error_of(SpecError, insert, network, attention, where=where, identity_init=start)
-        assert before is None or shapes(network) == before
+            (network, "eca", None, "where: expected a pattern such as 'layer*.*.bn2', or a list of patterns, got None"),
+            (network, lambda c: ms.nn.Conv2d(c, 2 * c, 1), "1.1", "Conv2d turns (2, 8, 8, 8) into (2, 16, 8, 8)"),
+            (network, lambda c: ms.nn.Conv2d(9, c, 1), "1.1", "attention: Conv2d cannot compute a map (2, 8, 8, 8): "),
+            (
+                layers.build("maam_digits"),
+                "eca",
+                "reduce.conv",
+                "where: 'reduce.conv' belongs to a layer or model of maam",
+            ),
+            (chain(layers.CBAM(8)), "eca", "2.*.fc1", "where: '2.ChannelGate.fc1' belongs to a layer or model of maam"),
+            (of_list, "eca", "0", "where: '0' is a CellList, not a layer, because it has no output; match"),
+        ):
+            before = None if isinstance(given, str) else shapes(given)
+            for start in (False, True):
+                assert message in error_of(SpecError, insert, given, attention, where=where, identity_init=start)
+            assert before is None or shapes(given) == before

@@ -208,16 +208,13 @@ class TestEmbedding:
         assert vit(embed_layer=MAAMEmbed, dynamic_img_size=True)(images(24)).shape == (2, 3)
         assert "is too small" in error_of(ShapeError, MAAMEmbed, 8, 16)
 
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
+    def test_invalid_arguments(self):
+        for options, message in (
             ({"patch_size": 14}, "patch_size: expected a power of two of at least 4, got 14"),
             ({"patch_size": 2}, "patch_size: expected a power of two of at least 4, got 2"),
             ({"patch_size": (16, 8)}, "patch_size: expected a power of two of at least 4, got (16, 8)"),
             ({"channels": [8, 8]}, "channels: expected 3 widths for patch_size 16, got 2: (8, 8)"),
             ({"stem": {"fusion": "max"}}, "fusion: input should be 'softmax', 'mean' or 'dynamic', got 'max'"),
             ({"stem": {"pool": 2}}, "maam_stem: pool: no such argument"),
-        ],
-    )
-    def test_invalid_arguments(self, options, message):
-        assert message in error_of(SpecError, MAAMEmbed, 32, **options)
+        ):
+            assert message in error_of(SpecError, MAAMEmbed, 32, **options)

@@ -136,9 +136,8 @@ def test_pretrained_weights_are_loaded_by_mindcv(resnet, monkeypatch):
     assert all(np.array_equal(found[name], array) for name, array in body.items())
 
 
-@pytest.mark.parametrize(
-    ("name", "file", "options", "message"),
-    [
+def test_files_that_do_not_fit(digits):
+    for name, file, options, message in (
         ("resnet18", "saved.ckpt", {}, "saved.ckpt: does not fit the model; missing: conv1.weight, "),
         ("resnet18", "saved.ckpt", {"attention": "se"}, "saved.ckpt: does not fit the model; missing: conv1.weight, "),
         ("cnn", "converted.ckpt", {}, "converted.ckpt: does not fit the model"),
@@ -147,11 +146,9 @@ def test_pretrained_weights_are_loaded_by_mindcv(resnet, monkeypatch):
         ("resnet18", "w.safetensors", {}, "w.safetensors: expected a MindSpore checkpoint (.ckpt)"),
         ("maam_digits", "broken.ckpt", DIGITS, "broken.ckpt: not a MindSpore checkpoint, damaged"),
         ("resnet18", "x.ckpt", {"pretrained": True}, "checkpoint_path and pretrained cannot be used together"),
-    ],
-)
-def test_files_that_do_not_fit(digits, name, file, options, message):
-    (digits[1] / "broken.ckpt").write_bytes(b"\xff" * 50)
-    assert message in error_of(WeightsError, create_model, name, checkpoint_path=str(digits[1] / file), **options)
+    ):
+        (digits[1] / "broken.ckpt").write_bytes(b"\xff" * 50)
+        assert message in error_of(WeightsError, create_model, name, checkpoint_path=str(digits[1] / file), **options)
 
 
 def test_broken_values():

@@ -178,19 +178,16 @@ class TestAttention:
             assert "mobilenet: attention: input should be 'se', 'maf', 'ese', 'eca', " in message
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
+def test_unknown_models_and_options(library):
+    for name, options, message in (
         ("maam_digits", {"attention": None}, "'maam_digits' has no option 'attention'"),
         ("maam_digits", {"attention": "se"}, "'maam_digits' has no option 'attention'"),
         ("mafc_v2", {"every_block": True, "attention": "se"}, "preset, whose spec determines the blocks with atten"),
         ("mafc_v2", {"wdth_multiplier": 0.1}, "'mafc_v2' has no option 'wdth_multiplier'; its options: num_"),
         ("resnet81", {"attention": "se"}, "no model 'resnet81'; did you mean 'resnet18'"),
         ("zzzzzz", {}, "no model 'zzzzzz'; {library}.list_models() lists all models"),
-    ],
-)
-def test_unknown_models_and_options(library, name, options, message):
-    assert message.format(library=library.name) in error_of(PresetError, library.maam.create_model, name, **options)
+    ):
+        assert message.format(library=library.name) in error_of(PresetError, library.maam.create_model, name, **options)
 
 
 def test_the_function_of_the_library_raises_the_same_errors(library):
@@ -242,9 +239,8 @@ class TestTimm:
         for flag in ("exportable", "scriptable", "no_jit"):
             assert timm.create_model("maam_digits", **{flag: True})(images(8, 1)).shape == (2, 10)
 
-    @pytest.mark.parametrize(
-        ("name", "options", "message"),
-        [
+    def test_invalid_options(self, timm):
+        for name, options, message in (
             ("mafc_v2", {"in_channels": 1}, "in_channels: 'mafc_v2' has no such option in timm; use 'in_c"),
             ("mafc_v2", {"image_size": 64}, "image_size: 'mafc_v2' has no such option in timm; use 'img_s"),
             ("mafc_v2", {"img_size": (64, 32)}, "img_size: expected one number or two equal numbers, got (64"),
@@ -255,11 +251,9 @@ class TestTimm:
             ("mafc_v2", {"drop_rate": 1.5}, "drop_rate: expected a number of at least 0 and below 1, got 1.5"),
             ("maam_digits", {"drop_rate": 0.5, "dropout": 0.5}, "drop_rate: the preset already has dropout"),
             ("maam_digits", {"fusion": "max"}, "fusion: input should be 'softmax', 'mean' or 'dynamic'"),
-        ],
-    )
-    def test_invalid_options(self, name, options, message, timm):
-        kind = PresetError if {"in_channels", "image_size"} & options.keys() else SpecError
-        assert message in error_of(kind, timm.create_model, name, **options)
+        ):
+            kind = PresetError if {"in_channels", "image_size"} & options.keys() else SpecError
+            assert message in error_of(kind, timm.create_model, name, **options)
 
 
 @pytest.mark.slow_in("graph")

@@ -109,19 +109,16 @@ def test_a_model_of_timm_is_a_model_of_maam(made, images):
     assert torch.equal(other(x), model(x))
 
 
-@pytest.mark.parametrize(
-    ("name", "saved_as", "options", "message"),
-    [
+def test_a_file_that_computes_something_else(made):
+    for name, saved_as, options, message in (
         ("maam_digits", {"act_layer": "silu"}, {}, "agents.0.act1.function is 'silu' in the file and 'relu' in the m"),
         ("maam_digits", {"fusion": "mean"}, {}, r"agents.merge is 'weighted' in the file and 'softmax' in the model"),
         ("mafc_v3_small", {"attention": "se"}, {}, "is a scale in the file and a sequential in the model"),
         ("mafc_v3_small", {}, {"cifar": False}, "stride is 1 in the file and 2 in the model"),
-    ],
-)
-def test_a_file_that_computes_something_else(name, saved_as, options, message, made):
-    saved(name, **saved_as)
-    with pytest.raises(WeightsError, match=f"{FILE}.*{escape(message)}"):
-        from_file(made, name, num_classes=3, **options)
+    ):
+        saved(name, **saved_as)
+        with pytest.raises(WeightsError, match=f"{FILE}.*{escape(message)}"):
+            from_file(made, name, num_classes=3, **options)
 
 
 def test_files_that_do_not_fit(made):

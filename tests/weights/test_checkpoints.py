@@ -9,8 +9,6 @@ import pytest
 
 from maam import spec
 from maam.backend.convert import convert
-from maam.errors import WeightsError
-from tests.errors import error_of
 from tests.weights.helpers import NODE, converts_to, refused, same
 
 torch = pytest.importorskip("torch")
@@ -92,21 +90,18 @@ class TestTorch:
         )
         assert os.listdir(tmp_path) == [path.name]
 
-    def test_damaged_files_are_refused_or_read_whole(self, state, tmp_path, save):
-        path = save({name: state[name] for name in list(state)[:5]})
+    def test_damaged_files_are_refused_or_read_whole(self, state, save):
+        path = save({name: state[name] for name in list(state)[:5]})  # other arrays are always missing
         content, generator = path.read_bytes(), np.random.default_rng(0)
         for _ in range(100):
             damaged = bytearray(content)
             for position in generator.integers(len(content), size=3):
                 damaged[position] = generator.integers(256)
             path.write_bytes(damaged)
-            assert error_of(
-                WeightsError, convert, path, tmp_path / "out.safetensors", NODE
-            )  # arrays are always missing
+            assert refused(path, node=NODE)
 
-    @pytest.mark.parametrize(
-        ("content", "expected"),
-        [
+    def test_errors_for_other_content(self, save):
+        for content, expected in (
             (torch.nn.Linear(1, 1), "contains a Python object, torch.nn.modules.linear.Linear"),
             ({"state_dict": {}, "spec": "{}"}, "the spec in the file is invalid: "),
             ([1, 2], "contains a list; expected a state_dict"),
@@ -120,25 +115,9 @@ class TestTorch:
             ({"x": torch.zeros(1).expand(10**12)}, DENSE),
             ({"x": torch.ones(3).to_sparse()}, DENSE),
             ({"x": torch.empty(3, device="meta")}, DENSE),
-        ],
-    )
-    def test_errors_for_other_content(self, content, expected, save):
-        path = save(content, "in.pth.tar")
-        assert refused(path, node=NODE).startswith(f"{path}: {expected}")
-
-
-TRUNCATED, ZERO = "damaged or truncated", b"\0" * 4
-ONES = ("Float32", [1, 1], ZERO)
-RECORDS = [
-    ({"weight": ("Float32", [1, 1], ZERO[:2])}, TRUNCATED),
-    ({"weight": ("Float32", [1, 1], ZERO * 2)}, TRUNCATED),
-    ({"weight": ("Float32", [10**12, 1], ZERO)}, TRUNCATED),
-    ({"weight": ("Float32", [-1, -1], ZERO)}, TRUNCATED),
-    ({"weight": ("Float32", [2, 2], ZERO * 4)}, "wrong shape: weight (2, 2) instead of (1, 1)"),
-    ({"weight": ("Int32", [1, 1], ZERO)}, f"weight has dtype 'Int32'; {DTYPES}"),
-    ({"weight": ("str", [0], ZERO)}, "weight has dtype 'str'"),
-    ({"weight": ONES, "fc.gamma": ONES, "global_step": ("Int32", [], b"")}, "model; unexpected: fc.gamma"),
-]
+        ):
+            path = save(content, "in.pth.tar")
+            assert refused(path, node=NODE).startswith(f"{path}: {expected}")
 
 
 class TestMindSpore:
@@ -168,16 +147,26 @@ class TestMindSpore:
         self.save(self.ms.amp.auto_mixed_precision(self.backend.load(weights), "O2"))
         assert converts_to(self.path, arrays)
 
-    @pytest.mark.parametrize(("records", "message"), RECORDS)
-    def test_errors_for_inconsistent_records(self, records, message):
-        whole = importlib.import_module("mindspore.train.checkpoint_pb2").Checkpoint()
-        for name, (kind, dims, content) in records.items():
-            tensor = {"tensor_type": kind, "dims": dims, "tensor_content": content}
-            whole.value.add(tag=name, tensor=tensor)
-        self.path.write_bytes(whole.SerializeToString())
-        found = refused(self.path, node=ONE)
-        assert message in found
-        assert found.endswith(message) or "unexpected" not in message
+    def test_errors_for_inconsistent_records(self):
+        truncated, zero = "damaged or truncated", bytes(4)
+        whole = ("Float32", [1, 1], zero)
+        for records, message in (
+            ({"weight": ("Float32", [1, 1], zero[:2])}, truncated),
+            ({"weight": ("Float32", [1, 1], zero * 2)}, truncated),
+            ({"weight": ("Float32", [10**12, 1], zero)}, truncated),
+            ({"weight": ("Float32", [-1, -1], zero)}, truncated),
+            ({"weight": ("Float32", [2, 2], zero * 4)}, "wrong shape: weight (2, 2) instead of (1, 1)"),
+            ({"weight": ("Int32", [1, 1], zero)}, f"weight has dtype 'Int32'; {DTYPES}"),
+            ({"weight": ("str", [0], zero)}, "weight has dtype 'str'"),
+            ({"weight": whole, "fc.gamma": whole, "global_step": ("Int32", [], b"")}, "model; unexpected: fc.gamma"),
+        ):
+            file = importlib.import_module("mindspore.train.checkpoint_pb2").Checkpoint()
+            for name, (kind, dims, content) in records.items():
+                file.value.add(tag=name, tensor={"tensor_type": kind, "dims": dims, "tensor_content": content})
+            self.path.write_bytes(file.SerializeToString())
+            found = refused(self.path, node=ONE)
+            assert message in found
+            assert found.endswith(message) or "unexpected" not in message
 
     def test_a_checksum_that_does_not_fit_is_noticed(self, capfd):
         self.save(self.backend.build(ONE), crc_check=True)

@@ -78,27 +78,23 @@ def test_names_suffixes_and_paths(backend, tmp_path):
 
 
 DTYPE = "expected one of float16, bfloat16, float32, float64"
-LONG = "float128" if hasattr(np, "float128") else "int8"
+OTHER_DTYPES = ("int64", "bool", "complex64", "float128" if hasattr(np, "float128") else "int8")
 NOT_WRITTEN = "not written.*does not fit the model; "
-REFUSED = [
-    ({"x": np.zeros(1, np.float32)}, f"{NOT_WRITTEN}unexpected: x"),
-    ({"fc.bias": None}, f"{NOT_WRITTEN}missing: fc.bias"),
-    ({"fc.bias": np.zeros(2, np.float32)}, rf"{NOT_WRITTEN}wrong shape: fc.bias \(2,\) instead of \(1,\)"),
-    ({"fc.bias": ARRAYS["fc.bias"] * np.nan}, "not written.*fc.bias"),
-    ({"\udcff": np.zeros(1, np.float32)}, rf"{NOT_WRITTEN}unexpected: '\\udcff'"),
-]
-REFUSED += [
-    ({"fc.bias": np.ones(1, dtype)}, f"fc.bias has dtype {dtype}; {DTYPE}$")
-    for dtype in ("int64", "bool", "complex64", LONG)
-]
 
 
-@pytest.mark.parametrize(("changes", "message"), REFUSED)
-def test_invalid_arrays_are_not_written(old, changes, message):
-    arrays = {name: array for name, array in (ARRAYS | changes).items() if array is not None}
-    with pytest.raises(WeightsError, match=f"^{old}: {message}"):
-        write_weights(old, FC, arrays)
-    assert old.read_bytes() == b"old"
+def test_invalid_arrays_are_not_written(old):
+    for changes, message in (
+        ({"x": np.zeros(1, np.float32)}, f"{NOT_WRITTEN}unexpected: x"),
+        ({"fc.bias": None}, f"{NOT_WRITTEN}missing: fc.bias"),
+        ({"fc.bias": np.zeros(2, np.float32)}, rf"{NOT_WRITTEN}wrong shape: fc.bias \(2,\) instead of \(1,\)"),
+        ({"fc.bias": ARRAYS["fc.bias"] * np.nan}, "not written.*fc.bias"),
+        ({"\udcff": np.zeros(1, np.float32)}, rf"{NOT_WRITTEN}unexpected: '\\udcff'"),
+        *(({"fc.bias": np.ones(1, dtype)}, f"fc.bias has dtype {dtype}; {DTYPE}$") for dtype in OTHER_DTYPES),
+    ):
+        arrays = {name: array for name, array in (ARRAYS | changes).items() if array is not None}
+        with pytest.raises(WeightsError, match=f"^{old}: {message}"):
+            write_weights(old, FC, arrays)
+        assert old.read_bytes() == b"old"
 
 
 def test_models_that_maam_did_not_build_are_refused(backend, old):

@@ -164,24 +164,21 @@ def test_another_function_is_refused_with_the_first_difference(own, saved, expec
     assert message.endswith("build the model from the file's own spec with load(), or pass strict=False")
 
 
-SAME = [
-    (_chain(p=MAX), _chain(p=MAX.replace(stride=2))),
-    (RELU, RELU.replace(negative_slope=0.5)),
-    (_model(momentum=0.1), _model(momentum=0.01)),
-    (_model("a"), _model("b")),
-    (PLAIN, _chain(conv=_conv(init="xavier_normal"))),
-    (_chain(drop=DROPOUT, act=RELU), _chain(drop=spec.Dropout(p=0.1), act=RELU)),
-    (DROPOUT, spec.Dropout(p=0.1)),
-    (_chain(drop=DROPOUT, act=RELU), _chain(act=RELU)),
-    (spec.preset("maam_digits", dropout=0.3), spec.preset("maam_digits")),
-    (_chain(drop=DROPOUT, body=_model("a", momentum=0.5)), _chain(body=_model("b", momentum=0.2))),
-]
-
-
-@pytest.mark.parametrize(("own", "saved"), SAME)
-def test_fields_without_effect_in_inference_may_differ(own, saved):
-    check_same_function(own, saved, source="file")
-    check_same_function(saved, own, source="file")
+def test_fields_without_effect_in_inference_may_differ():
+    for one, other in (
+        (_chain(p=MAX), _chain(p=MAX.replace(stride=2))),
+        (RELU, RELU.replace(negative_slope=0.5)),
+        (_model(momentum=0.1), _model(momentum=0.01)),
+        (_model("a"), _model("b")),
+        (PLAIN, _chain(conv=_conv(init="xavier_normal"))),
+        (_chain(drop=DROPOUT, act=RELU), _chain(drop=spec.Dropout(p=0.1), act=RELU)),
+        (DROPOUT, spec.Dropout(p=0.1)),
+        (_chain(drop=DROPOUT, act=RELU), _chain(act=RELU)),
+        (spec.preset("maam_digits", dropout=0.3), spec.preset("maam_digits")),
+        (_chain(drop=DROPOUT, body=_model("a", momentum=0.5)), _chain(body=_model("b", momentum=0.2))),
+    ):
+        check_same_function(one, other, source="file")
+        check_same_function(other, one, source="file")
 
 
 def test_every_backend_checks_the_spec_when_strict(backend, tmp_path):
