@@ -163,19 +163,18 @@ class TestAttention:
         assert library.maam.create_model(name, attention=None, **SMALL).spec == plain
         assert library.native.create_model(name, attention="none", **SMALL).spec == plain
 
-    def test_other_functions_and_classes_are_refused(self, library, backend):
+    def test_other_layers_are_refused(self, library, backend):
         class Other: ...
 
-        given = {"partial": partial(backend.MAFC, rd_ratio=0.5), "function": lambda channels: backend.MAFC(channels)}
-        for got, attention in {**given, f"{__name__}.{Other.__qualname__}": Other}.items():
-            message = f"attention: expected the name of a layer or a class of {backend.__name__}, got {got}; 'mafc_v2'"
-            found = error_of(SpecError, library.maam.create_model, "mafc_v2", attention=attention, **SMALL)
-            assert found.startswith(f"{message} is a preset")
+        def refusal(attention):
+            return error_of(SpecError, library.maam.create_model, "mafc_v2", attention=attention, **SMALL)
 
-    def test_a_layer_that_the_preset_does_not_have(self, library, backend):
-        for given in ("maam", backend.MAAM):
-            message = error_of(SpecError, library.maam.create_model, "mafc_v2", attention=given, **SMALL)
-            assert "mobilenet: attention: input should be 'se', 'maf', 'ese', 'eca', " in message
+        given = {"partial": partial(backend.MAFC, rd_ratio=0.5), "function": lambda channels: backend.MAFC(channels)}
+        expected = f"attention: expected the name of a layer or a class of {backend.__name__}, got "
+        for got, attention in {**given, f"{__name__}.{Other.__qualname__}": Other}.items():
+            assert refusal(attention).startswith(f"{expected}{got}; 'mafc_v2' is a preset")
+        for attention in ("maam", backend.MAAM):  # which the preset does not have
+            assert "mobilenet: attention: input should be 'se', 'maf', 'ese', 'eca', " in refusal(attention)
 
 
 def test_unknown_models_and_options(library):

@@ -82,13 +82,12 @@ def test_other_channels(channels, made, images):
     nn.init.uniform_(own.backbone.data_bn.weight)  # new ones are all 1
     save_weights(own, FILE)
     model = from_file(made, num_classes=3, in_chans=channels)
-    (kernel, norm), (own_kernel, own_norm) = (
-        [m.state_dict()[f"backbone.{layer}.weight"] for layer in ("init_conv.conv", "data_bn")] for m in (model, own)
-    )
-    assert kernel.shape[1] == channels
+    found, expected = model.state_dict(), own.state_dict()
+    kernel, norm = "backbone.init_conv.conv.weight", "backbone.data_bn.weight"
+    assert found[kernel].shape[1] == channels
     if channels == 1:
-        assert torch.allclose(kernel, own_kernel.sum(1, keepdim=True))
-    assert torch.allclose(norm, own_norm.mean().expand(channels))
+        assert torch.allclose(found[kernel], expected[kernel].sum(1, keepdim=True))
+    assert torch.allclose(found[norm], expected[norm].mean().expand(channels))
     assert model(images(channels=channels)).isfinite().all()
 
 

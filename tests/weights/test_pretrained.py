@@ -69,9 +69,7 @@ def test_options_and_names_without_weights():
 
 
 def test_prediction_and_evaluation_by_name(tmp_path, monkeypatch):
-    image = pytest.importorskip("PIL.Image")
-    pytest.importorskip("torch")
-    pytest.importorskip("sklearn")
+    image, *_ = map(pytest.importorskip, ("PIL.Image", "torch", "sklearn"))
     image.fromarray(IMAGES[0].transpose(1, 2, 0)).save(tmp_path / "1.png")
     (found,) = predict_files(NAME, tmp_path / "1.png")
     assert found.class_names == NAMES
@@ -94,19 +92,14 @@ def test_cards_are_written_and_optional_and_can_be_broken(tmp_path):
 
 
 def test_timm_and_mindcv():
-    torch = pytest.importorskip("torch")
-    timm = pytest.importorskip("timm")
-    import maam.timm  # noqa: F401
-
+    torch, timm = map(pytest.importorskip, ("torch", "timm"))
+    import_module("maam.timm")
     x = to_float(IMAGES[:4])
     expected = reference.build(NAME, pretrained=True)(x)
     model = timm.create_model(NAME, pretrained=True).eval()
     with torch.no_grad():
         np.testing.assert_allclose(model(torch.from_numpy(x)), expected, atol=1e-3)
     assert timm.create_model(NAME, pretrained=True, num_classes=3, in_chans=1)(torch.rand(2, 1, 32, 32)).shape == (2, 3)
-    pytest.importorskip("mindcv")
-    mindspore, mindcv = pytest.importorskip("mindspore"), import_module("maam.mindcv")
-    cell = mindcv.create_model(NAME, pretrained=True)
+    mindspore, _ = map(pytest.importorskip, ("mindspore", "mindcv"))
+    cell = import_module("maam.mindcv").create_model(NAME, pretrained=True)
     np.testing.assert_allclose(cell(mindspore.Tensor(x)).asnumpy(), expected, atol=1e-3)
-    message = error_of(WeightsError, mindcv.create_model, "maam_digits", pretrained=True, in_channels=1)
-    assert "maam_digits: there are no pretrained weights for this preset" in message
