@@ -15,10 +15,7 @@ from torchvision import models as torch_models  # noqa: E402
 from torchvision.models import resnet as torchvision_resnet  # noqa: E402
 from torchvision.models.feature_extraction import create_feature_extractor  # noqa: E402
 
-import maam.mindcv  # noqa: E402
-import maam.mindspore.layers  # noqa: E402
-import maam.timm  # noqa: E402
-import maam.torchvision  # noqa: E402
+import maam  # noqa: E402
 from maam.errors import PresetError, SpecError  # noqa: E402
 from maam.torch import MAAM, MAF, MAFC  # noqa: E402
 from maam.torch.layers import Layer  # noqa: E402

@@ -14,8 +14,7 @@ from mindcv.models.mobilenetv3 import Bottleneck as MobileBottleneck  # noqa: E4
 from mindcv.models.resnet import BasicBlock, Bottleneck  # noqa: E402
 from mindcv.models.resnetv2 import PreActBottleneck  # noqa: E402
 
-import maam.mindcv  # noqa: E402
-import maam.mindspore.layers  # noqa: E402
+import maam  # noqa: E402
 from maam import mindspore as layers  # noqa: E402
 from maam.errors import SpecError  # noqa: E402
 from maam.mindspore import insert_attention as insert  # noqa: E402
@@ -76,7 +75,7 @@ class TestMindCV:
         assert network(ms_images()).shape == (2, 10)
 
     def test_layer_classes_functions_channels_and_mode(self):
-        class Own(layers.layers.Layer, composite=maam.spec.se): ...
+        class Own(maam.mindspore.layers.Layer, composite=maam.spec.se): ...
 
         functions = (partial(layers.MAFC, rd_ratio=1 / 8), lambda channels: layers.MAAM(channels, num_agents=1))
         for attention in (Own, *functions):

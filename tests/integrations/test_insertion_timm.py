@@ -117,15 +117,14 @@ class TestTokenMap:
         assert torch.equal(found[:, :1], tokens[:, :1])
         assert torch.equal(found[:, 1:], tokens[:, 1:] / 2)
 
-    @pytest.mark.parametrize(("prefix", "count"), [(0, 4), (1, 10)])
-    def test_without_prefix_and_for_another_square(self, prefix, count):
-        assert TokenMap(MAFC(8), (2, 2), prefix)(torch.rand(2, count, 8)).shape == (2, count, 8)
-        assert f"grid_size=(2, 2), num_prefix_tokens={prefix}" in repr(TokenMap(nn.Identity(), (2, 2), prefix))
-
-    @pytest.mark.parametrize(("grid", "count"), [((2, 2), 7), ((2, 8), 9), ((2, 3), 10)])
-    def test_tokens_that_are_not_a_map(self, grid, count):
-        message = "expected 1 prefix tokens and a map of {}x{}, got {} tokens".format(*grid, count)
-        assert message in error_of(ShapeError, TokenMap(MAFC(8), grid, 1), torch.rand(2, count, 8))
+    def test_other_numbers_of_tokens(self):
+        """Without a prefix, and of another square; of no square there is no map."""
+        for prefix, count in ((0, 4), (1, 10)):
+            assert TokenMap(MAFC(8), (2, 2), prefix)(torch.rand(2, count, 8)).shape == (2, count, 8)
+            assert f"grid_size=(2, 2), num_prefix_tokens={prefix}" in repr(TokenMap(nn.Identity(), (2, 2), prefix))
+        for grid, count in (((2, 2), 7), ((2, 8), 9), ((2, 3), 10)):
+            message = "expected 1 prefix tokens and a map of {}x{}, got {} tokens".format(*grid, count)
+            assert message in error_of(ShapeError, TokenMap(MAFC(8), grid, 1), torch.rand(2, count, 8))
 
 
 class TestVisionTransformer:

@@ -15,6 +15,7 @@ from tests.errors import error_of
 
 WITHOUT_MAPS = ("mlp", "rnn", "without_agent_attention")
 SMALL = {"num_classes": 10, "width_multiplier": 0.25, "cifar": True}
+DIGITS = {"num_classes": 10, "in_channels": 1}
 
 
 @pytest.fixture
@@ -99,18 +100,14 @@ def test_arguments_reach_the_preset(library):
         assert model.spec == maam.preset("mafc_v2", **SMALL)
 
 
-def test_default_channels_and_classes(library):
-    """MindCV passes its defaults to every model, timm passes none."""
-    expected = {} if library.name == "timm" else {"num_classes": 1000, "in_channels": 3}
-    assert library.native.create_model("maam_digits").spec == maam.preset("maam_digits", **expected)
-    direct = library.presets.maam_digits(num_classes=4).spec
-    assert direct == library.native.create_model("maam_digits", num_classes=4).spec
-
-
-def test_a_seed_draws_the_same_weights_as_in_build(library, backend):
-    channels = {} if library.name == "timm" else {"num_classes": 10, "in_channels": 1}
-    found = arrays_of(library.native.create_model("maam_digits", seed=3, **channels))
-    np.testing.assert_equal(found, arrays_of(backend.build("maam_digits", seed=3)))
+def test_default_channels_and_classes_and_a_seed(library, backend):
+    """MindCV passes its defaults to every model, timm passes none; a seed draws the same weights as in `build`."""
+    create = library.native.create_model
+    defaults, own = ({}, {}) if library.name == "timm" else ({"num_classes": 1000, "in_channels": 3}, DIGITS)
+    assert create("maam_digits").spec == maam.preset("maam_digits", **defaults)
+    assert library.presets.maam_digits(num_classes=4).spec == create("maam_digits", num_classes=4).spec
+    expected = arrays_of(backend.build("maam_digits", seed=3))
+    np.testing.assert_equal(arrays_of(create("maam_digits", seed=3, **own)), expected)
 
 
 class TestOwnPresets:
@@ -187,9 +184,6 @@ def test_unknown_models_and_options(library):
         ("zzzzzz", {}, "no model 'zzzzzz'; {library}.list_models() lists all models"),
     ):
         assert message.format(library=library.name) in error_of(PresetError, library.maam.create_model, name, **options)
-
-
-def test_the_function_of_the_library_raises_the_same_errors(library):
     for create in (library.native.create_model, library.maam.create_model):
         message = error_of(PresetError, create, "mafc_v2", drop_path_rate=0.1)
         assert "'mafc_v2' has no option 'drop_path_rate'; its options: num_" in message
@@ -225,9 +219,8 @@ class TestTimm:
         pixels = transform(Image.new("RGB", (8, 8), (255, 0, 51)))
         assert torch.allclose(pixels[:, 0, 0], torch.tensor([1.0, 0.0, 0.2]))
 
-    def test_configurations(self, timm):
-        config = timm.data.resolve_model_data_config(timm.create_model("mafc_v2", **SMALL))
-        assert config["input_size"] == (3, 32, 32)
+    def test_sizes_and_first_layers_in_the_configuration(self, timm):
+        assert timm.data.resolve_model_data_config(timm.create_model("mafc_v2", **SMALL))["input_size"] == (3, 32, 32)
         assert timm.create_model("maam_cifar10", img_size=16).pretrained_cfg["input_size"] == (3, 16, 16)
         assert timm.get_pretrained_cfg("mafc_v2").first_conv == "backbone.init_conv.conv"
         assert timm.get_pretrained_cfg("maam_cifar10").first_conv == tuple(f"agents.{i}.conv1" for i in range(3))
@@ -259,7 +252,7 @@ class TestTimm:
 @pytest.mark.parametrize("mode", ["graph", "pynative"], indirect=True)
 @pytest.mark.parametrize("library", ["mindcv"], indirect=True)
 def test_a_training_step_in_mindspore(mode, library, ms_images, ms_train):
-    model = library.native.create_model("maam_digits", num_classes=10, in_channels=1, seed=0)
+    model = library.native.create_model("maam_digits", seed=0, **DIGITS)
     losses, unchanged = ms_train(model, ms_images(8, 1))
     assert losses[1] < losses[0]
     assert unchanged == []

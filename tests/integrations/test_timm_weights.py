@@ -13,7 +13,6 @@ torch, timm = map(pytest.importorskip, ("torch", "timm"))
 from torch import nn  # noqa: E402
 
 import maam  # noqa: E402
-import maam.timm  # noqa: E402
 from maam.errors import WeightsError  # noqa: E402
 from maam.torch import build, load, load_weights, save_weights  # noqa: E402
 from maam.torch.layers import Layer  # noqa: E402

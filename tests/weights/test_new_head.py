@@ -28,7 +28,7 @@ def file(name, write):
     return write(node, spec.draw(node.parameters(), 3))
 
 
-def test_the_head_is_found():
+def test_the_head_is_found_or_there_is_none():
     assert {name: spec.head(model) for name, model in MODELS.items()} == HEADS
     for preset in ("cnn", "mlp", "rnn", "t_cnn", "maam_imagenet", "mobilenet_v1"):
         model = spec.preset(preset)
@@ -36,9 +36,6 @@ def test_the_head_is_found():
         assert changed.num_classes == 7
         assert spec.with_num_classes(changed, model.num_classes) == model
         assert changed == spec.preset(preset, num_classes=7)
-
-
-def test_models_without_a_head():
     flat = spec.Model(name="flat", input_shape=(1, 2, 2), children={"flatten": spec.Flatten()})
     for node, message in (
         (spec.maam(4), "expected a classifier, a model whose output is a vector of logits (num_classes,)"),
@@ -46,12 +43,6 @@ def test_models_without_a_head():
         (flat, "flat: the last layer"),
     ):
         assert error_of(SpecError, spec.with_num_classes, node, 5).startswith(message)
-
-
-def test_invalid_numbers_of_classes(backend, file):
-    for count in (0, -1, 2.5, "10", True):
-        message = f"num_classes: expected an integer of at least 1, got {count!r}; omit it"
-        assert error_of(SpecError, backend.load, file, num_classes=count).startswith(message)
 
 
 def test_load_replaces_only_the_head(backend, name, file, values):
@@ -66,6 +57,9 @@ def test_load_replaces_only_the_head(backend, name, file, values):
         assert loaded[f"{HEADS[name]}.weight"].dtype == dtype
     for seed in (1, 2):
         assert bits(values(backend.load(file, num_classes=4, seed=seed))) == bits(before | spec.draw(head, seed))
+    for count in (0, -1, 2.5, "10", True):
+        message = f"num_classes: expected an integer of at least 1, got {count!r}; omit it"
+        assert error_of(SpecError, backend.load, file, num_classes=count).startswith(message)
 
 
 def test_another_number_of_classes_is_refused_or_skipped(backend, name, file, values):
