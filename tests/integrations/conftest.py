@@ -36,18 +36,13 @@ def timm():
 
 
 @pytest.fixture
-def mindcv():
-    return import_library("mindcv").native
+def torch():
+    return pytest.importorskip("torch")
 
 
 @pytest.fixture
 def seeded(torch):
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def torch():
-    return pytest.importorskip("torch")
 
 
 @pytest.fixture
@@ -57,10 +52,8 @@ def images(torch, seeded):
 
 @pytest.fixture
 def made(seeded, timm):
-
     def make(name, **options):
-        small = SMALL if name.startswith(("mafc", "mobilenet_v")) else {}
-        return timm.create_model(name, **{**small, **options})
+        return timm.create_model(name, **(SMALL if name.startswith("mafc") else {}) | options)
 
     return make
 
@@ -89,35 +82,34 @@ def without_gradient():
 
 @pytest.fixture
 def mode(request):
-    """Use MindSpore's PyNative mode, which compiles nothing, or the mode that the test parameter names."""
+    """Use MindSpore's PyNative mode, which compiles nothing, or the mode that the test parameter names.
+
+    The fixture `mindspore_mode` of all tests restores the mode.
+    """
     ms = pytest.importorskip("mindspore")
-    before = ms.get_context("mode")
     ms.set_context(mode=ms.GRAPH_MODE if getattr(request, "param", "pynative") == "graph" else ms.PYNATIVE_MODE)
-    yield ms
-    ms.set_context(mode=before)
+    return ms
 
 
 @pytest.fixture
 def ms_images(mode):
-    """Make two images for MindSpore, (2, channels, size, size)."""
-    random = np.random.default_rng
-    return lambda size=32, channels=3: mode.Tensor(random(0).random((2, channels, size, size), np.float32))
+    def make(size=32, channels=3):
+        return mode.Tensor(np.random.default_rng(0).random((2, channels, size, size), np.float32))
+
+    return make
 
 
 @pytest.fixture
 def ms_train():
     """Run steps of SGD on a cell; return the losses and the names of the unchanged parameters."""
-    import mindspore as ms
-    from mindspore import nn
+    ms = importlib.import_module("mindspore")
 
     def run(network, x, steps=2):
-        network.set_train()
-        weights = network.trainable_params()
+        weights = network.set_train().trainable_params()
         before = {p.name: p.asnumpy().copy() for p in weights}
-        optimizer = nn.SGD(weights, learning_rate=0.01)
-        step = nn.TrainOneStepCell(nn.WithLossCell(network, nn.CrossEntropyLoss()), optimizer)
-        labels = ms.Tensor([0, 1], ms.int32)
-        losses = [float(step(x, labels).asnumpy()) for _ in range(steps)]
+        loss = ms.nn.WithLossCell(network, ms.nn.CrossEntropyLoss())
+        step = ms.nn.TrainOneStepCell(loss, ms.nn.SGD(weights, learning_rate=0.01))
+        losses = [float(step(x, ms.Tensor([0, 1], ms.int32)).asnumpy()) for _ in range(steps)]
         return losses, [p.name for p in weights if np.array_equal(p.asnumpy(), before[p.name])]
 
     return run

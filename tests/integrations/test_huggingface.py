@@ -5,14 +5,16 @@ from types import SimpleNamespace
 
 import pytest
 
-torch = pytest.importorskip("torch")
-hub = pytest.importorskip("huggingface_hub")
+torch, hub = map(pytest.importorskip, ("torch", "huggingface_hub"))
 
 from maam.errors import ArgumentError, PresetError, WeightsError  # noqa: E402
 from maam.torch import MAAM, build  # noqa: E402
 from maam.torch.huggingface import FILE, HubModel  # noqa: E402
 from maam.weights import read_weights  # noqa: E402
 from maam.weights.sets import SeveralSetsWarning  # noqa: E402
+from tests.errors import error_of  # noqa: E402
+
+load = HubModel.from_pretrained
 
 
 @pytest.fixture
@@ -22,16 +24,20 @@ def saved(tmp_path):
     return model, tmp_path / "digits"
 
 
+def spec_in(folder):
+    """Return the spec in the configuration of a folder."""
+    return json.loads((folder / "config.json").read_text())["spec"]
+
+
 def test_the_folder(saved):
     model, folder = saved
-    again = HubModel.from_pretrained(folder)
-    x = torch.rand(2, 1, 8, 8)
+    again, x = load(folder), torch.rand(2, 1, 8, 8)
     assert torch.equal(again.eval()(x), model.eval()(x))
-    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", FILE]
+    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", FILE}
     node, arrays = read_weights(folder / FILE)
     assert node == model.spec == again.spec
     assert arrays.keys() == {p.name for p in node.parameters()}
-    assert json.loads((folder / "config.json").read_text())["spec"]["name"] == "maam_digits"
+    assert spec_in(folder)["name"] == "maam_digits"
     text = (folder / "README.md").read_text()
     card = hub.ModelCard(text)
     assert (card.data.library_name, card.data.license) == ("maam", "apache-2.0")
@@ -45,69 +51,62 @@ def test_a_fused_model_and_a_single_layer(saved, tmp_path):
     model.eval().model.reparameterize()
     model.save_pretrained(tmp_path / "fused")
     node, _ = read_weights(tmp_path / "fused" / FILE)
-    assert json.loads((tmp_path / "fused" / "config.json").read_text())["spec"] == json.loads(node.to_json())
+    assert spec_in(tmp_path / "fused") == json.loads(node.to_json())
     assert node == model.spec
     layer = MAAM(4)
     HubModel(layer).save_pretrained(tmp_path / "layer")
-    assert HubModel.from_pretrained(tmp_path / "layer").spec == layer.spec
-
-
-def test_names_and_errors(tmp_path):
-    assert HubModel("maam_digits").spec.name == "maam_digits"
-    with pytest.raises(PresetError, match="no preset 'maam_digit'"):
-        HubModel("maam_digit")
-    with pytest.raises(WeightsError, match="Linear has no"):
-        HubModel(torch.nn.Linear(1, 1))
-    with pytest.raises(WeightsError, match=r"model.safetensors: no such file"):
-        HubModel.from_pretrained(tmp_path)
-    with pytest.raises(WeightsError, match=r"maam/nothing: expected a folder with model.safetensors or a repository"):
-        HubModel.from_pretrained("maam/nothing", local_files_only=True)
+    assert load(tmp_path / "layer").spec == layer.spec
 
 
 def test_options_of_loading_and_saving(saved, tmp_path):
     model, folder = saved
-    found = HubModel.from_pretrained(folder, num_classes=4, dtype=torch.float64, seed=3)
+    found = load(folder, num_classes=4, dtype=torch.float64, seed=3)
     assert found(torch.rand(2, 1, 8, 8, dtype=torch.float64)).shape == (2, 4)
-    for unknown in ({"strict": True}, {"foo": 1}):
-        with pytest.raises(TypeError, match="unexpected keyword argument"):
-            HubModel.from_pretrained(folder, **unknown)
-    with pytest.raises(WeightsError, match="no set of weights 'ema' in the file"):
-        HubModel.from_pretrained(folder, key="ema")
-    for options, message in (
-        ({"privat": True}, "save_pretrained: no option 'privat'; did you mean 'private'?"),
-        ({"private": True}, "save_pretrained: private has no effect without push_to_hub=True"),
+    assert HubModel("maam_digits").spec.name == "maam_digits"
+    new = tmp_path / "new"
+    for kind, call, options, message in (
+        (TypeError, load, {"strict": True}, "unexpected keyword argument"),
+        (TypeError, load, {"foo": 1}, "unexpected keyword argument"),
+        (WeightsError, load, {"key": "ema"}, "no set of weights 'ema' in the file"),
+        (ArgumentError, model.save_pretrained, {"privat": True}, "no option 'privat'; did you mean 'private'?"),
+        (ArgumentError, model.save_pretrained, {"private": True}, "private has no effect without push_to_hub=True"),
     ):
-        with pytest.raises(ArgumentError) as caught:
-            model.save_pretrained(tmp_path / "new", **options)
-        assert message in str(caught.value)
-    assert not (tmp_path / "new").exists()
+        message = message if call == load else f"save_pretrained: {message}"
+        assert message in error_of(kind, call, folder if call == load else new, **options)
+    assert not new.exists()
+
+
+def test_sources_that_are_no_models(saved, tmp_path):
+    folder = saved[1]
+    for kind, call, source, message in (
+        (PresetError, HubModel, "maam_digit", "no preset 'maam_digit'"),
+        (WeightsError, HubModel, torch.nn.Linear(1, 1), "Linear has no"),
+        (WeightsError, load, tmp_path, "model.safetensors: no such file"),
+    ):
+        assert message in error_of(kind, call, source)
+    message = "maam/nothing: expected a folder with model.safetensors or a repository"
+    assert message in error_of(WeightsError, load, "maam/nothing", local_files_only=True)
+    for content in ("[]", "", "[" * 100_000, "9" * 6000):
+        (folder / "config.json").write_text(content)
+        assert "digits: cannot be loaded; check its config.json" in error_of(WeightsError, load, folder)
 
 
 def test_a_file_of_another_origin_with_a_moving_average(saved, tmp_path):
-    safetensors = pytest.importorskip("safetensors.torch")
-    model, _ = saved
-    other = HubModel(build("maam_digits", seed=1)).model.state_dict()
-    arrays = {f"model.{name}": value for name, value in model.model.state_dict().items()}
-    safetensors.save_file({**arrays, **{f"ema.{name}": value for name, value in other.items()}}, tmp_path / FILE)
-    own = HubModel.from_pretrained(tmp_path, spec="maam_digits", key="model")
-    assert torch.equal(own.model.classifier.fc1.weight, model.model.classifier.fc1.weight)
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    sets = {"model": saved[0].model, "ema": build("maam_digits", seed=1)}
+    weights = {name: model.state_dict() for name, model in sets.items()}
+    save_file({f"{name}.{key}": value for name in sets for key, value in weights[name].items()}, tmp_path / FILE)
+    first = "classifier.fc1.weight"
+    own = load(tmp_path, spec="maam_digits", key="model").model.state_dict()
+    assert torch.equal(own[first], weights["model"][first])
     with pytest.warns(SeveralSetsWarning, match="'ema' is taken"):
-        average = HubModel.from_pretrained(tmp_path, spec="maam_digits")
-    assert torch.equal(average.model.classifier.fc1.weight, other["classifier.fc1.weight"])
+        average = load(tmp_path, spec="maam_digits").model.state_dict()
+    assert torch.equal(average[first], weights["ema"][first])
 
 
 def test_push(saved, monkeypatch):
     sent = []
-    made = SimpleNamespace(repo_id="me/x")
-    monkeypatch.setattr(hub.HfApi, "create_repo", lambda self, **options: made)
+    monkeypatch.setattr(hub.HfApi, "create_repo", lambda self, **options: SimpleNamespace(repo_id="me/x"))
     monkeypatch.setattr(hub.HfApi, "upload_folder", lambda self, **given: sent.extend(given["folder_path"].iterdir()))
     saved[0].push_to_hub("me/x")
     assert {path.name for path in sent} == {"README.md", "config.json", FILE}
-
-
-@pytest.mark.parametrize("content", ["[]", "", "[" * 100_000, "9" * 6000])
-def test_a_broken_configuration(content, tmp_path):
-    HubModel(build("maam_digits", seed=0)).save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "config.json").write_text(content)
-    with pytest.raises(WeightsError, match=r"model: cannot be loaded; check its config.json"):
-        HubModel.from_pretrained(tmp_path / "model")

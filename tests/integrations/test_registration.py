@@ -2,7 +2,6 @@
 
 import copy
 from functools import partial
-from re import escape
 
 import numpy as np
 import pytest
@@ -12,9 +11,11 @@ from maam import spec
 from maam.errors import PresetError, SpecError, WeightsError
 from maam.training import read_recipe
 from maam.weights import list_pretrained
+from tests.errors import error_of
 
 WITHOUT_MAPS = ("mlp", "rnn", "without_agent_attention")
 SMALL = {"num_classes": 10, "width_multiplier": 0.25, "cifar": True}
+DIGITS = {"num_classes": 10, "in_channels": 1}
 
 
 @pytest.fixture
@@ -49,8 +50,8 @@ def has(library, name):
 def test_names_and_aliases(library):
     native = library.native
     assert native.list_models(module="presets") == [name for name in maam.list_presets() if has(library, name)]
-    assert native.list_models("maf*") == maam.list_presets("maf*")
-    assert native.list_models("maam_*") == maam.list_presets("maam_*")
+    for pattern in ("maf*", "maam_*"):
+        assert native.list_models(pattern) == maam.list_presets(pattern)
     with_weights = set(maam.list_presets()) & set(native.list_models(pretrained=True))
     assert with_weights == (set(list_pretrained()) if library.name == "timm" else set())  # MindCV expects a URL
     assert [native.is_model(name) for name in ("mafc_v2", "MAFCV2", "mafc_v9")] == [True, True, False]
@@ -62,13 +63,6 @@ def test_names_and_aliases(library):
     assert plain.spec == maam.preset("mafc_v2", attention=None, **SMALL)
 
 
-def test_rates_of_0_are_allowed(library):
-    """Training scripts pass them to every model."""
-    for create in (library.native.create_model, library.maam.create_model):
-        model = create("mafc_v2", drop_path_rate=0.0, drop_rate=0, drop_block_rate=0.0, **SMALL)
-        assert model.spec == maam.preset("mafc_v2", **SMALL)
-
-
 @pytest.mark.parametrize("name", maam.list_presets())
 def test_the_configuration_follows_from_the_spec(library, name):
     if not has(library, name):
@@ -78,9 +72,8 @@ def test_the_configuration_follows_from_the_spec(library, name):
     if library.name == "timm":
         cfg = library.native.get_pretrained_cfg(name)
         assert (cfg.architecture, cfg.num_classes, cfg.input_size) == (name, node.num_classes, node.input_shape)
-        assert cfg.classifier == spec.head(node)
+        assert (cfg.classifier, cfg.interpolation) == (spec.head(node), "bilinear")
         assert cfg.fixed_input_size == (spec.input_rule(node).size is not None)
-        assert cfg.interpolation == "bilinear"
         assert bool(cfg.has_weights) == (name in list_pretrained())
     else:
         cfg = library.registry.get_pretrained_cfg(name)
@@ -102,22 +95,19 @@ def test_arguments_reach_the_preset(library):
     else:
         assert model.default_cfg == library.registry.get_pretrained_cfg("mafc_v2")
         assert sum(p.size for p in model.trainable_params()) == expected.num_parameters
+    for create in (library.native.create_model, library.maam.create_model):  # training scripts pass rates of 0
+        model = create("mafc_v2", drop_path_rate=0.0, drop_rate=0, drop_block_rate=0.0, **SMALL)
+        assert model.spec == maam.preset("mafc_v2", **SMALL)
 
 
-def test_default_channels_and_classes(library):
-    """MindCV passes its defaults to every model, timm passes none."""
-    expected = {} if library.name == "timm" else {"num_classes": 1000, "in_channels": 3}
-    assert library.native.create_model("maam_digits").spec == maam.preset("maam_digits", **expected)
-    direct = library.presets.maam_digits(num_classes=4).spec
-    assert direct == library.native.create_model("maam_digits", num_classes=4).spec
-
-
-def test_a_seed_draws_the_same_weights_as_in_build(library, backend):
-    channels = {} if library.name == "timm" else {"num_classes": 10, "in_channels": 1}
-    found = arrays_of(library.native.create_model("maam_digits", seed=3, **channels))
+def test_default_channels_and_classes_and_a_seed(library, backend):
+    """MindCV passes its defaults to every model, timm passes none; a seed draws the same weights as in `build`."""
+    create = library.native.create_model
+    defaults, own = ({}, {}) if library.name == "timm" else ({"num_classes": 1000, "in_channels": 3}, DIGITS)
+    assert create("maam_digits").spec == maam.preset("maam_digits", **defaults)
+    assert library.presets.maam_digits(num_classes=4).spec == create("maam_digits", num_classes=4).spec
     expected = arrays_of(backend.build("maam_digits", seed=3))
-    assert found.keys() == expected.keys()
-    assert all(np.array_equal(array, expected[name]) for name, array in found.items())
+    np.testing.assert_equal(arrays_of(create("maam_digits", seed=3, **own)), expected)
 
 
 class TestOwnPresets:
@@ -137,18 +127,18 @@ class TestOwnPresets:
         before = library.registry.model_entrypoint("mafc_v2")
         assert library.maam.register_presets("mafc_*") == maam.list_presets("mafc_*")
         assert library.registry.model_entrypoint("mafc_v2") is before
-        body = maam.preset("maam_digits").until("reduce")
-        added(lambda: body, "own_features")
+        added(lambda: maam.preset("maam_digits").until("reduce"), "own_features")
         assert library.maam.register_presets("own_*") == []
         assert not library.native.is_model("own_features")
 
     def test_a_conflicting_name_registers_nothing(self, library, added):
-        added(lambda: maam.preset("maam_digits"), "resnet18")
-        added(lambda: maam.preset("maam_digits"), "own_first")
+        for name in ("resnet18", "own_first"):
+            added(lambda: maam.preset("maam_digits"), name)
         origin, title = f"{library.name}.models.resnet", "timm" if library.name == "timm" else "MindCV"
-        conflict = f"{title} already has a model 'resnet18' from {origin}; register the preset under another name with "
-        with pytest.raises(PresetError, match=f"^{escape(conflict + 'maam.register_preset(factory, name)')}$"):
-            library.maam.register_presets("*")
+        assert error_of(PresetError, library.maam.register_presets, "*") == (
+            f"{title} already has a model 'resnet18' from {origin}; register the preset under another name with "
+            "maam.register_preset(factory, name)"
+        )
         assert not library.native.is_model("own_first")
         assert library.registry.model_entrypoint("resnet18").__module__ == origin
 
@@ -170,42 +160,35 @@ class TestAttention:
         assert library.maam.create_model(name, attention=None, **SMALL).spec == plain
         assert library.native.create_model(name, attention="none", **SMALL).spec == plain
 
-    def test_other_functions_and_classes_are_refused(self, library, backend):
+    def test_other_layers_are_refused(self, library, backend):
         class Other: ...
 
+        def refusal(attention):
+            return error_of(SpecError, library.maam.create_model, "mafc_v2", attention=attention, **SMALL)
+
         given = {"partial": partial(backend.MAFC, rd_ratio=0.5), "function": lambda channels: backend.MAFC(channels)}
+        expected = f"attention: expected the name of a layer or a class of {backend.__name__}, got "
         for got, attention in {**given, f"{__name__}.{Other.__qualname__}": Other}.items():
-            message = f"attention: expected the name of a layer or a class of {backend.__name__}, got {got}; 'mafc_v2'"
-            with pytest.raises(SpecError, match=f"^{escape(message)} is a preset"):
-                library.maam.create_model("mafc_v2", attention=attention, **SMALL)
-
-    def test_a_layer_that_the_preset_does_not_have(self, library, backend):
-        for given in ("maam", backend.MAAM):
-            with pytest.raises(SpecError, match="mobilenet: attention: input should be 'se', 'maf', 'ese', 'eca', "):
-                library.maam.create_model("mafc_v2", attention=given, **SMALL)
+            assert refusal(attention).startswith(f"{expected}{got}; 'mafc_v2' is a preset")
+        for attention in ("maam", backend.MAAM):  # which the preset does not have
+            assert "mobilenet: attention: input should be 'se', 'maf', 'ese', 'eca', " in refusal(attention)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        *(("maam_digits", {"attention": given}, "'maam_digits' has no option 'attention'") for given in (None, "se")),
+def test_unknown_models_and_options(library):
+    for name, options, message in (
+        ("maam_digits", {"attention": None}, "'maam_digits' has no option 'attention'"),
+        ("maam_digits", {"attention": "se"}, "'maam_digits' has no option 'attention'"),
         ("mafc_v2", {"every_block": True, "attention": "se"}, "preset, whose spec determines the blocks with atten"),
         ("mafc_v2", {"wdth_multiplier": 0.1}, "'mafc_v2' has no option 'wdth_multiplier'; its options: num_"),
         ("resnet81", {"attention": "se"}, "no model 'resnet81'; did you mean 'resnet18'"),
-        ("zzzzzz", {}, r"no model 'zzzzzz'; (timm|mindcv)\.list_models\(\) lists all models"),
-    ],
-)
-def test_unknown_models_and_options(library, name, options, message):
-    with pytest.raises(PresetError, match=message):
-        library.maam.create_model(name, **options)
-
-
-def test_the_function_of_the_library_raises_the_same_errors(library):
+        ("zzzzzz", {}, "no model 'zzzzzz'; {library}.list_models() lists all models"),
+    ):
+        assert message.format(library=library.name) in error_of(PresetError, library.maam.create_model, name, **options)
     for create in (library.native.create_model, library.maam.create_model):
-        with pytest.raises(PresetError, match="'mafc_v2' has no option 'drop_path_rate'; its options: num_"):
-            create("mafc_v2", drop_path_rate=0.1)
-        with pytest.raises(WeightsError, match=r"^mafc_v2: there are no pretrained weights for this preset; omit pre"):
-            create("mafc_v2", pretrained=True)
+        message = error_of(PresetError, create, "mafc_v2", drop_path_rate=0.1)
+        assert "'mafc_v2' has no option 'drop_path_rate'; its options: num_" in message
+        message = error_of(WeightsError, create, "mafc_v2", pretrained=True)
+        assert message.startswith("mafc_v2: there are no pretrained weights for this preset; omit pre")
 
 
 class TestTimm:
@@ -224,9 +207,8 @@ class TestTimm:
     def test_images_are_prepared_as_in_the_recipe(self, name, timm):
         images = read_recipe("imagenet_maf").images
         config = timm.data.resolve_model_data_config(timm.create_model(name, width_multiplier=0.1))
-        assert (config["mean"], config["std"]) == (images.mean, images.std)
-        assert config["input_size"] == (3, images.size, images.size)
-        assert config["crop_pct"] == 224 / 256
+        expected = (images.mean, images.std, (3, images.size, images.size), 224 / 256)
+        assert tuple(config[key] for key in ("mean", "std", "input_size", "crop_pct")) == expected
 
     def test_other_presets_use_the_whole_image_in_0_1(self, timm, torch):
         from PIL import Image
@@ -237,9 +219,8 @@ class TestTimm:
         pixels = transform(Image.new("RGB", (8, 8), (255, 0, 51)))
         assert torch.allclose(pixels[:, 0, 0], torch.tensor([1.0, 0.0, 0.2]))
 
-    def test_configurations(self, timm):
-        config = timm.data.resolve_model_data_config(timm.create_model("mafc_v2", **SMALL))
-        assert config["input_size"] == (3, 32, 32)
+    def test_sizes_and_first_layers_in_the_configuration(self, timm):
+        assert timm.data.resolve_model_data_config(timm.create_model("mafc_v2", **SMALL))["input_size"] == (3, 32, 32)
         assert timm.create_model("maam_cifar10", img_size=16).pretrained_cfg["input_size"] == (3, 16, 16)
         assert timm.get_pretrained_cfg("mafc_v2").first_conv == "backbone.init_conv.conv"
         assert timm.get_pretrained_cfg("maam_cifar10").first_conv == tuple(f"agents.{i}.conv1" for i in range(3))
@@ -250,9 +231,8 @@ class TestTimm:
         for flag in ("exportable", "scriptable", "no_jit"):
             assert timm.create_model("maam_digits", **{flag: True})(images(8, 1)).shape == (2, 10)
 
-    @pytest.mark.parametrize(
-        ("name", "options", "message"),
-        [
+    def test_invalid_options(self, timm):
+        for name, options, message in (
             ("mafc_v2", {"in_channels": 1}, "in_channels: 'mafc_v2' has no such option in timm; use 'in_c"),
             ("mafc_v2", {"image_size": 64}, "image_size: 'mafc_v2' has no such option in timm; use 'img_s"),
             ("mafc_v2", {"img_size": (64, 32)}, "img_size: expected one number or two equal numbers, got (64"),
@@ -263,17 +243,16 @@ class TestTimm:
             ("mafc_v2", {"drop_rate": 1.5}, "drop_rate: expected a number of at least 0 and below 1, got 1.5"),
             ("maam_digits", {"drop_rate": 0.5, "dropout": 0.5}, "drop_rate: the preset already has dropout"),
             ("maam_digits", {"fusion": "max"}, "fusion: input should be 'softmax', 'mean' or 'dynamic'"),
-        ],
-    )
-    def test_invalid_options(self, name, options, message, timm):
-        about_names = {"in_channels", "image_size"} & options.keys()
-        with pytest.raises(PresetError if about_names else SpecError, match=escape(message)):
-            timm.create_model(name, **options)
+        ):
+            kind = PresetError if {"in_channels", "image_size"} & options.keys() else SpecError
+            assert message in error_of(kind, timm.create_model, name, **options)
 
 
-@pytest.mark.parametrize("mode", [pytest.param("graph", marks=pytest.mark.slow), "pynative"], indirect=True)
-def test_a_training_step_in_mindspore(mode, mindcv, ms_images, ms_train):
-    model = mindcv.create_model("maam_digits", num_classes=10, in_channels=1, seed=0)
+@pytest.mark.slow_in("graph")
+@pytest.mark.parametrize("mode", ["graph", "pynative"], indirect=True)
+@pytest.mark.parametrize("library", ["mindcv"], indirect=True)
+def test_a_training_step_in_mindspore(mode, library, ms_images, ms_train):
+    model = library.native.create_model("maam_digits", seed=0, **DIGITS)
     losses, unchanged = ms_train(model, ms_images(8, 1))
     assert losses[1] < losses[0]
     assert unchanged == []

@@ -1,4 +1,4 @@
-"""Weights files of maam and checkpoints of PyTorch, loaded with the functions of timm."""
+"""Weights files of maam, checkpoints of PyTorch and folders of `save_for_hf`, loaded with the functions of timm."""
 
 import json
 from functools import partial
@@ -8,18 +8,20 @@ from re import escape
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-timm = pytest.importorskip("timm")
+torch, timm = map(pytest.importorskip, ("torch", "timm"))
 
 from torch import nn  # noqa: E402
 
 import maam  # noqa: E402
-import maam.timm  # noqa: E402
 from maam.errors import WeightsError  # noqa: E402
 from maam.torch import build, load, load_weights, save_weights  # noqa: E402
+from maam.torch.layers import Layer  # noqa: E402
 from maam.weights.sets import SeveralSetsWarning  # noqa: E402
+from tests.errors import error_of  # noqa: E402
 
-FILE = "model.safetensors"
+pytestmark = pytest.mark.usefixtures("seeded")
+FILE, FOLDER = "model.safetensors", "local-dir:folder"
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 def saved(name="mafc_v3_small", **options):
@@ -32,6 +34,13 @@ def saved(name="mafc_v3_small", **options):
 
 def from_file(made, name="mafc_v3_small", path=FILE, **options):
     return made(name, pretrained=True, pretrained_cfg_overlay={"file": path}, **options).eval()
+
+
+def different(one, other):
+    """Return the names of the arrays that are not equal."""
+    first, second = (model.state_dict() for model in (one, other))
+    assert list(first) == list(second)
+    return [name for name in first if not torch.equal(first[name], second[name])]
 
 
 def test_a_weights_file_and_a_checkpoint_of_pytorch(made, images):
@@ -60,28 +69,25 @@ def test_other_classes(num_classes, made, images):
     assert model(x).shape[1] == (num_classes or model.head_hidden_size)
 
 
+def test_gray_images(made, images):
+    whole, x = saved("maam_cifar10"), images(channels=1)
+    model = from_file(made, "maam_cifar10", in_chans=1)
+    assert torch.allclose(model(x), whole(x.expand(-1, 3, -1, -1)), atol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channels(channels, made, images):
     own = saved()
     nn.init.uniform_(own.backbone.data_bn.weight)  # new ones are all 1
     save_weights(own, FILE)
     model = from_file(made, num_classes=3, in_chans=channels)
-    first = "backbone.init_conv.conv.weight"
-    kernel = model.state_dict()[first]
-    assert kernel.shape[1] == channels
+    found, expected = model.state_dict(), own.state_dict()
+    kernel, norm = "backbone.init_conv.conv.weight", "backbone.data_bn.weight"
+    assert found[kernel].shape[1] == channels
     if channels == 1:
-        assert torch.allclose(kernel, own.state_dict()[first].sum(1, keepdim=True))
-    mean = own.state_dict()["backbone.data_bn.weight"].mean()
-    assert torch.allclose(model.state_dict()["backbone.data_bn.weight"], mean.expand(channels))
+        assert torch.allclose(found[kernel], expected[kernel].sum(1, keepdim=True))
+    assert torch.allclose(found[norm], expected[norm].mean().expand(channels))
     assert model(images(channels=channels)).isfinite().all()
-
-
-def test_gray_images_for_a_maam_classifier(made, images):
-    save_weights(build("maam_cifar10", seed=1), FILE)
-    model = from_file(made, "maam_cifar10", in_chans=1)
-    whole = load(FILE).eval()
-    x = images(channels=1)
-    assert torch.allclose(model(x), whole(x.expand(-1, 3, -1, -1)), atol=1e-5)
 
 
 def test_features_only(made, images):
@@ -93,92 +99,53 @@ def test_features_only(made, images):
 
 
 def test_a_model_of_timm_is_a_model_of_maam(made, images):
-    model, x = made("mafc_v3_small", num_classes=3).eval(), images()
+    model, other = (made("mafc_v3_small", num_classes=3).eval() for _ in range(2))
     save_weights(model, FILE)
+    x = images()
     assert torch.equal(load(FILE).eval()(x), model(x))
-    other = made("mafc_v3_small", num_classes=3).eval()
     load_weights(other, FILE)
     assert torch.equal(other(x), model(x))
 
 
-def test_a_folder_in_the_form_of_the_hub(made, images):
-    """`local-dir:` reads the files of `save_for_hf`; config.json contains the architecture and the options."""
-    model, x = made("mafc_v3_small", num_classes=3).eval(), images()
-    if not hasattr(model, "_model_args"):
-        pytest.skip("this timm does not store the arguments of a model")
-    timm.models.save_for_hf(model, "folder")
-    config = json.loads(Path("folder/config.json").read_text())
-    assert config["architecture"] == "mafc_v3_small"
-    again = timm.create_model("local-dir:folder", pretrained=True).eval()
-    assert torch.equal(again(x), model(x))
-
-
-@pytest.mark.parametrize(
-    ("name", "saved_as", "options", "message"),
-    [
+def test_a_file_that_computes_something_else(made):
+    for name, saved_as, options, message in (
         ("maam_digits", {"act_layer": "silu"}, {}, "agents.0.act1.function is 'silu' in the file and 'relu' in the m"),
         ("maam_digits", {"fusion": "mean"}, {}, r"agents.merge is 'weighted' in the file and 'softmax' in the model"),
         ("mafc_v3_small", {"attention": "se"}, {}, "is a scale in the file and a sequential in the model"),
         ("mafc_v3_small", {}, {"cifar": False}, "stride is 1 in the file and 2 in the model"),
-    ],
-)
-def test_a_file_that_computes_something_else(name, saved_as, options, message, made):
-    saved(name, **saved_as)
-    with pytest.raises(WeightsError, match=f"{FILE}.*{escape(message)}"):
-        from_file(made, name, num_classes=3, **options)
+    ):
+        saved(name, **saved_as)
+        with pytest.raises(WeightsError, match=f"{FILE}.*{escape(message)}"):
+            from_file(made, name, num_classes=3, **options)
 
 
 def test_files_that_do_not_fit(made):
     with pytest.raises(FileNotFoundError):
         from_file(made, path="nothing.safetensors")
     saved()
-    advice = "pass num_classes=3 to load the last layer, or num_classes=1000 for a new one"
-    with pytest.raises(WeightsError, match=f"^{FILE}: the file has 3 classes and the model 1000; {advice}$"):
-        from_file(made)
+    message = f"{FILE}: the file has 3 classes and the model 1000; pass num_classes=3 to load the last layer, or "
+    assert error_of(WeightsError, from_file, made) == f"{message}num_classes=1000 for a new one"
     with pytest.raises(RuntimeError, match=r"size mismatch for classifier\.conv\.weight"):
         made("mafc_v3_small", num_classes=4, checkpoint_path=FILE)
-
-
-def test_folders_and_checkpoints_of_networks_with_attention(images):
-    """As `timm.models.save_for_hf` writes them, also of the plain network; another number of classes has a new head."""
-    pytest.importorskip("huggingface_hub")
-    options = {"attention": "mafc", "identity_init": True}
-    network, x = maam.timm.create_model("resnet10t", num_classes=4, **options).eval(), images()
-    for gamma in (p for name, p in network.named_parameters() if name.endswith("gamma")):
-        nn.init.constant_(gamma, 0.5)
-    for name, origin in (("own", network), ("plain", timm.create_model("resnet10t", num_classes=4).eval())):
-        timm.models.save_for_hf(origin, name)
-        again = maam.timm.create_model(f"local-dir:{name}", pretrained=True, **options).eval()
-        assert torch.equal(again(x), origin(x))
-        other = maam.timm.create_model(f"local-dir:{name}", pretrained=True, num_classes=7, **options)
-        found = other.state_dict()
-        assert all(torch.equal(found[key], t) for key, t in origin.state_dict().items() if not key.startswith("fc."))
-        assert other.num_classes == len(found["fc.bias"]) == 7
-    torch.save(network.state_dict(), "model.pth")
-    again = maam.timm.create_model("resnet10t", checkpoint_path="model.pth", num_classes=4, **options).eval()
-    assert torch.equal(again(x), network(x))
-    for other in ("cbam", partial(maam.torch.MAFC, rd_ratio=1 / 4)):
-        with pytest.raises(WeightsError, match=r"do not fit the network with these attention layers: .*; choose the"):
-            maam.timm.create_model("local-dir:own", attention=other, pretrained=True)
 
 
 def test_a_checkpoint_with_a_moving_average():
     """`maam.timm.create_model` takes it, as timm does; `key` takes the other set."""
     make = partial(maam.timm.create_model, "mobilenetv3_small_050")
-    own, average = (make(num_classes=3).state_dict() for _ in range(2))
-    torch.save({"state_dict": {f"model.{n}": t for n, t in own.items()}, "state_dict_ema": average}, "both.pth")
+    own, average = (make(num_classes=3) for _ in range(2))
+    content = {f"model.{name}": tensor for name, tensor in own.state_dict().items()}
+    torch.save({"state_dict": content, "state_dict_ema": average.state_dict()}, "both.pth")
     with pytest.warns(SeveralSetsWarning, match="'state_dict_ema' is taken"):
-        found = make(num_classes=3, checkpoint_path="both.pth").state_dict()
-    assert torch.equal(found["classifier.weight"], average["classifier.weight"])
-    found = make(num_classes=3, checkpoint_path="both.pth", key="state_dict").state_dict()
-    assert torch.equal(found["classifier.weight"], own["classifier.weight"])
-    found = make(num_classes=4, checkpoint_path="both.pth", key="state_dict").state_dict()
-    assert found.pop("classifier.weight").shape[0] == found.pop("classifier.bias").shape[0] == 4  # a new last layer
-    assert all(torch.equal(tensor, own[name]) for name, tensor in found.items())
-    with pytest.raises(WeightsError, match=r"both.pth: does not fit the model: .*size mismatch for classifier"):
-        make(checkpoint_path="both.pth", key="state_dict")
-    with pytest.raises(WeightsError, match="prefix: this has no effect without checkpoint_path"):
-        make(prefix="model")
+        assert different(make(num_classes=3, checkpoint_path="both.pth"), average) == []
+    take = partial(make, checkpoint_path="both.pth", key="state_dict")
+    assert different(take(num_classes=3), own) == []
+    found = take(num_classes=4)
+    assert different(found, own) == ["classifier.weight", "classifier.bias"]
+    assert found.classifier.weight.shape[0] == found.classifier.bias.shape[0] == 4
+    message = error_of(WeightsError, take)
+    assert message.startswith("both.pth: does not fit the model: ")
+    assert "size mismatch for classifier" in message
+    assert "prefix: this has no effect without checkpoint_path" in error_of(WeightsError, make, prefix="model")
 
 
 def test_broken_checkpoints():
@@ -191,5 +158,107 @@ def test_broken_checkpoints():
         ("none.pth", "none.pth: no such file"),
         (5, "expected the path of a weights file"),
     ):
-        with pytest.raises(WeightsError, match=message):
-            make(checkpoint_path=file)
+        assert message in error_of(WeightsError, make, checkpoint_path=file)
+
+
+def saved_network(name="resnet10t", attention="eca", **options):
+    """Write a network of timm with random weights as a folder and as a checkpoint, and return it."""
+    network = maam.timm.create_model(name, attention=attention, num_classes=4, **options)
+    for p in network.parameters():
+        nn.init.uniform_(p, -0.1, 0.1)
+    timm.models.save_for_hf(network, "folder")
+    torch.save(network.state_dict(), "model.pth")
+    return network.eval()
+
+
+@pytest.mark.skipif(not hasattr(timm.models._hub, "load_state_dict_from_path"), reason="timm reads no folders")
+class TestFolders:
+    """Networks written by `timm.models.save_for_hf` are built again with their weights."""
+
+    @pytest.fixture(autouse=True)
+    def hub(self):
+        pytest.importorskip("huggingface_hub")
+
+    again = staticmethod(partial(maam.timm.create_model, FOLDER, pretrained=True))
+
+    def test_a_model_of_maam(self, made, images):
+        """`config.json` contains the architecture and the options."""
+        model, x = made("mafc_v3_small", num_classes=3).eval(), images()
+        timm.models.save_for_hf(model, "folder")
+        assert json.loads(Path("folder/config.json").read_text())["architecture"] == "mafc_v3_small"
+        assert torch.equal(timm.create_model(FOLDER, pretrained=True).eval()(x), model(x))
+
+    @pytest.mark.parametrize(
+        ("name", "attention", "options"),
+        [
+            ("seresnet18", "se", {}),  # the new layers have the names of those that they replace, and other shapes
+            ("mobilenetv3_small_050", "simam", {}),  # no arrays
+            ("resnet10t", "eca", {"where": "layer*.*.bn2"}),
+            ("resnet10t", "mafc", {"identity_init": True}),
+            slow("ecaresnet26t", "eca", {}),  # the same names and shapes
+            slow("regnety_002", "se", {}),
+            slow("regnety_002", "simam", {}),
+            slow("seresnet18", "se", {"identity_init": True}),
+            slow("mobilenetv3_small_050", "eca", {"every_block": True}),
+            slow("convnext_atto", "eca", {}),
+            slow("densenet121", "eca", {}),
+        ],
+    )
+    def test_a_network_with_attention(self, name, attention, options, images):
+        network = saved_network(name, attention, **options)
+        options = {"attention": attention, **options}
+        assert different(network, self.again(**options)) == []
+        own = maam.timm.create_model(name, num_classes=4, checkpoint_path="model.pth", **options)
+        assert different(network, own) == []
+        last, other = network.pretrained_cfg["classifier"], self.again(num_classes=7, **options)
+        assert different(network, other) == [f"{last}.weight", f"{last}.bias"]
+        assert other.num_classes == len(other.get_classifier().bias) == 7
+        features, x = self.again(features_only=True, **options).eval(), images(64)
+        assert torch.equal(features(x)[-1], network.forward_features(x))
+
+    def test_the_plain_network(self, images):
+        plain, x = timm.create_model("resnet10t", num_classes=4).eval(), images()
+        timm.models.save_for_hf(plain, "folder")
+        assert torch.equal(self.again(attention="mafc", identity_init=True).eval()(x), plain(x))
+        found = self.again(attention="mafc", identity_init=True, num_classes=7).state_dict()
+        assert all(torch.equal(found[name], t) for name, t in plain.state_dict().items() if not name.startswith("fc."))
+
+    @pytest.mark.parametrize("options", [{}, *(slow({"feature_cls": name}) for name in ("dict", "hook", "getter"))])
+    def test_the_last_map_of_a_densenet(self, options, images):
+        """The layer after the last batch norm applies to the last map, and only if that map is returned."""
+        network = saved_network("densenet121", "eca")
+        make = partial(self.again, attention="eca", features_only=True, **options)
+        features, x = make().eval(), images()
+        assert sum(isinstance(module, Layer) for module in features.modules()) == 4
+        maps = features(x)
+        maps = list(maps.values()) if isinstance(maps, dict) else maps
+        assert torch.equal(maps[-1], network.forward_features(x))
+        assert sum(isinstance(module, Layer) for module in make(out_indices=(0, 2)).modules()) == 1
+
+    @pytest.mark.parametrize(("name", "attention"), [("resnet10t", "eca"), ("mobilenetv3_small_050", "simam")])
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({}, "the network without attention: .*; if the network was saved with attention, pass attention=NAME"),
+            ({"attention": "se"}, "the network with these attention layers: .*; choose the attention of the saved "),
+        ],
+    )
+    @pytest.mark.parametrize("more", [{}, {"num_classes": 7}, slow({"features_only": True})])
+    def test_another_attention_is_refused(self, name, attention, options, message, more):
+        """Also with a new last layer and with `features_only`, for which timm does not compare the names."""
+        saved_network(name, attention)
+        with pytest.raises(WeightsError, match=f"^{FOLDER}: the pretrained weights do not fit {message}"):
+            self.again(**options, **more)
+
+    def test_layers_of_other_names_or_shapes_are_refused(self):
+        saved_network("resnet10t", "mafc")
+        for attention in ("cbam", partial(maam.torch.MAFC, rd_ratio=1 / 4)):
+            message = error_of(WeightsError, self.again, attention=attention)
+            assert "do not fit the network with these attention layers: " in message
+            assert "; choose the attention of the saved network" in message
+
+    def test_gray_images(self):
+        network = saved_network(in_chans=1)
+        assert different(network, self.again(attention="eca")) == []
+        first = self.again(attention="eca", in_chans=3).state_dict()["conv1.0.weight"]
+        assert torch.allclose(first.sum(1, keepdim=True), network.state_dict()["conv1.0.weight"], atol=1e-6)

@@ -1,8 +1,9 @@
-"""The backends behind one interface, small specs, arrays of arbitrary bits, and checks of files."""
+"""The backends behind one interface, small specs, arrays of arbitrary bits, checks and edits of files."""
 
 import functools
 import importlib
 import itertools
+import json
 
 import ml_dtypes
 import numpy as np
@@ -14,11 +15,9 @@ from maam.errors import WeightsError
 from maam.weights import read_weights
 from tests.errors import error_of
 
-DTYPES = {
-    "float16": np.dtype(np.float16),
-    "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "float32": np.dtype(np.float32),
-    "float64": np.dtype(np.float64),
+BACKENDS = ("reference", "torch", "mindspore")
+DTYPES = {name: np.dtype(name) for name in ("float16", "float32", "float64")} | {
+    "bfloat16": np.dtype(ml_dtypes.bfloat16)
 }
 SMALL = {"image_size": 8, "channels": 4, "hidden_features": 6, "num_agents": 2}
 NODE = spec.maam_classifier(3, 1, **SMALL, fusion="dynamic", depthwise=True)
@@ -32,20 +31,15 @@ SPECS = {
 
 def arbitrary(node, dtype="float32", seed=0):
     """Return arrays of random bits: any finite value, including -0 and denormal numbers; variances are positive."""
-    generator = np.random.default_rng(seed)
-    dtype = DTYPES[dtype]
+    generator, dtype = np.random.default_rng(seed), DTYPES[dtype]
 
-    def one(shape):
-        array = np.frombuffer(generator.bytes(dtype.itemsize * int(np.prod(shape))), dtype).copy()
+    def one(p):
+        array = np.frombuffer(generator.bytes(dtype.itemsize * int(np.prod(p.shape))), dtype).copy()
         array.view(f"u{dtype.itemsize}")[~np.isfinite(array.astype(np.float64))] = 1
-        return array.reshape(shape)
+        return (np.abs(array) if p.role is spec.Role.RUNNING_VAR else array).reshape(p.shape)
 
     with np.errstate(invalid="ignore"):  # signalling NaN
-        arrays = {p.name: one(p.shape) for p in node.parameters()}
-    for p in node.parameters():
-        if p.role is spec.Role.RUNNING_VAR:
-            arrays[p.name] = np.abs(arrays[p.name])
-    return arrays
+        return {p.name: one(p) for p in node.parameters()}
 
 
 def mixed(node):
@@ -77,41 +71,65 @@ def refused(src, dst=None, node=None):
     return message
 
 
-BACKENDS = ("reference", "torch", "mindspore")
+def split(file):
+    """Split a file without its checksum, which would hide other faults."""
+    length = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + length])
+    if header.get("__metadata__"):
+        header["__metadata__"].pop("checksum", None)
+    return header, file[8 + length :]
+
+
+def join(header, data):
+    """Return a file from a header (JSON data or text) and data."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def edited(file, *path, value):
+    """Return the file with another value at a path of its header."""
+    header, data = split(file)
+    target = header
+    for name in path[:-1]:
+        target = target[name]
+    target[path[-1]] = value
+    return join(header, data)
+
+
+def with_spec(file, document):
+    """Return the file with another spec (JSON data or text) in its header."""
+    return edited(file, "__metadata__", "spec", value=document if isinstance(document, str) else json.dumps(document))
 
 
 class Backend:
     """A backend with `load`, `load_weights`, `save_weights`, and the same `build` and `dtype` for all backends."""
 
     def __init__(self, name):
-        module = pytest.importorskip(f"maam.{name}", exc_type=ImportError)
-        self.name = name
-        self.load, self.load_weights, self.save_weights = module.load, module.load_weights, module.save_weights
-        self._build = module.build
+        self.name, self._module = name, pytest.importorskip(f"maam.{name}", exc_type=ImportError)
+        names = ("load", "load_weights", "save_weights")
+        self.load, self.load_weights, self.save_weights = (getattr(self._module, name) for name in names)
 
     def build(self, node, dtype="float32", seed=0):
         """Return a model with weights from `seed` and parameters of `dtype`."""
         if self.name != "reference":
-            return self._build(node, seed=seed, dtype=self.dtype(dtype))
-        model = self._build(node, seed=seed)
+            return self._module.build(node, seed=seed, dtype=self.dtype(dtype))
+        model = self._module.build(node, seed=seed)
         model.dtypes = dict.fromkeys(model.dtypes, DTYPES[dtype])
         return model
 
     def dtype(self, name):
-        if self.name == "reference":
-            return DTYPES[name] if name in DTYPES else np.dtype(name)
-        return getattr(importlib.import_module(self.name), name)
+        return DTYPES.get(name, name) if self.name == "reference" else getattr(importlib.import_module(self.name), name)
 
     def layer(self, **arguments):
         if self.name == "reference":
             return self.build(spec.maam(4, **arguments))
-        return importlib.import_module(f"maam.{self.name}").MAAM(4, **arguments)
+        return self._module.MAAM(4, **arguments)
 
     def foreign(self):
         if self.name == "reference":
             return object()
-        kind = {"torch": "Linear", "mindspore": "Dense"}[self.name]
-        return getattr(importlib.import_module(f"{self.name}.nn"), kind)(1, 1)
+        nn = importlib.import_module(f"{self.name}.nn")
+        return nn.Linear(1, 1) if self.name == "torch" else nn.Dense(1, 1)
 
 
 backend_named = functools.cache(Backend)

@@ -3,16 +3,18 @@
 import itertools
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import safetensors.numpy
+from safetensors.numpy import save_file
 
 from maam import spec
 from maam.backend.convert import convert
 from maam.errors import MissingFrameworkError, PresetError, SpecError, WeightsError
 from maam.weights import write_weights
+from tests.errors import error_of
 from tests.weights.helpers import DTYPES, NODE, arbitrary, converts_to, mixed, refused, same
 
 pytest.importorskip("torch")
@@ -23,6 +25,15 @@ ROUTES = [
     for pair in itertools.product(SUFFIXES, repeat=2)
     for dtype in DTYPES
 ]
+each_format = pytest.mark.parametrize("suffix", SUFFIXES)
+
+
+@pytest.fixture
+def file(weights, tmp_path, request):
+    """Convert `weights` to the format with the suffix of the test."""
+    path = tmp_path / f"in{request.getfixturevalue('suffix')}"
+    convert(weights, path)
+    return path
 
 
 def convert_through(folder, suffixes, node, arrays):
@@ -47,7 +58,7 @@ def test_mixed_dtypes_layers_and_recurrent_models(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@each_format
 def test_every_array_is_rounded_once(suffix, dtype, tmp_path):
     generator = np.random.default_rng(0)
     arrays = {p.name: 1 + generator.random(p.shape) / 2**7 for p in NODE.parameters()}
@@ -57,83 +68,67 @@ def test_every_array_is_rounded_once(suffix, dtype, tmp_path):
     assert converts_to(tmp_path / f"b{suffix}", {name: array.astype(DTYPES[dtype]) for name, array in arrays.items()})
 
 
-def test_errors_for_values_that_are_too_large(arrays, tmp_path):
-    arrays = {name: np.ones_like(array) for name, array in arrays.items()}
+def test_errors_for_values_that_are_too_large(write, tmp_path):
+    arrays = {p.name: np.ones(p.shape, np.float32) for p in NODE.parameters()}
     arrays["classifier.fc2.bias"][1] = 70000
-    write_weights(tmp_path / "a.safetensors", NODE, arrays)
-    (tmp_path / "b.safetensors").write_text("kept")
-    with pytest.raises(WeightsError, match=r"a.safetensors: too large for float16: classifier.fc2.bias; use a"):
-        convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="float16")
-    with pytest.raises(WeightsError, match=r"^dtype: expected one of float16, bfloat16, float32, float64, got float8$"):
-        convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", dtype="float8")
-    assert (tmp_path / "b.safetensors").read_text() == "kept"
+    src, dst = write(NODE, arrays), tmp_path / "b.safetensors"
+    dst.write_text("kept")
+    message = error_of(WeightsError, convert, src, dst, dtype="float16")
+    assert message.startswith(f"{src}: too large for float16: classifier.fc2.bias; use a")
+    message = error_of(WeightsError, convert, src, dst, dtype="float8")
+    assert message == "dtype: expected one of float16, bfloat16, float32, float64, got float8"
+    assert dst.read_text() == "kept"
 
 
-def test_paths_may_be_strings_and_the_spec_a_preset(tmp_path):
+def test_paths_may_be_strings_and_the_spec_a_preset(write, tmp_path):
     node = spec.preset("maam_digits")
-    write_weights(tmp_path / "a.safetensors", node, arrays := arbitrary(node))
-    convert(f"{tmp_path}/a.safetensors", f"{tmp_path}/b.pth")
+    convert(str(write(node, arrays := arbitrary(node))), f"{tmp_path}/b.pth")
     assert convert(f"{tmp_path}/b.pth", f"{tmp_path}/c.safetensors", "maam_digits") == node
     assert same(tmp_path / "c.safetensors", arrays, node)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_files_without_a_spec_need_one(weights, arrays, tmp_path, suffix):
-    path = tmp_path / f"in{suffix}"
-    convert(weights, path)
-    if suffix in (".safetensors", ".pth.tar"):
-        assert converts_to(path, arrays, None)
-    else:
+@each_format
+def test_files_without_a_spec_need_one_and_two_specs_must_agree(file, arrays, tmp_path, suffix):
+    if suffix not in (".safetensors", ".pth.tar"):
         remedy = "pass spec (--spec): the name of a preset, or a spec (--spec: its JSON file)"
-        assert refused(path) == f"{path}: contains no spec; {remedy}"
-
-
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth.tar"])
-def test_two_specs_must_agree(weights, tmp_path, suffix):
-    path = tmp_path / f"in{suffix}"
-    convert(weights, path)
+        assert refused(file) == f"{file}: contains no spec; {remedy}"
+        return
+    assert converts_to(file, arrays, None)
     other = spec.parse_json(NODE.to_json().replace('"relu"', '"silu"'))
-    assert refused(path, node=other) == (
-        f"{path}: saved with another spec: agents.0.act1.function is 'relu' in the file and 'silu' in the model; "
+    assert refused(file, node=other) == (
+        f"{file}: saved with another spec: agents.0.act1.function is 'relu' in the file and 'silu' in the model; "
         "omit spec (--spec) to use the spec in the file"
     )
-    assert convert(path, tmp_path / "out.pth.tar", NODE.replace(name="another")) == NODE
+    assert convert(file, tmp_path / "out.pth.tar", NODE.replace(name="another")) == NODE
     assert convert(tmp_path / "out.pth.tar", tmp_path / "out.safetensors") == NODE
 
 
-def test_arguments_that_are_refused(weights, tmp_path, monkeypatch):
-    with pytest.raises(PresetError, match="did you mean 'maam_digits'"):
-        convert(weights, tmp_path / "out.pth", "maam_digit")
-    with pytest.raises(SpecError, match="expected a spec or the name of a preset, got an object of type dict"):
-        convert(weights, tmp_path / "out.pth", {"kind": "identity"})
-    with pytest.raises(WeightsError, match=r"got an object of type Model; save a model first: save_weights"):
-        convert(NODE, tmp_path / "out.pth")
+def test_arguments_that_are_refused(weights, tmp_path):
+    to = partial(convert, dst=tmp_path / "out.pth")
+    assert "did you mean 'maam_digits'" in error_of(PresetError, to, weights, spec="maam_digit")
+    message = "expected a spec or the name of a preset, got an object of type dict"
+    assert message in error_of(SpecError, to, weights, spec={"kind": "identity"})
+    assert "got an object of type Model; save a model first: save_weights" in error_of(WeightsError, to, NODE)
     with pytest.raises(WeightsError, match=r"m.onnx: this is a file for inference engines, .*; convert the weights"):
-        convert(tmp_path / "m.onnx", tmp_path / "out.safetensors")
-    monkeypatch.chdir(weights.parent)
-    assert refused(weights, Path(FILE)) == f"{FILE}: source and destination are {SAME_FILE}"
+        to(tmp_path / "m.onnx")
 
 
 def test_foreign_safetensors_files(arrays, tmp_path):
-    path = tmp_path / "in.safetensors"
-    counters = {"agents.0.bn1.num_batches_tracked": np.array(3)}
-    safetensors.numpy.save_file(arrays | counters, path, {"format": "pt"})
+    path, out = tmp_path / "in.safetensors", tmp_path / "out.pth"
+    save_file(arrays | {"agents.0.bn1.num_batches_tracked": np.array(3)}, path, {"format": "pt"})
     assert "contains no spec; pass spec" in refused(path)
     assert converts_to(path, arrays)
-    arrays["classifier.fc2.bias"] = np.float32([np.nan] * 3)
-    safetensors.numpy.save_file(arrays, path)
-    assert "NaN or infinity in classifier.fc2.bias" in refused(path, node=NODE)
+    save_file(arrays | {"classifier.fc2.bias": np.float32([np.nan] * 3)}, path)
+    assert "NaN or infinity in classifier.fc2.bias" in refused(path, out, NODE)
     del arrays["agents.weighting.fc.bias"]
-    safetensors.numpy.save_file(arrays, path)
-    message = refused(path, tmp_path / "out.pth", NODE)
-    assert message == f"{path}: does not fit the model; missing: agents.weighting.fc.bias"
-    assert not (tmp_path / "out.pth").exists()
+    save_file(arrays, path)
+    assert refused(path, out, NODE) == f"{path}: does not fit the model; missing: agents.weighting.fc.bias"
+    assert not out.exists()
 
 
-FILE = "weights.safetensors"
-LONG = "b" * 300 + ".pth"
+FILE, LONG = "weights.safetensors", "b" * 300 + ".pth"
 KNOWN = "expected one of .safetensors, .pth, .pt, .pth.tar, .ckpt"
-SAME_FILE = "the same file; choose another destination"
+SAME_FILE = "source and destination are the same file; choose another destination"
 PATHS = [
     ("a.bin", "b.pth", f"a.bin: unknown suffix '.bin'; {KNOWN}"),
     ("a.tar", "b.pt", f"a.tar: unknown suffix '.tar'; {KNOWN}"),
@@ -145,21 +140,23 @@ PATHS = [
     ("folder.pth", "b.pt", "folder.pth: expected a file, got a folder"),
     (FILE, "folder.pth", "folder.pth: expected a file, got a folder"),
     (FILE, "none/b.pth", "none/b.pth: the folder {folder}/none does not exist; create it first"),
-    (FILE, FILE, f"{FILE}: source and destination are {SAME_FILE}"),
-    (FILE, "link.pt", f"link.pt: source and destination are {SAME_FILE}"),
+    (FILE, FILE, f"{FILE}: {SAME_FILE}"),
+    (FILE, "link.pt", f"link.pt: {SAME_FILE}"),
 ]
 
 
-@pytest.mark.parametrize(("src", "dst", "message"), PATHS)
-def test_paths_that_are_refused(weights, tmp_path, src, dst, message):
+def test_paths_that_are_refused(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     before = weights.read_bytes()
-    (tmp_path / "folder.pth").mkdir()
-    (tmp_path / "link.pt").symlink_to(weights)
-    assert refused(tmp_path / src, tmp_path / dst) == f"{tmp_path}/{message.format(folder=tmp_path)}"
+    Path("folder.pth").mkdir()
+    Path("link.pt").symlink_to(weights)
+    for src, dst, message in PATHS:
+        assert refused(tmp_path / src, tmp_path / dst) == f"{tmp_path}/{message.format(folder=tmp_path)}"
+    assert refused(weights, Path(FILE)) == f"{FILE}: {SAME_FILE}"  # an absolute path and a relative one
     assert weights.read_bytes() == before
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@each_format
 @pytest.mark.parametrize(
     "content", [b"", b"x", b"garbage" * 100, b"PK\x03\x04" * 50, b"\x80\x02}q\x00.", b"\n\x00" * 9]
 )
@@ -171,23 +168,20 @@ def test_garbage_is_refused(tmp_path, suffix, content, capfd):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".ckpt"])
-def test_files_cut_short_are_refused(weights, tmp_path, suffix, capfd):
-    path = tmp_path / f"in{suffix}"
-    convert(weights, path)
-    content = path.read_bytes()
+def test_files_cut_short_are_refused(file, suffix, capfd):
+    content = file.read_bytes()
     reason = "not a PyTorch checkpoint that contains only tensors, or truncated; save model.state_dict() again"
     for length in np.linspace(0, len(content) - 1, 15, dtype=int):
-        path.write_bytes(content[:length])
-        message = refused(path, node=NODE)
-        assert message == f"{path}: {reason}" or suffix == ".ckpt"
-    assert not (tmp_path / "out.safetensors").exists()
+        file.write_bytes(content[:length])
+        message = refused(file, node=NODE)
+        assert message == f"{file}: {reason}" or suffix == ".ckpt"
+    assert not (file.parent / "out.safetensors").exists()
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@each_format
 def test_modes_and_bytes_of_the_files(weights, tmp_path, suffix):
-    path = tmp_path / f"new{suffix}"
-    contents = set()
+    path, contents = tmp_path / f"new{suffix}", set()
     for mask in (0o022, 0o077):
         path.unlink(missing_ok=True)
         before = os.umask(mask)
@@ -209,9 +203,8 @@ def test_modes_and_bytes_of_the_files(weights, tmp_path, suffix):
 @pytest.mark.parametrize(("suffix", "package"), [(".pth", "torch"), (".ckpt", "mindspore")])
 def test_a_missing_framework_is_an_error_before_reading(weights, tmp_path, monkeypatch, suffix, package):
     for name in list(sys.modules):
-        if name == f"maam.{package}" or name.startswith(f"maam.{package}."):
+        if f"{name}.".startswith(f"maam.{package}."):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    message = rf"^{package} is not installed; run: pip install 'maam\[{package}\]'"
-    with pytest.raises(MissingFrameworkError, match=message):
-        convert(weights, tmp_path / f"out{suffix}")
+    message = error_of(MissingFrameworkError, convert, weights, tmp_path / f"out{suffix}")
+    assert message.startswith(f"{package} is not installed; run: pip install 'maam[{package}]'")

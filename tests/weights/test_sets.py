@@ -1,6 +1,6 @@
 """Files with several sets of weights or a prefix: every function that reads a file takes the same set."""
 
-import importlib
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -8,9 +8,9 @@ import safetensors.numpy
 
 import maam
 from maam.errors import WeightsError
-from maam.weights import read_weights
 from maam.weights.sets import Selection, SeveralSetsWarning, choose, find_sets
-from tests.weights.helpers import NODE, arbitrary, bits
+from tests.errors import error_of
+from tests.weights.helpers import NODE, arbitrary, backend_named, same
 
 OWN, AVERAGE = arbitrary(NODE), arbitrary(NODE, seed=1)
 BOTH = {"own": OWN, "average": AVERAGE}
@@ -58,45 +58,39 @@ def write(path, content):
     return path
 
 
-def readers(folder):
-    """Return functions from a path and options to the arrays that are read, by name."""
+def check_read(path, expected, taken=None, **options):
+    """Check the arrays that every function reads, and its warning if it takes one of several sets."""
+    out = path.parent / "out.safetensors"
 
-    def convert(path, **options):
-        maam.convert(path, folder / "out.safetensors", NODE, **options)
-        return read_weights(folder / "out.safetensors")[1]
+    def load(backend):
+        backend.save_weights(backend.load(path, spec=NODE, **options), out)
 
-    def reader(name, load):
-        backend = importlib.import_module(f"maam.{name}")
+    def load_weights(backend):
+        backend.load_weights(model := backend.build(NODE, seed=5), path, **options)
+        backend.save_weights(model, out)
 
-        def read(path, **options):
-            model = backend.load(path, spec=NODE, **options) if load else backend.build(NODE, seed=5)
-            if not load:
-                backend.load_weights(model, path, **options)
-            backend.save_weights(model, folder / "out.safetensors")
-            return read_weights(folder / "out.safetensors")[1]
+    def convert(_):
+        maam.convert(path, out, NODE, **options)
 
-        return read
-
-    found = {f"{name}, load {load}": reader(name, load) for name in ("torch", "mindspore") for load in (True, False)}
-    return {"convert": convert, **found}
+    cases = [(read, backend_named(name)) for name in ("torch", "mindspore") for read in (load, load_weights)]
+    for read, backend in [(convert, None), *cases]:
+        message = f"2 sets of weights, and '{taken}' is taken; .*key"
+        with pytest.warns(SeveralSetsWarning, match=message) if taken else nullcontext():
+            read(backend)
+        assert same(out, expected)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+FLAT = [name for name, (content, *_) in CASES.items() if not any(isinstance(one, dict) for one in content.values())]
+FLAT.remove("AveragedModel")  # PyTorch's counter is an integer
+
+
+@pytest.mark.parametrize(
+    ("suffix", "case"), [*((".pth", name) for name in CASES), *((".safetensors", name) for name in FLAT)]
+)
 def test_every_function_takes_the_same_set(tmp_path, case, suffix):
     pytest.importorskip("mindspore")
     content, options, expected, taken = CASES[case]
-    flat = all(isinstance(value, np.ndarray) for value in content.values())
-    if suffix == ".safetensors" and (not flat or case == "AveragedModel"):  # PyTorch's counter is an integer
-        pytest.skip("a safetensors file has no dicts")
-    path = write(tmp_path / f"in{suffix}", content)
-    for name, read in readers(tmp_path).items():
-        if taken is None:
-            found = read(path, **options)
-        else:
-            with pytest.warns(SeveralSetsWarning, match=f"2 sets of weights, and '{taken}' is taken; .*key"):
-                found = read(path, **options)
-        assert bits(found) == bits(BOTH[expected]), name
+    check_read(write(tmp_path / f"in{suffix}", content), BOTH[expected], taken, **options)
 
 
 @pytest.mark.parametrize(
@@ -113,33 +107,27 @@ def test_every_function_takes_the_same_set(tmp_path, case, suffix):
 )  # fmt: skip
 def test_choices_that_do_not_fit(tmp_path, content, options, message):
     path = write(tmp_path / "in.pth", content)
-    with pytest.raises(WeightsError) as caught:
-        maam.convert(path, tmp_path / "out.safetensors", NODE, **options)
-    assert message in str(caught.value)
+    assert message in error_of(WeightsError, maam.convert, path, tmp_path / "out.safetensors", NODE, **options)
 
 
 def test_a_model_may_have_layers_with_such_names():
     names = ("ema.weight", "model.weight")
-    content = {name: np.ones(1) for name in names}
-    sets = find_sets(content, lambda value: True, names)
-    assert list(choose("x", sets, names)) == list(names)
-    assert list(choose("x", sets, names, Selection(key="model"))) == list(names)
+    sets = find_sets({name: np.ones(1) for name in names}, lambda value: True, names)
+    for selection in ((), (Selection(key="model"),)):
+        assert list(choose("x", sets, names, *selection)) == list(names)
 
 
 def test_a_moving_average_of_mindcv(tmp_path):
-    mindspore = pytest.importorskip("mindspore")
-    cell, other = (maam.mindspore.build(NODE, seed=seed) for seed in (0, 1))
-    records = [{"name": p.name, "data": p} for p in cell.get_parameters()]
-    records += [{"name": f"ema.{p.name}", "data": p} for p in other.get_parameters()]
-    records += [{"name": f"moments.{p.name}", "data": p} for p in other.get_parameters()]
-    path = tmp_path / "in.ckpt"
-    mindspore.save_checkpoint(records, str(path))
-    expected = {"own": maam.spec.draw(NODE.parameters(), 0), "average": maam.spec.draw(NODE.parameters(), 1)}
-    for name, read in readers(tmp_path).items():
-        with pytest.warns(SeveralSetsWarning, match="'ema' is taken; .* model"):
-            assert bits(read(path)) == bits(expected["average"]), name
-        assert bits(read(path, key="model")) == bits(expected["own"]), name
-    records = [{"name": f"net.{p.name}", "data": p} for p in cell.get_parameters()]
-    records += [{"name": f"moments.net.{p.name}", "data": p} for p in cell.get_parameters()]
-    mindspore.save_checkpoint(records, str(tmp_path / "net.ckpt"))
-    assert bits(readers(tmp_path)["convert"](tmp_path / "net.ckpt")) == bits(expected["own"])
+    mindspore, path = pytest.importorskip("mindspore"), tmp_path / "in.ckpt"
+    sets = [(maam.mindspore.build(NODE, seed=seed), maam.spec.draw(NODE.parameters(), seed)) for seed in (0, 1)]
+    (cell, own), (other, average) = sets
+
+    def save(**cells):
+        records = [(f"{prefix}{p.name}", p) for prefix, one in cells.items() for p in one.get_parameters()]
+        mindspore.save_checkpoint([{"name": name, "data": p} for name, p in records], str(path))
+
+    save(**{"": cell, "ema.": other, "moments.": other})
+    check_read(path, average, "ema")
+    check_read(path, own, key="model")
+    save(**{"net.": cell, "moments.net.": cell})
+    check_read(path, own)
