@@ -143,8 +143,7 @@ class TestInstructionCap:
         monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
         monkeypatch.setattr(configuration, "cpu_features", lambda: ["avx512f"])
         monkeypatch.setattr(ms, "__version__", "2.10.0")
-        limit = Mock(return_value=True)
-        monkeypatch.setattr(configuration, "_limit_onednn", limit)
+        monkeypatch.setattr(configuration, "_limit_onednn", limit := Mock(return_value=True))
         return limit
 
     def test_too_late(self, limit):
