@@ -24,6 +24,12 @@ MODELS = {
 }
 """Networks in which max pooling follows a ReLU."""
 SPEC_ORDER, TRAINED_ORDER = ["ReLU", "MaxPool2d"], ["MaxPool2d", "ReLU"]
+CHAINS = [
+    (SPEC_ORDER, TRAINED_ORDER),
+    (TRAINED_ORDER, TRAINED_ORDER),
+    (["GELU", "MaxPool2d"], ["GELU", "MaxPool2d"]),
+    (["GELU", *SPEC_ORDER, *SPEC_ORDER], ["GELU", *TRAINED_ORDER, *TRAINED_ORDER]),
+]
 
 
 def make_batch():
@@ -58,31 +64,20 @@ def trained(runtime, name, in_spec_order, **options):
     return losses, runner.read_arrays(), runner.forward(x)
 
 
+RUNTIMES = [("torch", {"channels_last": last}) for last in (False, True)]
+RUNTIMES += [(f"mindspore {mode}", {}) for mode in ("pynative", "graph")]
+
+
 @pytest.mark.slow_in("graph")  # compiles for long
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(
-    ("runtime", "options"),
-    [
-        *(("torch", {"channels_last": last}) for last in (False, True)),
-        *(("mindspore " + mode, {}) for mode in ("pynative", "graph")),
-    ],
-    indirect=["runtime"],
-)
+@pytest.mark.parametrize(("runtime", "options"), RUNTIMES, indirect=["runtime"])
 def test_same_training(runtime, name, options):
     losses, *results = trained(runtime, name, False, **options)
     assert losses[-1] < losses[0]
     np.testing.assert_equal(trained(runtime, name, True, **options), (losses, *results))
 
 
-@pytest.mark.parametrize(
-    ("chain", "expected"),
-    [
-        (["ReLU", "MaxPool2d"], ["MaxPool2d", "ReLU"]),
-        (["GELU", "MaxPool2d"], ["GELU", "MaxPool2d"]),
-        (["MaxPool2d", "ReLU"], ["MaxPool2d", "ReLU"]),
-        (["GELU", "ReLU", "MaxPool2d", "ReLU", "MaxPool2d"], ["GELU", "MaxPool2d", "ReLU", "MaxPool2d", "ReLU"]),
-    ],
-)
+@pytest.mark.parametrize(("chain", "expected"), CHAINS)
 def test_the_order_of_a_chain(chain, expected):
     kinds = {name: type(name, (), {}) for name in ("ReLU", "MaxPool2d", "GELU")}
     found = training_order([kinds[name]() for name in chain], kinds["ReLU"], kinds["MaxPool2d"])
@@ -93,10 +88,9 @@ def test_the_order_of_a_chain(chain, expected):
 class TestTorch:
     def shapes(self, backend, model, layer, training):
         seen = []
-        handle = backend.at(model, layer).register_forward_hook(lambda module, given, y: seen.append(y.shape[1:]))
-        backend.call(model.train(training), make_batch()[0])
-        handle.remove()
-        return [tuple(shape) for shape in seen]
+        with backend.at(model, layer).register_forward_hook(lambda *given: seen.append(tuple(given[-1].shape[1:]))):
+            backend.call(model.train(training), make_batch()[0])
+        return seen
 
     def test_hooks_see_the_order_in_train_mode_only(self, backend):
         model = backend.maam.build(MODELS["maam"], seed=0)
