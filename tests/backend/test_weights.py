@@ -217,10 +217,14 @@ def wrapped(torch, layer, kind):
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
 class TestTorch:
     def test_settings_for_training_may_change(self, backend, model, tmp_path):
+        expected, names = backend.call(model, X), list(model.state_dict())
         for path in batch_norms(model):
             model.get_submodule(path).momentum = 0.5
         model.reduce.act.inplace = True
-        model.reduce.bn = backend.nn.SyncBatchNorm.convert_sync_batchnorm(model.reduce.bn)
+        assert backend.nn.SyncBatchNorm.convert_sync_batchnorm(model) is model
+        assert {type(model.get_submodule(path)) for path in batch_norms(model)} == {backend.nn.SyncBatchNorm}
+        assert list(model.state_dict()) == names
+        np.testing.assert_array_equal(backend.call(model, X), expected)
         check_saved(backend, model, model, tmp_path)
 
     def test_wrapped_models_and_hub_models_are_saved(self, backend, model, tmp_path):

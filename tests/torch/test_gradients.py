@@ -86,15 +86,6 @@ def test_vmap_over_inputs(layer, x, channels_last):
     torch.testing.assert_close(vmap(layer)(batches), expected, **CLOSE)
 
 
-def test_vmap_over_an_ensemble(layer, variant, x):
-    members = [layer.eval(), MAAM(4, 8, **variant).eval()]
-    stacked, buffers = torch.func.stack_module_state(members)
-    outputs = vmap(lambda p, b: functional_call(layer, (p, b), (x,)))(stacked, buffers)
-    for member, output in zip(members, outputs, strict=True):
-        torch.testing.assert_close(output, member(x), **CLOSE)
-    assert not torch.allclose(outputs[0], outputs[1])
-
-
 def test_gradients_per_sample(layer, x):
     layer.eval()
     parameters = {name: p.detach() for name, p in layer.named_parameters()}

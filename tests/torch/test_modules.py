@@ -61,37 +61,6 @@ class TestDtypesAndDevices:
             torch.set_default_dtype(torch.float32)
 
 
-class TestTraining:
-    def test_in_a_network(self):
-        torch.manual_seed(0)
-        pool, head = nn.AdaptiveAvgPool2d(1), nn.Linear(8, 3)
-        model = nn.Sequential(nn.Conv2d(1, 4, 3), MAAM(4, 8, pool=2), pool, nn.Flatten(), head)
-        x, target = torch.randn(6, 1, 10, 10), torch.arange(6) % 3
-        optimizer, losses = torch.optim.Adam(model.parameters(), lr=0.01), []
-        for _ in range(21):
-            losses.append(nn.functional.cross_entropy(model(x), target))
-            optimizer.zero_grad()
-            losses[-1].backward()
-            optimizer.step()
-        assert losses[-1] < 0.7 * losses[0]
-        assert model[1].agents.alpha.abs().sum() > 0
-
-    def test_frozen_parameters(self, layer, x):
-        layer.requires_grad_(False)
-        layer.get_submodule("agents.0").requires_grad_(True)
-        layer(x).sum().backward()
-        frozen = [n for n, p in layer.named_parameters() if p.grad is None]
-        assert frozen == [n for n, _ in layer.named_parameters() if not n.startswith("agents.0.")]
-
-    def test_synchronized_batch_norm(self, layer, x):
-        expected, names = layer.eval()(x), list(layer.state_dict())
-        kinds = [nn.SyncBatchNorm if type(m) is nn.BatchNorm2d else type(m) for m in layer.modules()]
-        assert nn.SyncBatchNorm.convert_sync_batchnorm(layer) is layer
-        assert [type(m) for m in layer.modules()] == kinds
-        assert list(layer.state_dict()) == names
-        torch.testing.assert_close(layer(x), expected, **EXACT)
-
-
 class TestLayersInside:
     def test_hooks_by_name(self, layer, x):
         """Every layer of the spec is a module of that name, is called, and gives the shape that the spec says."""
