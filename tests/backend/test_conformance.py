@@ -8,17 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from maam import backend as registry
 from maam import parity, preset, reference, spec
-from maam.backend import (
-    Capability,
-    backend_names,
-    find_entry,
-    is_installed,
-    load_backend,
-    protocol,
-    register,
-    unregister,
-)
+from maam.backend import Capability, find_entry, load_backend, protocol
 from maam.backend.optimizer import Optimizer
 from maam.data import ImageBatches
 from maam.errors import MaamError, PortingError, SpecError
@@ -46,21 +38,21 @@ def third():
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(Path(__file__).parent)
         module = importlib.import_module("third_backend")
-        register(module.ENTRY)
+        registry.register(module.ENTRY)
         yield module
-        unregister("third")
+        registry.unregister("third")
         del sys.modules["third_backend"]
 
 
 @pytest.fixture(params=["torch", "mindspore", "reference", "third"])
 def backend(request, third):
-    if not is_installed(request.param):
+    if not registry.is_installed(request.param):
         pytest.skip(f"{request.param} is not installed")
     return load_backend(request.param)
 
 
 def with_capability(capability):
-    return pytest.mark.parametrize("backend", backend_names(capability), indirect=True)
+    return pytest.mark.parametrize("backend", registry.backend_names(capability), indirect=True)
 
 
 @pytest.fixture
@@ -82,7 +74,7 @@ def assert_accepts(found, contract):
 
 
 def test_all_registered_backends_are_tested(third):
-    assert backend_names() == ["torch", "mindspore", "reference", "third"]
+    assert registry.backend_names() == ["torch", "mindspore", "reference", "third"]
 
 
 def test_methods_of_the_backend_its_runner_and_its_trainer(backend, runner):
@@ -233,7 +225,7 @@ class TestThirdBackend:
 
 
 def test_names_that_the_registry_refuses(third):
-    assert "backend 'third' is already registered" in error_of(SpecError, register, third.ENTRY)
+    assert "backend 'third' is already registered" in error_of(SpecError, registry.register, third.ENTRY)
     with pytest.raises(SpecError, match=r"framework: expected one of torch, mindspore, reference.*got 'jax'"):
         load_backend("jax")
     with pytest.raises(SpecError, match=r"expected one of torch, mindspore, got 'reference'.*used for training"):

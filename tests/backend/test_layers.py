@@ -232,28 +232,22 @@ class Pair(NamedTuple):
     second: object
 
 
-class TestFirstObject:
-    """The first tensor in the output of a layer, which ports read and replace."""
+FIRST = [
+    (1, 1, 7),
+    ((1, 2), 1, (7, 2)),
+    ([None, 2], 2, [None, 7]),
+    (("x", (None, [3, 4])), 3, ("x", (None, [7, 4]))),
+    (Pair((), 5), 5, Pair((), 7)),
+]
 
-    @pytest.mark.parametrize(
-        ("output", "found", "replaced"),
-        [
-            (1, 1, 7),
-            ((1, 2), 1, (7, 2)),
-            ([None, 2], 2, [None, 7]),
-            (("x", (None, [3, 4])), 3, ("x", (None, [7, 4]))),
-            (Pair((), 5), 5, Pair((), 7)),
-        ],
-    )
-    def test_is_found_and_replaced(self, output, found, replaced):
+
+def test_the_first_tensor_in_an_output_is_found_and_replaced():
+    for output, found, replaced in FIRST:
         assert first_of(output, int) == found
         changed = with_first(output, int, 7)
         assert changed == replaced
         assert type(changed) is type(replaced)
-
-    @pytest.mark.parametrize("output", [None, (), ("x", [None])])
-    def test_there_is_none(self, output):
-        assert first_of(output, int) is None
+    assert [first_of(output, int) for output in (None, (), ("x", [None]))] == [None] * 3
 
 
 class TestNames:
