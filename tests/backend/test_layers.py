@@ -41,15 +41,6 @@ def bare(signature):
     return str(inspect.Signature([p.replace(annotation=p.empty) for p in signature.parameters.values()]))
 
 
-@pytest.fixture
-def subclass(backend):
-    class Named(backend.maam.MAAM):
-        def __init__(self, channels, classes):
-            super().__init__(channels, num_agents=2)
-
-    return Named
-
-
 class TestSignature:
     def test_arguments_and_types(self, backend):
         signature = inspect.signature(backend.maam.MAAM)
@@ -60,10 +51,9 @@ class TestSignature:
         names = "typing.Literal['batch_norm', 'identity']"
         assert found["norm_layer"].startswith(f"typing.Union[{names}, type[{backend.name}.nn.")
 
-    def test_of_subclasses_and_composites_of_ones_own(self, backend, subclass):
+    def test_of_subclasses_and_composites_of_ones_own(self, backend):
         same = type("Same", (backend.maam.MAAM,), {})
         own = type("Gate", (backend.layers.Layer,), {}, composite=gate)
-        assert bare(inspect.signature(subclass)) == "(channels, classes)"
         assert bare(inspect.signature(same)) == PLAIN + OWN[backend.name]
         assert bare(inspect.signature(own)) == "(channels, *, act_layer='sigmoid'" + OWN[backend.name]
         assert inspect.getdoc(own) == "X * act(conv1x1(x))."
@@ -146,7 +136,7 @@ class TestArguments:
         assert error_of(ArgumentError, bind_arguments, spec.maf, args, kwargs, {}, {}).startswith("maf: ")
 
 
-def test_repr(backend, small, subclass):
+def test_repr(backend, small):
     text = repr(backend.maam.MAAM(4, 8, scales=(1, 2, 1)))
     assert text.startswith("MAAM(\n  in_channels=4, out_channels=8, scales=(1, 2, 1)\n  (agents): Parallel(")
     assert "    merge='softmax'\n    (0): Sequential(\n      (conv1): Conv2d(" in text
@@ -154,7 +144,6 @@ def test_repr(backend, small, subclass):
     assert " at 0x" not in text  # MindSpore's own initializers show an address
     assert backend.name == "torch" or "weight_init=Normal(0.2357), bias_init=None" in text
     assert repr(backend.maam.build(small)).startswith("Model(\n  (agents): Parallel(")
-    assert repr(subclass(4, 3)).startswith("Named(\n  in_channels=4, num_agents=2\n")
     assert re.search(r"\(rnn\): RowRNN\(\s*24, 128", repr(backend.maam.build(spec.preset("rnn", image_size=8))))
 
 
@@ -165,7 +154,7 @@ def test_a_composite_of_ones_own_runs(runtime, x):
     np.testing.assert_allclose(runtime.call(layer, x), x * np.tanh(logits), rtol=1e-5, atol=1e-6)
 
 
-def test_a_subclass_computes_more(runtime, x):
+def test_a_subclass_has_other_arguments_and_computes_more(runtime, x):
     class WithHead(runtime.maam.MAAM):
         def __init__(self, channels, classes):
             super().__init__(channels, num_agents=2)
@@ -178,6 +167,8 @@ def test_a_subclass_computes_more(runtime, x):
             return self.head(super().construct(x).mean((2, 3)))
 
     plain, model = (runtime.scramble(layer) for layer in (runtime.maam.MAAM(4, num_agents=2), WithHead(4, 3)))
+    assert bare(inspect.signature(WithHead)) == "(channels, classes)"
+    assert repr(model).startswith("WithHead(\n  in_channels=4, num_agents=2\n")
     weight, bias = (runtime.numpy(array) for array in (model.head.weight, model.head.bias))
     expected = runtime.reference(plain)(x).mean((2, 3)) @ weight.T + bias
     np.testing.assert_allclose(runtime.call(runtime.train(model, False), x), expected, rtol=1e-5, atol=1e-5)

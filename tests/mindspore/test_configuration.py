@@ -31,9 +31,9 @@ print(ctypes.CDLL(str(library)).dnnl_get_effective_cpu_isa(), os.environ.get("ON
 
 @pytest.fixture(autouse=True)
 def _context():
-    before = ms.get_context("mode")
+    """Undo the settings besides the mode, which tests/conftest.py restores."""
     yield
-    ms.set_context(mode=before, jit_config={"jit_level": "O0"}, enable_graph_kernel=False)
+    ms.set_context(jit_config={"jit_level": "O0"}, enable_graph_kernel=False)
 
 
 @pytest.fixture

@@ -10,12 +10,13 @@ from maam.mindspore import MAAM, build
 from tests.errors import error_of
 from tests.frameworks import VARIANTS, MindSpore
 
-BATCH, ALL = (None, 8, 4, 4), (None, 8, None, None)
+SHAPES = {"batch": (None, 8, 4, 4), "all": (None, 8, None, None)}
 PATTERNS = ["(g=2 c) h w -> (c g) h w", "c h w -> 1 c (h w)", "c (a b=2) w -> (c r=3) (b w) a", "c h w -> w (h c)"]
 LAYERS = {"eca": spec.eca(8), "agent": spec.agent(8)}
 LAYERS |= {name: spec.maam(8, **VARIANTS[name]) for name in ("softmax", "dynamic", "scales")}
-CASES = [("eca", BATCH), ("agent", BATCH), ("softmax", BATCH), ("softmax", ALL)]
-SLOW_CASES = [("eca", ALL), ("agent", ALL), ("dynamic", BATCH), ("dynamic", ALL), ("scales", BATCH)]
+CASES = [("eca", "batch"), ("agent", "batch"), ("softmax", "batch"), ("softmax", "all")]
+SLOW = [("eca", "all"), ("agent", "all"), ("dynamic", "batch"), ("dynamic", "all"), ("scales", "batch")]
+CASES += [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW]
 
 
 def batch(*shape):
@@ -31,30 +32,29 @@ def check(cell, shape, *sizes, atol=1e-6):
     """Check that a cell with declared sizes computes what the reference computes, and in graph mode with one graph."""
     inputs = [batch(count, shape[1], *size) for size in sizes for count in (1, 3, 5)]
     reference = MindSpore().reference(declare(cell, *shape))
+    expected = [reference(x.asnumpy()) for x in inputs]
     for mode in ("pynative", "graph"):
         with MindSpore(mode):
-            for x in inputs:
-                np.testing.assert_allclose(cell(x).asnumpy(), reference(x.asnumpy()), rtol=1e-5, atol=atol)
+            for x, y in zip(inputs, expected, strict=True):
+                np.testing.assert_allclose(cell(x).asnumpy(), y, rtol=1e-5, atol=atol)
     assert len(cell.compile_cache) == 1
 
 
-@pytest.mark.parametrize("shape", [pytest.param(BATCH, marks=pytest.mark.slow), ALL], ids=["batch", "all"])
+@pytest.mark.parametrize("free", [pytest.param("batch", marks=pytest.mark.slow), "all"])
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_rearrangements(pattern, shape):
-    check(build(spec.Sequential(children={"rearrange": spec.Rearrange(pattern=pattern)})), shape, (4, 4))
+def test_rearrangements(pattern, free):
+    check(build(spec.Sequential(children={"rearrange": spec.Rearrange(pattern=pattern)})), SHAPES[free], (4, 4))
 
 
-@pytest.mark.parametrize(
-    ("name", "shape"), [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW_CASES)]
-)
-def test_layers(name, shape, scramble):
-    sizes = [(4, 4)] if shape == BATCH else [(5, 12), (9, 12)]
-    check(scramble(build(LAYERS[name])), shape, *sizes, atol=1e-5 if name in VARIANTS else 1e-6)
+@pytest.mark.parametrize(("name", "free"), CASES)
+def test_layers(name, free, scramble):
+    sizes = [(4, 4)] if free == "batch" else [(5, 12), (9, 12)]
+    check(scramble(build(LAYERS[name])), SHAPES[free], *sizes, atol=1e-5 if name in VARIANTS else 1e-6)
 
 
 def test_a_free_map_cannot_be_resized():
     with pytest.raises(ShapeError, match="a graph with a free height or width cannot resize a map; pass both sizes"):
-        check(MAAM(8, num_agents=2, scales=(1, 2)), ALL, (8, 8))
+        check(MAAM(8, num_agents=2, scales=(1, 2)), SHAPES["all"], (8, 8))
 
 
 @pytest.mark.slow
