@@ -60,18 +60,17 @@ def test_a_wrong_epoch(backend, loader, epoch):
         assert error_of(DataError, make_dataset(backend, loader).set_epoch, epoch).startswith("epoch")
 
 
+@pytest.mark.slow_in("spawn")
+@pytest.mark.parametrize("options", [*({"num_workers": n} for n in (0, 1, 3)), SPAWNED, PERSISTENT], ids=str)
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
-class TestTorch:
-    @pytest.mark.slow_in("spawn")
-    @pytest.mark.parametrize("options", [*({"num_workers": n} for n in (0, 1, 3)), SPAWNED, PERSISTENT], ids=str)
-    def test_workers_keep_bytes_and_order_and_an_epoch_stays(self, backend, loader, options):
-        dataset = make_dataset(backend, loader, 5)
-        assert isinstance(dataset, backend.torch.utils.data.IterableDataset)
-        batches = backend.torch.utils.data.DataLoader(dataset, batch_size=None, **options)
-        assert len(batches) == 7
-        assert [as_bytes(batches) for _ in range(2)] == epochs(loader, 5, 5)
-        dataset.set_epoch(0)
-        assert [as_bytes(batches) for _ in range(2)] == epochs(loader, 0, 0)
+def test_workers_keep_bytes_and_order_and_an_epoch_stays(backend, loader, options):
+    dataset = make_dataset(backend, loader, 5)
+    assert isinstance(dataset, backend.torch.utils.data.IterableDataset)
+    batches = backend.torch.utils.data.DataLoader(dataset, batch_size=None, **options)
+    assert len(batches) == 7
+    assert [as_bytes(batches) for _ in range(2)] == epochs(loader, 5, 5)
+    dataset.set_epoch(0)
+    assert [as_bytes(batches) for _ in range(2)] == epochs(loader, 0, 0)
 
 
 @pytest.mark.parametrize("backend", ["mindspore"], indirect=True)
@@ -88,8 +87,7 @@ class TestMindSpore:
         dataset = make_dataset(backend, loader, 5)
         iterator = dataset.create_tuple_iterator(num_epochs=2)
         assert [as_bytes(one) for one in (iterator, iterator, dataset)] == epochs(loader, 5, 6, 7)
-        dataset = make_dataset(backend, loader)
-        iterator = dataset.create_tuple_iterator()
+        iterator = (dataset := make_dataset(backend, loader)).create_tuple_iterator()
         assert [as_bytes(iterator) for _ in range(3)] == epochs(loader, 0, 1, 2)
         rows = dataset.create_dict_iterator(output_numpy=True)
         assert as_bytes((row["image"], row["label"]) for row in rows) == epochs(loader, 1)[0]
@@ -110,18 +108,16 @@ class TestMindSpore:
 
     def test_model_train_takes_one_epoch_after_another(self, backend, loader):
         ms, recorded = backend.ms, []
-
-        def step_end(run):
-            recorded.append(tuple(run.original_args().train_dataset_element))
-
+        record = ms.train.LambdaCallback(
+            on_train_step_end=lambda run: recorded.append(tuple(run.original_args().train_dataset_element))
+        )
         images = np.ascontiguousarray(loader.dataset.images[:, :1, ::4, ::4])
         three = ImageDataset(images, loader.dataset.labels % 3, ("a", "b", "c"))
         coarse = BatchLoader(three, 64, seed=9, augmentation=Augmentation(1))
         model = backend.maam.build("mlp", image_size=8, in_channels=1, num_classes=3, seed=0)
         optimizer = ms.nn.SGD(model.trainable_params(), 0.05)
-        trainer = ms.train.Model(model, ms.nn.CrossEntropyLoss(), optimizer)
-        dataset = make_dataset(backend, coarse)
+        trainer, dataset = ms.train.Model(model, ms.nn.CrossEntropyLoss(), optimizer), make_dataset(backend, coarse)
         for count in (2, 1):
-            trainer.train(count, dataset, callbacks=[ms.train.LambdaCallback(on_train_step_end=step_end)])
+            trainer.train(count, dataset, callbacks=[record])
         assert as_bytes(recorded) == [batch for epoch in epochs(coarse, 0, 1, 2) for batch in epoch]
         assert np.isfinite(backend.call(model, images[:2] / np.float32(255))).all()

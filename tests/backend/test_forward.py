@@ -9,34 +9,27 @@ from tests.frameworks import VARIANTS
 
 COSTLY = ("graph-depthwise", "graph-mean", "graph-kernels", "graph-pool", "graph-no_norm")
 """The variants that MindSpore's graph mode compiles in `make test-all` only."""
-FUNCTIONS = ["relu6", "leaky_relu", "elu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh", "identity"]
-PRIMITIVES = spec.Sequential(
-    children={
-        "conv": spec.Conv2d(in_channels=4, out_channels=6, kernel_size=3, stride=2, padding=2, dilation=2, groups=2),
-        "pool": spec.MaxPool2d(kernel_size=3, stride=1, padding=1),
-        "join": spec.Parallel(
-            children={"a": spec.Identity(), "b": spec.AvgPool2d(kernel_size=1), "c": spec.Dropout(p=0.5)},
-            merge="concat",
-        ),
-        "average": spec.AvgPool2d(kernel_size=2, stride=1),
-        "gate": spec.Scale(
-            children={
-                "squeeze": spec.GlobalPool(function="max"),
-                "conv": spec.Conv2d(in_channels=18, out_channels=18, kernel_size=1, groups=18),
-                "act": spec.Activation(function="leaky_relu", negative_slope=0.3),
-            }
-        ),
-        "skip": spec.Residual(children={"act": spec.Activation(function="softmax")}),
-        "sum": spec.Parallel(children={"a": spec.GlobalPool(), "b": spec.GlobalPool(function="max")}),
-        "flatten": spec.Flatten(),
-        "fc": spec.Linear(in_features=18, out_features=3, bias=False),
-        "weighted": spec.Parallel(
-            children={"a": spec.Identity(), "b": spec.Activation(function="elu")}, merge="weighted", weights=(0.7, 2)
-        ),
-    }
-)
+FUNCTIONS = ("relu6", "leaky_relu", "elu", "silu", "hard_swish", "sigmoid", "hard_sigmoid", "tanh", "identity", "abs")
+ACTS = {name: spec.Activation(function=name) for name in (*FUNCTIONS, "softmax")}
+CONV = spec.Conv2d(in_channels=4, out_channels=6, kernel_size=3, stride=2, padding=2, dilation=2, groups=2)
 CONV1D = spec.Conv1d(in_channels=1, out_channels=2, kernel_size=3, padding=1)
-NEW = {
+GATE = {
+    "squeeze": spec.GlobalPool(function="max"),
+    "conv": spec.Conv2d(in_channels=4, out_channels=4, kernel_size=1, groups=4),
+    "act": spec.Activation(function="leaky_relu", negative_slope=0.3),
+}
+JOIN = {"a": spec.Identity(), "b": spec.AvgPool2d(kernel_size=1), "c": spec.Dropout(p=0.5)}
+WEIGHTED = {"merge": "weighted", "weights": (0.7, 2)}
+CHAINS = {
+    "conv": {"conv": CONV},
+    "max": {"pool": spec.MaxPool2d(kernel_size=3, stride=1, padding=1)},
+    "average": {"pool": spec.AvgPool2d(kernel_size=2, stride=1)},
+    "gate": {"gate": spec.Scale(children=GATE)},
+    "skip": {"skip": spec.Residual(children={"act": ACTS["softmax"]})},
+    "join": {"join": spec.Parallel(children=JOIN, merge="concat")},
+    "sum": {"sum": spec.Parallel(children={"a": spec.GlobalPool(), "b": spec.GlobalPool(function="max")})},
+    "weighted": {"weighted": spec.Parallel(children={"a": spec.Identity(), "b": ACTS["elu"]}, **WEIGHTED)},
+    "vector": {"vector": spec.Flatten(), "fc": spec.Linear(in_features=256, out_features=3, bias=False)},
     "tokens": {"tokens": spec.Rearrange(pattern="c h w -> (h w) c"), "fc": spec.Linear(in_features=4, out_features=3)},
     "sequence": {"line": spec.Rearrange(pattern="c h w -> 1 (c h w)"), "conv": CONV1D},
     "repeat": {"repeat": spec.Rearrange(pattern="(g=2 c) h w -> c (g r=2) w h")},
@@ -46,35 +39,30 @@ NEW = {
     "regions": {"pool": spec.AdaptiveAvgPool2d(output_size=3)},
     "upwards": {"pool": spec.GlobalPool(axis="height"), "regions": spec.AdaptiveAvgPool2d(output_size=3)},
     "top": {"pool": spec.GlobalPool(), "top": spec.TopK(k=3)},
-    "abs": {"abs": spec.Activation(function="abs")},
+    **{name: {"act": ACTS[name]} for name in FUNCTIONS},
     **{f"softmax_{axis}": {"softmax": spec.Softmax(axis=axis)} for axis in ("channels", "height", "width", "spatial")},
     **{
         pool: {"pool": spec.GlobalPool(function=pool.split("_")[0], axis=pool.split("_")[1])}
         for pool in ("var_spatial", "avg_width", "max_height", "sum_width", "std_height")
     },
 }
-"""Chains with the primitives of the attention modules, for a map with 4 channels."""
+"""Chains with all primitives, for a map with 4 channels."""
 FORMULA = (
     "a = gate(x) * weight + 1 / (x ** 2 + 1) ** 0.5 - (x * x + 2) ** -0.5; f = fold(a, 2); b = unfold(conv(f) / 2, 2);"
     "s = stack(a, turn(b)); c = first(s, a) - last(s, turn2(a));"
     "p = rows(a) @ columns(b); resize(pool(concat(a[0:2], c[2:4])), x) * scale(like(p, pool2(a)))"
 )
-GRAPH = spec.Graph(
-    children={
-        "gate": spec.Activation(function="sigmoid"),
-        "conv": spec.Conv2d(in_channels=2, out_channels=2, kernel_size=3, padding=1),
-        "turn": spec.Rearrange(pattern="c h w -> c w h"),
-        "turn2": spec.Rearrange(pattern="c h w -> c w h"),
-        "rows": spec.Rearrange(pattern="c h w -> 1 c (h w)"),
-        "columns": spec.Rearrange(pattern="c h w -> 1 (h w) c"),
-        "pool": spec.AvgPool2d(kernel_size=3),
-        "pool2": spec.AdaptiveAvgPool2d(output_size=2),
-        "scale": spec.GlobalPool(),
-    },
-    formula=FORMULA,
-    in_channels=4,
-    arrays={"weight": ((4, 1, 1), 1.0)},
-)
+LAYERS = {
+    "gate": ACTS["sigmoid"],
+    "conv": spec.Conv2d(in_channels=2, out_channels=2, kernel_size=3, padding=1),
+    **dict.fromkeys(("turn", "turn2"), spec.Rearrange(pattern="c h w -> c w h")),
+    "rows": spec.Rearrange(pattern="c h w -> 1 c (h w)"),
+    "columns": spec.Rearrange(pattern="c h w -> 1 (h w) c"),
+    "pool": spec.AvgPool2d(kernel_size=3),
+    "pool2": spec.AdaptiveAvgPool2d(output_size=2),
+    "scale": spec.GlobalPool(),
+}
+GRAPH = spec.Graph(children=LAYERS, formula=FORMULA, in_channels=4, arrays={"weight": ((4, 1, 1), 1.0)})
 """A formula with every operation."""
 
 
@@ -107,12 +95,6 @@ def test_variants(runtime, name, x):
         check(runtime, model, reference, x, training)
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_activations(runtime, function, x):
-    node = spec.Sequential(children={"act": spec.Activation(function=function)})
-    close(runtime.call(runtime.maam.build(node), 4 * x), build_reference(node)(4 * x))  # beyond the bends of relu6
-
-
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_array_matters(backend, name, x):
     """Or the comparison with the reference could not notice a wrong one."""
@@ -130,31 +112,30 @@ def test_odd_sizes(runtime, size):
     check(runtime, *scrambled(runtime, spec.maam(4, 8, scales=(1, 2, 3))), x, False)
 
 
-@pytest.mark.parametrize(
-    "node",
-    [
-        spec.preset("maam_digits", fusion="dynamic", channels=8),
-        spec.preset("t_cnn", base="maam_digits", pool=(2, 2), channels=8),
-        *(spec.preset(name, image_size=8) for name in ("cnn", "mlp", "rnn")),
-    ],
-    ids=["dynamic", "t_cnn", "cnn", "mlp", "rnn"],
-)
-def test_seeded_models(runtime, node):
+SEEDED = {
+    "dynamic": spec.preset("maam_digits", fusion="dynamic", channels=8),
+    "t_cnn": spec.preset("t_cnn", base="maam_digits", pool=(2, 2), channels=8),
+    **{name: spec.preset(name, image_size=8) for name in ("cnn", "mlp", "rnn")},
+}
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_seeded_models(runtime, name):
+    node, training = SEEDED[name], name in ("dynamic", "t_cnn")
     x = np.random.default_rng(3).uniform(size=(4, *node.input_shape)).astype(np.float32)
-    training = node.name not in ("cnn", "mlp", "rnn")
     check(runtime, runtime.maam.build(node, seed=4), build_reference(node, seed=4), x, training)
 
 
-@pytest.mark.parametrize("node", [PRIMITIVES, GRAPH], ids=["primitives", "formula"])
-def test_primitives_and_formulas(runtime, node, x):
-    check(runtime, *scrambled(runtime, node), x, False)
+def test_a_formula(runtime, x):
+    check(runtime, *scrambled(runtime, GRAPH), x, False)
 
 
-def test_primitives_of_attention(runtime, x):
+def test_primitives(runtime, x):
     """One network computes them all, because graph mode compiles every network."""
-    chains = {name: spec.Sequential(children={**chain, "flatten": spec.Flatten()}) for name, chain in NEW.items()}
+    chains = {name: spec.Sequential(children={**chain, "flatten": spec.Flatten()}) for name, chain in CHAINS.items()}
     model, reference = scrambled(runtime, spec.Parallel(children=chains, merge="concat"))
     ends = np.cumsum([chain.output_shape(x.shape[1:])[0] for chain in chains.values()])[:-1]
+    x = 4 * x  # beyond the bends of relu6
     found, expected = (np.split(y, ends, 1) for y in (runtime.call(runtime.train(model, False), x), reference(x)))
     for name, *pair in zip(chains, found, expected, strict=True):
         np.testing.assert_allclose(*pair, rtol=1e-5, atol=1e-5, err_msg=name)

@@ -104,18 +104,16 @@ def test_dtypes(backend, name, small):
     np.testing.assert_equal(arrays, {key: a.astype(dtype) for key, a in spec.draw(small.parameters(), 5).items()})
 
 
+@pytest.mark.parametrize("reset", ["root", "each"])
+@pytest.mark.parametrize("options", MODELS, ids=str)
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
-class TestReset:
-    """`reset_parameters`, which PyTorch's tools call on each module after a stay on the meta device."""
-
-    @pytest.mark.parametrize("reset", ["root", "each"])
-    @pytest.mark.parametrize("options", MODELS, ids=str)
-    def test_after_the_meta_device(self, backend, options, reset):
-        model = make(backend, options, device="meta").to_empty(device="cpu")
-        for tensor in model.state_dict().values():
-            tensor.fill_(math.nan if tensor.is_floating_point() else -1)
-        for module in [model] if reset == "root" else model.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
-        check_distributions(model.spec, backend.read(model))
-        assert all(b == 0 for name, b in model.named_buffers() if name.endswith("num_batches_tracked"))
+def test_after_the_meta_device(backend, options, reset):
+    """PyTorch's tools call `reset_parameters` on each module then."""
+    model = make(backend, options, device="meta").to_empty(device="cpu")
+    for tensor in model.state_dict().values():
+        tensor.fill_(math.nan if tensor.is_floating_point() else -1)
+    for module in [model] if reset == "root" else model.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    check_distributions(model.spec, backend.read(model))
+    assert all(b == 0 for name, b in model.named_buffers() if name.endswith("num_batches_tracked"))

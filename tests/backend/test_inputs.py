@@ -1,5 +1,7 @@
 """Inputs that models refuse, with the same message in every framework."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -23,8 +25,7 @@ BAD = {
 }
 
 
-def refused(call, *args):
-    return error_of(ShapeError, call, *args)
+refused = partial(error_of, ShapeError)
 
 
 def make_layer(backend):
@@ -42,11 +43,11 @@ def test_of_a_layer(runtime, bad):
         assert refused(call, x) == message
 
 
-@pytest.mark.parametrize("x", [None, [1.0], np.zeros((1, 4, 4, 4), np.float32)], ids=["None", "list", "ndarray"])
-def test_objects_that_are_no_tensors(backend, x):
-    message = refused(make_layer(backend), x)
-    assert message.startswith(f"expected a {backend.name}.Tensor (N, 4, H, W)")
-    assert f", got {type(x).__name__}; convert it with " in message
+def test_objects_that_are_no_tensors(backend):
+    for x in (None, [1.0], np.zeros((1, 4, 4, 4), np.float32)):
+        message = refused(make_layer(backend), x)
+        assert message.startswith(f"expected a {backend.name}.Tensor (N, 4, H, W)")
+        assert f", got {type(x).__name__}; convert it with " in message
 
 
 def test_a_tensor_of_another_framework(backend):

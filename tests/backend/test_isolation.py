@@ -1,7 +1,5 @@
 """What importing a framework's package loads, and what happens without a framework; each case in a new process."""
 
-import importlib
-import importlib.util
 import re
 import subprocess
 import sys
@@ -92,13 +90,6 @@ def run(code, folder):
     return done
 
 
-@pytest.fixture(params=FRAMEWORKS)
-def name(request):
-    if importlib.util.find_spec(request.param) is None:
-        pytest.skip(f"{request.param} is not installed")
-    return request.param
-
-
 def test_all_trainable_frameworks_are_tested():
     assert list(FRAMEWORKS) == backend_names(Capability.TRAINING)
 
@@ -111,23 +102,22 @@ def test_a_missing_framework_is_named(absent, block, tmp_path):
     assert re.fullmatch(expected, run(code, tmp_path).stdout.strip())
 
 
-def test_names_that_load_on_first_use(name):
-    package = importlib.import_module(f"maam.{name}")
-    assert set(package.__all__) <= set(dir(package))
-    assert all(callable(getattr(package, public)) for public in package.__all__)
-    with pytest.raises(AttributeError, match=f"module 'maam.{name}' has no attribute 'nothing'"):
-        package.nothing  # noqa: B018
+def test_names_that_load_on_first_use(backend):
+    public = backend.maam.__all__
+    assert set(public) <= set(dir(backend.maam))
+    assert all(callable(getattr(backend.maam, name)) for name in public)
+    with pytest.raises(AttributeError, match=f"module 'maam.{backend.name}' has no attribute 'nothing'"):
+        backend.maam.nothing  # noqa: B018
 
 
-def test_no_other_package_is_loaded_or_needed(name, tmp_path):
+def test_no_other_package_is_loaded_or_needed(backend, tmp_path):
     """Inference and gradients need none of them; training and the command line do not need the other framework."""
-    absent = FRAMEWORKS[name]
-    done = run(PRELUDE.format(absent=(absent, *STRANGERS)) + USE.format(name=name), tmp_path)
+    absent = FRAMEWORKS[backend.name]
+    done = run(PRELUDE.format(absent=(absent, *STRANGERS)) + USE.format(name=backend.name), tmp_path)
     lines = done.stdout.splitlines()
     assert lines[0] == "loaded [] 2"
     assert [line for line in lines if line.startswith("status")] == ["status 0", "status 1"]
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
-    verdicts = {(row[1].split()[0], row[5]) for row in rows}
-    assert verdicts == {(name, "pass"), (absent, "NOT RUN")}
+    assert {(row[1].split()[0], row[5]) for row in rows} == {(backend.name, "pass"), (absent, "NOT RUN")}
     assert re.search(f"{absent} is not installed; run: pip install .*\\[{absent}]'", done.stdout)
     assert "maam: --require-all: not every stage ran" in done.stderr

@@ -24,6 +24,12 @@ MODELS = {
 }
 """Networks in which max pooling follows a ReLU."""
 SPEC_ORDER, TRAINED_ORDER = ["ReLU", "MaxPool2d"], ["MaxPool2d", "ReLU"]
+CHAINS = [
+    (SPEC_ORDER, TRAINED_ORDER),
+    (TRAINED_ORDER, TRAINED_ORDER),
+    (["GELU", "MaxPool2d"], ["GELU", "MaxPool2d"]),
+    (["GELU", *SPEC_ORDER, *SPEC_ORDER], ["GELU", *TRAINED_ORDER, *TRAINED_ORDER]),
+]
 
 
 def make_batch():
@@ -58,87 +64,62 @@ def trained(runtime, name, in_spec_order, **options):
     return losses, runner.read_arrays(), runner.forward(x)
 
 
+RUNTIMES = [("torch", {"channels_last": last}) for last in (False, True)]
+RUNTIMES += [(f"mindspore {mode}", {}) for mode in ("pynative", "graph")]
+
+
 @pytest.mark.slow_in("graph")  # compiles for long
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(
-    ("runtime", "options"),
-    [
-        *(("torch", {"channels_last": last}) for last in (False, True)),
-        *(("mindspore " + mode, {}) for mode in ("pynative", "graph")),
-    ],
-    indirect=["runtime"],
-)
+@pytest.mark.parametrize(("runtime", "options"), RUNTIMES, indirect=["runtime"])
 def test_same_training(runtime, name, options):
     losses, *results = trained(runtime, name, False, **options)
     assert losses[-1] < losses[0]
     np.testing.assert_equal(trained(runtime, name, True, **options), (losses, *results))
 
 
-@pytest.mark.parametrize(
-    ("chain", "expected"),
-    [
-        (["ReLU", "MaxPool2d"], ["MaxPool2d", "ReLU"]),
-        (["GELU", "MaxPool2d"], ["GELU", "MaxPool2d"]),
-        (["MaxPool2d", "ReLU"], ["MaxPool2d", "ReLU"]),
-        (["GELU", "ReLU", "MaxPool2d", "ReLU", "MaxPool2d"], ["GELU", "MaxPool2d", "ReLU", "MaxPool2d", "ReLU"]),
-    ],
-)
+@pytest.mark.parametrize(("chain", "expected"), CHAINS)
 def test_the_order_of_a_chain(chain, expected):
     kinds = {name: type(name, (), {}) for name in ("ReLU", "MaxPool2d", "GELU")}
     found = training_order([kinds[name]() for name in chain], kinds["ReLU"], kinds["MaxPool2d"])
     assert [type(layer).__name__ for layer in found] == expected
 
 
-@pytest.mark.parametrize("backend", ["torch"], indirect=True)
-class TestTorch:
-    def shapes(self, backend, model, layer, training):
-        seen = []
-        handle = backend.at(model, layer).register_forward_hook(lambda module, given, y: seen.append(y.shape[1:]))
-        backend.call(model.train(training), make_batch()[0])
-        handle.remove()
-        return [tuple(shape) for shape in seen]
-
-    def test_hooks_see_the_order_in_train_mode_only(self, backend):
-        model = backend.maam.build(MODELS["maam"], seed=0)
-        assert self.shapes(backend, model, "agents.0.act1", True) == [(4, 8, 8)]
-        runner_of(backend, model).trainer(Optimizer())
-        assert self.shapes(backend, model, "agents.0.act1", True) == [(4, 4, 4)]
-        assert self.shapes(backend, model, "agents.0.act1", False) == [(4, 8, 8)]
-
-    def test_another_activation_keeps_its_place(self, backend):
-        model = backend.maam.build(MODELS["padded"], seed=0)
-        model.act = backend.nn.GELU()
-        runner_of(backend, model).trainer(Optimizer())
-        assert self.shapes(backend, model, "act", True) == [(4, 8, 8)]
+def order(backend, chain, training=True):
+    """Return the kinds of the activations and pooling layers of a chain, in the order in which they run."""
+    if backend.name == "mindspore":
+        layers = chain.cell_list
+    else:
+        layers, hook = [], backend.nn.modules.module.register_module_forward_hook
+        with hook(lambda layer, *_: layers.append(layer)):
+            backend.call(chain.train(training), make_batch()[0])
+    kinds = [type(layer).__name__ for layer in layers]
+    return [kind for kind in kinds if kind in ("ReLU", "MaxPool2d", "GELU")]
 
 
-@pytest.mark.parametrize("backend", ["mindspore"], indirect=True)
-class TestMindSpore:
-    @staticmethod
-    def order(cell):
-        kinds = [type(inner).__name__ for inner in cell.cell_list]
-        return [kind for kind in kinds if kind in ("ReLU", "MaxPool2d", "GELU")]
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_of_a_trainer(backend, precision):
+    """Mixed precision fills MindSpore's chains again, with casts around each batch norm."""
+    model = backend.maam.build(MODELS["maam"], seed=0)
+    agent = model.agents[0]
+    assert order(backend, agent) == SPEC_ORDER * 2
+    runner_of(backend, model).trainer(Optimizer(), Objective(precision=precision))
+    assert order(backend, agent) == TRAINED_ORDER * 2
+    if backend.name == "torch":
+        assert order(backend, agent, training=False) == SPEC_ORDER * 2
 
-    @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-    def test_of_a_trainer(self, backend, precision):
-        """Mixed precision fills the chains again, with casts around each batch norm."""
-        model = backend.maam.build(MODELS["maam"], seed=0)
-        assert self.order(model.agents.cell_list[0]) == SPEC_ORDER * 2
-        runner_of(backend, model).trainer(Optimizer(), Objective(precision=precision))
-        for agent in model.agents.cell_list:
-            assert self.order(agent) == TRAINED_ORDER * 2
 
-    def test_branches_are_not_a_chain(self, backend):
-        branches = {"act": RELU, "pool": spec.MaxPool2d(kernel_size=3, stride=1, padding=1)}
-        model = backend.maam.build(spec.Parallel(children=branches, merge="concat"))
+def test_branches_are_not_a_chain(backend):
+    branches = {"act": RELU, "pool": spec.MaxPool2d(kernel_size=3, stride=1, padding=1)}
+    model = backend.maam.build(spec.Parallel(children=branches, merge="concat"))
+    model.pool_first()
+    assert order(backend, model) == SPEC_ORDER
+
+
+def test_another_activation_keeps_its_place(backend):
+    model = backend.maam.build(spec.Sequential(children={"act": RELU, "pool": spec.MaxPool2d(kernel_size=2)}))
+    model.pool_first()
+    assert order(backend, model) == TRAINED_ORDER
+    model.act = backend.nn.GELU()
+    for _ in range(2):
+        assert order(backend, model) == ["GELU", "MaxPool2d"]
         model.pool_first()
-        assert self.order(model) == SPEC_ORDER
-
-    def test_another_activation_keeps_its_place(self, backend):
-        model = backend.maam.build(spec.Sequential(children={"act": RELU, "pool": spec.MaxPool2d(kernel_size=2)}))
-        model.pool_first()
-        assert self.order(model) == TRAINED_ORDER
-        model.act = backend.nn.GELU()
-        for _ in range(2):
-            assert self.order(model) == ["GELU", "MaxPool2d"]
-            model.pool_first()

@@ -6,6 +6,7 @@ A model in which a layer was replaced runs that layer, and is not saved or fused
 import copy
 import importlib
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -77,6 +78,8 @@ class TestLoadWeights:
             for wrong in (str(path), {"a": 1}, DIGITS):
                 with pytest.raises(WeightsError, match=f"{act.__name__}: expected a .*, got an object of"):
                     act(wrong, model)
+        message = error_of(DataError, backend.maam.ImageFolderBatches, "pets/train", 4)
+        assert "expected a maam.data.ImageFolder, got a str; " in message
 
     def test_another_dropout_is_saved(self, backend, tmp_path):
         model = backend.maam.build("maam_digits", dropout=0.2)
@@ -85,14 +88,12 @@ class TestLoadWeights:
 
 
 class TestBuild:
-    def test_options_of_presets(self, backend):
+    def test_options_of_presets_and_dtypes(self, backend):
         expected = spec.preset("maam_digits", num_classes=7)
         assert backend.maam.build("maam_digits", num_classes=7).spec == expected
         assert maam.reference.build("maam_digits", num_classes=7).spec == expected
         assert "no option 'classes'" in error_of(PresetError, backend.maam.build, "maam_digits", classes=7)
         assert re.search("num_classes: .*preset", error_of(SpecError, backend.maam.build, DIGITS, num_classes=7))
-
-    def test_dtypes(self, backend):
         for dtype in (backend.dtype("int32"), "float16", 3):  # the last two are no dtypes of the framework
             assert "dtype: expected a floating" in error_of(SpecError, backend.maam.build, "maam_digits", dtype=dtype)
 
@@ -106,11 +107,6 @@ class TestBuild:
             changes += [(model.append, model.classifier), (model.__delitem__, -1)]
         for change in changes:
             assert "the spec determines the layers; to get a part of the model: maam" in error_of(SpecError, *change)
-
-
-def test_image_batches_need_a_folder(backend):
-    message = error_of(DataError, backend.maam.ImageFolderBatches, "pets/train", 4)
-    assert "expected a maam.data.ImageFolder, got a str; " in message
 
 
 def refused(backend, model, folder, message):
@@ -151,13 +147,18 @@ def test_changed_settings_and_removed_layers_are_named(backend, model, tmp_path)
     refused(backend, model, tmp_path, r"layer 'classifier.fc2' .* is absent")
 
 
+def check_saved(backend, given, model, folder):
+    """Save a model or a wrapper, and check that the loaded model computes the same as the model."""
+    backend.maam.save_weights(given, folder / "model.safetensors")
+    loaded = backend.train(backend.maam.load(folder / "model.safetensors"), False)
+    np.testing.assert_array_equal(backend.call(loaded, X), backend.call(model, X))
+
+
 def test_a_container_with_another_spec_is_followed(backend, model, tmp_path):
     other = backend.train(backend.maam.build("maam_digits", seed=3), False)
     other.reduce.reparameterize()
     model.reduce = other.reduce
-    backend.maam.save_weights(model, tmp_path / "model.safetensors")
-    loaded = backend.train(backend.maam.load(tmp_path / "model.safetensors"), False)
-    np.testing.assert_allclose(backend.call(loaded, X), backend.call(model, X), atol=1e-6)
+    check_saved(backend, model, model, tmp_path)
 
 
 def test_overridden_methods(backend, tmp_path):
@@ -188,11 +189,10 @@ def batch_norms(model):
 def test_frozen_batch_norm_and_other_norms_take_a_batch_of_one(backend, kind):
     layer = backend.train(backend.maam.MAAM(8))
     for path in batch_norms(layer):
-        norm = backend.at(layer, path)
         if kind == "frozen":
-            backend.train(norm, False)
+            backend.train(backend.at(layer, path), False)
         else:
-            features = (1, norm.num_features) if kind == "GroupNorm" else ()
+            features = (1, backend.at(layer, path).num_features) if kind == "GroupNorm" else ()
             backend.set(layer, path, getattr(backend.nn, kind)(*features))
     assert (backend.nn.BatchNorm2d in backend.kinds(layer)) == (kind == "frozen")
     assert backend.call(layer, ONE).shape == ONE.shape
@@ -210,34 +210,31 @@ def wrapped(torch, layer, kind):
         frozen = pytest.importorskip("torchvision").ops.FrozenBatchNorm2d(layer.num_features, layer.eps)
         frozen.load_state_dict(layer.state_dict())
         return frozen
-    wrap = {"checkpoint": checkpoint_wrapper, "data parallel": torch.nn.DataParallel}
-    return wrap[kind](layer) if kind in wrap else torch.compile(layer, backend="eager")
+    compiled = partial(torch.compile, backend="eager")
+    return {"checkpoint": checkpoint_wrapper, "data parallel": torch.nn.DataParallel}.get(kind, compiled)(layer)
 
 
 @pytest.mark.parametrize("backend", ["torch"], indirect=True)
 class TestTorch:
-    @staticmethod
-    def check_saved(backend, given, model, folder):
-        """Save a model or a wrapper, and check that the loaded model computes the same as the model."""
-        backend.maam.save_weights(given, folder / "model.safetensors")
-        loaded = backend.maam.load(folder / "model.safetensors").eval()
-        np.testing.assert_array_equal(backend.call(loaded, X), backend.call(model, X))
-
     def test_settings_for_training_may_change(self, backend, model, tmp_path):
+        expected, names = backend.call(model, X), list(model.state_dict())
         for path in batch_norms(model):
             model.get_submodule(path).momentum = 0.5
         model.reduce.act.inplace = True
-        model.reduce.bn = backend.nn.SyncBatchNorm.convert_sync_batchnorm(model.reduce.bn)
-        self.check_saved(backend, model, model, tmp_path)
+        assert backend.nn.SyncBatchNorm.convert_sync_batchnorm(model) is model
+        assert {type(model.get_submodule(path)) for path in batch_norms(model)} == {backend.nn.SyncBatchNorm}
+        assert list(model.state_dict()) == names
+        np.testing.assert_array_equal(backend.call(model, X), expected)
+        check_saved(backend, model, model, tmp_path)
 
     def test_wrapped_models_and_hub_models_are_saved(self, backend, model, tmp_path):
         averaged, compiled = backend.torch.optim.swa_utils.AveragedModel(model), backend.torch.compile(model)
         for wrapper in (averaged, compiled, backend.nn.DataParallel(compiled)):
-            self.check_saved(backend, wrapper, model, tmp_path)
+            check_saved(backend, wrapper, model, tmp_path)
         pytest.importorskip("huggingface_hub")
         for inner in (model, compiled):
             hub_model = importlib.import_module("maam.torch.huggingface").HubModel(inner)
-            self.check_saved(backend, hub_model, model, tmp_path)
+            check_saved(backend, hub_model, model, tmp_path)
 
     @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # by torch.compile
     @pytest.mark.parametrize("kind", ["compile", "compile a leaf", "checkpoint", "data parallel", "frozen"])
@@ -246,7 +243,7 @@ class TestTorch:
         torch, expected = backend.torch, backend.call(model, X)
         path = {"frozen": "reduce.bn", "compile a leaf": "reduce.conv"}.get(kind, "reduce")
         backend.set(model, path, wrapped(torch, backend.at(model, path), kind))
-        self.check_saved(backend, model, model, tmp_path)
+        check_saved(backend, model, model, tmp_path)
         before = backend.maam.build("maam_digits", seed=3)
         backend.maam.save_weights(before, tmp_path / "other.safetensors")
         backend.maam.load_weights(model, tmp_path / "other.safetensors")

@@ -28,7 +28,7 @@ class Network:
         below = {name: f"{path}.{name}".lstrip(".") for name in node.nodes}
         if node.kind == "parallel":
             branches = [self.run(child, below[name], x, training) for name, child in node.children.items()]
-            return self.merge(node, path, x, branches, training)
+            return self.merge(node, path, branches)
         if node.nodes:
             y = x
             for name, child in node.nodes.items():
@@ -36,7 +36,7 @@ class Network:
             return {"scale": lambda: x * y, "residual": lambda: x + y}.get(node.kind, lambda: y)()
         return getattr(self, node.kind)(node, path, x, training)
 
-    def merge(self, node, path, x, branches, training):
+    def merge(self, node, path, branches):
         if node.merge in ("concat", "stack"):
             return np.concatenate(branches, 1 if node.merge == "concat" else 2)
         weights = {"weighted": node.weights, "sum": [1] * len(branches)}.get(node.merge)

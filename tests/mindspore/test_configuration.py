@@ -31,9 +31,9 @@ print(ctypes.CDLL(str(library)).dnnl_get_effective_cpu_isa(), os.environ.get("ON
 
 @pytest.fixture(autouse=True)
 def _context():
-    before = ms.get_context("mode")
+    """Undo the settings besides the mode, which tests/conftest.py restores."""
     yield
-    ms.set_context(mode=before, jit_config={"jit_level": "O0"}, enable_graph_kernel=False)
+    ms.set_context(jit_config={"jit_level": "O0"}, enable_graph_kernel=False)
 
 
 @pytest.fixture
@@ -143,8 +143,7 @@ class TestInstructionCap:
         monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
         monkeypatch.setattr(configuration, "cpu_features", lambda: ["avx512f"])
         monkeypatch.setattr(ms, "__version__", "2.10.0")
-        limit = Mock(return_value=True)
-        monkeypatch.setattr(configuration, "_limit_onednn", limit)
+        monkeypatch.setattr(configuration, "_limit_onednn", limit := Mock(return_value=True))
         return limit
 
     def test_too_late(self, limit):

@@ -13,17 +13,19 @@ from maam.spec.primitives import CURVES, ActivationName
 RANDOM = np.random.default_rng(0)
 
 
+def normal(*shape):
+    return RANDOM.normal(size=shape)
+
+
 def test_linear():
-    x, weight, bias = RANDOM.normal(size=(3, 4)), RANDOM.normal(size=(2, 4)), RANDOM.normal(size=2)
+    x, weight, bias = normal(3, 4), normal(2, 4), normal(2)
     expected = np.array([[sum(row[i] * weight[out, i] for i in range(4)) for out in range(2)] for row in x])
     np.testing.assert_allclose(functions.linear(x, weight, bias), expected + bias, rtol=1e-14, atol=1e-12)
     np.testing.assert_allclose(functions.linear(x, weight, None), expected, rtol=1e-14, atol=1e-12)
 
 
 def test_rnn():
-    x = RANDOM.normal(size=(2, 3, 4, 5))
-    weight_ih, weight_hh = RANDOM.normal(size=(6, 15)) / 4, RANDOM.normal(size=(6, 6)) / 3
-    bias_ih, bias_hh = RANDOM.normal(size=6), RANDOM.normal(size=6)
+    x, weight_ih, weight_hh, bias_ih, bias_hh = normal(2, 3, 4, 5), normal(6, 15) / 4, normal(6, 6) / 3, *normal(2, 6)
     y = functions.rnn(x, weight_ih, weight_hh, bias_ih, bias_hh)
     for n in range(2):
         state = np.zeros(6)
@@ -35,9 +37,7 @@ def test_rnn():
 
 
 def test_batch_norm():
-    x = RANDOM.normal(size=(2, 3, 4, 5))
-    weight, bias, mean = RANDOM.normal(size=(3, 3))
-    var = RANDOM.uniform(0.5, 2, 3)
+    x, (weight, bias, mean), var = normal(2, 3, 4, 5), normal(3, 3), RANDOM.uniform(0.5, 2, 3)
     y = functions.batch_norm(x, weight, bias, mean, var, 1e-2)
     for n, c, i, j in np.ndindex(x.shape):
         expected = weight[c] * (x[n, c, i, j] - mean[c]) / math.sqrt(var[c] + 1e-2) + bias[c]
@@ -51,28 +51,26 @@ def test_batch_statistics():
     assert biased.tolist() == [3.5, 3]
     np.testing.assert_allclose(unbiased, [14 / 3, 4], rtol=1e-15)
     assert [array.tolist() for array in functions.batch_statistics(np.full((1, 1, 1, 1), 5.0))] == [[5], [0], [0]]
-    x = 1e8 + RANDOM.normal(size=(4, 1, 50, 50))  # the mean of squares would lose all digits
+    x = 1e8 + normal(4, 1, 50, 50)  # the mean of squares would lose all digits
     np.testing.assert_allclose(functions.batch_statistics(x)[2], x.var(ddof=1), rtol=1e-12)
 
 
 X = np.array([-800.0, -7, -3, -1, -0.5, 0, 0.5, 1, 3, 6, 7, 800])
-
-
-def sigmoid(x):
-    return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
+KNOWN = {"sigmoid": (math.log(3), 0.75), "gelu": (1.0, 0.8413447460685429), "elu": (-math.log(2), -0.5)}
 
 
 def by_definition(name, x, slope):
     inner = min(max(x + 3, 0), 6) / 6
+    sigmoid = 1 / (1 + math.exp(-x)) if x > -700 else 0.0
     return {
         "relu": max(x, 0),
         "relu6": min(max(x, 0), 6),
         "leaky_relu": x if x > 0 else slope * x,
         "elu": x if x > 0 else math.exp(x) - 1,
         "gelu": x * (1 + math.erf(x / math.sqrt(2))) / 2,
-        "silu": x * sigmoid(x),
+        "silu": x * sigmoid,
         "hard_swish": x * inner,
-        "sigmoid": sigmoid(x),
+        "sigmoid": sigmoid,
         "hard_sigmoid": inner,
         "tanh": math.tanh(x),
         "identity": x,
@@ -85,8 +83,7 @@ def by_definition(name, x, slope):
 def test_activations(name, slope):
     y = functions.activation(X, Activation(function=name, negative_slope=slope))
     np.testing.assert_allclose(y, [by_definition(name, x, slope) for x in X], rtol=1e-13, atol=1e-15)
-    known = {"sigmoid": (math.log(3), 0.75), "gelu": (1.0, 0.8413447460685429), "elu": (-math.log(2), -0.5)}
-    x, expected = known.get(name, (0.0, by_definition(name, 0.0, slope)))
+    x, expected = KNOWN.get(name, (0.0, by_definition(name, 0.0, slope)))
     assert functions.activation(np.array([x]), Activation(function=name))[0] == pytest.approx(expected)
 
 
@@ -106,7 +103,7 @@ def test_curves(name):
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_softmax(axis):
-    x = RANDOM.normal(size=(3, 4, 2))
+    x = normal(3, 4, 2)
     powers = np.exp(x)
     np.testing.assert_allclose(functions.softmax(x, axis), powers / powers.sum(axis, keepdims=True), rtol=1e-14)
     assert functions.softmax(np.log([[1.0, 2, 5]])).tolist() == [pytest.approx([0.125, 0.25, 0.625])]
@@ -142,24 +139,15 @@ def naive_conv(x, node, weight, bias):
     return y
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"kernel_size": 3, "padding": 1},
-        {"kernel_size": 1},
-        {"kernel_size": 2, "stride": 2, "bias": False},
-        {"kernel_size": 3, "stride": 2, "padding": 1},
-        {"kernel_size": 3, "padding": 2, "dilation": 2},
-        {"kernel_size": 3, "padding": 4, "dilation": 2, "stride": 3},
-        {"kernel_size": 3, "padding": 1, "groups": 2},
-        {"kernel_size": 5, "padding": 3, "groups": 4, "bias": False},
-    ],
-    ids=str,
-)
+CONVS = [{"padding": 1}, {"kernel_size": 1}, {"kernel_size": 2, "stride": 2, "bias": False}]
+CONVS += [{"stride": 2, "padding": 1}, {"padding": 2, "dilation": 2}, {"padding": 4, "dilation": 2, "stride": 3}]
+CONVS += [{"padding": 1, "groups": 2}, {"kernel_size": 5, "padding": 3, "groups": 4, "bias": False}]
+
+
+@pytest.mark.parametrize("fields", CONVS, ids=str)
 def test_conv2d_against_loops(fields):
-    node = Conv2d(in_channels=4, out_channels=8, **fields)
-    x, weight = RANDOM.normal(size=(2, 4, 7, 6)), RANDOM.normal(size=node.weight_shape)
-    bias = RANDOM.normal(size=8) if node.bias else None
+    node = Conv2d(in_channels=4, out_channels=8, **{"kernel_size": 3, **fields})
+    x, weight, bias = normal(2, 4, 7, 6), normal(*node.weight_shape), normal(8) if node.bias else None
     y = functions.conv2d(x, node, weight, bias)
     assert y.dtype == np.float64
     np.testing.assert_allclose(y, naive_conv(x, node, weight, bias), rtol=1e-13, atol=1e-13)
@@ -185,7 +173,7 @@ def naive_pool(x, size, stride, padding, function):
 
 
 def test_pooling_against_loops():
-    x = RANDOM.normal(size=(2, 3, 7, 8)) - 10  # a padding of zeros would win
+    x = normal(2, 3, 7, 8) - 10  # a padding of zeros would win
     for size, stride, padding in [(2, 2, 0), (3, 1, 1), (3, 2, 1), (2, 3, 1), (4, 1, 2)]:
         expected = naive_pool(x, size, stride, padding, np.max)
         np.testing.assert_array_equal(functions.max_pool2d(x, size, stride, padding), expected)
@@ -208,7 +196,7 @@ def test_pooling_by_hand():
 
 @pytest.mark.parametrize("size", [(3, 5), (2, 2), (7, 6), (1, 1), (14, 12), (4, 9)])
 def test_resize_takes_the_source_at_the_floor(size):
-    x = RANDOM.normal(size=(2, 3, 7, 6))
+    x = normal(2, 3, 7, 6)
     y = functions.resize(x, *size)
     assert y.shape == (2, 3, *size)
     for row, column in np.ndindex(size):

@@ -11,16 +11,14 @@ class Agent(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, hidden, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(hidden)
-        self.pool1 = nn.MaxPool2d(2) if pool1 else None
+        self.pool1 = nn.MaxPool2d(2) if pool1 else nn.Identity()
         self.conv2 = nn.Conv2d(hidden, out, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(out)
         self.pool2 = nn.MaxPool2d(2)
         self.relu = nn.ReLU()
 
     def forward(self, x):
-        x = self.relu(self.bn1(self.conv1(x)))
-        if self.pool1 is not None:
-            x = self.pool1(x)
+        x = self.pool1(self.relu(self.bn1(self.conv1(x))))
         return self.pool2(self.relu(self.bn2(self.conv2(x))))
 
 

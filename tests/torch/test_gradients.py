@@ -1,5 +1,7 @@
 """Gradients: finite differences, activation checkpointing, torch.func, and values near a kink."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -14,34 +16,47 @@ from maam.torch.kinks import across, near_kinks
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}
 LEAST = 1e-9
 """The distance from a kink."""
+KINKS = [("relu", 0.0, (0, 1)), ("leaky_relu", 0.0, (0.01, 1)), ("relu6", 0.0, (0, 1)), ("relu6", 6.0, (1, 0))]
+KINKS += [("hard_swish", -3.0, (0, -0.5)), ("hard_swish", 3.0, (1.5, 1))]
+KINKS += [("hard_sigmoid", -3.0, (0, 1 / 6)), ("hard_sigmoid", 3.0, (1 / 6, 0))]
+"""Functions with the places of their kinks and the slopes before and after them."""
+POOLS = [
+    (spec.MaxPool2d(kernel_size=2), (1, 1, 2, 2)),
+    (spec.MaxPool2d(kernel_size=3, stride=2, padding=1), (1, 1, 2, 2)),
+    (spec.GlobalPool(function="max"), (1, 1, 2, 2)),
+    (spec.GlobalPool(function="max", axis="channels"), (1, 4, 1, 1)),
+]
 
 
-def differentiable(module):
+def wave(*shape):
+    return torch.linspace(-1, 1, math.prod(shape), dtype=torch.float64).sin().reshape(shape)
+
+
+def gradcheck(module, x, **options):
+    """Compare the gradients of a module with finite differences."""
     names, parameters = zip(*module.named_parameters(), strict=True)
-    return lambda x, *p: functional_call(module, dict(zip(names, p, strict=True)), (x,)), parameters
+
+    def function(x, *given):
+        return functional_call(module, dict(zip(names, given, strict=True)), (x,))
+
+    return torch.autograd.gradcheck(function, (x.requires_grad_(), *parameters), **options)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_against_finite_differences(variant, scramble, training):
     layer = scramble(MAAM(2, **{"act_layer": "silu", **variant}, dtype=torch.float64)).train(training)
-    function, parameters = differentiable(layer)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 2, 8, 8, dtype=torch.float64, generator=generator, requires_grad=True)
-    assert torch.autograd.gradcheck(function, (x, *parameters), fast_mode=True)
+    x = torch.randn(2, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert gradcheck(layer, x, fast_mode=True)
 
 
 def test_every_entry_against_finite_differences(scramble):
     layer = scramble(MAAM(2, 2, num_agents=2, scales=(1, 2), act_layer="tanh", dtype=torch.float64))
-    function, parameters = differentiable(layer)
-    x = torch.linspace(-1, 1, 64, dtype=torch.float64).sin().reshape(2, 2, 4, 4).requires_grad_()
-    assert torch.autograd.gradcheck(function, (x, *parameters))
+    assert gradcheck(layer, wave(2, 2, 4, 4))
 
 
 def test_recurrent_layer(scramble):
-    model = scramble(build(spec.RNN(input_size=6, hidden_size=3), dtype=torch.float64))
-    function, parameters = differentiable(model)
-    x = torch.linspace(-1, 1, 48, dtype=torch.float64).sin().reshape(2, 2, 4, 3).requires_grad_()
-    assert torch.autograd.gradcheck(function, (x, *parameters))
+    model, x = scramble(build(spec.RNN(input_size=6, hidden_size=3), dtype=torch.float64)), wave(2, 2, 4, 3)
+    assert gradcheck(model, x)
     reference = nn.RNN(6, 3, batch_first=True, dtype=torch.float64)
     reference.load_state_dict(model.state_dict(), strict=True)
     _, state = reference(x.transpose(1, 2).flatten(2))
@@ -69,19 +84,6 @@ def test_vmap_over_inputs(layer, x, channels_last):
     batches = torch.stack([x, x + 1, 2 * x])
     expected = torch.stack([layer(batch) for batch in batches])
     torch.testing.assert_close(vmap(layer)(batches), expected, **CLOSE)
-
-
-def test_vmap_over_an_ensemble(layer, variant, x, scramble):
-    layer.eval()
-    members = [layer, scramble(MAAM(4, 8, **variant)).eval()]
-    with torch.no_grad():
-        for parameter in members[1].parameters():
-            parameter.mul_(-0.5)
-    stacked, buffers = torch.func.stack_module_state(members)
-    outputs = vmap(lambda p, b: functional_call(layer, (p, b), (x,)))(stacked, buffers)
-    for member, output in zip(members, outputs, strict=True):
-        torch.testing.assert_close(output, member(x), **CLOSE)
-    assert not torch.allclose(outputs[0], outputs[1])
 
 
 def test_gradients_per_sample(layer, x):
@@ -127,19 +129,7 @@ def check_kink(node, x, total, part, here, across_it):
     assert part(gradient(exact, x)) == pytest.approx(here, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("function", "kink", "slopes"),
-    [
-        ("relu", 0.0, (0, 1)),
-        ("leaky_relu", 0.0, (0.01, 1)),
-        ("relu6", 0.0, (0, 1)),
-        ("relu6", 6.0, (1, 0)),
-        ("hard_swish", -3.0, (0, -0.5)),
-        ("hard_swish", 3.0, (1.5, 1)),
-        ("hard_sigmoid", -3.0, (0, 1 / 6)),
-        ("hard_sigmoid", 3.0, (1 / 6, 0)),
-    ],
-)
+@pytest.mark.parametrize(("function", "kink", "slopes"), KINKS)
 @pytest.mark.parametrize("side", [0, 1])
 def test_kinks_of_activations(function, kink, slopes, side):
     total = 6 if function == "relu6" or "hard" in function else 3
@@ -147,25 +137,14 @@ def test_kinks_of_activations(function, kink, slopes, side):
     check_kink(spec.Activation(function=function), x, total, lambda g: g[1] / 2, slopes[side], slopes[1 - side])
 
 
-@pytest.mark.parametrize(
-    ("pool", "shape"),
-    [
-        (spec.MaxPool2d(kernel_size=2), (1, 1, 2, 2)),
-        (spec.MaxPool2d(kernel_size=3, stride=2, padding=1), (1, 1, 2, 2)),
-        (spec.GlobalPool(function="max"), (1, 1, 2, 2)),
-        (spec.GlobalPool(function="max", axis="channels"), (1, 4, 1, 1)),
-    ],
-)
+@pytest.mark.parametrize(("pool", "shape"), POOLS)
 def test_kinks_of_pooling(pool, shape):
     x = np.array([0.5, 0.7, 0.7 + LEAST, 0.1]).reshape(shape)
     check_kink(pool, x, 3, lambda g: g, [0, 0, 1, 0], [0, 1, 0, 0])
 
 
-def test_exact_ties_are_left_out():
+def test_the_nearest_kinks_come_first_and_far_ones_and_exact_ties_are_left_out():
     assert near_kinks(*models(spec.MaxPool2d(kernel_size=2)), np.full((1, 1, 2, 2), 0.3)).kinks == []
-
-
-def test_the_nearest_kinks_come_first_and_far_ones_are_left_out():
     found, *_ = near_kinks(*models(spec.Activation(function="relu")), image(4e-8, -1e-8, 1.0, 1e-4))
     assert [near.place for near in found] == [1, 0]
     assert found[0].distance < found[1].distance

@@ -127,6 +127,15 @@ class Slow(nn.Conv2d):
         return self.quick(x)
 
 
+CHOICES = [
+    (((0.02, 0), (0, 0), (0.005, 0)), ("openvino", "fused")),
+    (((0.02, 0), (0, 0.1), (0.02, 0)), ("torch", "unchanged")),
+    (((0.005, 0), (0, 0.1), DeploymentError("no export")), ("torch", "fused")),
+    (((0.02, 0), OSError("no kernel"), (0, 0)), ("onnxruntime", "fused")),
+]
+"""Seconds and error of PyTorch, OpenVINO and ONNX Runtime, with the engine and the form to choose."""
+
+
 class TestAutomaticEngine:
     @pytest.fixture(autouse=True)
     def cache(self, tmp_path, monkeypatch):
@@ -154,15 +163,7 @@ class TestAutomaticEngine:
 
         return install
 
-    @pytest.mark.parametrize(
-        ("times_and_errors", "expected"),
-        [
-            (((0.02, 0), (0, 0), (0.005, 0)), ("openvino", "fused")),
-            (((0.02, 0), (0, 0.1), (0.02, 0)), ("torch", "unchanged")),
-            (((0.005, 0), (0, 0.1), DeploymentError("no export")), ("torch", "fused")),
-            (((0.02, 0), OSError("no kernel"), (0, 0)), ("onnxruntime", "fused")),
-        ],
-    )
+    @pytest.mark.parametrize(("times_and_errors", "expected"), CHOICES)
     def test_choice(self, x, imitate, cache, times_and_errors, expected):
         """An engine that is slower than eager mode, has other outputs or fails is not chosen; the choice is kept."""
         model = Slow(3, 2, 1).eval()
@@ -191,10 +192,8 @@ class TestAutomaticEngine:
     def test_a_long_call_is_measured_with_part_of_the_batch(self, imitate, monkeypatch):
         imitate(torch=(0, 0), openvino=(0.01, 0), onnxruntime=(0.01, 0))
         monkeypatch.setattr(optimization, "LONGEST_CALL", 0.002)
-        sizes = []
-        monkeypatch.setattr(
-            Slow, "quick", lambda module, x: (sizes.append(len(x)), nn.Conv2d.forward(module, x).mean((2, 3)))[1]
-        )
+        sizes, quick = [], Slow.quick
+        monkeypatch.setattr(Slow, "quick", lambda module, x: (sizes.append(len(x)), quick(module, x))[1])
         optimize(Slow(3, 2, 1).eval(), torch.rand(64, 3, 8, 8), engine="auto", precision="fp32")
         assert sizes[:2] == [64, 64]
         assert 1 <= max(sizes[2:]) < 64
@@ -211,17 +210,22 @@ class Pair(nn.Identity):
         return x, x
 
 
+REFUSED = [
+    (Pair().eval(), {}, "optimize: expected a module that returns a tensor, got a tuple"),
+    ("maam_digits", {}, "optimize: model: expected a torch.nn.Module, got an object of type str; make"),
+    (IDENTITY, {"example": [1]}, "optimize: example: expected a tensor (N, C, H, W), got an object of type l"),
+    (nn.Identity(), {}, "optimize: the model is in train mode; call eval() first"),
+    (IDENTITY, {"engine": "tensorrt"}, "engine: expected one of torch, onnxruntime, openvino, auto, got 't"),
+]
+PRECISIONS = [
+    ("torch", "int4", "precision 'int4': PyTorch does not support it on cpu; supported: "),
+    ("onnxruntime", "bf16", "precision 'bf16': onnxruntime does not support it on this CPU; supported: fp32"),
+    ("openvino", "fp16", "precision 'fp16': openvino does not support it on this CPU; supported: fp32"),
+]
+
+
 class TestRefusals:
-    @pytest.mark.parametrize(
-        ("module", "options", "message"),
-        [
-            (Pair().eval(), {}, "optimize: expected a module that returns a tensor, got a tuple"),
-            ("maam_digits", {}, "optimize: model: expected a torch.nn.Module, got an object of type str; make"),
-            (IDENTITY, {"example": [1]}, "optimize: example: expected a tensor (N, C, H, W), got an object of type l"),
-            (nn.Identity(), {}, "optimize: the model is in train mode; call eval() first"),
-            (IDENTITY, {"engine": "tensorrt"}, "engine: expected one of torch, onnxruntime, openvino, auto, got 't"),
-        ],
-    )
+    @pytest.mark.parametrize(("module", "options", "message"), REFUSED)
     def test_arguments(self, x, module, options, message):
         assert error_of(DeploymentError, optimize, module, **{"example": x, **options}).startswith(message)
 
@@ -230,14 +234,7 @@ class TestRefusals:
         message = error_of(MissingFrameworkError, optimize, model, x, engine="openvino")
         assert message == "onnx is not installed; run: pip install 'maam[deploy]'"
 
-    @pytest.mark.parametrize(
-        ("engine", "precision", "message"),
-        [
-            ("torch", "int4", "precision 'int4': PyTorch does not support it on cpu; supported: "),
-            ("onnxruntime", "bf16", "precision 'bf16': onnxruntime does not support it on this CPU; supported: fp32"),
-            ("openvino", "fp16", "precision 'fp16': openvino does not support it on this CPU; supported: fp32"),
-        ],
-    )
+    @pytest.mark.parametrize(("engine", "precision", "message"), PRECISIONS)
     def test_precisions(self, model, x, engine, precision, message, monkeypatch):
         monkeypatch.setattr("maam.errors.importlib.util.find_spec", lambda name: sys)
         assert message in error_of(DeviceError, optimize, model, x, engine=engine, precision=precision)
@@ -250,7 +247,6 @@ class TestRefusals:
 
     def test_a_wrong_result(self, model, x, monkeypatch):
         engine = BUILDERS["torch"]
-        wrong = lambda *args: {"fused": lambda x: engine(*args)["fused"](x) + 0.1}  # noqa: E731
-        monkeypatch.setitem(BUILDERS, "torch", wrong)
+        monkeypatch.setitem(BUILDERS, "torch", lambda *args: {"fused": lambda x: engine(*args)["fused"](x) + 0.1})
         message = error_of(DeploymentError, optimize, model, x, precision="fp32", compile=False)
         assert "the result differs from the model's output by 1.0e-01" in message
