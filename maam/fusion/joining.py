@@ -18,9 +18,9 @@ BLOCK = 64
 def join_branches(part: Part) -> Part:
     """Return the branches of a sum with their first layers joined, or the part itself if these differ.
 
-    The branches must begin with a convolution of the same kernel, stride, padding and dilation, whose number of channels
-    is not a multiple of `BLOCK`. One convolution then computes the channels of all branches. Activations and pooling
-    after it are joined, too. The rest of each branch gets its own channels.
+    The branches must begin with a convolution of the same kernel, stride, padding and dilation, whose number of
+    channels is not a multiple of `BLOCK`. One convolution then computes the channels of all branches. Activations and
+    pooling after it are joined, too. The rest of each branch gets its own channels.
 
     Args:
         part: branches with merge "sum" or "weighted".

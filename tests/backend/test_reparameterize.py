@@ -110,7 +110,7 @@ def test_two_layers_in_a_network(runtime, x):
         expected = runtime.reference(layer)(expected)
         layer.reparameterize()
     names = list(runtime.state(chain))
-    assert names[0] == "0.agents.0.conv1.weight"
+    assert names[0] == "0.agents.head.conv1.weight"
     assert len(set(names)) == len(names)
     np.testing.assert_allclose(runtime.call(chain, x), expected, **CLOSE)
 

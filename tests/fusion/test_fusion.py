@@ -216,6 +216,7 @@ def test_branches_that_begin_alike_share_a_layer(node, formula, joined):
         sum_of(chain(conv(), BN), chain(RELU, conv())),
         sum_of(chain(conv(), BN)),
         sum_of(*(chain(conv(), BN) for _ in range(33))),
+        sum_of(chain(conv(outputs=64), spec.BatchNorm2d(num_features=64)), chain(conv(outputs=64))),
         branches("concat", chain(conv(), BN), chain(conv(), BN)),
     ],
 )

@@ -99,6 +99,7 @@ def test_curves(name):
     jumps = np.abs((after - at) - (at - before)) / step > 1e-3
     assert points[jumps].tolist() == sorted(CURVES[name].kinks)
     assert (at[points == 0] == 0).all() == CURVES[name].keeps_zero
+    assert (functions.activation(2 * points, node) == 2 * at).all() == CURVES[name].homogeneous
 
 
 @pytest.mark.parametrize("axis", [0, 1])
