@@ -157,6 +157,10 @@ def done_refuses(done):
     return run
 
 
+def losses_of(run):
+    return [loss for record in run.log.records() if record["kind"] == "steps" for loss in record["losses"]]
+
+
 def stop(recipe, out, *, at, **keywords):
     """Train until the log reaches a step, as if the process had ended there."""
 
