@@ -293,7 +293,6 @@ class TestPrediction:
             ({"class_names": []}, f"{names} 10 names, one for each class of the model, got 0"),
             ({"class_names": "cat"}, f"{names} a sequence with one name for each class, got 'cat'"),
             ({"files": []}, "files: expected image files"),
-            ({"files": "no.png"}, "no.png: no such file"),
             ({"changes": {"epochs": 3}}, "override 'epochs': this has no effect here"),
             ({"changes": {"images.sizes": 3}}, "recipe: images.sizes: no such field; did you mean 'size'?"),
             ({"changes": {"images.size": 64, "images.resize": 64}}, f"{read} 64x64"),
@@ -320,12 +319,11 @@ class TestPrediction:
 
     @pytest.mark.slow_in("mindspore")
     @pytest.mark.parametrize("framework", BACKENDS)
-    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-    def test_half_precision(self, framework, dtype, files, half_and_wide):
-        paths = half_and_wide(small(), dtype)
+    def test_half_precision(self, framework, files, half_and_wide):
+        paths = half_and_wide(small())
         one, other = (predict_files(path, files[:1], framework=framework)[0].probabilities for path in paths)
         np.testing.assert_array_equal(one, other)
-        paths = half_and_wide(spec.preset("maam_digits"), dtype)
+        paths = half_and_wide(spec.preset("maam_digits"))
         one, other = (evaluate_file(path, "digits", framework=framework, limit=64).logits for path in paths)
         assert one.dtype == other.dtype == (np.float64 if framework == "reference" else np.float32)
         np.testing.assert_array_equal(one, other)

@@ -40,24 +40,19 @@ def check_same(whole, parts):
     ("framework", "name", "stops"),
     [
         *(("torch", name, OFTEN) for name in ("sgd", "adam", "adamw", "fast")),
+        ("torch", "bf16", (9,)),
+        pytest.param("torch", "fp16", (9,), marks=slow),
         pytest.param("mindspore", "sgd", OFTEN, marks=slow),
-        *(pytest.param("mindspore", name, (9,), marks=slow) for name in ("adam", "adamw", "fast")),
+        *(pytest.param("mindspore", name, (9,), marks=slow) for name in ("adam", "adamw", "fast", "fp16")),
     ],
 )
-def test_interrupted(framework, with_optimizer, whole_and_parts, name, stops):
-    whole, parts = whole_and_parts(with_optimizer(name), *stops, framework=framework)
+def test_interrupted(framework, recipe, with_optimizer, whole_and_parts, name, stops):
+    half = name in ("bf16", "fp16")
+    recipe = recipe.replaced({"precision": name}) if half else with_optimizer(name)
+    whole, parts = whole_and_parts(recipe, *stops, framework=framework)
     check_same(whole, parts)
     assert len(parts.sessions()) == len(stops) + 1
-
-
-@pytest.mark.parametrize(
-    ("framework", "precision"),
-    [("torch", "bf16"), pytest.param("torch", "fp16", marks=slow), pytest.param("mindspore", "fp16", marks=slow)],
-)
-def test_interrupted_in_half_precision(framework, precision, recipe, whole_and_parts):
-    whole, parts = whole_and_parts(recipe.replaced({"precision": precision}), 9, framework=framework)
-    assert read_checkpoint(parts.last).recipe.precision == precision
-    check_same(whole, parts)
+    assert (read_checkpoint(parts.last).recipe.precision == name) == half
 
 
 def test_another_seed_gives_another_model(short, done, tmp_path):
