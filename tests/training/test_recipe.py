@@ -65,9 +65,19 @@ def test_recipe_round_trips_through_json():
     assert Recipe(**json.loads(recipe.model_dump_json())) == recipe
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
+def fields_of(path, value):
+    section, _, field = path.rpartition(".")
+    return {section: {field: value}} if section else {field: value}
+
+
+def test_wrong_fields():
+    for path, (value, limit) in LIMITS.items():
+        message = f"recipe: {path}: input should be {limit}, got {value}"
+        assert error_of(RecipeError, Recipe, **fields_of(path, value)) == message
+    for path, meant in MISSPELT.items():
+        message = f"recipe: {path}: no such field; did you mean '{meant}'?"
+        assert error_of(RecipeError, Recipe, **fields_of(path, 1)) == message
+    for fields, message in [
         ({"ema_decay": 0.9, "lookahead": {"steps": 5}}, "ema_decay: this cannot be combined with lookahead"),
         ({"schedule": {"end": 0.1}}, "schedule.end: only for triangular; it has no effect for one_cycle"),
         ({"schedule": {"step_epochs": 5}}, "schedule.step_epochs: only for step"),
@@ -92,24 +102,8 @@ def test_recipe_round_trips_through_json():
         ({**FILES, "images": {"scale": (0, 1)}}, "images: scale is (0.0, 1.0); expected 0 < least"),
         ({**FILES, "images": {"std": (1, 0, 1)}}, "images.std.1: input should be greater than 0"),
         ({**FILES, "images": {"sizes": 3}}, "images.sizes: no such field; did you mean 'size'?"),
-    ],
-)
-def test_wrong_fields(fields, message):
-    assert error_of(RecipeError, Recipe, **fields).startswith(f"recipe: {message}")
-
-
-def fields_of(path, value):
-    section, _, field = path.rpartition(".")
-    return {section: {field: value}} if section else {field: value}
-
-
-def test_limits_and_unknown_fields():
-    for path, (value, limit) in LIMITS.items():
-        message = f"recipe: {path}: input should be {limit}, got {value}"
-        assert error_of(RecipeError, Recipe, **fields_of(path, value)) == message
-    for path, meant in MISSPELT.items():
-        message = f"recipe: {path}: no such field; did you mean '{meant}'?"
-        assert error_of(RecipeError, Recipe, **fields_of(path, 1)) == message
+    ]:
+        assert error_of(RecipeError, Recipe, **fields).startswith(f"recipe: {message}")
 
 
 def test_new_name_drops_the_settings_of_the_old_one():
@@ -195,21 +189,18 @@ def test_recipe_of_the_maf_authors():
     assert all(default_recipe(preset) == recipe for preset in presets)
 
 
-@pytest.mark.parametrize(
-    ("name", "data", "kept", "field", "value", "other"),
-    [
+def test_recipe_for_other_data():
+    for name, data, kept, field, value, other in [
         ("cifar10", "imagefolder", "label_smoothing", "images.resize", None, "augmentation.padding"),
         ("digits", "imagefolder", "optimizer", "images.resize", None, "augmentation.padding"),
         ("imagenet_maf", "cifar10", "schedule", "augmentation.padding", 4, "images.size"),
-    ],
-)
-def test_recipe_for_other_data(name, data, kept, field, value, other):
-    before = read_recipe(name)
-    after = before.replaced({"data": data})
-    assert (after.augmentation, after.images) == (Recipe().augmentation, Recipe().images) or data == "cifar10"
-    assert getattr(after, kept) == getattr(before, kept)
-    assert after == before.replaced({field: value, "data": data})
-    assert "has no effect with data" in error_of(RecipeError, before.replaced, {other: 2, "data": data})
+    ]:
+        before = read_recipe(name)
+        after = before.replaced({"data": data})
+        assert (after.augmentation, after.images) == (Recipe().augmentation, Recipe().images) or data == "cifar10"
+        assert getattr(after, kept) == getattr(before, kept)
+        assert after == before.replaced({field: value, "data": data})
+        assert "has no effect with data" in error_of(RecipeError, before.replaced, {other: 2, "data": data})
 
 
 def test_no_recipe(tmp_path, monkeypatch):

@@ -266,6 +266,10 @@ class TestCheckpoints:
 
 
 OLD = Path(__file__).with_name("old")
+ADAM = ["exp_avg", "exp_avg_sq"]
+STATES = {"torch": (10, ["momentum_buffer"], None), "mindspore": (10, ADAM, None)}
+STATES["interrupted"] = (6, ADAM, LossScale(65536.0, 6))
+"""Of the last checkpoint of each run: its step, moments and loss scale."""
 LAST_TEST_LOSS = 2.371722
 """Of the interrupted run if it is not interrupted, as commit e12d8e8 logged it."""
 
@@ -278,7 +282,7 @@ class TestOldFiles:
     - interrupted: a MindSpore run with Adam in float16, stopped at step 8 of 10, after the checkpoint of step 6.
     """
 
-    @pytest.mark.parametrize("name", ["torch", "mindspore", "interrupted"])
+    @pytest.mark.parametrize("name", STATES)
     def test_weights_file_evaluates_as_logged(self, name):
         folder, finished = RunFolder(OLD / name), name != "interrupted"  # that run evaluated in float16
         path = folder.final if finished else folder.best
@@ -290,17 +294,10 @@ class TestOldFiles:
         assert found.accuracy == pytest.approx(record["test_accuracy"], abs=1e-6 if finished else 0.01)
         assert found.loss == pytest.approx(record["test_loss"], rel=1e-5 if finished else 1e-3)
 
-    @pytest.mark.parametrize(
-        ("name", "step", "moments", "loss_scale"),
-        [
-            ("torch", 10, ["momentum_buffer"], None),
-            ("mindspore", 10, ["exp_avg", "exp_avg_sq"], None),
-            ("interrupted", 6, ["exp_avg", "exp_avg_sq"], LossScale(65536.0, 6)),
-        ],
-    )
-    def test_checkpoint_is_complete(self, name, step, moments, loss_scale):
+    @pytest.mark.parametrize("name", STATES)
+    def test_checkpoint_is_complete(self, name):
         found = read_checkpoint(OLD / name / "last.safetensors")
-        assert (found.state.step, list(found.state.moments), found.state.loss_scale) == (step, moments, loss_scale)
+        assert (found.state.step, list(found.state.moments), found.state.loss_scale) == STATES[name]
         names = {parameter.name for parameter in found.spec.parameters()}
         assert found.arrays.keys() == names
         assert set(found.state.average) == (names if name == "torch" else set())
