@@ -28,6 +28,8 @@ NO_MODEL = default_recipe("maam_digits").replaced({"model": None})
 EXPECTED = "expected the name of a preset or a file"
 OTHER = r"\(-o overrides.in_channels=1 -o overrides.image_size=8\)"
 TEN_CLASSES = r"num_classes in the recipe \(-o overrides.num_classes=10\)"
+NO_MATCH, COUNT = "matches no parameter of the model", "expected an integer of at least 1, got"
+OPTIONS = ("model", "recipe", "device", "framework", "log_steps", "checkpoint_steps")
 EIGHT = "data digits has images of 8x8; expected at most "
 ASCEND = "device 'ascend' is not available to MindSpore on this machine; available: cpu"
 BF16 = "precision 'bf16': MindSpore does not support it on cpu; supported: fp32, fp16"
@@ -101,13 +103,18 @@ def test_log_that_cannot_be_written(short, finished, tmp_path, monkeypatch):
         ({"overrides.in_channels": 3}, RecipeError, rf"digits has images of 1x8x8 .* takes \(N, 3, 8, 8\); .*{OTHER}"),
         ({"augmentation.padding": 8}, RecipeError, f"augmentation.padding: 8, but {EIGHT}7: -o augmentation.padding=1"),
         ({"augmentation.cutout": 9}, RecipeError, "augmentation.cutout: 9, but .* expected at most 8"),
+        ({"freeze": ["stem.*"]}, SpecError, f"freeze: 'stem.*' {NO_MATCH}; its first parameters: agents.0.conv1"),
+        ({"freeze": ["agents.0.conv1.wieght"]}, SpecError, f"{NO_MATCH}; did you mean 'agents.0.conv1.weight'?"),
+        ({"freeze": ["*"]}, SpecError, r"freeze: \* matches all parameters; expected some to train"),
+        ({"log_steps": 0}, TrainingError, f"^log_steps: {COUNT}"),
+        *(({"checkpoint_steps": count}, TrainingError, f"^checkpoint_steps: {COUNT}") for count in (0, 2.5)),
     ],
 )
 def test_wrong_arguments_and_recipes(refuses, recipe, monkeypatch, arguments, error, message):
     if arguments.get("framework") == "mindspore":
         pytest.importorskip("mindspore")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    own = {name: arguments[name] for name in ("model", "recipe", "device", "framework") if name in arguments}
+    own = {name: arguments[name] for name in OPTIONS if name in arguments}
     recipe = recipe.replaced({name: value for name, value in arguments.items() if name not in own})
     refuses(error, message, **{"model": "maam_digits", "recipe": recipe, **own})
 
