@@ -92,15 +92,13 @@ def test_two_downloads_at_once(published, root):
 
 
 class TestFailures:
-    def test_wrong_answers(self, published, fails):
+    def test_wrong_answers_and_urls(self, published, fails):
         answers = {f"HTTP Error {status}": {"status": status} for status in (404, 403, 500)}
         answers["ended after 3 of 103 bytes"] = {"status": 200, "body": b"cut", "length": 103}
         answers["cannot be downloaded"] = {"status": None, "body": b"nonsense\r\n\r\n"}
         for reason, answer in answers.items():
             vars(published).update(answer)
             fails(published.url, reason)
-
-    def test_invalid_urls(self, fails):
         for url in ("nonsense", "gopher://x/y", "http://127.0.0.1:port/", "http://"):
             fails(f"{url}: cannot be downloaded", url=url)
         fails("http://127.0.0.1:1/: cannot be downloaded", "refused", url="http://127.0.0.1:1/")

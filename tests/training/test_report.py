@@ -1,6 +1,5 @@
 """Figures of an evaluation, curves of a log, the report of a run, and the comparison of runs."""
 
-import gzip
 import json
 import shutil
 from pathlib import Path
@@ -195,13 +194,6 @@ class TestComparison:
         log.write_text("".join(line for line in lines if '"epoch": 0' not in line))
         message = "high: this run cannot be read: the log of the run lacks epochs"
         assert message in error_of(TrainingError, read_runs, runs)
-
-    def test_compressed_log_of_a_published_run(self, runs):
-        log = runs / "low" / "log.jsonl"
-        log.with_name("log.jsonl.gz").write_bytes(gzip.compress(log.read_bytes()))
-        expected = read_runs([runs / "low"])[0].test_accuracy
-        log.unlink()
-        assert np.array_equal(read_runs([runs / "low"])[0].test_accuracy, expected)
 
     def test_folder_arguments(self, runs, tmp_path, monkeypatch):
         assert [run.name for run in read_runs(str(runs))] == ["high", "low"]
