@@ -5,11 +5,13 @@ import io
 import pickle
 import tarfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -28,27 +30,25 @@ def write_data(form, name, root):
     """Write a small data set in the binary or the Python layout, and return its pixels and labels by file."""
     layout = cifar.LAYOUTS[name]
     rng = np.random.default_rng(len(name))
-    content = SimpleNamespace(folder=Path(root) / getattr(layout, f"{form}_folder"), pixels={}, labels={})
-    content.folder.mkdir(parents=True)
-    for split, files in layout.files.items():
-        for file in files:
-            numbers = np.arange(RECORDS[split])
-            pixels = rng.integers(0, 256, (len(numbers), 3072), dtype=np.uint8)
-            kinds = {kind: (numbers + rng.integers(kind.classes)) % kind.classes for kind in layout.label_kinds}
-            content.pixels[file] = pixels
-            content.labels[file] = {kind.name: labels for kind, labels in kinds.items()}
-            if form == "binary":
-                table = np.column_stack([*kinds.values(), pixels]).astype(np.uint8)
-                (content.folder / f"{file}.bin").write_bytes(table.tobytes())
-            else:
-                lists = {kind.labels_key: labels.tolist() for kind, labels in kinds.items()}
-                (content.folder / file).write_bytes(pickle.dumps({b"data": pixels, **lists}, protocol=2))
-    if form == "binary":
+    folder, binary = Path(root) / getattr(layout, f"{form}_folder"), form == "binary"
+    folder.mkdir(parents=True)
+    content = SimpleNamespace(folder=folder, pixels={}, labels={})
+    for file, split in ((file, split) for split, files in layout.files.items() for file in files):
+        numbers = np.arange(RECORDS[split])
+        pixels = rng.integers(0, 256, (len(numbers), 3072), dtype=np.uint8)
+        kinds = {kind: (numbers + rng.integers(kind.classes)) % kind.classes for kind in layout.label_kinds}
+        content.pixels[file] = pixels
+        content.labels[file] = {kind.name: labels for kind, labels in kinds.items()}
+        lists = {kind.labels_key: labels.tolist() for kind, labels in kinds.items()}
+        table = np.column_stack([*kinds.values(), pixels]).astype(np.uint8)
+        written = table.tobytes() if binary else pickle.dumps({b"data": pixels, **lists}, protocol=2)
+        (folder / (f"{file}.bin" if binary else file)).write_bytes(written)
+    if binary:
         for kind in layout.label_kinds:
-            (content.folder / kind.names_file).write_text("\n".join(NAMES[kind.name]) + "\n\n")
+            (folder / kind.names_file).write_text("\n".join(NAMES[kind.name]) + "\n\n")
     else:
         names = {kind.names_key: [name.encode() for name in NAMES[kind.name]] for kind in layout.label_kinds}
-        (content.folder / layout.meta_file).write_bytes(pickle.dumps(names, protocol=2))
+        (folder / layout.meta_file).write_bytes(pickle.dumps(names, protocol=2))
     return content
 
 
@@ -66,13 +66,15 @@ def write(request):
     return partial(write_data, request.param)
 
 
-def pack(source, extra=None):
-    """Return a tar.gz archive that contains the folder `source`, and one extra member."""
+def pack(source, paths=(), kind=None, target=""):
+    """Return a tar.gz archive of the folder `source`, and of further members of a kind, which links to a target."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         tar.add(source, arcname=source.name)
-        if extra is not None:
-            tar.addfile(extra)
+        for path in paths:
+            member = tarfile.TarInfo(path)
+            member.type, member.linkname = kind, str(target)
+            tar.addfile(member)
     return buffer.getvalue()
 
 
@@ -83,6 +85,8 @@ def server(monkeypatch):
     state.stall.set()
 
     class Handler(BaseHTTPRequestHandler):
+        log_message = Mock()
+
         def do_GET(self):
             state.requests += 1
             state.stall.wait(20)
@@ -93,18 +97,13 @@ def server(monkeypatch):
                 self.end_headers()
             self.wfile.write(state.body)
 
-        def log_message(self, *arguments):
-            pass
-
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running, ThreadPoolExecutor(1) as pool:
         state.url = f"http://127.0.0.1:{running.server_port}/archive.tar.gz"
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+        pool.submit(running.serve_forever, poll_interval=0.02)
         yield state
         state.stall.set()
         running.shutdown()
-        thread.join()
 
 
 @pytest.fixture

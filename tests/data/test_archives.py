@@ -1,12 +1,12 @@
 """Downloads of archives from a local server: successful ones, the error of each failure, and the progress."""
 
 import errno
-import hashlib
 import io
 import sys
 import tarfile
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import md5
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -40,8 +40,7 @@ def fails(root):
     def fail(*parts, **options):
         text = error_of(DataError, fetch, root, **options)
         assert all(part in text for part in parts), text
-        assert (names_in(root), names_in(root / FOLDER)) == ([FOLDER], ["mine"])
-        assert kept.read_text() == "kept"
+        assert (names_in(root), names_in(root / FOLDER), kept.read_text()) == ([FOLDER], ["mine"], "kept")
 
     return fail
 
@@ -58,14 +57,14 @@ def test_downloads_and_unpacks(published, root, tmp_path, name, read, monkeypatc
         np.testing.assert_array_equal(read(root, split).images, read(source, split).images)
 
 
-def test_does_not_download_complete_data_again(published, root, tmp_path):
+def test_complete_data_are_not_downloaded_again(published, root, tmp_path):
     folder, python = fetch(root), write_python("cifar10", tmp_path / "python").folder
     assert fetch(root) == fetch(folder) == folder
     assert fetch(tmp_path / "python") == python
     assert published.requests == 1
 
 
-def test_replaces_and_keeps_damaged_data(published, root):
+def test_damaged_data_are_replaced_and_kept(published, root):
     damaged = {f"{FOLDER}.damaged": "test_batch.bin", f"{FOLDER}-2.damaged": "data_batch_5.bin"}
     for name in damaged.values():
         (fetch(root) / name).write_bytes(b"damaged " + name.encode())
@@ -75,95 +74,74 @@ def test_replaces_and_keeps_damaged_data(published, root):
     assert all((root / folder / name).read_bytes() == b"damaged " + name.encode() for folder, name in damaged.items())
 
 
-def test_uses_another_url_and_checksum(published, root):
-    body, published.body = published.body, b"wrong"
-    with pytest.raises(DataError):
-        fetch(root)
-    published.body = body
+def test_another_url_and_checksum(published, root):
     archives.ARCHIVES["cifar10"] = archives.Archive("http://127.0.0.1:1/", "0" * 32)
-    assert fetch(root, url=published.url, md5=hashlib.md5(body).hexdigest().upper()) == root / FOLDER
+    checksum = md5(published.body).hexdigest().upper()
+    assert fetch(root, url=published.url, md5=checksum) == root / FOLDER
+
+
+def test_two_downloads_at_once(published, root):
+    (root / ".cifar10-killed").mkdir(parents=True)
+    published.stall.clear()
+    with ThreadPoolExecutor(2) as pool:
+        pending = [pool.submit(fetch, root) for _ in range(2)]
+        published.stall.set()
+        assert {found.result() for found in pending} == {root / FOLDER}
+    assert names_in(root) == [FOLDER]
+    assert published.requests == 1
 
 
 class TestFailures:
-    @pytest.mark.parametrize(
-        ("answer", "reason"),
-        [
-            *(({"status": status}, f"HTTP Error {status}") for status in (404, 403, 500)),
-            ({"status": None, "body": b"nonsense\r\n\r\n"}, "cannot be downloaded"),
-            ({"body": b"cut", "length": 103}, "ended after 3 of 103 bytes"),
-        ],
-        ids=["404", "403", "500", "not HTTP", "truncated"],
-    )
-    def test_wrong_answer(self, published, fails, answer, reason):
-        vars(published).update(answer)
-        fails(published.url, reason)
+    def test_wrong_answers_and_urls(self, published, fails):
+        answers = {f"HTTP Error {status}": {"status": status} for status in (404, 403, 500)}
+        answers["ended after 3 of 103 bytes"] = {"status": 200, "body": b"cut", "length": 103}
+        answers["cannot be downloaded"] = {"status": None, "body": b"nonsense\r\n\r\n"}
+        for reason, answer in answers.items():
+            vars(published).update(answer)
+            fails(published.url, reason)
+        for url in ("nonsense", "gopher://x/y", "http://127.0.0.1:port/", "http://"):
+            fails(f"{url}: cannot be downloaded", url=url)
+        fails("http://127.0.0.1:1/: cannot be downloaded", "refused", url="http://127.0.0.1:1/")
 
-    def test_timeout(self, published, fails, monkeypatch):
-        monkeypatch.setattr(archives, "TIMEOUT_SECONDS", 0.2)
-        published.stall.clear()
-        fails(published.url, "timed out")
-
-    @pytest.mark.parametrize(
-        ("url", "reason"),
-        [
-            *((url, "") for url in ("nonsense", "gopher://x/y", "http://127.0.0.1:port/", "http://")),
-            ("http://127.0.0.1:1/", "refused"),
-        ],
-    )
-    def test_invalid_url(self, fails, url, reason):
-        fails(f"{url}: cannot be downloaded", reason, url=url)
-
-    @pytest.mark.parametrize("body", [b"", b"<html>", None])
-    def test_wrong_checksum_before_unpacking(self, published, fails, body, monkeypatch):
+    def test_wrong_checksum_before_unpacking(self, published, fails, monkeypatch):
         monkeypatch.setattr(archives, "_unpack", None)
-        official = archives.ARCHIVES["cifar10"].md5
-        published.body = published.body + b"\0" if body is None else body
-        fails("MD5 checksum is " + hashlib.md5(published.body).hexdigest(), f"expected {official}")
+        for body in (b"", b"<html>", published.body + b"\0"):
+            published.body = body
+            fails(f"MD5 checksum is {md5(body).hexdigest()}", f"expected {archives.ARCHIVES['cifar10'].md5}")
 
-    @pytest.mark.parametrize("kept", [0.3, 0.6, 0.99, b"no archive", b"\x1f\x8b\x08\x00 no archive", "damaged"])
-    def test_invalid_archive(self, published, fails, kept):
+    def test_invalid_archives_and_those_that_grow(self, published, fails):
+        whole = published.body
+        invalid = [whole[: int(part * len(whole))] for part in (0.3, 0.6, 0.99)]
         # Random pixels are stored in blocks of at most 64 KiB, and no block can begin with 0xFF.
-        body = published.body[:20_000] + b"\xff" * 70_000 if kept == "damaged" else kept
-        body = published.body[: int(kept * len(published.body))] if isinstance(kept, float) else body
-        published.publish("cifar10", body)
-        fails(published.url, "not a valid tar.gz archive")
+        invalid += [whole[:20_000] + b"\xff" * 70_000, b"no archive", b"\x1f\x8b\x08\x00 no archive"]
+        reasons = dict.fromkeys([*invalid, bombs.tar_of_nested_headers(5000)], "not a valid tar.gz archive")
+        reasons[bombs.tar_of_zeros(1 << 32)] = "unpacks to more than"
+        reasons[bombs.tar_of_members(200)] = "more than 100 files"
+        reasons[bombs.tar_with_pax_header(1 << 28)] = "a header is too large"
+        for body, reason in reasons.items():
+            published.publish("cifar10", body)
+            fails(published.url, reason)
 
-    @pytest.mark.parametrize(
-        "path", ["../escaped", "/tmp/maam-escaped", f"{FOLDER}/../../../escaped", f"{FOLDER}/more"]
-    )
     @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
-    def test_only_the_files_of_the_data_set_are_unpacked(self, published, root, tmp_path, path, kind):
-        extra = tarfile.TarInfo(path)
-        extra.type, extra.linkname = kind, "/etc/passwd"
-        published.publish("cifar10", pack(published.source, extra))
-        folder = fetch(root)
-        assert names_in(folder) == names_in(published.source)
-        assert not list(tmp_path.rglob("escaped"))
-        assert not Path("/tmp/maam-escaped").exists()
+    def test_only_the_files_of_the_data_set_are_unpacked(self, published, root, tmp_path, kind):
+        paths = ("../escaped", "/tmp/maam-escaped", f"{FOLDER}/../../../escaped", f"{FOLDER}/more")
+        published.publish("cifar10", pack(published.source, paths, kind, "/etc/passwd"))
+        assert names_in(fetch(root)) == names_in(published.source)
+        assert not [*tmp_path.rglob("escaped"), *Path("/tmp").glob("maam-escaped")]
 
     @pytest.mark.parametrize("kind", [None, tarfile.SYMTYPE, tarfile.LNKTYPE], ids=["missing", "symbolic", "hard"])
     def test_a_missing_file_or_a_link_in_its_place(self, published, fails, kind):
-        link = tarfile.TarInfo(f"{FOLDER}/data_batch_4.bin")
-        link.type, link.linkname = kind, str(published.source / "data_batch_1.bin")
         (published.source / "data_batch_4.bin").unlink()
-        published.publish("cifar10", pack(published.source, kind and link))
+        links = [f"{FOLDER}/data_batch_4.bin"] if kind else []
+        published.publish("cifar10", pack(published.source, links, kind, published.source / "data_batch_1.bin"))
         fails(f"contains no complete {FOLDER}")
 
-    @pytest.mark.parametrize(
-        ("content", "reason"),
-        [
-            (bombs.tar_of_zeros(1 << 32), "unpacks to more than"),
-            (bombs.tar_of_members(200), "more than 100 files"),
-            (bombs.tar_with_pax_header(1 << 28), "a header is too large"),
-            (bombs.tar_of_nested_headers(5000), "not a valid tar.gz archive"),
-        ],
-        ids=["zeros", "members", "header", "nested"],
-    )
-    def test_archives_that_grow(self, published, fails, content, reason):
-        published.publish("cifar10", content)
-        fails(reason)
-
-    def test_downloads_without_end(self, published, fails, monkeypatch):
+    def test_downloads_that_stall_or_have_no_end(self, published, fails, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(archives, "TIMEOUT_SECONDS", 0.2)
+            published.stall.clear()
+            fails(published.url, "timed out")
+        published.stall.set()
         monkeypatch.setattr(archives, "LIMIT_SECONDS", -1.0)
         fails("received only")
         monkeypatch.setattr(archives, "_most_bytes", lambda layout: 1000)
@@ -186,17 +164,6 @@ class TestFailures:
         assert error_of(DataError, fetch, tmp_path, "mnist") == "name is 'mnist'; expected 'cifar10' or 'cifar100'"
 
 
-def test_two_downloads_at_once(published, root):
-    (root / ".cifar10-killed").mkdir(parents=True)
-    published.stall.clear()
-    with ThreadPoolExecutor(2) as pool:
-        pending = [pool.submit(fetch, root) for _ in range(2)]
-        published.stall.set()
-        assert {found.result() for found in pending} == {root / FOLDER}
-    assert names_in(root) == [FOLDER]
-    assert published.requests == 1
-
-
 class TestProgress:
     @pytest.mark.parametrize("length", [None, "none"])
     def test_is_reported_to_the_end(self, published, root, monkeypatch, length):
@@ -204,19 +171,15 @@ class TestProgress:
         published.length = length
         calls = []
         download("cifar10", root, progress=lambda *call: calls.append(call))
-        size = len(published.body)
-        received = [done for done, _ in calls]
+        size, received = len(published.body), [done for done, _ in calls]
         assert received == sorted(set(received))
         assert (len(received) >= size // 50_000, received[-1]) == (True, size)
         assert {total for _, total in calls} == {size if length is None else None}
 
-    def test_goes_to_standard_error_by_default(self, published, root, capsys):
+    def test_a_line_at_each_tenth_on_standard_error(self, published, root, capsys):
         download("cifar10", root)
         output = capsys.readouterr()
-        assert output.out == ""
-        assert output.err.splitlines()[-1] == "cifar10: 100 %"
-
-    def test_a_line_at_each_tenth(self, capsys):
+        assert (output.out, output.err.splitlines()[-1]) == ("", "cifar10: 100 %")
         with archives.show_progress("cifar10") as report:
             for done in (*range(0, 1001, 7), 1000):
                 report(done, 1000)
@@ -234,5 +197,4 @@ class TestProgress:
         monkeypatch.setattr(sys, "stderr", terminal)
         with archives.show_progress("cifar10") as report:
             report(2_000_000, total)
-        assert "cifar10" in terminal.getvalue()
-        assert shown in terminal.getvalue()
+        assert all(text in terminal.getvalue() for text in ("cifar10", shown))

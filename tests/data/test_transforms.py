@@ -1,6 +1,6 @@
 """Augmentation of images in memory, and the frames of image files, compared with torchvision."""
 
-from re import escape
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,19 +11,20 @@ from hypothesis import strategies as st
 from maam.data import Augmentation, CenterCrop, Crops, RandomResizedCrop, to_float
 from maam.data.transforms import Box
 from maam.errors import DataError
+from tests.errors import error_of
+
+refusal = partial(error_of, DataError)
 
 
 def naive(images, crops, padding):
     count, _, height, width = images.shape
     result = np.zeros_like(images)
-    for n in range(count):
+    for n, row, column in np.ndindex(count, height, width):
         top, left = crops.offsets[n]
-        for row in range(height):
-            for column in range(width):
-                source_column = width - 1 - column if crops.flips[n] else column
-                y, x = row + top - padding, source_column + left - padding
-                if 0 <= y < height and 0 <= x < width:
-                    result[n, :, row, column] = images[n, :, y, x]
+        source_column = width - 1 - column if crops.flips[n] else column
+        y, x = row + top - padding, source_column + left - padding
+        if 0 <= y < height and 0 <= x < width:
+            result[n, :, row, column] = images[n, :, y, x]
     return result
 
 
@@ -36,14 +37,12 @@ def naive(images, crops, padding):
 def test_apply_agrees_with_the_naive_loop(shape, padding, seed):
     rng = np.random.default_rng(seed)
     images = rng.integers(1, 256, shape, dtype=np.uint8)
-    before = images.copy()
-    augmentation = Augmentation(padding=padding)
+    before, augmentation = images.copy(), Augmentation(padding=padding)
     crops = augmentation.draw(rng, len(images))
     result = augmentation.apply(images, crops)
     np.testing.assert_array_equal(result, naive(images, crops, padding))
     np.testing.assert_array_equal(images, before)
-    assert result.dtype == np.uint8
-    assert result.flags.c_contiguous
+    assert (result.dtype, result.flags.c_contiguous) == (np.uint8, True)
 
 
 def test_reflection():
@@ -53,8 +52,8 @@ def test_reflection():
     padded = np.pad(images, ((0, 0), (0, 0), (3, 3), (3, 3)), mode="reflect")
     for image, (top, left), whole in zip(augmentation.apply(images, crops), crops.offsets, padded, strict=True):
         np.testing.assert_array_equal(image, whole[:, top : top + 5, left : left + 4])
-    with pytest.raises(DataError, match="padding is 4, for images of 5x4; expected less than the image"):
-        Augmentation(padding=4, padding_mode="reflect").apply(images, crops)
+    message = "padding is 4, for images of 5x4; expected less than the image"
+    assert message in refusal(Augmentation(padding=4, padding_mode="reflect").apply, images, crops)
 
 
 def test_draws_cover_all_offsets_evenly_and_flip_half():
@@ -75,43 +74,32 @@ def test_flips_never_or_always(probability):
     assert {framing.frame(9, 9, np.random.default_rng(seed)).flip for seed in range(50)} == {bool(probability)}
 
 
-@pytest.mark.parametrize(
-    ("name", "values"),
-    [("padding", [-1, 1.5, True]), ("flip_probability", [-0.1, 1.1, float("nan"), None, "0.5", True])],
-)
-def test_invalid_augmentation(name, values):
-    for value in values:
-        with pytest.raises(DataError, match=rf"^{name} is .*; expected (a number|an integer)"):
-            Augmentation(**{name: value})
+def test_invalid_augmentation():
+    for value in (-1, 1.5, True):
+        assert refusal(Augmentation, padding=value).startswith(f"padding is {value}; expected an integer")
+    for value in (-0.1, 1.1, float("nan"), None, "0.5", True):
+        message = refusal(Augmentation, flip_probability=value)
+        assert message.startswith("flip_probability is ")
+        assert "; expected a number" in message
     for count in (-1, 2.0):
-        with pytest.raises(DataError, match=r"^count is "):
-            Augmentation().draw(np.random.default_rng(0), count)
+        assert refusal(Augmentation().draw, np.random.default_rng(0), count).startswith("count is ")
 
 
-@pytest.mark.parametrize(
-    ("offsets", "flips"),
-    [
-        ([[0, 0]], [False]),
-        ([[0, 0], [0, 9]], [False, False]),
-        ([[0, 0], [-1, 0]], [False, False]),
-        ([[0, 0], [0, 0]], [False]),
-        ([[0.0, 0.0], [0.0, 0.0]], [False, False]),
-        ([[0, 0], [0, 0]], [0, 1]),
-        ([0, 0], [False, False]),
-    ],
-)
-def test_crops_that_do_not_match_the_images(offsets, flips):
-    with pytest.raises(DataError, match=r"^crops has "):
-        Augmentation().apply(np.zeros((2, 3, 8, 8), np.uint8), Crops(np.array(offsets), np.array(flips)))
+def test_crops_that_do_not_match_the_images():
+    images, straight = np.zeros((2, 3, 8, 8), np.uint8), [False, False]
+    wrong = [([[0, 0], [0, 9]], straight), ([[0, 0], [-1, 0]], straight), ([[0.0, 0.0], [0.0, 0.0]], straight)]
+    wrong += [([0, 0], straight), ([[0, 0]], [False]), ([[0, 0], [0, 0]], [False]), ([[0, 0], [0, 0]], [0, 1])]
+    for offsets, flips in wrong:
+        message = refusal(Augmentation().apply, images, Crops(np.array(offsets), np.array(flips)))
+        assert message.startswith("crops has ")
 
 
-@pytest.mark.parametrize("images", [np.zeros((2, 3, 8, 8)), np.zeros((3, 8, 8), np.uint8), None])
-def test_invalid_images(images):
-    with pytest.raises(DataError, match=r"^images is "):
-        Augmentation().apply(images, Crops(np.zeros((2, 2), int), np.zeros(2, bool)))
-    for other in (np.zeros(2), [1, 2], np.zeros(2, np.int8)):
-        with pytest.raises(DataError, match="expected a uint8 array"):
-            to_float(other)
+def test_invalid_images():
+    for images in (np.zeros((2, 3, 8, 8)), np.zeros((3, 8, 8), np.uint8), None):
+        crops = Crops(np.zeros((2, 2), int), np.zeros(2, bool))
+        assert refusal(Augmentation().apply, images, crops).startswith("images is ")
+    for images in (np.zeros(2), [1, 2], np.zeros(2, np.int8)):
+        assert "expected a uint8 array" in refusal(to_float, images)
 
 
 def test_to_float_divides_every_value_by_255():
@@ -134,8 +122,7 @@ def test_random_boxes_equal_those_of_torchvision(height, width, scale, ratio):
         integers=lambda low, high: torch.randint(low, high, size=(1,)).item(),
         random=lambda: 1.0,
     )
-    framing = RandomResizedCrop(20, scale, ratio)
-    image = torch.zeros(3, height, width)
+    framing, image = RandomResizedCrop(20, scale, ratio), torch.zeros(3, height, width)
     for seed in range(100):
         torch.manual_seed(seed)
         expected = transforms.RandomResizedCrop.get_params(image, list(scale), list(ratio))
@@ -146,8 +133,7 @@ def test_random_boxes_equal_those_of_torchvision(height, width, scale, ratio):
 def test_random_frames():
     frames = [RandomResizedCrop(20).frame(40, 50, np.random.default_rng(seed)) for seed in range(2000)]
     boxes = np.array([frame.source for frame in frames])
-    assert (boxes[:, 0] + boxes[:, 2] <= 40).all()
-    assert (boxes[:, 1] + boxes[:, 3] <= 50).all()
+    assert (boxes[:, :2] + boxes[:, 2:] <= (40, 50)).all()
     areas = boxes[:, 2] * boxes[:, 3] / 2000
     assert 0.07 < areas.min() < 0.1
     assert 0.9 < areas.max() <= 1
@@ -173,20 +159,17 @@ def test_central_crops_equal_those_of_torchvision(height, width, size):
     assert not frame.flip
 
 
-@pytest.mark.parametrize(
-    ("crop", "arguments", "message"),
-    [
-        (RandomResizedCrop, {"size": 0}, "size is 0; expected an integer of at least 1"),
-        (RandomResizedCrop, {"scale": (0, 1)}, "scale is (0, 1); expected 0 < least <= largest <= 1"),
-        (RandomResizedCrop, {"scale": (0.5, 0.4)}, "scale is (0.5, 0.4); expected 0 < least <= largest <= 1"),
-        (RandomResizedCrop, {"scale": 0.5}, "scale is 0.5; expected two numbers"),
-        (RandomResizedCrop, {"ratio": (1, float("inf"))}, "ratio is (1, inf); expected 0 < least <= largest"),
-        (RandomResizedCrop, {"ratio": ("0.75", "1.3")}, "ratio is ('0.75', '1.3'); expected two numbers"),
-        (RandomResizedCrop, {"flip_probability": 2}, "flip_probability is 2.0; expected a number in [0, 1]"),
-        (CenterCrop, {"size": 224, "resize": 200}, "resize is 200; expected at least size, 224"),
-        (CenterCrop, {"size": 0.5}, "size is 0.5; expected an integer of at least 1"),
-    ],
-)
-def test_invalid_crops(crop, arguments, message):
-    with pytest.raises(DataError, match=f"^{escape(message)}$"):
-        crop(**arguments)
+def test_invalid_crops():
+    least = "expected 0 < least <= largest"
+    for arguments, message in [
+        ({"size": 0}, "size is 0; expected an integer of at least 1"),
+        ({"scale": (0, 1)}, f"scale is (0, 1); {least} <= 1"),
+        ({"scale": (0.5, 0.4)}, f"scale is (0.5, 0.4); {least} <= 1"),
+        ({"scale": 0.5}, "scale is 0.5; expected two numbers"),
+        ({"ratio": (1, float("inf"))}, f"ratio is (1, inf); {least}"),
+        ({"ratio": ("0.75", "1.3")}, "ratio is ('0.75', '1.3'); expected two numbers"),
+        ({"flip_probability": 2}, "flip_probability is 2.0; expected a number in [0, 1]"),
+    ]:
+        assert refusal(RandomResizedCrop, **arguments) == message
+    assert refusal(CenterCrop, size=224, resize=200) == "resize is 200; expected at least size, 224"
+    assert refusal(CenterCrop, size=0.5) == "size is 0.5; expected an integer of at least 1"

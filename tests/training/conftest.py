@@ -55,12 +55,12 @@ def recipe_file(tmp_path):
     """Write a recipe as TOML; return the path of the file."""
 
     def write(recipe):
-        lines = []
+        path, lines = tmp_path / "recipe.toml", []
         for name, value in json.loads(recipe.model_dump_json(exclude_defaults=True)).items():
             fields = {f"{name}.{key}": one for key, one in value.items()} if isinstance(value, dict) else {name: value}
             lines += [f"{field} = {json.dumps(one)}" for field, one in fields.items()]
-        (tmp_path / "recipe.toml").write_text("\n".join(lines))
-        return tmp_path / "recipe.toml"
+        path.write_text("\n".join(lines))
+        return path
 
     return write
 
@@ -72,9 +72,8 @@ def with_optimizer(recipe):
     def changed(name):
         if name == "fast":
             return recipe.replaced(FAST)
-        smaller = recipe.replaced({"overrides.num_agents": 2})  # MindSpore compiles it for every trainer
-        others = {"optimizer": {"name": name, "lr": 0.003, "weight_decay": 0.05}}
-        return smaller if name == "sgd" else smaller.replaced(others)
+        others = {"optimizer": {"name": name, "lr": 0.003, "weight_decay": 0.05}} if name != "sgd" else {}
+        return recipe.replaced({"overrides.num_agents": 2, **others})  # MindSpore compiles it for every trainer
 
     return changed
 
@@ -94,10 +93,9 @@ def done(finished, tmp_path):
 @pytest.fixture(autouse=True)
 def _installed(request):
     """Skip a test if one of its parameters is a framework that is not installed."""
-    parameters = getattr(request.node, "callspec", None)
-    for name in parameters.params.values() if parameters else ():
-        if name in ("torch", "mindspore"):
-            pytest.importorskip(name)
+    parameters = request.node.callspec.params.values() if hasattr(request.node, "callspec") else ()
+    for name in (one for one in parameters if one in ("torch", "mindspore")):
+        pytest.importorskip(name)
 
 
 @pytest.fixture(params=["torch", "mindspore"])
@@ -116,13 +114,13 @@ def drawn(tmp_path):
     return write
 
 
-@pytest.fixture
-def half_and_wide(drawn, tmp_path):
+@pytest.fixture(params=["float16", "bfloat16"])
+def half_and_wide(request, drawn, tmp_path):
     """Write a weights file in half precision, and a float32 file with the same numbers; return both paths."""
 
-    def write(node, dtype):
+    def write(node):
         half, wide = tmp_path / "half.safetensors", tmp_path / "wide.safetensors"
-        convert(drawn(node), half, dtype=dtype)
+        convert(drawn(node), half, dtype=request.param)
         convert(half, wide, dtype="float32")
         return half, wide
 
@@ -157,18 +155,19 @@ def done_refuses(done):
     return run
 
 
+def losses_of(run):
+    return [loss for record in run.log.records() if record["kind"] == "steps" for loss in record["losses"]]
+
+
 def stop(recipe, out, *, at, **keywords):
     """Train until the log reaches a step, as if the process had ended there."""
-
-    class StoppedError(Exception):
-        pass
 
     class Stopper(Observer):
         def steps(self, record):
             if record["step"] >= at:
-                raise StoppedError
+                raise InterruptedError
 
-    with pytest.raises(StoppedError):
+    with pytest.raises(InterruptedError):
         train(recipe.model, recipe, out=out, observer=Stopper(), **{**STEPS, **keywords})
 
 

@@ -6,22 +6,20 @@ FILE is "last" or "final"; WRITE counts its writes from 1.
 import os
 import signal
 import sys
+from itertools import count
 from pathlib import Path
 
 from maam.training import default_recipe, train
 
-framework, out, file, doomed = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-write_bytes, count = Path.write_bytes, 0
+framework, out, file, doomed = sys.argv[1:]
+write_bytes, writes = Path.write_bytes, count(1)
 
 
 def write_half_and_die(path, data):
     """Count the writes of the file; stop halfway in the given one, as a power cut does."""
-    global count
-    if f".{file}." in path.name:
-        count += 1
-        if count == doomed:
-            write_bytes(path, data[: len(data) // 2])
-            os.kill(os.getpid(), signal.SIGKILL)
+    if f".{file}." in path.name and next(writes) == int(doomed):
+        write_bytes(path, data[: len(data) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
     return write_bytes(path, data)
 
 

@@ -34,9 +34,8 @@ def launch(framework, folder, *program):
         command += [f"--log_dir={folder / 'log'}", "--join=True", *(["python"] if program[0] == "-m" else [])]
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "GLOG_v": "4"}
     environment |= {"GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0", "MS_OM_PATH": str(folder)}
-    done = subprocess.run(
-        [*command, *map(str, program)], env=environment, cwd=folder, timeout=500, capture_output=True, text=True
-    )
+    options = {"env": environment, "cwd": folder, "timeout": 500, "capture_output": True, "text": True}
+    done = subprocess.run([*command, *map(str, program)], **options)
     printed = [done.stdout, done.stderr, *(path.read_text() for path in folder.glob("log/*.log"))]
     return done.returncode, "\n".join(printed)
 

@@ -18,7 +18,6 @@ from maam.backend.registry import load_training_backend
 from maam.errors import DataError, DeviceError, RecipeError, SpecError, TrainingError
 from maam.training import Optimizer, default_recipe, train
 from maam.training import run_dir as logs
-from maam.training.checkpoint import read_checkpoint
 from maam.training.report import draw_pictures
 from maam.training.run_dir import WRITTEN, RunFolder
 from tests.errors import error_of
@@ -29,6 +28,8 @@ NO_MODEL = default_recipe("maam_digits").replaced({"model": None})
 EXPECTED = "expected the name of a preset or a file"
 OTHER = r"\(-o overrides.in_channels=1 -o overrides.image_size=8\)"
 TEN_CLASSES = r"num_classes in the recipe \(-o overrides.num_classes=10\)"
+NO_MATCH, COUNT = "matches no parameter of the model", "expected an integer of at least 1, got"
+OPTIONS = ("model", "recipe", "device", "framework", "log_steps", "checkpoint_steps")
 EIGHT = "data digits has images of 8x8; expected at most "
 ASCEND = "device 'ascend' is not available to MindSpore on this machine; available: cpu"
 BF16 = "precision 'bf16': MindSpore does not support it on cpu; supported: fp32, fp16"
@@ -72,7 +73,7 @@ def test_full_disk_during_the_report(short, done, name, monkeypatch):
     assert {path.name for path in done.path.iterdir()} == set(WRITTEN) - {done.previous.name}  # there was one write
 
 
-def test_full_disk_for_the_log(short, finished, tmp_path, monkeypatch):
+def test_log_that_cannot_be_written(short, finished, tmp_path, monkeypatch):
     full = Mock(side_effect=OSError(errno.ENOSPC, NO_SPACE))
     with monkeypatch.context() as patch:
         patch.setattr(logs, "os", SimpleNamespace(**{**vars(os), "fsync": full}))
@@ -80,11 +81,8 @@ def test_full_disk_for_the_log(short, finished, tmp_path, monkeypatch):
     assert f"log.jsonl: cannot be written: {NO_SPACE}; the checkpoints are intact" in found
     run = train("maam_digits", short, out=tmp_path / "run", resume=True)
     assert run.final.read_bytes() == RunFolder(finished).final.read_bytes()
-
-
-def test_log_that_is_a_folder(short, tmp_path, monkeypatch):
     monkeypatch.setattr(RunFolder, "open", lambda self, resume: (self.path / "log.jsonl").mkdir(parents=True))
-    assert "log.jsonl" in refusal(short, out=tmp_path / "run")
+    assert "log.jsonl" in refusal(short, out=tmp_path / "folder")
 
 
 @pytest.mark.parametrize(
@@ -92,9 +90,7 @@ def test_log_that_is_a_folder(short, tmp_path, monkeypatch):
     [
         ({"model": spec.preset("maam_digits")}, RecipeError, f"^model: {EXPECTED}, got an object of type Model; "),
         ({"model": spec.preset}, RecipeError, f"^model: {EXPECTED}, got an object of type function; "),
-        ({"recipe": "digit"}, RecipeError, "^no recipe 'digit', .* did you mean 'digits'"),
         ({"recipe": 3}, RecipeError, "^recipe: expected a maam.training.Recipe or its name, got an object of type int"),
-        ({"model": None, "recipe": None}, RecipeError, "no model to train: name a preset, or a recipe"),
         ({"model": None, "recipe": NO_MODEL}, RecipeError, "no model to train"),
         ({"device": "cuda"}, DeviceError, "device 'cuda' is not available to PyTorch on this machine; available: cpu"),
         ({"device": "tpu"}, DeviceError, "device: expected one of cpu, cuda, ascend, got 'tpu'"),
@@ -103,18 +99,22 @@ def test_log_that_is_a_folder(short, tmp_path, monkeypatch):
         ({"framework": "jax"}, SpecError, "framework: expected one of torch, mindspore, got 'jax'"),
         ({"framework": "reference"}, SpecError, "got 'reference'; reference cannot be used for training"),
         ({"batch_size": 5000}, DataError, "batch_size is 5000, and dataset has 1438 images; expected at most 1438"),
-        ({"data": "cifar10"}, DataError, r"data cifar10 needs root \(--root DIR\)"),
         ({"overrides.num_classes": 7}, RecipeError, rf"has 10 classes, .* outputs \(7,\); .* {TEN_CLASSES}"),
         ({"overrides.in_channels": 3}, RecipeError, rf"digits has images of 1x8x8 .* takes \(N, 3, 8, 8\); .*{OTHER}"),
         ({"augmentation.padding": 8}, RecipeError, f"augmentation.padding: 8, but {EIGHT}7: -o augmentation.padding=1"),
         ({"augmentation.cutout": 9}, RecipeError, "augmentation.cutout: 9, but .* expected at most 8"),
+        ({"freeze": ["stem.*"]}, SpecError, f"freeze: 'stem.*' {NO_MATCH}; its first parameters: agents.0.conv1"),
+        ({"freeze": ["agents.0.conv1.wieght"]}, SpecError, f"{NO_MATCH}; did you mean 'agents.0.conv1.weight'?"),
+        ({"freeze": ["*"]}, SpecError, r"freeze: \* matches all parameters; expected some to train"),
+        ({"log_steps": 0}, TrainingError, f"^log_steps: {COUNT}"),
+        *(({"checkpoint_steps": count}, TrainingError, f"^checkpoint_steps: {COUNT}") for count in (0, 2.5)),
     ],
 )
 def test_wrong_arguments_and_recipes(refuses, recipe, monkeypatch, arguments, error, message):
     if arguments.get("framework") == "mindspore":
         pytest.importorskip("mindspore")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    own = {name: arguments[name] for name in ("model", "recipe", "device", "framework") if name in arguments}
+    own = {name: arguments[name] for name in OPTIONS if name in arguments}
     recipe = recipe.replaced({name: value for name, value in arguments.items() if name not in own})
     refuses(error, message, **{"model": "maam_digits", "recipe": recipe, **own})
 
@@ -126,24 +126,21 @@ def test_loss_that_is_not_finite(framework, recipe, tmp_path):
     assert 2 <= step <= 4
     last = f"the last good checkpoint is {out / 'last.safetensors'}, of step {step - 1}"
     assert f"{last}; try a smaller optimizer.lr, or clip_norm" in found
+    if framework == "torch":
+        assert "there is no earlier checkpoint" in refusal(recipe.replaced(WILD), out=tmp_path / "without")
+        assert not (tmp_path / "without" / "last.safetensors").exists()
 
 
-def test_loss_that_is_not_finite_before_the_first_checkpoint(recipe, tmp_path):
-    assert "there is no earlier checkpoint" in refusal(recipe.replaced(WILD), out=tmp_path)
-    assert not (tmp_path / "last.safetensors").exists()
-
-
-def test_weights_that_are_not_finite(tmp_path):
+def test_weights_that_are_not_finite(recipe, tmp_path, monkeypatch):
+    """They are neither the last checkpoint nor the best weights."""
     changes = {"epochs": 1, "batch_size": 256, "optimizer.lr": 100.0, "schedule.name": "constant", "precision": "fp32"}
-    recipe, last = default_recipe("maam_digits").replaced(changes), tmp_path / "last.safetensors"
-    found = refusal(recipe, out=tmp_path, checkpoint_steps=1)
+    wild, out = default_recipe("maam_digits").replaced(changes), tmp_path / "wild"
+    found = refusal(wild, out=out, checkpoint_steps=1)
     step = int(found.removeprefix("the weights after step ").split()[0])
     assert re.search(rf"after step {step} are not finite: model/.*running_var", found)
-    assert f"the last good checkpoint is {last}, of step {step - 1}; try a smaller optimizer.lr" in found
-    assert read_checkpoint(last).state.step == step - 1
-
-
-def test_weights_that_are_not_finite_are_never_the_best(recipe, tmp_path, monkeypatch):
+    last = f"the last good checkpoint is {out / 'last.safetensors'}, of step {step - 1}; try a smaller optimizer.lr"
+    assert last in found
+    assert RunFolder(out).read_last().state.step == step - 1
     monkeypatch.setattr("maam.training.loop.find_not_finite", lambda checkpoint: ["model/reduce.conv.weight"])
     assert "the weights after step 11 are not finite" in refusal(recipe, out=tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"run.json", "log.jsonl"}

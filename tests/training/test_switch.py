@@ -16,7 +16,7 @@ from maam.training import train
 from maam.training.checkpoint import Checkpoint, read_checkpoint
 from maam.training.run import objective
 from maam.training.sources import open_source
-from tests.training.conftest import stop
+from tests.training.conftest import losses_of, stop
 
 BOUNDS = {"norm": 1e-3, "median": 2e-5}
 """Of the difference, array by array: the largest norm, relative to the norm, and the median of the largest elements,
@@ -24,10 +24,6 @@ relative to the largest. If two values of a pooling window tie, rounding decides
 elements differ by more than rounding errors. `pytest -s` shows the measured figures."""
 slow = pytest.mark.slow
 THERE, BACK = ("torch", "mindspore"), ("mindspore", "torch")
-
-
-def losses_of(run):
-    return [loss for record in run.log.records() if record["kind"] == "steps" for loss in record["losses"]]
 
 
 @pytest.mark.parametrize(("first", "then"), [THERE, pytest.param(*BACK, marks=slow)])
@@ -89,11 +85,11 @@ def test_ten_steps_after_the_switch_hold_the_bounds_of_parity(with_optimizer, tm
 
 def steps_from(checkpoint):
     """Return, by runner, the differences of ten steps from the float64 reference."""
-    runners, missing = make_runners(checkpoint.spec, checkpoint.arrays, ("torch", "mindspore"), compiled=False)
+    network = (checkpoint.spec, checkpoint.arrays)
+    runners, missing = make_runners(*network, ("torch", "mindspore"), compiled=False)
     assert not missing
     images, labels = next(iter(open_source(checkpoint.recipe, None, checkpoint.spec).train.epoch(1)))
-    double = make_double(checkpoint.spec, checkpoint.arrays)
-    subject = Subject(checkpoint.spec, checkpoint.arrays, images, labels, runners, double)
+    subject = Subject(*network, images, labels, runners, make_double(*network))
     state = OptimizerState(checkpoint.state.step, checkpoint.state.moments)
     worst = take_steps(subject, checkpoint.recipe.optimizer, Outcome(dict(checkpoint.arrays), state))
     return {runner.name: one for runner, one in zip(runners, worst, strict=True)}
@@ -122,9 +118,9 @@ def differences(one, other, checkpoint):
         before = state_of(one, checkpoint)
         for trainer in (one, other):
             trainer.update(trainer.prepare(images, labels), 0.01, 0.9)
-        after = [changes(before, state_of(trainer, checkpoint)) for trainer in (one, other)]
-        for name in after[0]:
-            sums[name] += np.stack([part[name] for part in after])
+        first, second = (changes(before, state_of(trainer, checkpoint)) for trainer in (one, other))
+        for name in first:
+            sums[name] += np.stack([first[name], second[name]])
         load(other, state_of(one, checkpoint))
     pairs = [(np.abs(a - b), np.abs(a)) for a, b in sums.values()]
     norms = [np.linalg.norm(difference) / np.linalg.norm(size) for difference, size in pairs]
@@ -134,11 +130,8 @@ def differences(one, other, checkpoint):
 
 def changes(before, after):
     """Return the updates of weights, statistics and averages, and the moments, whose updates are mostly rounding."""
-    old = arrays_of(before)
-    return {
-        name: array.astype(np.float64) - (old[name] if name.startswith(("model/", "average/")) else 0)
-        for name, array in arrays_of(after).items()
-    }
+    old = {name: array for name, array in arrays_of(before).items() if name.startswith(("model/", "average/"))}
+    return {name: array.astype(np.float64) - old.get(name, 0) for name, array in arrays_of(after).items()}
 
 
 def arrays_of(checkpoint):
@@ -149,7 +142,6 @@ def arrays_of(checkpoint):
 
 
 def start(framework, checkpoint):
-    """Return a trainer in the state of a checkpoint."""
     backend = load_training_backend(framework)
     runner = backend.make_training_runner(checkpoint.spec, seed=None, device=backend.select_device("cpu"))
     trainer = runner.trainer(checkpoint.recipe.optimizer, objective(checkpoint.recipe))
@@ -158,11 +150,9 @@ def start(framework, checkpoint):
 
 
 def load(trainer, checkpoint):
-    """Put a checkpoint into a trainer."""
     trainer.runner.write_arrays(checkpoint.arrays)
     trainer.write_state(checkpoint.state)
 
 
 def state_of(trainer, checkpoint):
-    """Return the state of a trainer as a checkpoint."""
     return Checkpoint(checkpoint.spec, checkpoint.recipe, trainer.runner.read_arrays(), trainer.read_state())
