@@ -2,41 +2,38 @@
 
 import math
 import zlib
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from maam import spec
 from maam.errors import SpecError
-from maam.spec import draw, preset
+from maam.spec import Init, Parameter, Role, draw, preset
+from maam.spec.parameters import WeightInit
+from tests.spec.nodes import chain, conv, linear, norm
+
+CONV, LINEAR, NORM = conv(6, 8, groups=2), linear(50, 150), norm(5)
+RNN = spec.RNN(input_size=9, hidden_size=16)
+DIGITS = preset("maam_digits").parameters()
 
 
 def table(node):
     return {parameter.name: parameter for parameter in node.parameters()}
 
 
-CONV = spec.Conv2d(in_channels=6, out_channels=8, kernel_size=3, groups=2)
-LINEAR = spec.Linear(in_features=50, out_features=150)
-RNN = spec.RNN(input_size=9, hidden_size=16)
-NORM = spec.BatchNorm2d(num_features=5)
-DIGITS = preset("maam_digits").parameters()
-
-
 def test_rows_and_roles():
-    branches = spec.Parallel(children={"c": spec.maam(1)}, merge="softmax")
-    rows = table(spec.Sequential(children={"bn": NORM, "a": branches}))
-    expected = [
-        spec.Parameter("bn.running_var", (5,), spec.Role.RUNNING_VAR, spec.Init("constant", 1.0)),
-        spec.Parameter("a.alpha", (1,), spec.Role.FUSION, spec.Init("constant", 0.0)),
-    ]
-    assert [rows[parameter.name] for parameter in expected] == expected
+    rows = table(chain(bn=NORM, a=spec.Parallel(children={"c": spec.maam(1)}, merge="softmax")))
+    variance = Parameter("bn.running_var", (5,), Role.RUNNING_VAR, Init("constant", 1.0))
+    alpha = Parameter("a.alpha", (1,), Role.FUSION, Init("constant", 0.0))
+    assert (rows["bn.running_var"], rows["a.alpha"]) == (variance, alpha)
     assert rows["a.c.agents.alpha"].shape == (3,)
     assert not rows["bn.running_mean"].trainable
     assert rows["a.c.agents.0.conv1.weight"].size == 9
     nodes = (spec.maam(4), preset("rnn"), spec.gct(4))
-    assert {p.role for node in nodes for p in node.parameters()} == set(spec.Role)
-    assert {role for role in spec.Role if not role.trainable} == {spec.Role.RUNNING_MEAN, spec.Role.RUNNING_VAR}
-    assert spec.Role("norm_weight") is spec.Role.NORM_WEIGHT
+    assert {p.role for node in nodes for p in node.parameters()} == set(Role)
+    assert {role for role in Role if not role.trainable} == {Role.RUNNING_MEAN, Role.RUNNING_VAR}
+    assert Role("norm_weight") is Role.NORM_WEIGHT
 
 
 FAN_IN, FAN_SUM = 27, 27 + 36
@@ -85,11 +82,9 @@ def test_draws_are_in_float64_from_seed_and_name_alone_then_rounded():
     assert not np.array_equal(full["agents.0.conv1.weight"], full["agents.1.conv1.weight"])
 
 
-@pytest.mark.parametrize(
-    "scheme", ["fan_in_uniform", "kaiming_uniform", "xavier_uniform", "kaiming_normal", "xavier_normal"]
-)
+@pytest.mark.parametrize("scheme", sorted({*get_args(WeightInit)} - {"zeros"}))
 def test_draws_have_the_moments_of_their_distribution(scheme):
-    layer = spec.Linear(in_features=300, out_features=300, init=scheme)
+    layer = linear(300, 300, init=scheme)
     scale = table(layer)["weight"].init.value
     weight = draw(layer.parameters(), 5)["weight"].astype(np.float64) / scale
     if scheme.endswith("uniform"):
