@@ -7,6 +7,7 @@ from maam.parity import check, make_runners
 from maam.parity.stages import steps as steps_stage
 from tests.parity import faults
 from tests.parity.models import EAGER, SMALL, TINY, make_runner, scrambled
+from tests.spec.nodes import RELU, chain
 
 pytest.importorskip("torch")  # the gradient reference
 
@@ -92,8 +93,7 @@ def test_activations(framework, fault, path, weights):
 @pytest.mark.parametrize("framework", EAGER)
 def test_padding_of_max_pooling(framework):
     """Behind a ReLU no value is negative, so padding with zeros does not show."""
-    pool = spec.MaxPool2d(kernel_size=3, stride=2, padding=1)
-    node = spec.Sequential(children={"act": spec.Activation(function="relu"), "pool": pool})
+    node = chain(act=RELU, pool=spec.MaxPool2d(kernel_size=3, stride=2, padding=1))
     runner = make_runner(framework, node, {})
     faults.zero_padded_pooling(runner, "pool")
     report = compare(runner, "layers", node=node)

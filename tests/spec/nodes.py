@@ -6,7 +6,13 @@ from maam import spec
 from maam.spec.fields import Flag, Size
 
 IDENTITY, FLATTEN, POOL = spec.Identity(), spec.Flatten(), spec.GlobalPool()
-RELU, SIGMOID = (spec.Activation(function=function) for function in ("relu", "sigmoid"))
+
+
+def act(function):
+    return spec.Activation(function=function)
+
+
+RELU, SIGMOID = act("relu"), act("sigmoid")
 
 
 def conv(in_channels=4, out_channels=4, kernel_size=3, **fields):
@@ -50,4 +56,4 @@ def squeeze(channels: Size, reduction: Size = 4, *, gate_layer: Gate = "sigmoid"
     hidden = max(channels // reduction, 1)
     reduce, expand = conv(channels, hidden, 1, bias=bias), conv(hidden, channels, 1, bias=bias)
     children = {"pool": POOL, "reduce": reduce, "act": RELU, "expand": expand}
-    return spec.Scale(children={**children, "gate": spec.Activation(function=gate_layer)})
+    return spec.Scale(children={**children, "gate": act(gate_layer)})
