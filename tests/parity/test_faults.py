@@ -6,7 +6,7 @@ from maam import spec
 from maam.parity import check, make_runners
 from maam.parity.stages import steps as steps_stage
 from tests.parity import faults
-from tests.parity.models import EAGER, SMALL, TINY, make_runner, scrambled
+from tests.parity.models import EAGER, SIZES, SMALL, TINY, make_runner, scrambled
 from tests.spec.nodes import RELU, chain
 
 pytest.importorskip("torch")  # the gradient reference
@@ -28,14 +28,6 @@ def cases(names, paths):
         for row, fault in enumerate(names)
         for column, path in enumerate(paths)
     ]
-
-
-def with_activation(node, path, function):
-    """Return a network with another function in one activation."""
-    name, _, rest = path.partition(".")
-    child = node.nodes[name]
-    child = with_activation(child, rest, function) if rest else child.replace(function=function)
-    return node.with_nodes({**node.nodes, name: child})
 
 
 def compare(runner, *stages, node=SMALL, **options):
@@ -81,7 +73,7 @@ def test_permuted_branches(runner):
 @pytest.mark.parametrize("weights", ["drawn", pytest.param("scrambled", marks=pytest.mark.slow)])
 def test_activations(framework, fault, path, weights):
     """The faults do not show on the network's own inputs, which are small."""
-    node = with_activation(SMALL, path, faults.ACTIVATIONS[fault][0])
+    node = spec.preset("maam_digits", **SIZES, act_layer=faults.ACTIVATIONS[fault][0])
     arrays = scrambled(node) if weights == "scrambled" else spec.draw(node.parameters(), 0)
     runner = make_runner(framework, node, arrays)
     faults.wrong_activation(runner, path, fault)
