@@ -45,9 +45,11 @@ def test_no_fault_no_failure(runner):
     assert report.first_difference == ""
 
 
-@pytest.mark.parametrize(
-    ("runner", "fault", "path"), cases(STAGE, NORMS) + cases(["wrong_padding"], CONVS), indirect=["runner"]
-)
+FAULTS = cases(STAGE, NORMS) + cases(["wrong_padding"], CONVS)
+OF_OPTIMIZERS = cases(["nesterov_ignored", "weight_decay_skipped"], WEIGHTS)
+
+
+@pytest.mark.parametrize(("runner", "fault", "path"), FAULTS, indirect=["runner"])
 def test_layers(runner, fault, path):
     getattr(faults, fault)(runner, path)
     report = compare(runner, "layers", "forward")
@@ -112,12 +114,7 @@ def test_an_error_of_a_framework_keeps_the_report(runner):
 
 
 @pytest.mark.slow_in("mindspore")
-@pytest.mark.parametrize(
-    ("shared_runner", "fault", "path"),
-    cases(["nesterov_ignored", "weight_decay_skipped"], WEIGHTS),
-    indirect=["shared_runner"],
-    scope="module",
-)
+@pytest.mark.parametrize(("shared_runner", "fault", "path"), OF_OPTIMIZERS, indirect=["shared_runner"], scope="module")
 def test_optimizer(shared_runner, fault, path, monkeypatch):
     monkeypatch.setattr(steps_stage, "OPTIMIZERS", {"sgd": steps_stage.OPTIMIZERS["sgd"]})
     report = compare(getattr(faults, fault)(shared_runner, path), "steps")

@@ -4,6 +4,7 @@ At the end, the layers that are written alone: each gives the result of the othe
 """
 
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -296,18 +297,12 @@ REASONS = {
 }
 
 
-def adapters(layer, cell):
-    return load_porting_backend("torch").adapt(layer), load_porting_backend("mindspore").adapt(cell)
-
-
 @pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning", "ignore:Implicit dimension:UserWarning")
-@pytest.mark.parametrize(
-    ("name", "row", "back"),
-    [*((n, r, True) for n, r in TO_TORCH.items()), *((n, r, False) for n, r in TO_MINDSPORE.items())],
-)
-def test_a_written_layer_gives_the_result_of_the_other(name, row, back):
-    layer, cell, shape = row
-    target, source = adapters(layer, cell) if back else reversed(adapters(layer, cell))
+@pytest.mark.parametrize(("back", "name"), [*product([True], TO_TORCH), *product([False], TO_MINDSPORE)])
+def test_a_written_layer_gives_the_result_of_the_other(back, name):
+    *models, shape = (TO_TORCH if back else TO_MINDSPORE)[name]
+    layers = [load_porting_backend(name).adapt(one) for name, one in zip(("torch", "mindspore"), models, strict=True)]
+    target, source = layers if back else reversed(layers)
     values = {key: setting.value for key, setting in source.settings("", [shape]).items() if key != "precision"}
     if name in REASONS:
         with pytest.raises(InexpressibleError, match=REASONS[name]):

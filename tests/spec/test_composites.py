@@ -43,23 +43,21 @@ def test_integers(make):
     assert spec.patch_widths(make(16), make(64)) == spec.patch_widths(16, 64)
 
 
-@pytest.mark.parametrize(
-    "value", [np.True_, np.array(True), np.float64(4), np.array([4, 4]), np.str_("4"), True, 3.0, "3", None]
-)
-def test_values_that_are_not_integers(value):
+def test_values_that_are_not_integers():
     message = "input should be a valid integer, got "
-    assert f"in_channels: {message}" in error_of(SpecError, conv, value)
-    for name in ("in_channels", "num_agents", "kernel_sizes", "scales", "pool"):
-        found = error_of(SpecError, spec.maam, **{"in_channels": 8, name: value})
-        assert re.match(rf"maam: {name}(\.0)?: {message}", found)
+    for value in (np.True_, np.array(True), np.float64(4), np.array([4, 4]), np.str_("4"), True, 3.0, "3", None):
+        assert f"in_channels: {message}" in error_of(SpecError, conv, value)
+        for name in ("in_channels", "num_agents", "kernel_sizes", "scales", "pool"):
+            found = error_of(SpecError, spec.maam, **{"in_channels": 8, name: value})
+            assert re.match(rf"maam: {name}(\.0)?: {message}", found), value
 
 
 def test_a_bool_tensor_is_not_an_integer():
-    torch = pytest.importorskip("torch")
-    assert operator.index(torch.tensor(True)) == 1
-    with pytest.raises(SpecError, match=r"num_agents: input should be a valid integer, got tensor\(True\)"):
-        spec.maam(4, num_agents=torch.tensor(True))
-    assert spec.maam(4, num_agents=torch.tensor(2)) == spec.maam(4, num_agents=2)
+    tensor = pytest.importorskip("torch").tensor
+    assert operator.index(tensor(True)) == 1
+    message = error_of(SpecError, spec.maam, 4, num_agents=tensor(True))
+    assert "num_agents: input should be a valid integer, got tensor(True)" in message
+    assert spec.maam(4, num_agents=tensor(2)) == spec.maam(4, num_agents=2)
 
 
 @pytest.mark.parametrize("make", [np.float32, np.float64, np.float16])
@@ -72,11 +70,11 @@ def test_numbers(make):
     assert spec.maf(8, rd_ratio=make(0.25)) == spec.maf(8, rd_ratio=0.25)
 
 
-@pytest.mark.parametrize("value", ["0.5", True, np.True_, None, [0.5]])
-def test_values_that_are_not_numbers(value):
+def test_values_that_are_not_numbers():
     message = "input should be a valid number, got "
-    assert f"width_multiplier: {message}" in error_of(SpecError, spec.preset, "mafc_v2", width_multiplier=value)
-    assert f"momentum: {message}" in error_of(SpecError, norm, momentum=value)
+    for value in ("0.5", True, np.True_, None, [0.5]):
+        assert f"width_multiplier: {message}" in error_of(SpecError, spec.preset, "mafc_v2", width_multiplier=value)
+        assert f"momentum: {message}" in error_of(SpecError, norm, momentum=value)
 
 
 def test_a_composite_is_an_ordinary_spec():
@@ -88,7 +86,6 @@ def test_a_composite_is_an_ordinary_spec():
     assert [p.name for p in squeeze(8, bias=False).parameters()] == ["reduce.weight", "expand.weight"]
     whole = chain(se=node, pool=POOL, flatten=FLATTEN, fc=linear(8))
     assert whole.output_shape((8, 5, 7)) == (2,)
-    assert spec.draw(whole.parameters(), 0)["se.reduce.weight"].shape == (2, 8, 1, 1)
     assert spec.parse_json(whole.to_json()) == whole
 
 
@@ -107,7 +104,6 @@ def test_signatures():
 LEAST = "input should be greater than or equal to 1, got"
 VALUES = [
     ("in_channels", 0, f"in_channels: {LEAST} 0"),
-    ("in_channels", "8", "in_channels: input should be a valid integer, got '8'"),
     ("in_channels", 2**24 + 1, "in_channels: input should be less than or equal to 16777216"),
     ("out_channels", -1, f"out_channels: {LEAST} -1"),
     ("out_channels", 8.0, "out_channels: input should be a valid integer, got 8.0"),

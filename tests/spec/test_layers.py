@@ -102,9 +102,8 @@ def test_fusion():
 
 def test_depthwise_is_a_depthwise_convolution_and_a_1x1():
     node = maam(4, 6, hidden_channels=5, kernel_sizes=5, depthwise=True)
-    assert conv("agents.0.conv1.depthwise", node) == (4, 4, 5, 2, 4, False)
-    assert conv("agents.0.conv1.pointwise", node) == (4, 5, 1, 0, 1, False)
-    assert conv("agents.0.conv2.depthwise", node) == (5, 5, 5, 2, 5, False)
+    found = [conv(f"agents.0.{path}", node) for path in ("conv1.depthwise", "conv1.pointwise", "conv2.depthwise")]
+    assert found == [(4, 4, 5, 2, 4, False), (4, 5, 1, 0, 1, False), (5, 5, 5, 2, 5, False)]
     assert list(node.at("agents.0").nodes) == BRANCH
     assert node.output_shape((4, 7, 7)) == (6, 7, 7)
     biased = maam(4, depthwise=True, norm_layer="identity")
