@@ -147,6 +147,7 @@ DOCUMENTS = [
     (sequential(a={**CONV, "bias": 3}), "children: a > conv2d: bias: input should be a valid boolean"),
     (sequential(a=sequential(b={"kind": "what"})), "children: a > sequential: children: b > unknown kind 'what'"),
     (parallel(merge="dynamic", weighting={"kind": "linear"}), "weighting: linear: in_features: required"),
+    (parallel(merge="dynamic", weighting=3), "parallel: weighting: expected a layer"),
     (sequential(**{"a\nb" * 99: {"kind": "what"}}), r"layer name 'a\nba\nb"),
     (sequential(**{"\ud800": IDENTITY}), r"layer name '\ud800'"),
 ]

@@ -47,6 +47,8 @@ COMPUTED = [
 @pytest.mark.parametrize(("node", "expected"), COMPUTED, ids=[*FORMULAS, *PATTERNS])
 def test_formulas_and_patterns(node, expected):
     arrays = {p.name: np.full(p.shape, p.init.value) for p in node.parameters()}
+    used = [name for name in ("weight", "bias") if isinstance(node, Graph) and name in node.formula]
+    assert [(p.name, p.shape, p.init.value) for p in node.parameters()] == [(one, (1, 4, 1, 1), 2.0) for one in used]
     y = ReferenceModel(node, arrays)(X)
     np.testing.assert_allclose(y, expected, rtol=1e-12 if isinstance(node, Graph) else 0)
     assert y.shape[1:] == node.output_shape(X.shape[1:])
@@ -62,11 +64,6 @@ def test_products_and_folds_count_as_multiply_accumulates():
     folded = graph("unfold(conv(fold(x, 2)), 2)", conv=conv(2, 2))
     assert folded.macs((4, 6, 5)) == 2 * conv(2, 2).macs((2, 6, 5))
     assert [path for path, _, _, _ in folded.summary((4, 6, 5))] == ["conv", ""]
-
-
-def test_parameters_have_a_first_axis_of_size_one():
-    found = graph("x * weight + gate(bias * x)", gate=SIGMOID).parameters()
-    assert [(p.name, p.shape, p.init.value) for p in found] == [(p, (1, 4, 1, 1), 2.0) for p in ("weight", "bias")]
 
 
 INVALID_FORMULAS = {

@@ -125,14 +125,6 @@ def test_invalid_children(container, children, message):
         container(children=children)
 
 
-def test_weighting_accepts_a_layer_or_its_document():
-    branches = {"a": IDENTITY}
-    given = spec.Parallel(children=branches, merge="dynamic", weighting={"kind": "activation", "function": "softmax"})
-    assert given.weighting == spec.Activation(function="softmax")
-    with pytest.raises(SpecError, match="parallel: weighting: expected a layer"):
-        spec.Parallel(children=branches, merge="dynamic", weighting=3)
-
-
 GROUPED, LINEAR, NORM = conv(6, 8, groups=2), linear(50, 150), norm(5)
 RNN = spec.RNN(input_size=9, hidden_size=16)
 DIGITS = preset("maam_digits").parameters()
