@@ -221,29 +221,26 @@ INVALID = [
 ]
 
 
-class TestPairing:
-    def layers(self, names):
-        return [Layer(name, "linear", {"weight": Slot(f"{name}.weight", (2, 2), True)}) for name in names]
+def pairs(own, other, **options):
+    """Return the pairs of layers by name; `own` and `other` are the names in PyTorch and in MindSpore."""
+    layers = (
+        [Layer(name, "linear", {"weight": Slot(f"{name}.weight", (2, 2), True)}) for name in names.split()]
+        for names in (own, other)
+    )
+    return {pair.torch.name: pair.mindspore.name for pair in pair_layers(*layers, **options)[0].pairs}
 
-    def pairs(self, own, other, **options):
-        pairings = pair_layers(self.layers(own), self.layers(other), **options)
-        return {pair.torch.name: pair.mindspore.name for pair in pairings[0].pairs}
 
-    def test_a_map_of_containers(self):
-        own, other = ("branch_a.conv", "branch_b.conv"), ("left.c", "right.c")
-        assert self.pairs(own, other) == {"branch_a.conv": "left.c", "branch_b.conv": "right.c"}
-        swapped = {"branch_a": "right", "branch_b": "left"}
-        expected = {"branch_a.conv": "right.c", "branch_b.conv": "left.c"}
-        assert self.pairs(own, other, names=swapped) == expected
+def test_pairs_of_layers_by_order_by_names_of_containers_and_by_equal_names():
+    assert pairs("a.conv b.conv", "left.c right.c") == {"a.conv": "left.c", "b.conv": "right.c"}
+    swapped = {"a": "right", "b": "left"}
+    assert pairs("a.conv b.conv", "left.c right.c", names=swapped) == {"a.conv": "right.c", "b.conv": "left.c"}
+    assert pairs("a.x a.p a.q", "b.s b.x b.t", names={"a": "b"}) == {"a.x": "b.x", "a.p": "b.s", "a.q": "b.t"}
+    assert pairs("a.x a.p", "b.x b.t", names={"a": "b"}, skip=["a.p", "b.t"]) == {"a.x": "b.x"}
 
-    def test_equal_names_in_a_container_order_for_the_rest_and_skipped_layers(self):
-        own, other = ("a.x", "a.p", "a.q"), ("b.s", "b.x", "b.t")
-        assert self.pairs(own, other, names={"a": "b"}) == {"a.x": "b.x", "a.p": "b.s", "a.q": "b.t"}
-        assert self.pairs(("a.x", "a.p"), ("b.x", "b.t"), names={"a": "b"}, skip=["a.p", "b.t"]) == {"a.x": "b.x"}
 
-    @pytest.mark.parametrize(("own", "other", "options", "message"), INVALID)
-    def test_invalid_names(self, own, other, options, message):
-        assert message in error_of(PortingError, self.pairs, own.split(), other.split(), **options)
+@pytest.mark.parametrize(("own", "other", "options", "message"), INVALID)
+def test_invalid_names(own, other, options, message):
+    assert message in error_of(PortingError, pairs, own, other, **options)
 
 
 class TestPublishedNetworks:
