@@ -18,13 +18,10 @@ def layer(runner, path):
     return runner.model.get_submodule(path) if runner.name == "torch" else runner._layer(path)
 
 
-def functions(runner):
-    """Return the module of the framework's functions."""
-    return torch.nn.functional if runner.name == "torch" else ops
-
-
-def method(runner):
-    return "forward" if runner.name == "torch" else "construct"
+def run_instead(runner, path, function):
+    """Let the layer at a path run `function(f, x)`; f has the functions of the framework."""
+    f, method = (torch.nn.functional, "forward") if runner.name == "torch" else (ops, "construct")
+    setattr(layer(runner, path), method, lambda x: function(f, x))
 
 
 def change_norm(runner, path, eps=1e-5, momentum=0.1):
@@ -44,10 +41,10 @@ epsilon = partial(change_norm, eps=1e-3)
 def biased_variance(runner, path):
     """Let the running variance of a batch norm take the biased variance of the batch."""
     norm = layer(runner, path)
-    var = norm.running_var if runner.name == "torch" else norm.moving_variance
-    original = getattr(norm, method(runner))
+    is_torch = runner.name == "torch"
+    var, original = (norm.running_var, norm.forward) if is_torch else (norm.moving_variance, norm.construct)
 
-    def biased(x):
+    def biased(f, x):
         before = var + 0
         y = original(x)
         count = x.shape[0] * x.shape[2] * x.shape[3]
@@ -56,13 +53,13 @@ def biased_variance(runner, path):
             var.copy_(kept + (var - kept) * ((count - 1) / count))
         return y
 
-    setattr(norm, method(runner), biased)
+    run_instead(runner, path, biased)
 
 
 def wrong_padding(runner, path):
     """Let a convolution pad one side twice and the other not at all."""
-    conv, f = layer(runner, path), functions(runner)
-    setattr(conv, method(runner), lambda x: f.conv2d(f.pad(x, (2, 0, 2, 0)), conv.weight, conv.bias))
+    conv = layer(runner, path)
+    run_instead(runner, path, lambda f, x: f.conv2d(f.pad(x, (2, 0, 2, 0)), conv.weight, conv.bias))
 
 
 def permuted_branches(runner, path):
@@ -81,20 +78,18 @@ ACTIVATIONS = {
 
 
 def wrong_activation(runner, path, fault):
-    setattr(layer(runner, path), method(runner), ACTIVATIONS[fault][1])
+    run_instead(runner, path, lambda f, x: ACTIVATIONS[fault][1](x))
 
 
 def zero_padded_pooling(runner, path):
     """Let max pooling pad with zeros: the maximum of negative values at a border is then 0."""
-    f = functions(runner)
-    setattr(layer(runner, path), method(runner), lambda x: f.max_pool2d(f.pad(x, (1, 1, 1, 1)), 3, 2))
+    run_instead(runner, path, lambda f, x: f.max_pool2d(f.pad(x, (1, 1, 1, 1)), 3, 2))
 
 
 def unused(runner, path):
     """Let a linear layer run with a copy of its weight, which no gradient reaches."""
-    found = layer(runner, path)
-    copy = torch.Tensor.detach if runner.name == "torch" else ops.stop_gradient
-    setattr(found, method(runner), lambda x: x @ copy(found.weight).T + found.bias)
+    found, copy = layer(runner, path), torch.Tensor.detach if runner.name == "torch" else ops.stop_gradient
+    run_instead(runner, path, lambda f, x: x @ copy(found.weight).T + found.bias)
 
 
 def faulty_training(runner, spoil):

@@ -7,7 +7,8 @@ from maam import spec
 from maam.backend.registry import make_double, make_runners
 from maam.parity.subject import Subject
 
-SMALL = spec.preset("maam_digits", channels=8, hidden_channels=4, hidden_features=16)
+SIZES = {"channels": 8, "hidden_channels": 4, "hidden_features": 16}
+SMALL = spec.preset("maam_digits", **SIZES)
 NARROW = {"channels": 4, "hidden_channels": 2, "hidden_features": 8, "num_agents": 2}
 TINY = spec.preset("maam_digits", **NARROW)
 EAGER = {"torch": "torch", "mindspore": "mindspore pynative"}

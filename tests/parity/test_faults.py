@@ -6,7 +6,8 @@ from maam import spec
 from maam.parity import check, make_runners
 from maam.parity.stages import steps as steps_stage
 from tests.parity import faults
-from tests.parity.models import EAGER, SMALL, TINY, make_runner, scrambled
+from tests.parity.models import EAGER, SIZES, SMALL, TINY, make_runner, scrambled
+from tests.spec.nodes import RELU, chain
 
 pytest.importorskip("torch")  # the gradient reference
 
@@ -29,14 +30,6 @@ def cases(names, paths):
     ]
 
 
-def with_activation(node, path, function):
-    """Return a network with another function in one activation."""
-    name, _, rest = path.partition(".")
-    child = node.nodes[name]
-    child = with_activation(child, rest, function) if rest else child.replace(function=function)
-    return node.with_nodes({**node.nodes, name: child})
-
-
 def compare(runner, *stages, node=SMALL, **options):
     """Return the report on a runner, whose own weights are compared if none are given."""
     return check(node, runners=[runner], stages=stages, **options)
@@ -52,9 +45,11 @@ def test_no_fault_no_failure(runner):
     assert report.first_difference == ""
 
 
-@pytest.mark.parametrize(
-    ("runner", "fault", "path"), cases(STAGE, NORMS) + cases(["wrong_padding"], CONVS), indirect=["runner"]
-)
+FAULTS = cases(STAGE, NORMS) + cases(["wrong_padding"], CONVS)
+OF_OPTIMIZERS = cases(["nesterov_ignored", "weight_decay_skipped"], WEIGHTS)
+
+
+@pytest.mark.parametrize(("runner", "fault", "path"), FAULTS, indirect=["runner"])
 def test_layers(runner, fault, path):
     getattr(faults, fault)(runner, path)
     report = compare(runner, "layers", "forward")
@@ -80,7 +75,7 @@ def test_permuted_branches(runner):
 @pytest.mark.parametrize("weights", ["drawn", pytest.param("scrambled", marks=pytest.mark.slow)])
 def test_activations(framework, fault, path, weights):
     """The faults do not show on the network's own inputs, which are small."""
-    node = with_activation(SMALL, path, faults.ACTIVATIONS[fault][0])
+    node = spec.preset("maam_digits", **SIZES, act_layer=faults.ACTIVATIONS[fault][0])
     arrays = scrambled(node) if weights == "scrambled" else spec.draw(node.parameters(), 0)
     runner = make_runner(framework, node, arrays)
     faults.wrong_activation(runner, path, fault)
@@ -92,8 +87,7 @@ def test_activations(framework, fault, path, weights):
 @pytest.mark.parametrize("framework", EAGER)
 def test_padding_of_max_pooling(framework):
     """Behind a ReLU no value is negative, so padding with zeros does not show."""
-    pool = spec.MaxPool2d(kernel_size=3, stride=2, padding=1)
-    node = spec.Sequential(children={"act": spec.Activation(function="relu"), "pool": pool})
+    node = chain(act=RELU, pool=spec.MaxPool2d(kernel_size=3, stride=2, padding=1))
     runner = make_runner(framework, node, {})
     faults.zero_padded_pooling(runner, "pool")
     report = compare(runner, "layers", node=node)
@@ -120,12 +114,7 @@ def test_an_error_of_a_framework_keeps_the_report(runner):
 
 
 @pytest.mark.slow_in("mindspore")
-@pytest.mark.parametrize(
-    ("shared_runner", "fault", "path"),
-    cases(["nesterov_ignored", "weight_decay_skipped"], WEIGHTS),
-    indirect=["shared_runner"],
-    scope="module",
-)
+@pytest.mark.parametrize(("shared_runner", "fault", "path"), OF_OPTIMIZERS, indirect=["shared_runner"], scope="module")
 def test_optimizer(shared_runner, fault, path, monkeypatch):
     monkeypatch.setattr(steps_stage, "OPTIMIZERS", {"sgd": steps_stage.OPTIMIZERS["sgd"]})
     report = compare(getattr(faults, fault)(shared_runner, path), "steps")

@@ -10,6 +10,7 @@ from maam.parity.kinks import ROUNDING, SMOOTH, GradientReference, calm_batch, c
 from maam.tolerance import NOISE_MARGIN, ZERO_MARGIN
 from tests.parity.faults import faulty_training
 from tests.parity.models import SMALL, Wrapper, fresh_subject
+from tests.spec.nodes import FLATTEN, POOL, RELU, act, chain, conv, linear, model, norm
 
 pytest.importorskip("torch")
 
@@ -51,12 +52,10 @@ def test_both_sides(reference):
     assert error(reference, reference.gradients, same.gradients) == 0
     actual = other_side(reference)
     assert error(reference, actual, reference.gradients) > 1e-3
-    settled = reference.settle(actual)
-    assert settled.crossed == 1
-    assert error(reference, actual, settled.gradients) < ROUNDING
+    assert reference.settle(actual).crossed == 1
     # The gradients of the parameters alone show the side of the input too.
-    settled = reference.settle({name: array for name, array in actual.items() if name})
-    assert error(reference, actual, settled.gradients) < ROUNDING
+    for given in (actual, {name: array for name, array in actual.items() if name}):
+        assert error(reference, actual, reference.settle(given).gradients) < ROUNDING
     assert [crossings(count) for count in (0, 1, 2)] == ["", "1 kink on the other side", "2 kinks on the other side"]
 
 
@@ -92,7 +91,7 @@ def test_smoothed():
     used = {node.function for _, node in smooth.walk() if isinstance(node, spec.Activation)}
     assert not used & SMOOTH.keys()
     assert smoothed(smooth) == smooth
-    assert spec.Activation(function="relu").replace(function="silu") == smoothed(spec.Activation(function="relu"))
+    assert smoothed(RELU) == act("silu")
 
 
 def test_a_value_on_a_kink_does_not_fail_the_central_differences():
@@ -102,22 +101,9 @@ def test_a_value_on_a_kink_does_not_fail_the_central_differences():
     assert SMOOTHED not in {row.stage for row in report.rows}  # only the central differences use other activations
 
 
-def block(inputs, width, **options):
-    conv = spec.Conv2d(in_channels=inputs, out_channels=width, kernel_size=1, bias=False)
-    return spec.Sequential(children={"conv": conv, "bn": spec.BatchNorm2d(num_features=width), **options})
-
-
-BOTTLENECK = spec.Model(
-    name="linear bottleneck",
-    input_shape=(3, 6, 6),
-    children={
-        "narrow": block(3, 4),
-        "wide": block(4, 8, act=spec.Activation(function="silu")),
-        "pool": spec.GlobalPool(),
-        "flatten": spec.Flatten(),
-        "fc": spec.Linear(in_features=8, out_features=4),
-    },
-)
+NARROW = chain(conv=conv(3, 4, 1, bias=False), bn=norm(4))
+WIDE = chain(conv=conv(4, 8, 1, bias=False), bn=norm(8), act=act("silu"))
+BOTTLENECK = model((3, 6, 6), narrow=NARROW, wide=WIDE, pool=POOL, flatten=FLATTEN, fc=linear(8, 4))
 """A network with a bias in front of a batch norm: `narrow.bn.bias` has a gradient of 0, but for rounding."""
 
 
@@ -197,8 +183,7 @@ class TestCrowds:
 
     def test_no_noise_is_not_an_error(self):
         """A network without weights has gradients without rounding."""
-        act = spec.Activation(function="relu")
-        node = spec.Sequential(children={"pool": spec.MaxPool2d(kernel_size=2), "act": act})
+        node = chain(spec.MaxPool2d(kernel_size=2), RELU)
         report = check(node, frameworks=["torch"], compiled=False, stages=["gradients"])
         assert WHOLE in {row.stage for row in report.rows}
         assert not report.failures

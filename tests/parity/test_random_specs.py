@@ -15,29 +15,22 @@ pytest.importorskip("torch")
 pytest.importorskip("mindspore")
 
 cases = itertools.count(1)
-random_specs = given(specs(), st.integers(0, 1000))
-quiet = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
+quiet = settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+many = pytest.param(settings().max_examples, marks=pytest.mark.slow)
 
 
-@settings(suppress_health_check=quiet, max_examples=8)
-@random_specs
-def test_a_sample_is_inside_the_bounds(pair, seed):
-    compare(*pair, seed)
+@pytest.mark.parametrize("count", [8, many])
+def test_inside_the_bounds(count):
+    @settings(quiet, max_examples=count)
+    @given(specs(), st.integers(0, 1000))
+    def compare(pair, seed):
+        node, shape = pair
+        images = np.random.default_rng(seed).standard_normal((8, *shape)).astype(np.float32)
+        arrays, labels = scrambled(node, seed), np.zeros(len(images), np.int32)
+        graph = next(cases) % 5 == 0  # graph mode compiles each model
+        runners = [r for r in make_runners(node, arrays, compiled=False)[0] if graph or r.name != "mindspore graph"]
+        stages = ["exchange", "layers", "forward", "gradients"]
+        report = check(node, arrays, images=images, labels=labels, runners=runners, stages=stages)
+        assert report.passed, report.to_markdown() + node.to_json()
 
-
-@pytest.mark.slow
-@settings(suppress_health_check=quiet)
-@random_specs
-def test_inside_the_bounds(pair, seed):
-    compare(*pair, seed)
-
-
-def compare(node, shape, seed):
-    images = np.random.default_rng(seed).standard_normal((8, *shape)).astype(np.float32)
-    arrays = scrambled(node, seed)
-    graph = next(cases) % 5 == 0  # graph mode compiles each model
-    runners = [r for r in make_runners(node, arrays, compiled=False)[0] if graph or r.name != "mindspore graph"]
-    stages = ["exchange", "layers", "forward", "gradients"]
-    labels = np.zeros(len(images), np.int32)
-    report = check(node, arrays, images=images, labels=labels, runners=runners, stages=stages)
-    assert report.passed, report.to_markdown() + node.to_json()
+    compare()

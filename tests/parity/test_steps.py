@@ -14,27 +14,19 @@ from maam.parity.stages.steps import OPTIMIZERS
 from maam.parity.subject import allowance
 from maam.tolerance import LAYER, LOGITS, Allowance
 from maam.training import Optimizer
+from tests.spec.nodes import chain, conv, norm
 
-NODE = spec.Sequential(
-    children={
-        "conv": spec.Conv2d(in_channels=2, out_channels=3, kernel_size=1, bias=True),
-        "bn": spec.BatchNorm2d(num_features=3),
-    }
-)
-EACH = pytest.mark.parametrize(
-    "optimizer",
-    [
-        Optimizer(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
-        Optimizer(lr=0.1, momentum=0.5, weight_decay=0.1, decay="all"),
-        Optimizer(lr=0.1, momentum=0.5, weight_decay=0.1, decay="all", lr_factors={"norm_bias": 8.0, "weight": 0.5}),
-        Optimizer(name="adam", lr=0.01, weight_decay=0.1),
-        Optimizer(name="adamw", lr=0.01, weight_decay=0.1, betas=(0.8, 0.9), eps=1e-3),
-    ],
-    ids=lambda optimizer: f"{optimizer.name}-{optimizer.decay}",
-)
+NODE = chain(conv=conv(2, 3, 1), bn=norm(3))
+EACH = [
+    Optimizer(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
+    Optimizer(lr=0.1, momentum=0.5, weight_decay=0.1, decay="all"),
+    Optimizer(lr=0.1, momentum=0.5, weight_decay=0.1, decay="all", lr_factors={"norm_bias": 8.0, "weight": 0.5}),
+    Optimizer(name="adam", lr=0.01, weight_decay=0.1),
+    Optimizer(name="adamw", lr=0.01, weight_decay=0.1, betas=(0.8, 0.9), eps=1e-3),
+]
 
 
-@EACH
+@pytest.mark.parametrize("optimizer", EACH, ids=lambda optimizer: f"{optimizer.name}-{optimizer.decay}")
 def test_the_numpy_optimizers_agree_with_pytorchs(optimizer):
     torch = pytest.importorskip("torch")
     generator = np.random.default_rng(0)
@@ -61,31 +53,28 @@ def test_the_numpy_optimizers_agree_with_pytorchs(optimizer):
             np.testing.assert_allclose(state.moments[moment][name], expected, rtol=1e-12, atol=1e-14)
 
 
-@EACH
-def test_share_of_a_gradient_in_the_first_moment(optimizer):
+def test_share_of_a_gradient_in_the_first_moment():
     zeros = {p.name: np.zeros(p.shape) for p in NODE.parameters() if p.trainable}
-    state = OptimizerState(0, dict.fromkeys(optimizer.moments, zeros))
     one = {name: array + 1 for name, array in zeros.items()}
-    moment = take_step(optimizer, NODE, zeros, one, state, 0.1).state.moments[optimizer.moments[0]]
-    assert moment["conv.weight"] == pytest.approx(gradient_share(optimizer))
+    for optimizer in EACH:
+        state = OptimizerState(0, dict.fromkeys(optimizer.moments, zeros))
+        moment = take_step(optimizer, NODE, zeros, one, state, 0.1).state.moments[optimizer.moments[0]]
+        assert moment["conv.weight"] == pytest.approx(gradient_share(optimizer))
 
 
-@pytest.mark.parametrize(
-    ("name", "first", "second", "compared"),
-    [
+def test_updates_are_compared_where_the_moments_are_above_the_noise():
+    for name, first, second, compared in (
         ("adam", [0.1, 1e-3, 0.0], [0.03, 0.03, 0.03], [True, False, False]),
         ("adam", [0.1, 0.1], [0.03, 1e-4], [True, False]),
         ("adam", [0.1], [0.03], [True]),  # a single element is measured by the size of the gradient
         ("adam", [1e-3], [0.03], [False]),
         ("adam", [0.1], [3e-4], [False]),
         ("sgd", [1e-9, 0.1], [0.0, 0.0], [True, True]),
-    ],
-)
-def test_updates_are_compared_where_the_moments_are_above_the_noise(name, first, second, compared):
-    moments = {"exp_avg": {"w": np.array(first)}, "exp_avg_sq": {"w": np.array(second) ** 2}}
-    moments["momentum_buffer"] = moments["exp_avg"]
-    state = OptimizerState(3, moments)
-    assert _above_noise(OPTIMIZERS[name], state, "w", noise=1e-5, largest=1.0).tolist() == compared
+    ):
+        moments = {"exp_avg": {"w": np.array(first)}, "exp_avg_sq": {"w": np.array(second) ** 2}}
+        state = OptimizerState(3, moments | {"momentum_buffer": moments["exp_avg"]})
+        found = _above_noise(OPTIMIZERS[name], state, "w", noise=1e-5, largest=1.0)
+        assert found.tolist() == compared, (name, first, second)
 
 
 @pytest.mark.parametrize(("error", "broken"), [(1.5e-5, False), (1e-4, True)])
@@ -94,7 +83,7 @@ def test_rounding_remains_where_gradient_and_momentum_cancel(nesterov, error, br
     """For a gradient of 1 on a momentum that leaves 1e-4 of the update, noise and bound allow 2e-5 of the gradient."""
     optimizer, lr = Optimizer(momentum=0.9, nesterov=nesterov), 0.1
     before = -(1.9 - 1e-4) / 0.81 if nesterov else -(1 - 1e-4) / 0.9
-    node, names = spec.BatchNorm2d(num_features=1), ("weight", "bias")
+    node, names = norm(1), ("weight", "bias")
     start, gradients, noisy = (dict.fromkeys(names, np.array([value])) for value in (0.0, 1.0, 1 + error))
     momentum = OptimizerState(1, {"momentum_buffer": dict.fromkeys(names, np.array([before]))})
     actual, expected = (take_step(optimizer, node, start, g, momentum, lr) for g in (noisy, gradients))

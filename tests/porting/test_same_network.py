@@ -62,12 +62,9 @@ def scales_in_one_layer():
 
 def pointwise():
     """Linear layers over the last axis against 1x1 convolutions."""
-
-    def run(m, x):
-        return m.b(torch.relu(m.a(x.permute(0, 2, 3, 1)))).mean((1, 2))
-
-    module = Module(run, a=tnn.Linear(3, 6), b=tnn.Linear(6, 2))
-    return module, Cell(lambda c, x: c.b(ops.relu(c.a(x))).mean((2, 3)), a=conv(3, 6)[1], b=conv(6, 2)[1])
+    layers, cells = {"a": tnn.Linear(3, 6), "b": tnn.Linear(6, 2)}, {"a": conv(3, 6)[1], "b": conv(6, 2)[1]}
+    module = Module(lambda m, x: m.b(torch.relu(m.a(x.permute(0, 2, 3, 1)))).mean((1, 2)), **layers)
+    return module, Cell(lambda c, x: c.b(ops.relu(c.a(x))).mean((2, 3)), **cells)
 
 
 def table():
@@ -85,6 +82,10 @@ def masked():
     module.register_buffer("mask", torch.from_numpy(mask))
     table = mindspore.Parameter(mindspore.Tensor(mask), requires_grad=False)
     return module, Cell(lambda c, x: ops.softmax(c.fc(x)[:, None] + c.mask, -1), fc=dense, mask=table)
+
+
+def plain():
+    return chain(conv(3, 4, 3), norm(4), (tnn.ReLU(), nn.ReLU()))
 
 
 def not_affine():
@@ -163,11 +164,6 @@ def volumes():
     return chain((tnn.Conv3d(2, 4, 1), nn.Conv3d(2, 4, 1, has_bias=True)), (tnn.BatchNorm3d(4), nn.BatchNorm3d(4)))
 
 
-def constant_maps():
-    """Batch norm of equal values is rounding in train mode, and ReLU hides a part of it."""
-    return chain(conv(3, 4, 3), norm(4), (tnn.ReLU(), nn.ReLU()))
-
-
 class Lrn(nn.LRN):
     """MindSpore's layer, written with the function that has the same options."""
 
@@ -175,11 +171,9 @@ class Lrn(nn.LRN):
         return ops.lrn(x, 1, 1.0, 1e-4 / 3, 0.75)
 
 
-def local_norm():
-    return chain(conv(3, 4), (tnn.LocalResponseNorm(3), Lrn()), conv(4, 3))
-
-
 FOUR = {"input_shape": (4,)}
+CONSTANT = {"inputs": np.zeros((2, 3, 8, 8), np.float32)}
+"""Batch norm of equal values is rounding in train mode, and ReLU hides a part of it."""
 VECTORS = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
 NETWORKS = {
     "branches registered in another order": (branches, {}),
@@ -201,8 +195,8 @@ NETWORKS = {
     "an activation inside a dense layer": (activation_inside, FOUR),
     **{f"{name}, padded by {pad}": (partial(padded, name, pad), {}) for name in PADDED for pad in PADS},
     "batch norm of volumes": (volumes, {"input_shape": (2, 3, 4, 4)}),
-    "batch norm of constant maps": (constant_maps, {"inputs": np.zeros((2, 3, 8, 8), np.float32)}),
-    "a normalization without weights": (local_norm, {}),
+    "batch norm of constant maps": (plain, CONSTANT),
+    "a normalization without weights": (lambda: chain(conv(3, 4), (tnn.LocalResponseNorm(3), Lrn()), conv(4, 3)), {}),
     "several inputs": (several_inputs, {"inputs": (VECTORS, IDS)}),
 }
 
@@ -229,23 +223,18 @@ def test_arrays_that_only_the_target_has_become_neutral():
 
 @pytest.mark.parametrize("ties", [(True, False), (False, True)])
 def test_weights_tied_in_one_model_only_are_named(ties):
-    report = port(*tied(*ties), inputs=IDS)
+    causes = port(*tied(*ties), inputs=IDS).causes
     tied_in, free = ("PyTorch", "MindSpore") if ties[0] else ("MindSpore", "PyTorch")
-    (cause,) = [cause for cause in report.causes if cause.what == "trained arrays"]
-    assert cause.text == f"the same array as that of another layer in {tied_in}, an array of its own in {free}"
+    text = f"the same array as that of another layer in {tied_in}, an array of its own in {free}"
+    assert [cause.text for cause in causes if cause.what == "trained arrays"] == [text]
 
 
 def test_a_frozen_part_of_a_joined_array_is_named():
     module, cell = fused()
     cell.k.weight.requires_grad = False
-    report = port(module, cell, (6, 8))
-    assert [(cause.layers, cause.text) for cause in report.causes] == [
-        (("k.weight",), "trained in PyTorch alone (MindSpore: requires_grad=False)")
-    ]
-
-
-def plain():
-    return chain(conv(3, 4, 3), norm(4), (tnn.ReLU(), nn.ReLU()))
+    (cause,) = port(module, cell, (6, 8)).causes
+    assert cause.layers == ("k.weight",)
+    assert cause.text == "trained in PyTorch alone (MindSpore: requires_grad=False)"
 
 
 CHECKPOINT = "torch.distributed.algorithms._checkpoint.checkpoint_wrapper"
@@ -301,8 +290,7 @@ def test_half_precision_in_pytorch_is_no_code():
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 @pytest.mark.parametrize("wrap", [parametrizations.weight_norm, parametrizations.spectral_norm, tnn.utils.weight_norm])
 def test_parametrizations_are_computed(wrap):
-    module = tnn.Sequential(wrap(tnn.Linear(4, 4)), tnn.Linear(4, 2))
-    cell = nn.SequentialCell(nn.Dense(4, 4), nn.Dense(4, 2))
+    module, cell = chain((wrap(tnn.Linear(4, 4)), nn.Dense(4, 4)), linear(4, 2))
     report = port(module, cell, (4,))
     assert report.passed, report.to_markdown()
     assert "by a parametrization" in report.remarks[0]
@@ -314,8 +302,7 @@ def test_parametrizations_are_computed(wrap):
 @pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 @pytest.mark.parametrize("wrap", [parametrizations.weight_norm, tnn.utils.weight_norm])
 def test_parametrizations_take_weights(wrap, tmp_path):
-    module = tnn.Sequential(wrap(tnn.Linear(4, 3)))
-    cell = nn.SequentialCell(nn.Dense(4, 3))
+    module, cell = chain((wrap(tnn.Linear(4, 3)), nn.Dense(4, 3)))
     assert port(module, cell, (4,), direction="mindspore-to-torch").passed
     module.eval()(torch.zeros(1, 4))
     np.testing.assert_allclose(module[0].weight.detach().numpy(), cell[0].weight.asnumpy(), atol=1e-6)
@@ -338,5 +325,5 @@ def test_rounding_that_float64_does_not_show(seed):
     """The gradient of the bias in front of batch norm is a sum of values that cancel."""
     torch.manual_seed(seed)
     mindspore.set_seed(seed + 1)
-    report = port(*constant_maps(), direction="mindspore-to-torch", inputs=np.zeros((2, 3, 8, 8), np.float32))
+    report = port(*plain(), direction="mindspore-to-torch", **CONSTANT)
     assert report.passed, report.to_markdown()

@@ -41,47 +41,37 @@ def _objects(value: Any) -> Iterator[dict[str, Any]]:
         yield from _objects(item)
 
 
-def _in_one_object(edit: Callable[[random.Random, dict[str, Any], str], None]) -> Callable[[random.Random, str], str]:
+def _in_one_object(kind: str) -> Callable[[random.Random, str], str]:
     """Return a mutation that edits a random field of a random object."""
 
     def mutate(rng: random.Random, text: str) -> str:
         document = json.loads(text)
         target = rng.choice([item for item in _objects(document) if item])
-        edit(rng, target, rng.choice(list(target)))
+        _edit(kind, rng, target, rng.choice(list(target)))
         return json.dumps(document).replace(_AGAIN, "")
 
-    mutate.__name__ = edit.__name__
+    mutate.__name__ = kind
     return mutate
 
 
-def delete(rng: random.Random, target: dict[str, Any], field: str) -> None:
-    del target[field]
-
-
-def rename(rng: random.Random, target: dict[str, Any], field: str) -> None:
-    target[rng.choice([*_NAMES, field.upper(), field + "_", field[1:]])] = target.pop(field)
-
-
-def retype(rng: random.Random, target: dict[str, Any], field: str) -> None:
-    target[field] = rng.choice(_REPLACEMENTS)
-
-
-def negate(rng: random.Random, target: dict[str, Any], field: str) -> None:
-    numbers = [name for name, value in target.items() if type(value) in (int, float)]
-    target[rng.choice(numbers or [field])] = -1 if not numbers else -abs(target[numbers[0]]) - rng.choice([0, 1])
-
-
-def add(rng: random.Random, target: dict[str, Any], field: str) -> None:
-    target[rng.choice(_NAMES)] = rng.choice([*_REPLACEMENTS, target[field]])
-
-
-def swap(rng: random.Random, target: dict[str, Any], field: str) -> None:
-    other = rng.choice(list(target))
-    target[field], target[other] = target[other], target[field]
-
-
-def duplicate(rng: random.Random, target: dict[str, Any], field: str) -> None:
-    target[f"{_AGAIN}{field}"] = target[field]
+def _edit(kind: str, rng: random.Random, target: dict[str, Any], field: str) -> None:
+    value = target[field]
+    if kind == "delete":
+        del target[field]
+    elif kind == "rename":
+        target[rng.choice([*_NAMES, field.upper(), field + "_", field[1:]])] = target.pop(field)
+    elif kind == "retype":
+        target[field] = rng.choice(_REPLACEMENTS)
+    elif kind == "negate":
+        numbers = [name for name, number in target.items() if type(number) in (int, float)]
+        target[rng.choice(numbers or [field])] = -1 if not numbers else -abs(target[numbers[0]]) - rng.choice([0, 1])
+    elif kind == "add":
+        target[rng.choice(_NAMES)] = rng.choice([*_REPLACEMENTS, value])
+    elif kind == "swap":
+        other = rng.choice(list(target))
+        target[field], target[other] = target[other], value
+    else:
+        target[f"{_AGAIN}{field}"] = value
 
 
 def truncate(rng: random.Random, text: str) -> str:
@@ -105,5 +95,5 @@ def insert_number(rng: random.Random, text: str) -> str:
     return text[:at] + rng.choice(["-", "0", "9" * 30, "1e", ".", "1." * 2, "NaN", "1" * 5000]) + text[at:]
 
 
-EDITS = tuple(map(_in_one_object, (delete, rename, retype, negate, add, swap)))
-MUTATIONS = (*EDITS, _in_one_object(duplicate), truncate, flip_bits, replace_character, insert_number)
+EDITS = tuple(map(_in_one_object, ("delete", "rename", "retype", "negate", "add", "swap")))
+MUTATIONS = (*EDITS, _in_one_object("duplicate"), truncate, flip_bits, replace_character, insert_number)

@@ -1,6 +1,6 @@
 """Shapes, parameters and MACs: primitives against PyTorch's modules, layers against networks written by hand."""
 
-import itertools
+from itertools import product
 
 import pytest
 
@@ -12,6 +12,7 @@ from torch import nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from maam.torch import build  # noqa: E402
+from tests.spec.nodes import FLATTEN, IDENTITY, POOL, chain, conv, linear, norm, residual  # noqa: E402
 
 CONVS = [{}, {"kernel_size": 1}, {"kernel_size": 5, "padding": 2}, {"kernel_size": 4, "stride": 3}, {"padding": 7}]
 CONVS += [{"stride": 2, "padding": 1}, {"stride": 5}, {"dilation": 2, "padding": 1}, {"groups": 2}]
@@ -26,9 +27,9 @@ ACTIVATIONS |= {"silu": nn.SiLU(), "hard_swish": nn.Hardswish(), "sigmoid": nn.S
 ACTIVATIONS |= {"hard_sigmoid": nn.Hardsigmoid(), "softmax": nn.Softmax(1), "identity": nn.Identity()}
 SHAPELESS = [
     *((spec.Activation(function=function), module) for function, module in ACTIVATIONS.items()),
-    (spec.Flatten(), nn.Flatten()),
+    (FLATTEN, nn.Flatten()),
     (spec.Dropout(p=0.5), nn.Dropout(0.5)),
-    (spec.Identity(), nn.Identity()),
+    (IDENTITY, nn.Identity()),
 ]
 """Layers that take maps and vectors."""
 PAIRS = [
@@ -36,8 +37,8 @@ PAIRS = [
     *((ours(kernel_size=k, stride=s, padding=p), theirs(k, s, p)) for ours, theirs, rows in POOLS for k, s, p in rows),
     *((spec.GroupNorm(num_groups=g, num_channels=4), nn.GroupNorm(g, 4)) for g in (1, 2, 4)),
     (spec.AdaptiveAvgPool2d(output_size=3), nn.AdaptiveAvgPool2d(3)),
-    (spec.BatchNorm2d(num_features=4), nn.BatchNorm2d(4)),
-    (spec.GlobalPool(), nn.AdaptiveAvgPool2d(1)),
+    (norm(4), nn.BatchNorm2d(4)),
+    (POOL, nn.AdaptiveAvgPool2d(1)),
     (spec.GlobalPool(function="max"), nn.AdaptiveMaxPool2d(1)),
     *SHAPELESS,
 ]
@@ -86,12 +87,11 @@ def test_maps_parameters_and_maps_that_pytorch_refuses(node, module):
 
 
 def test_vectors_and_rows():
-    for (features, out), bias in itertools.product([(5, 7), (1, 1), (64, 3)], [True, False]):
-        node = spec.Linear(in_features=features, out_features=out, bias=bias)
-        compare(node, nn.Linear(features, out, bias), (features,))
-        compare(node, nn.Linear(features, out, bias), (4, features))
-        conv = spec.Conv1d(in_channels=features, out_channels=out, kernel_size=3, padding=1, bias=bias)
-        compare(conv, nn.Conv1d(features, out, 3, padding=1, bias=bias), (features, 9))
+    for (features, out), bias in product([(5, 7), (1, 1), (64, 3)], [True, False]):
+        for shape in ((features,), (4, features)):
+            compare(linear(features, out, bias=bias), nn.Linear(features, out, bias), shape)
+        conv1d = spec.Conv1d(in_channels=features, out_channels=out, kernel_size=3, padding=1, bias=bias)
+        compare(conv1d, nn.Conv1d(features, out, 3, padding=1, bias=bias), (features, 9))
     for node, module in SHAPELESS:
         compare(node, module, (6,))
     for shape, hidden in [((3, 5, 4), 6), ((1, 1, 1), 1), ((2, 8, 3), 10)]:
@@ -100,7 +100,7 @@ def test_vectors_and_rows():
 
 
 def test_padding_of_max_pooling_is_refused_where_pytorch_refuses_it():
-    for kernel_size, padding in itertools.product(range(1, 6), range(4)):
+    for kernel_size, padding in product(range(1, 6), range(4)):
         module, fields = nn.MaxPool2d(kernel_size, padding=padding), {"kernel_size": kernel_size, "padding": padding}
         try:
             run(module, (1, 9, 9))
@@ -112,8 +112,7 @@ def test_padding_of_max_pooling_is_refused_where_pytorch_refuses_it():
 
 
 def conv_norm_act(c, out, kernel_size):
-    conv = nn.Conv2d(c, out, kernel_size, padding=kernel_size // 2, bias=False)
-    return [conv, nn.BatchNorm2d(out), nn.ReLU()]
+    return nn.Conv2d(c, out, kernel_size, padding=kernel_size // 2, bias=False), nn.BatchNorm2d(out), nn.ReLU()
 
 
 def branch(c, hidden, out, kernel_size=3, pools=(1, 1)):
@@ -135,54 +134,40 @@ class HandMade(nn.Module):
         return self.reduce((torch.softmax(self.alpha, 0)[:, None, None, None, None] * outputs).sum(0))
 
 
-@pytest.mark.parametrize("pools", [(1, 2), (2, 2)])
-def test_the_classifier_of_the_paper(pools):
-    branches = [branch(3, 64, 128, pools=pools) for _ in range(3)]
-    side = 32 // pools[0] // pools[1]
-    head = [nn.Flatten(), nn.Linear(128 * side**2, 256), nn.ReLU(), nn.Linear(256, 10)]
-    network = nn.Sequential(HandMade(*branches, channels=128), *head)
-    compare(spec.preset("maam_cifar10", pool=pools), network, (3, 32, 32), "meta")
+def test_the_classifier_of_the_paper_and_the_layer():
+    for pools, side in (((1, 2), 16), ((2, 2), 8)):
+        layer = HandMade(*(branch(3, 64, 128, pools=pools) for _ in range(3)), channels=128)
+        head = [nn.Flatten(), nn.Linear(128 * side**2, 256), nn.ReLU(), nn.Linear(256, 10)]
+        compare(spec.preset("maam_cifar10", pool=pools), nn.Sequential(layer, *head), (3, 32, 32), "meta")
+    for c, out, hidden, kernels, pools in [(4, 6, 3, (1, 3, 5), (1, 1)), (2, 2, 7, (3, 7), (2, 3))]:
+        node = spec.maam(c, out, hidden_channels=hidden, num_agents=len(kernels), kernel_sizes=kernels, pool=pools)
+        module = HandMade(*(branch(c, hidden, out, k, pools) for k in kernels), channels=out)
+        compare(node, module, (c, 12, 9), "meta")
 
 
-LAYER = [(4, 6, 3, (1, 3, 5), (1, 1)), (2, 2, 7, (3, 7), (2, 3))]
-
-
-@pytest.mark.parametrize(("c", "out", "hidden", "kernels", "pools"), LAYER)
-def test_the_layer(c, out, hidden, kernels, pools):
-    node = spec.maam(c, out, hidden_channels=hidden, num_agents=len(kernels), kernel_sizes=kernels, pool=pools)
-    module = HandMade(*(branch(c, hidden, out, k, pools) for k in kernels), channels=out)
-    compare(node, module, (c, 12, 9), "meta")
-
-
-CONV = spec.Conv2d(in_channels=4, out_channels=4, kernel_size=3, padding=1, groups=2)
-FC = spec.Linear(in_features=6, out_features=2)
+CONV, ONE, FC = conv(groups=2), conv(4, 1), linear(6)
 CHILDREN = {"conv": CONV, "act": spec.Activation(function="silu")}
-HALF = {"a": CONV.replace(stride=2), "b": CONV.replace(stride=2, kernel_size=5, padding=2)}
+HALF = {"a": CONV.replace(stride=2), "b": conv(kernel_size=5, stride=2, groups=2)}
 PRESETS = [spec.preset(name, image_size=32) for name in spec.list_presets()]
 LAYERS = [{"fusion": "mean"}, {"fusion": "dynamic", "num_agents": 2}, {"depthwise": True, "kernel_sizes": 5}]
 LAYERS += [{"scales": (1, 2, 4)}, {"scales": 3, "pool": (2, 1)}, {"norm_layer": "identity", "act_layer": "gelu"}]
 LAYERS += [{"reduce": False, "out_channels": 9, "hidden_channels": 1}]
 CONTAINERS = [
-    spec.Residual(children=CHILDREN),
-    spec.Residual(children={}),
-    spec.Scale(children=CHILDREN),
-    spec.Scale(children={"conv": CONV.replace(out_channels=1, groups=1)}),
-    spec.Scale(children={"pool": spec.GlobalPool(), "conv": CONV.replace(out_channels=1, groups=1)}),
+    *(residual(**children) for children in (CHILDREN, {})),
+    *(spec.Scale(children=children) for children in (CHILDREN, {"conv": ONE}, {"pool": POOL, "conv": ONE})),
     spec.Resize(children=CHILDREN, stride=2),
     spec.Resize(children={"conv": CONV.replace(stride=3)}),
     spec.Resize(children={}, stride=5),
-    spec.Parallel(children=HALF),
-    spec.Parallel(children=HALF, merge="concat"),
+    *(spec.Parallel(children=HALF, merge=merge) for merge in ("sum", "concat", "softmax")),
     spec.Parallel(children=HALF, merge="weighted", weights=(0.5, -2)),
-    spec.Parallel(children=HALF, merge="softmax"),
-    spec.Parallel(children={"a": spec.Identity(), "b": CONV}, merge="concat"),
+    spec.Parallel(children={"a": IDENTITY, "b": CONV}, merge="concat"),
 ]
 BUILT = [
     *((node, node.input_shape) for node in PRESETS),
     *((spec.maam(4, **options), (4, 12, 14)) for options in LAYERS),
-    *itertools.product(CONTAINERS, [(4, 12, 7), (4, 5, 5)]),
+    *product(CONTAINERS, [(4, 12, 7), (4, 5, 5)]),
     (spec.Parallel(children={"a": FC, "b": FC.replace(out_features=5)}, merge="concat"), (6,)),
-    (spec.Sequential(children={}), (6,)),
+    (chain(), (6,)),
 ]
 
 

@@ -12,15 +12,7 @@ from maam.errors import SpecError
 from maam.reference import ReferenceModel
 from maam.spec import Graph, Rearrange
 from maam.spec.composites import plain_signature
-
-SIGMOID = spec.Activation(function="sigmoid")
-CONV = spec.Conv2d(in_channels=2, out_channels=2, kernel_size=3, padding=1)
-
-
-def graph(formula, **children):
-    arrays = {name: ((4, 1, 1), 2.0) for name in ("weight", "bias") if name in formula}
-    return Graph(children=children, formula=formula, arrays=arrays)
-
+from tests.spec.nodes import SIGMOID, conv, graph, norm
 
 X = np.random.default_rng(0).standard_normal((3, 4, 6, 5))
 FORMULAS = {
@@ -55,6 +47,8 @@ COMPUTED = [
 @pytest.mark.parametrize(("node", "expected"), COMPUTED, ids=[*FORMULAS, *PATTERNS])
 def test_formulas_and_patterns(node, expected):
     arrays = {p.name: np.full(p.shape, p.init.value) for p in node.parameters()}
+    used = [name for name in ("weight", "bias") if isinstance(node, Graph) and name in node.formula]
+    assert [(p.name, p.shape, p.init.value) for p in node.parameters()] == [(one, (1, 4, 1, 1), 2.0) for one in used]
     y = ReferenceModel(node, arrays)(X)
     np.testing.assert_allclose(y, expected, rtol=1e-12 if isinstance(node, Graph) else 0)
     assert y.shape[1:] == node.output_shape(X.shape[1:])
@@ -67,14 +61,9 @@ def test_products_and_folds_count_as_multiply_accumulates():
     product = graph("q(x) @ k(x)", q=tokens, k=Rearrange(pattern="c h w -> 1 (h w) c"))
     assert product.output_shape((4, 6, 5)) == (1, 4, 4)
     assert product.macs((4, 6, 5)) == 4 * 30 * 4
-    folded = graph("unfold(conv(fold(x, 2)), 2)", conv=CONV)
-    assert folded.macs((4, 6, 5)) == 2 * CONV.macs((2, 6, 5))
+    folded = graph("unfold(conv(fold(x, 2)), 2)", conv=conv(2, 2))
+    assert folded.macs((4, 6, 5)) == 2 * conv(2, 2).macs((2, 6, 5))
     assert [path for path, _, _, _ in folded.summary((4, 6, 5))] == ["conv", ""]
-
-
-def test_parameters_have_a_first_axis_of_size_one():
-    found = graph("x * weight + gate(bias * x)", gate=SIGMOID).parameters()
-    assert [(p.name, p.shape, p.init.value) for p in found] == [(p, (1, 4, 1, 1), 2.0) for p in ("weight", "bias")]
 
 
 INVALID_FORMULAS = {
@@ -134,24 +123,19 @@ INVALID_PATTERNS = {
     "c h W -> c h W": "expected a name of an axis, name=size or 1, got 'W'",
     "c=0 h w -> c h w": "expected a name of an axis, name=size or 1, got 'c=0'",
 }
-NORM = spec.BatchNorm2d(num_features=2)
-EMPTY = {"a": ((0,), 0.0)}
+INVALID_GRAPHS = [
+    ("concat(x)", {"concat": SIGMOID}, {}, "'concat' cannot be a name in it"),
+    ("x * 2", {"0": SIGMOID}, {}, "'0' cannot be a name in it"),
+    ("x * 2", {}, {"a": ((1,), 0.0)}, "does not use the array a"),
+    ("x * a", {}, {"a": ((0,), 0.0)}, "arrays: a: 0.0: input should be greater than"),
+    ("x * a", {}, {"a": ((1,), 1e39)}, "arrays: a: 1: input should be less than"),
+    ("x * bn(a)", {"bn": norm(2)}, {"a": ((2, 1, 1), 1.0)}, "formula: bn: batch norm needs"),
+    ("x * 2", {}, 3, "arrays: expected an object that maps names to"),
+]
 INVALID = [
     *((partial(graph, formula, gate=SIGMOID), f"graph: formula: {text}") for formula, text in INVALID_FORMULAS.items()),
     *((partial(Rearrange, pattern=one), f"rearrange: pattern: {text}") for one, text in INVALID_PATTERNS.items()),
-    (partial(Graph, children={"concat": SIGMOID}, formula="concat(x)"), "'concat' cannot be a name in it"),
-    (partial(Graph, children={"0": SIGMOID}, formula="x * 2"), "'0' cannot be a name in it"),
-    (partial(Graph, children={}, formula="x * 2", arrays={"a": ((1,), 0.0)}), "does not use the array a"),
-    (partial(Graph, children={}, formula="x * a", arrays=EMPTY), "arrays: a: 0.0: input should be greater than"),
-    (
-        partial(Graph, children={}, formula="x * a", arrays={"a": ((1,), 1e39)}),
-        "arrays: a: 1: input should be less than",
-    ),
-    (
-        partial(Graph, children={"bn": NORM}, formula="x * bn(a)", arrays={"a": ((2, 1, 1), 1.0)}),
-        "formula: bn: batch norm needs",
-    ),
-    (partial(Graph, children={}, formula="x * 2", arrays=3), "arrays: expected an object that maps names to"),
+    *((partial(Graph, formula=one, children=c, arrays=a), text) for one, c, a, text in INVALID_GRAPHS),
 ]
 
 

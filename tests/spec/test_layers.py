@@ -4,6 +4,7 @@ import pytest
 
 from maam import spec
 from maam.spec import maam, maam_stem
+from tests.spec.nodes import chain
 
 BRANCH = ["conv1", "bn1", "act1", "conv2", "bn2", "act2"]
 
@@ -23,10 +24,17 @@ def test_the_default_layer_keeps_the_shape():
     assert list(node.nodes) == ["agents", "reduce"]
     assert list(node.at("agents").nodes) == ["0", "1", "2"]
     assert list(node.at("agents.1").nodes) == BRANCH
-    assert conv("agents.0.conv1", node) == (8, 4, 3, 1, 1, False)
-    assert conv("agents.0.conv2", node) == (4, 8, 3, 1, 1, False)
-    assert conv("reduce.conv", node) == (8, 8, 1, 0, 1, False)
+    found = [conv(path, node) for path in ("agents.0.conv1", "agents.0.conv2", "reduce.conv")]
+    assert found == [(8, 4, 3, 1, 1, False), (4, 8, 3, 1, 1, False), (8, 8, 1, 0, 1, False)]
     assert node.num_parameters == 3 * (9 * (8 * 4 + 4 * 8) + 2 * (4 + 8)) + 3 + (64 + 16)
+
+
+def test_parts():
+    node = maam(3, 6, pool=2, kernel_sizes=5, scales=2)
+    assert node.at("agents.0") == spec.agent_block(3, 6, kernel_size=5, scale=2, pool=2)
+    assert node.at("reduce") == spec.reduce_layer(6)
+    assert spec.reduce_layer(3, 6).output_shape((3, 4, 4)) == (6, 4, 4)
+    assert maam(4, 6, reduce=False) == chain(agents=maam(4, 6).at("agents"))
 
 
 def test_channels_and_agents():
@@ -61,24 +69,19 @@ def test_kernel_sizes_and_scales():
     assert maam(4, scales=2) == maam(4, scales=(2, 2, 2)) != maam(4)
 
 
-POOLS = [
-    (1, [], 16),
-    (2, [("pool2", 2)], 8),
-    ((1, 2), [("pool2", 2)], 8),
-    ((2, 1), [("pool1", 2)], 8),
-    ((2, 3), [("pool1", 2), ("pool2", 3)], 2),
-]
+POOLS = [(1, {}, 16), (2, {"pool2": 2}, 8), ((1, 2), {"pool2": 2}, 8), ((2, 1), {"pool1": 2}, 8)]
+POOLS += [((2, 3), {"pool1": 2, "pool2": 3}, 2)]
 
 
 @pytest.mark.parametrize(("pool", "pools", "size"), POOLS)
 def test_pool_is_after_the_last_convolution_or_after_each(pool, pools, size):
     node = maam(4, pool=pool, scales=(1, 1, 2))
+    order = [name for name in (*BRANCH[:3], "pool1", *BRANCH[3:], "pool2") if name in {*BRANCH, *pools}]
     for index in range(3):
-        children = node.at(f"agents.{index}").nodes.items()
-        assert [(name, n.kernel_size) for name, n in children if isinstance(n, spec.MaxPool2d)] == pools
+        children = node.at(f"agents.{index}").nodes
+        assert {name: n.kernel_size for name, n in children.items() if isinstance(n, spec.MaxPool2d)} == pools
+        assert [name for name in children if name != "scale"] == order
     assert node.output_shape((4, 16, 16)) == (4, size, size)
-    if pool == (2, 3):
-        assert list(node.at("agents.0").nodes) == [*BRANCH[:3], "pool1", *BRANCH[3:], "pool2"]
 
 
 def test_fusion():
@@ -99,9 +102,8 @@ def test_fusion():
 
 def test_depthwise_is_a_depthwise_convolution_and_a_1x1():
     node = maam(4, 6, hidden_channels=5, kernel_sizes=5, depthwise=True)
-    assert conv("agents.0.conv1.depthwise", node) == (4, 4, 5, 2, 4, False)
-    assert conv("agents.0.conv1.pointwise", node) == (4, 5, 1, 0, 1, False)
-    assert conv("agents.0.conv2.depthwise", node) == (5, 5, 5, 2, 5, False)
+    found = [conv(f"agents.0.{path}", node) for path in ("conv1.depthwise", "conv1.pointwise", "conv2.depthwise")]
+    assert found == [(4, 4, 5, 2, 4, False), (4, 5, 1, 0, 1, False), (5, 5, 5, 2, 5, False)]
     assert list(node.at("agents.0").nodes) == BRANCH
     assert node.output_shape((4, 7, 7)) == (6, 7, 7)
     biased = maam(4, depthwise=True, norm_layer="identity")
@@ -117,16 +119,6 @@ def test_act_layer_and_norm_layer():
     assert not any(isinstance(inner, spec.BatchNorm2d) for _, inner in plain.walk())
     assert all(inner.bias for _, inner in plain.walk() if isinstance(inner, spec.Conv2d))
     assert list(plain.at("reduce").nodes) == ["conv", "act"]
-
-
-def test_parts():
-    node = maam(3, 6, pool=2, kernel_sizes=5, scales=2)
-    assert node.at("agents.0") == spec.agent_block(3, 6, kernel_size=5, scale=2, pool=2)
-    assert node.at("reduce") == spec.reduce_layer(6)
-    assert spec.reduce_layer(3, 6).output_shape((3, 4, 4)) == (6, 4, 4)
-    fused = maam(4, 6, reduce=False)
-    assert fused == spec.Sequential(children={"agents": maam(4, 6).at("agents")})
-    assert fused.output_shape((4, 8, 8)) == (6, 8, 8)
 
 
 def test_the_stem_is_the_body_of_the_network():

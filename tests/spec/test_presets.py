@@ -8,6 +8,7 @@ from maam import spec
 from maam.errors import PresetError, SpecError
 from maam.spec import list_presets, preset, preset_options, register_preset
 from tests.errors import error_of
+from tests.spec.nodes import FLATTEN, linear, model
 
 BASES = ["maam_cifar10", "maam_cifar10_2m3", "maam_digits"]
 NETS = [f"maam_net_{size}{end}" for size in "lms" for end in ("", "_control")]
@@ -41,32 +42,25 @@ COUNTS = [
 
 @pytest.mark.parametrize(("name", "options", "parameters", "macs"), COUNTS)
 def test_counts(name, options, parameters, macs):
-    model = preset(name, **options)
-    assert model.num_parameters == parameters
-    assert model.macs(model.input_shape) == macs
-    assert model.output_shape(model.input_shape) == (10,)
-    assert model.name == name
+    expected = (name, parameters, macs, (10,))
+    found = preset(name, **options)
+    shape = found.input_shape
+    assert (found.name, found.num_parameters, found.macs(shape), found.output_shape(shape)) == expected
 
 
-@pytest.mark.parametrize(
-    ("alias", "name", "count"),
-    [("MAFCV1", "mafc_v1", 4959222), ("MAFCV2", "mafc_v2", 3551887), ("MAFCV3", "mafc_v3", 3991264)],
-)
-def test_aliases_and_published_counts(alias, name, count):
-    assert preset(name).num_parameters == count
-    assert alias not in list_presets()
-    assert preset(alias, num_classes=7) == preset(name, num_classes=7)
-    assert preset("mafc_v3_small").num_parameters == 2151673
+def test_aliases_and_published_counts():
+    published = {"mafc_v1": 4959222, "mafc_v2": 3551887, "mafc_v3": 3991264, "mafc_v3_small": 2151673}
+    assert {name: preset(name).num_parameters for name in published} == published
+    for alias, name in {"MAFCV1": "mafc_v1", "MAFCV2": "mafc_v2", "MAFCV3": "mafc_v3"}.items():
+        assert alias not in list_presets()
+        assert preset(alias, num_classes=7) == preset(name, num_classes=7)
 
 
-@pytest.mark.parametrize(
-    ("pattern", "names"),
-    [("*", NAMES), ("maam_*", MAAM), ("without_?*", WITHOUT), ("[cm]*n", ["cnn"]), ("nothing*", [])],
-)
-def test_listing_by_wildcard(pattern, names):
-    assert list_presets(pattern) == names
-    for name in names:  # only an ablation has a base
-        assert preset_options(name).get("base") == ("maam_cifar10_2m3" if name in ("t_cnn", *WITHOUT) else None)
+def test_listing_by_wildcard():
+    listed = {"*": NAMES, "maam_*": MAAM, "without_?*": WITHOUT, "[cm]*n": ["cnn"], "nothing*": []}
+    assert {pattern: list_presets(pattern) for pattern in listed} == listed
+    bases = {name: preset_options(name)["base"] for name in NAMES if "base" in preset_options(name)}
+    assert bases == dict.fromkeys(["t_cnn", *WITHOUT], "maam_cifar10_2m3")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,10 +68,8 @@ def test_defaults_and_overrides(name):
     options = preset_options(name)
     assert {"num_classes", "in_channels", "image_size"} <= set(options)
     assert preset(name, **options) == preset(name)
-    model = preset(name, num_classes=7, in_channels=2, image_size=36)
-    assert model.input_shape == (2, 36, 36)
-    assert model.num_classes == 7
-    assert model.output_shape((2, 36, 36)) == (7,)
+    found, shape = preset(name, num_classes=7, in_channels=2, image_size=36), (2, 36, 36)
+    assert (found.input_shape, found.num_classes, found.output_shape(shape)) == (shape, 7, (7,))
 
 
 UNKNOWN = [
@@ -116,18 +108,15 @@ INVALID = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("error", "name", "options", "message"),
-    [*((PresetError, *row) for row in UNKNOWN), *((SpecError, *row) for row in INVALID)],
-)
-def test_errors_for_names_and_options(error, name, options, message):
-    assert message in error_of(error, preset, name, **options)
+@pytest.mark.parametrize("row", UNKNOWN + INVALID)
+def test_errors_for_names_and_options(row):
+    name, options, message = row
+    assert message in error_of(PresetError if row in UNKNOWN else SpecError, preset, name, **options)
 
 
 @spec.composite
 def tiny(num_classes: int = 2) -> spec.Model:
-    fc = spec.Linear(in_features=1, out_features=num_classes)
-    return spec.Model(name="tiny", input_shape=(1, 1, 1), children={"flatten": spec.Flatten(), "fc": fc})
+    return model((1, 1, 1), flatten=FLATTEN, fc=linear(1, num_classes))
 
 
 def test_registering(monkeypatch):
@@ -135,8 +124,8 @@ def test_registering(monkeypatch):
     assert register_preset(tiny) is tiny
     assert list_presets() == ["tiny"]
     assert preset("tiny", num_classes=5).num_classes == 5
-    with pytest.raises(PresetError, match="the preset 'tiny' already exists; use another name or overwrite=True"):
-        register_preset(tiny)
+    message = error_of(PresetError, register_preset, tiny)
+    assert "the preset 'tiny' already exists; use another name or overwrite=True" in message
     register_preset(lambda: tiny(7), "tiny", overwrite=True)
     assert preset("tiny") == tiny(7)
 
@@ -149,29 +138,24 @@ def test_registering(monkeypatch):
 
 @pytest.mark.parametrize("made", [3, None, spec.Identity()])
 def test_presets_that_are_not_models(made):
-    kind = type(made).__name__
     register_preset(lambda: made, "wrong")
-    with pytest.raises(PresetError, match=f"preset 'wrong': expected its function to return a Model, got {kind}$"):
-        preset("wrong")
+    expected = f"preset 'wrong': expected its function to return a Model, got {type(made).__name__}"
+    assert error_of(PresetError, preset, "wrong") == expected
 
 
-NO_NAME = functools.partial(spec.maam_classifier, channels=64)
+REFUSED = [
+    (spec.cnn, 5, "name: expected the name of the preset, a string, got 5"),
+    (spec.cnn, "", "name: expected the name of the preset, a string, got ''"),
+    (functools.partial(spec.cnn), None, "got None, and the function has no name"),
+    (dict, None, "<class 'dict'>: its signature cannot be inspected; wrap it in a function"),
+    (spec.cnn, "MAFCV2", "'MAFCV2' is an alias of the preset 'mafc_v2'; use another name"),
+    (tiny(), "tiny", "to register an existing spec use register_preset(lambda: spec, name)"),
+    (lambda num_classes: tiny(), "tiny", "num_classes: expected a default value"),
+    (lambda **options: tiny(), "tiny", "expected only named arguments with defaults"),
+]
 
 
-@pytest.mark.parametrize(
-    ("factory", "name", "message"),
-    [
-        (spec.cnn, 5, "name: expected the name of the preset, a string, got 5"),
-        (spec.cnn, "", "name: expected the name of the preset, a string, got ''"),
-        (NO_NAME, None, "got None, and the function has no name"),
-        (dict, None, "<class 'dict'>: its signature cannot be inspected; wrap it in a function"),
-        (spec.cnn, "MAFCV2", "'MAFCV2' is an alias of the preset 'mafc_v2'; use another name"),
-        (tiny(), "tiny", r"to register an existing spec use register_preset\(lambda: spec, name\)"),
-        (lambda num_classes: tiny(), "tiny", "num_classes: expected a default value"),
-        (lambda **options: tiny(), "tiny", "expected only named arguments with defaults"),
-    ],
-)
+@pytest.mark.parametrize(("factory", "name", "message"), REFUSED, ids=[message for _, _, message in REFUSED])
 def test_factories_and_names_that_cannot_be_registered(factory, name, message):
-    with pytest.raises(PresetError, match=message):
-        register_preset(factory, name)
+    assert message in error_of(PresetError, register_preset, factory, name)
     assert list_presets() == NAMES
