@@ -196,7 +196,7 @@ def test_branches_that_begin_alike_share_a_layer(node, formula, joined):
         sum_of(chain(conv(), NORM), chain(RELU, conv())),
         sum_of(chain(conv(), NORM)),
         sum_of(*(chain(conv(), NORM) for _ in range(33))),
-        sum_of(chain(conv(outputs=64), norm(64)), chain(conv(outputs=64))),
+        sum_of(chain(conv(out_channels=64), norm(64)), chain(conv(out_channels=64))),
         branches("concat", chain(conv(), NORM), chain(conv(), NORM)),
     ],
 )
