@@ -77,7 +77,7 @@ def measure_layers(network: str, batch: int, rounds: int) -> list[Layer]:
     with Source(build(node, seed=0).eval(), torch.from_numpy(x), compile=False) as source:
         model = openvino.Core().read_model(source.onnx_file())
     model.reshape(x.shape)
-    described = {operation.get_friendly_name(): _describe(operation) for operation in model.get_ops()}
+    operations = {operation.get_friendly_name(): operation for operation in model.get_ops()}
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -92,7 +92,7 @@ def measure_layers(network: str, batch: int, rounds: int) -> list[Layer]:
         for found in request.profiling_info:
             seconds[found.node_name, found.node_type].append(found.real_time.total_seconds())
     return [
-        Layer(*described.get(name.removesuffix("/WithoutBiases"), (kind, 0)), min(times[2:]))
+        Layer(*_describe(operations.get(name.removesuffix("/WithoutBiases")), kind), min(times[2:]))
         for (name, kind), times in seconds.items()
     ]
 
@@ -108,7 +108,7 @@ def layer_table(layers: list[Layer], rate: float) -> list[tuple[str, ...]]:
     for layer in layers:
         groups[layer.kind if layer.operations else "others"].append(layer)
     groups["others"] = groups.pop("others", [])
-    seconds, operations = (sum(layer[index] for layer in layers) for index in (2, 1))
+    seconds, operations = sum(layer.seconds for layer in layers), sum(layer.operations for layer in layers)
     rows: list[tuple[str, ...]] = []
     for kind, group in [*groups.items(), ("all", layers)]:
         own, count = sum(layer.seconds for layer in group), sum(layer.operations for layer in group)
@@ -117,11 +117,15 @@ def layer_table(layers: list[Layer], rate: float) -> list[tuple[str, ...]]:
     return rows
 
 
-def _describe(operation: Any) -> tuple[str, int]:
-    """Return the kind of a layer and the number of its operations; a linear layer has the name of its addition."""
-    kind = operation.get_type_name()
-    if kind == "Add" and (inner := operation.input_value(0).get_node()).get_type_name() == "MatMul":
-        return _describe(inner)
+def _describe(operation: Any, kind: str) -> tuple[str, int]:
+    """Return the description of a layer and the number of its operations.
+
+    Args:
+        operation: the last operation of the layer in the network that OpenVINO read, or None for a layer it added.
+        kind: the kind of the layer in the network that OpenVINO runs.
+    """
+    while kind == "FullyConnected" and operation.get_type_name() in ("Add", "Multiply"):  # the bias, and its factor
+        operation = operation.input_value(0).get_node()
     if kind in ("Convolution", "GroupConvolution"):
         weight, output = (tuple(port.get_shape()) for port in (operation.input(1), operation.output(0)))
         groups = weight[0] if kind == "GroupConvolution" else 1
@@ -129,7 +133,7 @@ def _describe(operation: Any) -> tuple[str, int]:
         channels = f"{in_channels} to {output[1]} channels" if groups == 1 else f"{groups} groups"
         count = 2 * math.prod(weight[-3:]) * math.prod(output)
         return f"{kernel} convolution, {channels}, {output[2]}x{output[3]}", count
-    if kind == "MatMul":
+    if kind == "FullyConnected":
         channels, output = operation.input(0).get_shape()[-1], operation.output(0).get_shape()
         return f"linear, {channels} to {output[-1]}", 2 * channels * math.prod(output)
     return kind, 0

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.__main__ import COMMANDS
 from maam import data, spec
+from maam.fusion import fuse
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("mindspore")
@@ -156,6 +157,26 @@ class TestShare:
         document = read_json(out, tmp_path / "share" / "share.json")
         assert len(document["training"]) == 4
         assert len(document["inference"]) + len(document["not measured"]) == 18
+
+
+class TestLayerTimes:
+    @pytest.mark.parametrize("network", ["maam_digits", "maam_net_s"])
+    def test_all_operations_are_counted(self, network):
+        pytest.importorskip("openvino")
+        from benchmarks.layer_times import find_network, measure_layers
+
+        node = find_network(network)
+        layers = measure_layers(network, batch=2, rounds=1)
+        macs = fuse(node, spec.draw(node.parameters(), 0))[0].macs(node.input_shape)
+        assert sum(layer.operations for layer in layers) == 2 * 2 * macs
+        assert all(layer.seconds >= 0 for layer in layers)
+
+    def test_command(self, run):
+        pytest.importorskip("openvino")
+        out = run("layer-times", "maam_digits", "--batch", 2, "--rounds", 1)
+        last = next(line for line in out.splitlines() if line.startswith("| all |"))
+        assert [cell.strip() for cell in last.split("|")][3:5] == ["1.000", "1.000"]
+        assert "| 3x3 convolution, 1 to " in out
 
 
 @pytest.mark.slow
