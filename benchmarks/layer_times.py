@@ -91,10 +91,7 @@ def measure_layers(network: str, batch: int, rounds: int) -> list[Layer]:
         request.infer([x])
         for found in request.profiling_info:
             seconds[found.node_name, found.node_type].append(found.real_time.total_seconds())
-    return [
-        Layer(*_describe(operations.get(name.removesuffix("/WithoutBiases")), kind), min(times[2:]))
-        for (name, kind), times in seconds.items()
-    ]
+    return [Layer(*_describe(operations.get(name), kind), min(times[2:])) for (name, kind), times in seconds.items()]
 
 
 def layer_table(layers: list[Layer], rate: float) -> list[tuple[str, ...]]:
