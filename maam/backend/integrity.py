@@ -20,9 +20,12 @@ class SpecContainer:
     Attributes:
         spec: the node. If the spec of a container inside this one changes, this one is updated.
         built: the fingerprint of each layer as the spec describes it, by name.
+        joins_branches: whether `reparameterize` joins branches that begin alike; False if the output of each branch is
+            needed.
     """
 
     built: dict[str, str]
+    joins_branches = True
     _spec: Any
     _method: ClassVar[str]
     """The name of the framework's method that computes the output."""

@@ -9,7 +9,6 @@ import numpy as np
 
 from maam.backend.integrity import check_integrity, check_methods
 from maam.errors import DeploymentError
-from maam.fusion.rewrite import fuse, is_fusible
 from maam.spec import Node
 from maam.weights.exchange import spec_of
 
@@ -20,7 +19,7 @@ def fused_form(model: Any, read_arrays: Callable[[Any], Mapping[str, Array]]) ->
     """Return the fused spec of a model and its arrays (float64), or None if there is nothing to fuse.
 
     Args:
-        model: a container with the attributes `spec`, `rule`, `training` and `reparameterized`.
+        model: a container with the attributes `spec`, `rule`, `training`, `reparameterized` and `joins_branches`.
         read_arrays: a function that returns its arrays by canonical name; arrays that the spec does not name are
             ignored.
 
@@ -30,6 +29,8 @@ def fused_form(model: Any, read_arrays: Callable[[Any], Mapping[str, Array]]) ->
     """
     if model.rule is None and model.reparameterized:  # timm also calls `reparameterize` on the layers inside
         return None
+    from maam.fusion.rewrite import fuse, is_fusible  # only models that are fused need it
+
     check_integrity(model, "reparameterize", DeploymentError)
     check_methods(model, "reparameterize", DeploymentError, root=False)  # containers inside are built again
     arrays = read_arrays(model)
@@ -43,7 +44,8 @@ def fused_form(model: Any, read_arrays: Callable[[Any], Mapping[str, Array]]) ->
     spec = spec_of(model)
     if not is_fusible(spec):
         return None
-    return fuse(spec, {p.name: arrays[p.name] for p in spec.parameters() if p.name in arrays})
+    join = model.rule is not None and model.joins_branches  # not in a container inside, whose layers others can name
+    return fuse(spec, {p.name: arrays[p.name] for p in spec.parameters() if p.name in arrays}, join=join)
 
 
 def stays_trainable(before: Mapping[str, bool], name: str) -> bool:

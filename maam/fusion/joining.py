@@ -16,25 +16,29 @@ BLOCK = 64
 
 
 def join_branches(part: Part) -> Part:
-    """Return the branches of a sum with their first layers joined, or the part itself if these differ.
+    """Return a part in which all branches of a sum that begin alike share their first layers.
 
     The branches must begin with a convolution of the same kernel, stride, padding and dilation, whose number of
     channels is not a multiple of `BLOCK`. One convolution then computes the channels of all branches. Activations and
     pooling after it are joined, too. The rest of each branch gets its own channels.
 
     Args:
-        part: branches with merge "sum" or "weighted".
+        part: a fused node, at any depth of which there may be such branches.
     """
+    part = part.with_parts({name: join_branches(child) for name, child in part.parts.items()}) if part.parts else part
     node = part.node
     if not isinstance(node, Parallel) or node.merge not in ("sum", "weighted") or len(node.children) > MAX_BRANCHES:
         return part
     if len(node.children) == 1 or not all(type(child) is Sequential for child in node.children.values()):
         return part
-    branches = [list(branch.parts.items()) for branch in part.parts.values()]
+    return _joined_branches(node, [list(branch.parts.items()) for branch in part.parts.values()]) or part
+
+
+def _joined_branches(node: Parallel, branches: list[list[tuple[str, Part]]]) -> Part | None:
     layers = zip(*([layer for _, layer in branch] for branch in branches), strict=False)
     count = sum(1 for _ in takewhile(lambda found: _are_alike(found[1], first=not found[0]), enumerate(layers)))
     if not count:
-        return part
+        return None
     firsts = [branch[0][1] for branch in branches]
     head = dict(branches[0][:count]) | {branches[0][0][0]: _joined(firsts)}
     tails = [dict(branch[count:]) for branch in branches]

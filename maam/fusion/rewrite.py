@@ -38,7 +38,7 @@ CHAINS = (Sequential, Model, Resize)
 """Containers whose output is that of their last child, possibly resized."""
 
 
-def fuse(spec: Node, weights: Mapping[str, Array] | None = None) -> tuple[Node, dict[str, Array]]:
+def fuse(spec: Node, weights: Mapping[str, Array] | None = None, *, join: bool = True) -> tuple[Node, dict[str, Array]]:
     """Return a smaller spec and weights that compute the same in inference.
 
     - Batch norm is fused into the convolution or linear layer before it, or into one without padding after it.
@@ -55,6 +55,7 @@ def fuse(spec: Node, weights: Mapping[str, Array] | None = None) -> tuple[Node, 
     Args:
         spec: the architecture.
         weights: arrays by canonical name, of any floating-point dtype.
+        join: whether to join branches that begin alike; if not, all layers keep their names.
 
     Returns:
         The new spec and its arrays by canonical name, float64.
@@ -73,7 +74,8 @@ def fuse(spec: Node, weights: Mapping[str, Array] | None = None) -> tuple[Node, 
     weights = _checked(spec, weights)
     check_fusible(spec)
     arrays, _ = match(spec, weights, source="weights")
-    node, fused = _fuse(Part(spec, {name: np.asarray(array, np.float64) for name, array in arrays.items()}))
+    part = _fuse(Part(spec, {name: np.asarray(array, np.float64) for name, array in arrays.items()}))
+    node, fused = join_branches(part) if join else part
     return node, {p.name: fused[p.name] for p in node.parameters()}
 
 
@@ -321,7 +323,7 @@ def _is_inert(node: Node) -> bool:
 def _fuse_branches(part: Part, node: Parallel) -> Part:
     parts = {name: _fuse(child) for name, child in part.parts.items()}
     if node.merge not in ("softmax", "weighted"):
-        return join_branches(part.with_parts(parts))
+        return part.with_parts(parts)
     kept: list[float] = []
     for name, factor in zip(node.children, branch_weights(part).tolist(), strict=True):
         found = multiply(parts[name], factor) if factor >= 0 else None
@@ -329,4 +331,4 @@ def _fuse_branches(part: Part, node: Parallel) -> Part:
         parts[name] = parts[name] if found is None else found
     plain = all(weight == 1 for weight in kept)
     merged: dict[str, Any] = {"merge": "sum", "weights": None} if plain else {"merge": "weighted", "weights": kept}
-    return join_branches(Part(node.replace(**merged), {}).with_parts(parts))
+    return Part(node.replace(**merged), {}).with_parts(parts)

@@ -49,6 +49,8 @@ class PresetModel(Container):
         SpecError: an argument is invalid, or the spec is not a classifier.
     """
 
+    joins_branches = False  # each branch is a feature map
+
     def __init__(
         self,
         spec: Model,

@@ -74,6 +74,7 @@ def _fused_copy(model: nn.Module) -> nn.Module:
         if isinstance(module, Container) and not inside:
             outermost.append(name)
             if not module.reparameterized:
+                module.joins_branches = True  # only the output of the copy is needed
                 module.reparameterize()
     return fused.requires_grad_(False)
 

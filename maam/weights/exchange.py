@@ -126,8 +126,8 @@ def load_into(
 def _check_form(spec: Node, arrays: Mapping[str, Array], path: str) -> None:
     """Check that file and model are both fused or both not fused.
 
-    A fused model has neither batch norm nor learned branch weights, and its other names, apart from biases, are those
-    of the original model.
+    A fused model has neither batch norm nor learned branch weights. Its other names, apart from biases, are those of
+    the original model, except that joined branches have other names.
     """
     own, given = {parameter.name for parameter in spec.parameters()}, set(arrays)
     if _is_fused(own, given):
@@ -143,7 +143,17 @@ def _check_form(spec: Node, arrays: Mapping[str, Array], path: str) -> None:
 
 def _is_fused(names: set[str], others: set[str]) -> bool:
     unfused = [{name for name in each if name.endswith(_NEVER_FUSED)} for each in (names, others)]
-    return not unfused[0] and bool(unfused[1]) and {n for n in names if not n.endswith(".bias")} <= others
+    if unfused[0] or not unfused[1]:
+        return False
+    return {_outside_branches(name) for name in names if not name.endswith(".bias")} <= set(
+        map(_outside_branches, others)
+    )
+
+
+def _outside_branches(name: str) -> tuple[str, ...]:
+    """Return the first and the last two parts of a name, such as "stage1", "conv1" and "weight"."""
+    first, *inner = name.split(".")
+    return (first, *inner[-2:])
 
 
 def _check_slots(own: Slots, arrays: Mapping[str, Array], path: str) -> None:

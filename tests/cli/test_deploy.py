@@ -23,7 +23,7 @@ class TestFuse:
     def test_fuse(self, succeeds, fails, digits, tmp_path):
         out = tmp_path / "fused.safetensors"
         lines = succeeds("fuse", digits, out).out.splitlines()
-        assert lines[-1].endswith("fused.safetensors: 28 layers, 48,938 parameters")
+        assert lines[-1].endswith("fused.safetensors: 25 layers, 48,938 parameters")
         assert not is_fusible(read_weights(out)[0])
         before = out.read_bytes()
         assert "nothing to fuse" in fails("fuse", out, out, "--overwrite")

@@ -66,7 +66,7 @@ def test_sensitive_layers_stay_in_float32(name, sensitive, images, tmp_path):
 
     Only NNCF cuts the outliers of the last layer's input off.
     """
-    bound, counts = 1.5e-2, []
+    bound, counts = (1.5e-2 if name == "q.xml" else 1e-2), []
     weight = np.array([3000, *np.ones(len(ARRAYS["reduce.bn.weight"]) - 1)], np.float32)
     write_weights(tmp_path / "spoilt.safetensors", NODE, ARRAYS | {"reduce.bn.weight": weight})
 
@@ -113,7 +113,7 @@ class TestErrors:
         refused(DeploymentError, "the folder .* does not exist", name="none/q.onnx")
         refused(DeploymentError, "class_names: expected 10 names", class_names=["a"])
         accept = Mock(side_effect=DeploymentError("too bad"))
-        refused(DeploymentError, r"^too bad; 7 of 14 layers in float32 do not suffice$", accept=accept)
+        refused(DeploymentError, r"^too bad; 6 of 12 layers in float32 do not suffice$", accept=accept)
 
     def test_outputs_that_differ_too_much(self, refused, monkeypatch):
         own = quantization.QUANTIZERS["onnxruntime"]

@@ -182,6 +182,7 @@ def test_branches_that_begin_alike_share_a_layer(node, formula, joined):
     fused = check(node)
     assert fused.formula == f"maps = head(x); {formula}"
     assert kinds(fused.children["head"])[:-1] == joined
+    assert fuse(node, scrambled(node), join=False)[0].nodes.keys() == node.nodes.keys()
 
 
 @pytest.mark.parametrize(
