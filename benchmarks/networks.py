@@ -51,22 +51,25 @@ PUBLISHED = {
 
 
 def networks(
-    share: Annotated[Path, typer.Argument(help="share.json of `python -m benchmarks share --only inference --out`")],
+    shares: Annotated[
+        list[Path], typer.Argument(help="the files share.json of `python -m benchmarks share --only inference --out`")
+    ],
     runs: Annotated[Path, typer.Option(help="folder of published runs")] = RUNS,
     out: Annotated[Path, typer.Option(help="folder of networks.md and networks.png")] = Path("runs"),
 ) -> None:
     """Print accuracy, size and time of small networks on CIFAR-10, and draw accuracy by time.
 
-    The time is CPU time for one image, relative to that of ResNet-20 in eager PyTorch with the same batch.
+    The time is CPU time for one image, relative to that of ResNet-20 in eager PyTorch with the same batch. Times of
+    different files are compared by their shares of the rate of matrix products.
     """
-    document = _read(share)
-    times = _times(document)
+    documents = [_read(share) for share in shares]
+    times = _times([one for document in documents for one in document["inference"]])
     accuracies = {**_own(runs), **PUBLISHED}
     batches = sorted({batch for _, batch, _ in times})
     text = "\n".join(_table(times, accuracies, batches))
     typer.echo(text)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "networks.md", f"{text}\n\n{json.dumps(document.get('environment'))}\n")
+    write_text(out / "networks.md", f"{text}\n\n{json.dumps(documents[0].get('environment'))}\n")
     _draw(times, accuracies, batches, out / "networks.png")
 
 
@@ -80,13 +83,14 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _times(document: Mapping[str, Any]) -> dict[tuple[str, int, str], float]:
+def _times(speeds: list[dict[str, Any]]) -> dict[tuple[str, int, str], float]:
     """Return the time for one image by network, batch size and engine, relative to `UNIT`."""
-    rows = [one for one in document["inference"] if one["engine"] in ENGINES]
-    units = {one["batch"]: one["images"] for one in rows if (one["network"], one["engine"]) == UNIT}
-    if missing := {one["batch"] for one in rows} - units.keys() or not rows:
+    rows = {(one["network"], one["batch"], one["engine"]): one["share"] for one in speeds if one["engine"] in ENGINES}
+    times = {key: find_network(key[0]).macs(find_network(key[0]).input_shape) / share for key, share in rows.items()}
+    units = {batch: time for (network, batch, engine), time in times.items() if (network, engine) == UNIT}
+    if missing := {batch for _, batch, _ in rows} - units.keys() or not rows:
         raise MaamError(f"expected the speed of {UNIT[0]} in every batch, got none for {missing}; add it to --networks")
-    return {(one["network"], one["batch"], one["engine"]): units[one["batch"]] / one["images"] for one in rows}
+    return {key: time / units[key[1]] for key, time in times.items()}
 
 
 def _own(runs: Path) -> dict[str, Accuracy]:

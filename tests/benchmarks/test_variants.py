@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.cost.cases import find_network
 from benchmarks.halves import HALVES
 from benchmarks.variants import CONTROL, PARTS, WIDTHS
 from maam.data import cifar, cifar10, imagefolder
@@ -16,6 +17,8 @@ from tests.data.conftest import RECORDS, write_data
 pytest.importorskip("matplotlib")
 EAGER, FAST, OTHER = "PyTorch, eager", "optimize, auto", "int8, OpenVINO"
 SPEEDS = [("ResNet-20", EAGER, 200.0), ("ResNet-20", FAST, 800.0), ("maam_digits", EAGER, 400.0), ("cnn", OTHER, 1.0)]
+NETWORKS = {name: find_network(name) for name, _, _ in SPEEDS}
+SHARES = [(n, engine, speed * NETWORKS[n].macs(NETWORKS[n].input_shape)) for n, engine, speed in SPEEDS]
 TINY = ("attention", "--modules", "none,eca", "--epochs", 1, "-o", "batch_size=30", "-o", "overrides.channels=[6, 6]")
 
 
@@ -98,9 +101,10 @@ def test_accuracy_beside_time(run, fails, tmp_path):
         recipe = {"model": "maam_digits", "epochs": epochs, "data": "cifar10", "overrides": overrides}
         write(tmp_path / "published" / name / "run.json", {"sessions": [{"recipe": recipe}]})
         write(tmp_path / "published" / name / "results.json", {"accuracy": accuracy})
-    measured = [{"network": name, "engine": engine, "batch": 1, "images": speed} for name, engine, speed in SPEEDS]
-    write(tmp_path / "share.json", {"inference": measured, "environment": {}})
-    found = rows(run("networks", "share.json", "--runs", "published"))
+    measured = [{"network": name, "engine": engine, "batch": 1, "share": share} for name, engine, share in SHARES]
+    write(tmp_path / "share.json", {"inference": measured[:2], "environment": {}})
+    write(tmp_path / "other.json", {"inference": measured[2:], "environment": {}})
+    found = rows(run("networks", "share.json", "other.json", "--runs", "published"))
     assert found[0][:5] == ["ResNet-20", "92.60", "200", "1", "github.com/chenyaofo/pytorch-cifar-models"]
     assert found[0][7:] == ["1.00", "0.25", ""]
     assert found[1:] == [["maam_digits", "61.00", "20", "2", "here", "49,117", "962,176", "0.50", "", ""]]
