@@ -25,6 +25,19 @@ UNIT = ("ResNet-20", "PyTorch, eager")
 RUNS = Path("docs/results/runs")
 
 
+_HEAD = """# Accuracy beside time
+
+    python -m benchmarks networks results/*/share.json --out docs/results
+
+The table shows accuracies on the test images of CIFAR-10, and the CPU time of one thread for an image, relative to that
+of ResNet-20 in eager PyTorch with the same batch. `share` measured each network in a process of its own; times of two
+processes are compared by their shares of the rate of matrix products. The accuracies of networks that were not trained
+here are those that their source published for weights of 200 epochs. CPU time of MindSpore varies most
+([why](share.md)).
+
+![accuracy beside time](networks.png)"""
+
+
 class Accuracy(NamedTuple):
     """The accuracy of a network.
 
@@ -69,7 +82,8 @@ def networks(
     text = "\n".join(_table(times, accuracies, batches))
     typer.echo(text)
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "networks.md", f"{text}\n\n{json.dumps(documents[0].get('environment'))}\n")
+    environment = ", ".join(f"{name} {value}" for name, value in documents[0].get("environment", {}).items())
+    write_text(out / "networks.md", "\n\n".join([_HEAD, text, f"Measured with {environment}."]) + "\n")
     _draw(times, accuracies, batches, out / "networks.png")
 
 
@@ -130,6 +144,7 @@ def _draw(
 ) -> None:
     """Draw one panel for each batch size; a line joins the engines of a network."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     figure = Figure(layout="constrained", figsize=(5.5 * len(batches), 4.5))
     markers = dict(zip(ENGINES, "os^", strict=True))
@@ -142,6 +157,9 @@ def _draw(
             for engine, time in found.items():
                 axis.plot(time, percent, markers[engine], color=color)
         axis.set(xscale="log", xlabel="CPU time of an image, ResNet-20 in eager PyTorch = 1", title=f"batch {batch}")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_ylabel("CIFAR-10 test accuracy, %")
         axis.grid(which="both", alpha=0.3)
     for engine, marker in markers.items():
