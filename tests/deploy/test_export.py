@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -35,6 +36,8 @@ DYNAMIC = spec.preset("maam_digits", **SIZES, scales=(1, 2, 1), fusion="dynamic"
 HARD_SWISH = spec.preset("maam_digits", **SIZES, act_layer="hard_swish")
 NAMES = [f"class {index}" for index in range(10)]
 SIZE = r"size: expected an integer of at least 1 \(height and width are equal\), got"
+OLD = bool(importlib.util.find_spec("torch")) and version("torch").startswith("2.8.")
+no_max_pooling = pytest.mark.xfail(OLD, raises=DeploymentError, reason="PyTorch 2.8 cannot write it as ONNX")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
@@ -104,6 +107,7 @@ def check_that_other_inputs_are_errors(predict, shape):
         predict(np.zeros((2, *shape), np.uint8))
 
 
+@no_max_pooling
 @pytest.mark.slow_in("mindir")
 def test_free_height_and_width(name):
     source, reference = saved(GATED)
@@ -121,6 +125,7 @@ def axes(value):
     return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
 
 
+@no_max_pooling
 def test_onnx_has_standard_operators_and_is_read_without_the_exporter():
     import_packages("onnx")
     import onnx
