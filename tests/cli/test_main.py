@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -50,7 +51,9 @@ def test_help_lists_every_command_with_its_whole_summary(run, monkeypatch):
 
 def test_version_and_unknown_command(run):
     assert run("--version") == (0, f"maam {maam.__version__}\n", "")
-    assert "No such command 'trai'. Did you mean 'train'?" in run("trai").err
+    message = run("trai").err
+    assert "No such command 'trai'." in message
+    assert "Did you mean 'train'?" in message or version("typer").startswith("0.15.")  # which has no suggestions
 
 
 @pytest.mark.parametrize("line", [*USAGES, *INVALID])
