@@ -9,7 +9,7 @@ import numpy as np
 from maam.fusion.part import Part
 from maam.spec import Activation, AvgPool2d, Conv2d, Graph, MaxPool2d, Node, Parallel, Sequential
 
-MAX_BRANCHES = 32
+MAX_BRANCHES = 24
 """The largest number of branches that are joined: the formula of a graph has a limited length and depth."""
 BLOCK = 64
 """Libraries compute up to so many output channels at once; convolutions with a multiple of it are not faster joined."""
