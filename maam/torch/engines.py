@@ -82,11 +82,12 @@ def _fused_copy(model: nn.Module) -> nn.Module:
 def _torch(source: Source, precision: str) -> dict[str, Function]:
     """Return the model in eager mode and compiled: on some machines compiled code is not faster for small batches."""
     dtype, example = PRECISIONS[precision], source.example
-    # With one channel both layouts have the same strides, and compiled code confuses them (PyTorch 2.15).
-    layout = torch.channels_last if example.dim() == 4 and example.shape[1] > 1 else torch.contiguous_format
+    # With one channel both layouts have the same strides, and code that PyTorch compiles confuses them (2.14, 2.15).
+    several = example.dim() != 4 or example.shape[1] > 1
+    layout = torch.channels_last if example.dim() == 4 and several else torch.contiguous_format
     prepared = source.fused_copy().to(dtype=dtype, memory_format=layout)  # type: ignore[call-overload]
     computing: dict[str, Function] = {"fused": prepared}
-    if source.compile:
+    if source.compile and several:
         computing |= _compiled(prepared, example.to(dtype=dtype, memory_format=layout))
 
     def run(compute: Function, x: Tensor) -> Tensor:

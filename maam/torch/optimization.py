@@ -99,7 +99,8 @@ def optimize(
             of the installed engines, which may be the unchanged model in eager mode.
         compile: whether to compile the copy in PyTorch, which takes seconds to minutes and needs a C++ compiler. None
             compiles, except with engine "auto" on a CPU. Without compilation, "auto" takes 2 to 5 seconds of CPU time,
-            and up to 16 for a deep network.
+            and up to 16 for a deep network. Models with one input channel are never compiled: PyTorch's compiled code
+            confuses their memory formats.
         cache: whether engine "auto" reuses the choice of an earlier call for the same kind of model on this machine,
             and stores its own choice. The environment variable MAAM_CACHE="off" has the same effect as False.
 
