@@ -12,7 +12,7 @@ from maam.spec import Activation, AvgPool2d, Conv2d, Graph, MaxPool2d, Node, Par
 MAX_BRANCHES = 24
 """The largest number of branches that are joined: the formula of a graph has a limited length and depth."""
 BLOCK = 64
-"""Libraries compute up to so many output channels at once; convolutions with a multiple of it are not faster joined."""
+"""Convolutions whose number of channels is a multiple of this number were not faster when joined."""
 
 
 def join_branches(part: Part) -> Part:
