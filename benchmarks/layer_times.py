@@ -1,4 +1,4 @@
-"""The time of each layer of a network in OpenVINO, beside the rate of matrix products: what limits the speed."""
+"""The time of each layer of a network in OpenVINO, relative to the rate of matrix products."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Layer(NamedTuple):
     Attributes:
         kind: what it computes; for a convolution also the kernel, the channels and the height and width of its output.
         operations: additions and multiplications of convolutions and linear layers; 0 for other layers.
-        seconds: the least time of a call.
+        seconds: the shortest time of a call, in seconds.
     """
 
     kind: str
@@ -44,12 +44,12 @@ class Layer(NamedTuple):
 def layer_times(
     network: Annotated[str, typer.Argument(help="name of `cost models`, or a preset")],
     batch: Annotated[int, typer.Option(min=1, help="images in a batch")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="the least time of a layer over the rounds counts")] = 15,
+    rounds: Annotated[int, typer.Option(min=1, help="number of rounds; the shortest time of each layer counts")] = 15,
 ) -> None:
     """Print the time of each kind of layer in OpenVINO, and its operations as a share of the matrix products' rate.
 
-    The network is fused, as by `optimize`. Uses one thread unless OMP_NUM_THREADS is set. The unit is elapsed time:
-    OpenVINO does not measure CPU time.
+    The network is fused, as by `optimize`. Uses one thread unless OMP_NUM_THREADS is set. Times are elapsed times,
+    because OpenVINO does not report CPU time.
     """
     rate = _rate(rounds)
     layers = measure_layers(network, batch, rounds)

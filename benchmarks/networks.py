@@ -1,4 +1,4 @@
-"""Accuracy on CIFAR-10 beside latency: the networks of maam and published ones, as a table and a picture."""
+"""Accuracy on CIFAR-10 versus CPU time: the networks of maam and published ones, as a table and a picture."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ UNIT = ("ResNet-20", "PyTorch, eager")
 RUNS = Path("docs/results/runs")
 
 
-_HEAD = """# Accuracy beside time
+_HEAD = """# Accuracy versus CPU time
 
     python -m benchmarks networks results/*/share.json --out docs/results
 
 The table shows accuracies on the test images of CIFAR-10, and the CPU time of one thread for an image, relative to that
 of ResNet-20 in eager PyTorch with the same batch. `share` measured each network in a process of its own; times of two
-processes are compared by their shares of the rate of matrix products. The accuracies of networks that were not trained
-here are those that their source published for weights of 200 epochs. CPU time of MindSpore varies most
+processes are compared by their shares of the rate of matrix products. For networks that we did not train, the table
+shows the accuracy that the source published for its weights (200 epochs). The CPU time of MindSpore varies most
 ([why](share.md)).
 
-![accuracy beside time](networks.png)"""
+![accuracy versus CPU time](networks.png)"""
 
 
 class Accuracy(NamedTuple):
@@ -60,7 +60,7 @@ PUBLISHED = {
     "MobileNetV2": Accuracy(93.79, 200, 1, _CHENYAOFO),
     "ShuffleNetV2": Accuracy(92.98, 200, 1, _CHENYAOFO),
 }
-"""The accuracies of networks that were not trained here, with their parameters and MACs."""
+"""Published accuracies of networks that were not trained here."""
 
 
 def networks(
@@ -102,8 +102,10 @@ def _times(speeds: list[dict[str, Any]]) -> dict[tuple[str, int, str], float]:
     rows = {(one["network"], one["batch"], one["engine"]): one["share"] for one in speeds if one["engine"] in ENGINES}
     times = {key: find_network(key[0]).macs(find_network(key[0]).input_shape) / share for key, share in rows.items()}
     units = {batch: time for (network, batch, engine), time in times.items() if (network, engine) == UNIT}
-    if missing := {batch for _, batch, _ in rows} - units.keys() or not rows:
-        raise MaamError(f"expected the speed of {UNIT[0]} in every batch, got none for {missing}; add it to --networks")
+    missing = {batch for _, batch, _ in rows} - units.keys()
+    if missing or not rows:
+        where = f"batch {', '.join(map(str, sorted(missing)))}" if missing else "any batch"
+        raise MaamError(f"expected the speed of {UNIT[0]} in {UNIT[1]}, got none for {where}; add it to --networks")
     return {key: time / units[key[1]] for key, time in times.items()}
 
 

@@ -1,4 +1,4 @@
-"""Results for the documentation: runs without their weights, and tables of parity reports."""
+"""Results of runs: copies for the documentation, pretrained weights for the package, and tables of parity reports."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from maam.training.compare import markdown_table
+from maam._io import replacing
+from maam.errors import MaamError
+from maam.spec import preset
+from maam.training import Recipe, default_recipe, evaluate_file
+from maam.training.compare import differences, markdown_table
+from maam.training.recipe import IMAGE_FOLDER
+from maam.training.run_dir import CONFUSION_MATRIX, CURVES, FUSION, LOG, REPORT, RESULTS, RUN, RunFolder
+from maam.weights.pretrained import Card, write_pretrained
 
-FILES = ("results.json", "run.json", "report.md", "curves.png", "confusion_matrix.png", "fusion.png")
+PRETRAINED = Path("maam/weights/pretrained")
+FILES = (RESULTS, RUN, REPORT, CURVES, CONFUSION_MATRIX, FUSION)
 
 
 def publish_runs(
@@ -23,7 +31,7 @@ def publish_runs(
 
     An unfinished run has no results; its log is enough for the curves.
     """
-    for log in sorted(runs.glob("*/log.jsonl")):
+    for log in sorted(runs.glob(f"*/{LOG}")):
         target = out / log.parent.name
         target.mkdir(parents=True, exist_ok=True)
         for name in FILES:
@@ -31,6 +39,40 @@ def publish_runs(
                 shutil.copyfile(log.parent / name, target / name)
         (target / "log.jsonl.gz").write_bytes(gzip.compress(log.read_bytes(), mtime=0))  # the same bytes each time
         print(target)
+
+
+def publish_weights(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run of a preset")],
+    root: Annotated[Path | None, typer.Option(help="folder of the data set; default: that of the run")] = None,
+    out: Annotated[Path, typer.Option(help="folder for PRESET.safetensors")] = PRETRAINED,
+) -> None:
+    """Write the weights of a run as pretrained weights: in float16, with a card.
+
+    The accuracy in the card is that of the written weights in float32, on the test images.
+    """
+    folder = RunFolder(run)
+    recipe = folder.recipe()
+    if recipe.data == IMAGE_FOLDER:
+        raise MaamError(f"{run}: trained on {IMAGE_FOLDER}; expected a run on a data set in memory, such as cifar10")
+    height, width = preset(recipe.model or "").input_shape[1:]
+    preprocessing = f"the central square, resized to {height}x{width}, pixels scaled to [0, 1]"
+    names = tuple(folder.sessions()[-1]["class_names"])
+    card = Card(recipe.data, names, 0.0, preprocessing, _command(recipe))
+    target = out / f"{recipe.model}.safetensors"
+    with replacing(target) as temporary:
+        write_pretrained(folder.final, temporary, card)
+        accuracy = evaluate_file(temporary, recipe.data, root or folder.sessions()[-1]["root"]).accuracy
+        write_pretrained(folder.final, temporary, card._replace(accuracy=round(accuracy, 4)))
+    print(f"{target}: {accuracy:.2%}, {card.command}")
+
+
+def _command(recipe: Recipe) -> str:
+    """Return the command that trains with a recipe."""
+    changes = differences(default_recipe(recipe.model or ""), recipe)
+    fields = {each.field: each.other for each in changes if each.field != "model"} | {"precision": recipe.precision}
+    options = [f"-o {name}={json.dumps(value)}" for name, value in fields.items()]
+    root = [] if recipe.data == "digits" else ["--root datasets"]
+    return " ".join([f"maam train {recipe.model}", *root, *options]).replace('"', "")
 
 
 def parity_table(

@@ -41,7 +41,7 @@ from maam.training.compare import markdown_table
 
 Call = Callable[[], object]
 CASES = ("maam_net_s", "maam_net_m", "maam_imagenet", "mafc_v2", "MobileNetV2", "ResNet-20")
-"""Networks without a giant linear layer."""
+"""Networks whose time is not dominated by one large linear layer."""
 PRODUCT = "matrix product"
 EAGER = "PyTorch, eager"
 CHANNELS_LAST = "PyTorch, eager, channels_last"
@@ -49,7 +49,7 @@ OPTIMIZED = "optimize, auto"
 FUSED = "MindSpore, graph, fused"
 LARGE = 64
 """Images with more rows are measured in smaller batches."""
-_AIMS = {"batch": 0.9, "one image": 0.6, "depthwise": 2.0, "MindSpore": 0.9, "training": 1.0}
+_TARGETS = {"batch": 0.9, "one image": 0.6, "depthwise": 2.0, "MindSpore": 0.9, "training": 1.0}
 
 
 @dataclass(frozen=True)
@@ -102,16 +102,7 @@ def share(
         if "training" in parts:
             console.print(f"{name}, training", highlight=False)
             training += measure_training(name, node, batches(node)[-1], rounds)
-    text = "\n\n".join(
-        [
-            "Matrix products, giga-operations a second of CPU time: "
-            + ", ".join(f"{rate.precision} {rate.operations / 1e9:.0f} ({rate.implementation})" for rate in found)
-            + ".",
-            *(speed_table(rows, head) for rows, head in ((inference, "eager"), (training, "channels_last")) if rows),
-            *(f"Not measured: {what}: {reason}" for what, reason in problems.items()),
-            json.dumps(environment()),
-        ]
-    )
+    text = _text(found, inference, training, problems)
     typer.echo(text)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -124,6 +115,20 @@ def share(
         }
         write_text(out / "share.json", json.dumps(document, indent=1) + "\n")
         write_text(out / "share.md", text + "\n")
+
+
+def _text(found: list[rates.Rate], inference: list[Speed], training: list[Speed], problems: Mapping[str, str]) -> str:
+    """Return the rates of matrix products and the tables of speeds."""
+    return "\n\n".join(
+        [
+            "Matrix products, giga-operations a second of CPU time: "
+            + ", ".join(f"{rate.precision} {rate.operations / 1e9:.0f} ({rate.implementation})" for rate in found)
+            + ".",
+            *(speed_table(rows, head) for rows, head in ((inference, "eager"), (training, "channels_last")) if rows),
+            *(f"Not measured: {what}: {reason}" for what, reason in problems.items()),
+            json.dumps(environment()),
+        ]
+    )
 
 
 def batches(node: Model) -> tuple[int, int]:
@@ -181,8 +186,8 @@ def product() -> Call:
 
 
 def speed_table(speeds: list[Speed], base: str) -> str:
-    """Return a table of speeds, in which the aims that apply are marked as reached or missed."""
-    head = ("network", "batch", "engine", "images/s", "share of the fp32 rate", f"times {base}", "aim", "remark")
+    """Return a table of speeds, in which the targets that apply are marked as reached or missed."""
+    head = ("network", "batch", "engine", "images/s", "share of the fp32 rate", f"times {base}", "target", "remark")
     rows = [
         (
             one.network,
@@ -191,7 +196,7 @@ def speed_table(speeds: list[Speed], base: str) -> str:
             f"{one.images:.0f}" if one.images >= 100 else f"{one.images:.1f}",
             f"{one.share:.2f}",
             f"{one.relative:.2f}",
-            _aim(one, base),
+            _target(one, base),
             one.remark,
         )
         for one in speeds
@@ -199,17 +204,17 @@ def speed_table(speeds: list[Speed], base: str) -> str:
     return "\n".join(markdown_table(head, rows))
 
 
-def _aim(one: Speed, base: str) -> str:
+def _target(one: Speed, base: str) -> str:
     if base == "channels_last":
-        value, least = one.relative, _AIMS["training"] if "maam" in one.engine else 0.0
+        value, least = one.relative, _TARGETS["training"] if "maam" in one.engine else 0.0
     elif one.engine == FUSED:
-        value, least = one.relative, _AIMS["MindSpore"]
+        value, least = one.relative, _TARGETS["MindSpore"]
     elif one.engine == OPTIMIZED and one.batch == 1:
-        value, least = one.share, _AIMS["one image"]
+        value, least = one.share, _TARGETS["one image"]
     elif one.engine == OPTIMIZED and is_depthwise(find_network(one.network)):
-        value, least = one.relative, _AIMS["depthwise"]
+        value, least = one.relative, _TARGETS["depthwise"]
     else:
-        value, least = one.share, _AIMS["batch"] if one.engine == OPTIMIZED else 0.0
+        value, least = one.share, _TARGETS["batch"] if one.engine == OPTIMIZED else 0.0
     return "" if not least else f"{least:g}: {'reached' if value >= least else 'missed'}"
 
 

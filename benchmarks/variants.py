@@ -1,4 +1,4 @@
-"""What attention and the parts of MAAM bring: variants of one small network, one recipe, several seeds."""
+"""Comparison of attention modules, and of the parts of MAAM, in one small network: one recipe, several seeds."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def attention(
     model: Annotated[str, typer.Option(help="preset that takes attention=")] = "maam_net_s",
     modules: Attention = MODULES,
     seeds: Seeds = "0,1,2",
-    epochs: Epochs = 4,
+    epochs: Epochs = 3,
     recipe: Annotated[str, typer.Option(help="name of a recipe or a .toml file, the same for all rows")] = "maam_net",
     override: Override = None,
     device: Device = None,
@@ -84,8 +84,8 @@ def attention(
     """Train a small network with each attention module and print accuracy, cost and latency of each.
 
     The accuracies are kept in attention.json; a run that is in it is not trained again. The deviation is the sample
-    standard deviation over the seeds. p is the p-value of the difference to the first row, by Dunnett's test over all
-    rows: if no row differed, the probability that at least one would differ as much. Latency is that of one image on
+    standard deviation over the seeds. p is the p-value of the difference from the first row, by Dunnett's test: the
+    probability that at least one row would differ this much if none really did. Latency is that of one image on
     this machine, relative to the first row.
     """
     names, numbers = list(dict.fromkeys(split("--modules", modules))), _seeds(seeds)
@@ -98,16 +98,16 @@ def parts(
     root: Root = None,
     runs: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/parts"),
     seeds: Seeds = "0,1,2",
-    epochs: Epochs = 4,
+    epochs: Epochs = 3,
     override: Override = None,
     device: Device = None,
     collect: Collect = False,
     out: Annotated[Path, typer.Option(help="folder of parts.json, parts.md and parts.png")] = Path("runs"),
 ) -> None:
-    """Train a narrow maam_net_s with other branches, kernels and fusion, of about the same multiply-accumulates.
+    """Train a narrow maam_net_s with other branches, kernels and fusion, and about the same number of MACs.
 
-    The accuracies are kept in parts.json; otherwise as `python -m benchmarks attention`. The first row, one branch, is
-    the network without MAAM.
+    The accuracies are kept in parts.json; the other options are those of `python -m benchmarks attention`. The
+    first row is the control with one branch.
     """
     given = changes({"model": "maam_net_s", "epochs": epochs}, override)
     base = read_recipe("maam_net").replaced({"overrides.channels": list(WIDTHS), **given})
@@ -191,7 +191,7 @@ def _train(study: Study, runs: Path, root: Path, device: str | None, path: Path)
 
 def _head(study: Study) -> tuple[str, ...]:
     costs = ("parameters", "MACs", "PyTorch", "MindSpore")
-    return (study.heading, "accuracy, %", "deviation", f"difference to {study.first}", "p", *costs)
+    return (study.heading, "accuracy, %", "deviation", f"difference from {study.first}", "p", *costs)
 
 
 def _table(study: Study, accuracies: Mapping[str, list[float]]) -> list[tuple[str, ...]]:
@@ -213,7 +213,7 @@ def _table(study: Study, accuracies: Mapping[str, list[float]]) -> list[tuple[st
 
 
 def _p_values(accuracies: Mapping[str, list[float]], first: str) -> dict[str, float]:
-    """Return the p-value of each row's difference to row `first`, by Dunnett's test.
+    """Return the p-value of each row's difference from row `first`, by Dunnett's test.
 
     It compares several means with one control. The deviation is that of all rows together, and the p-values account
     for the number of comparisons. Empty if no row has two runs.

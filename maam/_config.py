@@ -30,26 +30,26 @@ class Section(BaseModel):
     """Base class of the tables of a recipe: frozen, without unknown fields or settings that have no effect.
 
     Attributes:
-        acting: for each value of the field `name`, the settings that have an effect only then. Settings that are not
-            listed always have an effect.
+        settings_of: for each value of the field `name`, the settings that have an effect only then. Settings that are
+            not listed always have an effect.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    acting: ClassVar[dict[str, tuple[str, ...]]] = {}
+    settings_of: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     @classmethod
-    def foreign(cls, name: Any) -> set[str]:
+    def unused_settings(cls, name: Any) -> set[str]:
         """Return the settings that have no effect under `name`."""
-        if not isinstance(name, str) or name not in cls.acting:
+        if not isinstance(name, str) or name not in cls.settings_of:
             return set()
-        return {field for fields in cls.acting.values() for field in fields} - set(cls.acting[name])
+        return {field for fields in cls.settings_of.values() for field in fields} - set(cls.settings_of[name])
 
     @model_validator(mode="after")
     def _settings_act(self) -> Section:
         fields = type(self).model_fields
-        for field in sorted(self.foreign(getattr(self, "name", None))):
+        for field in sorted(self.unused_settings(getattr(self, "name", None))):
             if getattr(self, field) != fields[field].default:
-                owners = " or ".join(name for name, acting in self.acting.items() if field in acting)
+                owners = " or ".join(name for name, settings in self.settings_of.items() if field in settings)
                 name = getattr(self, "name", None)
                 raise ValueError(f"{field}: only for {owners}; it has no effect for {name}, so remove it")
         return self

@@ -344,7 +344,7 @@ def draw_attention(rows: Sequence[tuple[Array, Mapping[str, Array]]], path: Path
     At most six gates are drawn, from the first to the last at equal distances. Each map has its own color scale.
 
     Args:
-        rows: for each image, its pixels (H, W, 3) in [0, 1] and the maps (h, w) by the name of the gate.
+        rows: for each image, its pixels (H, W, 3) or (H, W, 1) in [0, 1] and the maps (h, w) by the name of the gate.
         path: the image to write; the suffix determines the format.
         title: the title.
 

@@ -85,7 +85,7 @@ class Optimizer(Section):
         {'momentum': 0.9, 'nesterov': True}
     """
 
-    acting: ClassVar[dict[str, tuple[str, ...]]] = {
+    settings_of: ClassVar[dict[str, tuple[str, ...]]] = {
         "sgd": ("momentum", "nesterov"),
         "adam": ("betas", "eps"),
         "adamw": ("betas", "eps"),
@@ -120,7 +120,7 @@ class Optimizer(Section):
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments other than learning rate and weight decay, under their names in PyTorch and MindSpore."""
-        return {field: getattr(self, field) for field in self.acting[self.name]}
+        return {field: getattr(self, field) for field in self.settings_of[self.name]}
 
     def decays(self, parameter: Parameter) -> bool:
         """Return whether weight decay applies to a parameter."""

@@ -56,7 +56,7 @@ def fuse(
         typer.Option(
             help="comma-separated frameworks for the comparison of --data", autocompletion=completion.several_frameworks
         ),
-    ] = "torch,mindspore",
+    ] = ",".join(trainable_names()),
     overwrite: Overwrite = False,
 ) -> None:
     """Fuse batch norm and branch weights into convolutions, for the same outputs with fewer layers."""
@@ -115,14 +115,14 @@ def export(
     std: Std = None,
     size: Size = None,
     dynamic_size: Annotated[
-        bool, typer.Option("--dynamic-size", help="also leave height and width free, for models that take any size")
+        bool, typer.Option("--dynamic-size", help="also make height and width dynamic, for models that take any size")
     ] = False,
     fused: Annotated[bool, typer.Option(help="fuse batch norm and branch weights first")] = True,
     overwrite: Overwrite = False,
 ) -> None:
     """Export a model for an inference engine, and check the written file against the model.
 
-    The batch size of the exported model is free (format air: 1).
+    The batch size of the exported model is dynamic (format air: fixed at 1).
     """
     if dst is None:
         if format not in deploy.FORMATS:

@@ -35,6 +35,7 @@ from maam.backend.registry import (
 from maam.cli import completion
 from maam.cli.terminal import console
 from maam.errors import DeviceError, install_command
+from maam.tolerance import LOGITS, REDUCED_LOGITS
 
 Array = np.ndarray[Any, Any]
 PACKAGES = (
@@ -42,10 +43,6 @@ PACKAGES = (
     "huggingface_hub", "onnx", "onnxruntime", "openvino", "nncf", "executorch", "protobuf",
 )  # fmt: skip
 ENGINES = {"onnxruntime": "deploy", "openvino": "deploy", "nncf": "deploy", "executorch": "executorch"}
-TOLERANCE = 1e-4
-"""The largest difference of logits, absolute and relative, as in parity."""
-REDUCED = 1e-2
-"""The same on a GPU or on Ascend, whose float32 convolutions may round to TF32 or HF32 (10 bits)."""
 SIMILAR = "MindSpore 2.8 and 2.10 train about equally fast on CPUs without AVX-512"
 OLDER = (
     "with AVX-512, a training step takes 1.22 times as long as PyTorch's with MindSpore 2.8, and 1.58 with 2.10",
@@ -178,8 +175,8 @@ def check_backend(name: str) -> Finding:
         reason = one_line(error, 200)
         return Finding(name, Status.BAD, f"{type(error).__name__}: {reason}", f"reinstall it: {install}")
     seconds, difference = time.perf_counter() - start, float(np.abs(logits - expected).max())
-    if not np.allclose(logits, expected, rtol=TOLERANCE, atol=TOLERANCE):
-        text = f"differs from the reference by {difference:.1e}; expected at most {TOLERANCE:.0e}"
+    if not np.allclose(logits, expected, rtol=LOGITS.relative, atol=LOGITS.absolute):
+        text = f"differs from the reference by {difference:.1e}; expected at most {LOGITS.absolute:.0e}"
         return Finding(name, Status.BAD, text, "run `maam parity maam_digits` to find the first layer that differs")
     return Finding(name, Status.GOOD, f"agrees with the reference to {difference:.1e} ({seconds:.1f} s)")
 
@@ -227,7 +224,7 @@ def _check_device(name: str, device: str) -> Finding:
     except Exception as error:  # a broken installation can raise anything
         reason = one_line(error, 200)
         return Finding(subject, Status.BAD, f"{type(error).__name__}: {reason}", "see docs/install.md")
-    bound = TOLERANCE if device == "cpu" else REDUCED
+    bound = LOGITS.absolute if device == "cpu" else REDUCED_LOGITS
     text = (
         f"differs from the reference by {difference:.1e}, at most {bound:.0e} expected; "
         f"loss {losses[0]:.3f}, after 5 steps {losses[-1]:.3f}"

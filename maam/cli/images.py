@@ -17,11 +17,11 @@ from maam.cli.terminal import console, track
 from maam.errors import DataError, ShapeError, SpecError
 from maam.spec import Node, input_rule
 from maam.training.evaluate import evaluate
+from maam.training.sources import TEST_BATCH, read_dataset
 
 Array = np.ndarray[Any, Any]
 Predict = Callable[[Array], Array]
 NAMES = ("digits", "cifar10", "cifar100")
-TEST_BATCH = 250
 
 
 def load_images(name: str, root: Path | None, split: str = "test") -> tuple[Array, Array]:
@@ -32,9 +32,7 @@ def load_images(name: str, root: Path | None, split: str = "test") -> tuple[Arra
     """
     if name not in NAMES:
         raise DataError(f"--data: expected one of {', '.join(NAMES)}, got {name!r}")
-    if name != "digits" and root is None:
-        raise DataError(f"--data {name} needs --root DIR, the folder that `maam data {name} DIR` wrote")
-    dataset = data.digits(split) if name == "digits" else getattr(data, name)(root, split)
+    dataset = read_dataset(name, root, split)
     return data.to_float(dataset.images), dataset.labels
 
 

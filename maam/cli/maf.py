@@ -10,16 +10,16 @@ import typer
 
 from maam.backend.convert import convert
 from maam.cli import completion
-from maam.cli.options import Device, Framework, NumWorkers, OnBroken, Override, refuse_given
+from maam.cli.options import Device, Framework, NumWorkers, OnBroken, Override, parse_overrides, refuse_given
 from maam.cli.predict import evaluate as evaluate_command
 from maam.cli.train import train as train_command
 from maam.errors import WeightsError
 from maam.spec import preset
-from maam.training.recipe_files import parse_override, read_recipe
+from maam.training.recipe_files import read_recipe
+from maam.weights.lookup import FINAL
 
 RECIPE = "imagenet_maf"
 PUBLISHED = ("*.pth.tar", "*.pth")
-OWN = "final.safetensors"
 
 
 def maf(
@@ -67,7 +67,7 @@ def maf(
     refuse_given(
         context, ("epochs", "resume"), "this has no effect with -e (--evaluate), which does not train; remove it"
     )
-    trained = (folder / OWN).exists()
+    trained = (folder / FINAL).exists()
     with tempfile.TemporaryDirectory() as temporary:
         evaluate_command(
             str(folder if trained else _published(folder, arch, override, Path(temporary))),
@@ -88,10 +88,10 @@ def _published(folder: Path, arch: str, override: list[str] | None, temporary: P
     if len(found) != 1:
         problem = f"{len(found)} checkpoints" if found else "no checkpoint"
         raise WeightsError(
-            f"{folder}: {problem}; expected one of {', '.join((OWN, *PUBLISHED))}: "
+            f"{folder}: {problem}; expected one of {', '.join((FINAL, *PUBLISHED))}: "
             f"train with `maam maf -a {arch}`, or put the published checkpoint there"
         )
-    recipe = read_recipe(RECIPE).replaced(dict(parse_override(text) for text in override or []))
+    recipe = read_recipe(RECIPE).replaced(parse_overrides(override))
     target = temporary / "published.safetensors"
     convert(found[0], target, preset(arch, **recipe.overrides))
     return target

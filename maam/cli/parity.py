@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from maam import _io
+from maam.backend.registry import trainable_names
 from maam.cli import completion
 from maam.cli.images import check_images, check_root, load_images
 from maam.cli.options import Html, Json, Model, Root, check_outputs, check_picture, split
@@ -22,6 +23,7 @@ from maam.spec import Node
 from maam.weights.lookup import find_spec
 
 Array = np.ndarray[Any, Any]
+_FRAMEWORKS = ",".join(trainable_names())
 _COLORS = {Verdict.PASS: "green", Verdict.FAIL: "bold red"}
 
 
@@ -34,7 +36,7 @@ def parity(
     root: Root = None,
     frameworks: Annotated[
         str, typer.Option(help="comma-separated", autocompletion=completion.several_frameworks)
-    ] = "torch,mindspore",
+    ] = _FRAMEWORKS,
     stages: Annotated[
         str, typer.Option(help=f"comma-separated: {', '.join(STAGES)}", autocompletion=completion.stages)
     ] = ",".join(STAGES),

@@ -34,7 +34,7 @@ class SafeConsole(Console):
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return standard output; it is as wide as the terminal, or wide enough for every table in a file or pipe.
+    """Return a console on standard output: as wide as the terminal, or wide enough for every table in a file or pipe.
 
     Names of layers and files can contain anything, so texts have no markup, such as [red] or :smile:.
 

@@ -24,7 +24,7 @@ from maam.data import download
 from maam.errors import MaamError, RecipeError
 from maam.training import run as training
 from maam.training.compare import read_runs, render_runs, tabulate
-from maam.training.loop import Observer
+from maam.training.loop import CHECKPOINT_STEPS, Observer
 from maam.training.resume import find_settings
 from maam.training.run_dir import Record
 from maam.training.tensorboard import Observers, TensorBoard
@@ -90,7 +90,7 @@ def train(
             help="continue the run in --out if there is one, else start it",
         ),
     ] = False,
-    checkpoint_steps: Annotated[int, typer.Option(min=1, help="steps between two checkpoints")] = 200,
+    checkpoint_steps: Annotated[int, typer.Option(min=1, help="steps between two checkpoints")] = CHECKPOINT_STEPS,
     num_workers: NumWorkers = 4,
     on_broken: OnBroken = "error",
     tensorboard: Annotated[
@@ -186,7 +186,8 @@ class Progress(Observer):
         """Print the estimated time of the rest of the run, if it is not short."""
         if seconds > terminal.SECONDS:
             left = self._total - self._begin
-            self.note(f"about {timedelta(seconds=round(seconds))} for {left:,} steps, with tests after each epoch")
+            duration = timedelta(seconds=round(seconds))
+            self.note(f"about {duration} for {left:,} steps, including the evaluation after each epoch")
 
     def start(self, step: int, steps: int) -> None:
         """Start the bar at a step."""

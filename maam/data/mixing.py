@@ -12,6 +12,7 @@ import numpy.typing as npt
 from maam.data.checks import check_number
 from maam.errors import DataError
 
+Array = np.ndarray[Any, Any]
 Images = npt.NDArray[np.float32]
 Shares = npt.NDArray[np.float32]
 """The share of each class in each image (B, classes), with sums of 1."""
@@ -20,13 +21,16 @@ _TAG = 2
 
 
 class Batches(Protocol):
-    """Batches of images (B, C, H, W) and labels (B,) in a seeded order."""
+    """Batches in an order that depends only on the seed and the epoch."""
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
 
-    def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Any, Any]]:
-        """Yield the batches of an epoch, from batch `start` on."""
+    def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
+        """Yield images float32 (B, C, H, W) and labels of an epoch, from batch `start` on.
+
+        Labels are int32 (B,), or with mixup or CutMix the share of each class, float32 (B, classes).
+        """
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def export(
     std: Sequence[float] | None = None,
     overwrite: bool = False,
 ) -> Exported:
-    """Write a model for an inference engine, with a free batch axis, and check the result.
+    """Write a model for an inference engine, with a dynamic batch axis, and check the result.
 
     The written file is run on two batch sizes and compared with the float64 reference of the model before fusion. If
     anything fails, no file is left.
@@ -82,8 +82,8 @@ def export(
             host with Ascend, .air. AIR has a fixed batch of 1 and is not run, because it must be compiled first.
         format: "onnx", "openvino", "pt2", "executorch", "mindir" or "air"; None takes it from the suffix of `dst`.
         size: height and width of the input; None takes the model's own, or 32 for a layer.
-        dynamic_size: whether height and width of the input are free too, for models that accept any size. The metadata
-            then contains `size` as the usual size. Not available for .pte and .air.
+        dynamic_size: whether height and width of the input are dynamic too, for models that accept any size. The
+            metadata then contains `size` as the usual size. Not available for .pte and .air.
         fused: whether to fuse batch norm and branch weights first.
         class_names: one name for each output, stored as metadata.
         mean: the mean of each channel, for pixels in [0, 1], stored as metadata.

@@ -29,7 +29,7 @@ def make_metadata(
         class_names: one name for each output.
         mean: the mean of each channel, for pixels in [0, 1]; None for 0.
         std: the standard deviation of each channel, for pixels in [0, 1]; None for 1.
-        dynamic_size: whether height and width are free.
+        dynamic_size: whether height and width are dynamic.
 
     Raises:
         DeploymentError: `class_names` is not a list with a string for each output, or `mean` or `std` is invalid.

@@ -1,4 +1,4 @@
-"""Branches of a fused spec whose first layers are alike, with one layer in their place for all branches."""
+"""Joining of parallel branches: one convolution computes the first convolutions of all branches."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ BLOCK = 64
 
 
 def join_branches(part: Part) -> Part:
-    """Return a part in which all branches of a sum that begin alike share their first layers.
+    """Return a part in which the branches of each sum share their first layers, where these match.
 
     The branches must begin with a convolution of the same kernel, stride, padding and dilation, whose number of
     channels is not a multiple of `BLOCK`. One convolution then computes the channels of all branches. Activations and
     pooling after it are joined, too. The rest of each branch gets its own channels.
 
     Args:
-        part: a fused node, at any depth of which there may be such branches.
+        part: a fused node; its descendants are searched too.
     """
     part = part.with_parts({name: join_branches(child) for name, child in part.parts.items()}) if part.parts else part
     node = part.node
@@ -63,6 +63,7 @@ def _treats_channels_alike(node: Node) -> bool:
 
 def _joined(convs: list[Part]) -> Part:
     """Return a convolution that computes the channels of all, in order."""
+    # weight (out, in, k, k) and bias (out,), joined along out
     arrays = {name: np.concatenate([conv.arrays[name] for conv in convs]) for name in convs[0].arrays}
     return convs[0].replace(out_channels=len(arrays["weight"]))._replace(arrays=arrays)
 

@@ -45,8 +45,8 @@ def fuse(spec: Node, weights: Mapping[str, Array] | None = None, *, join: bool =
       Otherwise it becomes a depthwise 1x1 convolution.
     - Constant branch weights, including softmax(alpha), are fused into the last convolution of the branch if all layers
       after it are positively homogeneous. Otherwise they remain as constants.
-    - If the branches of a sum begin with like convolutions, one convolution computes the channels of all: it is faster
-      than several narrow ones. The branches become a `Graph`.
+    - If the branches of a sum begin with convolutions that differ only in their output channels, one convolution
+      computes the channels of all branches. This is faster than several narrow ones. The branches become a `Graph`.
     - Dropout and identity layers are removed.
     - Parts that depend on the input (dynamic fusion, gates) do not change.
 
@@ -55,7 +55,7 @@ def fuse(spec: Node, weights: Mapping[str, Array] | None = None, *, join: bool =
     Args:
         spec: the architecture.
         weights: arrays by canonical name, of any floating-point dtype.
-        join: whether to join branches that begin alike; if not, all layers keep their names.
+        join: whether to join the first convolutions of branches; if not, all layers keep their names.
 
     Returns:
         The new spec and its arrays by canonical name, float64.
@@ -125,7 +125,7 @@ def is_fusible(spec: Node) -> bool:
 
 
 def branch_weights(part: Part) -> Array:
-    """Return the constant weights of branches, `weights` or softmax(alpha), float64."""
+    """Return the constant weights of branches, `weights` or softmax(alpha), float64 (branches,)."""
     assert isinstance(part.node, Parallel)
     if part.node.weights is not None:
         return np.array(part.node.weights)

@@ -255,7 +255,8 @@ def read_checkpoint(
     Args:
         path: the file.
         spec: the spec of the model.
-        selection: the set of weights, such as MindCV's moving average "ema", and the prefix of its names; None chooses.
+        selection: the set of weights, such as MindCV's moving average "ema", and the prefix of its names; None:
+            selected automatically.
 
     Raises:
         WeightsError: the file is truncated or not a checkpoint, or an array is not of a floating-point dtype.
@@ -273,7 +274,7 @@ def read_parameters(path: Path, names: Collection[str], selection: Selection | N
     Args:
         path: the file.
         names: the cell's names.
-        selection: the set of weights and the prefix of its names; None chooses.
+        selection: the set of weights and the prefix of its names; None: selected automatically.
 
     Raises:
         WeightsError: the file is broken, or has no such set.

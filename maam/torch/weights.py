@@ -257,7 +257,7 @@ def read_checkpoint(
     Args:
         path: the file.
         spec: the spec of the model, if it is known; it helps to find the set of weights and the prefix of its names.
-        selection: the set of weights and the prefix; None chooses.
+        selection: the set of weights and the prefix; None: selected automatically.
 
     Raises:
         WeightsError: the file is truncated or not a checkpoint, or it contains Python objects or a tensor that is not

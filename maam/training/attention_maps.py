@@ -32,7 +32,7 @@ class AttentionMaps:
 
     Attributes:
         path: the image file.
-        image: the image as the network gets it, (H, W, 3), scaled to [0, 1].
+        image: the image as the network gets it, (H, W, 3) or (H, W, 1), its values scaled to the range 0 to 1.
         maps: for each gate by its path in the network, (h, w), the share that it keeps of each position:
             sum_c |y_c| / sum_c |x_c| of its input x and output y. Where x is 0, it is the share of the whole map.
 
@@ -59,8 +59,8 @@ def attention_maps(
     """Return the attention maps of image files. The NumPy reference computes them.
 
     Args:
-        model: a weights file, the folder of a run, or a preset with pretrained weights; the model must take RGB images
-            and have gates.
+        model: a weights file, the folder of a run, or a preset with pretrained weights; the model must take RGB or gray
+            images and have gates.
         files: image files, or folders, as in `predict_files`.
         recipe: as in `predict_files`.
         changes: as in `predict_files`.

@@ -35,7 +35,8 @@ class Checkpoint:
         recipe: the recipe, with the precision of the run in place of "auto".
         arrays: parameters and running statistics by canonical name.
         state: the state of the optimizer.
-        best_accuracy: the highest test accuracy so far, 0 to 1; -1 before the first evaluation.
+        best_accuracy: the highest accuracy so far, 0 to 1, on the test images or those that `validation` holds out; -1
+            before the first evaluation.
     """
 
     spec: Node
@@ -92,7 +93,7 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         step, best = int(progress["step"]), float(progress["best_accuracy"])
         skipped = int(progress.get("skipped", 0))  # files of earlier versions do not count skipped steps
         if not 0 <= skipped <= step <= MAX_STEPS:
-            raise ValueError(f"expected steps of 0 to {MAX_STEPS}, not fewer than skipped ones")
+            raise ValueError(f"step, skipped: expected 0 <= skipped <= step <= {MAX_STEPS}, got {step}, {skipped}")
         find_frozen(spec, recipe.freeze)  # raises if the patterns do not fit the spec
         loss_scale = None if scale is None else LossScale(float(scale[0]), int(scale[1]))
     except (MaamError, ArithmeticError, KeyError, TypeError, ValueError, IndexError, RecursionError) as error:

@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 
 
 class _Multiple(NamedTuple):
-    """A value of which each element is a multiple of one element of the input.
+    """An array in which each element is a multiple of one element of the input.
 
     Attributes:
         positions: for each element, the position (row * W + column) of that element of the input, (N, C, H, W).
@@ -86,12 +86,12 @@ def _same(*values: _Multiple) -> bool:
 
 
 def _through(node: Node, x: _Multiple | None) -> _Multiple | None:
-    """Return what a layer makes of a multiple of the input; None if the result is none."""
+    """Return the output of a layer for a multiple of the input; None if the output is not a multiple."""
     if x is None or isinstance(node, (Identity, Dropout)):
         return x
     if isinstance(node, Rearrange):
         return x._replace(positions=F.rearrange(x.positions, node.pattern))
-    if isinstance(node, Activation):  # of an element alone it is no gate, but a gate may end in one
+    if isinstance(node, Activation):  # an activation alone is not a gate, but a gate may end in one
         is_multiple = CURVES[node.function].keeps_zero  # where f(0) = 0, f(x) is a multiple of x
         return x if node.function == "identity" or (x.weighted and is_multiple) else None
     if isinstance(node, Scale):
@@ -131,13 +131,13 @@ def _through_graph(node: Graph, x: _Multiple) -> _Multiple | None:
 
 def _product(op: str, given: Sequence[_Multiple | None], constant: Sequence[bool], shape: Shape) -> _Multiple | None:
     """Return a multiple times another value, if that does not broadcast it; a quotient if the first is the multiple."""
-    places = [index for index, value in enumerate(given) if value is not None]
-    if len(places) != 1 or (op == "div" and places != [0]):
+    indices = [index for index, value in enumerate(given) if value is not None]
+    if len(indices) != 1 or (op == "div" and indices != [0]):
         return None
-    value = given[places[0]]
+    value = given[indices[0]]
     if value is None or value.positions.shape[1:] != shape:
         return None
-    return value._replace(weighted=value.weighted or not constant[1 - places[0]])
+    return value._replace(weighted=value.weighted or not constant[1 - indices[0]])
 
 
 def _sum(given: Sequence[_Multiple | None]) -> _Multiple | None:
@@ -156,7 +156,7 @@ def _joined(op: str, given: Sequence[_Multiple | None]) -> _Multiple | None:
 
 
 def _moved(step: Step, given: Sequence[_Multiple | None], shape: Shape) -> _Multiple | None:
-    """Return the result of an operation that moves values without a change."""
+    """Return the result of an operation that moves values without changing them."""
     if step.op in ("concat", "stack"):
         return _joined(step.op, given)
     if not given or (first := given[0]) is None:

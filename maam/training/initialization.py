@@ -13,11 +13,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from maam._config import name_hint
+from maam.data.mixing import Batches
 from maam.errors import RecipeError
 from maam.spec import BatchNorm2d, Conv2d, Node, Parallel
 from maam.spec.node import map_layers
 from maam.training.recipe import Initialization
-from maam.training.sources import Batches
 
 Array = np.ndarray[Any, Any]
 WHITENING_IMAGES = 5000

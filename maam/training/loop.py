@@ -32,7 +32,7 @@ Item = TypeVar("Item")
 CHECKPOINT_STEPS = 200
 LOG_STEPS = 50
 WARM_STEPS, TIMED_STEPS = 1, 3
-"""Steps of a session before its time is measured, of which the first compiles, and the steps that are measured."""
+"""The number of first steps that are not timed, because they may compile, and the number of steps that are timed."""
 TEST_SHARE = 1 / 3
 """The time to evaluate an image, as a share of the time to train on one: forward without backward."""
 _REMEDY = "try a smaller optimizer.lr, or clip_norm"
@@ -84,7 +84,8 @@ class Loop:
 
     Attributes:
         step: the number of steps so far.
-        best: the highest test accuracy so far; -1 before the first evaluation.
+        best: the highest accuracy so far, on the test images or those that `validation` holds out; -1 before the first
+            evaluation.
     """
 
     def __init__(
@@ -313,7 +314,7 @@ class Loop:
 
 
 class Estimate:
-    """The time of the first steps of a session, without the very first one, which may compile.
+    """A measurement of the first steps of a session, without the very first one, which may compile.
 
     Args:
         step: the step before the session.

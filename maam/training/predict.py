@@ -127,7 +127,11 @@ def _check_order(model: object) -> None:
 
 
 def classifier_of(spec: Node, path: Path) -> Model:
-    """Return the spec of a file, after checking that it is a classifier."""
+    """Return the spec of a file, after checking that it is a classifier.
+
+    Raises:
+        DataError: the spec is a layer, or its output is not a vector of logits.
+    """
     if not isinstance(spec, Model) or len(spec.output_shape(spec.input_shape)) != 1:
         raise DataError(
             f"{path}: expected the weights of a classifier, got those of a layer or of a model without logits"
@@ -156,7 +160,11 @@ def check_images(spec: Model, images: Images) -> None:
 
 
 def image_paths(files: Sequence[PathLike] | PathLike) -> Iterator[str]:
-    """Yield the paths of image files, and of all images in folders."""
+    """Yield the paths of image files, and of all images in folders.
+
+    Raises:
+        DataError: an item is not a path.
+    """
     for path in [files] if isinstance(files, (str, os.PathLike)) else files:
         if not isinstance(path, (str, os.PathLike)):
             raise DataError(

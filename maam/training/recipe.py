@@ -94,7 +94,7 @@ class Schedule(Section):
         gamma: the factor of each change, at most 1 (step).
     """
 
-    acting: ClassVar[dict[str, tuple[str, ...]]] = {
+    settings_of: ClassVar[dict[str, tuple[str, ...]]] = {
         "one_cycle": ("warmup", "start"),
         "cosine": ("warmup", "start"),
         "triangular": ("warmup", "start", "end"),
@@ -307,7 +307,7 @@ class Recipe(Section):
                 raise RecipeError(f"recipe: {path}: no such field{field_hint(path, Recipe)}")
             table[field] = _merged(table.get(field), value) if field != "overrides" else value
             if path in _NAMES:
-                unused = type(getattr(self, tables[0])).foreign(value)
+                unused = type(getattr(self, tables[0])).unused_settings(value)
                 document[tables[0]] = {name: one for name, one in table.items() if name not in unused}
         return Recipe(**document)
 

@@ -13,7 +13,7 @@ from maam import _io, plots
 from maam.errors import TrainingError
 from maam.training.evaluate import Evaluation
 from maam.training.recipe import Recipe, unused_table
-from maam.training.run_dir import START, Record, RunFolder
+from maam.training.run_dir import CONFUSION_MATRIX, CURVES, FUSION, START, Record, RunFolder
 
 Array = np.ndarray[Any, Any]
 
@@ -128,6 +128,8 @@ def write_report(folder: RunFolder, evaluation: Evaluation, class_names: tuple[s
 
     Raises:
         MissingFrameworkError: matplotlib or scikit-learn is not installed.
+        TrainingError: run.json or the log is broken, or no epoch is finished.
+        OSError: a file cannot be written.
     """
     sessions = folder.sessions()
     title = sessions[-1]["recipe"]["model"]
@@ -135,12 +137,11 @@ def write_report(folder: RunFolder, evaluation: Evaluation, class_names: tuple[s
     curves = read_curves(records, folder.recipe().batch_size)
     fusion = [record["fusion"] for record in records if record["kind"] in (START, "epoch") and record.get("fusion")]
     draw_pictures(folder.path, curves, fusion, evaluation, class_names, title, folder.recipe().split)
-    path = folder.path / "report.md"
-    _io.write_text(path, _text(title, sessions, folder.recipe(), curves, bool(fusion), evaluation))
+    _io.write_text(folder.report, _text(title, sessions, folder.recipe(), curves, bool(fusion), evaluation))
     minutes = float(curves.minutes.sum())
     results = {"accuracy": evaluation.accuracy, "loss": evaluation.loss, **evaluation.macro(), "minutes": minutes}
-    _io.write_text(folder.path / "results.json", json.dumps(results, indent=1) + "\n")
-    return path
+    _io.write_text(folder.results, json.dumps(results, indent=1) + "\n")
+    return folder.report
 
 
 def draw_pictures(
@@ -155,12 +156,10 @@ def draw_pictures(
     """Draw loss and accuracy curves, the confusion matrix and, if the model has any, the fusion weights."""
     steps = {"loss": curves.loss, "accuracy": curves.accuracy}
     epochs = {"loss": curves.test_loss, "accuracy": curves.test_accuracy}
-    plots.draw_training(steps, epochs, path / "curves.png", title, split)
-    plots.draw_confusion_matrix(
-        evaluation.labels, evaluation.predictions, class_names, path / "confusion_matrix.png", title
-    )
+    plots.draw_training(steps, epochs, path / CURVES, title, split)
+    plots.draw_confusion_matrix(evaluation.labels, evaluation.predictions, class_names, path / CONFUSION_MATRIX, title)
     if fusion:
-        plots.draw_fusion(fusion, path / "fusion.png", title, first=len(curves.epochs) + 1 - len(fusion))
+        plots.draw_fusion(fusion, path / FUSION, title, first=len(curves.epochs) + 1 - len(fusion))
 
 
 def _text(
@@ -192,20 +191,20 @@ def _text(
         rows["start"] = session["start"]
     lines = [f"# {title}", "", "| figure | value |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in rows.items()]
-    lines += ["", "![loss and accuracy](curves.png)", "", "![confusion matrix](confusion_matrix.png)", ""]
+    lines += ["", f"![loss and accuracy]({CURVES})", "", f"![confusion matrix]({CONFUSION_MATRIX})", ""]
     if has_fusion:
-        lines += ["![fusion weights](fusion.png)", ""]
+        lines += [f"![fusion weights]({FUSION})", ""]
     lines += [line for text in dict.fromkeys(map(_origin, sessions)) for line in (text, "")]
-    return "\n".join([*lines, "```json", json.dumps(acting_fields(recipe), indent=1), "```", ""])
+    return "\n".join([*lines, "```json", json.dumps(effective_fields(recipe), indent=1), "```", ""])
 
 
-def acting_fields(recipe: Recipe) -> dict[str, Any]:
+def effective_fields(recipe: Recipe) -> dict[str, Any]:
     """Return the fields of a recipe that had an effect on a run, without those that are off."""
     document = recipe.model_dump(mode="json", exclude={"presets", unused_table(recipe.data)})
     for table in ("optimizer", "schedule"):
         section = getattr(recipe, table)
-        gone = type(section).foreign(section.name)
-        document[table] = {name: value for name, value in document[table].items() if name not in gone}
+        unused = type(section).unused_settings(section.name)
+        document[table] = {name: value for name, value in document[table].items() if name not in unused}
     for table in ("initialization", "lookahead"):
         if getattr(recipe, table) == type(recipe).model_fields[table].default:
             del document[table]

@@ -228,7 +228,11 @@ def objective(recipe: Recipe) -> Objective:
 
 
 def complete(loop: Loop, framework: str, device: str, start: str, root: str | os.PathLike[str] | None) -> None:
-    """Train to the end and write the report; only the first process writes files."""
+    """Train to the end and write the report; only the first process writes files.
+
+    Raises:
+        TrainingError: the data is not that of the run, training diverged, or a file cannot be written.
+    """
     first = loop.processes.rank == 0
     if start:
         loop.observer.note(start)
@@ -253,7 +257,8 @@ def write_description(folder: RunFolder, recipe: Recipe, **facts: Any) -> None:
     Args:
         folder: the folder of the run.
         recipe: the recipe of this session.
-        facts: framework, device, class_names, root and start; a resumed run keeps the `start` of its first session.
+        facts: framework, device, root, start, class_names and data; a resumed run keeps the `start` of its
+            first session.
 
     Raises:
         TrainingError: the file cannot be written.

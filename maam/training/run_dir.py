@@ -32,11 +32,10 @@ Record = dict[str, Any]
 """A line of the log, by field."""
 START = "start"
 """The kind of the record of the log before the first step; it has the initial fusion weights."""
-WRITTEN = (
-    *(f"{name}.safetensors" for name in ("last", "previous", "best", "final")),
-    *("run.json", "log.jsonl", "results.json", "report.md"),
-    *(f"{name}.png" for name in ("curves", "confusion_matrix", "fusion")),
-)
+LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
+RUN, LOG, RESULTS, REPORT = "run.json", "log.jsonl", "results.json", "report.md"
+CURVES, CONFUSION_MATRIX, FUSION = "curves.png", "confusion_matrix.png", "fusion.png"
+WRITTEN = (LAST, PREVIOUS, BEST, FINAL, RUN, LOG, RESULTS, REPORT, CURVES, CONFUSION_MATRIX, FUSION)
 """The files that a run writes; a process killed during a write leaves a temporary file with a name derived from one."""
 _DIGITS = 7
 _MAX_BYTES = 64 << 20
@@ -52,20 +51,25 @@ class RunFolder:
         path: the folder.
         last: last.safetensors, the checkpoint that a resumed run starts from.
         previous: previous.safetensors, the checkpoint before it.
-        best: best.safetensors, the weights with the highest test accuracy.
+        best: best.safetensors, the weights with the highest accuracy on the test images, or on those that `validation`
+            holds out.
         final: final.safetensors, the weights after the last step.
         run: run.json, for each session its command, recipe and environment.
         log: log.jsonl.
+        results: results.json, the final accuracy, loss and time.
+        report: report.md.
     """
 
     def __init__(self, path: PathLike) -> None:
         self.path = Path(path)
-        self.last = self.path / "last.safetensors"
-        self.previous = self.path / "previous.safetensors"
-        self.best = self.path / "best.safetensors"
+        self.last = self.path / LAST
+        self.previous = self.path / PREVIOUS
+        self.best = self.path / BEST
         self.final = self.path / FINAL
-        self.run = self.path / "run.json"
-        self.log = Log(self.path / "log.jsonl")
+        self.run = self.path / RUN
+        self.log = Log(self.path / LOG)
+        self.results = self.path / RESULTS
+        self.report = self.path / REPORT
         self._release: Callable[[], None] | None = None
 
     def open(self, resume: Resume) -> Checkpoint | None:
@@ -220,11 +224,19 @@ class RunFolder:
         return f"the last good checkpoint is {self.last}, of step {step}"
 
     def write_best(self, spec: Node, arrays: Mapping[str, Array]) -> None:
-        """Write the weights with the highest test accuracy so far."""
+        """Write the weights with the highest accuracy so far.
+
+        Raises:
+            TrainingError: the file cannot be written.
+        """
         _write_weights(self.best, spec, arrays)
 
     def write_final(self, spec: Node, arrays: Mapping[str, Array]) -> None:
-        """Write the weights after the last step."""
+        """Write the weights after the last step.
+
+        Raises:
+            TrainingError: the file cannot be written.
+        """
         _write_weights(self.final, spec, arrays)
 
 

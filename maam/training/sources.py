@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, get_args
 
 import numpy as np
 
@@ -14,30 +14,17 @@ from maam import data
 from maam.backend.registry import find_entry, is_installed, load_training_backend, trainable_names
 from maam.data import ImageBatches, ImageFolder, imagefolder
 from maam.data.image_batches import check_on_broken
-from maam.data.mixing import MixedBatches
+from maam.data.mixing import Batches, MixedBatches
 from maam.data.transforms import Framing
 from maam.errors import DataError, MaamError, MissingFrameworkError, RecipeError, ShapeError, install_command
 from maam.spec import Model, Node, input_rule, list_presets, preset, preset_options
-from maam.training.recipe import IMAGE_FOLDER, Augmentation, Images, Recipe
+from maam.training.recipe import IMAGE_FOLDER, Augmentation, DataName, Images, Recipe
 
 Array = np.ndarray[Any, Any]
 TEST_BATCH = 250
 GRAY = np.array([0.299, 0.587, 0.114], np.float32)
 """The shares of red, green and blue in gray (ITU-R BT.601), as in Pillow."""
 NO_AUGMENTATION = Augmentation(padding=0, flip_probability=0.0, cutout=0)
-
-
-class Batches(Protocol):
-    """Batches in an order that depends only on the seed and the epoch."""
-
-    def __len__(self) -> int:
-        """Return the number of batches in an epoch."""
-
-    def epoch(self, index: int, start: int = 0) -> Iterator[tuple[Array, Array]]:
-        """Yield images float32 (B, C, H, W) and labels of an epoch, from batch `start` on.
-
-        Labels are int32 (B,), or with mixup or CutMix the share of each class, float32 (B, classes).
-        """
 
 
 @dataclass(frozen=True)
@@ -258,15 +245,20 @@ def _central_crops(folder: ImageFolder, images: Images, spec: Node, reading: Rea
 
 def _dataset(name: str, root: Path | None, split: str, limit: int | None = None) -> data.ImageDataset:
     """Return a data set in memory, or its first `limit` images."""
-    found = _whole_dataset(name, root, split)
+    found = read_dataset(name, root, split)
     return found if limit is None else found.subset(range(min(limit, len(found))))
 
 
-def _whole_dataset(name: str, root: Path | None, split: str) -> data.ImageDataset:
+def read_dataset(name: str, root: Path | None, split: str) -> data.ImageDataset:
+    """Return a data set in memory, of the folder that `maam data` wrote; the digits need none.
+
+    Raises:
+        DataError: there is no such data set, it is incomplete, or `root` is missing.
+    """
     if name == "digits":
         return data.digits(split)
     if name not in ("cifar10", "cifar100"):
-        raise DataError(f"data: expected one of cifar10, cifar100, digits, imagefolder, got {name!r}")
+        raise DataError(f"data: expected one of {', '.join(get_args(DataName))}, got {name!r}")
     if root is None:
         raise DataError(f"data {name} needs root (--root DIR), the folder that `maam data {name} DIR` wrote")
     return getattr(data, name)(root, split)

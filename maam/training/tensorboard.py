@@ -59,7 +59,7 @@ class TensorBoard(Observer):
 
 
 class Observers(Observer):
-    """Several observers of a run as one.
+    """An observer that passes every message on to several observers.
 
     Args:
         *observers: receive every message, in this order.

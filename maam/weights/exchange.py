@@ -21,8 +21,6 @@ from maam.weights.sets import Selection
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
 Dtypes = Mapping[str, np.dtype[Any]]
-_NEVER_FUSED = (".running_mean", "alpha")
-"""The suffixes of the names of arrays that fusion removes: those of batch norm and learned branch weights."""
 
 
 class Slot(NamedTuple):
@@ -142,12 +140,19 @@ def _check_form(spec: Node, arrays: Mapping[str, Array], path: str) -> None:
 
 
 def _is_fused(names: set[str], others: set[str]) -> bool:
-    unfused = [{name for name in each if name.endswith(_NEVER_FUSED)} for each in (names, others)]
+    unfused = [_removed_by_fusion(each) for each in (names, others)]
     if unfused[0] or not unfused[1]:
         return False
     return {_outside_branches(name) for name in names if not name.endswith(".bias")} <= set(
         map(_outside_branches, others)
     )
+
+
+def _removed_by_fusion(names: set[str]) -> set[str]:
+    """Return the names of running means and learned branch weights; GCT's `alpha`, beside a `gamma`, remains."""
+    scalars = {name for name in names if name.rpartition(".")[2] == "alpha"}
+    weights = {name for name in scalars if f"{name.removesuffix('alpha')}gamma" not in names}
+    return weights | {name for name in names if name.endswith(".running_mean")}
 
 
 def _outside_branches(name: str) -> tuple[str, ...]:

@@ -173,7 +173,7 @@ def read_set(
     Args:
         path: a weights file of maam, or a safetensors file of any origin.
         spec: the spec of the model, if it is known; it helps to find the set and the prefix of its names.
-        selection: the set of weights and the prefix; None chooses.
+        selection: the set of weights and the prefix; None: selected automatically.
 
     Raises:
         WeightsError: as in `read_weights`; or the file has no set that `selection` names.

@@ -103,8 +103,8 @@ def read_pretrained(name: object, options: Mapping[str, Any], seed: int | None =
             raise
         changed = ", ".join(f"{option}={value!r}" for option, value in options.items() if option != "num_classes")
         raise WeightsError(
-            f"{name}: the pretrained weights do not fit the options {changed}; only num_classes may differ: leave the "
-            "others out, or build the model without pretrained"
+            f"{name}: the pretrained weights do not fit the options {changed}; only num_classes may change a layer: "
+            "leave the others out, or build the model without pretrained"
         ) from None
 
 

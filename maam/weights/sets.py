@@ -39,8 +39,8 @@ class Selection(NamedTuple):
     """The caller's choice of a set of weights.
 
     Attributes:
-        key: the key of the set, such as "state_dict_ema"; the keys of nested dicts are joined by dots. None chooses: a
-            moving average first, as timm does.
+        key: the key of the set, such as "state_dict_ema"; the keys of nested dicts are joined by dots. None: selected
+            automatically, a moving average first, as in timm.
         prefix: the prefix to remove from the names, such as "model"; arrays without it are left out. None removes a
             prefix that all names have and the model does not; "" removes none.
     """
@@ -106,7 +106,7 @@ def choose(
         source: the file's name, for messages.
         sets: the result of `find_sets`.
         wanted: the names of the model; empty if they are unknown.
-        selection: the caller's choice; None chooses.
+        selection: the caller's choice; None: selected automatically.
 
     Raises:
         WeightsError: there is no set of that key, or no name has that prefix; or one of them is not a string.
@@ -118,13 +118,22 @@ def choose(
     for option, value in selection._asdict().items():
         if value is not None and not isinstance(value, str):
             raise WeightsError(f"{option} (--{option}): expected a string or None, got {value!r}")
-    if selection.key is not None:
-        if selection.key == REST and list(sets) == [""]:
-            return _named(source, sets[""], wanted, selection.prefix)
-        if selection.key not in sets:
-            known = f"its sets of weights: {listed(sets)}" if any(sets) else "it has a single set, without a key"
-            raise WeightsError(f"{source}: key (--key): no set of weights {selection.key[:60]!r} in the file; {known}")
-        return _named(source, sets[selection.key], wanted, selection.prefix)
+    key = _best_key(source, sets, wanted) if selection.key is None else _known_key(source, sets, selection.key)
+    return _named(source, sets[key], wanted, selection.prefix)
+
+
+def _known_key(source: object, sets: Sets[Value], key: str) -> str:
+    """Return the key of a set in the file."""
+    if key == REST and list(sets) == [""]:
+        return ""
+    if key not in sets:
+        known = f"its sets of weights: {listed(sets)}" if any(sets) else "it has a single set, without a key"
+        raise WeightsError(f"{source}: key (--key): no set of weights {key[:60]!r} in the file; {known}")
+    return key
+
+
+def _best_key(source: object, sets: Sets[Value], wanted: Collection[str]) -> str:
+    """Return the key of the set with the most names of the model."""
     known_names = {key: strip_common(values, wanted) for key, values in sets.items()}
     fits = {key: sum(strip_prefix(str(name)) in wanted for name in values) for key, values in known_names.items()}
     best = [key for key in sets if fits[key] == max(fits.values())]
@@ -134,9 +143,9 @@ def choose(
             f"{source}: the file has {len(best)} sets of weights, and {taken!r} is taken; to take another, pass key "
             f"(--key): {listed(others)}",
             SeveralSetsWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return _named(source, sets[taken], wanted, selection.prefix)
+    return taken
 
 
 def _rank(key: str) -> tuple[bool, int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from benchmarks import paper
 from benchmarks.paper import EXPERIMENTS, Experiment, Row
@@ -17,8 +18,9 @@ from benchmarks.paper.results import describe_origin
 from maam import plots
 from maam.errors import TrainingError
 from maam.spec import list_presets
-from maam.training import read_recipe
+from maam.training import evaluate_file, read_recipe
 from maam.training.run_dir import RunFolder
+from maam.weights.pretrained import read_card
 
 pytest.importorskip("torch")
 pytest.importorskip("sklearn")
@@ -120,6 +122,18 @@ class TestRuns:
         (published / "maam_digits-seed1-torch" / "log.jsonl.gz").write_bytes(b"\x1f\x8bbroken")
         with pytest.raises(TrainingError, match="maam_digits-seed1-torch: the files of this run are broken: "):
             paper.collect(ONE_ROW, published, SEEDS)
+
+    def test_weights_of_a_run_become_pretrained_weights(self, run, runs, tmp_path):
+        folder = runs / "maam_digits-seed1-torch"
+        run("publish-weights", folder, "--out", tmp_path)
+        path = tmp_path / "maam_digits.safetensors"
+        card = read_card(path)
+        assert card.accuracy == pytest.approx(evaluate_file(path, "digits").accuracy, abs=1e-4)
+        assert card.class_names == tuple("0123456789")
+        assert card.preprocessing == "the central square, resized to 8x8, pixels scaled to [0, 1]"
+        assert card.command.startswith("maam train maam_digits -o ")
+        assert {"epochs=1", "batch_size=128", "seed=1", "precision=fp32"} < set(card.command.split())
+        assert all(array.dtype == np.float16 for array in load_file(path).values())
 
 
 class TestPages:

@@ -9,6 +9,7 @@ import pytest
 from maam.backend.registry import backend_names, is_installed, load_backend, trainable_names
 from maam.cli import doctor
 from maam.cli.doctor import Status
+from maam.tolerance import Bound
 
 HEALTHY = {"numpy": "2.4.6", "mindspore": "2.10.0", "torch": "2.15.0", "executorch": "1.5.1", "onnx": "1.20"}
 OLDER = {"numpy": "1.26.4", "mindspore": "2.8.0", "executorch": None, "onnx": None}
@@ -74,7 +75,7 @@ def test_a_device(monkeypatch):
         assert found.pop("ascend").status is Status.BAD
         assert {finding.status for finding in found.values()} <= {Status.ABSENT}
         assert all("device 'ascend' is not available to" in finding.text for finding in found.values())
-    monkeypatch.setattr(doctor, "TOLERANCE", -1.0)
+    monkeypatch.setattr(doctor, "LOGITS", Bound(-1.0, -1.0))
     monkeypatch.setattr(doctor, "trainable_names", lambda: ["torch"])
     assert {finding.status for finding in doctor.check_device("cpu")} == {Status.BAD}
 

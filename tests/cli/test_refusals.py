@@ -142,7 +142,7 @@ BEFORE_WORK = {
     "parity nope": "no preset 'nope'; `maam list` shows",
     **{f"parity maam_digits --{option} ' , '": f"--{option}: {NONE}" for option in ("stages", "frameworks")},
     "parity maam_digits --data mnist": "--data: expected one of digits, cifar10, cifar100, got 'mnist'",
-    "parity maam_digits --data cifar10": "--data cifar10 needs --root DIR, the folder that `maam data cifar10",
+    "parity maam_digits --data cifar10": "data cifar10 needs root (--root DIR), the folder that `maam data cifar10",
     "parity cnn --data cifar10 --root none": "none: found neither cifar-10-batches-bin nor ",
     "parity cnn --root none": "--root none: this has no effect without --data",
     "parity cnn --data digits": "--data digits: expected an input (N, 3, 32, 32), got (359, 1, 8, 8)",

@@ -271,7 +271,7 @@ class TestInitialization:
 
     def test_mixing_needs_two_classes(self, recipe, refuses, monkeypatch):
         one = digits_data("train").subset(range(200))
-        monkeypatch.setattr(sources, "_whole_dataset", lambda *_: replace(one, labels=np.zeros(200, np.int32)))
+        monkeypatch.setattr(sources, "read_dataset", lambda *_: replace(one, labels=np.zeros(200, np.int32)))
         message = "mixup and cutmix need labels of at least 2 classes; the images of digits have 1"
         refuses(DataError, message, "maam_digits", recipe.replaced({"mixup": 0.2}))
 

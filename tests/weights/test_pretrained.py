@@ -59,8 +59,12 @@ def test_build(framework):
 def test_options_and_names_without_weights():
     absent = "maam_digits: the package has no pretrained weights of this name; weights exist for: maam_c"
     for name, options, message in (
-        (NAME, {"in_channels": 1}, "do not fit the options in_channels=1; only num_classes may differ"),
-        (NAME, {"channels": 64, "num_classes": 3}, "do not fit the options channels=64; only num_classes may differ"),
+        (NAME, {"in_channels": 1}, "do not fit the options in_channels=1; only num_classes may"),
+        (
+            NAME,
+            {"channels": 64, "num_classes": 3},
+            "do not fit the options channels=64; only num_classes may",
+        ),
         ("maam_digits", {}, absent),
         ("maam_cifar10_2m", {}, f"did you mean '{NAME}'?"),
         (spec.preset("cnn"), {}, "pretrained: expected the name of a preset, got an object of type Model"),
@@ -74,7 +78,7 @@ def test_prediction_and_evaluation_by_name(tmp_path, monkeypatch):
     (found,) = predict_files(NAME, tmp_path / "1.png")
     assert found.class_names == NAMES
     dataset = ImageDataset(IMAGES[:20], LABELS[:20], NAMES)
-    monkeypatch.setattr("maam.training.sources._whole_dataset", lambda *_: dataset)
+    monkeypatch.setattr("maam.training.sources.read_dataset", lambda *_: dataset)
     assert evaluate_file(NAME, "cifar10").accuracy > 0.7
 
 
