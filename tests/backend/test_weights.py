@@ -13,6 +13,7 @@ import pytest
 
 import maam
 from maam import spec
+from maam.deploy.fusing import fuse_file
 from maam.errors import DataError, DeploymentError, PresetError, ShapeError, SpecError, WeightsError
 from maam.spec import Role, draw
 from maam.weights import read_weights, write_weights
@@ -63,6 +64,15 @@ class TestLoadWeights:
         for strict in (True, False):
             assert "the model is fused" in refusal(backend, fused, path, strict)
             assert "the file is fused" in refusal(backend, model, tmp_path / "fused.safetensors", strict)
+
+    def test_the_alpha_of_gct_remains_in_fused_files(self, backend, tmp_path):
+        node = spec.preset("mobilenet_v2", attention="gct", cifar=True, num_classes=10)
+        own, given = tmp_path / "gct.safetensors", tmp_path / "fused.safetensors"
+        backend.maam.save_weights(backend.maam.build(node), own)
+        fuse_file(own, given)
+        model, fused = (backend.train(backend.maam.load(path), False) for path in (own, given))
+        assert "the model is fused" in refusal(backend, fused, own)
+        assert "the file is fused" in refusal(backend, model, given)
 
     def test_models_without_batch_norm_do_not_count_as_fused(self, backend, path, tmp_path):
         normed, plain = spec.maam(4), spec.maam(4, norm_layer="identity")

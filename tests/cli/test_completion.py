@@ -18,8 +18,8 @@ FRAMEWORKS = ["torch", "mindspore"]
 BASE = "import numpy, pydantic, typer, rich.console, safetensors"
 MAIN = "import sys; from maam.cli import main; sys.argv = ['maam', *sys.argv[1:]]; main()"
 HEAVY = {*FRAMEWORKS, "sklearn", "matplotlib", "onnx", "openvino", "torchvision"}
-MARGIN_SECONDS = 0.6
-"""Twice the aim of 0.3 s, because tests run beside others."""
+LARGEST_RATIO = 4
+"""The CPU time of a short command, relative to importing the libraries that it needs; 3 for `maam list`."""
 OFFERED = {
     "par": ["parity"],
     "optimi": ["optimize"],
@@ -122,4 +122,4 @@ def cpu_seconds(*arguments):
 @pytest.mark.parametrize("command", ["--help", "--version", "list"])
 def test_cpu_time(command):
     base = min(cpu_seconds(BASE) for _ in range(3))
-    assert min(cpu_seconds(MAIN, command) for _ in range(3)) <= base + MARGIN_SECONDS
+    assert min(cpu_seconds(MAIN, command) for _ in range(3)) <= LARGEST_RATIO * base

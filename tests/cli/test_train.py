@@ -54,7 +54,7 @@ def test_limits_and_estimate(succeeds, monkeypatch):
     monkeypatch.setattr(terminal, "SECONDS", 0.0)
     options = ("--limit", "300", "--max-steps", "6", "--batch-size", "128", "--out", "run")
     result = succeeds("train", "maam_digits", *options)
-    assert re.search(r"about 0:00:\d\d for 6 steps, with tests after each epoch\n", result.out)
+    assert re.search(r"about 0:00:\d\d for 6 steps, including the evaluation after each epoch\n", result.out)
     (session,) = RUN.sessions()
     assert (session["recipe"]["limit"], session["recipe"]["max_steps"]) == (300, 6)
     assert [r["epoch"] for r in RUN.log.records() if r["kind"] == "epoch"] == [0, 1, 2]
