@@ -37,7 +37,7 @@ Share = Annotated[float, Field(strict=True, ge=0, lt=1, allow_inf_nan=False)]
 
 
 RoleName = Literal["weight", "bias", "norm_weight", "norm_bias", "recurrent", "fusion"]
-Factor = Annotated[float, Field(strict=True, gt=0, le=1000, allow_inf_nan=False)]
+Factor = Annotated[float, Field(strict=True, ge=1e-6, le=1000, allow_inf_nan=False)]
 
 
 class Group(NamedTuple):
@@ -110,6 +110,13 @@ class Optimizer(Section):
     def _nesterov_has_momentum(self) -> Optimizer:
         if self.nesterov and self.momentum == 0:
             raise ValueError("nesterov: expected a momentum above 0, got 0")
+        return self
+
+    @model_validator(mode="after")
+    def _decay_fits(self) -> Optimizer:
+        for role, factor in self.lr_factors.items():
+            if self.weight_decay / factor > LARGEST:
+                raise ValueError(f"weight_decay: expected at most {LARGEST:g} times lr_factors.{role}, {factor:g}")
         return self
 
     @property

@@ -32,10 +32,12 @@ from maam.deploy.fusing import agreements, fuse_file
 from maam.deploy.metadata import check_preprocessing
 from maam.errors import DataError, DeploymentError, MaamError, require
 from maam.spec.inputs import example_shape
+from maam.training.run_dir import find_weights
 from maam.weights.exchange import read_whole
 
 MAX_BATCH = 4096
-Source = Annotated[Path, typer.Argument(help="weights file to read (.safetensors)", metavar="IN")]
+SOURCES = "a weights file (.safetensors), the folder of a run, or a preset with pretrained weights"
+Source = Annotated[Path, typer.Argument(help=SOURCES, metavar="IN")]
 Target = Annotated[Path, typer.Argument(help="weights file to write", metavar="OUT")]
 
 
@@ -63,6 +65,7 @@ def fuse(
     check_target(dst, overwrite=overwrite)
     check_root(data, root)
     names = split("--frameworks", frameworks, trainable_names())
+    src = find_weights(src).path
     if data is None:
         refuse_given(context, ("frameworks",), "this has no effect without --data")
     else:
@@ -100,7 +103,7 @@ def _compare_fused(src: Path, name: str, root: Path | None, frameworks: list[str
 
 
 def export(
-    src: Annotated[Path, typer.Argument(help="weights file to read (.safetensors)", metavar="FILE")],
+    src: Annotated[Path, typer.Argument(help=SOURCES, metavar="FILE")],
     dst: Annotated[
         Path | None, typer.Argument(help="file to write; default: FILE with the suffix of --format", metavar="OUT")
     ] = None,
@@ -130,9 +133,8 @@ def export(
             if format is None:
                 raise DeploymentError(f"give OUT, a file name with the suffix of a format, or --format: {known}")
             raise DeploymentError(f"--format: expected one of {known}, got {format[:60]!r}")
-        if not src.is_file():
-            raise DeploymentError(f"{src}: no such file")
         dst = src.with_suffix(deploy.FORMATS[format].suffix)
+    src = find_weights(src).path
     found = deploy.export(
         src,
         dst,
@@ -150,7 +152,7 @@ def export(
 
 
 def optimize(
-    file: Annotated[Path, typer.Argument(help="weights file (.safetensors)")],
+    file: Annotated[Path, typer.Argument(help=SOURCES)],
     engine: Annotated[
         str,
         typer.Option(help=f"comma-separated: {', '.join((*ENGINES, AUTO))}", autocompletion=completion.engines),
@@ -165,6 +167,7 @@ def optimize(
     require("torch", "torch")
     from maam.torch.optimization import measure
 
+    file = find_weights(file).path
     spec, _ = read_whole(file)
     engines, precisions = split("--engine", engine), split("--precision", precision)
     batches = [_batch(part) for part in batch.split(",")]
@@ -218,6 +221,7 @@ def quantize(
 
     All images are normalized with --mean and --std. OUT stores --classes, --mean and --std.
     """
+    src = find_weights(src).path
     spec, _ = read_whole(src)
     candidates, _ = load_images(data, root, "train")
     tested, labels = load_images(data, root)
@@ -292,6 +296,7 @@ def prune(
     """
     check_target(dst, overwrite=overwrite)
     check_root(data, root)
+    src = find_weights(src).path
     spec, arrays = read_whole(src)
     tested = None if data is None else load_images(data, root)
     if data is not None and tested is not None:

@@ -32,11 +32,10 @@ from maam.mindspore.arrays import (
 )
 from maam.mindspore.cells import Container, instantiate
 from maam.spec import Node
-from maam.spec.presets import resolve
 from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES as FILE_DTYPES
-from maam.weights.pretrained import read_pretrained
+from maam.weights.pretrained import find_start
 from maam.weights.sets import Selection, choose, find_sets
 
 Array = np.ndarray[Any, Any]
@@ -85,7 +84,7 @@ def build(
         >>> model.spec == maam.preset("maam_digits", num_classes=4)
         True
     """
-    node, arrays = read_pretrained(spec, options, seed) if pretrained else (resolve(spec, **options), None)
+    node, arrays = find_start(spec, options, seed, pretrained)
     if dtype not in FLOATING:
         raise SpecError(f"dtype: expected a floating dtype such as mindspore.float16, got {dtype!r}")
     cell = instantiate(node, dtype=dtype)

@@ -16,11 +16,10 @@ from maam.reference import functions as F  # noqa: N812
 from maam.spec.inputs import check_training_batch
 from maam.spec.node import join_path
 from maam.spec.pooling import AXES
-from maam.spec.presets import resolve
 from maam.weights import Mismatch, match
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import DTYPES
-from maam.weights.pretrained import read_pretrained
+from maam.weights.pretrained import find_start
 from maam.weights.sets import Selection
 
 Array = np.ndarray[Any, Any]
@@ -204,7 +203,7 @@ def build(
         >>> model(np.zeros((2, 1, 8, 8), np.float32)).shape
         (2, 10)
     """
-    node, arrays = read_pretrained(spec, options, seed) if pretrained else (resolve(spec, **options), None)
+    node, arrays = find_start(spec, options, seed, pretrained)
     for _, inner in node.walk():
         if type(inner) not in {*LEAVES, *COMBINATIONS, specs.Parallel, specs.Graph}:
             raise SpecError(f"maam.reference has no primitive of kind {inner.kind!r}; expected the layers of maam.spec")

@@ -83,6 +83,10 @@ class FrozenDict(dict[str, Any]):
         return FrozenDict, (dict(self),)
 
 
+_KINDS = {"tuple_type": 'a list, such as ["a", "b"]', "dict_type": "a table, such as {name = 1}"}
+"""What pydantic calls a tuple and a dictionary, in the words of a recipe or a document."""
+
+
 def _sentences(error: ValidationError) -> Iterator[str]:
     for detail in error.errors(include_url=False):
         yield _sentence(detail)
@@ -97,6 +101,8 @@ def _sentence(detail: ErrorDetails) -> str:
     if detail["type"].startswith("missing"):
         return f"{where}: required, but not given"
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] in _KINDS:
+        message = f"Expected {_KINDS[detail['type']]}"
     if detail["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, got {shortened(detail['input'])}"
     return f"{where}: {message}" if where else message

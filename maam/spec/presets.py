@@ -158,7 +158,8 @@ def preset(name: str, /, **overrides: Any) -> Model:
     factory = _find(name)
     accepted = preset_options(name)
     if unknown := sorted(set(overrides) - set(accepted)):
-        raise OptionError(f"preset {name!r} has no option {unknown[0]!r}; its options: {', '.join(accepted)}")
+        hint = suggestion(unknown[0], accepted, f"its options: {', '.join(accepted)}")
+        raise OptionError(f"preset {name!r} has no option {unknown[0]!r}; {hint}")
     model = factory(**overrides)
     if not isinstance(model, Model):
         raise PresetError(f"preset {name!r}: expected its function to return a Model, got {type(model).__name__}")

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import torch
 from timm.models import (
     build_model_with_cfg,
     generate_default_cfgs,
@@ -230,6 +231,10 @@ def _images(name: str) -> Images | None:
     return recipe.images if recipe.data == "imagefolder" else None
 
 
+_HALF = (torch.float16, torch.bfloat16)
+_ADVICE = "build the model with the options of the file, or without pretrained"
+
+
 def checkpoint_filter(
     state_dict: Mapping[str, Tensor], model: PresetModel, *, new_head: bool = True
 ) -> dict[str, Tensor]:
@@ -248,6 +253,8 @@ def checkpoint_filter(
             classes differs and `new_head` is false.
     """
     arrays = strip_prefixes(strip_common(state_dict, names_of(model.whole)))
+    # timm sums the channels of the first convolution in the dtype of the file
+    arrays = {name: array.float() if array.dtype in _HALF else array for name, array in arrays.items()}
     cfg: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     first, last = first_convolutions(model.whole), model.structure.head
     changed: tuple[str, ...] = ()
@@ -288,4 +295,4 @@ def _check_function(own: Node, path: Any, skip: tuple[str, ...]) -> None:
     if path and str(path).endswith(".safetensors"):
         saved, _ = read_safetensors(path)
         if saved is not None:
-            check_same_function(own, saved, source=str(path), skip=skip)
+            check_same_function(own, saved, source=str(path), skip=skip, advice=_ADVICE)

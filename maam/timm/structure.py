@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from maam.errors import SpecError
+from maam.errors import ShapeError, SpecError
 from maam.spec import (
     BatchNorm2d,
     Conv2d,
@@ -24,6 +25,7 @@ from maam.spec.node import join_path
 
 LEAST_MAPS = 3
 """The number of maps that timm requires of every network; one with fewer strides shows its inner maps."""
+_MORE_ROWS = 1 << 12
 
 
 class Structure(NamedTuple):
@@ -105,7 +107,7 @@ def analyze(spec: Model) -> Structure:
         hidden=hidden,
         pooling=cut.node.function if isinstance(cut.node, GlobalPool) else None,
         pool_size=body[-1].shape[1:],
-        info=tuple(_info(step, spec.input_shape) for step in maps),
+        info=_info(spec, maps),
         stem=tuple(paths[: first + 1]),
         blocks=tuple(paths[first + 1 : index]),
     )
@@ -175,6 +177,20 @@ def _all_maps(steps: list[_Step], shapes: dict[str, Shape]) -> Iterator[_Step]:
             yield step
 
 
-def _info(step: _Step, input_shape: Shape) -> dict[str, Any]:
-    """Return timm's description of a map."""
-    return {"module": step.path, "num_chs": step.shape[0], "reduction": input_shape[1] // step.shape[1]}
+def _info(spec: Model, maps: list[_Step]) -> tuple[dict[str, Any], ...]:
+    """Return timm's descriptions of maps.
+
+    The reduction is the stride of a map: how many rows the image needs for each further row of the map. The quotient of
+    the heights is larger where layers drop border pixels; it is used if the network takes images of one size only.
+    """
+    channels, height, width = spec.input_shape
+    larger = {}
+    with contextlib.suppress(ShapeError):
+        summary = spec.summary((channels, height + _MORE_ROWS, width + _MORE_ROWS))
+        larger = {path: shape for path, _, _, shape in summary}
+    found = []
+    for path, _, shape in maps:
+        rows = larger.get(path, shape)[1] - shape[1]
+        reduction = round(_MORE_ROWS / rows) if rows else height // shape[1]
+        found.append({"module": path, "num_chs": shape[0], "reduction": reduction})
+    return tuple(found)

@@ -23,14 +23,13 @@ from maam.backend.convert import read_file
 from maam.backend.integrity import check_integrity, check_methods
 from maam.errors import SpecError, WeightsError
 from maam.spec import Node, parse_json
-from maam.spec.presets import resolve
 from maam.torch.arrays import dtype_name, from_numpy, read_arrays, tensors, to_numpy, unwrap, write_arrays
 from maam.torch.modules import Container, instantiate
 from maam.weights import Mismatch
 from maam.weights.exchange import PathLike, Slot, check_model, load_into, numpy_dtype, read_whole, save_model
 from maam.weights.file import read_safetensors
 from maam.weights.match import is_batch_counter, names_of
-from maam.weights.pretrained import read_pretrained
+from maam.weights.pretrained import find_start
 from maam.weights.sets import Selection, choose, find_sets
 
 Array = np.ndarray[Any, Any]
@@ -86,7 +85,7 @@ def build(
         >>> model.spec == maam.preset("maam_digits", num_classes=4)
         True
     """
-    node, arrays = read_pretrained(spec, options, seed) if pretrained else (resolve(spec, **options), None)
+    node, arrays = find_start(spec, options, seed, pretrained)
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise SpecError(f"dtype: expected a floating torch.dtype such as torch.float16, got {dtype!r}")
     module = instantiate(node, device=device, dtype=dtype)

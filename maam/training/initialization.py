@@ -23,6 +23,7 @@ Array = np.ndarray[Any, Any]
 WHITENING_IMAGES = 5000
 WHITENING_EPS = 5e-4
 """The term added to the variances of whitened patches, relative to their mean, which limits the gain of noise."""
+_LEAST_VARIANCE = 1e-12
 
 
 def initialize(spec: Node, arrays: Mapping[str, Array], settings: Initialization, batches: Batches) -> dict[str, Array]:
@@ -35,7 +36,7 @@ def initialize(spec: Node, arrays: Mapping[str, Array], settings: Initialization
         batches: the training batches; at most 5,000 images of their first epoch determine the whitening.
 
     Raises:
-        RecipeError: a convolution is missing or not suitable.
+        RecipeError: a convolution is missing or not suitable, or the images are constant.
     """
     found = dict(arrays)
     for path in _matching(spec, settings.dirac):
@@ -53,6 +54,9 @@ def initialize(spec: Node, arrays: Mapping[str, Array], settings: Initialization
 def with_momentum(spec: Node, momentum: float | None) -> Node:
     """Return a spec in which all batch norms have a momentum, in PyTorch's sense; None changes nothing.
 
+    Raises:
+        RecipeError: there is no batch norm.
+
     Example:
         >>> from maam import spec
         >>> with_momentum(spec.preset("maam_digits"), 0.4).at("reduce.bn").momentum
@@ -60,6 +64,8 @@ def with_momentum(spec: Node, momentum: float | None) -> Node:
     """
     if momentum is None:
         return spec
+    if not any(isinstance(node, BatchNorm2d) for _, node in spec.walk()):
+        raise RecipeError("batch_norm_momentum: the network has no batch norm; remove it")
     return map_layers(spec, lambda node: node.replace(momentum=momentum) if isinstance(node, BatchNorm2d) else node)
 
 
@@ -105,6 +111,9 @@ def whiten(images: Iterable[Array], conv: Conv2d) -> tuple[Array, Array]:
 
     Returns:
         Weight (out_channels, C, k, k) and bias (out_channels,), float32.
+
+    Raises:
+        RecipeError: all patches are equal.
     """
     count, total, products = 0, 0.0, 0.0
     for batch in images:
@@ -114,11 +123,17 @@ def whiten(images: Iterable[Array], conv: Conv2d) -> tuple[Array, Array]:
         wide = patches.astype(np.float64)
         count, total, products = count + len(wide), total + wide.sum(0), products + wide.T @ wide
     mean = np.asarray(total / count)
-    variances, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))  # ascending; vectors in columns
+    covariance = products / count - np.outer(mean, mean)
+    spread = np.trace(covariance) / len(mean)
+    if not spread > _LEAST_VARIANCE:
+        raise RecipeError(
+            "initialization.whiten: the training images are constant, so there is nothing to whiten; check the images, "
+            "or remove initialization.whiten"
+        )
+    variances, vectors = np.linalg.eigh(covariance)  # ascending; vectors in columns
     half = conv.out_channels // 2
     variances, vectors = variances[::-1][:half].clip(min=0), vectors.T[::-1][:half]
     signs = np.sign(vectors[np.arange(half), np.abs(vectors).argmax(1)])  # eigenvectors are unique up to the sign
-    spread = np.trace(products / count - np.outer(mean, mean)) / len(mean)
     filters = vectors * (signs / np.sqrt(variances + WHITENING_EPS * spread))[:, None]
     both = np.concatenate([filters, -filters])
     shape = (conv.out_channels, conv.in_channels, conv.kernel_size, conv.kernel_size)

@@ -139,6 +139,12 @@ class Lookahead(Section):
     steps: NonNegative = 0
     decay: Fraction = 0.77
 
+    @model_validator(mode="after")
+    def _decay_acts(self) -> Lookahead:
+        if not self.steps and self.decay != type(self).model_fields["decay"].default:
+            raise ValueError("decay: no effect without steps; set lookahead.steps, or remove it")
+        return self
+
 
 class Recipe(Section):
     """All settings of a training run besides the architecture.
@@ -258,6 +264,13 @@ class Recipe(Section):
             raise ValueError(
                 f"validation: this has no effect with data {self.data}, which is measured on its folder val"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _mixes_pairs(self) -> Recipe:
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) and self.batch_size == 1:
+                raise ValueError(f"{name}: no effect on batches of one image; increase batch_size, or remove it")
         return self
 
     @model_validator(mode="after")

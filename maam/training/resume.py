@@ -142,10 +142,12 @@ def check_resumable(folder: RunFolder, checkpoint: Checkpoint | None, spec: Node
     return before
 
 
-def describe_longer(before: Recipe, recipe: Recipe, step: int, steps: int) -> str:
+def describe_longer(before: Recipe, recipe: Recipe, step: int, steps: int, steps_per_epoch: int) -> str:
     """Describe the effect of more epochs on a resumed run, which continues at `step` of `steps`."""
+    if steps < recipe.epochs * steps_per_epoch:
+        return f"epochs: {before.epochs} before, {recipe.epochs} now; max_steps still ends the run after {steps} steps"
     schedule, peak = recipe.schedule, recipe.optimizer.lr
-    rate = learning_rate(schedule, peak, step, steps, steps // recipe.epochs)
+    rate = learning_rate(schedule, peak, step, steps, steps_per_epoch)
     return (
         f"epochs: {before.epochs} before, {recipe.epochs} now; the schedule ({schedule.name}) now spans all "
         f"{recipe.epochs} epochs, so the learning rate continues at {rate:.2g}, as at step {step + 1} of a run of "

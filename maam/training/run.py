@@ -112,7 +112,7 @@ def train(
         if checkpoint is not None:
             loop.best = checkpoint.best_accuracy
         if earlier is not None and earlier.epochs < recipe.epochs:
-            active.note(describe_longer(earlier, recipe, loop.step, loop.total))
+            active.note(describe_longer(earlier, recipe, loop.step, loop.total, loop.steps_per_epoch))
         complete(loop, framework, chosen, start.note, root)
     return folder
 

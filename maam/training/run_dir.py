@@ -22,7 +22,7 @@ from maam.training.recipe import Recipe
 from maam.weights import write_weights
 from maam.weights.file import check_path
 from maam.weights.lookup import FINAL
-from maam.weights.pretrained import find_pretrained, has_pretrained
+from maam.weights.pretrained import find_pretrained, has_pretrained, hint_for
 
 Array = np.ndarray[Any, Any]
 PathLike = str | os.PathLike[str]
@@ -270,12 +270,19 @@ def find_weights(path: PathLike) -> FoundWeights:
     final.safetensors and best.safetensors belong to the run whose run.json is in the same folder.
 
     Raises:
-        WeightsError: `path` is not a path, or a folder without final weights.
+        WeightsError: `path` is not a path, or a folder without final weights, or a name without pretrained weights.
     """
     check_path(path)
     found = Path(path)
+    if not os.fspath(path):
+        raise WeightsError("expected a weights file, the folder of a run or the name of a preset, got an empty text")
     if has_pretrained(path) and not found.exists():
         return FoundWeights(find_pretrained(path), None)
+    if found.name == os.fspath(path) and not found.suffix and not found.exists():
+        raise WeightsError(
+            f"{path}: no such file or folder, and the package has no pretrained weights of this name; "
+            f"{hint_for(str(path))}"
+        )
     run = RunFolder(found if found.is_dir() else found.parent)
     has_run = run.run.exists()
     if not found.is_dir():

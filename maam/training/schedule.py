@@ -101,14 +101,19 @@ def average_decay(recipe: Recipe, step: int, steps: int) -> float | None:
 def lookahead_decay(lookahead: Lookahead, step: int, steps: int) -> float | None:
     """Return the decay of look-ahead averaging after a step, which grows with the cube of the share of steps done.
 
+    The last step of a run averages, too, so that no step is lost. The first average is that of the current weights
+    alone, because there is no earlier one but the initial weights.
+
     Example:
         >>> from maam.training.recipe import Lookahead
         >>> from maam.training.schedule import lookahead_decay
         >>> [lookahead_decay(Lookahead(steps=5, decay=0.8), step, 20) for step in (3, 4, 9, 19)]
-        [None, 0.0125, 0.1, 0.8]
+        [None, 0.0, 0.1, 0.8]
     """
     done = step + 1
-    return lookahead.decay * (done / steps) ** 3 if done % lookahead.steps == 0 else None
+    if done % lookahead.steps and done < steps:
+        return None
+    return 0.0 if done <= lookahead.steps else lookahead.decay * (done / steps) ** 3
 
 
 def mask_seed(seed: int, step: int, rank: int) -> int:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maam._messages import suggestion
+from maam._messages import shortened, suggestion
 from maam.errors import WeightsError
 from maam.spec import Model, Node, preset
-from maam.spec.presets import aliases, list_presets
+from maam.spec.presets import aliases, list_presets, resolve
 from maam.weights.exchange import PathLike, cast, read_whole
 from maam.weights.file import model_header, read_header_and_arrays, write_safetensors
 from maam.weights.match import check_same_function, match
@@ -65,12 +65,36 @@ def find_pretrained(name: object) -> Path:
     if not isinstance(name, str):
         raise WeightsError(f"pretrained: expected the name of a preset, got an object of type {type(name).__name__}")
     if not has_pretrained(name):
-        known = list_pretrained()
-        hint = f"weights exist for: {', '.join(known)}"
-        if name not in list_presets():
-            hint = suggestion(name, known, hint)
-        raise WeightsError(f"{name[:60]}: the package has no pretrained weights of this name; {hint}")
+        raise WeightsError(f"{name[:60]}: the package has no pretrained weights of this name; {hint_for(name)}")
     return FOLDER / f"{aliases().get(name, name)}.safetensors"
+
+
+def hint_for(name: str) -> str:
+    """Return the end of a message about a name without pretrained weights: the most similar one, or all of them."""
+    known = list_pretrained()
+    every = f"weights exist for: {', '.join(known)}"
+    return every if name in list_presets() else suggestion(name.lower(), known, every)
+
+
+def find_start(
+    spec: Node | str, options: Mapping[str, Any], seed: int | None, pretrained: bool
+) -> tuple[Node, dict[str, Array] | None]:
+    """Return a spec or the spec of a preset, and its pretrained weights, float32, or None without `pretrained`.
+
+    Raises:
+        WeightsError: `pretrained` is not a bool, or as in `read_pretrained`.
+        PresetError, SpecError: there is no such preset, or an option is unknown or has an invalid value.
+
+    Example:
+        >>> from maam.weights.pretrained import find_start
+        >>> find_start("maam_digits", {"num_classes": 4}, None, False)[0].num_classes
+        4
+    """
+    if not isinstance(pretrained, (bool, np.bool_)):
+        raise WeightsError(
+            f"pretrained: expected True or False, got {shortened(pretrained)}; to load a file, call load(path)"
+        )
+    return read_pretrained(spec, options, seed) if pretrained else (resolve(spec, **options), None)
 
 
 def read_pretrained(name: object, options: Mapping[str, Any], seed: int | None = None) -> tuple[Node, dict[str, Array]]:

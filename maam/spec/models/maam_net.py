@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from maam.errors import SpecError
 from maam.spec.composites import OddSizes, Sizes, as_tuple, composite
 from maam.spec.containers import Model, Parallel, Sequential
 from maam.spec.fields import Flag, Positive, Probability, Size
@@ -85,6 +86,9 @@ def maam_net(
     branch: dict[str, Any] = {"pool": (2, 1), "pool_before_norm": True, "act_layer": act_layer}
     several: dict[str, Any] = {"num_agents": num_agents, "fusion": fusion, "reduce": reduce}
     several |= {"kernel_sizes": kernel_sizes, "scales": scales}
+    for option, values in (("kernel_sizes", kernel_sizes), ("scales", scales)):
+        if num_agents == 1 and len(as_tuple(values)) > 1:
+            raise SpecError(f"{option}: expected one value for one branch, got {as_tuple(values)}")
     kernel = max(stem_stride, 2)
     stem = Conv2d(in_channels=in_channels, out_channels=stem_channels, kernel_size=kernel, stride=stem_stride)
     body: dict[str, Node] = {
@@ -92,11 +96,13 @@ def maam_net(
     }
     width = stem_channels
     for index, wider in enumerate(as_tuple(channels)):
+        if wider < num_agents:
+            raise SpecError(f"channels: expected at least {num_agents}, one for each branch, got {wider}")
         if num_agents == 1:
             first: dict[str, Any] = {"kernel_size": as_tuple(kernel_sizes)[0], "scale": as_tuple(scales)[0]}
             stage = agent_block(width, wider, hidden_channels=wider, **first, **branch)
         else:
-            stage = maam(width, wider, hidden_channels=max(wider // num_agents, 1), **several, **branch)
+            stage = maam(width, wider, hidden_channels=wider // num_agents, **several, **branch)
         body[f"stage{index + 1}"] = map_layers(stage, _with_default_init)
         if attention is not None:
             body[f"attention{index + 1}"] = GATES[attention](wider)
