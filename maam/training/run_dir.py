@@ -273,15 +273,14 @@ def find_weights(path: PathLike) -> FoundWeights:
         WeightsError: `path` is not a path, or a folder without final weights, or a name without pretrained weights.
     """
     check_path(path)
-    found = Path(path)
-    if not os.fspath(path):
+    name, found = os.fspath(path), Path(path)
+    if not name:
         raise WeightsError("expected a weights file, the folder of a run or the name of a preset, got an empty text")
-    if has_pretrained(path) and not found.exists():
-        return FoundWeights(find_pretrained(path), None)
-    if found.name == os.fspath(path) and not found.suffix and not found.exists():
+    if has_pretrained(name) and not found.exists():
+        return FoundWeights(find_pretrained(name), None)
+    if found.name == name and not found.suffix and not found.exists():
         raise WeightsError(
-            f"{path}: no such file or folder, and the package has no pretrained weights of this name; "
-            f"{hint_for(str(path))}"
+            f"{path}: no such file or folder, and the package has no pretrained weights of this name; {hint_for(name)}"
         )
     run = RunFolder(found if found.is_dir() else found.parent)
     has_run = run.run.exists()

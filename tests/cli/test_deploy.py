@@ -10,6 +10,7 @@ import pytest
 from maam.cli import deploy, terminal
 from maam.deploy import open_exported
 from maam.fusion import fuse, is_fusible
+from maam.spec import preset
 from maam.weights import read_weights
 from tests.cli.conftest import process
 
@@ -19,6 +20,13 @@ needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reas
 
 class TestFuse:
     COMPARED = ("--data", "digits", "--frameworks", "torch")
+
+    def test_names_of_pretrained_weights(self, succeeds, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        succeeds("fuse", "maam_net_s", "fused.safetensors")
+        assert not is_fusible(read_weights("fused.safetensors")[0])
+        succeeds("convert", "maam_net_s", "plain.safetensors")
+        assert read_weights("plain.safetensors")[0] == preset("maam_net_s")
 
     def test_fuse(self, succeeds, fails, digits, tmp_path):
         out = tmp_path / "fused.safetensors"

@@ -15,6 +15,7 @@ DEVICE = "device: expected one of cpu, cuda, ascend, got"
 DTYPE = "expected one of float16, bfloat16, float32, float64"
 NO_CHECKPOINT = "runs/MAFCV1_: no checkpoint; expected one of final.safetensors, *.pth.tar, *.pth"
 NO_NAMES = "no such file; give a text file with one name on each line, or comma-separated names"
+NO_WEIGHTS = "no such file or folder, and the package has no pretrained weights of this name"
 SOME = "expected some of torch, mindspore"
 FOLDER = "expected a file in a folder that exists"
 NONE = "expected at least one name"
@@ -112,6 +113,11 @@ WITH_PACKAGES = {
     "runs search": "search/cnn: this run cannot be read: search/cnn/run.json: expected the description of a run",
     "runs run --out table.txt": "--out table.txt: expected a file name that ends in .md",
     "runs run --out no/t.md": f"--out no/t.md: {FOLDER}",
+    "predict maam_nets one.png": f"maam_nets: {NO_WEIGHTS}; did you mean 'maam_net_",
+    "predict MAAM_NET_S one.png": f"MAAM_NET_S: {NO_WEIGHTS}; did you mean 'maam_net_s'?",
+    "evaluate maam_net_l": f"maam_net_l: {NO_WEIGHTS}; weights exist for: maam_cifar10_2m3, maam_net_m",
+    "export maam_digits d.onnx": f"maam_digits: {NO_WEIGHTS}; weights exist for: ",
+    "predict '' one.png": "expected a weights file, the folder of a run or the name of a preset, got an",
     "predict cifar.safetensors no.png": "no.png: no such file",
     "predict one.png run": "one.png: this is the name of an image; the model comes first, then the images: predict_f",
     "predict cifar.safetensors one.png --classes no.txt": "--classes no.txt: no such file",

@@ -258,6 +258,7 @@ class TestBrokenFiles:
         path.write_bytes(b"x")
         error = PermissionError(13, "Permission denied", str(path))
         assert reason_of(error, path) == "cannot be read (Permission denied)"
+        assert reason_of(AttributeError("no attribute 'chunk_xxxx'"), path) == "a broken image"  # of Pillow
 
     def test_hostile_files(self, make, tmp_path):
         """They are refused at once: no other program runs, no pipe is waited for, no memory is filled."""

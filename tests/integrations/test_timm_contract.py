@@ -78,6 +78,12 @@ def test_feature_maps(name):
         assert size[1] / (2 * info["reduction"]) < found.shape[2] <= math.ceil(size[1] / info["reduction"])
 
 
+def test_reduction_is_the_stride_of_maps_without_border_pixels():
+    model = empty("maam_net_s", features_only=True)
+    assert model.feature_info.reduction() == [1, 2, 4, 8]
+    assert [found.shape[2] for found in model(torch.empty(1, 3, 64, 64, device="meta"))] == [63, 31, 15, 7]
+
+
 @pytest.mark.parametrize(
     ("name", "indices", "kind"),
     [

@@ -70,6 +70,9 @@ def fields_of(path, value):
     return {section: {field: value}} if section else {field: value}
 
 
+DECAYING = {"optimizer": {"weight_decay": 1e5, "lr_factors": {"bias": 1e-3}}}
+
+
 def test_wrong_fields():
     for path, (value, limit) in LIMITS.items():
         message = f"recipe: {path}: input should be {limit}, got {value}"
@@ -79,13 +82,18 @@ def test_wrong_fields():
         assert error_of(RecipeError, Recipe, **fields_of(path, 1)) == message
     for fields, message in [
         ({"ema_decay": 0.9, "lookahead": {"steps": 5}}, "ema_decay: this cannot be combined with lookahead"),
+        ({"lookahead": {"decay": 0.5}}, "lookahead.decay: no effect without steps; set lookahead.steps, or remove it"),
+        ({"mixup": 1, "batch_size": 1}, "mixup: no effect on batches of one image; increase batch_size, or remove it"),
+        ({"freeze": "classifier.*"}, 'freeze: expected a list, such as ["a", "b"], got \'classifier.*\''),
+        ({"optimizer": {"lr_factors": 2}}, "optimizer.lr_factors: expected a table, such as {name = 1}, got 2"),
         ({"schedule": {"end": 0.1}}, "schedule.end: only for triangular; it has no effect for one_cycle"),
         ({"schedule": {"step_epochs": 5}}, "schedule.step_epochs: only for step"),
         ({"schedule": {"name": "step", "warmup": 0.1}}, "schedule.warmup: only for one_cycle or cosine"),
         ({"optimizer": {"name": "adam", "nesterov": True}}, "optimizer.nesterov: only for sgd"),
         ({"optimizer": {"name": "adamw", "momentum": 0.5}}, "optimizer.momentum: only for sgd"),
         ({"optimizer": {"betas": (0.8, 0.9)}}, "optimizer.betas: only for adam or adamw"),
-        ({"optimizer": {"lr_factors": {"bias": 0.0}}}, "optimizer.lr_factors.bias: input should be greater than 0"),
+        ({"optimizer": {"lr_factors": {"bias": 0.0}}}, "optimizer.lr_factors.bias: input should be greater than or eq"),
+        (DECAYING, "optimizer.weight_decay: expected at most 1e+06 times lr_factors.bias, 0.001"),
         ({"optimizer": {"lr": 1e39}}, "optimizer.lr: expected at most 1e+30, so that a step fits float32"),
         ({"optimizer": {"weight_decay": True}}, "optimizer.weight_decay: input should be a valid number"),
         ({"optimizer": {"foo": 1}}, "optimizer.foo: no such field; expected one of: name, lr"),

@@ -235,10 +235,17 @@ class TestInitialization:
             found = error_of(RecipeError, arrays_of, node, **{field: value})
             assert found.startswith(f"initialization.{field}: {message}")
 
+    def test_constant_images_cannot_be_whitened(self):
+        conv = Conv2d(in_channels=3, out_channels=24, kernel_size=2)
+        for value in (0, 1, 0.3):
+            same = np.full((50, 3, 8, 8), value, np.float32)
+            assert "the training images are constant" in error_of(RecipeError, whiten, [same, same], conv)
+
     def test_momentum_of_all_batch_norms(self):
         found = [node.momentum for _, node in with_momentum(NET, 0.4).walk() if isinstance(node, spec.BatchNorm2d)]
         assert set(found) == {0.4}
         assert with_momentum(NET, None) is NET
+        assert "the network has no batch norm" in error_of(RecipeError, with_momentum, spec.preset("mlp"), 0.4)
 
     @pytest.mark.slow_in("mindspore")
     def test_run_starts_from_the_same_weights_and_keeps_frozen_ones(self, fast, framework, tmp_path):
@@ -268,6 +275,18 @@ class TestInitialization:
         )
         assert len(torch) == 7
         np.testing.assert_allclose(torch, mindspore, rtol=2e-4)
+
+    @pytest.mark.parametrize("steps", [4, 8])
+    def test_lookahead_keeps_the_last_steps(self, recipe, framework, steps, tmp_path):
+        """A run that is shorter than the distance of two averages, or ends between two, loses no step."""
+        recipe = recipe.replaced({"ema_decay": None, "lookahead.steps": 5, "limit": 200, "batch_size": 50})
+        recipe = recipe.replaced(epochs=3, precision="fp32")
+        finals = []
+        for last in (steps, steps - 1):
+            run = train("maam_digits", recipe.replaced(max_steps=last), out=tmp_path / str(last), framework=framework)
+            finals.append(read_weights(run.final)[1]["classifier.fc2.weight"])
+        assert not np.array_equal(*finals)
+        assert not np.array_equal(finals[1], draw(digits().parameters(), 0)["classifier.fc2.weight"])
 
     def test_mixing_needs_two_classes(self, recipe, refuses, monkeypatch):
         one = digits_data("train").subset(range(200))

@@ -70,6 +70,10 @@ def test_options_and_names_without_weights():
         (spec.preset("cnn"), {}, "pretrained: expected the name of a preset, got an object of type Model"),
     ):
         assert message in error_of(WeightsError, read_pretrained, name, options)
+    for given in ("my.pth", 1, None):
+        assert "pretrained: expected True or False, got " in error_of(
+            WeightsError, reference.build, NAME, pretrained=given
+        )
 
 
 def test_prediction_and_evaluation_by_name(tmp_path, monkeypatch):
@@ -104,6 +108,11 @@ def test_timm_and_mindcv():
     with torch.no_grad():
         np.testing.assert_allclose(model(torch.from_numpy(x)), expected, atol=1e-3)
     assert timm.create_model(NAME, pretrained=True, num_classes=3, in_chans=1)(torch.rand(2, 1, 32, 32)).shape == (2, 3)
+    with torch.no_grad():  # the weights of gray images are the sums over the channels, computed in float32
+        gray = timm.create_model(NAME, pretrained=True, in_chans=1).eval()(torch.from_numpy(x[:, :1]))
+        np.testing.assert_allclose(gray, model(torch.from_numpy(x[:, :1]).repeat(1, 3, 1, 1)), atol=1e-5)
+    message = error_of(WeightsError, timm.create_model, NAME, pretrained=True, act_layer="gelu")
+    assert message.endswith("build the model with the options of the file, or without pretrained")
     mindspore, _ = map(pytest.importorskip, ("mindspore", "mindcv"))
     cell = import_module("maam.mindcv").create_model(NAME, pretrained=True)
     np.testing.assert_allclose(cell(mindspore.Tensor(x)).asnumpy(), expected, atol=1e-3)
