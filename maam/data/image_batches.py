@@ -215,7 +215,7 @@ def reason_of(error: Exception, path: Path) -> str:
         return "not an image"
     if isinstance(cause, OSError) and cause.errno is not None:
         return f"cannot be read ({cause.strerror})"
-    if not isinstance(cause, (OSError, ValueError, SyntaxError, EOFError)):  # Pillow stumbled over the content
+    if isinstance(cause, (AttributeError, LookupError, TypeError)):  # Pillow fails on the content without a reason
         return "a broken image"
     return f"a broken image ({one_line(cause)})"
 

@@ -158,7 +158,7 @@ def preset(name: str, /, **overrides: Any) -> Model:
     factory = _find(name)
     accepted = preset_options(name)
     if unknown := sorted(set(overrides) - set(accepted)):
-        hint = suggestion(unknown[0], accepted, f"its options: {', '.join(accepted)}")
+        hint = suggestion(unknown[0], accepted, f"its options: {', '.join(accepted)}", cutoff=0.9)
         raise OptionError(f"preset {name!r} has no option {unknown[0]!r}; {hint}")
     model = factory(**overrides)
     if not isinstance(model, Model):

@@ -20,6 +20,7 @@ from timm.models import (
 )
 from torch import Tensor, nn
 
+from maam._messages import suggestion
 from maam._registration import Registry, attention_option, without_zero_rates
 from maam.errors import OptionError, RecipeError, SpecError, WeightsError
 from maam.spec import BatchNorm2d, Conv2d, Model, Node, head, input_rule, preset, preset_options
@@ -142,7 +143,8 @@ def _model(
     """Build the model; timm calls this with the options it has not used. `spec` determines channels and size."""
     if unknown := without_zero_rates(unknown):
         known = (*(_TIMM_NAMES.get(option, option) for option in preset_options(name)), *_OPTIONS)
-        raise OptionError(f"{name!r} has no option {min(unknown)!r}; its options: {', '.join(known)}")
+        hint = suggestion(min(unknown), known, f"its options: {', '.join(known)}", cutoff=0.9)
+        raise OptionError(f"{name!r} has no option {min(unknown)!r}; {hint}")
     given = {"num_classes": num_classes, "global_pool": global_pool, "drop_rate": drop_rate, "seed": seed}
     return PresetModel(spec, **given, device=device, dtype=dtype)  # type: ignore[arg-type]
 

@@ -179,7 +179,7 @@ def test_unknown_models_and_options(library):
         ("maam_digits", {"attention": None}, "'maam_digits' has no option 'attention'"),
         ("maam_digits", {"attention": "se"}, "'maam_digits' has no option 'attention'"),
         ("mafc_v2", {"every_block": True, "attention": "se"}, "preset, whose spec determines the blocks with atten"),
-        ("mafc_v2", {"wdth_multiplier": 0.1}, "'mafc_v2' has no option 'wdth_multiplier'; its options: num_"),
+        ("mafc_v2", {"wdth_multiplier": 0.1}, "'mafc_v2' has no option 'wdth_multiplier'; did you mean 'width_m"),
         ("resnet81", {"attention": "se"}, "no model 'resnet81'; did you mean 'resnet18'"),
         ("zzzzzz", {}, "no model 'zzzzzz'; {library}.list_models() lists all models"),
     ):
