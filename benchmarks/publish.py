@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,9 +71,10 @@ def _command(recipe: Recipe) -> str:
     """Return the command that trains with a recipe."""
     changes = differences(default_recipe(recipe.model or ""), recipe)
     fields = {each.field: each.other for each in changes if each.field != "model"} | {"precision": recipe.precision}
-    options = [f"-o {name}={json.dumps(value)}" for name, value in fields.items()]
+    texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in fields.items()}
+    options = [f"-o {shlex.quote(f'{name}={text}')}" for name, text in texts.items() if fields[name] is not None]
     root = [] if recipe.data == "digits" else ["--root datasets"]
-    return " ".join([f"maam train {recipe.model}", *root, *options]).replace('"', "")
+    return " ".join([f"maam train {recipe.model}", *root, *options])
 
 
 def parity_table(

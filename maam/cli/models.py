@@ -71,7 +71,8 @@ def convert(
     src: Annotated[
         Path,
         typer.Argument(
-            help="file to read: .safetensors, .pth, .pt, .pth.tar or .ckpt; or a preset with pretrained weights"
+            help="file to read (.safetensors, .pth, .pt, .pth.tar, .ckpt), folder of a run, or preset with pretrained "
+            "weights"
         ),
     ],
     dst: Annotated[Path, typer.Argument(help="file to write, in the format of its suffix; replaced if it exists")],
@@ -96,10 +97,9 @@ def convert(
 ) -> None:
     """Convert weights between maam's, PyTorch's and MindSpore's formats, or to another dtype."""
     from maam.backend import convert as conversion
+    from maam.training.run_dir import find_weights
     from maam.weights.lookup import find_spec
-    from maam.weights.pretrained import find_pretrained, has_pretrained
 
-    if has_pretrained(str(src)) and not src.exists():
-        src = find_pretrained(str(src))
+    src = find_weights(src).path
     conversion.convert(src, dst, None if spec is None else find_spec(spec)[0], dtype=dtype, key=key, prefix=prefix)
     typer.echo(f"{src} -> {dst}")

@@ -26,6 +26,7 @@ from maam.spec.node import join_path
 LEAST_MAPS = 3
 """The number of maps that timm requires of every network; one with fewer strides shows its inner maps."""
 _MORE_ROWS = 1 << 12
+"""A number of rows that the usual strides divide."""
 
 
 class Structure(NamedTuple):
