@@ -46,24 +46,67 @@ def list_recipes() -> list[str]:
 def read_recipe(name: str | os.PathLike[str]) -> Recipe:
     """Return a recipe of the package by its name, or the recipe in a file by a path that ends in .toml.
 
+    A file with `extends = "NAME"` or `extends = "FILE.toml"` changes another recipe: it has the fields of that recipe,
+    except `presets`, unless it gives its own. Its tables change only the fields that they contain. A relative path
+    starts at the folder of the file.
+
     Raises:
-        RecipeError: there is no such recipe or file, the file is not TOML, or a field is wrong.
+        RecipeError: there is no such recipe or file, the file is not TOML, a field is wrong, or recipes extend each
+            other in a circle.
 
     Example:
         >>> from pathlib import Path
         >>> from maam.training import read_recipe
         >>> read_recipe("digits").model
         'maam_digits'
-        >>> _ = Path("mine.toml").write_text('data = "digits"' + chr(10) + "epochs = 5")
+        >>> _ = Path("mine.toml").write_text('extends = "digits"' + chr(10) + "epochs = 5")
         >>> read_recipe("mine.toml").epochs
         5
     """
-    name = os.fspath(name)
+    return _read(os.fspath(name), ())
+
+
+def _read(name: str, seen: tuple[str, ...]) -> Recipe:
+    """Return a recipe; `seen` are the names of those that extend it, to find circles."""
     if name.endswith(".toml"):
-        return _parse(name, _read_text(Path(name)))
-    if name not in list_recipes():
+        source, text, identity = name, _read_text(Path(name)), str(Path(name).resolve())
+    elif name in list_recipes():
+        source, text, identity = name, (_FOLDER / f"{name}.toml").read_text("utf-8"), name
+    else:
         raise RecipeError(f"no recipe {name!r}, and no file that ends in .toml{name_hint(name, list_recipes())}")
-    return _parse(name, (_FOLDER / f"{name}.toml").read_text("utf-8"))
+    if identity in seen:
+        raise RecipeError(f"{source}: this recipe extends itself")
+    try:
+        fields = _parse_toml(text)
+        base = _read_base(fields.pop("extends", None), source, (*seen, identity))
+        return Recipe(**fields) if base is None else base.replaced(_paths({"presets": (), **fields}))
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from None
+    except ValueError as error:  # also for a number of too many digits
+        raise RecipeError(f"{source}: not valid TOML: {error}") from None
+
+
+def _read_base(extends: object, source: str, seen: tuple[str, ...]) -> Recipe | None:
+    """Return the recipe that `extends` names; a relative path starts at the folder of the file `source`."""
+    if extends is None:
+        return None
+    if not isinstance(extends, str):
+        raise RecipeError(f"extends: expected the name of a recipe or a .toml file, got {extends!r}")
+    try:
+        return _read(os.path.join(os.path.dirname(source), extends) if extends.endswith(".toml") else extends, seen)
+    except RecipeError as error:
+        raise RecipeError(f"extends: {error}") from None
+
+
+def _paths(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of tables by their paths, such as "optimizer.lr", so that tables change only these fields."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, dict) and value and name != "overrides":
+            found |= {f"{name}.{field}": one for field, one in value.items()}
+        else:
+            found[name] = value
+    return found
 
 
 def _read_text(path: Path) -> str:
@@ -73,15 +116,6 @@ def _read_text(path: Path) -> str:
         raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise RecipeError(f"{path}: cannot be read: it is not UTF-8 text") from None
-
-
-def _parse(source: str, text: str) -> Recipe:
-    try:
-        return Recipe(**_parse_toml(text))
-    except RecipeError as error:
-        raise RecipeError(f"{source}: {error}") from None
-    except ValueError as error:  # also for a number of too many digits
-        raise RecipeError(f"{source}: not valid TOML: {error}") from None
 
 
 def _parse_toml(text: str) -> dict[str, Any]:
