@@ -116,7 +116,9 @@ class Resize(Sequential):
         _, height, width = feature_map(input_shape)
         channels, *_ = feature_map(self.chain_shape(input_shape))
         if min(height, width) < self.stride:
-            raise ShapeError(f"a map of {height}x{width} is too small for a stride of {self.stride}")
+            raise ShapeError(
+                f"a map of {height}x{width} is too small for a stride of {self.stride}; use a larger input"
+            )
         return channels, height // self.stride, width // self.stride
 
 

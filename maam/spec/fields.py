@@ -93,7 +93,7 @@ def _sentences(error: ValidationError) -> Iterator[str]:
 
 
 def _sentence(detail: ErrorDetails) -> str:
-    where = ".".join(_part(part) for part in detail["loc"])
+    where = ".".join(_part(part) for part in detail["loc"] if part != "[key]")  # pydantic's mark for a wrong key
     if detail["type"] == "extra_forbidden":
         return f"{where}: no such field"
     if detail["type"] == "unexpected_keyword_argument":

@@ -44,7 +44,9 @@ def windows(size: tuple[int, int], extent: int, stride: int, padding: int) -> tu
     """
     if min(size) + 2 * padding < extent:
         padded = f" padded by {padding}" if padding else ""
-        raise ShapeError(f"a map of {size[0]}x{size[1]}{padded} is too small for a window of {extent}x{extent}")
+        raise ShapeError(
+            f"a map of {size[0]}x{size[1]}{padded} is too small for a window of {extent}x{extent}; use a larger input"
+        )
     height, width = ((side + 2 * padding - extent) // stride + 1 for side in size)
     return height, width
 
@@ -146,7 +148,9 @@ class Conv1d(Node):
             raise ShapeError(f"expected a sequence ({self.in_channels}, L), got shape {input_shape}")
         length = input_shape[1] + 2 * self.padding - self.kernel_size + 1
         if length < 1:
-            raise ShapeError(f"a sequence of {input_shape[1]} is too short for a window of {self.kernel_size}")
+            raise ShapeError(
+                f"a sequence of {input_shape[1]} is too short for a window of {self.kernel_size}; use a longer input"
+            )
         return self.out_channels, length
 
     def own_parameters(self) -> tuple[Parameter, ...]:

@@ -160,8 +160,10 @@ def _first_conv(spec: Node, path: str) -> Conv2d:
     convs = [name for name, node in spec.walk() if isinstance(node, Conv2d)]
     if path not in convs:
         raise RecipeError(f"{field}: no convolution {path!r} in the model{name_hint(path, convs)}")
-    if path != next(name for name, node in spec.walk() if not node.nodes):
-        raise RecipeError(f"{field}: {path} is not the first layer of the model; only images can be whitened")
+    if path != (first := next(name for name, node in spec.walk() if not node.nodes)):
+        raise RecipeError(
+            f"{field}: {path} is not the first layer of the model, which is {first}; only images can be whitened"
+        )
     conv = spec.at(path)
     assert isinstance(conv, Conv2d)
     most = 2 * conv.in_channels * conv.kernel_size**2

@@ -102,6 +102,7 @@ def open_source(
 def _open_folder(recipe: Recipe, root: Path | None, spec: Node, reading: ReadOptions, share: tuple[int, int]) -> Source:
     crop, _ = recipe.images.framings(_image_size(spec))
     folder = _folder(root, "train", recipe.limit)
+    _check_several(folder)
     files, everything = (
         _batches(folder, recipe.batch_size, crop, recipe.images, reading, share=part, seed=recipe.seed, drop_last=True)
         for part in (share, (0, 1))
@@ -280,6 +281,16 @@ def _folder(
         raise DataError("data imagefolder needs root (--root DIR), the folder that contains train and val")
     found = imagefolder(root, split, class_names)
     return found if limit is None else found.spread(limit)
+
+
+def _check_several(folder: ImageFolder) -> None:
+    """Raise `DataError` if there is nothing to distinguish, often because `root` is one level too high."""
+    if len(folder.class_names) == 1:
+        only = folder.folder / folder.class_names[0]
+        raise DataError(
+            f"{folder.folder}: only one class folder, {only.name!r}; expected at least two; add another class, or move "
+            f"the folders in {only} up if these are the classes"
+        )
 
 
 def _image_size(spec: Node) -> int:

@@ -25,7 +25,7 @@ SAME = "expected maps of the same shape, or of size 1 along an axis, got"
 ERRORS = [
     (CONV, (4, 8, 8), "expected 3 channels, got 4"),
     (CONV, (3, 8), f"{NO_MAP} (3, 8)"),
-    (CONV, (3, 2, 8), "a map of 2x8 is too small for a window of 3x3"),
+    (CONV, (3, 2, 8), "a map of 2x8 is too small for a window of 3x3; use a larger input"),
     (conv(3, dilation=3), (3, 8, 4), "a map of 8x4 padded by 1 is too small for a window of 7x7"),
     (CONV_1D, (1, 2), "a sequence of 2 is too short for a window of 3"),
     (CONV_1D, (2, 5), "expected a sequence (1, L), got shape (2, 5)"),

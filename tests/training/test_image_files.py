@@ -232,6 +232,11 @@ class TestPrediction:
         message = error_of(TrainingError, predict_files, run.path, root / "val", **keywords)
         assert "run.json: expected the description of a run" in message
 
+    def test_a_single_class_is_refused(self, tmp_path, recipe):
+        root = write_folder(tmp_path / "images", classes=1)
+        message = error_of(DataError, train, None, recipe, out=tmp_path / "run", root=root)
+        assert message.startswith(f"{root / 'train'}: only one class folder, 'airplane'; expected at least two; ")
+
     @pytest.mark.parametrize("changes", [{}, {"images.resize": 40}])
     def test_evaluation_and_prediction_see_the_central_square(self, tmp_path, weights, changes):
         """For a network that was trained on CIFAR, compared with Pillow and the reference."""

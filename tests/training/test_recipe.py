@@ -86,6 +86,7 @@ def test_wrong_fields():
         ({"lookahead": {"decay": 0.5}}, "lookahead.decay: no effect without steps; set lookahead.steps, or remove it"),
         ({"mixup": 1, "batch_size": 1}, "mixup: no effect on batches of one image; increase batch_size, or remove it"),
         ({"freeze": "classifier.*"}, 'freeze: expected a list, such as ["a", "b"], got \'classifier.*\''),
+        ({"optimizer": {"lr_factors": {"bn": 2.0}}}, "optimizer.lr_factors.bn: input should be 'weight', 'bias'"),
         ({"optimizer": {"lr_factors": 2}}, "optimizer.lr_factors: expected a table, such as {name = 1}, got 2"),
         ({"schedule": {"end": 0.1}}, "schedule.end: only for triangular; it has no effect for one_cycle"),
         ({"schedule": {"step_epochs": 5}}, "schedule.step_epochs: only for step"),

@@ -224,7 +224,7 @@ class TestInitialization:
         assert set.union(*rows) == set(range(120))
 
     def test_unsuitable_convolutions(self):
-        first = "stage1.agents.0.conv1 is not the first layer of the model; only im"
+        first = "stage1.agents.0.conv1 is not the first layer of the model, which is stem.conv; only im"
         for node, field, value, message in [
             (NET, "whiten", "steam.conv", "no convolution 'steam.conv' in the model; did you mean"),
             (NET, "whiten", "stage1.agents.0.conv1", first),
