@@ -152,7 +152,10 @@ class Container(SpecContainer, nn.Module):
         if self.rule is not None:
             check_input(self, self.rule, x)
         if self.kind == "parallel":
-            return self._merge(x, [self._modules[name](x) for name in self.names])  # type: ignore[misc]
+            # Before the branches: the backward pass adds the gradients of x in reverse order, in the memory format of
+            # the first one, and that of a global pooling is never channels_last.
+            weights = self._weights(x)
+            return self._merge([self._modules[name](x) for name in self.names], weights)  # type: ignore[misc]
         if self.kind == "graph":
             return self._compute(x)
         y = x
@@ -180,25 +183,27 @@ class Container(SpecContainer, nn.Module):
             values.append(self._modules[step.name](given[0]) if step.op == "call" else operate(step, given))  # type: ignore[misc]
         return narrow(values[-1], x) if self._wide else cast(Tensor, values[-1])
 
-    def _merge(self, x: Tensor, outputs: list[Tensor]) -> Tensor:
+    def _merge(self, outputs: list[Tensor], weights: Any) -> Tensor:
         if self._mode == "concat":
             return torch.cat(outputs, 1)  # (N, C1 + C2 + ..., H, W)
         if self._mode == "stack":
             return torch.cat(outputs, 2)  # (N, C, H1 + H2 + ..., W)
         if self._mode == "sum":
             return sum(outputs[1:], outputs[0])
-        weights = self._weights(x, outputs)  # indexed, because symbolic tracing cannot iterate over it
+        if self._mode == "dynamic":
+            expanded = (...,) + (None,) * (outputs[0].dim() - 1)
+            weights = weights.to(outputs[0].dtype)[expanded].unbind(1)  # (N, 1, ..., 1)
+        # indexed, because symbolic tracing cannot iterate over the weights
         terms = [weights[index] * output for index, output in enumerate(outputs)]
         return sum(terms[1:], terms[0])
 
-    def _weights(self, x: Tensor, outputs: list[Tensor]) -> Any:
-        """Return one weight for each branch: a number, a scalar tensor, or a tensor (N, 1, ..., 1)."""
+    def _weights(self, x: Tensor) -> Any:
+        """Return the weights of the branches: numbers, scalar tensors, a tensor (N, branches), or None."""
         if self._mode == "weighted":
             return self._constants
         if self._mode == "softmax":
             return torch.softmax(self.alpha, 0).unbind(0)  # scalars: they promote no branch's dtype
-        weights = self.weighting(x).to(outputs[0].dtype)  # (N, branches)
-        return weights[(...,) + (None,) * (outputs[0].dim() - 1)].unbind(1)
+        return self.weighting(x) if self._mode == "dynamic" else None  # (N, branches)
 
     def __prepare_scriptable__(self) -> nn.Module:
         """Return a form of this module for `torch.jit.script`: TorchScript cannot compile loops over a spec's layers.

@@ -139,6 +139,21 @@ def test_every_branch_keeps_channels_last(x, scramble):
     assert [y.is_contiguous(memory_format=LAST) for y in outputs] == [True] * 3
 
 
+@pytest.mark.parametrize("options", [{"fusion": name} for name in ("softmax", "mean", "dynamic")] + [{"reduce": True}])
+def test_gradients_keep_channels_last(options):
+    """In the other format, the gradients of batch norm and GELU took three to five times as long on a CPU."""
+    model = build(spec.maam_net(channels=(6, 6), **options)).to(memory_format=LAST)
+    found: list[bool] = []
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.GELU)):
+            module.register_full_backward_hook(
+                lambda *given: found.append(given[-1][0].is_contiguous(memory_format=LAST))
+            )
+    model(torch.randn(2, 3, 32, 32).to(memory_format=LAST)).sum().backward()
+    assert found
+    assert all(found)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, LAST])
 @pytest.mark.parametrize(("height", "width"), [(7, 11), (5, 3), (13, 8)])
 def test_nearest_resize(memory_format, height, width):
