@@ -200,6 +200,8 @@ def _table(study: Study, accuracies: Mapping[str, list[float]]) -> list[tuple[st
     for name, recipe in study.rows.items():
         spec, found = preset(recipe.model or "", **recipe.overrides), accuracies[name]
         mean = f"{statistics.mean(found):.2f}" if found else "not run"
+        if 0 < len(found) < len(study.seeds):
+            mean += f" ({len(found)} of {len(study.seeds)} seeds)"
         deviation = f"{statistics.stdev(found):.2f}" if len(found) > 1 else ""
         compared = found and control and name != study.first
         difference = f"{statistics.mean(found) - statistics.mean(control):+.2f}" if compared else ""

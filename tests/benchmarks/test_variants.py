@@ -65,6 +65,8 @@ def test_runs_are_kept_and_trained_once(run, fails, root, tmp_path, monkeypatch)
     ]
     assert (tmp_path / "runs" / "attention.md").read_text().strip() == out.strip()
     assert (tmp_path / "runs" / "attention.png").read_bytes().startswith(b"\x89PNG")
+    out = run(*TINY, "--collect", "--modules", "none,eca", "--seeds", "0,1,2")
+    assert [row[1] for row in rows(out)] == ["51.00 (2 of 3 seeds)", "54.25 (2 of 3 seeds)"]
 
 
 def test_parts_have_about_the_same_cost(run, root, monkeypatch):
