@@ -132,7 +132,8 @@ class PresetModel(Container):
                 branches = [self._run(branch, x) for branch in cast(Container, module)]
                 names = [f"{path}.{name}" for name in cast(Container, module).names]
                 found += [branch for name, branch in zip(names, branches, strict=True) if name in wanted]
-                x = cast(Container, module)._merge(x, branches)
+                container = cast(Container, module)
+                x = container._merge(branches, container._weights(x))
             else:
                 x = self._run(module, x)
             if path in wanted:
