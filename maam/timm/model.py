@@ -129,10 +129,10 @@ class PresetModel(Container):
         found: list[Tensor] = []
         for path, module in self._features():
             if any(name.startswith(f"{path}.") for name in wanted):
-                branches = [self._run(branch, x) for branch in cast(Container, module)]
-                names = [f"{path}.{name}" for name in cast(Container, module).names]
-                found += [branch for name, branch in zip(names, branches, strict=True) if name in wanted]
                 container = cast(Container, module)
+                branches = [self._run(branch, x) for branch in container]
+                names = [f"{path}.{name}" for name in container.names]
+                found += [branch for name, branch in zip(names, branches, strict=True) if name in wanted]
                 x = container._merge(branches, container._weights(x))
             else:
                 x = self._run(module, x)

@@ -153,7 +153,7 @@ class Container(SpecContainer, nn.Module):
             check_input(self, self.rule, x)
         if self.kind == "parallel":
             # Before the branches: the backward pass adds the gradients of x in reverse order, in the memory format of
-            # the first one, and that of a global pooling is never channels_last.
+            # the first one, and that of a global average pooling is not channels_last.
             weights = self._weights(x)
             return self._merge([self._modules[name](x) for name in self.names], weights)  # type: ignore[misc]
         if self.kind == "graph":
